@@ -1,0 +1,52 @@
+# Everything a developer does is one of these targets; `make help` lists them.
+# A Python of your own choice: make setup PYTHON=/path/to/python3.12
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LINT_PATHS := modeling processing training evaluation src tests benchmarks
+MODEL_PATHS := modeling processing
+# Nothing is downloaded at run time: demo and tests make or ship what they read.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+
+.DEFAULT_GOAL := help
+.PHONY: setup demo test test-all lint bench space clean help
+
+setup: $(STAMP)  ## make .venv and install everything into it (once; again when pyproject.toml changes)
+
+# One resolver run for torch, torchvision and all the rest: their compiled operators have to match.
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "lookhear needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[all,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## read a talking face: a synthesized one, or VIDEO=path/to/clip.mp4; results go to demo/
+	@$(OFFLINE) $(BIN)/lookhear demo --output demo $(if $(VIDEO),--video '$(VIDEO)')
+
+test: $(STAMP)  ## the tests that take seconds
+	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" $(TESTS)
+
+test-all: $(STAMP)  ## every test, the slow ones too
+	$(OFFLINE) $(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)  ## ruff and transformers' model linter
+	$(BIN)/ruff check $(LINT_PATHS)
+	$(BIN)/ruff format --check $(LINT_PATHS)
+	$(BIN)/mlinter --no-progress $(MODEL_PATHS)
+
+bench: $(STAMP)  ## every table of benchmarks/, printed
+	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
+	  echo "== $$script"; $(OFFLINE) $(BIN)/python "$$script"; done
+
+space: $(STAMP)  ## serve the Gradio Space on this machine
+	@test -f spaces/lookhear/app.py || { echo "spaces/lookhear/app.py is not there yet: the Space comes with a later version" >&2; exit 2; }
+	cd spaces/lookhear && GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
+
+clean:  ## remove what was built and cached; .venv stays
+	rm -rf build dist demo src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find modeling processing training evaluation src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
