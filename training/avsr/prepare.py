@@ -1,0 +1,479 @@
+"""From utterances to Parquet shards of mouth crops, sound, text, landmarks and reports, and back.
+
+    lookhear prepare lrs3 /data/LRS3 prepared/lrs3_trainval --split trainval --num-proc 8 --shard 0/16
+
+One row is one clip. Shards have a fixed number of utterances and are written under a temporary name, then renamed: what is
+there is finished, and a second run makes only what is missing. A clip that cannot be read is written down with its reason
+in `problems.jsonl` and left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import multiprocessing
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lookhear.training.avsr.corpora import READERS, Utterance
+
+SAMPLING_RATE = 16000  # Hz
+ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
+ROI_SETTINGS = (
+    "roi_size",
+    "mouth_width",
+    "smoothing_window",
+    "detect_every",
+    "fps",
+)  # what the stored crops depend on
+
+PREPARED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("text", pa.string()),
+        ("speaker", pa.string()),
+        ("split", pa.string()),
+        ("duration", pa.float32()),  # seconds
+        ("audio", pa.binary()),  # FLAC, 16 bit, 16 kHz, mono; null without sound
+        ("mouths", pa.binary()),  # (T, H, W) uint8, C order; null without picture
+        ("mouth_shape", pa.list_(pa.int32())),  # [T, H, W]
+        ("landmarks", pa.binary()),  # (T, 68, 2) float16, pixels of the frame
+        ("words", pa.list_(pa.struct([("word", pa.string()), ("start", pa.float32()), ("end", pa.float32())]))),
+        ("report", pa.string()),  # JSON of the clip's report
+    ]
+)
+
+
+@dataclass
+class PrepareSummary:
+    """What lies in an output folder: `clips`, `seconds`, `with_face` (mean share of frames with a face, of clips with
+    picture), `warnings` (text with numbers as `#` -> number of clips), `problems` (clips left out), shards done / in all."""
+
+    clips: int = 0
+    seconds: float = 0.0
+    with_face: float | None = None
+    problems: int = 0
+    shards: int = 0
+    shards_in_all: int = 0
+    warnings: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        face = "" if self.with_face is None else f", a face in {100 * self.with_face:.1f} % of the frames"
+        lines = [
+            f"{self.shards} of {self.shards_in_all} shards: {self.clips} clips, {self.seconds / 3600:.2f} h{face},"
+            f" {self.problems} left out (problems.jsonl)"
+        ]
+        lines += [f"  {count} x {warning}" for warning, count in self.warnings.items()]
+        return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
+
+
+def prepare(
+    corpus: str,
+    source: str | Path,
+    output: str | Path,
+    *,
+    split: str | None = None,
+    num_proc: int = 1,
+    shard: str | tuple[int, int] = (0, 1),
+    model: str | Path | None = None,
+    roi_size: int | None = None,
+    crop_size: int | None = None,
+    mouth_width: float | None = None,
+    clips_per_shard: int = 200,
+    progress: bool = True,
+) -> PrepareSummary:
+    """Prepare a corpus for training; this is what `lookhear prepare` runs.
+
+    Args:
+        corpus: layout of `source`: `folder` (metadata.jsonl), `grid`, `lrs2`, `lrs3` or `lrw`.
+        source: the corpus folder. output: folder for the Parquet shards, made if missing.
+        split: part of the corpus (see the reader's docstring); None for all.
+        num_proc: number of processes.
+        shard: this job's share of an array job, `(i, n)` or `"i/n"` with `0 <= i < n`; all jobs write into one `output`.
+        model: checkpoint or processor folder, or Hub id, whose image processor is used; None for the paper's settings.
+        roi_size, crop_size, mouth_width: override that image processor's settings (pixels).
+        clips_per_shard: utterances in one Parquet file.
+        progress: show a bar on stderr.
+
+    Raises:
+        CorpusError, ValueError: wrong layout, unknown corpus, wrong shard, or an output folder with other settings.
+    """
+    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+
+    if corpus not in READERS:
+        raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
+    settings = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if model is None:
+        image_processor = MouthRoiImageProcessor(**settings)
+    else:
+        image_processor = MouthRoiImageProcessor.from_pretrained(model, **settings)
+    return prepare_corpus(
+        READERS[corpus](source, split),
+        output,
+        image_processor,
+        num_proc=num_proc,
+        shard=parse_shard(shard),
+        clips_per_shard=clips_per_shard,
+        progress=progress,
+    )
+
+
+def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
+    """`"2/8"` -> (2, 8); raises ValueError unless `0 <= i < n`."""
+    if isinstance(shard, str):
+        match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", shard)
+        if match is None:
+            raise ValueError(f"shard '{shard}' must be i/n, for example 0/8 for the first of eight jobs")
+        shard = int(match[1]), int(match[2])
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard {index}/{count} does not exist: i/n counts from 0/{count} to {count - 1}/{count}")
+    return index, count
+
+
+def prepare_corpus(
+    utterances: Iterable[Utterance],
+    output: str | Path,
+    image_processor,
+    *,
+    num_proc: int = 1,
+    shard: tuple[int, int] = (0, 1),
+    clips_per_shard: int = 200,
+    progress: bool = True,
+) -> PrepareSummary:
+    """Write the Parquet shards of `utterances` that this job owns and that are missing, then `summary.json`.
+
+    Args:
+        utterances: from a reader of `corpora`; their order and number must not change between runs.
+        output: folder. `image_processor`: a `MouthRoiImageProcessor`; its `extract` makes the crops.
+        num_proc, shard, clips_per_shard, progress: as in `prepare`.
+
+    Raises:
+        ValueError: no utterances, an output folder made with other settings, or every clip is unreadable.
+    """
+    if num_proc < 1 or clips_per_shard < 1:
+        raise ValueError(f"num_proc ({num_proc}) and clips_per_shard ({clips_per_shard}) must be at least 1")
+    index, jobs = parse_shard(shard)
+    utterances = list(utterances)
+    if not utterances:
+        raise ValueError("there are no utterances to prepare; check the corpus folder and the split")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    _claim_folder(output, _settings(utterances, image_processor, clips_per_shard))
+    shards = math.ceil(len(utterances) / clips_per_shard)
+    missing = [number for number in range(index, shards, jobs) if not (output / shard_name(number, shards)).exists()]
+    clips = sum(len(utterances[number * clips_per_shard : (number + 1) * clips_per_shard]) for number in missing)
+    with _clip_mapper(image_processor, num_proc) as map_clips, _progress_bar(clips, progress) as bar:
+        for number in missing:
+            part = utterances[number * clips_per_shard : (number + 1) * clips_per_shard]
+            _write_shard(output / shard_name(number, shards), _counted(map_clips(part), bar))
+    return summarize(output)
+
+
+def shard_name(number: int, shards: int) -> str:
+    return f"clips-{number:05d}-of-{shards:05d}.parquet"
+
+
+# ------------------------------------------------------------------------------------------------------------- one clip
+
+
+def prepare_clip(utterance: Utterance, image_processor) -> dict:
+    """One row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
+
+    Raises:
+        MediaError: the file is missing or unreadable. ValueError: neither sound nor picture, or damaged samples.
+    """
+    from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
+
+    source = str(utterance.media)
+    info = probe_media(source)
+    fps = image_processor.fps
+    start, end = utterance.start or 0.0, utterance.end
+    row = dict.fromkeys(PREPARED_SCHEMA.names)
+    row |= {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker, "split": utterance.split}
+    row |= {"words": utterance.words, "duration": 0.0, "report": json.dumps({"warnings": list(info.warnings)})}
+
+    if info.has_video:
+        first, last = math.floor(start * fps + 1e-6), None if end is None else math.ceil(end * fps - 1e-6)
+        frames = islice(read_frames(source, fps=fps), first, last)
+        clip = image_processor.extract(frames, fps_in=info.fps)
+        mouths = np.ascontiguousarray(clip.mouths)  # (T, roi, roi) uint8
+        if len(mouths):
+            row |= {"mouths": mouths.tobytes(), "mouth_shape": list(mouths.shape)}
+            row |= {"landmarks": np.asarray(clip.landmarks, dtype=np.float16).tobytes()}
+            row |= {"duration": len(mouths) / fps}
+            report = clip.report.to_dict()
+            report["warnings"] = list(dict.fromkeys([*info.warnings, *report.get("warnings", [])]))
+            row["report"] = json.dumps(report)
+    if info.has_audio:
+        audio = read_audio(source, sampling_rate=SAMPLING_RATE)  # (n,) float32
+        if audio is not None:
+            audio = audio[round(start * SAMPLING_RATE) : None if end is None else round(end * SAMPLING_RATE)]
+        if audio is not None and len(audio):
+            row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
+    if row["audio"] is None and row["mouths"] is None:
+        raise ValueError(
+            f"{source}: neither sound nor picture between {start} s and {end if end is not None else 'the end'}"
+        )
+    return row
+
+
+def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
+    """(n,) float samples -> FLAC bytes, 16 bit, mono. A clip louder than 1.0 is scaled down as a whole, never clipped."""
+    import soundfile
+
+    audio = np.asarray(audio, dtype=np.float32)
+    if audio.ndim != 1 or not np.isfinite(audio).all():
+        raise ValueError("audio must be one channel of finite samples; the file holds NaN or infinite values")
+    peak = float(np.abs(audio).max(initial=0.0))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, audio / peak if peak > 1.0 else audio, sampling_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+
+_process_image_processor = None  # one per worker process: it keeps the loaded landmark model from clip to clip
+
+
+def _start_worker(image_processor) -> None:
+    global _process_image_processor
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)  # the processes themselves fill the cores
+    _process_image_processor = image_processor
+
+
+def _row_or_problem(utterance: Utterance, image_processor=None) -> dict:
+    """The row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run."""
+    try:
+        return prepare_clip(utterance, image_processor or _process_image_processor)
+    except ImportError:
+        raise  # a missing package concerns every clip
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return {"problem": reason, "id": utterance.id, "media": str(utterance.media)}
+
+
+@contextlib.contextmanager
+def _clip_mapper(image_processor, num_proc: int) -> Iterator:
+    """A function from a list of utterances to an iterator of rows and problems, in order."""
+    if num_proc == 1:
+        yield lambda part: (_row_or_problem(utterance, image_processor) for utterance in part)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with running torch threads can hang
+    pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(image_processor,))
+    try:
+        yield lambda part: pool.map(_row_or_problem, part)
+    except BrokenProcessPool:
+        raise RuntimeError(
+            f"one of {num_proc} processes was killed (mostly: out of memory); finished shards are kept,"
+            " run the same command again with a smaller num_proc"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _progress_bar(total: int, show: bool):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, disable=not show, unit="clip", desc="prepare", file=sys.stderr)
+
+
+def _counted(rows: Iterator[dict], bar) -> Iterator[dict]:
+    for row in rows:
+        bar.update()
+        yield row
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def _write_shard(path: Path, rows: Iterator[dict]) -> None:
+    """Stream rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
+    problems, group = [], []
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with pq.ParquetWriter(temporary, PREPARED_SCHEMA, compression="zstd") as writer:
+            for row in rows:
+                (problems if "problem" in row else group).append(row)
+                if len(group) == ROWS_PER_GROUP:
+                    writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
+                    group = []
+            writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
+            writer.add_key_value_metadata({"problems": json.dumps(problems)})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _settings(utterances: list[Utterance], image_processor, clips_per_shard: int) -> dict:
+    digest = hashlib.sha256("\n".join(f"{utterance.id}\t{utterance.text}" for utterance in utterances).encode())
+    settings = {name: getattr(image_processor, name) for name in ROI_SETTINGS}
+    return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
+
+
+def _claim_folder(output: Path, settings: dict) -> None:
+    """Write `prepare.json`; refuse a folder that another corpus or other settings have begun."""
+    path = output / "prepare.json"
+    if not path.exists():
+        _write_text(path, json.dumps(settings, indent=1) + "\n")
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    other = [
+        f"{name} {there.get(name)} there, {value} now" for name, value in settings.items() if there.get(name) != value
+    ]
+    if other:
+        raise ValueError(
+            f"{output} was begun otherwise ({'; '.join(other)}); choose another output folder or empty this one"
+        )
+
+
+def summarize(output: str | Path) -> PrepareSummary:
+    """Add up the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
+
+    Raises:
+        ValueError: all shards are there and hold no clip at all.
+    """
+    output = Path(output)
+    files = shard_files(output)
+    settings = json.loads((output / "prepare.json").read_text(encoding="utf-8"))
+    summary = PrepareSummary(
+        shards=len(files), shards_in_all=math.ceil(settings["clips"] / settings["clips_per_shard"])
+    )
+    shares, warnings, problems = [], Counter(), []
+    for path in files:
+        with pq.ParquetFile(path) as shard:
+            problems += json.loads((shard.metadata.metadata or {}).get(b"problems", b"[]"))
+            columns = shard.read(columns=["duration", "report"]).to_pylist()
+        summary.clips += len(columns)
+        summary.seconds += sum(row["duration"] for row in columns)
+        for report in (json.loads(row["report"]) for row in columns):
+            warnings.update({re.sub(r"\d+(\.\d+)?", "#", warning) for warning in report.get("warnings", [])})
+            if report.get("frames_with_face") is not None:
+                shares.append(report["frames_with_face"])
+    summary.with_face = float(np.mean(shares)) if shares else None
+    summary.problems, summary.warnings = len(problems), dict(warnings.most_common())
+    _write_text(output / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
+    _write_text(output / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    if summary.shards == summary.shards_in_all and not summary.clips:
+        raise ValueError(f"no clip could be read; the first of {len(problems)} problems: {problems[0]['problem']}")
+    return summary
+
+
+# --------------------------------------------------------------------------------------------------------- reading back
+
+
+def shard_files(folder: str | Path) -> list[Path]:
+    """The finished shards of a prepared folder, in order."""
+    return sorted(Path(folder).glob("clips-*-of-*.parquet"))
+
+
+def load_prepared(
+    folders: str | Path | list[str | Path],
+    *,
+    streaming: bool = False,
+    allow_incomplete: bool = False,
+    cache_dir: str | Path | None = None,
+):
+    """The rows of one or more prepared folders as one `datasets.Dataset`; `decode_row` turns a row into arrays.
+
+    Args:
+        folders: made by `prepare`, with the same `roi_size`, `mouth_width` and `fps`.
+        streaming: give an `IterableDataset` that reads the shards one after another, instead of a memory-mapped copy.
+        allow_incomplete: accept folders whose preparation has not finished.
+        cache_dir: where `datasets` keeps the memory-mapped copy; None for its default.
+
+    Raises:
+        ValueError: nothing prepared there, unfinished, or crops of different geometry.
+    """
+    from datasets import load_dataset
+
+    folders = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    files, geometry = [], {}
+    for folder in folders:
+        shards = shard_files(folder)
+        if not shards or not (folder / "prepare.json").is_file():
+            raise ValueError(f"{folder} holds no prepared clips (clips-*.parquet); make them with `lookhear prepare`")
+        in_all = int(shards[0].stem.rsplit("-", 1)[-1])
+        if len(shards) != in_all and not allow_incomplete:
+            raise ValueError(
+                f"{folder} has {len(shards)} of {in_all} shards; run `lookhear prepare` again to finish it"
+            )
+        settings = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
+        geometry[folder] = {name: settings[name] for name in ("roi_size", "mouth_width", "fps")}
+        if geometry[folder] != geometry[folders[0]]:
+            raise ValueError(
+                f"{folders[0]} and {folder} have different crops: {geometry[folders[0]]}, {geometry[folder]}"
+            )
+        files += [str(path) for path in shards]
+    cache = None if cache_dir is None else str(cache_dir)
+    return load_dataset("parquet", data_files={"all": files}, split="all", streaming=streaming, cache_dir=cache)
+
+
+def decode_row(row: dict) -> dict:
+    """A row of a prepared folder as arrays.
+
+    Returns:
+        `audio` (n,) float32 or None, `sampling_rate` 16000, `mouths` (T, H, W) uint8 or None, `landmarks` (T, 68, 2)
+        float32 or None, `report` dict, and `id`, `text`, `speaker`, `split`, `duration`, `words` as they are.
+    """
+    import soundfile
+
+    out = {name: row.get(name) for name in ("id", "text", "speaker", "split", "duration", "words")}
+    audio = mouths = landmarks = None
+    if row["audio"] is not None:
+        audio = soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0]  # (n,)
+    if row["mouths"] is not None:
+        mouths = np.frombuffer(row["mouths"], dtype=np.uint8).reshape(row["mouth_shape"])  # (T, H, W)
+        landmarks = np.frombuffer(row["landmarks"], dtype=np.float16).astype(np.float32).reshape(-1, 68, 2)
+    report = json.loads(row["report"])
+    return out | {
+        "audio": audio,
+        "sampling_rate": SAMPLING_RATE,
+        "mouths": mouths,
+        "landmarks": landmarks,
+        "report": report,
+    }
+
+
+def cut_clip(clip: dict, start: float, end: float, words: list[dict], fps: float = 25.0) -> dict:
+    """The part of a decoded row between two times, with the words of `random_word_window` as its text.
+
+    Args:
+        clip: from `decode_row`. start, end: seconds, on frame boundaries. words: the window's words, times from `start`.
+    """
+    first, last = round(start * fps), round(end * fps)
+    out = clip | {"words": words, "text": " ".join(word["word"] for word in words), "duration": end - start}
+    if clip["audio"] is not None:
+        out["audio"] = clip["audio"][round(first / fps * SAMPLING_RATE) : round(last / fps * SAMPLING_RATE)]
+    for name in ("mouths", "landmarks"):
+        if clip[name] is not None:
+            out[name] = clip[name][first:last]
+    return out
