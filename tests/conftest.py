@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-
 # Before transformers, datasets or evaluate are imported: nothing is downloaded, telemetry is off.
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", HF_EVALUATE_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
 os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -3,7 +3,6 @@ import pytest
 
 from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise, mix_at_snr
 
-
 RATE = 16000
 
 
