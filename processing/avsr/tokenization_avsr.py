@@ -7,7 +7,6 @@ import unicodedata
 
 from transformers.tokenization_python import PreTrainedTokenizer
 
-
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json"}
 
 BLANK_TOKEN = "<blank>"

@@ -76,8 +76,8 @@ def test_decoding_an_unknown_id_is_an_error(tokenizer):
 
 
 def test_ctc_decode_collapses_repeats_and_drops_blanks(tokenizer):
-    a, l, space, b = (tokenizer.encoder[c] for c in "AL B")
-    frames = [0, a, a, 0, l, l, 0, l, 0, space, b, b, 39, 0, -100]
+    a, el, space, b = (tokenizer.encoder[c] for c in "AL B")
+    frames = [0, a, a, 0, el, el, 0, el, 0, space, b, b, 39, 0, -100]
     assert tokenizer.ctc_decode(frames) == "ALL B"
     assert tokenizer.ctc_decode(np.array([frames, [0] * len(frames)])) == ["ALL B", ""]
 

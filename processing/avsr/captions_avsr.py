@@ -1,0 +1,238 @@
+"""Transcripts as files: txt, srt, vtt, tsv and json behind one call."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_CHARACTERS = 42  # a caption line that reads well on a phone and on television
+MAX_LINES = 2
+MAX_SECONDS = 6.0  # a cue stays on screen no longer
+MIN_SECONDS = 1.0  # and no shorter, where the next one leaves room
+PAUSE_SECONDS = 0.8  # a silence of this length ends a cue
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word and its times in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Cue:
+    """What is on screen from `start` to `end` (seconds): one or more lines."""
+
+    lines: tuple[str, ...]
+    start: float
+    end: float
+
+
+def write_captions(result: dict, path: str | os.PathLike, format: str | None = None) -> Path:
+    """
+    Writes one result of the pipeline to a file; what stands there is replaced only when the new file is complete.
+
+    Args:
+        result: `{"text", "chunks", …}` as the pipeline returns it. srt, vtt and tsv need `return_timestamps`.
+        path: the file to write.
+        format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; from the ending of `path` when it is not given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: unknown format, or times are needed and `result` has none.
+    """
+    path = Path(path)
+    text = format_captions(result, format or path.suffix.lstrip("."))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def format_captions(result: dict, format: str) -> str:
+    """The text of the file that [`write_captions`] writes; same arguments and errors."""
+    writer = WRITERS.get(format.lower())
+    if writer is None:
+        raise ValueError(f"`format` must be one of {', '.join(WRITERS)}, not {format!r}.")
+    return writer(result)
+
+
+def to_txt(result: dict) -> str:
+    """The text on one line."""
+    return _one_line(result["text"]) + "\n"
+
+
+def to_srt(result: dict) -> str:
+    """SubRip: numbered cues, comma before the milliseconds."""
+    blocks = [
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(map(_escape_srt, cue.lines))
+        for number, cue in enumerate(make_cues(words_of(result)), 1)
+    ]
+    return "".join(block + "\n\n" for block in blocks)
+
+
+def to_vtt(result: dict) -> str:
+    """WebVTT (W3C): a header, full stop before the milliseconds, `&`, `<` and `>` escaped."""
+    blocks = [
+        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n" + "\n".join(map(_escape_vtt, cue.lines))
+        for cue in make_cues(words_of(result))
+    ]
+    return "WEBVTT\n\n" + "".join(block + "\n\n" for block in blocks)
+
+
+def to_tsv(result: dict) -> str:
+    """One word a line: start and end in milliseconds, the word, its confidence."""
+    chunks = _word_chunks(result)
+    rows = [
+        f"{_milliseconds(c['timestamp'][0])}\t{_milliseconds(c['timestamp'][1])}\t{_one_line(c['text'])}\t"
+        f"{c.get('confidence', float('nan')):.4f}"
+        for c in chunks
+    ]
+    return "\n".join(["start\tend\ttext\tconfidence", *rows]) + "\n"
+
+
+def to_json(result: dict) -> str:
+    """The whole result; numbers of numpy and torch as plain ones, NaN and infinity as null."""
+    return json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
+WRITERS: dict[str, Callable[[dict], str]] = {
+    "txt": to_txt,
+    "srt": to_srt,
+    "vtt": to_vtt,
+    "tsv": to_tsv,
+    "json": to_json,
+}
+
+
+def words_of(result: dict) -> list[Word]:
+    """The words of a result with their times; characters (`return_timestamps="char"`) are put together."""
+    return [Word(_one_line(c["text"]), *map(float, c["timestamp"])) for c in _word_chunks(result)]
+
+
+def make_cues(
+    words: list[Word],
+    max_characters: int = MAX_CHARACTERS,
+    max_lines: int = MAX_LINES,
+    max_seconds: float = MAX_SECONDS,
+    min_seconds: float = MIN_SECONDS,
+    pause_seconds: float = PAUSE_SECONDS,
+) -> list[Cue]:
+    """
+    Words to cues: a cue ends where it is full (`max_lines` of `max_characters`), lasts `max_seconds`, or at a pause.
+
+    Cues do not overlap and are in order; a short one stays for `min_seconds` where the next leaves room.
+    """
+    groups: list[list[Word]] = []
+    for word in sorted(words, key=lambda word: word.start):
+        group = groups[-1] if groups else None
+        if (
+            group
+            and word.start - group[-1].end < pause_seconds
+            and word.end - group[0].start <= max_seconds
+            and len(break_lines([*(w.text for w in group), word.text], max_characters)) <= max_lines
+        ):
+            group.append(word)
+        else:
+            groups.append([word])
+    starts = [group[0].start for group in groups] + [math.inf]
+    return [
+        Cue(
+            lines=tuple(break_lines([word.text for word in group], max_characters)),
+            start=group[0].start,
+            end=min(max(group[-1].end, group[0].start + min_seconds), following),
+        )
+        for group, following in zip(groups, starts[1:])
+    ]
+
+
+def break_lines(words: list[str], max_characters: int = MAX_CHARACTERS) -> list[str]:
+    """Words to as few lines of at most `max_characters` as possible, as even as possible (a longer word stays whole)."""
+
+    def fill(width: int) -> list[str]:
+        lines: list[str] = []
+        for word in words:
+            if lines and len(lines[-1]) + 1 + len(word) <= width:
+                lines[-1] += " " + word
+            else:
+                lines.append(word)
+        return lines
+
+    needed = len(fill(max_characters))
+    return next(lines for width in range(1, max_characters + 1) if len(lines := fill(width)) == needed)
+
+
+def _word_chunks(result: dict) -> list[dict]:
+    """The chunks of a result as words with finite times."""
+    chunks = result.get("chunks") or []
+    if not chunks and str(result.get("text", "")).strip():
+        raise ValueError('This format needs times: call the pipeline with return_timestamps="word".')
+    if any(str(chunk["text"]).isspace() for chunk in chunks):
+        chunks = _join_characters(chunks)
+    return chunks
+
+
+def _join_characters(chunks: list[dict]) -> list[dict]:
+    """Character chunks to word chunks; confidences are averaged as logarithms."""
+    words: list[list[dict]] = [[]]
+    for chunk in chunks:
+        if str(chunk["text"]).isspace():
+            words.append([])
+        else:
+            words[-1].append(chunk)
+    return [
+        {
+            "text": "".join(c["text"] for c in word),
+            "timestamp": (word[0]["timestamp"][0], word[-1]["timestamp"][1]),
+            "confidence": math.exp(sum(math.log(max(c.get("confidence", 0.0), 1e-30)) for c in word) / len(word)),
+        }
+        for word in words
+        if word
+    ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(1000 * float(seconds)))
+
+
+def _clock(seconds: float, mark: str) -> str:
+    """`hh:mm:ss,mmm`, with `mark` before the milliseconds."""
+    minutes, milliseconds = divmod(_milliseconds(seconds), 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(str(text).split())
+
+
+def _escape_srt(line: str) -> str:
+    """SubRip has no escapes: the arrow and the brackets that players read as tags get look-alikes."""
+    return line.replace("-->", "\u2192").replace("<", "\u2039").replace(">", "\u203a")
+
+
+def _escape_vtt(line: str) -> str:
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _plain(value):
+    """Numbers and arrays of other libraries as what JSON knows."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,125 @@
+"""Caption writers: formats, escaping, line and cue breaks, atomic writing."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from lookhear.processing.avsr.captions_avsr import (
+    Word,
+    break_lines,
+    format_captions,
+    make_cues,
+    words_of,
+    write_captions,
+)
+
+
+def result_of(words: list[tuple[str, float, float]]) -> dict:
+    return {
+        "text": " ".join(word for word, *_ in words),
+        "confidence": 0.9,
+        "chunks": [{"text": w, "timestamp": (s, e), "confidence": 0.5} for w, s, e in words],
+        "alternatives": [],
+        "report": {"yaw": float("nan"), "frames": np.int64(75), "runs": np.array([[0.0, 1.0]])},
+    }
+
+
+@pytest.fixture
+def result() -> dict:
+    return result_of([("LAY", 0.5, 0.75), ("BLUE", 0.8, 1.0), ("NOW", 3661.2, 3661.9)])
+
+
+def test_txt(result):
+    assert format_captions(result, "txt") == "LAY BLUE NOW\n"
+
+
+def test_srt(result):
+    assert format_captions(result, "srt") == (
+        "1\n00:00:00,500 --> 00:00:01,500\nLAY BLUE\n\n2\n01:01:01,200 --> 01:01:02,200\nNOW\n\n"
+    )
+
+
+def test_vtt(result):
+    assert format_captions(result, "vtt") == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:01.500\nLAY BLUE\n\n01:01:01.200 --> 01:01:02.200\nNOW\n\n"
+    )
+
+
+def test_tsv(result):
+    rows = [line.split("\t") for line in format_captions(result, "tsv").splitlines()]
+    assert rows[0] == ["start", "end", "text", "confidence"]
+    assert rows[1] == ["500", "750", "LAY", "0.5000"]
+    assert len(rows) == 4
+
+
+def test_json_is_plain_and_has_no_nan(result):
+    loaded = json.loads(format_captions(result, "json"), parse_constant=pytest.fail)
+    assert loaded["report"] == {"yaw": None, "frames": 75, "runs": [[0.0, 1.0]]}
+    assert loaded["chunks"][0] == {"text": "LAY", "timestamp": [0.5, 0.75], "confidence": 0.5}
+
+
+def test_markup_in_the_text_stays_text():
+    result = result_of([("<i>A&B</i>", 0, 1), ("-->", 1, 2), ("tab\there\n\n", 2, 3)])
+    assert "&lt;i&gt;A&amp;B&lt;/i&gt; --&gt; tab here\n" in format_captions(result, "vtt")
+    srt = format_captions(result, "srt")
+    assert srt.count("-->") == 1
+    assert "<" not in srt
+    assert srt.count("\n\n") == 1
+    assert all(line.count("\t") == 3 for line in format_captions(result, "tsv").splitlines())
+
+
+def test_characters_are_put_together():
+    chunks = [("A", 0.0, 0.1), ("N", 0.1, 0.2), (" ", 0.2, 0.3), ("I", 0.3, 0.5)]
+    assert words_of(result_of(chunks)) == [Word("AN", 0.0, 0.2), Word("I", 0.3, 0.5)]
+
+
+def test_long_speech_becomes_readable_cues():
+    words = [Word("WORD" + "S" * (i % 5), 0.3 * i, 0.3 * i + 0.25) for i in range(100)]
+    cues = make_cues(words)
+    assert [word for cue in cues for line in cue.lines for word in line.split()] == [word.text for word in words]
+    assert all(len(cue.lines) <= 2 and max(map(len, cue.lines)) <= 42 for cue in cues)
+    assert all(cue.end - cue.start <= 6.0 for cue in cues)
+    assert all(before.end <= after.start for before, after in zip(cues, cues[1:]))
+
+
+def test_a_pause_ends_a_cue_and_a_short_cue_stays():
+    first, second = make_cues([Word("ONE", 0.0, 0.2), Word("TWO", 5.0, 5.2)])
+    assert (first.start, first.end) == (0.0, 1.0)
+    assert (second.start, second.end) == (5.0, 6.0)
+    close, _ = make_cues([Word("ONE", 0.0, 0.2), Word("TWO", 0.6, 0.7)], pause_seconds=0.3)
+    assert close.end == 0.6
+
+
+def test_lines_are_even():
+    assert break_lines("the quick brown fox jumps over the lazy dog again".split()) == [
+        "the quick brown fox jumps",
+        "over the lazy dog again",
+    ]
+    assert break_lines(["X" * 50, "A"], 42) == ["X" * 50, "A"]
+
+
+def test_no_words_no_cues():
+    empty = {"text": "", "chunks": []}
+    assert format_captions(empty, "srt") == ""
+    assert format_captions(empty, "vtt") == "WEBVTT\n\n"
+
+
+def test_missing_times_and_unknown_formats_are_named():
+    with pytest.raises(ValueError, match="return_timestamps"):
+        format_captions({"text": "HELLO", "chunks": []}, "srt")
+    with pytest.raises(ValueError, match="txt, srt, vtt, tsv, json"):
+        format_captions({"text": "HELLO"}, "docx")
+
+
+def test_file_is_written_whole_or_not_at_all(result, tmp_path):
+    path = tmp_path / "deep" / "clip.srt"
+    assert write_captions(result, path) == path
+    before = path.read_text(encoding="utf-8")
+    with pytest.raises(ValueError):
+        write_captions({"text": "HELLO", "chunks": []}, path)
+    assert path.read_text(encoding="utf-8") == before
+    write_captions(result, path, format="txt")
+    assert path.read_text(encoding="utf-8") == "LAY BLUE NOW\n"
+    assert os.listdir(path.parent) == ["clip.srt"]
