@@ -1,0 +1,53 @@
+"""The hybrid CTC/attention loss with label smoothing (paper, section 3.5)."""
+
+import torch
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
+
+from .configuration_avsr import AvsrConfig
+
+
+IGNORED = -100
+
+
+def ctc_objective(
+    ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, config: AvsrConfig
+) -> torch.Tensor:
+    """
+    CTC loss per character, averaged over the batch, smoothed towards the uniform distribution.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; labels: `(batch, length)`, each row's
+            characters, the EOS and then -100.
+    Returns:
+        A scalar; a text that does not fit into its steps counts nothing.
+    """
+    log_probs = log_softmax(ctc_logits.float(), dim=-1)
+    target_lengths = (labels != IGNORED).sum(dim=1)
+    if not config.ctc_target_eos:
+        target_lengths = target_lengths - 1
+    loss = ctc_loss(
+        log_probs.transpose(0, 1),
+        labels.clamp(min=0),
+        lengths,
+        target_lengths.clamp(min=0),
+        blank=config.pad_token_id,
+        zero_infinity=True,
+    )
+    if not config.label_smoothing:
+        return loss
+    steps = torch.arange(log_probs.shape[1], device=log_probs.device)
+    valid = (steps[None] < lengths[:, None]) | config.smooth_padding  # (batch, steps)
+    uniform = -torch.log(torch.tensor(float(config.vocab_size))) - log_probs.mean(dim=-1)  # KL(uniform, p) per step
+    divergence = (uniform * valid).sum() / log_probs.shape[0]
+    return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
+
+
+def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: AvsrConfig) -> torch.Tensor:
+    """Smoothed cross entropy per character. logits: `(batch, length, vocab)`; labels: `(batch, length)`, -100 ignored."""
+    flat, targets = logits.float().flatten(0, 1), labels.flatten()
+    if not config.smooth_padding:
+        return cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing)
+    smooth = -log_softmax(flat, dim=-1).mean()  # over padding too, as the published code does
+    return (1 - config.label_smoothing) * cross_entropy(flat, targets, ignore_index=IGNORED) + (
+        config.label_smoothing * smooth
+    )
