@@ -23,7 +23,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -116,10 +115,10 @@ def prepare(
     Raises:
         CorpusError, ValueError: wrong layout, unknown corpus, wrong shard, or an output folder with other settings.
     """
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
-
     if corpus not in READERS:
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
+    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+
     settings = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
     settings = {name: value for name, value in settings.items() if value is not None}
     if model is None:
@@ -204,35 +203,33 @@ def prepare_clip(utterance: Utterance, image_processor) -> dict:
     """
     from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 
-    source = str(utterance.media)
+    source, fps = str(utterance.media), image_processor.fps
+    part = {"start": utterance.start or 0.0, "end": utterance.end}  # seconds
     info = probe_media(source)
-    fps = image_processor.fps
-    start, end = utterance.start or 0.0, utterance.end
+    warnings = list(info.warnings)
     row = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker, "split": utterance.split}
-    row |= {"words": utterance.words, "duration": 0.0, "report": json.dumps({"warnings": list(info.warnings)})}
+    row |= {"words": utterance.words, "duration": 0.0}
+    report = {}
 
     if info.has_video:
-        first, last = math.floor(start * fps + 1e-6), None if end is None else math.ceil(end * fps - 1e-6)
-        frames = islice(read_frames(source, fps=fps), first, last)
-        clip = image_processor.extract(frames, fps_in=info.fps)
+        clip = image_processor.extract(
+            read_frames(source, fps=fps, **part, on_warning=warnings.append), fps_in=info.fps
+        )
+        report = clip.report.to_dict()
         mouths = np.ascontiguousarray(clip.mouths)  # (T, roi, roi) uint8
         if len(mouths):
-            row |= {"mouths": mouths.tobytes(), "mouth_shape": list(mouths.shape)}
+            row |= {"mouths": mouths.tobytes(), "mouth_shape": list(mouths.shape), "duration": len(mouths) / fps}
             row |= {"landmarks": np.asarray(clip.landmarks, dtype=np.float16).tobytes()}
-            row |= {"duration": len(mouths) / fps}
-            report = clip.report.to_dict()
-            report["warnings"] = list(dict.fromkeys([*info.warnings, *report.get("warnings", [])]))
-            row["report"] = json.dumps(report)
     if info.has_audio:
-        audio = read_audio(source, sampling_rate=SAMPLING_RATE)  # (n,) float32
-        if audio is not None:
-            audio = audio[round(start * SAMPLING_RATE) : None if end is None else round(end * SAMPLING_RATE)]
+        audio = read_audio(source, SAMPLING_RATE, **part, on_warning=warnings.append)  # (n,) float32
         if audio is not None and len(audio):
             row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
+    report["warnings"] = list(dict.fromkeys([*warnings, *report.get("warnings", [])]))
+    row["report"] = json.dumps(report)
     if row["audio"] is None and row["mouths"] is None:
         raise ValueError(
-            f"{source}: neither sound nor picture between {start} s and {end if end is not None else 'the end'}"
+            f"{source}: neither sound nor picture between {part['start']} s and {part['end'] or 'the end'}"
         )
     return row
 
@@ -434,7 +431,7 @@ def load_prepared(
             )
         files += [str(path) for path in shards]
     cache = None if cache_dir is None else str(cache_dir)
-    return load_dataset("parquet", data_files={"all": files}, split="all", streaming=streaming, cache_dir=cache)
+    return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)
 
 
 def decode_row(row: dict) -> dict:

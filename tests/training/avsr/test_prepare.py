@@ -228,7 +228,7 @@ def test_streaming_gives_the_same_rows(corpus, tmp_path):
 
 
 def test_windows_cut_sound_picture_and_text_together():
-    words = [{"word": "w%d" % number, "start": 0.4 * number, "end": 0.4 * number + 0.38} for number in range(6)]
+    words = [{"word": f"w{number}", "start": 0.4 * number, "end": 0.4 * number + 0.38} for number in range(6)]
     clip = {
         "text": "",
         "duration": 2.4,
