@@ -1,0 +1,353 @@
+"""A still portrait that moves: lips, jaw and cheeks follow an articulation, the head sways a little."""
+
+import functools
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import grid_sample
+
+from .mouth import MouthModel, paint_inner_mouth
+from .visemes import BITE, JAW
+
+
+PORTRAITS = ("astronaut", "hopper")
+
+_EYES = (36, 45)  # outer eye corners of the 68 points
+_STILL = tuple(range(27, 48)) + (17, 19, 21, 22, 24, 26)  # nose, eyes, brows
+_JAW_SHARE = np.array([0, 0, 0, 0.1, 0.3, 0.58, 0.84, 0.97, 1.0, 0.97, 0.84, 0.58, 0.3, 0.1, 0, 0, 0])
+_JAW_DROP = 0.125  # of the eye distance, chin at full opening
+_EYE_DISTANCE = 0.285  # of the frame's height: the size a face has in the frame
+_SMALLEST_EYE_DISTANCE = 24.0  # pixels in the photo
+_LONGEST_SIDE = 1400  # larger photos are reduced first
+_GRID_STEP = 4.0  # pixels between the points where the warp is computed
+_REGION = (-1.08, -0.80, 1.08, 1.20)  # u0, v0, u1, v1 of the part of the face that speech moves, in face units
+
+
+class PortraitError(ValueError):
+    """The picture cannot serve as a portrait; the message says why."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Head and camera in one frame: pixels, radians, factors. The identity is all zeros."""
+
+    zoom: float = 0.0
+    pan_x: float = 0.0
+    pan_y: float = 0.0
+    roll: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    scale: float = 0.0
+    yaw: float = 0.0  # pixels by which the nose moves against the outline
+    nod: float = 0.0
+
+
+class Portrait:
+    """A face ready to be moved.
+
+    Args:
+        image: (H, W, 3) uint8, the cropped frame.
+        points: (68, 2) landmarks in its pixels.
+    """
+
+    def __init__(self, image: np.ndarray, points: np.ndarray):
+        self.height, self.width = image.shape[:2]
+        self._picture = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None].contiguous()  # (1, 3, H, W)
+        points = points.astype(np.float64)
+        axis = points[_EYES[1]] - points[_EYES[0]]
+        self.unit = float(np.hypot(*axis))  # pixels of one face unit
+        ex = axis / self.unit
+        self._axes = np.stack([ex, [-ex[1], ex[0]]])  # rows: u and v axis in pixels
+        self._origin = (points[48] + points[54]) / 2
+        self._face = self._to_face(points)
+        self.mouth = MouthModel(self._face)
+        self._tone = self._white(image, points)
+        self._prepare_controls()
+        self._prepare_pose_fields()
+
+    def _to_face(self, pixels: np.ndarray) -> np.ndarray:
+        return (pixels - self._origin) @ self._axes.T / self.unit
+
+    def _to_pixels(self, face: np.ndarray) -> np.ndarray:
+        return face @ self._axes * self.unit + self._origin
+
+    def _white(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """(3,) white in this photo's light, judged by the bright skin between nose and eyes."""
+        spots = ((points[1:16] + points[30]) / 2)[[3, 4, 5, 9, 10, 11]]
+        columns = np.clip(spots[:, 0].astype(int), 1, self.width - 2)
+        rows = np.clip(spots[:, 1].astype(int), 1, self.height - 2)
+        skin = float(np.median(image[rows, columns].astype(np.float32).max(-1)))
+        return np.array([255.0, 248.0, 240.0], np.float32) * float(np.clip(skin / 225.0, 0.3, 0.95))
+
+    # -- the warp of the face --------------------------------------------------------------------------------------
+
+    def _prepare_controls(self) -> None:
+        """Points that never move, the grid on which the warp is computed, and the kernel between both."""
+        u0, v0, u1, v1 = _REGION
+        step = _GRID_STEP / self.unit
+        self._grid_u, self._grid_v = np.arange(u0, u1 + step, step), np.arange(v0, v1 + step, step)
+        u, v = np.meshgrid(self._grid_u, self._grid_v)
+        self._grid = np.stack([u.ravel(), v.ravel()], 1)  # (G, 2)
+        across, down = np.linspace(u0, u1, 7), np.linspace(v0, v1, 7)[1:-1]
+        border = [(x, y) for x in across for y in (v0, v1)] + [(x, y) for y in down for x in (u0, u1)]
+        chin = self._face[8]
+        neck = [(chin[0] + x, min(chin[1] + 0.42, v1 - 0.05)) for x in (-0.35, 0.0, 0.35)]
+        self._fixed = np.concatenate([self._face[list(_STILL)], border, neck])  # (F, 2)
+        self._fixed_kernel = _thin_plate(self._grid, self._fixed)  # (G, F)
+        edge = np.minimum.reduce([u - u0, u1 - u, v - v0, v1 - v])
+        fade = np.clip(edge / 0.15, 0.0, 1.0)
+        self._window = (fade * fade * (3 - 2 * fade)).ravel()[:, None]  # (G, 1)
+        self._jaw = self._face[:17]
+        self._chin_middle = (self._face[57] * 0.45 + chin * 0.55)[None]
+
+    def _displacements(self, articulation: np.ndarray, shape) -> torch.Tensor:
+        """Backward displacement in pixels on the grid, (1, 4, rows, columns): x, y above the lips, x, y below."""
+        jaw = max(float(articulation[JAW]), 0.0) * _JAW_DROP
+        jaw_target = self._jaw + np.stack([-0.12 * jaw * np.sign(self._jaw[:, 0]) * _JAW_SHARE, jaw * _JAW_SHARE], 1)
+        corner_source, corner_target = self.mouth.corner_controls(shape)
+        upper_source, upper_target = self.mouth.upper_controls(shape)
+        lower_source, lower_target = self.mouth.lower_controls(shape)
+        lift = 0.03 * float(articulation[BITE])
+        chin_target = self._chin_middle + [0.0, jaw - lift]
+        moved = np.concatenate([corner_target, jaw_target, upper_target, lower_target, chin_target])
+        sources = np.concatenate([corner_source, self._jaw, upper_source, lower_source, self._chin_middle])
+        targets = np.concatenate([self._fixed, moved])
+        offsets = np.concatenate([np.zeros_like(self._fixed), sources - moved])
+        kernel = np.concatenate([self._fixed_kernel, _thin_plate(self._grid, moved)], 1)  # (G, C)
+        between = _thin_plate(targets, targets)  # (C, C)
+        common = len(self._fixed) + len(corner_target) + len(jaw_target)
+        uppers = np.arange(len(targets))[: common + len(upper_target)]
+        lowers = np.r_[np.arange(common), common + len(upper_target) : len(targets)]
+        fields = [
+            _interpolate(between[np.ix_(part, part)], targets[part], offsets[part], kernel[:, part], self._grid)
+            for part in (uppers, lowers)
+        ]
+        pixels = [field * self._window @ self._axes * self.unit for field in fields]
+        stacked = np.concatenate(pixels, 1).astype(np.float32)  # (G, 4)
+        return torch.from_numpy(stacked.T.reshape(1, 4, len(self._grid_v), len(self._grid_u)).copy())
+
+    # -- the head --------------------------------------------------------------------------------------------------
+
+    def _prepare_pose_fields(self) -> None:
+        """Pixel coordinates, the mask of what moves with the head, and the relief of the face, each (H, W)."""
+        y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
+        self._x, self._y = x, y
+        middle = self._to_pixels(np.array([0.0, -0.35]))
+        self._head = middle
+        across, down = (x - middle[0]) / self.unit, (y - middle[1]) / self.unit
+        radius = np.sqrt((across / 1.55) ** 2 + (np.where(down > 0, down / 1.45, down / 1.7)) ** 2)
+        fade = np.clip((1.0 - radius) / 0.65, 0.0, 1.0)
+        self._mask = (fade * fade * (3 - 2 * fade)).astype(np.float32)
+        self._relief = np.exp(-((across / 0.62) ** 2) - (down / 0.85) ** 2).astype(np.float32)
+
+    def _neutral_coordinates(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+        """For each pixel of the frame its place (x, y) in the unmoved portrait, each (H, W) float32."""
+        dx, dy = self._x - np.float32(self._head[0]), self._y - np.float32(self._head[1])
+        camera = np.float32(1.0 / (1.0 + pose.zoom) - 1.0)
+        shrink, roll = np.float32(-pose.scale), np.float32(pose.roll)
+        x = self._x + camera * dx - np.float32(pose.pan_x)
+        y = self._y + camera * dy - np.float32(pose.pan_y)
+        x += self._mask * (shrink * dx + roll * dy - np.float32(pose.shift_x)) - np.float32(pose.yaw) * self._relief
+        y += self._mask * (shrink * dy - roll * dx - np.float32(pose.shift_y)) - np.float32(pose.nod) * self._relief
+        return x, y
+
+    # -- the frame -------------------------------------------------------------------------------------------------
+
+    def render(self, articulation: np.ndarray, pose: Pose = Pose()) -> np.ndarray:
+        """One frame (H, W, 3) uint8 for one row (9,) of an articulation track."""
+        shape = self.mouth.shape(articulation)
+        fields = self._displacements(articulation, shape)
+        x, y = self._neutral_coordinates(pose)
+        rows, columns = self._window_of(_REGION)
+        px, py = x[rows, columns], y[rows, columns]
+        u, v = self._face_coordinates(px, py)
+        grid = self._grid_position(u, v)
+        moved = grid_sample(fields, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0].numpy()
+        lower_x, lower_y = px + moved[2], py + moved[3]
+        x[rows, columns] += moved[0]
+        y[rows, columns] += moved[1]
+        frame = self._sample(x, y)  # (3, H, W)
+        self._add_lower_face(frame, rows, columns, u, v, shape, lower_x, lower_y)
+        self._add_inner_mouth(frame, rows, columns, u, v, shape, articulation)
+        return (frame.transpose(1, 2, 0) + 0.5).clip(0, 255).astype(np.uint8)
+
+    def _window_of(self, box: tuple[float, float, float, float]) -> tuple[slice, slice]:
+        """The rows and columns of a box in face units, with a margin for the head's movement."""
+        u0, v0, u1, v1 = box
+        corners = self._to_pixels(np.array([(u0, v0), (u1, v0), (u0, v1), (u1, v1)]))
+        x0, y0 = np.maximum(corners.min(0) - 12, 0).astype(int)
+        x1, y1 = np.minimum(corners.max(0) + 13, (self.width, self.height)).astype(int)
+        return slice(y0, y1), slice(x0, x1)
+
+    def _face_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        dx, dy = (x - self._origin[0]) / self.unit, (y - self._origin[1]) / self.unit
+        (a, b), (c, d) = self._axes
+        return (a * dx + b * dy).astype(np.float32), (c * dx + d * dy).astype(np.float32)
+
+    def _grid_position(self, u: np.ndarray, v: np.ndarray) -> torch.Tensor:
+        """(1, h, w, 2) place in the warp's grid, -1 to 1."""
+        across = 2 * (u - self._grid_u[0]) / (self._grid_u[-1] - self._grid_u[0]) - 1
+        down = 2 * (v - self._grid_v[0]) / (self._grid_v[-1] - self._grid_v[0]) - 1
+        return torch.from_numpy(np.stack([across, down], -1).astype(np.float32))[None]
+
+    def _sample(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """(3, h, w) float32 of the photo at pixel coordinates."""
+        place = np.stack([x * (2 / (self.width - 1)) - 1, y * (2 / (self.height - 1)) - 1], -1).astype(np.float32)
+        found = grid_sample(self._picture, torch.from_numpy(place)[None], padding_mode="border", align_corners=True)
+        return found[0].numpy()
+
+    def _add_lower_face(self, frame, rows, columns, u, v, shape, x, y) -> None:
+        """Below the lips' line the photo is sampled through the warp of the lower lip and chin."""
+        upper, lower = shape.edges(u)
+        outside = np.maximum(np.abs(u) - 0.9 * shape.half_width, 0.0)
+        soft = 1.2 / self.unit + 0.8 * outside
+        weight = np.clip((v - (upper + lower) / 2) / soft + 0.5, 0.0, 1.0)
+        first = int(np.argmax(weight.any(1)))
+        weight, x, y = weight[first:], x[first:], y[first:]
+        part = frame[:, rows.start + first : rows.stop, columns]
+        part += weight * (self._sample(x, y) - part)
+
+    def _add_inner_mouth(self, frame, rows, columns, u, v, shape, articulation) -> None:
+        """Teeth, tongue and darkness between the lips, and the seam where they meet."""
+        near = (np.abs(u) < shape.outer_half_width * 1.02) & (v > -0.2) & (v < 0.36)
+        r, c = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+        box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
+        colour, opening, shade = paint_inner_mouth(
+            u[box], v[box], shape, articulation, self._tone, 1.0 / self.unit
+        )
+        part = frame[:, rows, columns][:, box[0], box[1]]
+        part *= shade
+        part += opening * (colour.transpose(2, 0, 1) - part)
+
+
+def _thin_plate(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(P, C) kernel r^2 log r between points (P, 2) and centres (C, 2)."""
+    dx = points[:, :1] - centres[:, 0]
+    dy = points[:, 1:] - centres[:, 1]
+    squared = dx * dx + dy * dy + 1e-12
+    return squared * np.log(squared)
+
+
+def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
+    """Thin-plate spline through values (C, 2) at centres, a little relaxed, evaluated at points: (P, 2)."""
+    count = len(centres)
+    system = np.zeros((count + 3, count + 3))
+    system[:count, :count] = between
+    system[np.arange(count), np.arange(count)] += 1e-5
+    system[:count, count] = system[count, :count] = 1.0
+    system[:count, count + 1 :] = centres
+    system[count + 1 :, :count] = centres.T
+    weights = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))]))
+    return kernel @ weights[:count] + weights[count] + points @ weights[count + 1 :]
+
+
+# -- from a picture to a portrait ------------------------------------------------------------------------------------
+
+
+def load_portrait(source=None, size: tuple[int, int] = (360, 288)) -> Portrait:
+    """A portrait from a name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8.
+
+    Args:
+        size: (width, height) of the frames, each even, 96 to 1080.
+
+    Raises:
+        PortraitError: unreadable picture, no face in it, or a face that is too small.
+        ImportError: a package for it is missing; the message names the extra.
+    """
+    width, height = size
+    if not all(96 <= side <= 1080 and side % 2 == 0 for side in (width, height)):
+        raise ValueError(f"size is {size}; give (width, height), even numbers from 96 to 1080")
+    if source is None or isinstance(source, (str, os.PathLike)):
+        return _load_cached(os.fspath(source or PORTRAITS[0]), width, height)
+    return _build(_as_array(source), "the given picture", width, height)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_cached(source: str, width: int, height: int) -> Portrait:
+    return _build(_read(source), f"the portrait {source}", width, height)
+
+
+def _read(source: str) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if source == "astronaut":
+            import skimage.data
+
+            return skimage.data.astronaut()
+        if source == "hopper":
+            from matplotlib.cbook import get_sample_data
+
+            with get_sample_data("grace_hopper.jpg") as file:
+                return _as_array(Image.open(file))
+    except ImportError as error:
+        raise ImportError(f"the portrait {source!r} comes with another package: pip install lookhear[demo]") from error
+    try:
+        with Image.open(source) as image:
+            return _as_array(image)
+    except FileNotFoundError as error:
+        names = ", ".join(PORTRAITS)
+        raise PortraitError(f"portrait: no file {source}; give a photo's path or one of {names}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PortraitError(f"portrait: {source} cannot be read as a picture ({error})") from error
+
+
+def _as_array(image) -> np.ndarray:
+    """(H, W, 3) uint8 upright, at most `_LONGEST_SIDE` long, from a PIL image or an array."""
+    from PIL import Image, ImageOps
+
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (3, 4):
+            raise PortraitError(
+                f"portrait: an array must be (H, W, 3) uint8, this one is {array.shape} {array.dtype}"
+            )
+        image = Image.fromarray(array)
+    image = ImageOps.exif_transpose(image)
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
+    image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _build(image: np.ndarray, name: str, width: int, height: int) -> Portrait:
+    points = _landmarks(image, name)
+    eye_distance = float(np.hypot(*(points[_EYES[1]] - points[_EYES[0]])))
+    if eye_distance < _SMALLEST_EYE_DISTANCE:
+        raise PortraitError(
+            f"{name}: the face is too small ({eye_distance:.0f} pixels from eye to eye, at least "
+            f"{_SMALLEST_EYE_DISTANCE:.0f} are needed); give a larger picture or crop it"
+        )
+    return Portrait(*_crop(image, points, eye_distance, width, height))
+
+
+def _landmarks(image: np.ndarray, name: str) -> np.ndarray:
+    """(68, 2) points of the largest face."""
+    from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector
+
+    faces = DlibLandmarkDetector()(image)
+    if not faces:
+        raise PortraitError(f"{name}: no face was found in it; give a photo of one face from the front")
+    return max(faces, key=lambda face: face.box[2] - face.box[0]).points
+
+
+def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.ndarray]:
+    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border goes on."""
+    from PIL import Image
+
+    scale = _EYE_DISTANCE * height / eye_distance
+    smallest = max(width / image.shape[1], height / image.shape[0])  # the photo fills the frame if it can
+    scale = min(max(scale, smallest), 1.35 * scale)
+    crop = np.array([width, height]) / scale
+    middle = np.array([points[27:31, 0].mean(), points[30, 1] + 0.02 * crop[1]])
+    start = middle - crop / 2
+    room = np.array([image.shape[1], image.shape[0]]) - crop
+    start = np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), start)
+    pad = int(np.ceil(max(0.0, *(-start), *(start + crop - [image.shape[1], image.shape[0]]))))
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
+    box = (*(start + pad), *(start + pad + crop))
+    frame = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=tuple(map(float, box)))
+    return np.asarray(frame), (points - start) * scale
