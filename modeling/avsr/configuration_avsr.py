@@ -3,7 +3,6 @@
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
-
 AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram")
 MODALITIES = ("audio", "visual", "audiovisual")
 
@@ -280,6 +279,10 @@ class AvsrConfig(PreTrainedConfig):
             set(self.modality_loss_weights or {}) <= set(MODALITIES),
             f"modality_loss_weights may name {MODALITIES}, not {list(self.modality_loss_weights or {})}.",
         )
+        if not __name__.startswith("transformers_modules."):
+            # A published checkpoint names the file of its pipeline. Where lookhear is imported its own pipeline is
+            # registered, and transformers would ask for trust_remote_code if it saw the name.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     @classmethod
