@@ -4,7 +4,6 @@ import torch
 from torch.nn.functional import log_softmax, pad
 from transformers import LogitsProcessor
 
-
 NEVER = float("-inf")
 
 

@@ -102,17 +102,19 @@ class AvsrVisualFrontEnd(nn.Module):
     """
     3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
 
-    The residual stages are transformers' own, so that ResNet weights (MoCo v2's, torchvision's) fit.
+    A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
+    computed so: faster, and padding costs nothing. The residual stages are transformers' own, so that ResNet weights
+    (MoCo v2's, torchvision's) fit.
     """
 
     def __init__(self, config: AvsrVisualConfig):
         super().__init__()
         self.config = config
-        kernel = tuple(config.stem_kernel_size)
+        frames, *kernel = config.stem_kernel_size
         padding = tuple(size // 2 for size in kernel)
-        self.stem = nn.Conv3d(1, config.stem_channels, kernel, stride=(1, 2, 2), padding=padding, bias=False)
-        self.stem_norm = nn.BatchNorm3d(config.stem_channels)
-        self.stem_pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if config.stem_pool else nn.Identity()
+        self.stem = nn.Conv2d(frames, config.stem_channels, tuple(kernel), stride=2, padding=padding, bias=False)
+        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
         self.resnet = ResNetEncoder(
             ResNetConfig(
                 embedding_size=config.stem_channels,
@@ -128,13 +130,15 @@ class AvsrVisualFrontEnd(nn.Module):
         Args:
             pixel_values: `(batch, frames, 1, height, width)` normalised grey; frame_mask: `(batch, frames)` bool.
         Returns:
-            `(batch, frames, size)`, zeros at invalid frames, which cost no ResNet pass.
+            `(batch, frames, size)`, zeros at invalid frames.
         """
-        video = pixel_values * frame_mask[..., None, None, None].to(pixel_values.dtype)
-        stem = self.stem(video.transpose(1, 2))  # (batch, channels, frames, height / 2, width / 2)
-        stem = self.stem_pool(nn.functional.relu(self.stem_norm(stem)))
-        frames = stem.transpose(1, 2)[frame_mask]  # (valid frames, channels, height', width')
-        maps = self.resnet(frames).last_hidden_state
+        video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
+        reach = self.config.stem_kernel_size[0] // 2
+        video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
+        windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
+        frames = windows[frame_mask].movedim(-1, 1)  # (valid frames, neighbours, height, width), channels last in memory
+        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
+        maps = self.resnet(maps).last_hidden_state  # (valid frames, channels, height', width')
         vectors = maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
         features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
         return features.masked_scatter(frame_mask[..., None], vectors)

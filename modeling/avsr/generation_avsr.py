@@ -7,7 +7,6 @@ from transformers.generation.utils import GenerateOutput
 
 from .ctc_prefix_score_avsr import CtcPrefixLogitsProcessor
 
-
 CTC_WEIGHT = 0.1  # alpha in section 4.2
 
 

@@ -5,7 +5,6 @@ from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
 
 from .configuration_avsr import AvsrConfig
 
-
 IGNORED = -100
 
 
