@@ -10,7 +10,6 @@ import numpy as np
 
 from .visemes import ADVANCE, BITE, CLOSED, JAW, LOWER, ROUND, SPREAD, TONGUE, UPPER
 
-
 UPPER_OUTER, LOWER_OUTER = (49, 50, 51, 52, 53), (59, 58, 57, 56, 55)  # of the 68 points, left to right
 UPPER_INNER, LOWER_INNER = (60, 61, 62, 63, 64), (60, 67, 66, 65, 64)
 INNER_SAMPLES = np.array([-0.9, -0.68, -0.36, 0.0, 0.36, 0.68, 0.9])  # control points along each inner lip edge
@@ -74,10 +73,8 @@ class MouthModel:
         """Inner edges of the photo's lips; where its mouth is open they are drawn in from the teeth a little."""
         upper, lower = points[list(UPPER_INNER)].copy(), points[list(LOWER_INNER)].copy()
         if self.photo_opening > 0.05:
-            upper[1:4, 1] -= 0.50 * (upper[1:4, 1] - points[[50, 51, 52], 1])
-            lower[1:4, 1] += 0.25 * (points[[58, 57, 56], 1] - lower[1:4, 1])
-            upper[[0, 4]] = 0.5 * (upper[[0, 4]] + points[[48, 54]])
-            lower[[0, 4]] = upper[[0, 4]]
+            upper[1:4, 1] -= 0.38 * (upper[1:4, 1] - points[[50, 51, 52], 1])
+            upper[[0, 4]] = lower[[0, 4]] = points[[48, 54]]
         return upper, lower
 
     def _thickness(self, outer: np.ndarray, inner: np.ndarray, sign: float) -> np.ndarray:
@@ -106,14 +103,14 @@ class MouthModel:
         a = articulation
         spread, pursed = max(float(a[SPREAD]), 0.0), max(-float(a[SPREAD]), 0.0)
         jaw, rounding, free = max(float(a[JAW]), 0.0), max(float(a[ROUND]), 0.0), 1.0 - float(a[CLOSED])
-        outer = self.half_width * (1.0 + 0.15 * spread - 0.28 * pursed - 0.03 * jaw)
+        outer = self.half_width * (1.0 + 0.15 * spread - 0.36 * pursed - 0.03 * jaw)
         rise = (0.014 * jaw + 0.042 * float(a[UPPER])) * free
         drop = (0.168 * jaw + 0.058 * float(a[LOWER]) + 0.038 * rounding) * free
         bite = float(a[BITE])
         drop = drop * (1.0 - bite) + (_TEETH_EDGE - 0.006) * bite
         return LipShape(
             line=self.line,
-            half_width=outer * (0.94 - 0.46 * min(rounding, 1.0)),
+            half_width=outer * (0.94 - 0.34 * min(rounding, 1.0)),
             outer_half_width=outer,
             rise=rise,
             drop=drop,
@@ -173,19 +170,21 @@ def paint_inner_mouth(
 
     colour = np.empty((*u.shape, 3), np.float32)
     depth = np.clip((v - upper) / 0.16, 0.0, 1.0)[..., None]
-    colour[:] = tone * np.array([0.16, 0.065, 0.06]) * (1.0 - 0.45 * depth)  # the cavity
+    colour[:] = tone * np.array([0.20, 0.075, 0.07]) * (1.0 - 0.5 * depth)  # the cavity
     advance = float(np.clip(articulation[ADVANCE], 0.0, 1.0))
     tongue_up = float(np.clip(max(articulation[TONGUE], advance), 0.0, 1.0))
     _paint_tongue(colour, u, v, teeth_edge, lower_edge, tongue_up, tone, pixel)
-    light = np.exp(-((u / 0.30) ** 2)) * (1.0 - 0.55 * np.clip(articulation[ROUND], 0.0, 1.0))
-    _paint_teeth(colour, u, _ramp(v - lower_edge, soft), light * 0.78, _LOWER_GAPS, tone, pixel)
+    light = np.exp(-((u / 0.30) ** 2)) * (1.0 - 0.45 * np.clip(articulation[ROUND], 0.0, 1.0) ** 2)
+    _paint_teeth(colour, u, _ramp(v - lower_edge, soft), light * 0.85, _LOWER_GAPS, tone, pixel)
     if advance > 0.05:
         _paint_tongue_tip(colour, u, v, teeth_edge, advance, tone, pixel)
     _paint_teeth(colour, u, _ramp(teeth_edge - v, soft), light, _UPPER_GAPS, tone, pixel)
-    shadow = 1.0 - 0.5 * np.exp(-np.maximum(v - upper, 0.0) / 0.022) - 0.3 * np.exp(-np.maximum(lower - v, 0.0) / 0.018)
+    shadow = (
+        1.0 - 0.4 * np.exp(-np.maximum(v - upper, 0.0) / 0.014) - 0.22 * np.exp(-np.maximum(lower - v, 0.0) / 0.012)
+    )
     colour *= np.clip(shadow, 0.2, 1.0)[..., None]
     nearest = np.minimum(np.abs(v - upper), np.abs(lower - v)) / (1.3 * pixel)
-    beyond = np.clip((shape.outer_half_width * 0.98 - np.abs(u)) / (4 * pixel), 0.0, 1.0)
+    beyond = np.clip((shape.half_width * 1.04 - np.abs(u)) / (5 * pixel), 0.0, 1.0)
     return colour, opening, 1.0 - 0.38 * np.exp(-nearest * nearest) * beyond
 
 
@@ -203,24 +202,24 @@ def _paint_teeth(colour, u, alpha, light, gaps, tone, pixel) -> None:
     width = max(1.3 * pixel, 0.008)
     distance = np.abs(np.abs(u)[..., None] - gaps).min(-1)
     lines = 1.0 - 0.3 * np.exp(-((distance / width) ** 2))
-    row = (light * lines)[..., None] * (tone * np.array([0.93, 0.89, 0.82]))
+    row = (light * lines)[..., None] * (tone * np.array([1.0, 0.95, 0.87]))
     _blend(colour, row, alpha * _ramp(0.33 - np.abs(u), 0.05))
 
 
 def _paint_tongue(colour, u, v, teeth_edge, lower_edge, raised, tone, pixel) -> None:
     """The tongue behind the lower teeth; raised, it fills the gap up to the upper teeth."""
-    low = lower_edge - 0.022
+    low = lower_edge - 0.04
     top = low + raised * (np.minimum(teeth_edge - 0.01, low) - low) + (0.9 - 0.35 * raised) * u * u
-    shade = (0.34 + 0.2 * raised) * np.exp(-((u / 0.24) ** 2)) * (1.0 - 0.3 * np.exp(-((u / 0.02) ** 2)))
+    shade = (0.46 + 0.22 * raised) * np.exp(-((u / 0.24) ** 2)) * (1.0 - 0.3 * np.exp(-((u / 0.02) ** 2)))
     layer = shade[..., None] * tone * np.array([1.1, 0.62, 0.6])
     _blend(colour, layer, _ramp(v - top, 3.0 * pixel))
 
 
 def _paint_tongue_tip(colour, u, v, teeth_edge, advance, tone, pixel) -> None:
     """The tip of the tongue under the edge of the upper teeth, over the lower ones (th)."""
-    half_width, height = 0.15, 0.055 * advance
+    half_width, height = 0.16, 0.062 * advance
     across = np.clip(1.0 - (u / half_width) ** 2, 0.0, 1.0)
     bottom = teeth_edge + 0.004 + height * np.sqrt(across)
     alpha = _ramp(bottom - v, 2.0 * pixel) * _ramp(v - teeth_edge + 0.02, 2.0 * pixel) * np.clip(across * 4, 0, 1)
-    layer = (0.62 * (0.75 + 0.25 * across))[..., None] * tone * np.array([1.05, 0.66, 0.63])
+    layer = (0.78 * (0.7 + 0.3 * across))[..., None] * tone * np.array([1.05, 0.66, 0.63])
     _blend(colour, layer, alpha * min(1.0, 2.0 * advance))

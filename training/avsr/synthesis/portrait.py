@@ -11,7 +11,6 @@ from torch.nn.functional import grid_sample
 from .mouth import MouthModel, paint_inner_mouth
 from .visemes import BITE, JAW
 
-
 PORTRAITS = ("astronaut", "hopper")
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
@@ -21,7 +20,7 @@ _JAW_DROP = 0.125  # of the eye distance, chin at full opening
 _EYE_DISTANCE = 0.285  # of the frame's height: the size a face has in the frame
 _SMALLEST_EYE_DISTANCE = 24.0  # pixels in the photo
 _LONGEST_SIDE = 1400  # larger photos are reduced first
-_GRID_STEP = 4.0  # pixels between the points where the warp is computed
+_GRID_STEP = 4.5  # pixels between the points where the warp is computed
 _REGION = (-1.08, -0.80, 1.08, 1.20)  # u0, v0, u1, v1 of the part of the face that speech moves, in face units
 
 
@@ -78,8 +77,10 @@ class Portrait:
         spots = ((points[1:16] + points[30]) / 2)[[3, 4, 5, 9, 10, 11]]
         columns = np.clip(spots[:, 0].astype(int), 1, self.width - 2)
         rows = np.clip(spots[:, 1].astype(int), 1, self.height - 2)
-        skin = float(np.median(image[rows, columns].astype(np.float32).max(-1)))
-        return np.array([255.0, 248.0, 240.0], np.float32) * float(np.clip(skin / 225.0, 0.3, 0.95))
+        skin = np.median(image[rows, columns].astype(np.float32), 0)
+        level = float(np.clip(skin.max() / 215.0, 0.3, 1.0))
+        warm = 0.75 + 0.25 * skin / max(float(skin.max()), 1.0)  # white takes a quarter of the skin's tint
+        return (255.0 * level * warm).astype(np.float32)
 
     # -- the warp of the face --------------------------------------------------------------------------------------
 
@@ -89,13 +90,13 @@ class Portrait:
         step = _GRID_STEP / self.unit
         self._grid_u, self._grid_v = np.arange(u0, u1 + step, step), np.arange(v0, v1 + step, step)
         u, v = np.meshgrid(self._grid_u, self._grid_v)
-        self._grid = np.stack([u.ravel(), v.ravel()], 1)  # (G, 2)
+        self._grid = np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)  # (G, 2); float32 for speed
         across, down = np.linspace(u0, u1, 7), np.linspace(v0, v1, 7)[1:-1]
         border = [(x, y) for x in across for y in (v0, v1)] + [(x, y) for y in down for x in (u0, u1)]
         chin = self._face[8]
         neck = [(chin[0] + x, min(chin[1] + 0.42, v1 - 0.05)) for x in (-0.35, 0.0, 0.35)]
         self._fixed = np.concatenate([self._face[list(_STILL)], border, neck])  # (F, 2)
-        self._fixed_kernel = _thin_plate(self._grid, self._fixed)  # (G, F)
+        self._fixed_kernel = _thin_plate(self._grid, self._fixed.astype(np.float32))  # (G, F)
         edge = np.minimum.reduce([u - u0, u1 - u, v - v0, v1 - v])
         fade = np.clip(edge / 0.15, 0.0, 1.0)
         self._window = (fade * fade * (3 - 2 * fade)).ravel()[:, None]  # (G, 1)
@@ -115,7 +116,7 @@ class Portrait:
         sources = np.concatenate([corner_source, self._jaw, upper_source, lower_source, self._chin_middle])
         targets = np.concatenate([self._fixed, moved])
         offsets = np.concatenate([np.zeros_like(self._fixed), sources - moved])
-        kernel = np.concatenate([self._fixed_kernel, _thin_plate(self._grid, moved)], 1)  # (G, C)
+        kernel = np.concatenate([self._fixed_kernel, _thin_plate(self._grid, moved.astype(np.float32))], 1)  # (G, C)
         between = _thin_plate(targets, targets)  # (C, C)
         common = len(self._fixed) + len(corner_target) + len(jaw_target)
         uppers = np.arange(len(targets))[: common + len(upper_target)]
@@ -214,9 +215,7 @@ class Portrait:
         near = (np.abs(u) < shape.outer_half_width * 1.02) & (v > -0.2) & (v < 0.36)
         r, c = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
         box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
-        colour, opening, shade = paint_inner_mouth(
-            u[box], v[box], shape, articulation, self._tone, 1.0 / self.unit
-        )
+        colour, opening, shade = paint_inner_mouth(u[box], v[box], shape, articulation, self._tone, 1.0 / self.unit)
         part = frame[:, rows, columns][:, box[0], box[1]]
         part *= shade
         part += opening * (colour.transpose(2, 0, 1) - part)
@@ -226,7 +225,9 @@ def _thin_plate(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """(P, C) kernel r^2 log r between points (P, 2) and centres (C, 2)."""
     dx = points[:, :1] - centres[:, 0]
     dy = points[:, 1:] - centres[:, 1]
-    squared = dx * dx + dy * dy + 1e-12
+    squared = dx * dx
+    squared += dy * dy
+    squared += points.dtype.type(1e-9)
     return squared * np.log(squared)
 
 
@@ -239,7 +240,7 @@ def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
     system[:count, count] = system[count, :count] = 1.0
     system[:count, count + 1 :] = centres
     system[count + 1 :, :count] = centres.T
-    weights = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))]))
+    weights = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))])).astype(kernel.dtype)
     return kernel @ weights[:count] + weights[count] + points @ weights[count + 1 :]
 
 
@@ -301,9 +302,7 @@ def _as_array(image) -> np.ndarray:
     if not isinstance(image, Image.Image):
         array = np.asarray(image)
         if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (3, 4):
-            raise PortraitError(
-                f"portrait: an array must be (H, W, 3) uint8, this one is {array.shape} {array.dtype}"
-            )
+            raise PortraitError(f"portrait: an array must be (H, W, 3) uint8, this one is {array.shape} {array.dtype}")
         image = Image.fromarray(array)
     image = ImageOps.exif_transpose(image)
     if "A" in image.getbands() or "transparency" in image.info:

@@ -11,7 +11,6 @@ import numpy as np
 
 from .voice import Phoneme
 
-
 # Columns of an articulation track, each about 0 to 1:
 #   jaw      lowered jaw                        spread   wide (+1) or narrowed (-1) mouth
 #   round    lips pushed forward and rounded    upper    upper lip raised     lower   lower lip pulled down

@@ -1,0 +1,20 @@
+"""Talking portraits: an espeak-ng voice and a photo whose lips follow it. For the demo, tests and training."""
+
+from .clip import SynthesizedClip, render_clip, synthesize_clip
+from .corpus import grid_sentence, synthesize_corpus
+from .portrait import PORTRAITS, Portrait, PortraitError, load_portrait
+from .voice import VOICES, speak
+
+__all__ = [
+    "PORTRAITS",
+    "VOICES",
+    "Portrait",
+    "PortraitError",
+    "SynthesizedClip",
+    "grid_sentence",
+    "load_portrait",
+    "render_clip",
+    "speak",
+    "synthesize_clip",
+    "synthesize_corpus",
+]

@@ -1,0 +1,149 @@
+"""Many synthesized clips as a training set: a folder of videos with `metadata.jsonl`."""
+
+import json
+import multiprocessing
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .clip import DEFAULT_SIZE, synthesize_clip, write_json
+from .portrait import PORTRAITS
+from .voice import VOICES
+
+# GRID's grammar (Cooke et al., "An audio-visual corpus for speech perception and automatic speech recognition", 2006)
+COMMANDS = ("bin", "lay", "place", "set")
+COLOURS = ("blue", "green", "red", "white")
+PREPOSITIONS = ("at", "by", "in", "with")
+LETTERS = tuple("abcdefghijklmnopqrstuvxyz")  # no w
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ADVERBS = ("again", "now", "please", "soon")
+
+
+def grid_sentence(generator: np.random.Generator) -> str:
+    """One sentence of GRID's grammar, each of its six words drawn freely: "lay green with z nine soon"."""
+    slots = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)
+    return " ".join(slot[generator.integers(len(slot))] for slot in slots)
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    index: int
+    seed: int
+    portraits: tuple
+    voices: tuple[str, ...]
+    sentence: Callable[[np.random.Generator], str]
+    fps: float
+    size: tuple[int, int]
+
+
+def synthesize_corpus(
+    folder,
+    clips: int,
+    seed: int = 0,
+    *,
+    portraits: tuple = PORTRAITS,
+    voices: tuple[str, ...] = VOICES,
+    sentence: Callable[[np.random.Generator], str] = grid_sentence,
+    fps: float = 25.0,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write clips 000000.mp4 and so on, each with its json, and `metadata.jsonl` over all.
+
+    A clip depends on (seed, its number) only, so a run that was cut off goes on where it stopped, and more clips can
+    be added later. Corpora of different seeds share no clip.
+
+    Args:
+        folder: made if absent.
+        portraits, voices: each clip draws one of each.
+        sentence: draws a clip's text from a generator; with several processes a module's function.
+        processes: workers; each uses one core.
+        progress: called with (clips done, clips in all) after each.
+
+    Returns:
+        path of metadata.jsonl; its rows have file_name, text, words, voice, portrait, seed.
+
+    Raises:
+        ValueError: the folder holds clips made with other settings, or clips or processes is not positive.
+    """
+    if clips < 1 or processes < 1:
+        raise ValueError(f"clips is {clips} and processes is {processes}; give numbers of at least 1")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "voices": list(voices), "fps": fps,
+                    "size": list(size), "sentence": sentence.__qualname__})  # fmt: skip
+    jobs = [
+        _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, tuple(size))
+        for index in range(clips)
+        if not (folder / f"{index:06d}.json").exists()
+    ]
+    done = clips - len(jobs)
+    for _ in _run(jobs, processes):
+        done += 1
+        if progress is not None:
+            progress(done, clips)
+    return _write_index(folder)
+
+
+def _claim(folder: Path, settings: dict) -> None:
+    """Note the settings in the folder, or compare them with those that are noted."""
+    path = folder / "synthesis.json"
+    if not path.exists():
+        write_json(path, settings)
+    elif json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise ValueError(f"{folder} holds clips made with other settings ({path.name} says which); use another folder")
+
+
+def _run(jobs: list[_Job], processes: int):
+    """Do the jobs here or in workers; yields once a finished job."""
+    if processes == 1 or len(jobs) < 2:
+        yield from map(_synthesize, jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=_single_thread) as pool:
+        yield from pool.imap_unordered(_synthesize, jobs, chunksize=4)
+
+
+def _single_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _synthesize(job: _Job) -> int:
+    """One clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
+    generator = np.random.default_rng([job.seed, job.index])
+    text = job.sentence(generator)
+    voice = job.voices[generator.integers(len(job.voices))]
+    portrait = job.portraits[generator.integers(len(job.portraits))]
+    synthesize_clip(
+        text,
+        job.folder / f"{job.index:06d}.mp4",
+        portrait=portrait,
+        voice=voice,
+        seed=int(generator.integers(2**31)),
+        fps=job.fps,
+        size=job.size,
+    )
+    return job.index
+
+
+def _write_index(folder: Path) -> Path:
+    """metadata.jsonl from the json of every clip in the folder."""
+    rows = []
+    for path in sorted(folder.glob("[0-9]*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: record[key] for key in ("text", "words", "voice", "portrait", "seed")}
+        rows.append(json.dumps({"file_name": f"{path.stem}.mp4", **kept}, ensure_ascii=False))
+    index = folder / "metadata.jsonl"
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".metadata-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write("\n".join(rows) + "\n")
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, index)
+    return index
