@@ -13,18 +13,16 @@ import math
 import os
 import tempfile
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Union
+from typing import Any, BinaryIO
 
 import numpy as np
 
-
-MediaSource = Union[str, os.PathLike, bytes, bytearray, memoryview, BinaryIO]
+MediaSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 WarningSink = Callable[[str], None]
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
@@ -98,7 +96,9 @@ def fetch_media(source: MediaSource) -> MediaSource:
             while block := answer.read(1 << 20):
                 received += len(block)
                 if received > MAX_DOWNLOAD_BYTES:
-                    raise MediaError(f"{name} is larger than {MAX_DOWNLOAD_BYTES} bytes: download it and pass the path")
+                    raise MediaError(
+                        f"{name} is larger than {MAX_DOWNLOAD_BYTES} bytes: download it and pass the path"
+                    )
                 target.write(block)
     except MediaError:
         raise
@@ -120,7 +120,7 @@ def _import_av():
     return av
 
 
-def _checked_file(source: MediaSource, name: str) -> Union[str, BinaryIO]:
+def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
     """What PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         if len(source) == 0:
