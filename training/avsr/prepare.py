@@ -49,7 +49,7 @@ PREPARED_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("duration", pa.float32()),  # seconds
         ("audio", pa.binary()),  # FLAC, 16 bit, 16 kHz, mono; null without sound
-        ("mouths", pa.binary()),  # (T, H, W) uint8, C order; null without picture
+        ("mouths", pa.binary()),  # (T, H, W) uint8, C order; null without a face
         ("mouth_shape", pa.list_(pa.int32())),  # [T, H, W]
         ("landmarks", pa.binary()),  # (T, 68, 2) float16, pixels of the frame
         ("words", pa.list_(pa.struct([("word", pa.string()), ("start", pa.float32()), ("end", pa.float32())]))),
@@ -199,7 +199,7 @@ def prepare_clip(utterance: Utterance, image_processor) -> dict:
     """One row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
 
     Raises:
-        MediaError: the file is missing or unreadable. ValueError: neither sound nor picture, or damaged samples.
+        MediaError: the file is missing or unreadable. ValueError: neither sound nor a face, or damaged samples.
     """
     from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 
@@ -210,26 +210,23 @@ def prepare_clip(utterance: Utterance, image_processor) -> dict:
     row = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker, "split": utterance.split}
     row |= {"words": utterance.words, "duration": 0.0}
-    report = {}
 
-    if info.has_video:
-        clip = image_processor.extract(
-            read_frames(source, fps=fps, **part, on_warning=warnings.append), fps_in=info.fps
-        )
-        report = clip.report.to_dict()
-        mouths = np.ascontiguousarray(clip.mouths)  # (T, roi, roi) uint8
-        if len(mouths):
-            row |= {"mouths": mouths.tobytes(), "mouth_shape": list(mouths.shape), "duration": len(mouths) / fps}
-            row |= {"landmarks": np.asarray(clip.landmarks, dtype=np.float16).tobytes()}
+    frames = read_frames(source, fps=fps, **part, on_warning=warnings.append) if info.has_video else []
+    clip = image_processor.extract(frames, fps_in=info.fps or None)
+    if clip.found.any():
+        row |= {"mouths": clip.mouths.tobytes(), "mouth_shape": list(clip.mouths.shape)}  # (T, roi, roi) uint8
+        row |= {"landmarks": clip.landmarks.astype(np.float16).tobytes(), "duration": len(clip.mouths) / fps}
+    audio = None
     if info.has_audio:
         audio = read_audio(source, SAMPLING_RATE, **part, on_warning=warnings.append)  # (n,) float32
-        if audio is not None and len(audio):
-            row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
-    report["warnings"] = list(dict.fromkeys([*warnings, *report.get("warnings", [])]))
-    row["report"] = json.dumps(report)
+    clip.report.add_audio(audio)
+    if audio is not None and len(audio):
+        row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
+    clip.report.warn(warnings)
+    row["report"] = json.dumps(clip.report.to_dict())
     if row["audio"] is None and row["mouths"] is None:
         raise ValueError(
-            f"{source}: neither sound nor picture between {part['start']} s and {part['end'] or 'the end'}"
+            f"{source}: neither sound nor a face between {part['start']} s and {part['end'] or 'the end'}"
         )
     return row
 

@@ -1,12 +1,13 @@
 """A corpus becomes shards and comes back the same; broken clips are noted; a second run only fills gaps."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lookhear.processing.avsr.clip_report_avsr import ClipReport
 from lookhear.processing.avsr.media_avsr import write_video
 from lookhear.training.avsr.corpora import Utterance, random_word_window, read_folder
 from lookhear.training.avsr.prepare import (
@@ -23,25 +24,17 @@ from lookhear.training.avsr.prepare import (
 
 
 @dataclass
-class Report:
-    frames_with_face: float = 0.5
-    warnings: list = field(default_factory=lambda: ["no face in 12 frames"])
-
-    def to_dict(self):
-        return {"frames_with_face": self.frames_with_face, "warnings": self.warnings}
-
-
-@dataclass
 class Clip:
     mouths: np.ndarray
     landmarks: np.ndarray
-    report: Report
+    found: np.ndarray
+    report: ClipReport
 
 
 class CornerCrops:
     """Stands in for MouthRoiImageProcessor: the upper left corner of each frame, landmarks that count frames."""
 
-    roi_size, mouth_width, smoothing_window, detect_every, fps = 8, 4.0, 12, 10, 25.0
+    roi_size, mouth_width, crop_center, smoothing_window, detect_every, fps = 8, 4.0, "mouth", 12, 10, 25.0
 
     def __init__(self):
         self.calls = 0
@@ -50,7 +43,9 @@ class CornerCrops:
         self.calls += 1
         mouths = np.stack([frame[:8, :8, 0] for frame in frames] or [np.zeros((8, 8), np.uint8)])
         landmarks = np.arange(len(mouths), dtype=np.float32)[:, None, None] + np.zeros((1, 68, 2), np.float32)
-        return Clip(mouths, landmarks, Report())
+        found = mouths.mean(axis=(1, 2)) > 10  # a black picture has no face
+        report = ClipReport(frames_with_face=0.5, warnings=["no face in 12 frames"], fps_in=fps_in)
+        return Clip(mouths, landmarks, found, report)
 
 
 def make_clip(path, frames=10, audio=True, shade=100):
@@ -179,14 +174,13 @@ def test_nothing_readable_is_an_error(tmp_path):
         prepare_corpus([], tmp_path / "out", CornerCrops())
 
 
-def test_an_empty_part_is_a_problem(corpus):
-    with pytest.raises(ValueError, match="neither sound nor picture"):
-        late = Utterance("late", corpus / "mute.mp4", "text", start=9.0, end=10.0)
-        processor = CornerCrops()
-        processor.extract = lambda frames, **_: Clip(
-            np.zeros((len(list(frames)), 8, 8), np.uint8), np.zeros((0, 68, 2)), Report()
-        )
-        prepare_clip(late, processor)
+def test_a_clip_without_a_face_keeps_its_sound_only(tmp_path):
+    black = make_clip(tmp_path / "black.mp4", frames=2, shade=0)
+    row = decode_row(prepare_clip(Utterance("black", black, "text"), CornerCrops()))
+    assert row["mouths"] is None and row["landmarks"] is None and len(row["audio"]) == 1280
+    silent = make_clip(tmp_path / "silent.mp4", shade=0, frames=2, audio=False)
+    with pytest.raises(ValueError, match="neither sound nor a face"):
+        prepare_clip(Utterance("silent", silent, "text"), CornerCrops())
 
 
 @pytest.mark.parametrize("shard", ["3/3", "1", "a/b", "-1/2", (2, 2)])
