@@ -139,7 +139,7 @@ class DlibLandmarkDetector:
         patch = frame[top : max(top, int(y1 + margin)), left : max(left, int(x1 + margin))]
         if min(patch.shape[:2]) < 16:
             return False
-        found = self._search(patch, min(8.0, 120.0 / max(face.size, 1.0)), self.threshold - 0.4)
+        found = self._search(patch, min(8.0, 100.0 / max(face.size, 1.0)), self.threshold - 0.4)
         moved = [tuple(np.add(box, (left, top, left, top))) for box, _ in found]
         return any(overlap(box, face.box) > 0.3 for box in moved)
 
@@ -240,14 +240,14 @@ def overlap(first: tuple, second: tuple) -> float:
 class FaceTracker:
     """Follows one face through a clip, frame by frame.
 
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame and carried
-    over in between. While others are in view and it is gone, nobody takes its place for `patience` frames.
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every third
+    of these searches goes through the whole picture) and carried over in between. While others are in view and it is gone, nobody takes its place for `patience` frames.
 
     Attributes:
         detector: finds the faces; if it is a `FaceFollower`, it is not asked in every frame.
         detect_every: frames between two searches.
         patience: frames for which a lost face is waited for where more than one face has been seen.
-        counts: number of faces seen in each search so far.
+        counts: number of faces seen in each search of the whole picture so far.
         switches: how often the face followed was replaced by one elsewhere in the picture.
     """
 
@@ -257,6 +257,7 @@ class FaceTracker:
     counts: list[int] = field(default_factory=list)
     switches: int = 0
     _index: int = 0
+    _searches: int = 0
     _lost: int = 0
     _face: Face | None = None
 
@@ -277,16 +278,20 @@ class FaceTracker:
         return face
 
     def _search(self, frame: np.ndarray, follower: FaceFollower | None, tracked: bool) -> Face | None:
-        """Looks through the whole frame and decides which face is ours."""
+        """Looks for the face where it should be, and now and then through the whole frame; decides which is ours."""
+        follow = follower is not None and tracked
+        expected = follower.follow(frame, self._face) if follow else self._face
+        self._searches += 1
+        if follow and self._searches % 3 != 1 and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected
         faces = self.detector(frame)
         self.counts.append(len(faces))
         if self._face is None:
             return max(faces, key=lambda face: _prominence(face, frame), default=None)
-        expected = follower.follow(frame, self._face) if follower is not None and tracked else self._face
         nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
         if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
-            return expected if follower is not None and tracked else nearest
-        if follower is not None and tracked and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected if follow else nearest
+        if follow and _inside(expected, frame) and follower.confirm(frame, expected):
             return expected
         return self._again(faces, frame)
 
