@@ -1,3 +1,50 @@
-"""LookHear: point at a speaker, or describe them, and read what they say."""
+"""LookHear: point at a speaker, or describe them, and read what they say.
+
+Importing the package registers its models, processors and pipelines with transformers' Auto classes and `pipeline`.
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    AutoTokenizer,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrModel
+from lookhear.processing.avsr import (
+    AudioVisualSpeechRecognitionPipeline,
+    AvsrFeatureExtractor,
+    AvsrProcessor,
+    AvsrTokenizer,
+    MouthRoiImageProcessor,
+)
 
 __version__ = "0.1.0"
+__all__ = [
+    "AudioVisualSpeechRecognitionPipeline",
+    "AvsrConfig",
+    "AvsrFeatureExtractor",
+    "AvsrForConditionalGeneration",
+    "AvsrModel",
+    "AvsrProcessor",
+    "AvsrTokenizer",
+    "MouthRoiImageProcessor",
+]
+
+AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
+AutoModel.register(AvsrConfig, AvsrModel)
+AutoModelForSpeechSeq2Seq.register(AvsrConfig, AvsrForConditionalGeneration)
+AutoFeatureExtractor.register(AvsrConfig, AvsrFeatureExtractor)
+AutoImageProcessor.register(AvsrConfig, slow_image_processor_class=MouthRoiImageProcessor)
+AutoTokenizer.register(AvsrConfig, AvsrTokenizer)
+AutoProcessor.register(AvsrConfig, AvsrProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "audio-visual-speech-recognition",
+    pipeline_class=AudioVisualSpeechRecognitionPipeline,
+    pt_model=AutoModelForSpeechSeq2Seq,
+    type="multimodal",
+)

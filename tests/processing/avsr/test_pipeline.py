@@ -1,0 +1,330 @@
+"""AudioVisualSpeechRecognitionPipeline: inputs, modalities, batches, refusals. The model is tiny and random."""
+
+import io
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import lookhear  # noqa: F401  (registers the task)
+from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
+from lookhear.processing.avsr import (
+    AudioVisualSpeechRecognitionPipeline,
+    AvsrFeatureExtractor,
+    AvsrProcessor,
+    AvsrTokenizer,
+    MouthRoiImageProcessor,
+)
+from lookhear.processing.avsr.clip_reading_avsr import _on_clock, resample
+from lookhear.processing.avsr.media_avsr import write_video
+
+ROI = 24
+
+
+@pytest.fixture(scope="module")
+def processor() -> AvsrProcessor:
+    images = MouthRoiImageProcessor(roi_size=ROI, crop_size=20, mouth_width=12.0)
+    return AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
+
+
+def make_model(modality: str = "audiovisual") -> AvsrForConditionalGeneration:
+    torch.manual_seed(0)
+    config = AvsrConfig(
+        audio_config={"front_end": "spectrogram", "num_mel_bins": 8, "n_fft": 400},
+        visual_config={
+            "stem_channels": 4,
+            "hidden_sizes": (4, 8),
+            "depths": (1, 1),
+            "layer_type": "basic",
+            "crop_size": 20,
+        },
+        modality=modality,
+        d_model=16,
+        encoder_layers=1,
+        fusion_layers=1,
+        decoder_layers=1,
+        num_attention_heads=2,
+        ffn_dim=32,
+        head_hidden_sizes=(16,),
+        ctc_upsampling=2,
+    )
+    return AvsrForConditionalGeneration(config).eval()
+
+
+@pytest.fixture(scope="module")
+def asr(processor) -> AudioVisualSpeechRecognitionPipeline:
+    return AudioVisualSpeechRecognitionPipeline(make_model(), processor=processor, device="cpu", num_beams=2)
+
+
+def sound(seconds: float = 0.6, seed: int = 0, rate: int = 16000) -> dict:
+    wave = 0.1 * np.random.default_rng(seed).standard_normal(round(seconds * rate))
+    return {"audio": wave.astype(np.float32), "sampling_rate": rate}
+
+
+def lips(frames: int = 15, seed: int = 0) -> dict:
+    return {"mouths": np.random.default_rng(seed).integers(0, 255, (frames, ROI, ROI), dtype=np.uint8)}
+
+
+def noise_video(frames: int = 10, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (frames, 96, 96, 3), dtype=np.uint8)
+
+
+def face_video(frames: int = 12) -> np.ndarray:
+    pytest.importorskip("dlib", reason="needs lookhear[face]")
+    data = pytest.importorskip("skimage.data", reason="needs lookhear[demo]")
+    portrait = np.ascontiguousarray(data.astronaut()[:260, 100:360])
+    return np.stack([np.roll(portrait, shift, axis=1) for shift in range(frames)])
+
+
+def heard(result: dict) -> tuple:
+    return result["text"], result["chunks"], [a["text"] for a in result["alternatives"]]
+
+
+def test_result_has_the_promised_form(asr):
+    result = asr({**sound(), **lips()}, return_timestamps="word", num_beams=3, num_return_sequences=3)
+    assert set(result) == {"text", "confidence", "chunks", "alternatives", "report"}
+    assert isinstance(result["text"], str)
+    assert 0 <= result["confidence"] <= 1
+    assert [set(a) for a in result["alternatives"]] == [{"text", "confidence", "score"}] * 2
+    assert result["alternatives"][0]["score"] >= result["alternatives"][1]["score"]
+    assert " ".join(chunk["text"] for chunk in result["chunks"]) == result["text"]
+    for chunk in result["chunks"]:
+        start, end = chunk["timestamp"]
+        assert 0 <= start <= end <= 0.6
+        assert 0 <= chunk["confidence"] <= 1
+    assert result["report"]["modality"] == "audiovisual"
+    assert result["report"]["duration"] == 0.6
+
+
+def test_characters_have_times_too(asr):
+    result = asr(sound(), return_timestamps="char")
+    assert " ".join("".join(chunk["text"] for chunk in result["chunks"]).split()) == result["text"]
+    assert asr(sound())["chunks"] == []
+
+
+def test_results_do_not_depend_on_the_batch(asr):
+    """Clips of different lengths and modalities, alone and together; the same again gives the same."""
+    clips = [sound(0.5), lips(20), {**sound(0.8, 1), **lips(18, 1)}, sound(0.3, 2), lips(9, 3)]
+    alone = [asr(clip, return_timestamps="char") for clip in clips]
+    for batch_size in (1, 2, 5):
+        together = asr(clips, batch_size=batch_size, return_timestamps="char")
+        assert [result["report"] for result in together] == [result["report"] for result in alone]
+        for one, other in zip(alone, together):
+            assert one["text"] == other["text"]
+            assert [c["timestamp"] for c in one["chunks"]] == [c["timestamp"] for c in other["chunks"]]
+            assert one["confidence"] == pytest.approx(other["confidence"], abs=1e-3)
+
+
+def test_a_generator_is_read_lazily(asr):
+    results = list(asr((clip for clip in [sound(0.5), sound(0.4)]), batch_size=2))
+    assert [r["text"] for r in results] == [asr(sound(0.5))["text"], asr(sound(0.4))["text"]]
+
+
+def test_modality_picks_what_is_read(asr):
+    both = {**sound(), **lips()}
+    for modality, part in (("audio", sound()), ("visual", lips()), ("audiovisual", both)):
+        chosen = asr(both, modality=modality, return_timestamps="char")
+        assert heard(chosen) == heard(asr(part, return_timestamps="char"))
+        assert chosen["report"]["modality"] == modality
+
+
+@pytest.mark.parametrize(
+    ("clip", "modality", "message"),
+    [
+        (sound(), "visual", "there is no video"),
+        (sound(), "audiovisual", "there is no video"),
+        (lips(), "audio", "there is no sound"),
+        (lips(), "audiovisual", "there is no sound"),
+    ],
+)
+def test_what_a_clip_lacks_is_said(asr, clip, modality, message):
+    with pytest.raises(ValueError, match=f"input dictionary.*{message}"):
+        asr(clip, modality=modality)
+
+
+def test_silent_sound_is_read_from_lips(asr):
+    silence = {"audio": np.zeros(8000, np.float32), "sampling_rate": 16000}
+    result = asr({**silence, **lips()})
+    assert result["report"]["modality"] == "visual"
+    assert any("the sound is silent" in warning for warning in result["report"]["warnings"])
+    assert any("the sound is silent" in warning for warning in asr(silence)["report"]["warnings"])
+
+
+def test_arrays_of_other_rates(asr):
+    face = face_video()
+    at_50 = {"video": np.repeat(face, 2, axis=0), "fps": 50.0}
+    result = asr({**sound(0.48, rate=8000), **at_50}, return_timestamps="word")
+    assert result["report"]["modality"] == "audiovisual"
+    assert result["report"]["duration"] == pytest.approx(0.48)
+    assert heard(asr(at_50)) == heard(asr({"video": face, "fps": 25}))
+    grey_list = {"video": [frame[..., 0] for frame in face], "fps": 25}
+    assert asr(grey_list)["report"]["modality"] == "visual"
+
+
+def test_frames_are_resampled_by_time():
+    frames = np.arange(60)[:, None]
+    assert [int(f[0]) for f in _on_clock(frames, 50, 25)] == list(range(0, 60, 2))
+    assert [int(f[0]) for f in _on_clock(frames[:6], 12.5, 25)] == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]
+    assert len(list(_on_clock(frames, 29.97, 25))) == 50
+    assert len(list(_on_clock(frames[:1], 60, 25))) == 1
+
+
+def test_sound_is_resampled_without_aliases():
+    time = np.arange(44100) / 44100
+    low, high = (np.sin(2 * np.pi * f * time).astype(np.float32) for f in (1000, 12000))
+    resampled = resample(low, 44100, 16000)
+    assert len(resampled) == 16000
+    np.testing.assert_allclose(
+        resampled[500:-500], np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)[500:-500], atol=0.01
+    )
+    assert np.abs(resample(high, 44100, 16000)[500:-500]).max() < 0.01
+
+
+def test_integer_sound_is_scaled(asr):
+    loud = np.full(8000, 16384, np.int16)
+    loud[::2] *= -1
+    report = asr({"audio": loud, "sampling_rate": 16000})["report"]
+    assert report["audio_level_dbfs"] == pytest.approx(-6.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        ({}, "nothing"),
+        ({"audio": None}, "nothing"),
+        ({"audio": np.zeros(9)}, "sampling_rate"),
+        ({"audio": np.zeros(9), "sampling_rate": 0}, "sampling_rate"),
+        ({"audio": np.zeros(9), "sampling_rate": 16000.5}, "sampling_rate"),
+        ({"audio": np.zeros(0), "sampling_rate": 16000}, "is empty"),
+        ({"audio": np.zeros((2, 9)), "sampling_rate": 16000}, "one channel"),
+        ({"audio": np.full(9, np.nan), "sampling_rate": 16000}, "9 NaN or infinite"),
+        ({"audio": ["a"], "sampling_rate": 16000}, "must be numbers"),
+        ({"video": noise_video()}, "fps"),
+        ({"video": noise_video(), "fps": -25}, "fps"),
+        ({"video": noise_video(), "fps": float("nan")}, "fps"),
+        ({"video": noise_video() / 255, "fps": 25}, "uint8"),
+        ({"video": noise_video()[:0], "fps": 25}, "shape"),
+        ({"video": noise_video().transpose(0, 3, 1, 2), "fps": 25}, "shape"),
+        ({"video": [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 4, 3), np.uint8)], "fps": 25}, "different shapes"),
+        ({"mouths": np.zeros((5, 9, 9), np.uint8)}, f"{ROI}, {ROI}"),
+        ({**sound(), "frames": 3}, "'frames' is none of these"),
+        (3.5, "not a media source"),
+        (None, "not a media source"),
+        ([["clip.mp4"]], "not a media source"),
+        ("no_such_file.mp4", "'no_such_file.mp4' does not exist"),
+        (b"", "is empty"),
+        (b"not a video at all", "<18 bytes>"),
+        (["no_such_file.mp4"], "'no_such_file.mp4' does not exist"),
+        ([], "empty list"),
+        ((), "empty list"),
+    ],
+    ids=str,
+)
+def test_unusable_inputs_get_one_clear_error(asr, clip, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        asr(clip)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"modality": "smell"}, "`modality`.*'smell'"),
+        ({"return_timestamps": "line"}, "`return_timestamps`"),
+        ({"return_timestamps": True}, "`return_timestamps`"),
+        ({"num_beams": 0}, "`num_beams`"),
+        ({"num_beams": -1}, "`num_beams`"),
+        ({"num_beams": 2.5}, "`num_beams`"),
+        ({"num_return_sequences": 0}, "`num_return_sequences`"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "must not be more than `num_beams`"),
+        ({"num_return_sequences": 6}, "must not be more than `num_beams`"),
+        ({"ctc_weight": -0.1}, "`ctc_weight`"),
+        ({"ctc_weight": 1.5}, "`ctc_weight`"),
+        ({"ctc_weight": "much"}, "`ctc_weight`"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"chunk_length_s": 30}, "`chunk_length_s`"),
+        ({"speaker": "the man"}, "`speaker`"),
+        ({"colour": "red"}, "'colour'"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named(asr, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        asr(sound(), **arguments)
+
+
+def test_a_file_as_path_bytes_and_file_object(asr, tmp_path):
+    path = tmp_path / "face.mp4"
+    write_video(path, face_video(), 25, sound(0.48)["audio"])
+    results = [asr(source, return_timestamps="word") for source in (path, str(path), path.read_bytes())]
+    with open(path, "rb") as file:
+        results.append(asr(file, return_timestamps="word"))
+    results.append(asr(io.BytesIO(path.read_bytes()), return_timestamps="word"))
+    assert len({str(heard(result)) for result in results}) == 1
+    report = results[0]["report"]
+    assert report["modality"] == "audiovisual"
+    assert report["source"] == repr(str(path))
+    assert report["duration"] == pytest.approx(0.48, abs=0.05)
+
+
+def test_without_a_face_the_sound_is_read(asr, tmp_path, caplog):
+    path = tmp_path / "noise.mp4"
+    write_video(path, noise_video(), 25, sound(0.4)["audio"])
+    pytest.importorskip("dlib", reason="needs lookhear[face]")
+    result = asr(path)
+    assert result["report"]["modality"] == "audio"
+    assert any("no face was found" in warning for warning in result["report"]["warnings"])
+    assert "no face was found" in caplog.text
+    assert heard(result) == heard(asr(path, modality="audio"))
+    for modality in ("visual", "audiovisual"):
+        with pytest.raises(ValueError, match=r"noise\.mp4.*no face was found"):
+            asr(path, modality=modality)
+
+
+def test_without_face_and_sound_there_is_one_error(asr, tmp_path):
+    pytest.importorskip("dlib", reason="needs lookhear[face]")
+    path = tmp_path / "mute.mp4"
+    write_video(path, noise_video(), 25)
+    with pytest.raises(ValueError, match=r"mute\.mp4.*no sound.*no face was found"):
+        asr(path)
+
+
+def test_without_sound_the_lips_are_read(asr, tmp_path):
+    path = tmp_path / "mute.mp4"
+    write_video(path, face_video(), 25)
+    result = asr(path)
+    assert result["report"]["modality"] == "visual"
+    assert any("no sound" in warning for warning in result["report"]["warnings"])
+    assert heard(result) == heard(asr(path, modality="visual"))
+    with pytest.raises(ValueError, match=r"mute\.mp4.*there is no sound"):
+        asr(path, modality="audio")
+
+
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+def test_a_model_of_one_modality(processor, modality):
+    pipe = AudioVisualSpeechRecognitionPipeline(make_model(modality), processor=processor, device="cpu")
+    both = {**sound(), **lips()}
+    assert pipe(both)["report"]["modality"] == modality
+    assert heard(pipe(both)) == heard(pipe(both, modality=modality))
+    with pytest.raises(ValueError, match="this model reads"):
+        pipe(both, modality="audiovisual")
+
+
+@pytest.mark.parametrize(("num_beams", "ctc_weight"), [(1, 1.0), (1, 0.0), (1, 0.5), (3, 1.0), (3, 0.0)])
+def test_every_search_gives_a_result(asr, num_beams, ctc_weight):
+    clips = [{**sound(), **lips()}, sound(0.3, 1)]
+    for result in asr(clips, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=2, return_timestamps="word"):
+        assert isinstance(result["text"], str)
+        assert len(result["chunks"]) == len(result["text"].split())
+
+
+def test_one_sample_and_one_frame(asr):
+    assert isinstance(asr({"audio": np.ones(1), "sampling_rate": 16000})["text"], str)
+    assert isinstance(asr(lips(1))["text"], str)
+
+
+def test_nothing_is_said_to_the_user_but_our_own_warnings(asr, recwarn):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        asr([sound(), lips()], batch_size=2, num_beams=2, num_return_sequences=2)
