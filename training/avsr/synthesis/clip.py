@@ -171,7 +171,7 @@ def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_t
 
 def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Speech, dict]:
     """The voice with silence around it; a second speaker's `None` is a moment of nothing."""
-    drawn_rate, drawn_pitch = int(generator.integers(125, 171)), int(generator.integers(38, 63))
+    drawn_rate, drawn_pitch = int(generator.integers(105, 156)), int(generator.integers(38, 63))
     lead, tail = generator.uniform(0.15, 0.5), generator.uniform(0.2, 0.6)
     gain = 10 ** (generator.uniform(-3, 3) / 20)
     rate, pitch = drawn_rate if rate is None else rate, drawn_pitch if pitch is None else pitch

@@ -136,8 +136,8 @@ class Portrait:
         y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
         self._x, self._y = x, y
         middle = self._to_pixels(np.array([0.0, -0.35]))
-        self._head = middle
-        across, down = (x - middle[0]) / self.unit, (y - middle[1]) / self.unit
+        self._dx, self._dy = x - np.float32(middle[0]), y - np.float32(middle[1])
+        across, down = self._dx / self.unit, self._dy / self.unit
         radius = np.sqrt((across / 1.55) ** 2 + (np.where(down > 0, down / 1.45, down / 1.7)) ** 2)
         fade = np.clip((1.0 - radius) / 0.65, 0.0, 1.0)
         self._mask = (fade * fade * (3 - 2 * fade)).astype(np.float32)
@@ -145,7 +145,7 @@ class Portrait:
 
     def _neutral_coordinates(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
         """For each pixel of the frame its place (x, y) in the unmoved portrait, each (H, W) float32."""
-        dx, dy = self._x - np.float32(self._head[0]), self._y - np.float32(self._head[1])
+        dx, dy = self._dx, self._dy
         camera = np.float32(1.0 / (1.0 + pose.zoom) - 1.0)
         shrink, roll = np.float32(-pose.scale), np.float32(pose.roll)
         x = self._x + camera * dx - np.float32(pose.pan_x)
@@ -172,7 +172,8 @@ class Portrait:
         frame = self._sample(x, y)  # (3, H, W)
         self._add_lower_face(frame, rows, columns, u, v, shape, lower_x, lower_y)
         self._add_inner_mouth(frame, rows, columns, u, v, shape, articulation)
-        return (frame.transpose(1, 2, 0) + 0.5).clip(0, 255).astype(np.uint8)
+        frame += 0.5
+        return np.ascontiguousarray(np.clip(frame, 0, 255, out=frame).astype(np.uint8).transpose(1, 2, 0))
 
     def _window_of(self, box: tuple[float, float, float, float]) -> tuple[slice, slice]:
         """The rows and columns of a box in face units, with a margin for the head's movement."""
@@ -183,36 +184,39 @@ class Portrait:
         return slice(y0, y1), slice(x0, x1)
 
     def _face_coordinates(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        dx, dy = (x - self._origin[0]) / self.unit, (y - self._origin[1]) / self.unit
-        (a, b), (c, d) = self._axes
-        return (a * dx + b * dy).astype(np.float32), (c * dx + d * dy).astype(np.float32)
+        (a, b), (c, d) = (self._axes / self.unit).astype(np.float32)
+        dx, dy = x - np.float32(self._origin[0]), y - np.float32(self._origin[1])
+        return a * dx + b * dy, c * dx + d * dy
 
     def _grid_position(self, u: np.ndarray, v: np.ndarray) -> torch.Tensor:
         """(1, h, w, 2) place in the warp's grid, -1 to 1."""
-        across = 2 * (u - self._grid_u[0]) / (self._grid_u[-1] - self._grid_u[0]) - 1
-        down = 2 * (v - self._grid_v[0]) / (self._grid_v[-1] - self._grid_v[0]) - 1
-        return torch.from_numpy(np.stack([across, down], -1).astype(np.float32))[None]
+        place = np.empty((*u.shape, 2), np.float32)
+        for axis, (values, knots) in enumerate(((u, self._grid_u), (v, self._grid_v))):
+            place[..., axis] = (values - np.float32(knots[0])) * np.float32(2 / (knots[-1] - knots[0])) - 1
+        return torch.from_numpy(place)[None]
 
     def _sample(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """(3, h, w) float32 of the photo at pixel coordinates."""
-        place = np.stack([x * (2 / (self.width - 1)) - 1, y * (2 / (self.height - 1)) - 1], -1).astype(np.float32)
+        place = np.empty((*x.shape, 2), np.float32)
+        np.multiply(x, np.float32(2 / (self.width - 1)), out=place[..., 0])
+        np.multiply(y, np.float32(2 / (self.height - 1)), out=place[..., 1])
+        place -= 1
         found = grid_sample(self._picture, torch.from_numpy(place)[None], padding_mode="border", align_corners=True)
         return found[0].numpy()
 
     def _add_lower_face(self, frame, rows, columns, u, v, shape, x, y) -> None:
         """Below the lips' line the photo is sampled through the warp of the lower lip and chin."""
-        upper, lower = shape.edges(u)
-        outside = np.maximum(np.abs(u) - 0.9 * shape.half_width, 0.0)
-        soft = 1.2 / self.unit + 0.8 * outside
-        weight = np.clip((v - (upper + lower) / 2) / soft + 0.5, 0.0, 1.0)
-        first = int(np.argmax(weight.any(1)))
-        weight, x, y = weight[first:], x[first:], y[first:]
+        first = int(np.argmax((v > -0.45).any(1)))  # well above any mouth
+        u, v, x, y = u[first:], v[first:], x[first:], y[first:]
+        outside = np.maximum(np.abs(u) - np.float32(0.9 * shape.half_width), 0.0)
+        soft = np.float32(1.2 / self.unit) + np.float32(0.8) * outside
+        weight = np.clip((v - shape.middle(u)) / soft + np.float32(0.5), 0.0, 1.0)
         part = frame[:, rows.start + first : rows.stop, columns]
         part += weight * (self._sample(x, y) - part)
 
     def _add_inner_mouth(self, frame, rows, columns, u, v, shape, articulation) -> None:
         """Teeth, tongue and darkness between the lips, and the seam where they meet."""
-        near = (np.abs(u) < shape.outer_half_width * 1.02) & (v > -0.2) & (v < 0.36)
+        near = (np.abs(u) < shape.half_width + 0.03) & (v > -0.14) & (v < 0.34)
         r, c = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
         box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
         colour, opening, shade = paint_inner_mouth(u[box], v[box], shape, articulation, self._tone, 1.0 / self.unit)
