@@ -45,7 +45,7 @@ space: $(STAMP)  ## serve the Gradio Space on this machine
 	cd spaces/lookhear && GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
 
 clean:  ## remove what was built and cached; .venv stays
-	rm -rf build dist demo src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist demo .mlinter_cache src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find modeling processing training evaluation src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

@@ -3,6 +3,8 @@
 Importing the package registers its models, processors and pipelines with transformers' Auto classes and `pipeline`.
 """
 
+from importlib.metadata import version
+
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -23,7 +25,7 @@ from lookhear.processing.avsr import (
     MouthRoiImageProcessor,
 )
 
-__version__ = "0.1.0"
+__version__ = version("lookhear")
 __all__ = [
     "AudioVisualSpeechRecognitionPipeline",
     "AvsrConfig",

@@ -1,0 +1,310 @@
+"""A recogniser measured under conditions: modality x kind of noise x signal-to-noise ratio, on one folder of clips.
+
+Every clip is decoded and its mouth cropped once; the conditions share that. The noise of a clip is made from the other
+clips of the folder (or taken from a sound file) and is the same at every ratio and in every run with the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from lookhear.evaluation.rates import ErrorCounts, character_errors, position_error, word_errors
+
+MODALITIES = ("audio", "visual", "audiovisual")
+NOISES = ("babble", "human", "talker")
+CLEAN = "clean"
+SAMPLING_RATE = 16000  # Hz, of prepared clips
+NoiseMaker = Callable[[Sequence[np.ndarray], int, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance, decoded: `audio` (samples,) float32 at 16 kHz or None, `mouths` (frames, roi, roi) uint8 or None."""
+
+    id: str
+    text: str
+    audio: np.ndarray | None
+    mouths: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class ConditionResult:
+    """What was read under one condition; `references` and `hypotheses` are in the order of the clips."""
+
+    modality: str
+    noise: str
+    snr: str
+    ids: list[str] = field(repr=False)
+    references: list[str] = field(repr=False)
+    hypotheses: list[str] = field(repr=False)
+    seed: int = 0
+
+    @property
+    def words(self) -> ErrorCounts:
+        """Word errors and reference lengths of every clip."""
+        return word_errors(self.references, self.hypotheses)
+
+    @property
+    def characters(self) -> ErrorCounts:
+        """Character errors and reference lengths of every clip."""
+        return character_errors(self.references, self.hypotheses)
+
+    def at_position(self, position: int) -> ErrorCounts:
+        """Errors at one word position, for example 3 for the letter of GRID's sentences."""
+        return position_error(self.references, self.hypotheses, position)
+
+    def to_dict(self) -> dict:
+        """One row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER."""
+        words = self.words
+        return {
+            "modality": self.modality,
+            "noise": self.noise,
+            "snr": self.snr,
+            "wer": words.rate,
+            "cer": self.characters.rate,
+            "interval": list(words.interval(seed=self.seed)),
+            "clips": len(self.references),
+        }
+
+
+def evaluate_avsr(
+    model: str | Path,
+    data: str | Path,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    noises: Sequence[str] = ("babble",),
+    snrs: Sequence[str | float] = (CLEAN,),
+    num_beams: int | None = None,
+    ctc_weight: float | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> list[ConditionResult]:
+    """Reads every clip under every condition.
+
+    Args:
+        model: checkpoint folder or Hub id.
+        data: folder with a `metadata.jsonl` (`file_name`, `text`) beside the videos, or one made by `lookhear prepare`
+            with the crops that the checkpoint expects.
+        modalities: of "audio", "visual", "audiovisual".
+        noises: of "babble" (up to 20 other clips at once), "human" (one-second pieces of other clips), "talker" (one
+            other clip), or paths of sound files.
+        snrs: "clean" or decibels over the whole clip.
+        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        batch_size: clips decoded together.
+        limit: only the first clips of the folder (the noise is made from them too).
+        seed: of the noise and of the bootstrap.
+        device: "cpu", "cuda", "cuda:1", ...; None for the first accelerator, else the CPU.
+        progress: called with a label, the number of clips done, and their number.
+
+    Returns:
+        One result a condition, in the order modality, noise, SNR. Lips do not hear: "visual" is read once, and its
+        figures stand under every noise. Likewise "clean" stands under every kind of noise.
+
+    Raises:
+        ValueError: an argument or the folder is unusable. MediaError: a clip or noise file cannot be read.
+    """
+    from lookhear.processing.avsr.tokenization_avsr import normalise_text
+
+    _check(modalities, noises, snrs, batch_size, limit)
+    levels = {str(snr): parse_snr(snr) for snr in snrs}
+    noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
+    makers = {noise: noise_maker(noise) if noisy else None for noise in noises}
+    report = progress or (lambda label, done, total: None)
+    recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
+    clips = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
+    if noisy and set(noises) & set(NOISES) and sum(map(_sounds, clips)) < 2:
+        raise ValueError(
+            f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
+        )
+    ids, references = [clip.id for clip in clips], [normalise_text(clip.text) for clip in clips]
+    read: dict[tuple[str, str, float | None], list[str]] = {}
+    results = []
+    for modality in dict.fromkeys(modalities):
+        for noise in makers:
+            for snr, level in levels.items():
+                level = None if modality == "visual" else level
+                key = (modality, "" if level is None else noise, level)
+                if key not in read:
+                    label = modality if level is None else f"{modality}, {noise} {snr} dB"
+                    heard = clips
+                    if level is not None:
+                        heard = [_disturbed(clip, clips, noise, makers[noise], level, seed) for clip in clips]
+                    read[key] = recogniser(heard, modality, partial(report, label))
+                results.append(ConditionResult(modality, noise, snr, ids, references, read[key], seed))
+    return results
+
+
+class Recogniser:
+    """A checkpoint that reads decoded clips in batches, through the public pipeline.
+
+    Args:
+        model: checkpoint folder or Hub id.
+        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        batch_size: clips decoded together.
+        device: None for the first accelerator, else the CPU.
+    """
+
+    def __init__(self, model, *, num_beams=None, ctc_weight=None, batch_size: int = 8, device: str | None = None):
+        from transformers import pipeline
+
+        import lookhear  # noqa: F401 - registers the task
+
+        search = {"num_beams": num_beams, "ctc_weight": ctc_weight}
+        search = {name: value for name, value in search.items() if value is not None}
+        self.asr = pipeline("audio-visual-speech-recognition", model=str(model), device=device, **search)
+        self.batch_size = batch_size
+
+    @property
+    def image_processor(self):
+        """What cuts mouths out for this checkpoint."""
+        return self.asr.processor.image_processor
+
+    def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[str]:
+        """The texts of the clips, in their order. A clip without sound or picture is read from what it has."""
+        texts = [""] * len(clips)
+        inputs = [_parts(clip, modality) for clip in clips]
+        readable = [i for i, parts in enumerate(inputs) if parts]
+        done = len(clips) - len(readable)
+        readable.sort(key=lambda i: _length(clips[i]))  # clips of like length share a batch: less padding
+        for whole in (True, False):
+            group = [i for i in readable if _is_whole(inputs[i], modality) == whole]
+            for first in range(0, len(group), self.batch_size):
+                batch = group[first : first + self.batch_size]
+                settings = {"modality": modality if whole else "auto", "batch_size": len(batch)}
+                for i, result in zip(batch, self.asr([inputs[i] for i in batch], **settings), strict=True):
+                    texts[i] = result["text"]
+                done += len(batch)
+                progress(done, len(clips))
+        return texts
+
+
+def _parts(clip: Clip, modality: str) -> dict:
+    """The pipeline's input: what the clip has of what the modality wants."""
+    parts: dict = {}
+    if modality != "visual" and clip.audio is not None:
+        parts |= {"audio": clip.audio, "sampling_rate": SAMPLING_RATE}
+    if modality != "audio" and clip.mouths is not None:
+        parts["mouths"] = clip.mouths
+    return parts
+
+
+def load_clips(
+    data: str | Path, image_processor, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> list[Clip]:
+    """Every clip of a `metadata.jsonl` folder of videos or of a prepared one, decoded and its mouth cropped.
+
+    A clip in which hardly a face was found has no mouths, as in the pipeline.
+    """
+    from lookhear.processing.avsr.clip_reading_avsr import MIN_FACE_SHARE
+    from lookhear.training.avsr.corpora import read_folder
+    from lookhear.training.avsr.prepare import decode_row, load_prepared, prepare_clip, shard_files
+
+    data = Path(data)
+    if prepared := bool(shard_files(data)):
+        rows = load_prepared(data)
+        rows = rows.select(range(min(limit or len(rows), len(rows))))
+    else:
+        rows = list(read_folder(data))[:limit]
+    clips = []
+    for number, row in enumerate(rows, start=1):
+        clip = decode_row(row if prepared else prepare_clip(row, image_processor))
+        if clip["mouths"] is not None and clip["mouths"].shape[-1] != image_processor.roi_size:
+            raise ValueError(
+                f"{data} was prepared with crops of {clip['mouths'].shape[-1]} pixels, the checkpoint reads crops of "
+                f"{image_processor.roi_size}: run `lookhear prepare --model` with this checkpoint"
+            )
+        seen = clip["mouths"] is not None and (clip["report"].get("frames_with_face") or 0.0) >= MIN_FACE_SHARE
+        clips.append(Clip(clip["id"], clip["text"], clip["audio"], clip["mouths"] if seen else None))
+        if progress is not None:
+            progress(number, len(rows))
+    return clips
+
+
+def noise_maker(kind: str) -> NoiseMaker:
+    """What makes noise of one kind: "babble", "human" or "talker" from other waves, or a piece of a sound file.
+
+    Raises:
+        MediaError, ValueError: the sound file cannot be read, or is silent.
+    """
+    from lookhear.processing.avsr.media_avsr import read_audio
+    from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise
+
+    if kind in NOISES:
+        return {"babble": babble, "human": human_noise, "talker": competing_talker}[kind]
+    wave = read_audio(kind, trim_to_video=False)
+    if wave is None or not wave.any():
+        raise ValueError(f"noise {kind!r} holds no sound; choose another file, or one of {', '.join(NOISES)}")
+    return partial(_piece, wave)
+
+
+def _piece(wave: np.ndarray, others: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> np.ndarray:
+    start = int(generator.integers(max(len(wave) - samples, 0) + 1))
+    return wave[start : start + samples]
+
+
+def _disturbed(clip: Clip, clips: Sequence[Clip], noise: str, make: NoiseMaker, level: float, seed: int) -> Clip:
+    """The clip in noise; the noise depends on the seed, the clip's id and the kind, not on the level."""
+    from lookhear.processing.avsr.noise_avsr import mix_at_snr
+
+    if clip.audio is None:
+        return clip
+    generator = np.random.default_rng([seed, zlib.crc32(clip.id.encode()), zlib.crc32(Path(noise).name.encode())])
+    others = [other.audio for other in clips if other is not clip and _sounds(other)]
+    noise_wave = make(others, len(clip.audio), generator)
+    return Clip(clip.id, clip.text, mix_at_snr(clip.audio, noise_wave, level), clip.mouths)
+
+
+def _sounds(clip: Clip) -> bool:
+    return clip.audio is not None and bool(clip.audio.any())
+
+
+def _is_whole(parts: dict, modality: str) -> bool:
+    return ("audio" in parts or modality == "visual") and ("mouths" in parts or modality == "audio")
+
+
+def _length(clip: Clip) -> float:
+    """Seconds, near enough to sort by."""
+    return len(clip.audio) / SAMPLING_RATE if clip.audio is not None else len(clip.mouths) / 25
+
+
+def parse_snr(snr: str | float) -> float | None:
+    """Decibels of an SNR as it is typed: None for "clean".
+
+    Raises:
+        ValueError: neither "clean" nor a finite number.
+    """
+    if snr == CLEAN:
+        return None
+    try:
+        level = float(snr)
+    except (TypeError, ValueError):
+        level = math.nan
+    if not math.isfinite(level):
+        raise ValueError(f"snr {snr!r} is neither '{CLEAN}' nor a number of decibels")
+    return level
+
+
+def _check(modalities: Sequence[str], noises: Sequence[str], snrs: Sequence, batch_size: int, limit: int | None):
+    for name, values in (("modalities", modalities), ("noises", noises), ("snrs", snrs)):
+        if isinstance(values, str) or not len(values):
+            raise ValueError(f"{name} has to be a list with at least one entry, not {values!r}")
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise ValueError(f"modality {modality!r} is unknown; choose from {', '.join(MODALITIES)}")
+    for noise in noises:
+        if noise not in NOISES and not Path(noise).is_file():
+            raise ValueError(f"noise {noise!r} is neither one of {', '.join(NOISES)} nor a sound file")
+    if batch_size < 1:
+        raise ValueError(f"batch_size has to be at least 1, not {batch_size}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit has to be at least 1, not {limit}")

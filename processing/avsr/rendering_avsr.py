@@ -1,0 +1,337 @@
+"""A reading made visible: the video with its words burnt in, and one picture of mouths, sound and words on a time line."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .captions_avsr import MAX_CHARACTERS, Cue, Word, make_cues, words_of
+from .media_avsr import MediaSource, fetch_media, probe_media, read_audio, read_frames, write_video
+
+# ---------------------------------------------------------------------------------------------------- captioned video
+
+MIN_HEIGHT = 480  # pixels: a smaller video is enlarged, so that its captions are sharp
+MAX_FPS = 60.0
+CAPTION_RATE = 24000  # Hz, of the sound track
+SPOKEN, CURRENT, COMING = (255, 255, 255), (255, 214, 77), (176, 182, 190)  # RGB of words
+BACKGROUND = (12, 16, 22, 190)  # RGBA of the box behind them
+
+
+def write_captioned_video(source: MediaSource, result: dict, path: str | os.PathLike) -> Path:
+    """
+    Writes the video again with its words burnt in: white when spoken, yellow while spoken, grey before.
+
+    Frames are read, drawn on and written one by one, so memory does not grow with the length of the video (the sound
+    is held as a whole). A video lower than 480 pixels is enlarged by a whole number.
+
+    Args:
+        source: path, http(s) URL, bytes, or binary file object, with a video.
+        result: `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
+        path: mp4 file to write; its folder must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        MediaError: the source cannot be read, or the file cannot be written. ValueError: no video, or no times.
+    """
+    source = fetch_media(source)
+    info = probe_media(source)
+    if not info.has_video:
+        raise ValueError("there is no video to write captions on: the source holds sound only")
+    fps = min(info.fps, MAX_FPS) if info.fps > 0 else 25.0
+    audio = read_audio(source, CAPTION_RATE) if info.has_audio else None
+    write_video(path, caption_frames(read_frames(source, fps=fps), words_of(result), fps), fps, audio, CAPTION_RATE)
+    return Path(path)
+
+
+def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: float) -> Iterator[np.ndarray]:
+    """
+    Draws words on frames, each at its time.
+
+    Args:
+        frames: `(height, width, 3)` uint8 RGB; frame k is shown at k / fps.
+        words: text and times in seconds.
+        fps: frames per second.
+
+    Yields:
+        Frames of the same type, enlarged by a whole number where they are lower than 480 pixels.
+    """
+    from PIL import Image
+
+    captioner, drawn_for, overlay = None, None, None
+    for index, frame in enumerate(frames):
+        if captioner is None:
+            factor = max(1, math.ceil(MIN_HEIGHT / frame.shape[0]))
+            size = frame.shape[1] * factor, frame.shape[0] * factor
+            captioner = _Captioner(words, *size)
+        picture = Image.fromarray(frame)
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
+        moment = captioner.moment((index + 0.5) / fps)
+        if moment != drawn_for:
+            drawn_for, overlay = moment, captioner.draw(*moment) if moment else None
+        if overlay is not None:
+            picture.paste(overlay[0], overlay[1], overlay[0])
+        yield np.asarray(picture)
+
+
+class _Captioner:
+    """Lays the cues of a clip out for one size of picture."""
+
+    def __init__(self, words: Sequence[Word], width: int, height: int):
+        from PIL import ImageFont
+
+        self.width, self.height = width, height
+        self.size = max(12, round(min(height / 15, width / 18)))
+        self.font = ImageFont.load_default(self.size)
+        self.words = sorted(words, key=lambda word: word.start)
+        fitting = int(0.86 * width / (0.62 * self.size))  # upper-case letters are about 0.62 of the height wide
+        self.cues = make_cues(self.words, max_characters=max(8, min(MAX_CHARACTERS, fitting)))
+
+    def moment(self, time: float) -> tuple[Cue, int] | None:
+        """What is to be seen at a time: the cue and how many of its words have begun; None between cues."""
+        cue = next((cue for cue in self.cues if cue.start <= time < cue.end), None)
+        if cue is None:
+            return None
+        inside = [word for word in self.words if cue.start <= word.start < cue.end]
+        begun = sum(word.start <= time for word in inside)
+        over = begun == len(inside) and time >= inside[-1].end
+        return cue, begun + over
+
+    def draw(self, cue: Cue, begun: int):
+        """The caption as an RGBA picture, and its place `(left, top)`; word `begun - 1` is the current one."""
+        from PIL import Image, ImageDraw
+
+        space = self.font.getlength(" ")
+        rows = [[(word, self.font.getlength(word)) for word in line.split()] for line in cue.lines]
+        widths = [sum(length for _, length in row) + space * (len(row) - 1) for row in rows]
+        pad, leading = round(0.45 * self.size), round(1.3 * self.size)
+        box = round(max(widths)) + 2 * pad, leading * len(rows) + round(1.2 * pad)
+        overlay = Image.new("RGBA", box)
+        pen = ImageDraw.Draw(overlay)
+        pen.rounded_rectangle((0, 0, box[0] - 1, box[1] - 1), radius=pad, fill=BACKGROUND)
+        number = 0
+        for row, (line, width) in enumerate(zip(rows, widths)):
+            left = (box[0] - width) / 2
+            for word, length in line:
+                colour = CURRENT if number == begun - 1 else SPOKEN if number < begun else COMING
+                pen.text((left, 0.6 * pad + (row + 0.5) * leading), word, colour, self.font, anchor="lm")
+                left += length + space
+                number += 1
+        if box[0] > self.width:  # one very long word
+            overlay = overlay.resize((self.width, max(1, box[1] * self.width // box[0])))
+        top = self.height - overlay.height - round(0.05 * self.height)
+        return overlay, ((self.width - overlay.width) // 2, top)
+
+
+# ---------------------------------------------------------------------------------------------------------- one picture
+
+SECONDS_A_LINE = 4.0  # a longer clip goes on below
+MAX_LINES = 10  # and the picture ends after so many lines
+MARGIN, AXIS, ROW = 0.15, 0.5, 0.36  # inches: around the picture, below each line for its clock, a row of words
+INK, MUTED, WAVE, SPOKEN_SPAN, PAPER = "#1d2530", "#77808c", "#3b7dd8", "#f0f4f9", "#ffffff"
+RIGHT, WRONG, PLAIN = ("#dff1e6", "#1c6b3f"), ("#fbe0dd", "#b3261e"), ("#e4eefb", "#1c4f93")  # box, letters
+
+
+def draw_reading(
+    path: str | os.PathLike,
+    readings: Mapping[str, dict],
+    mouths: np.ndarray | None = None,
+    audio: np.ndarray | None = None,
+    *,
+    reference: str | None = None,
+    title: str | None = None,
+    fps: float = 25.0,
+    sampling_rate: int = 16000,
+) -> Path:
+    """
+    Draws what was seen, heard and read on one time line: mouth crops, waveform, and a row of words for each reading.
+
+    Args:
+        path: picture to write; its ending gives the format (png, svg, pdf).
+        readings: a label for each row -> `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
+        mouths: `(frames, height, width)` uint8, the crops that the network sees; None where there was no picture.
+        audio: `(samples,)` float32; None where there was no sound.
+        reference: what was really said, where it is known: words that are wrong stand out.
+        title: above the picture.
+        fps, sampling_rate: of `mouths` and `audio`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: there is nothing to draw. ImportError: matplotlib is missing.
+    """
+    Figure, FigureCanvasAgg = _matplotlib()
+    line = _Line(readings, mouths, audio, reference, fps, sampling_rate)
+    duration = line.duration
+    if duration <= 0:
+        raise ValueError("there is nothing to draw: pass mouths, audio, or readings with times")
+    count = min(MAX_LINES, math.ceil(round(duration / SECONDS_A_LINE, 3)))
+    length = duration if count == 1 else SECONDS_A_LINE
+    band = sum(line.heights()) + AXIS  # inches
+    head = MARGIN + 0.4 * bool(title) + 0.27 * bool(reference)
+    height = head + count * band
+    figure = Figure(figsize=(12, height), dpi=130, facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    if title:
+        shown = f" (the first {count * length:.0f} s)" if duration > count * length + 1e-6 else ""
+        figure.text(0.105, 1 - 0.3 / height, title + shown, fontsize=15, color=INK, weight="bold", va="center")
+    if reference:
+        said = f"said: {reference}"
+        figure.text(0.105, 1 - (head - 0.13) / height, said, fontsize=11, color=MUTED, va="center")
+    for number in range(count):
+        top = height - head - number * band
+        line.draw(figure, top / height, height, number * length, (number + 1) * length)
+    return _save(figure, Path(path))
+
+
+@dataclass(frozen=True)
+class _Line:
+    """What is on the time line, and how a stretch of it is drawn."""
+
+    readings: Mapping[str, dict]
+    mouths: np.ndarray | None
+    audio: np.ndarray | None
+    reference: str | None
+    fps: float
+    sampling_rate: int
+
+    @property
+    def duration(self) -> float:
+        """Seconds from 0 to the last thing there is."""
+        ends = [word.end for result in self.readings.values() for word in words_of(result)]
+        ends.append(len(self.mouths) / self.fps if self.mouths is not None else 0.0)
+        ends.append(len(self.audio) / self.sampling_rate if self.audio is not None else 0.0)
+        return max(ends)
+
+    def heights(self) -> list[float]:
+        """Inches of mouths, sound and rows of words."""
+        return [0.66 * (self.mouths is not None), 0.9 * (self.audio is not None), ROW * len(self.readings)]
+
+    def draw(self, figure, top: float, inches: float, start: float, end: float) -> None:
+        """Draws `start` to `end` seconds, from `top` (fraction of the figure) downwards."""
+        painters = [self._draw_mouths, self._draw_sound, self._draw_words]
+        left, width = 0.105, 0.88
+        for height, paint in zip(self.heights(), painters):
+            if height:
+                axes = figure.add_axes((left, top - height / inches, width, height / inches))
+                axes.set_xlim(start, end)
+                axes.spines[:].set_visible(False)
+                axes.tick_params(length=0, labelleft=False, labelbottom=False)
+                axes.set_facecolor("none")
+                paint(axes, start, end, width * 12 / height)
+                top -= height / inches
+        axes.tick_params(labelbottom=True, labelsize=9, labelcolor=MUTED)
+        step = next(s for s in (0.1, 0.2, 0.5, 1.0) if (end - start) / s <= 16 or s == 1.0)
+        axes.set_xticks(np.arange(math.ceil(start / step - 1e-6), math.floor(end / step + 1e-6) + 1) * step)
+        axes.xaxis.set_major_formatter("{x:g} s")
+
+    def _draw_mouths(self, axes, start: float, end: float, aspect: float) -> None:
+        """Crops side by side, each at its time; `aspect` is how many squares fit beside each other."""
+        count = max(1, round(aspect))
+        width = (end - start) / count
+        axes.set_ylim(0, 1)
+        _label(axes, "lips", 0.5)
+        for slot in range(count):
+            index = int((start + (slot + 0.5) * width) * self.fps)
+            if index < len(self.mouths):
+                extent = (start + (slot + 0.02) * width, start + (slot + 0.98) * width, 0.04, 1)
+                axes.imshow(self.mouths[index], cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+        axes.set_xlim(start, end)
+        axes.set_ylim(0, 1)
+
+    def _draw_sound(self, axes, start: float, end: float, aspect: float) -> None:
+        """The envelope of the wave: lowest and highest sample of each 1/1200 of the line."""
+        _label(axes, "sound", 0.0)
+        axes.set_ylim(-1.05, 1.05)
+        axes.axhline(0, color="#dfe4ea", linewidth=0.8, zorder=0)
+        for word in words_of(next(reversed(self.readings.values()), {"text": ""})):
+            axes.axvspan(word.start, word.end, ymin=0.02, ymax=0.98, color=SPOKEN_SPAN, linewidth=0, zorder=0)
+        peak = float(np.abs(self.audio).max(initial=0.0)) or 1.0
+        edges = (np.linspace(start, end, 1201) * self.sampling_rate).astype(int)
+        stretch = np.asarray(self.audio[: int(end * self.sampling_rate)], np.float32) / peak
+        edges = edges[edges < len(stretch)]
+        if not len(edges):
+            return
+        low, high = np.minimum.reduceat(stretch, edges), np.maximum.reduceat(stretch, edges)
+        axes.fill_between(edges / self.sampling_rate, low, high, color=WAVE, linewidth=0.4, step="post")
+
+    def _draw_words(self, axes, start: float, end: float, aspect: float) -> None:
+        """A row of boxes for each reading; wrong words in red where the reference is known."""
+        rows = len(self.readings)
+        axes.set_ylim(rows, 0)
+        inches = aspect * ROW * rows / (end - start)  # a second
+        for row, (label, result) in enumerate(self.readings.items()):
+            _label(axes, label, row + 0.5)
+            axes.axhline(row + 0.5, color="#e6eaef", linewidth=0.8, zorder=0)
+            words = words_of(result)
+            colours = self._colours(words)
+            for word, (face, ink) in zip(words, colours):
+                if word.start < end and word.end > start:
+                    _box(axes, replace(word, end=max(word.end, word.start + 0.02)), row, face, ink, inches)
+            if not words:
+                axes.text(start, row + 0.5, " nothing", color=MUTED, fontsize=10, va="center", style="italic")
+
+    def _colours(self, words: Sequence[Word]) -> list[tuple[str, str]]:
+        if self.reference is None:
+            return [PLAIN] * len(words)
+        said, read = self.reference.upper().split(), [word.text.upper() for word in words]
+        blocks = difflib.SequenceMatcher(None, said, read, autojunk=False).get_matching_blocks()
+        right = {block.b + offset for block in blocks for offset in range(block.size)}
+        return [RIGHT if index in right else WRONG for index in range(len(words))]
+
+
+def _box(axes, word: Word, row: int, face: str, ink: str, inches: float) -> None:
+    """A word in its rounded box; the letters shrink until they fit."""
+    from matplotlib.patches import FancyBboxPatch
+
+    width = word.end - word.start
+    gap = min(0.006, 0.1 * width)
+    box = FancyBboxPatch(
+        (word.start + gap, row + 0.14),
+        width - 2 * gap,
+        0.72,
+        boxstyle=f"round,pad=0,rounding_size={min(0.08 / inches, width / 4):.5f}",
+        mutation_aspect=inches / ROW,
+        facecolor=face,
+        edgecolor="none",
+        clip_on=True,
+    )
+    axes.add_patch(box)
+    size = min(11.0, 72 * inches * width / (0.35 + 0.76 * len(word.text)))
+    if size >= 4:
+        middle = word.start + width / 2
+        axes.text(middle, row + 0.51, word.text, color=ink, fontsize=size, ha="center", va="center", clip_on=True)
+
+
+def _label(axes, text: str, y: float) -> None:
+    """A row's name, left of the time line."""
+    axes.text(-0.008, y, text, transform=axes.get_yaxis_transform(), color=INK, fontsize=10, ha="right", va="center")
+
+
+def _matplotlib():
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("Pictures need matplotlib: pip install 'lookhear[demo]'") from None
+    return Figure, FigureCanvasAgg
+
+
+def _save(figure, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        figure.savefig(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,352 @@
+"""The command line: `lookhear transcribe | prepare | train | evaluate | synthesize | demo`.
+
+Results go to stdout, messages and progress to stderr. Bad input ends in one line and exit code 2. Whatever is heavy is
+imported by the command that needs it, after the arguments have been read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+MODALITIES = ("audio", "visual", "audiovisual")
+FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for bad input, 1 for anything unforeseen, 130 after Ctrl-C."""
+    options = build_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError, ImportError) as error:
+        code = 2
+        message = str(error)
+    except KeyboardInterrupt:
+        print("lookhear: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("LOOKHEAR_TRACEBACK"):
+            raise
+        code = 1
+        message = f"{type(error).__name__}: {error} (LOOKHEAR_TRACEBACK=1 shows where)"
+    print(f"lookhear {options.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--snr -5,0` as `--snr=-5,0`: argparse takes a list that begins with a minus for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] == "--snr":
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong arguments with one line instead of the whole usage."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help shows how)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each one's `run` is the function that carries it out."""
+    parser = _Parser(
+        prog="lookhear",
+        description="Reads what a talking face says: from sound, from lips, or from both.",
+        epilog="example: lookhear transcribe clip.mp4",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookhear')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_transcribe, _add_prepare, _add_train, _add_evaluate, _add_synthesize, _add_demo):
+        add(commands)
+    return parser
+
+
+def _command(commands, name: str, summary: str, example: str, run) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+# -------------------------------------------------------------------------------------------------------- transcribe
+
+
+def _add_transcribe(commands) -> None:
+    example = "lookhear transcribe interview.mp4 --format srt --output subtitles/"
+    parser = _command(commands, "transcribe", "read what is said in video or sound files", example, _transcribe)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
+    _add_model(parser)
+    parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="of the result (txt)")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
+    parser.add_argument("--timestamps", choices=("word", "char"), help="put times into the json")
+    _add_search(parser)
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    names = [_name(file) for file in options.files]
+    if options.output is None and len(names) > 1 and options.format in ("srt", "vtt", "tsv"):
+        raise ValueError(f"several files as {options.format} need --output DIR")
+    if options.output is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
+    from lookhear.processing.avsr.captions_avsr import format_captions, write_captions
+
+    asr = _pipeline(options)
+    timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
+    failed = 0
+    for file, name, result in _results(asr, options, names, timestamps):
+        if isinstance(result, Exception):
+            failed += 1
+            print(f"lookhear transcribe: error: {' '.join(str(result).split())}", file=sys.stderr)
+            continue
+        if options.output is not None:
+            print(write_captions(result, options.output / f"{name}.{options.format}", options.format))
+        else:
+            start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
+            print(start + format_captions(result, options.format), end="", flush=True)
+    return 2 if failed else 0
+
+
+def _results(asr, options: argparse.Namespace, names: list[str], timestamps):
+    """(file, name, result or error) one by one; a batch in which one file cannot be read is read file by file."""
+    settings = {"modality": options.modality, "return_timestamps": timestamps, **_search_settings(options)}
+    for first in range(0, len(names), options.batch_size):
+        files = options.files[first : first + options.batch_size]
+        try:
+            results = asr(list(files), batch_size=len(files), **settings) if len(files) > 1 else []
+        except (ValueError, OSError):
+            results = []
+        for index, (file, name) in enumerate(zip(files, names[first:])):
+            try:
+                yield file, name, results[index] if results else asr(file, **settings)
+            except (ValueError, OSError) as error:
+                yield file, name, error
+
+
+def _name(file: str) -> str:
+    """What the result of a file or URL is called: the file's name without its ending."""
+    return Path(file.split("?")[0].rstrip("/")).stem or "result"
+
+
+# ----------------------------------------------------------------------------------------------------- prepare, train
+
+
+def _add_prepare(commands) -> None:
+    example = "lookhear prepare lrs3 /data/LRS3 prepared/lrs3 --split trainval --num-proc 8 --shard 0/16"
+    summary = "turn a corpus into Parquet shards of mouth crops, sound and text"
+    parser = _command(commands, "prepare", summary, example, _prepare)
+    corpora = ("folder", "grid", "lrs2", "lrs3", "lrw")
+    parser.add_argument("corpus", choices=corpora, help="layout of SOURCE; folder: videos with a metadata.jsonl")
+    parser.add_argument("source", type=Path, help="folder of the corpus")
+    parser.add_argument("output", type=Path, help="folder of the shards; what is there already is not made again")
+    parser.add_argument("--split", help="part of the corpus (all)")
+    parser.add_argument("--num-proc", type=_positive, default=1, metavar="N", help="processes (1)")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="this job of N jobs, from 0 (0/1)")
+    parser.add_argument("--model", help="take the crop's geometry from this checkpoint (the paper's)")
+    parser.add_argument("--roi-size", type=_positive, metavar="PIXELS", help="side of the stored crop")
+    parser.add_argument("--crop-size", type=_positive, metavar="PIXELS", help="side of what the network sees")
+    parser.add_argument("--mouth-width", type=float, metavar="PIXELS", help="mouth corner to mouth corner in the crop")
+    parser.add_argument("--clips-per-shard", type=_positive, default=200, metavar="N", help="clips in a file (200)")
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.prepare import prepare
+
+    settings = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
+    corpus, source, output = (settings.pop(name) for name in ("corpus", "source", "output"))
+    print(prepare(corpus, source, output, **settings))
+
+
+def _add_train(commands) -> None:
+    example = "lookhear train grid_tiny.yaml training.output_dir=runs/grid training.learning_rate=5e-4"
+    parser = _command(commands, "train", "train a model by a recipe", example, _train)
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help="a file, or the name of a shipped recipe")
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="replaces one setting")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.train import main as train
+
+    shipped = Path(__file__).parent / "training" / "avsr" / "recipes" / options.recipe
+    train(shipped if shipped.is_file() and not options.recipe.exists() else options.recipe, options.settings)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+def _add_evaluate(commands) -> None:
+    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
+    summary = "measure error rates under noise; the table goes to stdout"
+    parser = _command(commands, "evaluate", summary, example, _evaluate)
+    parser.add_argument("system", choices=("avsr",), help="what to measure")
+    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`"
+    parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help=data)
+    _add_model(parser)
+    parser.add_argument("--modality", type=_list, default=list(MODALITIES), help="comma-separated (all three)")
+    parser.add_argument("--snr", type=_list, default=["clean"], help="comma-separated decibels and 'clean' (clean)")
+    noise = "comma-separated: babble, human, talker, or a sound file (babble)"
+    parser.add_argument("--noise", type=_list, default=["babble"], help=noise)
+    _add_search(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of noise and intervals (0)")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N clips only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw WER over SNR (png, svg, pdf)")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from lookhear.evaluation.avsr_conditions import evaluate_avsr
+    from lookhear.evaluation.tables import draw_results, format_table, to_csv, to_json, write_text
+
+    rows = [
+        result.to_dict()
+        for result in evaluate_avsr(
+            options.model,
+            options.data,
+            modalities=options.modality,
+            noises=options.noise,
+            snrs=options.snr,
+            seed=options.seed,
+            limit=options.limit,
+            device=options.device,
+            batch_size=options.batch_size,
+            progress=_Progress(),
+            **_search_settings(options),
+        )
+    ]
+    print(format_table(rows), end="")
+    if options.json:
+        write_text(options.json, to_json(rows))
+    if options.csv:
+        write_text(options.csv, to_csv(rows))
+    if options.picture:
+        draw_results(rows, options.picture)
+
+
+class _Progress:
+    """A bar on stderr for each label that reports: (label, done, total)."""
+
+    def __init__(self):
+        self.bar = None
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        from tqdm.auto import tqdm
+
+        if self.bar is None or self.bar.desc != f"{label}: ":
+            self.bar = tqdm(total=total, desc=label, unit="clip", file=sys.stderr)
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.bar.close()
+
+
+# --------------------------------------------------------------------------------------------------- synthesize, demo
+
+
+def _add_synthesize(commands) -> None:
+    example = 'lookhear synthesize --text "bin blue at f two now" --portrait photo.jpg -o clip.mp4'
+    parser = _command(commands, "synthesize", "make a portrait say a text: a video with sound", example, _synthesize)
+    parser.add_argument("--text", required=True, help="what to say")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="CLIP.mp4", help="word times go beside it")
+    portraits = "a photo of one face, 'astronaut' or 'hopper'"
+    parser.add_argument("--portrait", metavar="PHOTO", help=portraits + " (astronaut)")
+    parser.add_argument("--voice", default="en-us", help="an espeak-ng voice (en-us)")
+    parser.add_argument("--rate", type=_positive, metavar="WORDS", help="words a minute (by the seed)")
+    parser.add_argument("--pitch", type=int, help="0 to 100 (by the seed)")
+    parser.add_argument("--seed", type=int, default=0, help="of pauses, head movements and what is not given (0)")
+    parser.add_argument("--second", metavar="PHOTO", help=portraits + ", shown on the right")
+    parser.add_argument("--second-text", metavar="TEXT", help="what the second face says; without it, nothing")
+    parser.add_argument("--second-voice", metavar="VOICE", help="of the second face (another than the first)")
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.synthesis import synthesize_clip
+
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    names = ("portrait", "voice", "rate", "pitch", "seed", "second", "second_text", "second_voice")
+    clip = synthesize_clip(options.text, options.output, **{name: getattr(options, name) for name in names})
+    print(clip.video)
+    print(clip.metadata)
+
+
+def _add_demo(commands) -> None:
+    example = "lookhear demo --video holiday.mp4 --output demo"
+    summary = "read a talking face in three ways, clean and in babble, and write captions and a picture"
+    parser = _command(commands, "demo", summary, example, _demo)
+    parser.add_argument("--video", type=Path, help="a clip of yours; without it one is synthesized")
+    parser.add_argument("--output", type=Path, default=Path("demo"), metavar="DIR", help="where results go (demo)")
+    _add_model(parser)
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from lookhear.demo import run_demo
+
+    run_demo(options.output, video=options.video, model=options.model, device=options.device)
+
+
+# ----------------------------------------------------------------------------------------------------- shared options
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    default = Path(__file__).parent / "model_cards" / "avsr-grid-tiny"
+    text = "checkpoint folder or Hub id (the packaged avsr-grid-tiny: English commands of the GRID corpus)"
+    parser.add_argument("--model", default=str(default), help=text)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+
+
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-beams", type=_positive, metavar="N", help="width of the beam search (the checkpoint's)")
+    parser.add_argument("--ctc-weight", type=_share, metavar="W", help="of CTC in it, 0 to 1 (the checkpoint's)")
+    parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="clips read together (8)")
+
+
+def _search_settings(options: argparse.Namespace) -> dict:
+    settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _pipeline(options: argparse.Namespace):
+    from transformers import pipeline
+
+    return pipeline("audio-visual-speech-recognition", model=options.model, device=options.device)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def _list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty entry")
+    return items
+
+
+if __name__ == "__main__":
+    sys.exit(main())
