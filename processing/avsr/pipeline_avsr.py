@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     _load_processor = True
     _load_image_processor = False
+    _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
 
@@ -64,6 +66,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         if batch_size is not None and not _is_count(batch_size):
             raise ValueError(f"`batch_size` must be a positive integer, not {batch_size!r}.")
         return super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Saves the model, the processor, and the code of both and of the pipeline."""
+        config = self.model.config
+        named_before = getattr(config, "custom_pipelines", None)
+        parts = self.feature_extractor, self.image_processor, self.tokenizer
+        self.feature_extractor = self.image_processor = self.tokenizer = None  # they are saved as one processor
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.feature_extractor, self.image_processor, self.tokenizer = parts
+            config.custom_pipelines = named_before  # with a name here, `pipeline` would ask for trust_remote_code
+            if named_before is None:
+                del config.custom_pipelines
+        self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(
         self,

@@ -50,3 +50,12 @@ PIPELINE_REGISTRY.register_pipeline(
     pt_model=AutoModelForSpeechSeq2Seq,
     type="multimodal",
 )
+
+# What is saved carries its code along, for those who do not have lookhear (`trust_remote_code=True`).
+AvsrConfig.register_for_auto_class()
+AvsrModel.register_for_auto_class("AutoModel")
+AvsrForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")
+AvsrFeatureExtractor.register_for_auto_class()
+MouthRoiImageProcessor.register_for_auto_class()
+AvsrTokenizer.register_for_auto_class()
+AvsrProcessor.register_for_auto_class()

@@ -1,18 +1,13 @@
 """A complete Hub-ready folder: weights, configurations, processor, and the code that reads them without lookhear."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers.dynamic_module_utils import custom_object_save
 
-from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
+from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.processing.avsr import AudioVisualSpeechRecognitionPipeline, AvsrProcessor
-
-TASK = "audio-visual-speech-recognition"
 
 
 def save_checkpoint(
@@ -42,39 +37,17 @@ def save_checkpoint(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state_dict = half_matrices(model.state_dict()) if half else model.state_dict()
+    asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as partial:
-        with _published(model.config):
-            model.save_pretrained(partial, state_dict=state_dict)
-        processor.save_pretrained(partial)
-        custom_object_save(
-            AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device), partial
-        )
+        model.config.auto_map = {"AutoModel": "modeling_avsr.AvsrModel"}  # saving adds the other classes
+        try:
+            asr.save_pretrained(partial, state_dict=state_dict)
+        finally:
+            del model.config.auto_map
         for file in sorted(Path(partial).iterdir()):
             file.chmod(0o644)
             os.replace(file, folder / file.name)
     return folder
-
-
-@contextlib.contextmanager
-def _published(config: AvsrConfig) -> Iterator[None]:
-    """While saving, the configuration says where the code of the Auto classes and of the pipeline is."""
-    entries = {
-        "auto_map": {"AutoModel": "modeling_avsr.AvsrModel"},  # saving adds the model's and the configuration's own
-        "custom_pipelines": {
-            TASK: {
-                "impl": f"pipeline_avsr.{AudioVisualSpeechRecognitionPipeline.__name__}",
-                "pt": ["AutoModelForSpeechSeq2Seq"],
-                "type": "multimodal",
-            }
-        },
-    }
-    for name, value in entries.items():
-        setattr(config, name, value)
-    try:
-        yield
-    finally:
-        for name in entries:
-            delattr(config, name)
 
 
 def half_matrices(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
