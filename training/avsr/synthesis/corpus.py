@@ -106,7 +106,7 @@ def _run(jobs: list[_Job], processes: int):
         yield from map(_synthesize, jobs)
         return
     with multiprocessing.get_context("spawn").Pool(processes, initializer=_single_thread) as pool:
-        yield from pool.imap_unordered(_synthesize, jobs, chunksize=4)
+        yield from pool.imap_unordered(_synthesize, jobs, chunksize=1)
 
 
 def _single_thread() -> None:

@@ -8,6 +8,7 @@ it. Contacts that a blend would leave open (closed lips of b, m, p; lower lip on
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from .voice import Phoneme
 
@@ -96,7 +97,8 @@ VISEMES: dict[str, Viseme] = {
 }
 
 _STOPS = set("bptdkɡg")
-_DECAY = 0.045  # seconds: reach of a sound's dominance before and after it
+_DECAY = 0.045  # seconds in which a sound's dominance decays before and after it
+_REACH = 0.4  # seconds beyond which it is nothing
 _CLOSURE_LEAD = 0.065  # espeak-ng marks a stop at its burst; the closure lies before
 _MIN_PAUSE = 0.09  # shorter gaps are closures of stops, not rests of the mouth
 
@@ -121,10 +123,13 @@ def articulate(phonemes: list[Phoneme], duration: float, strength: np.ndarray | 
     """
     times = (np.arange(int(np.ceil(duration * TRACK_RATE)) + 1) / TRACK_RATE).astype(np.float64)
     segments = _segments(phonemes, duration)
-    targets = np.array([segment.viseme.targets() for segment in segments])  # (S, 9)
-    dominance = np.stack([_dominance(segment, times) for segment in segments])  # (S, N)
-    track = (dominance.T @ targets) / dominance.sum(0)[:, None]  # (N, 9)
-    track = _smooth(track, 0.016)
+    pull, weight = np.zeros((len(times), len(ARTICULATORS))), np.full((len(times), 1), 1e-9)
+    for segment in segments:
+        near = slice(*np.searchsorted(times, (segment.start - _REACH, segment.end + _REACH)))
+        dominance = _dominance(segment, times[near])[:, None]  # (n, 1)
+        pull[near] += dominance * segment.viseme.targets()
+        weight[near] += dominance
+    track = gaussian_filter1d(pull / weight, 0.016 * TRACK_RATE, axis=0, mode="nearest")  # (N, 9)
     if strength is not None:
         track = track * strength
     _impose_contacts(track, segments, times)
@@ -172,7 +177,7 @@ def _dominance(segment: _Segment, times: np.ndarray) -> np.ndarray:
     """(N,) pull of a segment: full in its middle, decaying with the distance from it."""
     core = min(0.25 * (segment.end - segment.start), 0.03)
     outside = np.maximum(np.maximum(segment.start + core - times, times - segment.end + core), 0.0)
-    return segment.viseme.hold * np.exp(-((outside / _DECAY) ** 1.2)) + 1e-6
+    return segment.viseme.hold * np.exp(-((outside / _DECAY) ** 1.2))
 
 
 def _impose_contacts(track: np.ndarray, segments: list[_Segment], times: np.ndarray) -> None:
@@ -186,10 +191,3 @@ def _impose_contacts(track: np.ndarray, segments: list[_Segment], times: np.ndar
                 outside = np.clip((np.abs(times - middle) - half) / 0.05, 0.0, 1.0)
                 contact = 0.5 + 0.5 * np.cos(np.pi * outside)
                 track[:, column] = np.maximum(track[:, column], contact)
-
-
-def _smooth(track: np.ndarray, seconds: float) -> np.ndarray:
-    """Gaussian smoothing along time."""
-    from scipy.ndimage import gaussian_filter1d
-
-    return gaussian_filter1d(track, seconds * TRACK_RATE, axis=0, mode="nearest")

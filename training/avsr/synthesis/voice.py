@@ -5,6 +5,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -125,7 +126,7 @@ def _tokens(text: str) -> list[str]:
         raise ValueError(
             f"the text has {len(text)} characters; at most {MAX_CHARACTERS} are taken, so split it into clips"
         )
-    tokens = [token for token in text.split() if re.search(r"\w", token)]
+    tokens = [token for token in text.replace("\0", " ").split() if re.search(r"\w", token)]
     if not tokens:
         raise ValueError(f"nothing in the text {text[:60]!r} can be spoken; give words with letters or digits")
     return tokens
@@ -148,19 +149,18 @@ def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
     return " ".join(pieces), starts
 
 
-def _load_library() -> tuple[ctypes.CDLL, int]:
-    """A freshly loaded and initialised espeak-ng, and its sampling rate."""
+def _load_library() -> tuple[ctypes.CDLL, Path, int]:
+    """A freshly loaded and initialised espeak-ng, the folder of its data, and its sampling rate."""
     try:
         import espeakng_loader
     except ImportError as error:
         raise ImportError("the voice needs espeakng-loader: pip install lookhear[demo]") from error
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    sampling_rate = library.espeak_Initialize(
-        _RETRIEVAL_SYNCHRONOUS, 200, os.fsencode(espeakng_loader.get_data_path()), _PHONEME_EVENTS_IN_IPA
-    )
+    data = espeakng_loader.get_data_path()
+    sampling_rate = library.espeak_Initialize(_RETRIEVAL_SYNCHRONOUS, 200, os.fsencode(data), _PHONEME_EVENTS_IN_IPA)
     if sampling_rate <= 0:
         raise OSError("espeak-ng could not start from the data of espeakng-loader: reinstall lookhear[demo]")
-    return library, sampling_rate
+    return library, Path(data), sampling_rate
 
 
 def _unload(library: ctypes.CDLL) -> None:
@@ -190,10 +190,10 @@ def _synthesize(text: str, voice: str, rate: int, pitch: int) -> tuple[np.ndarra
     callback = _Callback(receive)
     data = text.encode("utf-8")
     with _library_lock:
-        library, sampling_rate = _load_library()
+        library, folder, sampling_rate = _load_library()
         try:
             library.espeak_ng_SetRandSeed(ctypes.c_long(1))
-            if library.espeak_SetVoiceByName(_espeak_name(voice).encode("utf-8")) != 0:
+            if not _choose_voice(library, folder, voice):
                 raise ValueError(f"espeak-ng has no voice {voice!r}; tested voices: {', '.join(VOICES)}")
             library.espeak_SetParameter(_PARAMETER_RATE, int(rate), 0)
             library.espeak_SetParameter(_PARAMETER_PITCH, int(pitch), 0)
@@ -209,10 +209,17 @@ def _synthesize(text: str, voice: str, rate: int, pitch: int) -> tuple[np.ndarra
     return samples, events, sampling_rate
 
 
-def _espeak_name(voice: str) -> str:
-    """espeak-ng lists its British voice as en-gb, but opens it by the name of its file only: en."""
+def _choose_voice(library: ctypes.CDLL, folder: Path, voice: str) -> bool:
+    """Whether espeak-ng has this voice; it is then set.
+
+    espeak-ng lists its British voice as en-gb, but opens it by the name of its file only: en. A variant after "+"
+    that does not exist it would ignore silently.
+    """
     base, plus, variant = voice.partition("+")
-    return ("en" if base.lower() == "en-gb" else base) + plus + variant
+    if plus and variant not in {path.name for path in (folder / "voices" / "!v").iterdir()}:
+        return False
+    name = ("en" if base.lower() == "en-gb" else base) + plus + variant
+    return bool(base) and library.espeak_SetVoiceByName(name.encode("utf-8")) == 0
 
 
 def _phonemes(events: list[tuple], samples: int, sampling_rate: int) -> list[Phoneme]:
