@@ -205,6 +205,12 @@ def _start(stream: Any) -> float:
     return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
 
+def _frame_duration(stream: Any) -> float:
+    """Seconds that one frame of a video lasts on average; 0 where the stream does not say."""
+    rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
+    return 1.0 / float(rate) if rate else 0.0
+
+
 def _packets(container: Any, streams: list[Any], name: str, warn: WarningSink) -> Iterator[Any]:
     """Packets up to the end or up to where the file breaks off."""
     av = _import_av()
@@ -234,7 +240,7 @@ def _decoded(container: Any, stream: Any, packets: Iterable[Any], warn: WarningS
     with contextlib.suppress(*broken):
         yield from stream.decode(None)
     if damaged:
-        warn(f"{damaged} damaged packets of {stream.type} could not be decoded and were left out")
+        warn(f"part of the {stream.type} is damaged and was left out ({damaged} packets)")
 
 
 def _seek(container: Any, seconds: float) -> None:
@@ -306,15 +312,15 @@ def _timed_frames(
     frames: Iterable[Any], stream: Any, origin: float, fps: float, warn: WarningSink
 ) -> Iterator[tuple[float, float, Callable[[], np.ndarray]]]:
     """(time, duration, picture) with times that only grow: holes without timestamps are filled, jumps taken out."""
-    rate = stream.average_rate or stream.guessed_rate
-    nominal = 1.0 / float(rate) if rate else 1.0 / fps
+    nominal = _frame_duration(stream) or 1.0 / fps
     last, shift = None, 0.0
     for frame in frames:
-        duration = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else nominal
-        time = frame.time - origin + shift if frame.time is not None else None
-        if time is None:
+        duration = float(frame.duration * stream.time_base) if frame.duration else nominal
+        if frame.pts is not None:  # in the stream's time base: frames that come out late have none of their own
+            time = float(frame.pts * stream.time_base) - origin + shift
+        else:
             time = 0.0 if last is None else last + nominal
-        elif last is not None and not -1.0 < time - last < MAX_PAUSE:
+        if last is not None and not -1.0 < time - last < MAX_PAUSE:
             warn(f"the video's clock jumps by {time - last:.1f} s at {last:.1f} s: the jump was taken out")
             shift += last + nominal - time
             time = last + nominal
@@ -434,7 +440,7 @@ def read_audio(
             _seek(container, origin + start - 0.5)
         clock = _VideoClock(video, origin, None if end is None else end + 1.0)
         packets = clock.watch(_packets(container, [s for s in (stream, video) if s is not None], name, warn))
-        pieces = _resampled(_decoded(container, stream, packets, warn), sampling_rate, origin, start, warn)
+        pieces = _resampled(_decoded(container, stream, packets, warn), stream, sampling_rate, origin, start, warn)
         placed = [(round((time - start) * sampling_rate), piece) for time, piece in pieces]
         if not placed:
             if video is None:
@@ -463,14 +469,12 @@ class _VideoClock:
                 yield packet
 
     def _note(self, packet: Any, time: float | None) -> None:
-        rate = self.video.average_rate or self.video.guessed_rate
-        nominal = 1.0 / float(rate) if rate else 0.0
-        duration = float(packet.duration * packet.time_base) if packet.duration else nominal
+        duration = float(packet.duration * packet.time_base) if packet.duration else _frame_duration(self.video)
         self.end = max(self.end, (self.end if time is None else time) + duration)
 
 
 def _resampled(
-    frames: Iterable[Any], rate: int, origin: float, start: float, warn: WarningSink
+    frames: Iterable[Any], stream: Any, rate: int, origin: float, start: float, warn: WarningSink
 ) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds after the origin, (samples,) float32 mono) for each unbroken stretch of sound of one format."""
     av = _import_av()
@@ -479,7 +483,7 @@ def _resampled(
         frame, dirty = _finite(frame)
         bad += dirty
         expected = began + seconds
-        time = expected if frame.time is None else frame.time - origin
+        time = expected if frame.pts is None else float(frame.pts * stream.time_base) - origin
         if abs(time - (expected if key else start)) > MAX_PAUSE:
             warn(f"the sound's clock jumps by {time - expected:.1f} s at {expected:.1f} s: the jump was taken out")
             origin += time - (expected if key else start)
@@ -566,50 +570,76 @@ def _probed(container: Any, name: str) -> MediaInfo:
         if len(streams) > 1:
             warnings.append(f"the file holds {len(streams)} {what}: the first is used")
     video, sound = videos[0] if videos else None, sounds[0] if sounds else None
-    first = None
-    if video is not None:
-        first = next(_decoded(container, video, _packets(container, [video], name, _silent), _silent), None)
-        _seek(container, 0.0)
-        if first is None:
-            if sound is None:
-                raise MediaError(f"{name} holds a video of which no frame can be decoded")
-            warnings.append("no frame of the video can be decoded: only the sound is used")
-    main = sound if first is None else video
-    spans = _spans(container, [s for s in (video, sound) if s is not None], name, warnings.append)
-    origin, duration = _start(main), max(0.0, spans[main.index][0] - _start(main))
-    declared = float(main.duration * main.time_base) if main.duration else 0.0
-    if duration < declared - 0.5:
-        warnings.append(f"the file is cut off: {duration:.1f} s of the {declared:.1f} s it announces are there")
-    if first is None:
+    found = _survey(container, [s for s in (video, sound) if s is not None], name, warnings.append)
+    picture = found[video.index].first if video is not None else None
+    if video is not None and picture is None:
+        if sound is None:
+            raise MediaError(f"{name} holds a video of which no frame can be decoded")
+        warnings.append("no frame of the video can be decoded: only the sound is used")
+    main = sound if picture is None else video
+    origin = _start(main)
+    duration = max(0.0, found[main.index].end - origin)
+    if (cut := _cut_off(container, main, duration, max(span.end for span in found.values()))) is not None:
+        warnings.append(f"the file is cut off: {cut[0]:.1f} s of the {cut[1]:.1f} s it announces are there")
+    if picture is None:
         return MediaInfo(has_audio=True, duration=duration, warnings=tuple(warnings))
-    if sound is not None and (extra := spans[sound.index][0] - origin - duration) > 0.5:
-        warnings.append(f"the sound goes on for {extra:.1f} s after the last picture: that part is not used")
-    height, width = _upright(first, video).shape[:2]
+    offset = 0.0
+    if sound is not None:
+        heard = found[sound.index].first
+        offset = float(heard.pts * sound.time_base) - origin if heard is not None and heard.pts is not None else 0.0
+        if (extra := found[sound.index].end - origin - duration) > 0.5:
+            warnings.append(f"the sound goes on for {extra:.1f} s after the last picture: that part is not used")
+    height, width = _upright(picture, video).shape[:2]
     return MediaInfo(
         has_audio=sound is not None,
         has_video=True,
-        fps=spans[main.index][1] / duration if duration > 0 else float(video.average_rate or 0.0),
+        fps=found[main.index].packets / duration if duration > 0 else float(video.average_rate or 0.0),
         width=width,
         height=height,
-        rotation=-90 * _orientation(first)[0] % 360,
+        rotation=-90 * _orientation(picture)[0] % 360,
         duration=duration,
-        audio_offset=_start(sound) - origin if sound is not None else 0.0,
+        audio_offset=offset,
         warnings=tuple(warnings),
     )
 
 
-def _spans(container: Any, streams: list[Any], name: str, warn: WarningSink) -> dict[int, tuple[float, int]]:
-    """For each stream index: when its last packet ends on the container's clock, and how many packets it has."""
-    spans = {stream.index: (_start(stream), 0) for stream in streams}
+@dataclass
+class _Span:
+    """What one stream turned out to hold: its first decoded frame, when it ends on the container's clock, its size."""
+
+    first: Any = None
+    end: float = 0.0
+    packets: int = 0
+
+
+def _survey(container: Any, streams: list[Any], name: str, warn: WarningSink) -> dict[int, _Span]:
+    """Goes through all packets and decodes each stream until its first frame: a `_Span` for each stream index."""
+    av = _import_av()
+    spans = {stream.index: _Span(end=_start(stream)) for stream in streams}
     for packet in _packets(container, streams, name, warn):
-        index = packet.stream.index
-        if packet.size == 0 or index not in spans:
+        stream, span = packet.stream, spans.get(packet.stream.index)
+        if span is None:
             continue
-        end, count = spans[index]
+        if span.first is None:
+            with contextlib.suppress(av.error.FFmpegError, ValueError):
+                span.first = next(iter(stream.decode(packet if packet.size else None)), None)
+        if packet.size == 0:
+            continue
+        span.packets += 1
         if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-        spans[index] = end, count + 1
+            lasting = float(packet.duration * packet.time_base) if packet.duration else _frame_duration(stream)
+            span.end = max(span.end, float(packet.pts * packet.time_base) + lasting)
     return spans
+
+
+def _cut_off(container: Any, main: Any, duration: float, end: float) -> tuple[float, float] | None:
+    """(seconds there, seconds announced) where the headers announce clearly more than the packets hold."""
+    announced = float(main.duration * main.time_base) if main.duration else 0.0
+    if duration < announced - 0.2:
+        return duration, announced
+    whole = container.duration / _import_av().time_base if container.duration else 0.0
+    there = end - (container.start_time or 0) / _import_av().time_base
+    return (there, whole) if there < whole - 0.2 else None
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
