@@ -273,6 +273,10 @@ class AvsrConfig(PreTrainedConfig):
         _require(
             self.conv_norm in ("frame", "utterance"), f"conv_norm must be 'frame' or 'utterance': {self.conv_norm}."
         )
+        _require(
+            self.classifier_back_end in ("conv", "tcn", "transformer"),
+            f"classifier_back_end must be 'conv', 'tcn' or 'transformer', not {self.classifier_back_end!r}.",
+        )
         for name in ("ctc_loss_weight", "label_smoothing", "modality_dropout"):
             _require(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], not {getattr(self, name)}.")
         _require(

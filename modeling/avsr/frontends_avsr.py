@@ -136,7 +136,9 @@ class AvsrVisualFrontEnd(nn.Module):
         reach = self.config.stem_kernel_size[0] // 2
         video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
         windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
-        frames = windows[frame_mask].movedim(-1, 1)  # (valid frames, neighbours, height, width), channels last in memory
+        frames = windows[frame_mask].movedim(
+            -1, 1
+        )  # (valid frames, neighbours, height, width), channels last in memory
         maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
         maps = self.resnet(maps).last_hidden_state  # (valid frames, channels, height', width')
         vectors = maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)

@@ -452,6 +452,8 @@ class AvsrModel(AvsrPreTrainedModel):
 class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     """The recogniser: [`AvsrModel`] with the CTC head and the decoder's head (section 3.4)."""
 
+    accepts_loss_kwargs = False  # the loss is a mean over the batch; gradient accumulation averages it
+
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
         self.model = AvsrModel(config)

@@ -438,23 +438,26 @@ def decode_row(row: dict) -> dict:
         `audio` (n,) float32 or None, `sampling_rate` 16000, `mouths` (T, H, W) uint8 or None, `landmarks` (T, 68, 2)
         float32 or None, `report` dict, and `id`, `text`, `speaker`, `split`, `duration`, `words` as they are.
     """
-    import soundfile
-
     out = {name: row.get(name) for name in ("id", "text", "speaker", "split", "duration", "words")}
-    audio = mouths = landmarks = None
-    if row["audio"] is not None:
-        audio = soundfile.read(io.BytesIO(row["audio"]), dtype="float32")[0]  # (n,)
+    mouths = landmarks = None
     if row["mouths"] is not None:
         mouths = np.frombuffer(row["mouths"], dtype=np.uint8).reshape(row["mouth_shape"])  # (T, H, W)
         landmarks = np.frombuffer(row["landmarks"], dtype=np.float16).astype(np.float32).reshape(-1, 68, 2)
     report = json.loads(row["report"])
     return out | {
-        "audio": audio,
+        "audio": decode_audio(row["audio"]),
         "sampling_rate": SAMPLING_RATE,
         "mouths": mouths,
         "landmarks": landmarks,
         "report": report,
     }
+
+
+def decode_audio(flac: bytes | None) -> np.ndarray | None:
+    """The `audio` column of a row as (n,) float32 at 16 kHz, or None."""
+    import soundfile
+
+    return None if flac is None else soundfile.read(io.BytesIO(flac), dtype="float32")[0]
 
 
 def cut_clip(clip: dict, start: float, end: float, words: list[dict], fps: float = 25.0) -> dict:

@@ -1,0 +1,153 @@
+"""Words from lips: classification of short clips, the stage that trains the visual front-end (paper, table 5)."""
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+
+from .configuration_avsr import AvsrConfig
+from .frontends_avsr import AvsrVisualFrontEnd
+from .layers_avsr import AvsrConvBlock, AvsrTransformer, select_steps
+from .modeling_avsr import AvsrPreTrainedModel
+
+SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional back-end takes
+
+
+class AvsrConvClassifier(nn.Module):
+    """Two strided convolutions over time, mean, two linear layers: the published code's back-end."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int):
+        super().__init__()
+        size = config.classifier_hidden_size
+        self.conv1 = nn.Conv1d(feature_size, size, 5, stride=2, bias=False)
+        self.norm1 = nn.BatchNorm1d(size)
+        self.pool = nn.MaxPool1d(2)
+        self.conv2 = nn.Conv1d(size, size, 5, stride=2, bias=False)
+        self.norm2 = nn.BatchNorm1d(size)
+        self.hidden = nn.Linear(size, size // 4)
+        self.hidden_norm = nn.BatchNorm1d(size // 4)
+        self.output = nn.Linear(size // 4, config.num_labels)
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> torch.Tensor:
+        # features (batch, frames, size); a clip shorter than an LRW clip goes on with its last frame
+        lengths = lengths.clamp(min=SHORTEST)
+        frames = max(features.shape[1], SHORTEST)
+        features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
+        steps = nn.functional.relu(self.norm1(self.conv1(features)))
+        steps = nn.functional.relu(self.norm2(self.conv2(self.pool(steps))))  # (batch, size, steps)
+        valid = ((lengths - 5) // 2 + 1) // 2
+        mean = _masked_mean(steps.transpose(1, 2), (valid - 5) // 2 + 1)
+        return self.output(nn.functional.relu(self.hidden_norm(self.hidden(mean))))
+
+
+class AvsrTcnLayer(nn.Module):
+    """Residual pair of dilated convolutions over time; padding is zeroed so that it is not seen."""
+
+    def __init__(self, in_size: int, size: int, dilation: int, dropout: float):
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_size, size, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv1d(size, size, 3, padding=dilation, dilation=dilation)
+        self.norm1, self.norm2 = nn.BatchNorm1d(size), nn.BatchNorm1d(size)
+        self.shortcut = nn.Conv1d(in_size, size, 1) if in_size != size else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # features (batch, size, frames), mask (batch, 1, frames)
+        update = self.dropout(nn.functional.relu(self.norm1(self.conv1(features)))) * mask
+        update = self.dropout(nn.functional.relu(self.norm2(self.conv2(update))))
+        return nn.functional.relu(update + self.shortcut(features)) * mask
+
+
+class AvsrTcnClassifier(nn.Module):
+    """Temporal convolutional network: four residual layers with dilations 1, 2, 4, 8, mean, linear."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int):
+        super().__init__()
+        size = config.classifier_hidden_size
+        sizes = (feature_size, size, size, size)
+        self.layers = nn.ModuleList(
+            [AvsrTcnLayer(in_size, size, 2**depth, config.dropout) for depth, in_size in enumerate(sizes)]
+        )
+        self.output = nn.Linear(size, config.num_labels)
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> torch.Tensor:
+        mask = _length_mask(features, lengths)[:, None].to(features.dtype)
+        features = features.transpose(1, 2)
+        for layer in self.layers:
+            features = layer(features, mask)
+        return self.output(_masked_mean(features.transpose(1, 2), lengths))
+
+
+class AvsrTransformerClassifier(nn.Module):
+    """The recogniser's own back-end (Conv1d block and Transformer), mean, linear: the best of table 5."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int):
+        super().__init__()
+        self.conv = AvsrConvBlock(config, feature_size)
+        self.transformer = AvsrTransformer(config, config.encoder_layers)
+        self.norm = nn.LayerNorm(config.d_model)
+        self.output = nn.Linear(config.d_model, config.num_labels)
+
+    def forward(
+        self, features: torch.Tensor, lengths: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        frame_mask = _length_mask(features, lengths)
+        hidden_states = self.transformer(self.conv(features, frame_mask), frame_mask, **kwargs)
+        return self.output(_masked_mean(self.norm(hidden_states), lengths))
+
+
+def _length_mask(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """`(batch, frames, size)`, `(batch,)` -> `(batch, frames)` bool."""
+    return torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]
+
+
+def _masked_mean(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean over the valid frames: `(batch, frames, size)`, `(batch,)` -> `(batch, size)`."""
+    mask = _length_mask(features, lengths)[..., None].to(features.dtype)
+    return (features * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+CLASSIFIERS = {"conv": AvsrConvClassifier, "tcn": AvsrTcnClassifier, "transformer": AvsrTransformerClassifier}
+
+
+class AvsrForVideoClassification(AvsrPreTrainedModel):
+    """Which word the lips in a clip say (LRW: 500 words, 29 frames). `config.classifier_back_end` chooses how."""
+
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__(config)
+        self.visual_front_end = AvsrVisualFrontEnd(config.visual_config)
+        back_end = CLASSIFIERS[config.classifier_back_end]
+        self.classifier = back_end(config, config.visual_config.feature_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        r"""
+        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
+        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
+        labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+
+        Returns `loss` (cross entropy with `config.label_smoothing`) and `logits (batch, num_labels)`.
+        """
+        if video_attention_mask is None:
+            video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
+        features = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
+        logits = self.classifier(features, video_attention_mask.long().sum(dim=1), **kwargs)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
+        return ImageClassifierOutput(loss=loss, logits=logits)
+
+
+__all__ = ["AvsrForVideoClassification"]

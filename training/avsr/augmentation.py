@@ -1,0 +1,176 @@
+"""Disturbances of training clips, sound and lips in step. Every function takes its randomness as a generator."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise, mix_at_snr
+from lookhear.training.avsr.recipe import AugmentationRecipe
+
+SAMPLES_PER_FRAME = 640  # 16 kHz sound, 25 frames a second
+
+
+@dataclass(frozen=True)
+class Clip:
+    """
+    One training clip.
+
+    Attributes:
+        audio: `(samples,)` float32 at 16 kHz, or None. mouths: `(frames, size, size)` uint8 at 25 fps, or None.
+        words: `(word, start, end)` in seconds, or None where the times are not known.
+    """
+
+    text: str
+    audio: np.ndarray | None = None
+    mouths: np.ndarray | None = None
+    words: tuple[tuple[str, float, float], ...] | None = None
+
+    @property
+    def frames(self) -> int:
+        """Length in video frames; a rest of sound counts as one."""
+        audio = 0 if self.audio is None else -(-len(self.audio) // SAMPLES_PER_FRAME)
+        return max(audio, 0 if self.mouths is None else len(self.mouths))
+
+
+def cut(clip: Clip, start: int, end: int) -> Clip:
+    """Frames `[start, end)` of a clip, its sound with them; words that lie wholly inside keep their (shifted) times."""
+    seconds = start / 25, end / 25
+    words = clip.words and tuple(
+        (word, a - seconds[0], b - seconds[0])
+        for word, a, b in clip.words
+        if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
+    )
+    return Clip(
+        clip.text,
+        None if clip.audio is None else clip.audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
+        None if clip.mouths is None else clip.mouths[start:end],
+        words,
+    )
+
+
+def word_window(clip: Clip, share: float, generator: np.random.Generator, max_frames: int) -> Clip:
+    """A run of `share` of the words (at least one), chosen at random and shortened until it fits (section 4.2)."""
+    if not clip.words:
+        return clip
+    count = max(1, round(len(clip.words) * share))
+    first = int(generator.integers(len(clip.words) - count + 1))
+    chosen = clip.words[first : first + count]
+    while len(chosen) > 1 and (chosen[-1][2] - chosen[0][1]) * 25 > max_frames:
+        chosen = chosen[:-1]
+    start, end = int(chosen[0][1] * 25), int(np.ceil(chosen[-1][2] * 25))
+    return replace(cut(clip, start, min(end, start + max_frames)), text=" ".join(word for word, *_ in chosen))
+
+
+def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:
+    """Takes a random part of the silence before the first word and behind the last one away."""
+    if not clip.words:
+        return clip
+    first, last = int(clip.words[0][1] * 25), int(np.ceil(clip.words[-1][2] * 25))
+    start = int(generator.integers(max(first - 1, 0) + 1))
+    return cut(clip, start, int(generator.integers(min(last + 2, clip.frames), clip.frames + 1)))
+
+
+def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
+    """The clip with its word number `place` exchanged, sound and lips, for the other clip's word at that place."""
+    if clip.audio is None or clip.mouths is None or other.audio is None or other.mouths is None:
+        return clip
+    (_, start, end), (word, other_start, other_end) = clip.words[place], other.words[place]
+    start, end, other_start, other_end = (round(t * 25) for t in (start, end, other_start, other_end))
+    if end <= start or other_end <= other_start or other_end > len(other.mouths) or end > len(clip.mouths):
+        return clip
+    mouths = np.concatenate((clip.mouths[:start], other.mouths[other_start:other_end], clip.mouths[end:]))
+    a, b, c, d = (t * SAMPLES_PER_FRAME for t in (start, end, other_start, other_end))
+    audio = np.concatenate((clip.audio[:a], other.audio[c:d], clip.audio[b:]))
+    shift = ((other_end - other_start) - (end - start)) / 25
+    words = list(clip.words)
+    words[place] = (word, start / 25, start / 25 + (other_end - other_start) / 25)
+    words[place + 1 :] = [(w, s + shift, e + shift) for w, s, e in words[place + 1 :]]
+    return Clip(" ".join(w for w, *_ in words), audio, mouths, tuple(words))
+
+
+def change_speed(clip: Clip, factor: float) -> Clip:
+    """Sound and lips `factor` times as fast (the pitch moves with it)."""
+    audio, mouths = clip.audio, clip.mouths
+    if audio is not None:
+        position = np.arange(int(len(audio) / factor)) * factor
+        audio = np.interp(position, np.arange(len(audio)), audio).astype(np.float32)
+    if mouths is not None:
+        count = max(1, round(len(mouths) / factor))
+        mouths = mouths[np.minimum(np.round(np.arange(count) * factor).astype(int), len(mouths) - 1)]
+    words = clip.words and tuple((word, a / factor, b / factor) for word, a, b in clip.words)
+    return Clip(clip.text, audio, mouths, words)
+
+
+def crop_and_flip(
+    mouths: np.ndarray, size: int, generator: np.random.Generator, flip: float, jitter: int | None
+) -> np.ndarray:
+    """`(frames, roi, roi)` -> `(frames, size, size)`: one crop and, with probability `flip`, a mirror for all frames."""
+    spare = mouths.shape[-1] - size
+    centre = spare // 2
+    reach = spare if jitter is None else jitter
+    low, high = max(0, centre - reach), min(spare, centre + reach)
+    top, left = generator.integers(low, high + 1, 2)
+    mouths = mouths[:, top : top + size, left : left + size]
+    return mouths[:, :, ::-1] if generator.random() < flip else mouths
+
+
+def change_intensity(mouths: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
+    """Another contrast and brightness for the whole clip, each changed by at most `amount` (of 1.0)."""
+    contrast, brightness = 1 + amount * generator.uniform(-1, 1), 255 * amount * generator.uniform(-1, 1)
+    table = np.clip((np.arange(256) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
+    return table[mouths]
+
+
+def mask_stretches(
+    values: np.ndarray, most: int, longest: int, fill: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Up to `most` stretches of up to `longest` steps of the first axis set to `fill`."""
+    values = values.copy()
+    for _ in range(int(generator.integers(most + 1))):
+        length = int(generator.integers(longest + 1))
+        start = int(generator.integers(max(len(values) - length, 0) + 1))
+        values[start : start + length] = fill
+    return values
+
+
+def add_noise(
+    audio: np.ndarray, voices: list[np.ndarray], recipe: AugmentationRecipe, generator: np.random.Generator
+) -> np.ndarray:
+    """The sound `(samples,)` with babble, pieces of speech or one competing talker, at a random level of the recipe."""
+    kind = generator.random()
+    if kind < recipe.talker_probability:
+        noise = competing_talker(voices, len(audio), generator)
+    elif kind < recipe.talker_probability + recipe.human_probability:
+        noise = human_noise(voices, len(audio), generator)
+    else:
+        talkers = int(generator.integers(recipe.noise_talkers[0], recipe.noise_talkers[1] + 1))
+        noise = babble(voices, len(audio), generator, talkers)
+    return mix_at_snr(audio, noise, generator.uniform(*recipe.noise_snr))
+
+
+def augment(
+    clip: Clip,
+    recipe: AugmentationRecipe,
+    crop_size: int,
+    voices: list[np.ndarray],
+    generator: np.random.Generator,
+) -> Clip:
+    """All disturbances but splicing, in an order that keeps sound and lips in step. voices: waves for noise."""
+    if recipe.silence:
+        clip = cut_silence(clip, generator)
+    if tuple(recipe.speed) != (1.0, 1.0):
+        clip = change_speed(clip, generator.uniform(*recipe.speed))
+    audio, mouths = clip.audio, clip.mouths
+    if mouths is not None:
+        mouths = crop_and_flip(mouths, crop_size, generator, recipe.flip, recipe.crop_jitter)
+        if recipe.intensity:
+            mouths = change_intensity(mouths, recipe.intensity, generator)
+        if recipe.video_masks and len(mouths):
+            longest = round(recipe.mask_seconds * 25)
+            mouths = mask_stretches(mouths, recipe.video_masks, longest, round(float(mouths.mean())), generator)
+    if audio is not None and len(audio):
+        if voices and generator.random() < recipe.noise_probability:
+            audio = add_noise(audio, voices, recipe, generator)
+        if recipe.audio_masks:
+            audio = mask_stretches(audio, recipe.audio_masks, round(recipe.mask_seconds * 16000), 0.0, generator)
+    return replace(clip, audio=audio, mouths=mouths)

@@ -1,0 +1,119 @@
+"""Prepared clips as a dataset of training examples, and batches of them."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from lookhear.training.avsr.augmentation import Clip, augment, cut, splice_word, word_window
+from lookhear.training.avsr.prepare import decode_audio, decode_row
+from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
+
+
+def read_clip(row: dict) -> Clip:
+    """A row of a prepared folder as a [`Clip`]."""
+    decoded = decode_row(row)
+    words = decoded["words"] and tuple((word["word"], word["start"], word["end"]) for word in decoded["words"])
+    return Clip(decoded["text"], decoded["audio"], decoded["mouths"], words)
+
+
+class TrainingClips(torch.utils.data.Dataset):
+    """
+    Augmented clips. Clip number i of an epoch is the same in any order, process or worker: its generator is seeded by
+    (seed, epoch, i), so a resumed or distributed run sees what an uninterrupted one sees.
+
+    Args:
+        rows: from `load_prepared`. augmentation, data: of the recipe. crop_size: pixels of the network's input.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self, rows: Dataset, augmentation: AugmentationRecipe, data: DataRecipe, crop_size: int, seed: int = 0
+    ):
+        self.rows, self.augmentation, self.data = rows, augmentation, data
+        self.crop_size, self.seed, self.epoch = crop_size, seed, 0
+        self.voices = self._collect_voices() if augmentation.noise_probability else []
+        self.alike = self._group_alike() if augmentation.splice_probability else {}
+
+    def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
+        """Sound of some clips, for noise: pairs of row number and wave."""
+        generator = np.random.default_rng([self.seed, 1])
+        chosen = generator.permutation(len(self.rows))[: self.augmentation.noise_bank]
+        columns = self.rows.select_columns(["audio"])
+        waves = ((int(i), decode_audio(columns[int(i)]["audio"])) for i in chosen)
+        return [(index, wave) for index, wave in waves if wave is not None and np.abs(wave).max(initial=0) > 0]
+
+    def _group_alike(self) -> dict[int, list[int]]:
+        """For each row with word times, the rows of the same speaker with as many words."""
+        groups = defaultdict(list)
+        columns = self.rows.select_columns(["speaker", "words"])
+        for index, row in enumerate(columns):
+            if row["words"]:
+                groups[row["speaker"], len(row["words"])].append(index)
+        return {index: group for group in groups.values() if len(group) > 1 for index in group}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Clip:
+        generator = np.random.default_rng([self.seed, self.epoch, index])
+        clip = self._splice(read_clip(self.rows[index]), index, generator)
+        if self.data.word_window:
+            clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
+        if clip.frames > self.data.max_frames:
+            clip = cut(clip, 0, self.data.max_frames)
+        others = [wave for row, wave in self.voices if row != index]
+        return augment(clip, self.augmentation, self.crop_size, others, generator)
+
+    def _splice(self, clip: Clip, index: int, generator: np.random.Generator) -> Clip:
+        if index not in self.alike:
+            return clip
+        for place in range(len(clip.words)):
+            if generator.random() < self.augmentation.splice_probability:
+                other = self.alike[index][int(generator.integers(len(self.alike[index])))]
+                clip = splice_word(clip, read_clip(self.rows[other]), place)
+        return clip
+
+
+class EvaluationClips(torch.utils.data.Dataset):
+    """Clips as they are."""
+
+    def __init__(self, rows: Dataset):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Clip:
+        return read_clip(self.rows[index])
+
+
+@dataclass
+class ClipCollator:
+    """
+    Makes a batch of clips with an `AvsrProcessor`.
+
+    Attributes:
+        processor: the `AvsrProcessor`. labels: for the words task, label of each text; None: characters.
+    """
+
+    processor: object
+    classes: dict[str, int] | None = None
+
+    def __call__(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        inputs = self.processor(
+            audio=[clip.audio for clip in clips] if self.classes is None else None,
+            sampling_rate=self.processor.feature_extractor.sampling_rate,
+            videos=[clip.mouths for clip in clips],
+            text=[clip.text for clip in clips] if self.classes is None else None,
+            return_tensors="pt",
+        )
+        if self.classes is not None:
+            inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
+        return dict(inputs)

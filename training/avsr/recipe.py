@@ -1,0 +1,151 @@
+"""Recipes: one YAML file says what is trained, on what, how it is disturbed, and for how long."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass
+class DataRecipe:
+    """
+    Prepared folders (of `lookhear prepare`), resolved from the working directory.
+
+    Attributes:
+        train, validation: folders; a folder listed twice counts twice.
+        dropped_report_warnings: nothing is dropped by default; `min_frames_with_face` (share in [0, 1]) drops clips
+            whose mouth was mostly not seen.
+        max_frames: longer clips are cut at 160 frames in the paper, words and all.
+        word_window: share of the words of a clip that a training excerpt has (1/3 for LRS2's and LRS3's `pretrain`).
+    """
+
+    train: list[str] = field(default_factory=list)
+    validation: list[str] = field(default_factory=list)
+    min_frames_with_face: float = 0.0
+    max_frames: int = 160
+    word_window: float | None = None
+
+
+@dataclass
+class AugmentationRecipe:
+    """
+    Disturbances of a training clip. The defaults are the paper's (section 4.2); the rest is off.
+
+    Attributes:
+        flip: probability that all frames of a clip are mirrored.
+        crop_jitter: how far the crop moves from the centre, pixels; None: anywhere in the region.
+        intensity: largest relative change of contrast and change of brightness (of 1.0) of a clip.
+        noise_probability: of babble in a clip's sound; noise_snr: lowest and highest, dB.
+        noise_talkers: least and most voices; talker_probability: share of the noise that is one competing talker;
+            human_probability: share that is one-second pieces of speech.
+        noise_bank: utterances kept in memory to make noise of.
+        video_masks, audio_masks: most stretches of a clip without lips / sound; mask_seconds: longest of each.
+        splice_probability: per word, that it is exchanged, sound and lips, with the word at the same place in another
+            clip of the same speaker with equally many words (for corpora of a fixed grammar, with word times).
+        silence: whether the silence before and behind the words is cut at random.
+        speed: lowest and highest common speed of sound and lips.
+    """
+
+    flip: float = 0.5
+    crop_jitter: int | None = None
+    intensity: float = 0.0
+    noise_probability: float = 0.25
+    noise_snr: tuple[float, float] = (5.0, 5.0)
+    noise_talkers: tuple[int, int] = (20, 20)
+    talker_probability: float = 0.0
+    human_probability: float = 0.0
+    noise_bank: int = 400
+    video_masks: int = 0
+    audio_masks: int = 0
+    mask_seconds: float = 0.28
+    splice_probability: float = 0.0
+    silence: bool = False
+    speed: tuple[float, float] = (1.0, 1.0)
+
+
+@dataclass
+class ModelRecipe:
+    """
+    What is trained.
+
+    Attributes:
+        task: `"recognition"` (text) or `"words"` (LRW's classes).
+        checkpoint: folder or Hub id to start from; None: a new model of `config`.
+        config: fields of `AvsrConfig`.
+        processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer` fields.
+        initialise: list of {checkpoint, modules}: modules (names as `model.encoder.visual_front_end`) that are copied
+            from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
+        freeze: modules that stay as they are, batch norms included.
+    """
+
+    task: str = "recognition"
+    checkpoint: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    processor: str | None = None
+    image_processor: dict[str, Any] = field(default_factory=dict)
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    initialise: list[dict[str, Any]] = field(default_factory=list)
+    freeze: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Recipe:
+    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    data: DataRecipe = field(default_factory=DataRecipe)
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """
+    Reads a recipe.
+
+    Args:
+        path: YAML file with the sections `model`, `data`, `augmentation`, `training`.
+        overrides: `section.field=value` strings, the value in YAML (`training.max_steps=100`).
+    Raises:
+        ValueError: no such file, no YAML, or a section or field that does not exist; the known ones are named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        shipped = sorted(p.name for p in (Path(__file__).parent / "recipes").glob("*.yaml"))
+        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(shipped)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"recipe {str(path)!r} must have the sections {_names(Recipe)}")
+    for override in overrides:
+        _override(content, override)
+    _check(content, Recipe, "recipe")
+    sections = {"model": ModelRecipe, "data": DataRecipe, "augmentation": AugmentationRecipe}
+    for name, section in sections.items():
+        _check(content.get(name) or {}, section, name)
+    built = {name: section(**(content.get(name) or {})) for name, section in sections.items()}
+    return Recipe(**built, training=content.get("training") or {})
+
+
+def _override(content: dict, override: str) -> None:
+    name, equals, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or len(keys) < 2:
+        raise ValueError(f"override {override!r} must read section.field=value, as in training.max_steps=100")
+    for key in keys[:-1]:
+        content = content.setdefault(key, {})
+    content[keys[-1]] = yaml.safe_load(value)
+
+
+def _check(content: dict, section: type, name: str) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} must be a mapping of {_names(section)}, not {content!r}")
+    unknown = set(content) - {f.name for f in fields(section)}
+    if unknown:
+        raise ValueError(f"{name} has no field {', '.join(map(repr, sorted(unknown)))}; it has {_names(section)}")
+
+
+def _names(section: type) -> str:
+    return ", ".join(f.name for f in fields(section))

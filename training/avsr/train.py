@@ -1,0 +1,120 @@
+"""Training from a recipe: `lookhear train RECIPE.yaml [section.field=value ...]`, also under `accelerate launch`.
+
+lookhear train training/avsr/recipes/grid_tiny.yaml training.output_dir=runs/grid
+accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.training.avsr.train RECIPE.yaml
+"""
+
+import sys
+from pathlib import Path
+
+from transformers import AutoProcessor, TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
+from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
+from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
+from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.prepare import load_prepared
+from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
+from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
+
+
+def train(recipe: Recipe) -> AvsrTrainer:
+    """
+    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+
+    Raises:
+        ValueError: the recipe names data, modules or training arguments that do not exist.
+    """
+    arguments = training_arguments(recipe)
+    set_seed(arguments.seed)
+    processor = build_processor(recipe.model)
+    model = build_model(recipe.model)
+    crop_size = processor.image_processor.crop_size
+    rows = load_rows(recipe.data.train, recipe.data)
+    validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
+    trainer = AvsrTrainer(
+        model=model,
+        args=arguments,
+        data_collator=ClipCollator(processor),
+        train_dataset=TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, arguments.seed),
+        eval_dataset=None if validation is None else EvaluationClips(validation),
+        compute_metrics=ErrorRates(processor.tokenizer, views_of(model.config.modality)),
+        processing_class=processor,
+        frozen=select_modules(model, recipe.model.freeze),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """The recipe's `training` section with what AVSR needs; ValueError names a field that does not exist."""
+    needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
+    try:
+        return TrainingArguments(**{**needed, **recipe.training})
+    except TypeError as error:
+        raise ValueError(f"training: {error}; see transformers.TrainingArguments") from None
+
+
+def last_checkpoint(folder: str) -> str | None:
+    """The newest checkpoint in a folder to go on from, or None."""
+    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+
+
+def load_rows(folders: list[str], recipe: DataRecipe):
+    """The clips of prepared folders that are fit for training."""
+    if not folders:
+        raise ValueError("data.train is empty; name folders that `lookhear prepare` made")
+    rows = load_prepared(folders)
+    if recipe.min_frames_with_face:
+        import json
+
+        def seen(report: str) -> bool:
+            return (json.loads(report).get("frames_with_face") or 0.0) >= recipe.min_frames_with_face
+
+        rows = rows.filter(seen, input_columns=["report"])
+    return rows
+
+
+def build_processor(recipe: ModelRecipe) -> AvsrProcessor:
+    """The recipe's processor: of its checkpoint, of another folder, or a new one."""
+    source = recipe.processor or recipe.checkpoint
+    if source is not None:
+        return AutoProcessor.from_pretrained(source)
+    return AvsrProcessor(
+        feature_extractor=AvsrFeatureExtractor(),
+        image_processor=MouthRoiImageProcessor(**recipe.image_processor),
+        tokenizer=AvsrTokenizer(**recipe.tokenizer),
+    )
+
+
+def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
+    """The recipe's model, with the modules in it that it takes from elsewhere."""
+    if recipe.checkpoint is not None:
+        model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
+    else:
+        fields = dict(recipe.config)
+        attention = fields.pop("attn_implementation", None)
+        model = AvsrForConditionalGeneration._from_config(AvsrConfig(**fields), attn_implementation=attention)
+    initialise_modules(model, recipe.initialise)
+    return model
+
+
+def main(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> None:
+    """What `lookhear train` runs. Raises ValueError for a recipe that cannot be run."""
+    loaded = load_recipe(recipe, overrides)
+    if loaded.model.task == "words":
+        from lookhear.training.avsr.train_words import train_words
+
+        train_words(loaded)
+    elif loaded.model.task == "recognition":
+        train(loaded)
+    else:
+        raise ValueError(f"model.task must be 'recognition' or 'words', not {loaded.model.task!r}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,110 @@
+"""`transformers.Trainer` for AVSR: evaluation by error rates per modality, warm-up before a plateau scheduler."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jiwer import cer, wer
+from torch import nn
+from transformers import EvalPrediction, Trainer, TrainerCallback
+
+IGNORED = -100
+VIEWS = ("audio", "visual", "audiovisual")
+INPUTS = {
+    "audio": ("input_values", "attention_mask"),
+    "visual": ("pixel_values_videos", "video_attention_mask"),
+}
+INPUTS["audiovisual"] = INPUTS["audio"] + INPUTS["visual"]
+
+
+def views_of(modality: str) -> tuple[str, ...]:
+    """What a model of this `config.modality` can read."""
+    return VIEWS if modality == "audiovisual" else (modality,)
+
+
+class ErrorRates:
+    """`compute_metrics`: `wer_audio`, `cer_audio`, ..., and `wer` of the richest view, from greedy CTC."""
+
+    def __init__(self, tokenizer, views: tuple[str, ...]):
+        self.tokenizer, self.views = tokenizer, views
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        references = [self._text(row[row != IGNORED]) for row in prediction.label_ids]
+        metrics: dict[str, float] = {}
+        for view, ids in zip(self.views, np.moveaxis(prediction.predictions, 1, 0)):
+            texts = [self._text(row[row != IGNORED]) for row in ids]
+            metrics[f"wer_{view}"] = wer(references, texts)
+            metrics[f"cer_{view}"] = cer(references, texts)
+        return metrics | {"wer": metrics[f"wer_{self.views[-1]}"]}
+
+    def _text(self, ids: np.ndarray) -> str:
+        return self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+
+
+class PlateauWarmup(TrainerCallback):
+    """Raises the learning rate along a cosine over the first steps; a plateau scheduler takes over from there."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def on_step_begin(self, args, state, control, optimizer=None, **kwargs) -> None:
+        if state.global_step < self.steps:
+            share = (1 - np.cos(np.pi * (state.global_step + 1) / self.steps)) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * float(share)
+
+
+class AvsrTrainer(Trainer):
+    """
+    Trains a recogniser.
+
+    Args:
+        frozen: modules that get no gradient and stay in evaluation mode.
+        kwargs: as of `transformers.Trainer`; `processing_class` is the `AvsrProcessor`.
+    """
+
+    def __init__(self, *args, frozen: list[nn.Module] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.frozen = frozen or []
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self._parts: dict[str, torch.Tensor] = {}
+        if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
+            self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
+        model.train()
+        for module in self.frozen:
+            module.eval()
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        if model.training and outputs.ctc_loss is not None:
+            self._parts = {"ctc_loss": outputs.ctc_loss, "attention_loss": outputs.attention_loss}
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        if "loss" in logs:
+            logs |= {name: round(value.item(), 4) for name, value in self._parts.items()}
+        super().log(logs, *args, **kwargs)
+
+    @torch.no_grad()
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        """Greedy CTC in each view the model has: predictions `(batch, views, length)`, padded with -100."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs["labels"]
+        with self.compute_loss_context_manager():
+            loss = model(**inputs).loss.detach()
+        if prediction_loss_only:
+            return loss, None, None
+        core = self.accelerator.unwrap_model(model)
+        texts = []
+        for view in views_of(core.config.modality):
+            seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
+            with self.compute_loss_context_manager():
+                ids = core.generate(**seen, ctc_weight=1.0, num_beams=1)  # (batch, length)
+            texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
+        longest = max(ids.shape[1] for ids in texts)
+        padded = [nn.functional.pad(ids, (0, longest - ids.shape[1]), value=IGNORED) for ids in texts]
+        return loss, torch.stack(padded, dim=1), labels
