@@ -172,7 +172,7 @@ def _opened(source: MediaSource) -> Iterator[tuple[Any, str]]:
     name = source_name(source)
     file = _checked_file(fetch_media(source), name)
     try:
-        container = av.open(file, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(file, mode="r", options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         raise MediaError(f"{name} is not a media file that can be read, or is damaged ({_reason(error)})") from None
     try:

@@ -1,0 +1,394 @@
+"""Media files of every awkward kind, made by the tests themselves with PyAV."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from lookhear.processing.avsr.media_avsr import (
+    MediaError,
+    fetch_media,
+    probe_media,
+    read_audio,
+    read_frames,
+    write_video,
+)
+
+HEIGHT, WIDTH = 48, 64
+CLICK = 1.0  # seconds on the clip's clock: when the picture flashes and the sound beeps
+TICKS = Fraction(1, 90000)
+
+
+def picture(bright: bool) -> np.ndarray:
+    """Black or white, with a red corner at the top left that tells which way up it is."""
+    frame = np.full((HEIGHT, WIDTH, 3), 255 if bright else 0, np.uint8)
+    frame[: HEIGHT // 4, : WIDTH // 4] = (255, 0, 0)
+    return frame
+
+
+def beep(seconds: float, rate: int, at: float) -> np.ndarray:
+    """Silence with 100 ms of a 440 Hz tone."""
+    time = np.arange(round(seconds * rate)) / rate
+    return np.where((time >= at) & (time < at + 0.1), 0.5 * np.sin(2 * np.pi * 440 * (time - at)), 0).astype(
+        np.float32
+    )
+
+
+def make_clip(
+    path: Path,
+    times: list[float] | None = None,
+    fps: float = 25,
+    video: str | None = "libx264",
+    audio: str | None = "aac",
+    rate: int = 16000,
+    video_start: float = 0.0,
+    audio_start: float = 0.0,
+    seconds: float = 2.0,
+    pix_fmt: str = "yuv420p",
+    rotation: int | None = None,
+) -> Path:
+    """Writes a clip whose picture is white from `CLICK` on and whose tone starts at `CLICK`, both on the file's clock."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream(video, rate=Fraction(fps).limit_denominator(1001)) if video else None
+        sound = container.add_stream(audio, rate=rate, layout="mono") if audio else None
+        if pictures is not None:
+            pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, pix_fmt
+            pictures.codec_context.time_base = TICKS
+            if rotation is not None:
+                pictures.set_display_rotation(rotation)
+            for time in times if times is not None else np.arange(round(seconds * fps)) / fps:
+                frame = av.VideoFrame.from_ndarray(picture(time + video_start >= CLICK - 1e-6), format="rgb24")
+                frame.pts, frame.time_base = round((time + video_start) / TICKS), TICKS
+                container.mux(pictures.encode(frame))
+            container.mux(pictures.encode(None))
+        if sound is not None:
+            samples = beep(seconds, rate, CLICK - audio_start)
+            for first in range(0, len(samples), 1024):
+                frame = av.AudioFrame.from_ndarray(samples[None, first : first + 1024], format="fltp", layout="mono")
+                frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+                frame.pts = first + round(audio_start * rate)
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+    return path
+
+
+def flash_time(frames: list[np.ndarray], fps: float = 25.0) -> float:
+    return next(i for i, frame in enumerate(frames) if frame[-8:, -8:].mean() > 128) / fps
+
+
+def beep_time(sound: np.ndarray, rate: int = 16000) -> float:
+    return int(np.argmax(np.abs(sound) > 0.1)) / rate
+
+
+@pytest.mark.parametrize("fps", [15, 23.976, 25, 29.97, 50, 60])
+def test_any_frame_rate_becomes_25_by_time(tmp_path, fps):
+    clip = make_clip(tmp_path / "clip.mp4", fps=fps)
+    frames = list(read_frames(clip))
+    info = probe_media(clip)
+    assert len(frames) == round(info.duration * 25)
+    assert info.fps == pytest.approx(fps, rel=1e-3)
+    assert flash_time(frames) == pytest.approx(CLICK, abs=0.5 / fps + 0.02 + 1e-6)
+
+
+def test_25_fps_passes_every_frame_once(tmp_path):
+    frames = list(read_frames(make_clip(tmp_path / "clip.mkv", video="ffv1", pix_fmt="bgr0")))
+    expected = [picture(time >= CLICK) for time in np.arange(50) / 25]
+    assert np.array_equal(np.stack(frames), np.stack(expected))
+
+
+def test_variable_frame_rate_keeps_the_clock(tmp_path):
+    times = [0.0, 0.03, 0.2, 0.21, 0.5, 0.9, 1.0, 1.3, 1.31, 1.9]
+    frames = list(read_frames(make_clip(tmp_path / "clip.mp4", times=times)))
+    assert flash_time(frames) == pytest.approx((0.9 + 1.0) / 2, abs=0.04)  # half way between the two stored frames
+    assert len(frames) >= 48
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("video_start, audio_start", [(0.0, 0.3), (0.3, 0.0), (0.0, 0.0)])
+def test_sound_and_picture_stay_together(tmp_path, suffix, video_start, audio_start):
+    clip = make_clip(tmp_path / f"clip{suffix}", video_start=video_start, audio_start=audio_start)
+    frames, sound = list(read_frames(clip)), read_audio(clip)
+    assert beep_time(sound) == pytest.approx(CLICK - video_start, abs=0.005)
+    assert flash_time(frames) == pytest.approx(CLICK - video_start, abs=0.0201)
+    if audio_start:
+        assert not np.abs(sound[: int(0.29 * 16000)]).any()  # zeros where the sound has not begun
+    assert probe_media(clip).audio_offset == pytest.approx(audio_start - video_start, abs=0.065)
+
+
+def test_padding_of_aac_is_trimmed_to_the_video(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", seconds=2.0)
+    assert len(read_audio(clip)) == 32000
+    assert len(read_audio(clip, sampling_rate=8000)) == 16000
+
+
+def test_sound_after_the_last_picture_is_announced_and_can_be_kept(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", times=[0.0], seconds=2.0)
+    said: list[str] = []
+    assert len(read_audio(clip, on_warning=said.append)) == 640
+    assert "after the last picture" in said[0] and "after the last picture" in probe_media(clip).warnings[0]
+    assert len(read_audio(clip, trim_to_video=False)) >= 32000
+    assert len(list(read_frames(clip))) == 1
+
+
+@pytest.mark.parametrize("rotation, corner", [(90, "bottom left"), (-90, "top right"), (180, "bottom right")])
+def test_rotation_is_undone(tmp_path, rotation, corner):
+    clip = make_clip(tmp_path / "clip.mp4", rotation=rotation)
+    info, frame = probe_media(clip), next(read_frames(clip))
+    assert info.rotation == -rotation % 360
+    assert (info.height, info.width) == frame.shape[:2] == ((WIDTH, HEIGHT) if rotation != 180 else (HEIGHT, WIDTH))
+    rows = frame[-8:] if "bottom" in corner else frame[:8]
+    patch = rows[:, :8] if "left" in corner else rows[:, -8:]
+    assert patch[..., 0].mean() > 200 and patch[..., 1].mean() < 60
+
+
+def test_non_square_pixels_are_made_square(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(True), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert next(read_frames(path)).shape == (HEIGHT, 96, 3)
+    assert probe_media(path).width == 96
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "gray16le", "yuv420p10le", "yuv444p"])
+def test_grey_and_deep_pictures(tmp_path, pix_fmt):
+    frames = list(read_frames(make_clip(tmp_path / "clip.mkv", video="ffv1", pix_fmt=pix_fmt)))
+    assert frames[0].dtype == np.uint8 and frames[0].shape == (HEIGHT, WIDTH, 3)
+    assert flash_time(frames) == CLICK
+
+
+def test_a_part_of_a_clip(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", seconds=4.0)
+    whole, sound = list(read_frames(clip)), read_audio(clip)
+    part = list(read_frames(clip, start=0.8, end=1.6))
+    assert np.array_equal(np.stack(part), np.stack(whole[20:40]))
+    assert np.allclose(read_audio(clip, start=0.8, end=1.6), sound[12800:25600], atol=1e-3)
+    late = list(read_frames(clip, start=2.0))  # far enough to seek
+    assert np.array_equal(np.stack(late), np.stack(whole[50:]))
+    assert np.allclose(read_audio(clip, start=2.0), sound[32000:], atol=1e-3)
+
+
+def test_no_sound(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", audio=None)
+    assert read_audio(clip) is None
+    assert not probe_media(clip).has_audio and len(list(read_frames(clip))) == 50
+
+
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "aac"), (".mp3", "libmp3lame"), (".mka", "mp2")])
+def test_no_video(tmp_path, suffix, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV cannot write {codec}")
+    clip = make_clip(tmp_path / f"clip{suffix}", video=None, audio=codec, rate=44100)
+    info = probe_media(clip)
+    assert info.has_audio and not info.has_video
+    assert list(read_frames(clip)) == []
+    assert beep_time(read_audio(clip)) == pytest.approx(CLICK, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "suffix, subtype",
+    [(".wav", "PCM_U8"), (".wav", "PCM_24"), (".wav", "FLOAT"), (".wav", "DOUBLE"), (".flac", "PCM_16")],
+)
+@pytest.mark.parametrize("channels, rate", [(1, 8000), (2, 44100), (3, 48000), (6, 96000)])
+def test_sample_formats_and_channels(tmp_path, suffix, subtype, channels, rate):
+    path, tone = tmp_path / f"sound{suffix}", beep(2.0, rate, CLICK)
+    soundfile.write(path, np.stack([tone] * channels, axis=1), rate, subtype=subtype)
+    sound = read_audio(path)
+    assert sound.dtype == np.float32 and abs(len(sound) - 32000) <= 1
+    assert np.abs(sound[:32000] - beep(2.0, 16000, CLICK)[: len(sound)]).max() < 0.12  # ringing at the tone's edges
+    assert np.sqrt(np.mean(sound**2)) == pytest.approx(np.sqrt(np.mean(tone**2)), rel=0.05)
+
+
+def test_samples_that_are_not_numbers_become_silence(tmp_path):
+    tone = beep(2.0, 16000, CLICK)
+    tone[100:200], tone[300] = np.nan, np.inf
+    soundfile.write(tmp_path / "nan.wav", tone, 16000, subtype="FLOAT")
+    said: list[str] = []
+    sound = read_audio(tmp_path / "nan.wav", on_warning=said.append)
+    assert np.isfinite(sound).all() and not sound[100:301].any()
+    assert said == ["101 samples of the sound are not numbers (NaN or infinite): they were replaced by silence"]
+
+
+def test_cover_art_is_not_video(tmp_path):
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(True), format="rgb24")))
+        frame = av.AudioFrame.from_ndarray(beep(2.0, 16000, CLICK)[None], format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(sound.encode(frame))
+        container.mux(sound.encode(None))
+    assert not probe_media(path).has_video and list(read_frames(path)) == []
+    assert len(read_audio(path)) >= 32000
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".ts", ".mp4"])
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_a_file_cut_off_in_the_middle_gives_what_is_there(tmp_path, suffix, share):
+    whole = tmp_path / f"whole{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (100, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    with av.open(str(whole), "w", options={"movflags": "faststart"} if suffix == ".mp4" else {}) as container:
+        pictures, sound = (
+            container.add_stream("libx264", rate=25),
+            container.add_stream("aac", rate=16000, layout="mono"),
+        )
+        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index, image in enumerate(noise):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            frame = av.AudioFrame.from_ndarray(np.full((1, 640), 0.1, np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16000, index * 640, Fraction(1, 16000)
+            container.mux(sound.encode(frame))
+        container.mux(pictures.encode(None))
+        container.mux(sound.encode(None))
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(content[: int(len(content) * share)])
+    frames, audio = list(read_frames(cut)), read_audio(cut)
+    assert 0.6 * share * 100 < len(frames) < 100
+    assert abs(len(audio) / 16000 - len(frames) / 25) < 0.6
+    if suffix != ".ts":  # a transport stream announces no length
+        assert any("cut off" in sentence for sentence in probe_media(cut).warnings)
+
+
+def test_one_frame(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", times=[0.0], seconds=0.04)
+    assert len(list(read_frames(clip))) == 1
+    assert len(read_audio(clip)) == 640
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "is empty"),
+        (b"this is a text file\n" * 50, "not a media file"),
+        (bytes(range(256)) * 40, "not a media file"),
+    ],
+)
+@pytest.mark.parametrize("reader", [probe_media, read_audio, lambda source: list(read_frames(source))])
+def test_what_is_no_media_gives_one_line_with_the_name(tmp_path, content, reason, reader):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    for source, name in ((path, "clip.mp4"), (content, f"<{len(content)} bytes>"), (io.BytesIO(content), "<BytesIO>")):
+        with pytest.raises(MediaError, match=reason) as caught:
+            reader(source)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["nowhere/clip.mp4", ".", "a\0b", None, 7, "http://127.0.0.1:9/clip.mp4", "https://"]
+)
+def test_sources_that_cannot_be_opened(source):
+    for reader in (probe_media, read_audio, lambda source: list(read_frames(source))):
+        with pytest.raises(MediaError):
+            reader(source)
+
+
+def test_a_text_file_is_not_played_as_pictures_of_text(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no pictures in here\n" * 100)
+    with pytest.raises(MediaError, match="neither video nor sound"):
+        probe_media(path)
+
+
+def test_a_playlist_cannot_reach_out(tmp_path):
+    path = tmp_path / "list.m3u8"
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(MediaError):
+        probe_media(path)
+
+
+def test_a_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_clip(tmp_path / "clip.mp4").rename("http:1.mp4")
+    assert probe_media("http:1.mp4").has_video
+
+
+def test_bytes_and_file_objects_read_like_the_path(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4")
+    expected = read_audio(clip)
+    with clip.open("rb") as file:
+        for source in (clip.read_bytes(), io.BytesIO(clip.read_bytes()), file, file, str(clip)):
+            assert np.array_equal(read_audio(source), expected)
+            assert len(list(read_frames(source))) == 50
+    with pytest.raises(MediaError, match="mode 'rb'"), clip.open(encoding="latin-1") as text:
+        read_audio(text)
+
+
+def test_http_sources_are_fetched_once_and_errors_named(tmp_path):
+    content = make_clip(tmp_path / "clip.mp4").read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found = self.path == "/clip.mp4"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(content) if found else 0))
+            self.end_headers()
+            self.wfile.write(content if found else b"")
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}"
+        fetched = fetch_media(f"{address}/clip.mp4")
+        assert probe_media(fetched).has_video and len(list(read_frames(fetched))) == 50
+        with pytest.raises(MediaError, match="404"):
+            read_audio(f"{address}/other.mp4")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_frames_are_streamed(tmp_path):
+    """Three frames of a clip can be had without decoding the others."""
+    clip = make_clip(tmp_path / "clip.mp4")
+    content = clip.read_bytes()
+    assert len(list(itertools.islice(read_frames(content), 3))) == 3
+
+
+@pytest.mark.parametrize("arguments", [{"fps": 0}, {"fps": float("nan")}, {"start": -1}, {"start": 2, "end": 1}])
+def test_wrong_arguments(tmp_path, arguments):
+    with pytest.raises(ValueError, match="must be"):
+        next(read_frames(tmp_path / "clip.mp4", **arguments))
+
+
+def test_written_video_reads_back(tmp_path):
+    frames = [np.full((51, 65, 3), 255 if index == 25 else 0, np.uint8) for index in range(50)]
+    sound = beep(2.0, 16000, CLICK)
+    write_video(tmp_path / "out.mp4", frames, 25, sound)
+    read = list(read_frames(tmp_path / "out.mp4"))
+    assert len(read) == 50 and read[0].shape == (52, 66, 3)
+    assert flash_time(read) == CLICK and beep_time(read_audio(tmp_path / "out.mp4")) == pytest.approx(CLICK, abs=0.002)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
+    def frames():
+        yield np.zeros((48, 64, 3), np.uint8)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        write_video(tmp_path / "out.mp4", frames(), 25)
+    for bad, words in (([], "no frames"), ([np.zeros((4, 4), np.uint8)], "uint8")):
+        with pytest.raises(MediaError, match=words):
+            write_video(tmp_path / "out.mp4", bad, 25)
+    with pytest.raises(MediaError, match="folder does not exist"):
+        write_video(tmp_path / "nowhere" / "out.mp4", [], 25)
+    assert list(tmp_path.iterdir()) == []
