@@ -56,7 +56,7 @@ class PlateauWarmup(TrainerCallback):
 
 class AvsrTrainer(Trainer):
     """
-    Trains a recogniser.
+    Trains a recogniser, or a word classifier.
 
     Args:
         frozen: modules that get no gradient and stay in evaluation mode.
@@ -80,8 +80,8 @@ class AvsrTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         outputs = model(**inputs)
-        if model.training and outputs.ctc_loss is not None:
-            self._parts = {"ctc_loss": outputs.ctc_loss, "attention_loss": outputs.attention_loss}
+        if model.training:
+            self._parts = {name: outputs[name].detach() for name in ("ctc_loss", "attention_loss") if name in outputs}
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
@@ -92,6 +92,8 @@ class AvsrTrainer(Trainer):
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Greedy CTC in each view the model has: predictions `(batch, views, length)`, padded with -100."""
+        if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
+            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
         labels = inputs["labels"]
         with self.compute_loss_context_manager():

@@ -35,6 +35,7 @@ _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 
 _NUMBER_WORDS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
+_PUNCTUATION = ".,;:!?\"')]}…-"
 _library_lock = threading.Lock()  # espeak-ng keeps one voice a process
 
 
@@ -108,13 +109,13 @@ def speak(text: str, voice: str = "en-us", rate: int = DEFAULT_RATE, pitch: int 
         raise ValueError(f"rate is {rate}; give words a minute from 80 to 400")
     if not 0 <= pitch <= 100:
         raise ValueError(f"pitch is {pitch}; give a number from 0 to 100")
-    spoken, starts = _spoken_text(tokens)
+    spoken, ends = _spoken_text(tokens)
     samples, events, sampling_rate = _synthesize(spoken, voice, rate, pitch)
     phonemes = _phonemes(events, len(samples), sampling_rate)
     if not any(phoneme.symbol for phoneme in phonemes):
         raise ValueError(f"nothing in the text {text[:60]!r} can be spoken; give words with letters or digits")
     audio = resample_poly(samples.astype(np.float32) / 32768, 2 * SAMPLING_RATE // 100, 2 * sampling_rate // 100)
-    words = _words(tokens, starts, events, sampling_rate, phonemes)
+    words = _words(tokens, ends, events, sampling_rate, phonemes)
     return Speech(audio.astype(np.float32), phonemes, words)
 
 
@@ -133,20 +134,20 @@ def _tokens(text: str) -> list[str]:
 
 
 def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
-    """The text for espeak-ng and the character at which each token begins.
+    """The text for espeak-ng and the character at which each token ends.
 
     A lone "a" before a digit word is the letter's name, as in GRID's "bin blue at a two now"; "[[" and "]]" in
     a user's text are no phoneme marks.
     """
-    pieces, starts, position = [], [], 0
+    pieces, ends, position = [], [], 0
     for token, following in zip(tokens, tokens[1:] + [""]):
         piece = token.replace("[[", "").replace("]]", "")
         if token.lower() == "a" and following.lower().strip(".,!?") in _NUMBER_WORDS:
-            piece = "[[eI]]"
-        starts.append(position)
+            piece = "[['eI]]"
+        ends.append(position + len(piece.rstrip(_PUNCTUATION)))
         pieces.append(piece)
         position += len(piece) + 1
-    return " ".join(pieces), starts
+    return " ".join(pieces), ends
 
 
 def _load_library() -> tuple[ctypes.CDLL, Path, int]:
@@ -233,14 +234,14 @@ def _phonemes(events: list[tuple], samples: int, sampling_rate: int) -> list[Pho
 
 
 def _words(
-    tokens: list[str], starts: list[int], events: list[tuple], sampling_rate: int, phonemes: list[Phoneme]
+    tokens: list[str], ends: list[int], events: list[tuple], sampling_rate: int, phonemes: list[Phoneme]
 ) -> list[Word]:
     """Times of the written words: from a word's first event to the next word's, or to the pause before it."""
     begin: dict[int, float] = {}
     for kind, position, sample, _ in events:
         if kind == _EVENT_WORD:
-            token = max(np.searchsorted(starts, position, side="right") - 1, 0)
-            begin.setdefault(int(token), sample / sampling_rate)
+            token = int(np.searchsorted(ends, position, side="right"))  # the mark may lie in the space before
+            begin.setdefault(min(token, len(tokens) - 1), sample / sampling_rate)
     pauses = [phoneme for phoneme in phonemes if not phoneme.symbol]
     speech_end = max(phoneme.end for phoneme in phonemes if phoneme.symbol)
     begin.setdefault(0, 0.0)

@@ -1,0 +1,71 @@
+"""The first stage of the paper: words of LRW from lips alone, which shapes the visual front-end (section 3.6)."""
+
+import numpy as np
+from transformers import EvalPrediction, set_seed
+
+from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
+from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
+from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.recipe import ModelRecipe, Recipe
+from lookhear.training.avsr.train import build_processor, last_checkpoint, load_rows, training_arguments
+from lookhear.training.avsr.trainer import AvsrTrainer
+
+
+def train_words(recipe: Recipe) -> AvsrTrainer:
+    """
+    Trains [`AvsrForVideoClassification`] on clips of one word each; the classes are the texts of `data.train`.
+
+    Raises:
+        ValueError: the recipe names what does not exist, or a validation word that is not among the training words.
+    """
+    arguments = training_arguments(recipe)
+    set_seed(arguments.seed)
+    processor = build_processor(recipe.model)
+    rows = load_rows(recipe.data.train, recipe.data)
+    validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
+    classes = word_classes(rows, validation)
+    model = build_classifier(recipe.model, classes)
+    trainer = AvsrTrainer(
+        model=model,
+        args=arguments,
+        data_collator=ClipCollator(processor, classes),
+        train_dataset=TrainingClips(
+            rows, recipe.augmentation, recipe.data, processor.image_processor.crop_size, arguments.seed
+        ),
+        eval_dataset=None if validation is None else EvaluationClips(validation),
+        compute_metrics=word_accuracy,
+        processing_class=processor,
+        frozen=select_modules(model, recipe.model.freeze),
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    trainer.save_model()
+    trainer.save_state()
+    return trainer
+
+
+def word_classes(rows, validation=None) -> dict[str, int]:
+    """Each word of the training clips, upper case, with its class number in alphabetical order."""
+    words = sorted({text.upper() for text in rows["text"]})
+    unseen = {text.upper() for text in validation["text"]} - set(words) if validation is not None else set()
+    if unseen:
+        raise ValueError(f"data.validation has words that data.train lacks: {', '.join(sorted(unseen)[:5])}")
+    return {word: number for number, word in enumerate(words)}
+
+
+def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVideoClassification:
+    """The recipe's classifier with its words as labels."""
+    labels = {"id2label": {number: word for word, number in classes.items()}, "label2id": dict(classes)}
+    if recipe.checkpoint is not None:
+        model = AvsrForVideoClassification.from_pretrained(recipe.checkpoint, **recipe.config, **labels)
+    else:
+        fields = dict(recipe.config)
+        attention = fields.pop("attn_implementation", None)
+        config = AvsrConfig(**fields, **labels)
+        model = AvsrForVideoClassification._from_config(config, attn_implementation=attention)
+    initialise_modules(model, recipe.initialise)
+    return model
+
+
+def word_accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Share of clips whose word is recognised."""
+    return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}
