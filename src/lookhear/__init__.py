@@ -11,12 +11,13 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForSpeechSeq2Seq,
+    AutoModelForVideoClassification,
     AutoProcessor,
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrModel
+from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
 from lookhear.processing.avsr import (
     AudioVisualSpeechRecognitionPipeline,
     AvsrFeatureExtractor,
@@ -31,6 +32,7 @@ __all__ = [
     "AvsrConfig",
     "AvsrFeatureExtractor",
     "AvsrForConditionalGeneration",
+    "AvsrForVideoClassification",
     "AvsrModel",
     "AvsrProcessor",
     "AvsrTokenizer",
@@ -40,8 +42,11 @@ __all__ = [
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
 AutoModelForSpeechSeq2Seq.register(AvsrConfig, AvsrForConditionalGeneration)
+AutoModelForVideoClassification.register(AvsrConfig, AvsrForVideoClassification)
 AutoFeatureExtractor.register(AvsrConfig, AvsrFeatureExtractor)
-AutoImageProcessor.register(AvsrConfig, slow_image_processor_class=MouthRoiImageProcessor)
+AutoImageProcessor.register(
+    AvsrConfig, image_processor_classes={"pil": MouthRoiImageProcessor, "torchvision": MouthRoiImageProcessor}
+)
 AutoTokenizer.register(AvsrConfig, AvsrTokenizer)
 AutoProcessor.register(AvsrConfig, AvsrProcessor)
 PIPELINE_REGISTRY.register_pipeline(
@@ -55,6 +60,7 @@ PIPELINE_REGISTRY.register_pipeline(
 AvsrConfig.register_for_auto_class()
 AvsrModel.register_for_auto_class("AutoModel")
 AvsrForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")
+AvsrForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
 AvsrFeatureExtractor.register_for_auto_class()
 MouthRoiImageProcessor.register_for_auto_class()
 AvsrTokenizer.register_for_auto_class()
