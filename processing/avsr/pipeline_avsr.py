@@ -98,7 +98,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         if chunk_length_s is not None:
             raise ValueError("`chunk_length_s` must be None: this version reads each clip in one piece.")
         if speaker is not None:
-            raise ValueError("`speaker` must be None: this version reads the most prominent face of a clip.")
+            raise ValueError(
+                "`speaker` must be None: choosing one needs a `speaker_locator`, which this version cannot use yet; it "
+                "reads the most prominent face."
+            )
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {modality!r}.")
         if return_timestamps is not None and return_timestamps not in TIMESTAMPS:

@@ -103,12 +103,14 @@ def test_characters_have_times_too(asr):
     assert asr(sound())["chunks"] == []
 
 
-def test_results_do_not_depend_on_the_batch(asr):
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+def test_results_do_not_depend_on_the_batch(asr, ctc_weight):
     """Clips of different lengths and modalities, alone and together; the same again gives the same."""
     clips = [sound(0.5), lips(20), {**sound(0.8, 1), **lips(18, 1)}, sound(0.3, 2), lips(9, 3)]
-    alone = [asr(clip, return_timestamps="char") for clip in clips]
+    settings = {"ctc_weight": ctc_weight, "return_timestamps": "char"}
+    alone = [asr(clip, **settings) for clip in clips]
     for batch_size in (1, 2, 5):
-        together = asr(clips, batch_size=batch_size, return_timestamps="char")
+        together = asr(clips, batch_size=batch_size, **settings)
         assert [result["report"] for result in together] == [result["report"] for result in alone]
         for one, other in zip(alone, together):
             assert one["text"] == other["text"]
