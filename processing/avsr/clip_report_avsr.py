@@ -9,13 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 # Below or above these a sentence is written. Face and blur limits: where reading lips gets hard, not where it ends.
 FEW_FACES = 0.9  # share of frames with a face
 LONG_RUN = 0.5  # seconds without a face
 SMALL_FACE = 70.0  # pixels, width of the face box
 STRONG_YAW = 35.0  # degrees, median
-BLURRED = 15.0  # variance of the Laplacian of 8-bit mouth crops
+BLURRED = 15.0  # variance of the Laplacian of 8-bit mouth crops at the standard size
+STANDARD_MOUTH = 36.0  # pixels, width of the mean face's mouth at which blur is measured
+DARK, BRIGHT = 30.0, 235.0  # mean grey value of the mouth crops
+OUTSIDE = 0.05  # share of frames
 FEW_FPS = 20.0
 QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
 CLIPPED = 0.001  # share of samples at full scale
@@ -35,7 +39,10 @@ class ClipReport:
         yaw: median angle in degrees by which the head is turned, estimated from the landmarks; positive towards the
             right edge of the picture. None without a face, as for the following ones.
         yaw_max: the largest absolute angle.
-        blur: median variance of the Laplacian of the 8-bit mouth crops; small means blurred.
+        mouth_outside: share of the frames with a face in which part of the mouth is outside of the picture.
+        blur: median variance of the Laplacian of the 8-bit mouth crops, reduced so that a mouth is 36 pixels wide;
+            small means blurred.
+        brightness: median grey value of the crops, 0 to 255.
         face_size: median width of the face's box.
         faces_max: most faces seen at once.
         faces_share: share of searches that saw more than one face.
@@ -49,7 +56,9 @@ class ClipReport:
     interpolated_runs: list[tuple[float, float]] = field(default_factory=list)
     yaw: float | None = None
     yaw_max: float | None = None
+    mouth_outside: float | None = None
     blur: float | None = None
+    brightness: float | None = None
     face_size: float | None = None
     faces_max: int = 0
     faces_share: float = 0.0
@@ -106,7 +115,7 @@ def estimate_yaw(points: np.ndarray) -> np.ndarray:
 
 
 def laplacian_variance(crops: np.ndarray) -> np.ndarray:
-    """Variance of the 4-neighbour Laplacian of `(frames, height, width)` uint8 pictures: `(frames,)` float."""
+    """Variance of the 4-neighbour Laplacian of `(frames, height, width)` pictures in 0 ... 255: `(frames,)` float."""
     c = crops.astype(np.float32)
     if min(c.shape[1:]) < 3:
         return np.zeros(len(c), dtype=np.float32)
@@ -115,10 +124,23 @@ def laplacian_variance(crops: np.ndarray) -> np.ndarray:
     return laplacian.var(axis=(1, 2))
 
 
+def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
+    """Median variance of the Laplacian of `(frames, height, width)` uint8 crops, reduced to the standard mouth width."""
+    crops = torch.from_numpy(mouths).float()
+    if mouth_width > STANDARD_MOUTH:
+        side = max(3, round(mouths.shape[-1] * STANDARD_MOUTH / mouth_width))
+        crops = torch.nn.functional.interpolate(
+            crops[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )[:, 0]  # (T, side, side)
+    return float(np.median(laplacian_variance(crops.numpy())))
+
+
 def make_report(
     mouths: np.ndarray,
     points: np.ndarray,
     found: np.ndarray,
+    outside: np.ndarray,
+    mouth_width: float,
     face_sizes: np.ndarray,
     counts: Sequence[int],
     switches: int,
@@ -131,6 +153,8 @@ def make_report(
         mouths: `(frames, height, width)` uint8 crops.
         points: `(frames, 68, 2)`; only rows with `found` count.
         found: `(frames,)` bool.
+        outside: `(frames,)` bool, where part of the mouth is outside of the picture.
+        mouth_width: of the mean face in the crops, in pixels.
         face_sizes: `(faces,)` widths of the face's box where it was found.
         counts: number of faces in each search.
         switches: how often another face was taken.
@@ -147,7 +171,9 @@ def make_report(
     if found.any():
         yaw = estimate_yaw(points[found])
         report.yaw, report.yaw_max = round(float(np.median(yaw)), 1), round(float(np.abs(yaw).max()), 1)
-        report.blur = round(float(np.median(laplacian_variance(mouths[found]))), 1)
+        report.mouth_outside = round(float(outside[found].mean()), 4)
+        report.blur = round(measure_blur(mouths[found], mouth_width), 1)
+        report.brightness = round(float(np.median(mouths[found])), 1)
         report.face_size = round(float(np.median(face_sizes)), 1) if len(face_sizes) else None
     report.warn(_sentences(report, switches))
     return report
@@ -170,7 +196,11 @@ def _sentences(report: ClipReport, switches: int) -> list[str]:
         said.append(f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side")
     if report.face_size is not None and report.face_size < SMALL_FACE:
         said.append(f"the face is small ({report.face_size:.0f} pixels wide)")
-    if report.blur is not None and report.blur < BLURRED:
+    if report.mouth_outside is not None and report.mouth_outside > OUTSIDE:
+        said.append(f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames")
+    if report.brightness is not None and not DARK <= report.brightness <= BRIGHT:
+        said.append(f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}")
+    elif report.blur is not None and report.blur < BLURRED:
         said.append(f"the mouth is blurred (Laplacian variance {report.blur:.0f})")
     if report.fps_in and report.fps_in < FEW_FPS:
         said.append(f"the video has only {report.fps_in:.1f} frames a second")

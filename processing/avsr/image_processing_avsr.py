@@ -222,6 +222,11 @@ def _as_picture(frame: Any) -> np.ndarray:
     return frame
 
 
+def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
+    """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
+    return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
+
+
 # ---------------------------------------------------------------------------------------------------- one clip's state
 
 
@@ -294,6 +299,7 @@ class _MouthBuilder:
         self.points: list[np.ndarray] = []  # of all frames, NaN where missing
         self.patches: list[GreyPatch] = []  # of the frames that are not warped yet
         self.mouths: list[np.ndarray] = []
+        self.outside: list[bool] = []  # for all frames, whether part of the mouth is outside of the picture
         self.done, self.missing, self.step = 0, 0, 1
         self.last: np.ndarray | None = None
 
@@ -303,6 +309,7 @@ class _MouthBuilder:
         self.missing = 0 if points is not None else self.missing + 1
         self.last = points if points is not None else self.last
         self.patches.append(self._patch(frame))
+        self.outside.append(points is not None and _leaves_picture(points[MOUTH], frame))
         self.points.append(np.full((NUM_POINTS, 2), np.nan, np.float32) if points is None else points)
         if points is not None and len(self.patches) >= BLOCK + self.config.smoothing_window:
             self._warp(len(self.points) - self.config.smoothing_window)
@@ -356,6 +363,17 @@ class _MouthBuilder:
             mouths = np.zeros((total, side, side), np.uint8)
         sizes = np.array([b[2] - b[0] for b in map(box_of_points, points[found])])
         source = self.source
-        report = make_report(mouths, points, found, sizes, source.counts, source.switches, fps_in, self.config.fps)
+        report = make_report(
+            mouths=mouths,
+            points=points,
+            found=found,
+            outside=np.array(self.outside, dtype=bool),
+            mouth_width=self.config.mouth_width,
+            face_sizes=sizes,
+            counts=source.counts,
+            switches=source.switches,
+            fps_in=fps_in,
+            fps_out=self.config.fps,
+        )
         report.warn(source.warnings())
         return MouthClip(mouths, points.astype(np.float32), found, report)
