@@ -50,7 +50,7 @@ class TrainingClips(torch.utils.data.Dataset):
         groups = defaultdict(list)
         columns = self.rows.select_columns(["speaker", "words"])
         for index, row in enumerate(columns):
-            if row["words"]:
+            if row["words"] and row["speaker"]:
                 groups[row["speaker"], len(row["words"])].append(index)
         return {index: group for group in groups.values() if len(group) > 1 for index in group}
 

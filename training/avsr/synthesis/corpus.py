@@ -67,7 +67,7 @@ def synthesize_corpus(
         progress: called with (clips done, clips in all) after each.
 
     Returns:
-        path of metadata.jsonl; its rows have file_name, text, words, voice, portrait, seed.
+        path of metadata.jsonl; its rows have file_name, speaker (portrait and voice), text, words, voice, portrait, seed.
 
     Raises:
         ValueError: the folder holds clips made with other settings, or clips or processes is not positive.
@@ -139,7 +139,8 @@ def _write_index(folder: Path) -> Path:
     for path in sorted(folder.glob("[0-9]*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: record[key] for key in ("text", "words", "voice", "portrait", "seed")}
-        rows.append(json.dumps({"file_name": f"{path.stem}.mp4", **kept}, ensure_ascii=False))
+        speaker = f"{kept['portrait']} {kept['voice']}"
+        rows.append(json.dumps({"file_name": f"{path.stem}.mp4", "speaker": speaker, **kept}, ensure_ascii=False))
     index = folder / "metadata.jsonl"
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".metadata-")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
