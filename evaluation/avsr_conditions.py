@@ -176,6 +176,7 @@ class Recogniser:
         readable = [i for i, parts in enumerate(inputs) if parts]
         done = len(clips) - len(readable)
         readable.sort(key=lambda i: _length(clips[i]))  # clips of like length share a batch: less padding
+        progress(done, len(clips))
         for whole in (True, False):
             group = [i for i in readable if _is_whole(inputs[i], modality) == whole]
             for first in range(0, len(group), self.batch_size):

@@ -23,7 +23,9 @@ def format_table(rows: Sequence[dict]) -> str:
         interval = f"{_percent(low)} to {_percent(high)}"
         noise = "-" if row["snr"] == "clean" else Path(row["noise"]).name
         rates = (_percent(row["wer"]), interval, _percent(row["cer"]))
-        cells.append((row["modality"], noise, str(row["snr"]), *rates, str(row["clips"])))
+        line = (row["modality"], noise, str(row["snr"]), *rates, str(row["clips"]))
+        if line not in cells:  # clean speech stands under every kind of noise
+            cells.append(line)
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))

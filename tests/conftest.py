@@ -37,3 +37,64 @@ def repository() -> Path:
 def shared() -> Path:
     """The developers' data folder; for tests marked `shared` only."""
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A checkpoint folder as it is published, of a random model that is small enough to run in milliseconds."""
+    import torch
+
+    from lookhear import (
+        AvsrConfig,
+        AvsrFeatureExtractor,
+        AvsrForConditionalGeneration,
+        AvsrProcessor,
+        AvsrTokenizer,
+        MouthRoiImageProcessor,
+    )
+    from lookhear.training.avsr.export import save_checkpoint
+
+    torch.manual_seed(0)
+    config = AvsrConfig(
+        audio_config={"front_end": "spectrogram", "num_mel_bins": 8, "n_fft": 400},
+        visual_config={
+            "stem_channels": 4,
+            "hidden_sizes": (4, 8),
+            "depths": (1, 1),
+            "layer_type": "basic",
+            "crop_size": 20,
+        },
+        d_model=16,
+        encoder_layers=1,
+        fusion_layers=1,
+        decoder_layers=1,
+        num_attention_heads=2,
+        ffn_dim=32,
+        head_hidden_sizes=(16,),
+        ctc_upsampling=2,
+    )
+    images = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
+    processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
+    model = AvsrForConditionalGeneration(config).eval()
+    return save_checkpoint(model, processor, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def talking_clips(tmp_path_factory) -> Path:
+    """A `metadata.jsonl` folder of two talking portraits and one sound file; about a second and a half each."""
+    import json
+
+    import soundfile
+
+    from lookhear.training.avsr.synthesis import render_clip, synthesize_clip
+
+    folder = tmp_path_factory.mktemp("clips")
+    rows = [("0.mp4", "bin blue", "hopper"), ("1.mp4", "set red", "astronaut"), ("2.wav", "lay green", "hopper")]
+    for seed, (name, text, portrait) in enumerate(rows):
+        if name.endswith(".mp4"):
+            synthesize_clip(text, folder / name, portrait=portrait, seed=seed)
+        else:
+            soundfile.write(folder / name, render_clip(text, portrait=portrait, seed=seed)[1], 16000)
+    lines = [json.dumps({"file_name": name, "text": text}) for name, text, _ in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

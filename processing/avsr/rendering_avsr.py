@@ -89,9 +89,11 @@ class _Captioner:
         from PIL import ImageFont
 
         self.width, self.height = width, height
-        self.size = max(12, round(min(height / 15, width / 18)))
-        self.font = ImageFont.load_default(self.size)
         self.words = sorted(words, key=lambda word: word.start)
+        self.size = max(12, round(min(height / 15, width / 18)))
+        longest = max((ImageFont.load_default(self.size).getlength(word.text) for word in words), default=0.0)
+        self.size = max(6, int(self.size * min(1.0, 0.95 * width / (longest + self.size))))  # a very long word
+        self.font = ImageFont.load_default(self.size)
         fitting = int(0.86 * width / (0.62 * self.size))  # upper-case letters are about 0.62 of the height wide
         self.cues = make_cues(self.words, max_characters=max(8, min(MAX_CHARACTERS, fitting)))
 
@@ -125,8 +127,6 @@ class _Captioner:
                 pen.text((left, 0.6 * pad + (row + 0.5) * leading), word, colour, self.font, anchor="lm")
                 left += length + space
                 number += 1
-        if box[0] > self.width:  # one very long word
-            overlay = overlay.resize((self.width, max(1, box[1] * self.width // box[0])))
         top = self.height - overlay.height - round(0.05 * self.height)
         return overlay, ((self.width - overlay.width) // 2, top)
 

@@ -242,13 +242,13 @@ class _Progress:
     """A bar on stderr for each label that reports: (label, done, total)."""
 
     def __init__(self):
-        self.bar = None
+        self.bar, self.label = None, None
 
     def __call__(self, label: str, done: int, total: int) -> None:
         from tqdm.auto import tqdm
 
-        if self.bar is None or self.bar.desc != f"{label}: ":
-            self.bar = tqdm(total=total, desc=label, unit="clip", file=sys.stderr)
+        if self.label != label:
+            self.bar, self.label = tqdm(total=total, desc=label, unit="clip", file=sys.stderr), label
         self.bar.update(done - self.bar.n)
         if done >= total:
             self.bar.close()

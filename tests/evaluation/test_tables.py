@@ -1,0 +1,64 @@
+import csv
+import json
+import math
+
+import pytest
+
+from lookhear.evaluation.tables import draw_results, format_table, to_csv, to_json, whole_file, write_text
+
+
+def row(modality: str, noise: str, snr: str, wer: float) -> dict:
+    interval = [wer / 2, wer * 2]
+    return {
+        "modality": modality,
+        "noise": noise,
+        "snr": snr,
+        "wer": wer,
+        "cer": wer / 2,
+        "interval": interval,
+        "clips": 9,
+    }
+
+
+ROWS = [
+    row(modality, noise, snr, wer + 0.1 * index)
+    for modality, wer in (("audio", 0.05), ("audiovisual", 0.01))
+    for noise in ("babble", "/data/rain.wav")
+    for index, snr in enumerate(("clean", "5", "-5"))
+]
+
+
+def test_text_table_is_aligned_and_names_clean_speech_once():
+    lines = format_table(ROWS).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines) == 2 + len(ROWS) - 2  # clean stands in two kinds of noise, with the same figures
+    assert lines[2].split() == ["audio", "-", "clean", "5.0", "2.5", "to", "10.0", "2.5", "9"]
+    assert "rain.wav" in format_table(ROWS) and "/data" not in format_table(ROWS)
+
+
+def test_json_has_the_agreed_form():
+    results = json.loads(to_json(ROWS))
+    assert list(results) == ["results"] and results["results"] == ROWS
+    nothing = row("audio", "babble", "0", math.nan)
+    assert json.loads(to_json([nothing]))["results"][0]["wer"] is None
+
+
+def test_csv():
+    rows = list(csv.DictReader(to_csv(ROWS).splitlines()))
+    assert len(rows) == len(ROWS) and list(rows[0]) == "modality noise snr wer wer_low wer_high cer clips".split()
+    assert float(rows[1]["wer_low"]) == pytest.approx(0.075)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_picture(tmp_path, ending):
+    path = draw_results(ROWS, tmp_path / "new" / f"wer.{ending}")
+    assert path.stat().st_size > 5000
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
