@@ -1,21 +1,37 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Sound, mouths and text to the model's inputs, and ids back to text."""
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import auto_docstring
 
 LABEL_PADDING = -100  # labels with this value do not count in the loss
 
 
-class AvsrProcessor(ProcessorMixin):
-    """
+@auto_docstring(
+    custom_intro="""
     One call for the inputs of an AVSR model: [`AvsrFeatureExtractor`] for sound, [`MouthRoiImageProcessor`] for video,
     [`AvsrTokenizer`] for text.
     """
-
+)
+class AvsrProcessor(ProcessorMixin):
     def __init__(self, feature_extractor, image_processor, tokenizer, **kwargs):
         super().__init__(feature_extractor, image_processor, tokenizer, **kwargs)
 
+    @auto_docstring
     def __call__(
         self,
         audio=None,
@@ -28,12 +44,11 @@ class AvsrProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            audio (`(samples,)` array or a list of them): one channel. In a list, `None` stands for "no sound here".
+            audio (`np.ndarray`, `torch.Tensor`, or a list of them): `(samples,)`, one channel. In a list, `None` stands for "no sound here".
             sampling_rate (`int`): of `audio`; must be the feature extractor's.
-            videos (one clip or a list): mouth crops `(frames, roi, roi)` uint8, or frames `(frames, height, width, 3)`
+            videos (`np.ndarray`, `torch.Tensor`, or a list of them): mouth crops `(frames, roi, roi)` uint8, or frames `(frames, height, width, 3)`
                 uint8 at the image processor's rate. In a list, `None` stands for "no picture here".
             text (`str` or list of `str`): the labels.
-            padding, return_tensors: as in every processor. Tensors by default.
 
         Returns:
             `BatchFeature` with what was asked for: `input_values` and `attention_mask` `(batch, samples)`,
