@@ -321,6 +321,13 @@ def test_every_search_gives_a_result(asr, num_beams, ctc_weight):
         assert len(result["chunks"]) == len(result["text"].split())
 
 
+def test_half_precision(processor):
+    pipe = AudioVisualSpeechRecognitionPipeline(make_model().bfloat16(), processor=processor, device="cpu")
+    result = pipe({**sound(), **lips()}, return_timestamps="word")
+    assert pipe.dtype == torch.bfloat16
+    assert 0 <= result["confidence"] <= 1
+
+
 def test_one_sample_and_one_frame(asr):
     assert isinstance(asr({"audio": np.ones(1), "sampling_rate": 16000})["text"], str)
     assert isinstance(asr(lips(1))["text"], str)
