@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 # Points that hold still while one speaks: tip of the nose's base, outer and inner corners of the eyes.
 STABLE_POINTS = (33, 36, 39, 42, 45)
@@ -76,13 +77,8 @@ def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None 
     right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
     part = frame[top:bottom, left:right]
     step = max(1, min(step, part.shape[0], part.shape[1]))
-    rows, columns = part.shape[0] // step, part.shape[1] // step
-    if step > 1:
-        part = part[: rows * step, : columns * step].reshape(rows, step, columns, step, *part.shape[2:])
-        part = part.mean(axis=(1, 3), dtype=np.float32)
-    if part.ndim == 3:
-        part = part @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return GreyPatch(np.round(part).astype(np.uint8) if part.dtype != np.uint8 else part.copy(), left, top, step)
+    image = Image.fromarray(np.ascontiguousarray(part)).convert("L")
+    return GreyPatch(np.array(image.reduce(step) if step > 1 else image), left, top, step)
 
 
 def interpolate_missing(points: np.ndarray) -> np.ndarray:
