@@ -1,0 +1,189 @@
+"""The command line: help, results on stdout, one clear line and exit code 2 for bad input."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from lookhear import cli
+
+COMMANDS = ("transcribe", "prepare", "train", "evaluate", "synthesize", "demo")
+FAST = ["--num-beams", "1", "--ctc-weight", "1"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0 and f"example:\n  lookhear {command} " in out
+
+
+def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
+    """In a process of its own: torch and transformers alone take seconds."""
+    script = (
+        "import sys; sys.argv = ['lookhear', *sys.argv[1:]]; import lookhear_command\n"
+        "try: lookhear_command.main()\n"
+        "finally: assert not {'torch', 'transformers', 'lookhear'} & set(sys.modules)"
+    )
+    start = time.monotonic()
+    shown = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0 and all(command in shown.stdout for command in COMMANDS)
+    assert time.monotonic() - start < 3
+    wrong = subprocess.run([sys.executable, "-c", script, "transcribe"], capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transcribe"], "FILE"),
+        (["transcribe", "a.mp4", "--modality", "lips"], "'lips'"),
+        (["transcribe", "a.mp4", "--num-beams", "-2"], "--num-beams"),
+        (["transcribe", "a.mp4", "--ctc-weight", "2"], "--ctc-weight"),
+        (["transcribe", "a.mp4", "--format", "doc"], "'doc'"),
+        (["transcribe", "a.mp4", "b.mp4", "--format", "srt"], "--output"),
+        (["transcribe", "x/a.mp4", "y/a.mp4", "--output", "out"], "both"),
+        (["evaluate", "avsr", "--data", "nowhere", "--modality", "smell"], "'smell'"),
+        (["evaluate", "avsr", "--data", "nowhere", "--snr", "clean,,5"], "--snr"),
+        (["evaluate", "avsr"], "--data"),
+        (["train", "nowhere.yaml"], "nowhere.yaml"),
+        (["prepare", "folder", "nowhere", "out"], "nowhere"),
+        (["prepare", "tape", "nowhere", "out"], "'tape'"),
+        (["synthesize", "--text", "hello", "-o", "clip.avi"], "clip.avi"),
+        (["dance"], "'dance'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_bad_input_ends_in_one_line(run, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and message in err
+    assert err.count("\n") == 1 and err.startswith("lookhear")
+
+
+def test_transcribe_prints_text(run, tiny_checkpoint, talking_clips):
+    code, out, _ = run("transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint, *FAST)
+    assert code == 0 and out.count("\n") == 1
+    code, again, _ = run(
+        "transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint, "--modality", "audio", *FAST
+    )
+    assert code == 0 and again.count("\n") == 1
+
+
+def test_transcribe_several_files_with_one_that_is_broken(run, tiny_checkpoint, talking_clips, tmp_path):
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("this is no video")
+    files = [talking_clips / "0.mp4", broken, talking_clips / "2.wav"]
+    code, out, err = run("transcribe", *files, "--model", tiny_checkpoint, "--batch-size", 3, *FAST)
+    assert code == 2
+    assert [line.split("\t")[0] for line in out.splitlines()] == [str(files[0]), str(files[2])]
+    assert len([line for line in err.splitlines() if "broken.mp4" in line and "error" in line]) == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("kind", cli.FORMATS)
+def test_transcribe_writes_every_format(run, tiny_checkpoint, talking_clips, tmp_path, kind):
+    arguments = ["--model", tiny_checkpoint, "--format", kind, "--output", tmp_path / "new", *FAST]
+    code, out, _ = run("transcribe", talking_clips / "2.wav", *arguments)
+    path = tmp_path / "new" / f"2.{kind}"
+    assert (code, out) == (0, f"{path}\n")
+    if kind == "json":
+        assert {"text", "confidence", "chunks", "report"} <= set(json.loads(path.read_text()))
+
+
+def test_unreadable_files_are_named(run, tiny_checkpoint, tmp_path, caplog):
+    (tmp_path / "empty.mp4").touch()
+    soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+    for name in ("empty.mp4", "missing.mp4"):
+        code, out, err = run("transcribe", tmp_path / name, "--model", tiny_checkpoint, *FAST)
+        assert (code, out) == (2, "") and name in err and "Traceback" not in err
+    code, out, _ = run("transcribe", tmp_path / "nan.wav", "--model", tiny_checkpoint, *FAST)
+    assert code == 0 and out and "nan.wav" in caplog.text and "not numbers" in caplog.text  # logging writes to stderr
+
+
+def test_a_model_that_is_not_there(run, talking_clips, tmp_path):
+    code, out, err = run("transcribe", talking_clips / "2.wav", "--model", tmp_path / "no-model")
+    assert (code, out) == (2, "") and "no-model" in err and "Traceback" not in err
+
+
+def test_evaluate_writes_what_it_prints(run, tiny_checkpoint, talking_clips, tmp_path):
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("json", "csv", "picture.png")}
+    options = ["--json", files["json"], "--csv", files["csv"], "--picture", files["picture.png"]]
+    conditions = ["--modality", "audio,visual", "--snr", "-5,clean", "--noise", "talker"]
+    code, out, _ = run(
+        "evaluate", "avsr", "--data", talking_clips, "--model", tiny_checkpoint, *conditions, *options, *FAST
+    )
+    assert code == 0 and all(file.stat().st_size for file in files.values())
+    rows = json.loads(files["json"].read_text())["results"]
+    assert [(row["modality"], row["noise"], row["snr"]) for row in rows] == [
+        (modality, "talker", snr) for modality in ("audio", "visual") for snr in ("-5", "clean")
+    ]
+    assert all(set(row) == {"modality", "noise", "snr", "wer", "cer", "interval", "clips"} for row in rows)
+    assert all(row["clips"] == 3 and row["interval"][0] <= row["wer"] <= row["interval"][1] for row in rows)
+    assert len(out.splitlines()) == 2 + len(rows)
+
+
+def test_prepare_prints_its_summary(run, tiny_checkpoint, talking_clips, tmp_path):
+    code, out, _ = run("prepare", "folder", talking_clips, tmp_path / "shards", "--model", tiny_checkpoint)
+    assert code == 0 and "3 clips" in out
+    assert list((tmp_path / "shards").glob("*.parquet"))
+
+
+def test_train_gets_recipe_and_settings(run, monkeypatch, tmp_path):
+    from lookhear.training.avsr import train
+
+    called = []
+    monkeypatch.setattr(train, "main", lambda recipe, settings: called.append((recipe, settings)))
+    (tmp_path / "mine.yaml").touch()
+    assert run("train", tmp_path / "mine.yaml", "training.max_steps=1")[0] == 0
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "grid_tiny.yaml")[0] == 0
+    (mine, settings), (shipped, _) = called
+    assert mine == tmp_path / "mine.yaml" and settings == ["training.max_steps=1"]
+    assert shipped.is_file() and shipped.name == "grid_tiny.yaml"
+
+
+def test_synthesize_prints_its_files(run, tmp_path):
+    code, out, _ = run(
+        "synthesize", "--text", "bin", "--portrait", "hopper", "--seed", 3, "-o", tmp_path / "a" / "clip.mp4"
+    )
+    assert code == 0 and out.splitlines() == [str(tmp_path / "a" / "clip.mp4"), str(tmp_path / "a" / "clip.json")]
+    assert json.loads((tmp_path / "a" / "clip.json").read_text())["words"][0]["word"] == "bin"
+
+
+def test_demo_reads_a_given_video(run, tiny_checkpoint, talking_clips, tmp_path):
+    video = talking_clips / "0.mp4"
+    code, out, _ = run("demo", "--video", video, "--model", tiny_checkpoint, "--output", tmp_path / "demo")
+    assert code == 0
+    for name in ("clip.srt", "captioned.mp4", "reading.png"):
+        assert str(tmp_path / "demo" / name) in out and (tmp_path / "demo" / name).stat().st_size
+    assert all(modality in out for modality in cli.MODALITIES) and "said:" not in out
+
+
+def test_demo_reads_sound_without_picture(run, tiny_checkpoint, talking_clips, tmp_path):
+    code, out, _ = run("demo", "--video", talking_clips / "2.wav", "--model", tiny_checkpoint, "--output", tmp_path)
+    assert code == 0 and "captioned.mp4" not in out and (tmp_path / "reading.png").exists()
+
+
+@pytest.mark.slow
+def test_demo_synthesizes_its_own_clip(run, tiny_checkpoint, tmp_path):
+    code, out, _ = run("demo", "--model", tiny_checkpoint, "--output", tmp_path)
+    assert code == 0 and out.startswith("said: bin blue at f two now")
+    assert (tmp_path / "clip.mp4").exists()

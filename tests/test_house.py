@@ -1,0 +1,179 @@
+"""The house rules: what is packaged, who imports whom, how fast the import is."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+LINKED = ("modeling", "processing", "training", "evaluation", "model_cards")
+
+
+def tracked(repository: Path) -> list[str]:
+    """Files under version control, or as they were released where there is no git."""
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=True).stdout
+        return [name for name in listed.splitlines() if (repository / name).is_file()]
+    except (OSError, subprocess.CalledProcessError):
+        return [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+
+
+def sources(repository: Path, *folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((repository / folder).rglob("*.py"))]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports anywhere; relative ones with their dots."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add("." * node.level + (node.module or ""))
+    return names
+
+
+@pytest.fixture(scope="module")
+def wheel(repository, tmp_path_factory) -> zipfile.ZipFile:
+    """Built without network from a copy of what is under version control, as a release is."""
+    copy, output = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in tracked(repository):
+        if not name.startswith("tests/"):
+            target = copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((repository / name).read_bytes())
+    for name in LINKED:
+        (copy / "src" / "lookhear" / name).symlink_to(Path("..", "..", name))
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-build-isolation", "--no-deps"]
+    built = subprocess.run([*pip, "--no-index", "-w", output, copy], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return zipfile.ZipFile(next(output.glob("*.whl")))
+
+
+def test_wheel_holds_what_git_holds(repository, wheel):
+    expected = {
+        name if name.startswith("lookhear") else f"lookhear/{name}"
+        for name in (path.removeprefix("src/") for path in tracked(repository))
+        if name.split("/")[0] in ("lookhear", "lookhear_command.py", *LINKED) and not name.endswith(".gitignore")
+    }
+    packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert packed == expected
+
+
+def test_wheel_names_licence_and_command(wheel):
+    names = wheel.namelist()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+    assert "lookhear = lookhear_command:main" in wheel.read(entry_points).decode()
+
+
+def test_source_folders_are_linked(repository):
+    for name in LINKED:
+        link = repository / "src" / "lookhear" / name
+        assert link.is_symlink() and link.readlink() == Path("..", "..", name)
+
+
+@pytest.mark.parametrize("folder", ["modeling", "processing"])
+def test_exported_code_stays_in_its_own_folder(repository, folder):
+    """Rule 1: third-party packages and `from .x import y` only, so that a checkpoint can carry the code."""
+    for path in sources(repository, folder):
+        for name in imports(path):
+            assert not name.startswith(("lookhear", "..", "modeling", "processing", "training", "evaluation")), (
+                f"{path} imports {name}"
+            )
+            assert not name.startswith(".") or "." not in name[1:], f"{path} imports {name}: one dot, one name"
+
+
+def test_the_two_systems_do_not_know_each_other(repository):
+    for folder in ("modeling", "processing", "training"):
+        for path in sources(repository, f"{folder}/avsr"):
+            assert not any("glee" in name for name in imports(path)), path
+        for path in sources(repository, f"{folder}/glee"):
+            assert not any("avsr" in name for name in imports(path)), path
+
+
+def test_exported_files_say_whose_they_are(repository):
+    """Flat beside other systems' files on the Hub, names must not collide."""
+    for kind in ("modeling", "processing"):
+        for path in sources(repository, kind):
+            system = path.parent.name
+            if path.name != "__init__.py" and system != kind:
+                assert f"_{system}" in path.stem, path
+
+
+def test_every_source_folder_is_a_package(repository):
+    for path in sources(repository, "modeling", "processing", "training", "evaluation"):
+        assert (path.parent / "__init__.py").is_file(), path
+
+
+def test_no_file_holds_more_than_one_idea(repository):
+    for path in sources(repository, "modeling", "processing", "training", "evaluation", "src"):
+        assert path.read_text(encoding="utf-8").count("\n") <= 900, path
+
+
+def test_import_is_quick_beyond_torch_and_transformers():
+    """What transformers and torch load for our base classes is loaded first; the rest is ours."""
+    script = """
+import sys, time
+import torch, torchvision
+import transformers.pipelines, transformers.modeling_utils, transformers.image_processing_utils
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor, AutoTokenizer
+from transformers import GenerationMixin, ProcessorMixin, ResNetModel, SequenceFeatureExtractor, Wav2Vec2Model
+start = time.perf_counter()
+import lookhear
+print(time.perf_counter() - start)
+print(sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    seconds, loaded = done.stdout.splitlines()
+    assert float(seconds) < 1.0
+    heavy = {"dlib", "av", "matplotlib", "gradio", "skimage", "jiwer", "espeakng_loader", "datasets"}
+    assert not heavy & set(ast.literal_eval(loaded))
+
+
+def test_lower_bounds_are_no_higher_than_promised(repository):
+    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+    bounds = {
+        "torch": (2, 11),
+        "torchvision": (0, 26),
+        "transformers": (5, 17),
+        "huggingface-hub": (1, 33),
+    }
+    assert project["requires-python"] == ">=3.11"
+    for requirement in project["dependencies"]:
+        name, _, rest = requirement.partition(">=")
+        if name in bounds:
+            assert tuple(int(part) for part in rest.split(",")[0].split(".")) <= bounds[name], requirement
+        assert ",<" in rest, f"{requirement} has no upper bound"
+
+
+def test_all_has_everything_but_the_hub_kernels(repository):
+    extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras) == {"face", "eval", "demo", "hub-kernels", "dev", "all"}
+    assert extras["all"] == ["lookhear[face,eval,demo]"]
+
+
+def test_every_requirement_has_its_reason(repository):
+    lines = (repository / "pyproject.toml").read_text().splitlines()
+    requirements = [line for line in lines if line.startswith('    "') and (">=" in line or "==" in line)]
+    assert len(requirements) > 20
+    assert [line for line in requirements if "#" not in line] == []
+
+
+def test_readme_shows_how_to_start(repository):
+    readme = (repository / "README.md").read_text()
+    assert "make demo" in readme and "make test" in readme
+    assert "make test" in (repository / ".ci" / "run").read_text()
+
+
+def test_nothing_points_into_this_machine(repository):
+    """No absolute paths of a developer in what is released."""
+    for name in tracked(repository):
+        path = repository / name
+        if path.suffix in (".py", ".md", ".toml", ".yaml", ".json", ".jsonl", ".cff") or path.name == "Makefile":
+            text = path.read_text(encoding="utf-8")
+            for prefix in ("/wor" + "k/", "/ro" + "ot/", "/home/"):
+                assert prefix not in text, f"{name} names {prefix}"
