@@ -12,6 +12,7 @@ import importlib.util
 import json
 import math
 import os
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,7 @@ class PrecomputedLandmarks:
         self.path = os.fspath(path)
         try:
             points, fps = self._read(Path(path))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path!r} holds no landmarks that can be read: {error}") from None
         if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2) or len(points) == 0:
             raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
