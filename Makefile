@@ -5,7 +5,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 LINT_PATHS := modeling processing training evaluation src tests benchmarks
-MODEL_PATHS := modeling processing
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
@@ -34,7 +33,7 @@ test-all: $(STAMP)  ## every test, the slow ones too
 lint: $(STAMP)  ## ruff and transformers' model linter
 	$(BIN)/ruff check $(LINT_PATHS)
 	$(BIN)/ruff format --check $(LINT_PATHS)
-	$(BIN)/mlinter --no-progress $(MODEL_PATHS)
+	$(BIN)/python .ci/lint_models
 
 bench: $(STAMP)  ## every table of benchmarks/, printed
 	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
@@ -45,7 +44,7 @@ space: $(STAMP)  ## serve the Gradio Space on this machine
 	cd spaces/lookhear && GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
 
 clean:  ## remove what was built and cached; .venv stays
-	rm -rf build dist demo .mlinter_cache src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist demo src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find modeling processing training evaluation src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

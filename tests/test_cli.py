@@ -187,3 +187,22 @@ def test_demo_synthesizes_its_own_clip(run, tiny_checkpoint, tmp_path):
     code, out, _ = run("demo", "--model", tiny_checkpoint, "--output", tmp_path)
     assert code == 0 and out.startswith("said: bin blue at f two now")
     assert (tmp_path / "clip.mp4").exists()
+
+
+@pytest.mark.shared
+def test_packaged_checkpoint_reads_grid(run, shared, tmp_path):
+    """From video files to text with the checkpoint that is part of the project; 8 clips that it was not trained on."""
+    conditions = ["--modality", "audio,visual,audiovisual", "--limit", 8, "--json", tmp_path / "out.json"]
+    code, _, _ = run("evaluate", "avsr", "--data", shared / "data" / "grid_s1" / "test", *conditions)
+    assert code == 0
+    rates = {row["modality"]: row["wer"] for row in json.loads((tmp_path / "out.json").read_text())["results"]}
+    assert rates["audio"] <= 0.11 and rates["visual"] <= 0.25 and rates["audiovisual"] <= 0.07, rates
+
+
+def test_packaged_checkpoint_reads_a_synthesized_portrait(run, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    assert run("synthesize", "--text", "lay green with b nine soon", "--seed", 5, "-o", clip)[0] == 0
+    code, out, _ = run("transcribe", clip)
+    read = out.upper().split()
+    assert code == 0 and len(read) == 6
+    assert sum(word in read for word in "LAY GREEN WITH B NINE SOON".split()) >= 5, out

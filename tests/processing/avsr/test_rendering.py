@@ -64,8 +64,9 @@ def test_small_and_narrow_videos_get_legible_captions():
     long_word = [Word("SUPERCALIFRAGILISTICEXPIALIDOCIOUS", 0.0, 1.0)]
     narrow = next(iter(caption_frames(iter(grey(0.1, (640, 200))), long_word, 10)))
     assert narrow.shape == (640, 200, 3)
-    yellow = (narrow[..., 0].astype(int) - narrow[..., 2] > 60).any(axis=0)  # of each column; the letters are thin
-    assert yellow[15:185].sum() > 80 and not yellow[:5].any() and not yellow[-5:].any()  # from end to end, none cut off
+    # From end to end, none cut off; the letters are thin.
+    yellow = (narrow[..., 0].astype(int) - narrow[..., 2] > 60).any(axis=0)  # of each column
+    assert yellow[15:185].sum() > 80 and not yellow[:5].any() and not yellow[-5:].any()
 
 
 def test_captioned_video_keeps_time_and_sound(tmp_path):
