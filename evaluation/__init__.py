@@ -1,0 +1,1 @@
+"""Error rates, conditions and tables, through the public API only."""

@@ -122,7 +122,8 @@ def evaluate_avsr(
     report = progress or (lambda label, done, total: None)
     recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
     clips = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
-    if noisy and set(noises) & set(NOISES) and sum(map(_sounds, clips)) < 2:
+    voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
+    if noisy and set(noises) & set(NOISES) and len(voices) < 2:
         raise ValueError(
             f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
         )
@@ -138,7 +139,7 @@ def evaluate_avsr(
                     label = modality if level is None else f"{modality}, {noise} {snr} dB"
                     heard = clips
                     if level is not None:
-                        heard = [_disturbed(clip, clips, noise, makers[noise], level, seed) for clip in clips]
+                        heard = [_disturbed(clip, voices, noise, makers[noise], level, seed) for clip in clips]
                     read[key] = recogniser(heard, modality, partial(report, label))
                 results.append(ConditionResult(modality, noise, snr, ids, references, read[key], seed))
     return results
@@ -253,20 +254,17 @@ def _piece(wave: np.ndarray, others: Sequence[np.ndarray], samples: int, generat
     return wave[start : start + samples]
 
 
-def _disturbed(clip: Clip, clips: Sequence[Clip], noise: str, make: NoiseMaker, level: float, seed: int) -> Clip:
-    """The clip in noise; the noise depends on the seed, the clip's id and the kind, not on the level."""
+def _disturbed(
+    clip: Clip, voices: Sequence[np.ndarray], noise: str, make: NoiseMaker, level: float, seed: int
+) -> Clip:
+    """The clip in noise, made of all voices but its own; it depends on seed, clip id and kind, not on the level."""
     from lookhear.processing.avsr.noise_avsr import mix_at_snr
 
     if clip.audio is None:
         return clip
     generator = np.random.default_rng([seed, zlib.crc32(clip.id.encode()), zlib.crc32(Path(noise).name.encode())])
-    others = [other.audio for other in clips if other is not clip and _sounds(other)]
-    noise_wave = make(others, len(clip.audio), generator)
+    noise_wave = make([voice for voice in voices if voice is not clip.audio], len(clip.audio), generator)
     return Clip(clip.id, clip.text, mix_at_snr(clip.audio, noise_wave, level), clip.mouths)
-
-
-def _sounds(clip: Clip) -> bool:
-    return clip.audio is not None and bool(clip.audio.any())
 
 
 def _is_whole(parts: dict, modality: str) -> bool:

@@ -1,0 +1,1 @@
+"""`evaluate.Metric` modules; each folder loads by its path, without network."""

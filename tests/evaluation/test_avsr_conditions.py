@@ -80,7 +80,7 @@ def test_noise_is_seeded_and_has_its_level(listener, kind):
 def test_noise_is_never_the_clip_itself():
     clips = make_clips(2)
     noise = avsr_conditions.noise_maker("talker")
-    disturbed = avsr_conditions._disturbed(clips[0], clips, "talker", noise, 0.0, 0)
+    disturbed = avsr_conditions._disturbed(clips[0], [clip.audio for clip in clips], "talker", noise, 0.0, 0)
     added = disturbed.audio - clips[0].audio
     assert abs(np.corrcoef(added, clips[0].audio)[0, 1]) < 0.1
 
