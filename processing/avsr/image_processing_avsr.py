@@ -199,6 +199,11 @@ class MouthRoiImageProcessor(BaseImageProcessor):
                     f"{clip.dtype}; pictures have three channels, (frames, height, width, 3)"
                 )
             return clip
+        if isinstance(clip, (str, bytes, dict)) or not isinstance(clip, Iterable):
+            raise ValueError(
+                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file with "
+                "`read_frames` first"
+            )
         return self.extract(clip).mouths
 
 
