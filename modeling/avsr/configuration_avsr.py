@@ -1,3 +1,16 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Configuration of the audio-visual speech recogniser (Pan et al., ACL 2022)."""
 
 from huggingface_hub.dataclasses import strict
@@ -176,7 +189,7 @@ class AvsrConfig(PreTrainedConfig):
             `"audio"` and `"visual"` are the paper's AO and VO models, without fusion; `"audiovisual"` reads a clip by
             its sound, its lips or both.
         vocab_size (`int`, *optional*, defaults to 40): characters; 0 is CTC's blank and the padding.
-        d_model, encoder_layers, fusion_layers, decoder_layers, num_attention_heads, ffn_dim (`int`):
+        hidden_size, encoder_layers, fusion_layers, decoder_layers, num_attention_heads, intermediate_size (`int`):
             Sizes of the Transformers: one encoder per modality, one behind the fusion, one decoder (section 3).
         dropout, attention_dropout, activation_dropout (`float`): probabilities.
         activation_function (`str`, *optional*, defaults to `"relu"`): of the feed-forward layers.
@@ -216,18 +229,18 @@ class AvsrConfig(PreTrainedConfig):
     model_type = "avsr"
     keys_to_ignore_at_inference = ["past_key_values"]
     sub_configs = {"audio_config": AvsrAudioConfig, "visual_config": AvsrVisualConfig}
-    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "decoder_layers"}
+    attribute_map = {"num_hidden_layers": "decoder_layers"}
 
     audio_config: dict | PreTrainedConfig | None = None
     visual_config: dict | PreTrainedConfig | None = None
     modality: str = "audiovisual"
     vocab_size: int = 40
-    d_model: int = 512
+    hidden_size: int = 512
     encoder_layers: int = 6
     fusion_layers: int = 6
     decoder_layers: int = 6
     num_attention_heads: int = 8
-    ffn_dim: int = 2048
+    intermediate_size: int = 2048
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.1
@@ -265,8 +278,8 @@ class AvsrConfig(PreTrainedConfig):
             self.visual_config = AvsrVisualConfig(**(self.visual_config or {}))
         _require(self.modality in MODALITIES, f"modality must be one of {MODALITIES}, not {self.modality!r}.")
         _require(
-            self.d_model % self.num_attention_heads == 0,
-            f"d_model ({self.d_model}) must be a multiple of num_attention_heads ({self.num_attention_heads}).",
+            self.hidden_size % self.num_attention_heads == 0,
+            f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
         _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")

@@ -93,7 +93,8 @@ class CtcPrefixLogitsProcessor(LogitsProcessor):
     Turns the decoder's scores into steps of `(1 - w) log p_attention + w log p_ctc(prefix)` for a beam search.
 
     The beam search of transformers adds up steps, so each step is the growth of the joint score. Blank cannot be
-    generated; EOS ends the text for CTC too.
+    generated; EOS ends the text for CTC too. A text has at most as many characters as its clip has CTC steps, also
+    where CTC has no weight, so that a clip's text does not depend on longer clips in its batch.
 
     Args:
         ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)`; num_beams: beams a clip; weight: w in [0, 1];
@@ -111,6 +112,7 @@ class CtcPrefixLogitsProcessor(LogitsProcessor):
         eos_is_blank: bool = False,
     ):
         self.num_beams, self.weight, self.blank, self.eos = num_beams, weight, blank, eos
+        self.longest = lengths.repeat_interleave(num_beams)  # (batch * beams,) characters
         log_probs = log_softmax(ctc_logits.double(), dim=-1)
         if eos_is_blank:
             log_probs[..., blank] = torch.logaddexp(log_probs[..., blank], log_probs[..., eos])
@@ -125,8 +127,10 @@ class CtcPrefixLogitsProcessor(LogitsProcessor):
         steps = (1 - self.weight) * log_softmax(scores, dim=-1) if self.weight < 1 else torch.zeros_like(scores)
         if self.scorer is not None:
             steps = steps + self.weight * self._ctc_steps(input_ids).to(steps.dtype)
+        full = input_ids.shape[1] > self.longest  # the start token is not a character
+        end = torch.arange(steps.shape[1], device=steps.device) == self.eos
         steps[:, self.blank] = NEVER
-        return steps
+        return steps.masked_fill(full[:, None] & ~end, NEVER)
 
     def _ctc_steps(self, input_ids: torch.LongTensor) -> torch.Tensor:
         """`(batch * beams, vocab)` growth of CTC's log-probability by each next label."""

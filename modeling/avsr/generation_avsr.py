@@ -85,9 +85,18 @@ class AvsrGenerationMixin(GenerationMixin):
         kwargs.setdefault("length_penalty", 0.0)
         if not {"max_length", "max_new_tokens"} & set(kwargs):
             kwargs["max_new_tokens"] = ctc_logits.shape[1] + 1
-        return super().generate(
+        outputs = super().generate(
             encoder_outputs=encoder_outputs, logits_processor=LogitsProcessorList(processors), **kwargs
         )
+        if isinstance(outputs, torch.Tensor):
+            return self._pad_ended(outputs)
+        outputs.sequences = self._pad_ended(outputs.sequences)
+        return outputs
+
+    def _pad_ended(self, ids: torch.LongTensor) -> torch.LongTensor:
+        """Padding behind the EOS; the beam search of transformers repeats the EOS where the padding's id is 0."""
+        ended = (ids[:, 1:-1] == self.config.eos_token_id).cumsum(dim=1) > 0  # (batch, length - 2)
+        return torch.cat((ids[:, :2], ids[:, 2:].masked_fill(ended, self.config.pad_token_id)), dim=1)
 
     def _greedy_ctc(self, ctc_logits: torch.Tensor, lengths: torch.Tensor) -> torch.LongTensor:
         config = self.config

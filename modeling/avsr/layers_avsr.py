@@ -66,13 +66,13 @@ class AvsrConvBlock(nn.Module):
     def __init__(self, config: AvsrConfig, in_channels: int, stride: int = 1):
         super().__init__()
         kernel = config.conv_kernel_size
-        self.reduce = nn.Conv1d(in_channels, config.d_model, stride, stride=stride)
+        self.reduce = nn.Conv1d(in_channels, config.hidden_size, stride, stride=stride)
         self.norm = AvsrConvNorm(config)
-        self.mix = nn.Conv1d(config.d_model, config.d_model, kernel, padding=kernel // 2)
+        self.mix = nn.Conv1d(config.hidden_size, config.hidden_size, kernel, padding=kernel // 2)
 
     def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         # hidden_states (batch, frames * stride, in_channels), frame_mask (batch, frames)
-        hidden_states = self.reduce(hidden_states.transpose(1, 2)).transpose(1, 2)  # (batch, frames, d_model)
+        hidden_states = self.reduce(hidden_states.transpose(1, 2)).transpose(1, 2)  # (batch, frames, hidden_size)
         hidden_states = nn.functional.relu(self.norm(hidden_states, frame_mask))
         hidden_states = hidden_states * frame_mask[..., None].to(hidden_states.dtype)  # a wide kernel sees no padding
         return self.mix(hidden_states.transpose(1, 2)).transpose(1, 2)
@@ -83,7 +83,7 @@ class AvsrCtcHead(nn.Module):
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        sizes = (config.d_model, *config.head_hidden_sizes)
+        sizes = (config.hidden_size, *config.head_hidden_sizes)
         self.upsampling = config.ctc_upsampling
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
         self.norm = AvsrConvNorm(config)
@@ -95,13 +95,25 @@ class AvsrCtcHead(nn.Module):
         logits = self.output(hidden_states)  # (batch, frames, upsampling * vocab)
         return logits.unflatten(-1, (self.upsampling, -1)).flatten(1, 2)  # (batch, frames * upsampling, vocab)
 
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Gives the output another number of characters; a new one scores as the old ones do on average."""
+        old, count = self.output, self.output.out_features // self.upsampling
+        device, dtype = old.weight.device, old.weight.dtype
+        self.output = nn.Linear(old.in_features, self.upsampling * vocab_size, device=device, dtype=dtype)
+        for name, parameter in self.output.named_parameters():
+            values = getattr(old, name).unflatten(0, (self.upsampling, count))  # (upsampling, characters, ...)
+            added = values.mean(dim=1, keepdim=True).expand(-1, max(vocab_size - count, 0), *values.shape[2:])
+            parameter.copy_(torch.cat((values[:, :vocab_size], added), dim=1).flatten(0, 1))
+            parameter.requires_grad_(getattr(old, name).requires_grad)
+
 
 class AvsrDecoderHead(nn.Module):
     """Character scores of the decoder: as the CTC head, with learned layer norms."""
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        sizes = (config.d_model, *config.head_hidden_sizes)
+        sizes = (config.hidden_size, *config.head_hidden_sizes)
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
         self.norms = nn.ModuleList([nn.LayerNorm(size) for size in sizes[1:]])
         self.output = nn.Linear(sizes[-1], config.vocab_size)
@@ -138,12 +150,12 @@ class AvsrAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.is_causal = is_causal
-        self.head_dim = config.d_model // config.num_attention_heads
+        self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
-        self.q_proj = nn.Linear(config.d_model, config.d_model)
-        self.k_proj = nn.Linear(config.d_model, config.d_model)
-        self.v_proj = nn.Linear(config.d_model, config.d_model)
-        self.o_proj = nn.Linear(config.d_model, config.d_model)
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
@@ -188,14 +200,14 @@ class AvsrAttention(nn.Module):
             is_causal=self.is_causal and attention_mask is None and query.shape[2] > 1,
             **kwargs,
         )
-        return self.o_proj(output.flatten(2)), weights  # (batch, length, d_model)
+        return self.o_proj(output.flatten(2)), weights  # (batch, length, hidden_size)
 
 
 class AvsrFeedForward(nn.Module):
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        self.fc1 = nn.Linear(config.d_model, config.ffn_dim)
-        self.fc2 = nn.Linear(config.ffn_dim, config.d_model)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.activation = ACT2FN[config.activation_function]
         self.dropout = config.activation_dropout
 
@@ -209,7 +221,7 @@ class AvsrResidual(nn.Module):
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = nn.LayerNorm(config.hidden_size)
         self.norm_first = config.norm_first
         self.dropout = config.dropout
 
@@ -279,7 +291,7 @@ class AvsrTransformer(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, frame_mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
-        # hidden_states (batch, frames, d_model), frame_mask (batch, frames) bool
+        # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
         positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN

@@ -1,3 +1,16 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """AVSR: speech read from sound, from lips, or from both (Pan et al., ACL 2022)."""
 
 from dataclasses import dataclass
@@ -34,7 +47,7 @@ from .loss_avsr import IGNORED, attention_objective, ctc_objective
 @dataclass
 class AvsrEncoderOutput(ModelOutput):
     r"""
-    last_hidden_state (`torch.Tensor` of shape `(batch, frames, d_model)`): 25 vectors a second.
+    last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`): 25 vectors a second.
     frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): frames that have sound or lips.
     """
 
@@ -52,7 +65,7 @@ class AvsrOutput(ModelOutput):
     logits (`torch.Tensor` of shape `(batch, length, vocab)`): the decoder's character scores.
     ctc_logits (`torch.Tensor` of shape `(batch, frames * ctc_upsampling, vocab)`): CTC's character scores.
     frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): the valid frames.
-    encoder_last_hidden_state (`torch.Tensor` of shape `(batch, frames, d_model)`).
+    encoder_last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`).
 
     While training with `modality_loss_weights`, batch is the views times the clips.
     """
@@ -99,6 +112,15 @@ class AvsrPreTrainedModel(PreTrainedModel):
         elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             super()._init_weights(module)
 
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """The shared layer norms; the base class takes weights as shared only where word embeddings are."""
+        return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
+
+
+def shared_parameters(modules: dict[str, str]) -> dict[str, str]:
+    """Names of layer norms and of those they share their parameters with -> names of the parameters."""
+    return {f"{a}.{part}": f"{b}.{part}" for a, b in modules.items() for part in ("weight", "bias")}
+
 
 def frame_padding(
     config: AvsrConfig, audio_lengths: torch.Tensor | None, video_lengths: torch.Tensor | None
@@ -133,7 +155,7 @@ def _left(config: AvsrConfig, padded: torch.Tensor, lengths: torch.Tensor) -> to
 
 
 class AvsrModalityEncoder(nn.Module):
-    """A back-end (section 3.2): Conv1d block to 25 Hz and `d_model`, then a Transformer."""
+    """A back-end (section 3.2): Conv1d block to 25 Hz and `hidden_size`, then a Transformer."""
 
     def __init__(self, config: AvsrConfig, feature_size: int, stride: int):
         super().__init__()
@@ -149,7 +171,7 @@ class AvsrModalityEncoder(nn.Module):
         frames: int,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features `(batch, steps, size)` -> `(batch, frames, d_model)` before the final norm, and the frame mask."""
+        """Features `(batch, steps, size)` -> `(batch, frames, hidden_size)` before the final norm, and the frame mask."""
         steps, left = padding
         features = select_steps(features, lengths, left, frames * self.stride)
         present = torch.where(lengths > 0, steps // self.stride, 0)  # (batch,) frames
@@ -163,9 +185,9 @@ class AvsrFusion(nn.Module):
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        self.audio_norm = nn.LayerNorm(config.d_model)
-        self.video_norm = self.audio_norm if config.tie_modality_norm else nn.LayerNorm(config.d_model)
-        self.conv = AvsrConvBlock(config, 2 * config.d_model)
+        self.audio_norm = nn.LayerNorm(config.hidden_size)
+        self.video_norm = self.audio_norm if config.tie_modality_norm else nn.LayerNorm(config.hidden_size)
+        self.conv = AvsrConvBlock(config, 2 * config.hidden_size)
         self.transformer = AvsrTransformer(config, config.fusion_layers)
 
     def forward(
@@ -176,7 +198,7 @@ class AvsrFusion(nn.Module):
         video_mask: torch.Tensor,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        # audio, video (batch, frames, d_model); masks (batch, frames) bool
+        # audio, video (batch, frames, hidden_size); masks (batch, frames) bool
         audio = self.audio_norm(audio) * audio_mask[..., None].to(audio.dtype)
         video = self.video_norm(video) * video_mask[..., None].to(video.dtype)
         frame_mask = audio_mask | video_mask
@@ -192,7 +214,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
         audio, visual = config.audio_config, config.visual_config
-        self.norm = nn.LayerNorm(config.d_model)  # the fusion's, or the only modality's
+        self.norm = nn.LayerNorm(config.hidden_size)  # the fusion's, or the only modality's
         if config.modality != "visual":
             front_end = AvsrWaveformFrontEnd if audio.front_end == "wav2vec2" else AvsrSpectrogramFrontEnd
             self.audio_front_end = front_end(audio)
@@ -202,9 +224,13 @@ class AvsrEncoder(AvsrPreTrainedModel):
             self.visual_encoder = AvsrModalityEncoder(config, visual.feature_size, 1)
         if config.modality == "audiovisual":
             tied = config.tie_final_norm
-            self.audio_norm = self.norm if tied else nn.LayerNorm(config.d_model)
-            self.visual_norm = self.norm if tied else nn.LayerNorm(config.d_model)
+            self.audio_norm = self.norm if tied else nn.LayerNorm(config.hidden_size)
+            self.visual_norm = self.norm if tied else nn.LayerNorm(config.hidden_size)
             self.fusion = AvsrFusion(config)
+            shared = {"audio_norm": "norm", "visual_norm": "norm"} if tied else {}
+            if config.tie_modality_norm:
+                shared["fusion.video_norm"] = "fusion.audio_norm"
+            self._tied_weights_keys = shared_parameters(shared)
         self.post_init()
 
     def _encode_modalities(
@@ -215,7 +241,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         video_attention_mask: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Each present modality's back-end output `(batch, frames, d_model)` and frame mask, all of the same frames."""
+        """Each present modality's back-end output `(batch, frames, hidden_size)` and frame mask, all of the same frames."""
         audio_lengths = video_lengths = None
         if input_values is not None:
             if attention_mask is None:
@@ -326,9 +352,9 @@ class AvsrDecoder(AvsrPreTrainedModel):
 
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList([AvsrDecoderLayer(config, index) for index in range(config.decoder_layers)])
-        self.norm = nn.LayerNorm(config.d_model)
+        self.norm = nn.LayerNorm(config.hidden_size)
         self.post_init()
 
     @merge_with_config_defaults
@@ -343,7 +369,7 @@ class AvsrDecoder(AvsrPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        # input_ids (batch, length), encoder_hidden_states (batch, frames, d_model)
+        # input_ids (batch, length), encoder_hidden_states (batch, frames, hidden_size)
         if use_cache and past_key_values is None:
             past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
@@ -385,6 +411,7 @@ class AvsrModel(AvsrPreTrainedModel):
         self.decoder = AvsrDecoder(config)
         if config.tie_final_norm:
             self.decoder.norm = self.encoder.norm
+            self._tied_weights_keys = shared_parameters({"decoder.norm": "encoder.norm"})
         self.post_init()
 
     def get_encoder(self, *args, **kwargs) -> AvsrEncoder:
@@ -479,6 +506,11 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.decoder_head.output = value
 
+    def _resize_token_embeddings(self, new_num_tokens: int, *args, **kwargs) -> nn.Embedding:
+        embeddings = super()._resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.ctc_head.resize(embeddings.num_embeddings)
+        return embeddings
+
     def compute_ctc_logits(self, encoder_outputs: AvsrEncoderOutput) -> torch.Tensor:
         """CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of an encoded clip."""
         return self.ctc_head(encoder_outputs.last_hidden_state, encoder_outputs.frame_mask)
@@ -530,7 +562,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             outputs.ctc_logits = self.compute_ctc_logits(encoder_outputs)
         if labels is not None:
             outputs.loss, outputs.ctc_loss, outputs.attention_loss = self._loss(outputs, labels)
-        return outputs
+        return AvsrOutput(**outputs)  # as a tuple, too, in the order of its fields: the loss first
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
         """`(batch, length)` targets -> decoder inputs: the start token in front, the last position dropped."""

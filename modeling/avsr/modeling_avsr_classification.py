@@ -1,3 +1,16 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """Words from lips: classification of short clips, the stage that trains the visual front-end (paper, table 5)."""
 
 import torch
@@ -86,8 +99,8 @@ class AvsrTransformerClassifier(nn.Module):
         super().__init__()
         self.conv = AvsrConvBlock(config, feature_size)
         self.transformer = AvsrTransformer(config, config.encoder_layers)
-        self.norm = nn.LayerNorm(config.d_model)
-        self.output = nn.Linear(config.d_model, config.num_labels)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, **kwargs: Unpack[TransformersKwargs]

@@ -53,8 +53,12 @@ def train(recipe: Recipe) -> AvsrTrainer:
 def training_arguments(recipe: Recipe) -> TrainingArguments:
     """The recipe's `training` section with what AVSR needs; ValueError names a field that does not exist."""
     needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
+    given = {
+        name: "no" if value is False and name.endswith("_strategy") else value  # YAML reads a bare no as false
+        for name, value in recipe.training.items()
+    }
     try:
-        return TrainingArguments(**{**needed, **recipe.training})
+        return TrainingArguments(**{**needed, **given})
     except TypeError as error:
         raise ValueError(f"training: {error}; see transformers.TrainingArguments") from None
 

@@ -1,0 +1,312 @@
+"""The recogniser on tiny random weights: shapes, independence of the batch, attention back-ends, precision, training."""
+
+import pytest
+import torch
+
+SOUND = ("input_values", "attention_mask")
+LIPS = ("pixel_values_videos", "video_attention_mask")
+
+
+def inputs_of(batch):
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def clip_alone(batch, row):
+    """One clip of a batch as it would come on its own: its padding and its absent modality gone."""
+    alone = {"labels": batch["labels"][row : row + 1, : int((batch["labels"][row] != -100).sum())]}
+    for values, mask in (SOUND, LIPS):
+        length = int(batch[mask][row].sum()) if mask in batch else 0
+        if length:
+            alone |= {name: batch[name][row : row + 1, :length] for name in (values, mask)}
+    return alone
+
+
+def largest_difference(a, b):
+    return float((a.float() - b.float()).abs().max())
+
+
+@torch.no_grad()
+def test_outputs_are_those_of_the_design(model, batch):
+    config = model.config
+    outputs = model(**batch)
+    rows, frames = outputs.frame_mask.shape
+    length = batch["labels"].shape[1]
+    assert outputs.encoder_last_hidden_state.shape == (rows, frames, config.hidden_size)
+    assert outputs.ctc_logits.shape == (rows, frames * config.ctc_upsampling, config.vocab_size)
+    assert outputs.logits.shape == (rows, length, config.vocab_size)
+    assert outputs.frame_mask.dtype == torch.bool
+    assert all(outputs[name].shape == () for name in ("loss", "ctc_loss", "attention_loss"))
+    assert all(value.isfinite().all() for value in outputs.values() if isinstance(value, torch.Tensor))
+    assert "loss" not in model(**inputs_of(batch))
+    as_tuple = model(**batch, return_dict=False)
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], outputs.loss)
+
+
+@torch.no_grad()
+def test_frames_are_forty_milliseconds(make_model, make_clips, make_batch):
+    outputs = make_model()(**make_batch(make_clips()))
+    assert outputs.frame_mask.sum(dim=1).tolist() == [10, 7, 13, 8]  # 6400, 3950, no, 4700 samples; 10, 6, 13, no frames
+
+
+@torch.no_grad()
+def test_loss_weighs_its_parts(model, batch):
+    outputs, share = model(**batch), model.config.ctc_loss_weight
+    expected = share * outputs.ctc_loss + (1 - share) * outputs.attention_loss
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+@torch.no_grad()
+def test_same_input_same_output(model, batch):
+    first, second = model(**batch), model(**batch)
+    assert torch.equal(first.ctc_logits, second.ctc_logits) and torch.equal(first.logits, second.logits)
+
+
+@torch.no_grad()
+def test_result_does_not_depend_on_the_batch(model, batch):
+    together = model(**batch)
+    upsampling = model.config.ctc_upsampling
+    for row in range(len(batch["labels"])):
+        alone = model(**clip_alone(batch, row))
+        frames, length = alone.frame_mask.shape[1], alone.logits.shape[1]
+        assert alone.frame_mask.all() and int(together.frame_mask[row].sum()) == frames
+        pairs = [
+            (together.encoder_last_hidden_state[row, :frames], alone.encoder_last_hidden_state[0]),
+            (together.ctc_logits[row, : frames * upsampling], alone.ctc_logits[0]),
+            (together.logits[row, :length], alone.logits[0]),
+        ]
+        assert max(largest_difference(a, b) for a, b in pairs) < 1e-4
+    spread = together.ctc_logits[0, 0] - together.ctc_logits[1, 0]
+    assert spread.abs().max() > 1e-2  # clips differ, so that the test can fail
+
+
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
+def test_text_does_not_depend_on_the_batch(model, batch, ctc_weight):
+    search = {"num_beams": 3, "ctc_weight": ctc_weight, "return_dict_in_generate": True, "output_scores": True}
+    together = model.generate(**inputs_of(batch), **search)
+    for row in range(len(batch["labels"])):
+        alone = model.generate(**inputs_of(clip_alone(batch, row)), **search)
+        text = together.sequences[row].tolist()
+        expected = alone.sequences[0].tolist()
+        assert text[: len(expected)] == expected and not any(text[len(expected) :])
+        assert abs(float(together.sequences_scores[row] - alone.sequences_scores[0])) < 1e-4
+
+
+def test_greedy_text_does_not_depend_on_the_batch(model, batch):
+    together = model.generate(**inputs_of(batch), num_beams=1, ctc_weight=1.0)
+    for row in range(len(batch["labels"])):
+        alone = model.generate(**inputs_of(clip_alone(batch, row)), num_beams=1, ctc_weight=1.0)[0].tolist()
+        text = together[row].tolist()
+        assert text[: len(alone)] == alone and not any(text[len(alone) :])
+
+
+@torch.no_grad()
+def test_values_of_padding_do_not_matter(model, batch):
+    noisy = dict(batch)
+    for values, mask in (SOUND, LIPS):
+        if values in batch:
+            padding = ~batch[mask].bool()
+            noisy[values] = batch[values].clone()
+            noisy[values][padding] = torch.randn_like(noisy[values][padding])
+    if "wav2vec2" in model.config.audio_config.front_end and "input_values" in batch:
+        noisy["input_values"] = batch["input_values"]  # its convolutions see the padding; zeros are part of the format
+    clean, other = model(**batch), model(**noisy)
+    valid = clean.frame_mask
+    assert largest_difference(clean.encoder_last_hidden_state[valid], other.encoder_last_hidden_state[valid]) < 1e-5
+    assert largest_difference(clean.logits, other.logits) < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "reference"])
+def test_attention_backends_agree(make_model, make_clips, make_batch, variant):
+    batch = make_batch(make_clips())
+    sdpa, eager = (make_model(variant, attention)(**batch) for attention in ("sdpa", "eager"))
+    valid = sdpa.frame_mask
+    assert largest_difference(sdpa.encoder_last_hidden_state[valid], eager.encoder_last_hidden_state[valid]) < 1e-5
+    assert largest_difference(sdpa.logits, eager.logits) < 1e-4
+    assert largest_difference(sdpa.loss, eager.loss) < 1e-5
+
+
+def test_attention_and_hidden_states_are_recorded(make_model, make_clips, make_batch):
+    model, batch = make_model(attention="eager"), make_batch(make_clips())
+    outputs = model(**batch, output_attentions=True, output_hidden_states=True)
+    rows, frames = outputs.frame_mask.shape
+    length = batch["labels"].shape[1]
+    shapes = {
+        "encoder_attentions": (rows, 2, frames, frames),  # audio, visual and fusion layers
+        "decoder_attentions": (rows, 2, length, length),
+        "cross_attentions": (rows, 2, length, frames),
+    }
+    for name, shape in shapes.items():
+        assert [tuple(weights.shape) for weights in outputs[name]] == [shape] * (3 if "encoder" in name else 2)
+        torch.testing.assert_close(outputs[name][-1].sum(dim=-1), torch.ones(shape[:-1]))
+    future = torch.ones(length, length).triu(1).bool()
+    assert not outputs.decoder_attentions[0][..., future].any()
+    assert not outputs.cross_attentions[0][~outputs.frame_mask[:, None, None].expand(rows, 2, length, frames)].any()
+    assert len(outputs.decoder_hidden_states) >= 2 and len(outputs.encoder_hidden_states) >= 3
+    assert "cross_attentions" not in model(**batch)
+
+
+@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "wav2vec2-group", "grid"])
+def test_bfloat16_runs_and_is_close(make_model, make_clips, make_batch, variant):
+    model, batch = make_model(variant), make_batch(make_clips())
+    exact = model(**batch)
+    half = make_model(variant).bfloat16()
+    batch = {name: value.bfloat16() if value.is_floating_point() else value for name, value in batch.items()}
+    outputs = half(**batch)
+    assert outputs.ctc_logits.dtype == outputs.logits.dtype == torch.bfloat16
+    assert abs(float(outputs.loss - exact.loss)) < 0.05 * float(exact.loss)
+    valid = exact.frame_mask
+    error = outputs.encoder_last_hidden_state[valid] - exact.encoder_last_hidden_state[valid]
+    assert error.norm() < 0.1 * exact.encoder_last_hidden_state[valid].norm()
+    outputs.loss.backward()
+    gradients = [p.grad for p in half.parameters() if p.requires_grad and p.grad is not None]
+    assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert half.generate(**inputs_of(batch), num_beams=2, ctc_weight=0.3).shape[0] == 4
+
+
+def test_autocast_trains(make_model, make_clips, make_batch):
+    model, batch = make_model("grid").train(), make_batch(make_clips())
+    exact = model(**batch).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+    assert loss.dtype == torch.float32 and abs(float(loss - exact)) < 0.05 * float(exact)
+    loss.backward()
+
+
+def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch):
+    batch = make_batch(make_clips())
+    results = []
+    for checkpointing in (False, True):
+        model = make_model().train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        loss = model(**batch).loss
+        loss.backward()
+        results.append((loss.detach(), {name: p.grad for name, p in model.named_parameters()}))
+    (loss, gradients), (same_loss, same_gradients) = results
+    torch.testing.assert_close(loss, same_loss)
+    assert all(gradient is not None for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, same_gradients[name], msg=name)
+
+
+@torch.no_grad()
+def test_cache_gives_what_the_whole_prefix_gives(make_model, make_clips, make_batch):
+    model, batch = make_model(), make_batch(make_clips())
+    ids = torch.randint(1, 39, (4, 6), generator=torch.Generator().manual_seed(2))
+    encoded = model.get_encoder()(**inputs_of(batch))
+    whole = model(encoder_outputs=encoded, decoder_input_ids=ids, use_cache=False).logits
+    cache, steps = None, []
+    for step in range(ids.shape[1]):
+        outputs = model(
+            encoder_outputs=encoded,
+            decoder_input_ids=ids[:, step : step + 1],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = outputs.past_key_values
+        steps.append(outputs.logits)
+    assert largest_difference(torch.cat(steps, dim=1), whole) < 1e-4
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+def test_search_is_the_same_without_a_cache(make_model, make_clips, make_batch, num_beams):
+    model, batch = make_model(), make_batch(make_clips())
+    search = {"num_beams": num_beams, "ctc_weight": 0.2}
+    cached = model.generate(**inputs_of(batch), **search, use_cache=True)
+    assert torch.equal(cached, model.generate(**inputs_of(batch), **search, use_cache=False))
+
+
+@pytest.mark.parametrize(
+    ("variant", "given", "named"),
+    [("spectrogram", (), "input_values"), ("audio", LIPS, "input_values"), ("visual", SOUND, "pixel_values_videos")],
+)
+def test_missing_input_is_named(make_model, make_clips, make_batch, variant, given, named):
+    batch = make_batch(make_clips())
+    given = {name: batch[name] for name in given}
+    for call in (make_model(variant), make_model(variant).generate, make_model(variant).model):
+        with pytest.raises(ValueError, match=named):
+            call(**given)
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1])
+def test_ctc_weight_outside_its_range_is_refused(make_model, make_clips, make_batch, weight):
+    with pytest.raises(ValueError, match="ctc_weight"):
+        make_model().generate(**inputs_of(make_batch(make_clips())), ctc_weight=weight)
+
+
+def test_each_view_of_one_checkpoint(make_model, make_clips, make_batch):
+    """Both modalities count; either alone is read by the same model."""
+    model, batch = make_model(), make_batch(make_clips()[:2])
+    both, sound, lips = (
+        model(**{name: batch[name] for name in names}).ctc_logits[0, :10] for names in (SOUND + LIPS, SOUND, LIPS)
+    )
+    assert min(largest_difference(a, b) for a, b in ((both, sound), (both, lips), (sound, lips))) > 1e-2
+
+
+def complete_batch(make_clips, make_batch):
+    return make_batch([make_clips()[row] for row in (0, 1, 0)])
+
+
+@pytest.mark.parametrize("variant", ["spectrogram", "grid"])
+def test_weighted_views_are_the_losses_of_the_views(make_model, make_clips, make_batch, variant):
+    batch = complete_batch(make_clips, make_batch)
+    weights = {"audio": 0.5, "visual": 1.25, "audiovisual": 2.0}
+    together = make_model(variant, modality_loss_weights=weights).train()(**batch)
+    single = make_model(variant).train()
+    inputs = {"audio": SOUND, "visual": LIPS, "audiovisual": SOUND + LIPS}
+    for name in ("loss", "ctc_loss", "attention_loss"):
+        expected = sum(
+            weight * single(**{key: batch[key] for key in (*inputs[view], "labels")})[name]
+            for view, weight in weights.items()
+        )
+        torch.testing.assert_close(together[name], expected, rtol=1e-5, atol=1e-5)
+    assert together.logits.shape[0] == 9
+
+
+def test_views_are_for_training_only(make_model, make_clips, make_batch):
+    batch = make_batch(make_clips())
+    weighted = make_model(modality_loss_weights={"audio": 1.0, "visual": 3.0})
+    torch.testing.assert_close(weighted(**batch).loss, make_model()(**batch).loss)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_clips_without_a_modality_train_in_views(make_model, make_clips, make_batch, attention):
+    """A clip without sound has an empty view "audio": the loss and all gradients stay finite."""
+    weights = {"audio": 1.0, "visual": 1.0, "audiovisual": 1.0}
+    model = make_model(attention=attention, modality_loss_weights=weights).train()
+    loss = model(**make_batch(make_clips())).loss
+    loss.backward()
+    assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_modality_dropout_takes_one_of_two(make_model):
+    encoder = make_model(modality_dropout=1.0).train().model.encoder
+    torch.manual_seed(0)
+    sound, lips = torch.ones(64, 5).bool(), torch.ones(64, 5).bool()
+    sound[0], lips[1] = False, False  # these two have one already
+    kept_sound, kept_lips = encoder._drop_modalities(sound, lips)
+    assert (kept_sound.any(dim=1) ^ kept_lips.any(dim=1)).all()
+    assert 16 < int(kept_sound.any(dim=1).sum()) < 48
+    assert kept_lips[0].all() and kept_sound[1].all()
+    encoder.eval()
+    assert torch.equal(encoder._drop_modalities(sound, lips)[0], sound)
+
+
+def test_every_part_learns(model, batch):
+    trained = dict(model.named_parameters())
+    model.train()
+    try:
+        model(**batch).loss.backward()
+        without = [
+            name
+            for name, p in trained.items()
+            if p.requires_grad and (p.grad is None or not p.grad.any()) and "masked_spec_embed" not in name
+        ]
+        unwanted = [name for name in without if not name.endswith(("k_proj.bias",))]  # softmax does not see it
+        assert not unwanted
+        assert all(p.grad is None for name, p in trained.items() if "feature_extractor" in name)
+    finally:
+        model.zero_grad()
+        model.eval()
