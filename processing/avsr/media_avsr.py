@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,6 +27,7 @@ MediaSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
 WarningSink = Callable[[str], None]
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
+MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 MAX_PAUSE = 60.0  # seconds: a longer jump between two timestamps is a broken clock, not a pause
 AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
@@ -92,13 +94,15 @@ def fetch_media(source: MediaSource) -> MediaSource:
         with urllib.request.urlopen(source, timeout=DOWNLOAD_TIMEOUT) as answer:
             if not answer.geturl().lower().startswith(("http://", "https://")):
                 raise MediaError(f"{name} leads away from http(s) to {answer.geturl()!r}")
-            received = 0
+            received, began = 0, monotonic()
             while block := answer.read(1 << 20):
                 received += len(block)
                 if received > MAX_DOWNLOAD_BYTES:
                     raise MediaError(
                         f"{name} is larger than {MAX_DOWNLOAD_BYTES} bytes: download it and pass the path"
                     )
+                if monotonic() - began > MAX_DOWNLOAD_SECONDS:
+                    raise MediaError(f"{name} takes longer than {MAX_DOWNLOAD_SECONDS:.0f} s to fetch")
                 target.write(block)
     except MediaError:
         raise
@@ -177,6 +181,10 @@ def _opened(source: MediaSource) -> Iterator[tuple[Any, str]]:
         raise MediaError(f"{name} is not a media file that can be read, or is damaged ({_reason(error)})") from None
     try:
         yield container, name
+    except MediaError:
+        raise
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:  # such as a pixel format without conversion
+        raise MediaError(f"{name} cannot be decoded: {_reason(error)}") from None
     finally:
         container.close()
 
@@ -452,7 +460,7 @@ def read_audio(
 
 
 class _VideoClock:
-    """Follows packets on their way to the decoder and notes when the video ends; stops them after `until`."""
+    """Passes the sound's packets on to its decoder and notes when the video ends; stops when sound is after `until`."""
 
     def __init__(self, video: Any, origin: float, until: float | None):
         self.video, self.origin, self.until = video, origin, until
@@ -461,11 +469,14 @@ class _VideoClock:
     def watch(self, packets: Iterable[Any]) -> Iterator[Any]:
         for packet in packets:
             time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.origin
-            if self.until is not None and packet.dts is not None and time is not None and time > self.until + 5.0:
-                return
-            if self.video is not None and packet.stream.index == self.video.index and packet.size:
+            if packet.size == 0:
+                continue
+            if self.video is not None and packet.stream.index == self.video.index:
                 self._note(packet, time)
-            elif packet.size:
+            elif self.until is not None and time is not None and time > self.until:
+                self.end = max(self.end, self.until)  # the video's packets may lie further on
+                return
+            else:
                 yield packet
 
     def _note(self, packet: Any, time: float | None) -> None:
@@ -484,7 +495,8 @@ def _resampled(
         bad += dirty
         expected = began + seconds
         time = expected if frame.pts is None else float(frame.pts * stream.time_base) - origin
-        if abs(time - (expected if key else start)) > MAX_PAUSE:
+        earliest = expected if key else min(0.0, start)  # a seek may land long before `start`
+        if not earliest - MAX_PAUSE < time < max(expected, start) + MAX_PAUSE:
             warn(f"the sound's clock jumps by {time - expected:.1f} s at {expected:.1f} s: the jump was taken out")
             origin += time - (expected if key else start)
             time = expected if key else start

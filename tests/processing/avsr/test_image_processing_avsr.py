@@ -107,14 +107,18 @@ def test_blocks_change_nothing(processor, monkeypatch):
     assert np.abs(whole.mouths.astype(int) - blocks.mouths).max() <= 1
 
 
-def test_memory_does_not_grow_with_the_frames(processor):
-    """A minute of 720p is 4 GB of colour; what is kept stays below 40 MB."""
-    frame = np.zeros((720, 1280, 3), np.uint8)
-    tracemalloc.start()
-    processor.extract((frame for _ in range(1500)), np.repeat(landmarks(1) * 2, 1500, axis=0))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40e6
+def test_memory_does_not_grow_with_the_pictures(processor):
+    """Of each further frame only its crop (4 kB) and its points stay, not the picture (307 kB) or a patch (20 kB)."""
+    frame, points = np.zeros((320, 320, 3), np.uint8), landmarks(1)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        processor.extract((frame.copy() for _ in range(count)), np.repeat(points, count, axis=0))
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    assert (peak(800) - peak(400)) / 400 < 20e3
 
 
 def test_a_mouth_outside_of_the_picture_is_said(processor):
