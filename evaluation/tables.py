@@ -108,10 +108,10 @@ def draw_results(rows: Sequence[dict], path: str | Path, title: str = "Word erro
         panel.set_title(Path(noise).name, fontsize=11)
         panel.set_xticks(range(len(order)), order)
         panel.set_xlabel("signal-to-noise ratio, dB")
-        panel.set_ylim(bottom=0)
         panel.grid(axis="y", color="#dddddd", linewidth=0.8)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(0, 1.05 * max(100 * max(row["wer"], row["interval"][1]) for row in rows) or 1)  # of all panels
     panels[0].set_ylabel("WER, %")
     panels[0].legend(frameon=False)
     figure.suptitle(title, fontsize=13)
