@@ -47,15 +47,16 @@ def is_url(source: Any) -> bool:
 
 
 def fetch_media(source: MediaSource) -> MediaSource:
-    """Downloads an http(s) source once, into memory or a temporary file; returns any other source as it is.
+    """Makes a source that can be read several times: downloads an http(s) source, reads a stream that cannot seek.
 
-    Readers call it themselves; whoever reads the same URL several times calls it first and passes on what it returns.
+    Readers call it themselves; whoever reads the same source several times calls it first and passes on what it
+    returns. Paths, bytes and seekable file objects are returned as they are.
 
     Raises:
         MediaError: no answer within 30 s, an error status, or more than `MAX_DOWNLOAD_BYTES`.
     """
     if not is_url(source):
-        return source
+        return _rereadable(source)
     name = source_name(source)
     target = tempfile.SpooledTemporaryFile(max_size=64 << 20)  # deleted when closed or collected
     try:
@@ -84,6 +85,22 @@ def fetch_media(source: MediaSource) -> MediaSource:
     return target
 
 
+def _rereadable(source: MediaSource) -> MediaSource:
+    """The source, or what a file object that cannot seek (a pipe) has to give."""
+    if not hasattr(source, "read") or not hasattr(source, "seekable") or source.seekable():
+        return source
+    name = source_name(source)
+    try:
+        content = source.read(MAX_DOWNLOAD_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{name} cannot be read: {error}") from None
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        raise MediaError(f"{name} holds more than {MAX_DOWNLOAD_BYTES} bytes: write it to a file and pass the path")
+    if isinstance(content, str):
+        raise MediaError(f"{name} is open as text: open it with mode 'rb'")
+    return io.BytesIO(content)
+
+
 def import_av():
     try:
         import av
@@ -107,6 +124,8 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
                 raise MediaError(f"{name} does not exist")
             if path.is_file() and path.stat().st_size == 0:
                 raise MediaError(f"{name} is empty")
+            if not path.is_file():
+                raise MediaError(f"{name} is no regular file: pass what it gives as bytes or as a file object")
             with open(path, "rb"):
                 pass
         except (OSError, ValueError) as error:
@@ -116,19 +135,16 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
         return "file:" + os.path.abspath(path)
     if not hasattr(source, "read"):
         raise MediaError(f"{name} is not a media source: pass a path, a URL, bytes, or a readable binary file object")
-    return _seekable(source, name)
+    return _rewound(source, name)
 
 
-def _seekable(source: BinaryIO, name: str) -> BinaryIO:
-    """The file object at its beginning; one that cannot seek is read into memory."""
+def _rewound(source: BinaryIO, name: str) -> BinaryIO:
+    """The file object at its beginning."""
     try:
-        seekable = source.seekable() if hasattr(source, "seekable") else hasattr(source, "seek")
-        if not seekable:
-            source = io.BytesIO(source.read(MAX_DOWNLOAD_BYTES))
         source.seek(0)
         first = source.read(1)
         source.seek(0)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise MediaError(f"{name} cannot be read: {error}") from None
     if isinstance(first, str):
         raise MediaError(f"{name} is open as text: open it with mode 'rb'")

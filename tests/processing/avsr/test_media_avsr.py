@@ -329,6 +329,25 @@ def test_bytes_and_file_objects_read_like_the_path(tmp_path):
         read_audio(text)
 
 
+def test_pipes_are_read_once_and_named_pipes_refused(tmp_path):
+    content = make_clip(tmp_path / "clip.mp4").read_bytes()
+
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+        def seek(self, *args):
+            raise OSError("a pipe cannot seek")
+
+    source = fetch_media(Pipe(content))
+    assert probe_media(source).has_video and len(list(read_frames(source))) == 50
+    assert len(list(read_frames(Pipe(content)))) == 50
+    with pytest.raises(MediaError, match="is empty"):
+        probe_media(Pipe(b""))
+    with pytest.raises(MediaError, match="no regular file"):
+        probe_media("/dev/null")
+
+
 def test_http_sources_are_fetched_once_and_errors_named(tmp_path):
     content = make_clip(tmp_path / "clip.mp4").read_bytes()
 
