@@ -111,7 +111,10 @@ def draw_results(rows: Sequence[dict], path: str | Path, title: str = "Word erro
         panel.grid(axis="y", color="#dddddd", linewidth=0.8)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylim(0, 1.05 * max(100 * max(row["wer"], row["interval"][1]) for row in rows) or 1)  # of all panels
+    highest = max(
+        (rate for row in rows for rate in (row["wer"], row["interval"][1]) if math.isfinite(rate)), default=0
+    )
+    panels[0].set_ylim(0, 105 * highest or 1)  # of all panels
     panels[0].set_ylabel("WER, %")
     panels[0].legend(frameon=False)
     figure.suptitle(title, fontsize=13)

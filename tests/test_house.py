@@ -172,3 +172,26 @@ def test_readme_shows_how_to_start(repository):
 def test_nothing_names_the_folder_it_was_written_in(repository):
     for name in tracked(repository):
         assert f"{repository}/".encode() not in (repository / name).read_bytes(), name
+
+
+def test_auto_classes_know_every_class(tiny_checkpoint):
+    import transformers
+
+    import lookhear
+
+    config = transformers.AutoConfig.from_pretrained(tiny_checkpoint)
+    assert type(config) is lookhear.AvsrConfig
+    for auto, expected in {
+        transformers.AutoModel: lookhear.AvsrModel,
+        transformers.AutoModelForSpeechSeq2Seq: lookhear.AvsrForConditionalGeneration,
+        transformers.AutoProcessor: lookhear.AvsrProcessor,
+        transformers.AutoTokenizer: lookhear.AvsrTokenizer,
+        transformers.AutoFeatureExtractor: lookhear.AvsrFeatureExtractor,
+        transformers.AutoImageProcessor: lookhear.MouthRoiImageProcessor,
+    }.items():
+        assert type(auto.from_pretrained(tiny_checkpoint)) is expected
+    words = transformers.AutoModelForVideoClassification.from_config(config)
+    assert type(words) is lookhear.AvsrForVideoClassification
+    asr = transformers.pipeline("audio-visual-speech-recognition", model=str(tiny_checkpoint))
+    assert type(asr) is lookhear.AudioVisualSpeechRecognitionPipeline
+    assert all(hasattr(lookhear, name) for name in lookhear.__all__)

@@ -33,6 +33,7 @@ __all__ = [
     "AvsrFeatureExtractor",
     "AvsrForConditionalGeneration",
     "AvsrForVideoClassification",
+    "AvsrForVideoClassification",
     "AvsrModel",
     "AvsrProcessor",
     "AvsrTokenizer",
@@ -42,6 +43,7 @@ __all__ = [
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
 AutoModelForSpeechSeq2Seq.register(AvsrConfig, AvsrForConditionalGeneration)
+AutoModelForVideoClassification.register(AvsrConfig, AvsrForVideoClassification)
 AutoModelForVideoClassification.register(AvsrConfig, AvsrForVideoClassification)
 AutoFeatureExtractor.register(AvsrConfig, AvsrFeatureExtractor)
 AutoImageProcessor.register(
