@@ -44,9 +44,9 @@ class AvsrConvClassifier(nn.Module):
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> torch.Tensor:
         # features (batch, frames, size); a clip shorter than an LRW clip goes on with its last frame
-        lengths = lengths.clamp(min=SHORTEST)
         frames = max(features.shape[1], SHORTEST)
         features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
+        lengths = lengths.clamp(min=SHORTEST)
         steps = nn.functional.relu(self.norm1(self.conv1(features)))
         steps = nn.functional.relu(self.norm2(self.conv2(self.pool(steps))))  # (batch, size, steps)
         valid = ((lengths - 5) // 2 + 1) // 2
