@@ -45,7 +45,12 @@ def test_outputs_are_those_of_the_design(model, batch):
 @torch.no_grad()
 def test_frames_are_forty_milliseconds(make_model, make_clips, make_batch):
     outputs = make_model()(**make_batch(make_clips()))
-    assert outputs.frame_mask.sum(dim=1).tolist() == [10, 7, 13, 8]  # 6400, 3950, no, 4700 samples; 10, 6, 13, no frames
+    assert outputs.frame_mask.sum(dim=1).tolist() == [
+        10,
+        7,
+        13,
+        8,
+    ]  # 6400, 3950, no, 4700 samples; 10, 6, 13, no frames
 
 
 @torch.no_grad()

@@ -99,7 +99,9 @@ def test_weights_that_a_checkpoint_lacks_are_initialised(make_model, make_config
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["spectrogram", "grid"])
 @pytest.mark.parametrize("size", [47, 40, 30])
-def test_vocabulary_is_resized_in_embedding_and_both_heads(make_model, make_clips, make_batch, tmp_path, variant, size):
+def test_vocabulary_is_resized_in_embedding_and_both_heads(
+    make_model, make_clips, make_batch, tmp_path, variant, size
+):
     model, batch = make_model(variant), make_batch(make_clips())
     batch["labels"] = batch["labels"].clamp(max=29)
     start = model.config.decoder_start_token_id = 29

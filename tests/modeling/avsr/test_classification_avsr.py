@@ -1,0 +1,117 @@
+"""The word classifier with its three back-ends."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForVideoClassification
+
+from lookhear.modeling.avsr import AvsrForVideoClassification
+from lookhear.modeling.avsr.convert_avsr import load_resnet_weights
+
+FRAMES = (29, 31, 12, 45)
+TINY_RESNET = {
+    "layer_type": "bottleneck",
+    "hidden_sizes": (32, 32, 64, 64),
+    "depths": (2, 2, 2, 2),
+    "crop_size": 40,
+}  # the published code's with 8, 8, 16, 16 planes
+
+
+def build(make_config, back_end, labels=7, **fields):
+    torch.manual_seed(0)
+    fields = {"classifier_hidden_size": 16, **fields}
+    config = make_config("visual", classifier_back_end=back_end, num_labels=labels, **fields)
+    return AvsrForVideoClassification(config).eval()
+
+
+@pytest.fixture(params=["conv", "tcn", "transformer"])
+def classifier(request, make_config):
+    return build(make_config, request.param)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """Four clips of different lengths, padded with noise."""
+    generator = torch.Generator().manual_seed(0)
+    videos = torch.randn(4, max(FRAMES), 1, 16, 16, generator=generator)
+    return videos, (torch.arange(max(FRAMES))[None] < torch.tensor(FRAMES)[:, None]).long()
+
+
+@torch.no_grad()
+def test_result_does_not_depend_on_the_batch(classifier, clips):
+    videos, mask = clips
+    together = classifier(videos, mask).logits
+    assert together.shape == (4, 7)
+    for row, frames in enumerate(FRAMES):
+        alone = classifier(videos[row : row + 1, :frames]).logits[0]
+        torch.testing.assert_close(alone, together[row], rtol=1e-4, atol=1e-4)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_loss_is_smoothed_cross_entropy_and_every_part_learns(classifier, clips):
+    labels = torch.tensor([0, 3, 6, 3])
+    outputs = classifier(*clips, labels=labels)
+    expected = torch.nn.functional.cross_entropy(outputs.logits, labels, label_smoothing=0.01)
+    torch.testing.assert_close(outputs.loss, expected)
+    classifier.train()(*clips, labels=labels).loss.backward()
+    without = [name for name, p in classifier.named_parameters() if p.grad is None or not p.grad.any()]
+    # a bias before a batch norm and the keys' bias before a softmax have no effect
+    assert all(name.endswith(("conv1.bias", "conv2.bias", "k_proj.bias", "hidden.bias")) for name in without), without
+
+
+@torch.no_grad()
+def test_save_and_load(classifier, clips, tmp_path):
+    classifier.save_pretrained(tmp_path)
+    back = AutoModelForVideoClassification.from_pretrained(tmp_path)
+    assert type(back) is AvsrForVideoClassification and back.config.num_labels == 7
+    assert torch.equal(back(*clips).logits, classifier(*clips).logits)
+
+
+@pytest.mark.parametrize("back_end", ["conv", "tcn", "transformer"])
+def test_bfloat16_runs_and_is_close(make_config, clips, back_end):
+    videos, mask = clips
+    exact = build(make_config, back_end)(videos, mask).logits
+    half = build(make_config, back_end).bfloat16()(videos.bfloat16(), mask).logits
+    assert half.dtype == torch.bfloat16
+    assert (half - exact).abs().max() < 0.1
+
+
+def test_gradient_checkpointing_changes_nothing(make_config, clips):
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(make_config, "transformer").train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model(*clips, labels=torch.arange(4)).loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for plain, checkpointed in zip(*gradients):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.shared
+def test_published_classifier(make_config, shared, tmp_path):
+    """Loss and logits of the published code's word model with its own (random) weights."""
+    folder = shared / "parity" / "avsr"
+    case, weights = load_file(folder / "LRW_case1.safetensors"), load_file(folder / "LRW_state_dict.safetensors")
+    model = build(make_config, "conv", labels=20, visual_config=TINY_RESNET, classifier_hidden_size=32)
+    front_end, head = model.visual_front_end, model.classifier
+    resnet = {n.removeprefix("MoCoModel."): w for n, w in weights.items() if n.startswith("MoCoModel.")}
+    save_file(resnet, tmp_path / "resnet.safetensors")
+    load_resnet_weights(front_end, tmp_path / "resnet.safetensors")
+    with torch.no_grad():
+        front_end.stem.weight.copy_(weights["frontend3D.0.weight"][:, 0])
+    parts = {
+        "frontend3D.1": front_end.stem_norm,
+        "backend_conv1.0": head.conv1,
+        "backend_conv1.1": head.norm1,
+        "backend_conv1.4": head.conv2,
+        "backend_conv1.5": head.norm2,
+        "backend_conv2.0": head.hidden,
+        "backend_conv2.1": head.hidden_norm,
+        "backend_conv2.3": head.output,
+    }
+    for name, part in parts.items():
+        part.load_state_dict({n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")})
+    outputs = model(case["in.frames"].unflatten(0, (2, 29)), labels=case["in.labels"].long())
+    torch.testing.assert_close(outputs.logits, case["out.logits"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(outputs.loss, case["loss.smooth_ce"], rtol=1e-4, atol=1e-4)
