@@ -31,9 +31,10 @@ def classifier(request, make_config):
 
 @pytest.fixture(scope="module")
 def clips():
-    """Four clips of different lengths, padded with noise."""
+    """Four clips of different lengths and contrasts, padded with noise."""
     generator = torch.Generator().manual_seed(0)
-    videos = torch.randn(4, max(FRAMES), 1, 16, 16, generator=generator)
+    contrast = torch.tensor([5.0, 50.0, 20.0, 10.0])[:, None, None, None, None]
+    videos = contrast * torch.randn(4, max(FRAMES), 1, 16, 16, generator=generator)
     return videos, (torch.arange(max(FRAMES))[None] < torch.tensor(FRAMES)[:, None]).long()
 
 
@@ -45,7 +46,7 @@ def test_result_does_not_depend_on_the_batch(classifier, clips):
     for row, frames in enumerate(FRAMES):
         alone = classifier(videos[row : row + 1, :frames]).logits[0]
         torch.testing.assert_close(alone, together[row], rtol=1e-4, atol=1e-4)
-    assert (together[0] - together[1]).abs().max() > 1e-3
+    assert (together[0] - together[1]).abs().max() > 1e-2
 
 
 def test_loss_is_smoothed_cross_entropy_and_every_part_learns(classifier, clips):
@@ -73,7 +74,7 @@ def test_bfloat16_runs_and_is_close(make_config, clips, back_end):
     exact = build(make_config, back_end)(videos, mask).logits
     half = build(make_config, back_end).bfloat16()(videos.bfloat16(), mask).logits
     assert half.dtype == torch.bfloat16
-    assert (half - exact).abs().max() < 0.1
+    assert (half - exact).norm() < 0.1 * exact.norm()
 
 
 def test_gradient_checkpointing_changes_nothing(make_config, clips):
