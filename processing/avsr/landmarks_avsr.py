@@ -270,7 +270,7 @@ class FaceTracker:
         if follower is not None and tracked and index % self.detect_every:
             face = follower.follow(frame, self._face)
             face = face if _inside(face, frame) else None
-        elif follower is not None and not tracked and self._lost > 10 and index % self.detect_every:
+        elif follower is not None and not tracked and self._lost > 10 and index % (5 if self._lost <= 50 else 10):
             face = None  # nobody for a while: look less often
         else:
             face = self._search(frame, follower, tracked)
