@@ -218,7 +218,8 @@ class AvsrConfig(PreTrainedConfig):
             leaving its missing frames empty.
         min_frames (`int`, *optional*, defaults to 0): shorter clips are padded to it, also in evaluation (code: 80).
         ctc_target_eos (`bool`, *optional*, defaults to `False`): CTC learns a final EOS label (the published code).
-        smooth_padding (`bool`, *optional*, defaults to `False`): label smoothing counts padding (the published code).
+        smooth_padding (`bool`, *optional*, defaults to `False`):
+            Label smoothing counts padding, and CTC's is a sum over steps, not a mean (the published code).
         num_beams, ctc_weight: see [`AvsrForConditionalGeneration.generate`].
         classifier_back_end (`str`, *optional*, defaults to `"conv"`):
             Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"` (table 5).

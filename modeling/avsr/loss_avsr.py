@@ -1,5 +1,7 @@
 """The hybrid CTC/attention loss with label smoothing (paper, section 3.5)."""
 
+import math
+
 import torch
 from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
 
@@ -34,10 +36,12 @@ def ctc_objective(
     )
     if not config.label_smoothing:
         return loss
-    steps = torch.arange(log_probs.shape[1], device=log_probs.device)
-    valid = (steps[None] < lengths[:, None]) | config.smooth_padding  # (batch, steps)
-    uniform = -torch.log(torch.tensor(float(config.vocab_size))) - log_probs.mean(dim=-1)  # KL(uniform, p) per step
-    divergence = (uniform * valid).sum() / log_probs.shape[0]
+    uniform = -math.log(config.vocab_size) - log_probs.mean(dim=-1)  # (batch, steps): KL(uniform, p)
+    if config.smooth_padding:
+        divergence = uniform.sum() / log_probs.shape[0]
+    else:
+        valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
+        divergence = (uniform * valid).sum() / valid.sum().clamp(min=1)
     return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
 
 
