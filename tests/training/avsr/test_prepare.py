@@ -247,3 +247,16 @@ def test_processes_give_what_one_process_gives(corpus, tmp_path):
     assert summary.clips == 4 and summary.problems == 1
     for one, two in zip(shard_files(tmp_path / "one"), shard_files(tmp_path / "two"), strict=True):
         assert pq.read_table(one).equals(pq.read_table(two))
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_a_grid_clip_becomes_a_row_with_a_mouth(shared):
+    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+
+    utterance = next(read_folder(shared / "data" / "grid_speakers"))
+    processor = MouthRoiImageProcessor(roi_size=64, crop_size=56, mouth_width=36.0)
+    row = decode_row(prepare_clip(utterance, processor))
+    assert row["mouths"].shape == (75, 64, 64) and row["landmarks"].shape == (75, 68, 2)
+    assert row["report"]["frames_with_face"] > 0.98 and len(row["audio"]) == pytest.approx(48000, abs=400)
+    assert row["report"]["warnings"] == []
