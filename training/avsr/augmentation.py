@@ -33,15 +33,19 @@ class Clip:
 
 
 def cut(clip: Clip, start: int, end: int) -> Clip:
-    """Frames `[start, end)` of a clip, its sound with them; words that lie wholly inside keep their (shifted) times."""
+    """
+    Frames `[start, end)` of a clip, its sound with them. Words that lie wholly inside keep their (shifted) times, the
+    others are gone from the text too; without word times the text stays.
+    """
     seconds = start / 25, end / 25
     words = clip.words and tuple(
         (word, a - seconds[0], b - seconds[0])
         for word, a, b in clip.words
         if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
     )
+    whole = not clip.words or len(words) == len(clip.words)
     return Clip(
-        clip.text,
+        clip.text if whole else " ".join(word for word, *_ in words),
         None if clip.audio is None else clip.audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
         None if clip.mouths is None else clip.mouths[start:end],
         words,
