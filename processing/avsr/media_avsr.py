@@ -47,6 +47,7 @@ __all__ = [
 
 MAX_PAUSE = 60.0  # seconds: a longer jump between two timestamps is a broken clock, not a pause
 AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
+MAX_PADDING = 0.5  # seconds: sound that outlasts the video by less is the padding of its encoder
 
 
 @dataclass(frozen=True)
@@ -227,14 +228,14 @@ def read_audio(
     """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
 
     Sample 0 is the time of the first video frame: late sound gets zeros in front, early sound is cut, holes between
-    packets are silent. What outlasts the video (AAC padding, or more) is cut. Without video the sound starts at its
-    own first sample.
+    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that goes on for
+    longer than that is speech without a picture, and is kept. Without video the sound starts at its own first sample.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
         start, end: return only this part; seconds after the first video frame.
-        trim_to_video: whether sound after the last video frame is cut.
+        trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
         on_warning: called with one sentence for each thing that is wrong but can be lived with.
 
     Returns:
@@ -357,11 +358,11 @@ def _assembled(
 ) -> np.ndarray:
     """Lays the pieces (first sample index, samples) on one line from `start` to `end` or to the video's end."""
     length = max(index + len(piece) for index, piece in placed)
-    cut = (length / rate + start) - stop
-    if cut > 0:
+    tail = (length / rate + start) - stop
+    if 0 < tail <= MAX_PADDING:
         length = round((stop - start) * rate)
-        if cut > 0.5:
-            warn(f"the sound goes on for {cut:.1f} s after the last picture: that part is not used")
+    elif tail > MAX_PADDING and stop > 0:
+        warn(_tail_warning(tail))
     if end is not None:
         length = min(length, round((end - start) * rate))
     sound = np.zeros(max(length, 0), dtype=np.float32)
@@ -370,6 +371,10 @@ def _assembled(
         if last > first:
             sound[first:last] = piece[first - index : last - index]
     return sound
+
+
+def _tail_warning(seconds: float) -> str:
+    return f"the sound goes on for {seconds:.1f} s after the last picture: there it is read without lips"
 
 
 # ----------------------------------------------------------------------------------------------------------- probing
@@ -411,8 +416,8 @@ def _probed(container: Any, name: str) -> MediaInfo:
     if sound is not None:
         heard = found[sound.index].first
         offset = float(heard.pts * sound.time_base) - origin if heard is not None and heard.pts is not None else 0.0
-        if (extra := found[sound.index].end - origin - duration) > 0.5:
-            warnings.append(f"the sound goes on for {extra:.1f} s after the last picture: that part is not used")
+        if (tail := found[sound.index].end - origin - duration) > MAX_PADDING:
+            warnings.append(_tail_warning(tail))
     height, width = _upright(picture, video).shape[:2]
     return MediaInfo(
         has_audio=sound is not None,
