@@ -31,7 +31,7 @@ class ErrorRates:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         references = [self._text(row[row != IGNORED]) for row in prediction.label_ids]
         metrics: dict[str, float] = {}
-        for view, ids in zip(self.views, np.moveaxis(prediction.predictions, 1, 0)):
+        for view, ids in zip(self.views, np.moveaxis(prediction.predictions, 2, 0)):
             texts = [self._text(row[row != IGNORED]) for row in ids]
             metrics[f"wer_{view}"] = wer(references, texts)
             metrics[f"cer_{view}"] = cer(references, texts)
@@ -91,7 +91,7 @@ class AvsrTrainer(Trainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Greedy CTC in each view the model has: predictions `(batch, views, length)`, padded with -100."""
+        """Greedy CTC in each view the model has: predictions `(batch, length, views)`, padded with -100."""
         if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = self._prepare_inputs(inputs)
@@ -109,4 +109,4 @@ class AvsrTrainer(Trainer):
             texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
         longest = max(ids.shape[1] for ids in texts)
         padded = [nn.functional.pad(ids, (0, longest - ids.shape[1]), value=IGNORED) for ids in texts]
-        return loss, torch.stack(padded, dim=1), labels
+        return loss, torch.stack(padded, dim=2), labels  # Trainer pads dimension 1 across batches and processes
