@@ -135,7 +135,11 @@ def _override(content: dict, override: str) -> None:
     if not equals or len(keys) < 2:
         raise ValueError(f"override {override!r} must read section.field=value, as in training.max_steps=100")
     for key in keys[:-1]:
-        content = content.setdefault(key, {})
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+        if not isinstance(content, dict):
+            raise ValueError(f"override {override!r} leads into {key!r}, which is {content!r} and has no fields")
     content[keys[-1]] = yaml.safe_load(value)
 
 
