@@ -51,9 +51,7 @@ def spell(text: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
     for place, letter in enumerate(text):
         number = LETTERS.index(letter)
         start = place * FRAMES_PER_LETTER
-        audio[start * 640 : (start + FRAMES_PER_LETTER) * 640] += 0.3 * np.sin(
-            2 * np.pi * (300 + 600 * number) * time
-        )
+        audio[start * 640 : (start + FRAMES_PER_LETTER) * 640] += 0.3 * np.sin(2 * np.pi * (300 + 600 * number) * time)
         row, column = 3 + 7 * (number // 3), 3 + 5 * (number % 3)
         mouths[start : start + 2, row : row + 4, column : column + 4] = 220  # the third frame closes the mouth
     return audio, mouths

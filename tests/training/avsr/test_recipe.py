@@ -1,0 +1,149 @@
+"""Recipes: what is wrong in one is named, and every shipped one can be built."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import lookhear
+from lookhear.modeling.avsr import AvsrConfig
+from lookhear.training.avsr.initialise import select_modules
+from lookhear.training.avsr.recipe import AugmentationRecipe, load_recipe
+from lookhear.training.avsr.train import build_model, build_processor, load_rows, main, training_arguments
+from lookhear.training.avsr.train_words import build_classifier, word_classes
+
+FOLDER = Path(lookhear.__file__).parent / "training" / "avsr" / "recipes"
+SHIPPED = sorted(path.name for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content) -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"modle": {}}, r"recipe has no field 'modle'; it has model, data, augmentation, training"),
+        ({"model": {"colour": 1}}, r"model has no field 'colour'; it has task, checkpoint, config"),
+        ({"data": {"trian": []}}, r"data has no field 'trian'"),
+        ({"augmentation": {"flipp": 1, "a": 2}}, r"augmentation has no field 'a', 'flipp'"),
+        ({"model": ["config"]}, r"model must be a mapping of task, checkpoint"),
+        ("- a\n- b\n", r"must have the sections model, data"),
+        ("model: [unclosed", r"recipe\.yaml' is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(write, content, named):
+    with pytest.raises(ValueError, match=named):
+        load_recipe(write(content))
+
+
+def test_missing_file_lists_the_shipped_ones(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml' is no file.*grid_tiny\.yaml.*lrw_words\.yaml"):
+        load_recipe(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "override", ["max_steps=3", "training.max_steps", "=", "model.task.deep=1", "training.seed.deep=1", "data=1"]
+)
+def test_overrides_that_lead_nowhere_are_named(write, override):
+    with pytest.raises(ValueError, match=f"override '{override}'"):
+        load_recipe(write({"model": {"task": "words"}, "training": {"seed": 1}}), [override])
+
+
+def test_override_of_an_unknown_field_is_named(write):
+    with pytest.raises(ValueError, match="data has no field 'folder'"):
+        load_recipe(write({}), ["data.folder=x"])
+
+
+def test_overrides_are_yaml(write):
+    overrides = [
+        "training.max_steps=7",
+        "model.config.modality=audio",
+        "data.train=[a, b]",
+        "augmentation.noise_snr=[-5, 5]",
+        "augmentation.silence=true",
+    ]
+    recipe = load_recipe(write("training:\nmodel: {config: {hidden_size: 8}}\n"), overrides)
+    assert recipe.training == {"max_steps": 7} and recipe.data.train == ["a", "b"]
+    assert recipe.model.config == {"hidden_size": 8, "modality": "audio"}
+    assert recipe.augmentation.silence is True and list(recipe.augmentation.noise_snr) == [-5, 5]
+
+
+def test_an_empty_recipe_is_the_paper(write):
+    recipe = load_recipe(write(""))
+    noise = recipe.augmentation
+    assert (noise.noise_probability, noise.noise_snr, noise.noise_talkers) == (0.25, (5.0, 5.0), (20, 20))
+    assert (noise.flip, noise.speed, noise.splice_probability, recipe.data.max_frames) == (0.5, (1.0, 1.0), 0.0, 160)
+    assert len(fields(AugmentationRecipe)) >= 10 and recipe.training == {}
+
+
+def test_unknown_training_argument_is_named(write, tmp_path):
+    recipe = load_recipe(write({"training": {"output_dir": str(tmp_path), "learning_speed": 1}}))
+    with pytest.raises(ValueError, match="training: .*learning_speed"):
+        training_arguments(recipe)
+
+
+def test_unknown_task_is_named(write):
+    with pytest.raises(ValueError, match="model.task must be 'recognition' or 'words', not 'song'"):
+        main(str(write({"model": {"task": "song"}})))
+
+
+def test_no_data_is_named(write):
+    recipe = load_recipe(write({}))
+    with pytest.raises(ValueError, match="data.train is empty"):
+        load_rows(recipe.data.train, recipe.data)
+
+
+def test_clips_without_a_face_are_left_out(prepared_folder, make_texts, write, tmp_path):
+    folder = prepared_folder(tmp_path / "data", make_texts(6))
+    recipe = load_recipe(write({"data": {"train": [str(folder)], "min_frames_with_face": 0.5}}))
+    assert len(load_rows([str(folder)], recipe.data)) == 3
+    assert len(load_rows([str(folder), str(folder)], load_recipe(write({})).data)) == 12
+
+
+def meta_model(recipe):
+    """The recipe's model without memory for its weights, and without weights from elsewhere."""
+    recipe.model.initialise = []
+    with torch.device("meta"):
+        if recipe.model.task == "words":
+            return build_classifier(recipe.model, {f"WORD{number}": number for number in range(500)})
+        return build_model(recipe.model)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipe_can_be_built(name, tmp_path):
+    recipe = load_recipe(FOLDER / name, [f"training.output_dir={tmp_path}", "training.use_cpu=true"])
+    sources = list(recipe.model.initialise)
+    processor, model = build_processor(recipe.model), meta_model(recipe)
+    assert processor.image_processor.crop_size == model.config.visual_config.crop_size
+    assert len(processor.tokenizer) == model.config.vocab_size
+    assert type(model.config) is AvsrConfig
+    assert len(select_modules(model, recipe.model.freeze)) == len(recipe.model.freeze)
+    arguments = training_arguments(recipe)
+    assert arguments.remove_unused_columns is False and arguments.max_steps > 0 or arguments.num_train_epochs > 0
+    assert recipe.data.train and recipe.data.validation
+    for source in sources:  # the modules named are there, and of the same shapes, in the stage they come from
+        stage = FOLDER / f"{Path(source['checkpoint']).name}.yaml"
+        modules = source.get("modules", {})
+        if isinstance(modules, dict) and modules:
+            other = meta_model(load_recipe(stage))
+            for there, here in modules.items():
+                (theirs,), (ours,) = select_modules(other, [there]), select_modules(model, [here])
+                assert {n: t.shape for n, t in theirs.state_dict().items()} == {
+                    n: t.shape for n, t in ours.state_dict().items()
+                }
+
+
+def test_word_classes_are_sorted_and_checked():
+    rows = {"text": ["bin", "AT", "Bin"]}
+    assert word_classes(rows) == {"AT": 0, "BIN": 1}
+    with pytest.raises(ValueError, match="data.validation has words that data.train lacks: BLUE"):
+        word_classes(rows, {"text": ["at", "blue"]})
