@@ -51,7 +51,7 @@ class PlateauWarmup(TrainerCallback):
         if state.global_step < self.steps:
             share = (1 - np.cos(np.pi * (state.global_step + 1) / self.steps)) / 2
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * float(share)
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * float(share)
 
 
 class AvsrTrainer(Trainer):
