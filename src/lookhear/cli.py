@@ -216,7 +216,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     rows = [
         result.to_dict()
         for result in evaluate_avsr(
-            options.model,
+            _model(options),
             options.data,
             modalities=options.modality,
             noises=options.noise,
@@ -295,7 +295,7 @@ def _add_demo(commands) -> None:
 def _demo(options: argparse.Namespace) -> None:
     from lookhear.demo import run_demo
 
-    run_demo(options.output, video=options.video, model=options.model, device=options.device)
+    run_demo(options.output, video=options.video, model=_model(options), device=options.device)
 
 
 # ----------------------------------------------------------------------------------------------------- shared options
@@ -314,6 +314,14 @@ def _add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_positive, default=8, metavar="N", help="clips read together (8)")
 
 
+def _model(options: argparse.Namespace) -> str:
+    """The checkpoint, checked where it is meant as a folder; a Hub id has one slash at most."""
+    model = options.model
+    if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
+        raise ValueError(f"--model: there is no folder {model}")
+    return model
+
+
 def _search_settings(options: argparse.Namespace) -> dict:
     settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
     return {name: value for name, value in settings.items() if value is not None}
@@ -322,7 +330,7 @@ def _search_settings(options: argparse.Namespace) -> dict:
 def _pipeline(options: argparse.Namespace):
     from transformers import pipeline
 
-    return pipeline("audio-visual-speech-recognition", model=options.model, device=options.device)
+    return pipeline("audio-visual-speech-recognition", model=_model(options), device=options.device)
 
 
 def _positive(text: str) -> int:
