@@ -1,6 +1,5 @@
 """`transformers.Trainer` for AVSR: evaluation by error rates per modality, warm-up before a plateau scheduler."""
 
-from typing import Any
 
 import numpy as np
 import torch
@@ -72,13 +71,9 @@ class AvsrTrainer(Trainer):
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs) -> torch.Tensor:
-        model.train()
-        for module in self.frozen:
-            module.eval()
-        return super().training_step(model, inputs, *args, **kwargs)
-
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        for module in self.frozen:  # here, because Trainer's training step has just put the whole model into training
+            module.eval()
         outputs = model(**inputs)
         if model.training:
             self._parts = {name: outputs[name].detach() for name in ("ctc_loss", "attention_loss") if name in outputs}
