@@ -1,0 +1,65 @@
+"""Two processes on one CPU learn what one process learns with twice the accumulation."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import lookhear
+
+pytestmark = pytest.mark.slow
+TWO_CPU = Path(lookhear.__file__).parent / "training" / "accelerate" / "two_cpu.yaml"
+
+
+def run(recipe: Path, *launcher: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *launcher, "-m", "lookhear.training.avsr.train", str(recipe)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert result.returncode == 0, result.stderr[-4000:]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("weights", [None, {"audio": 0.5, "visual": 1.0, "audiovisual": 1.0}])
+def test_two_processes_are_one_with_twice_the_accumulation(
+    tiny_recipe, prepared_folder, make_texts, tmp_path, unused_port, weights
+):
+    folder = prepared_folder(tmp_path / "data", make_texts(12))
+    for name, accumulation in (("one", 2), ("two", 1)):
+        content = tiny_recipe(folder, tmp_path / name, max_steps=5, gradient_accumulation_steps=accumulation)
+        content["model"] = content["model"] | {
+            "config": content["model"]["config"] | {"modality_loss_weights": weights}
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    run(tmp_path / "one.yaml")
+    run(
+        tmp_path / "two.yaml",
+        *("-m", "accelerate.commands.launch", "--config_file", str(TWO_CPU), "--main_process_port", str(unused_port)),
+    )
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, value in one.items():
+        if "running_" not in name and "num_batches" not in name:  # statistics are those of the first process's clips
+            torch.testing.assert_close(value, two[name], rtol=1e-5, atol=1e-5, msg=name)
+    losses = [
+        [
+            entry["loss"]
+            for entry in json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"]
+            if "loss" in entry
+        ]
+        for name in ("one", "two")
+    ]
+    assert len(losses[0]) == 5 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
