@@ -1,6 +1,5 @@
 """`transformers.Trainer` for AVSR: evaluation by error rates per modality, warm-up before a plateau scheduler."""
 
-
 import numpy as np
 import torch
 from jiwer import cer, wer
