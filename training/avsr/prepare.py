@@ -279,11 +279,11 @@ def _clip_mapper(image_processor, num_proc: int) -> Iterator:
     pool = ProcessPoolExecutor(num_proc, context, initializer=_start_worker, initargs=(image_processor,))
     try:
         yield lambda part: pool.map(_row_or_problem, part)
-    except BrokenProcessPool:
+    except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of {num_proc} processes was killed (mostly: out of memory); finished shards are kept,"
-            " run the same command again with a smaller num_proc"
-        ) from None
+            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards are kept,"
+            " run the same command again, with a smaller num_proc if it happens twice"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
