@@ -52,13 +52,24 @@ class PlateauWarmup(TrainerCallback):
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * float(share)
 
 
+class ClipsEpoch(TrainerCallback):
+    """
+    Tells the training clips their epoch. Accelerate's loader does so only as long as its batches are neither split
+    between processes nor partly skipped after a resume.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs) -> None:
+        train_dataloader.dataset.set_epoch(int(state.epoch))
+
+
 class AvsrTrainer(Trainer):
     """
     Trains a recogniser, or a word classifier.
 
     Args:
         frozen: modules that get no gradient and stay in evaluation mode.
-        kwargs: as of `transformers.Trainer`; `processing_class` is the `AvsrProcessor`.
+        kwargs: as of `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
+            `TrainingClips`.
     """
 
     def __init__(self, *args, frozen: list[nn.Module] | None = None, **kwargs):
@@ -67,6 +78,7 @@ class AvsrTrainer(Trainer):
         for module in self.frozen:
             module.requires_grad_(False)
         self._parts: dict[str, torch.Tensor] = {}
+        self.add_callback(ClipsEpoch())
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
 

@@ -67,19 +67,19 @@ def stop_at(monkeypatch, step: int) -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "warmup_stable_decay"])
 def test_a_stopped_training_goes_on_as_if_nothing_had_happened(write, tmp_path, monkeypatch, schedule):
-    """Stopped in step 5 of 6, behind the checkpoint of step 3, in the second of its epochs of 4 steps."""
-    settings = {"lr_scheduler_type": schedule, "warmup_steps": 2}
+    """Stopped in step 8 of 9, two steps behind a checkpoint in the middle of the second of its epochs of 4 steps."""
+    settings = {"lr_scheduler_type": schedule, "warmup_steps": 2, "max_steps": 9, "save_total_limit": 1}
     if schedule == "warmup_stable_decay":
         settings["lr_scheduler_kwargs"] = {"num_decay_steps": 2}
     straight = train(load_recipe(write("straight", **settings)))
     broken = load_recipe(write("broken", **settings))
     with monkeypatch.context() as patch:
-        stop_at(patch, 5)
+        stop_at(patch, 8)
         with pytest.raises(Stopped):
             train(broken)
-    assert sorted(path.name for path in (tmp_path / "broken").glob("checkpoint-*")) == ["checkpoint-3"]
+    assert sorted(path.name for path in (tmp_path / "broken").glob("checkpoint-*")) == ["checkpoint-6"]
     resumed = train(broken)
-    assert len(losses(straight)) == 6 and losses(resumed) == losses(straight)
+    assert len(losses(straight)) == 9 and losses(resumed) == losses(straight)
     assert_same_weights(resumed.model.state_dict(), straight.model.state_dict())
 
 
