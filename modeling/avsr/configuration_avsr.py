@@ -200,6 +200,9 @@ class AvsrConfig(PreTrainedConfig):
         ctc_upsampling (`int`, *optional*, defaults to 1):
             CTC outputs per video frame. 2 lets fast speech fit: some words have more letters than 40 ms frames.
         ctc_loss_weight (`float`, *optional*, defaults to 0.2): lambda of the hybrid loss (section 3.5).
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of the cross entropy of each CTC step, for clips whose letters are aligned (`alignment_labels`):
+            shows a new model on little data where to look.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
         modality_dropout (`float`, *optional*, defaults to 0.0):
             Probability, while training, that a clip with both modalities loses one of them (either alike).
@@ -251,6 +254,7 @@ class AvsrConfig(PreTrainedConfig):
     head_hidden_sizes: tuple[int, ...] | list[int] = (512, 256, 256)
     ctc_upsampling: int = 1
     ctc_loss_weight: float | int = 0.2
+    alignment_loss_weight: float | int = 0.0
     label_smoothing: float | int = 0.01
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None

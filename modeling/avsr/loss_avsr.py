@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch.nn.functional import cross_entropy, ctc_loss, log_softmax
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, pad
 
 from .configuration_avsr import AvsrConfig
 
@@ -43,6 +43,20 @@ def ctc_objective(
         valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
         divergence = (uniform * valid).sum() / valid.sum().clamp(min=1)
     return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
+
+
+def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor) -> torch.Tensor:
+    """
+    Cross entropy per CTC step.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`; alignment_labels: `(batch, any)` a character or blank for each step, -100
+            ignored; what is missing at its end is ignored, what is too much cut.
+    """
+    steps = ctc_logits.shape[1]
+    targets = pad(alignment_labels, (0, max(steps - alignment_labels.shape[1], 0)), value=IGNORED)[:, :steps]
+    total = cross_entropy(ctc_logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: AvsrConfig) -> torch.Tensor:

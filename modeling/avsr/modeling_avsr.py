@@ -41,7 +41,7 @@ from .layers_avsr import (
     select_steps,
     sinusoidal_positions,
 )
-from .loss_avsr import IGNORED, attention_objective, ctc_objective
+from .loss_avsr import IGNORED, alignment_objective, attention_objective, ctc_objective
 
 
 @dataclass
@@ -61,7 +61,7 @@ class AvsrEncoderOutput(ModelOutput):
 class AvsrOutput(ModelOutput):
     r"""
     loss (`torch.Tensor`, scalar, with `labels`): hybrid loss, summed over the views if `modality_loss_weights` is set.
-    ctc_loss, attention_loss (`torch.Tensor`, scalar, with `labels`): its parts.
+    ctc_loss, attention_loss, alignment_loss (`torch.Tensor`, scalar, with `labels`): its parts.
     logits (`torch.Tensor` of shape `(batch, length, vocab)`): the decoder's character scores.
     ctc_logits (`torch.Tensor` of shape `(batch, frames * ctc_upsampling, vocab)`): CTC's character scores.
     frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): the valid frames.
@@ -73,6 +73,7 @@ class AvsrOutput(ModelOutput):
     loss: torch.Tensor | None = None
     ctc_loss: torch.Tensor | None = None
     attention_loss: torch.Tensor | None = None
+    alignment_loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     ctc_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -527,6 +528,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         encoder_outputs: AvsrEncoderOutput | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         labels: torch.Tensor | None = None,
+        alignment_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
@@ -536,6 +538,8 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
         video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
         labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+        alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
+            For the alignment loss: what each CTC step is to say, -100 where that is not known.
 
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
@@ -562,6 +566,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             outputs.ctc_logits = self.compute_ctc_logits(encoder_outputs)
         if labels is not None:
             outputs.loss, outputs.ctc_loss, outputs.attention_loss = self._loss(outputs, labels)
+            if alignment_labels is not None and self.config.alignment_loss_weight:
+                aligned = alignment_objective(outputs.ctc_logits, alignment_labels.repeat(views, 1))
+                outputs.alignment_loss = views * aligned
+                outputs.loss = outputs.loss + self.config.alignment_loss_weight * outputs.alignment_loss
         return AvsrOutput(**outputs)  # as a tuple, too, in the order of its fields: the loss first
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from lookhear.training.avsr.alignment import IGNORED, spread_letters
 from lookhear.training.avsr.augmentation import Clip, augment, cut, splice_word, word_window
 from lookhear.training.avsr.prepare import decode_audio, decode_row
 from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
@@ -100,11 +101,13 @@ class ClipCollator:
     Makes a batch of clips with an `AvsrProcessor`.
 
     Attributes:
-        processor: the `AvsrProcessor`. labels: for the words task, label of each text; None: characters.
+        processor: the `AvsrProcessor`. classes: for the words task, label of each text; None: characters.
+        steps_per_second: CTC steps, where the alignment loss is wanted: adds `alignment_labels (batch, steps)`.
     """
 
     processor: object
     classes: dict[str, int] | None = None
+    steps_per_second: float | None = None
 
     def __call__(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         inputs = self.processor(
@@ -116,4 +119,18 @@ class ClipCollator:
         )
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
+        elif self.steps_per_second is not None:
+            inputs["alignment_labels"] = self._alignment_labels(clips)
         return dict(inputs)
+
+    def _alignment_labels(self, clips: list[Clip]) -> torch.Tensor:
+        """`(batch, steps)`; a row of -100 for a clip whose word times are not known."""
+        tokenizer, rate = self.processor.tokenizer, self.steps_per_second
+        labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
+        for row, clip in zip(labels, clips):
+            if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
+                words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]
+                steps = round(clip.frames * rate / 25)
+                blank, space = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(" ")
+                row[:steps] = spread_letters(words, steps, rate, blank, space)
+        return torch.from_numpy(labels)

@@ -37,7 +37,10 @@ def train(recipe: Recipe) -> AvsrTrainer:
     trainer = AvsrTrainer(
         model=model,
         args=arguments,
-        data_collator=ClipCollator(processor),
+        data_collator=ClipCollator(
+            processor,
+            steps_per_second=25 * model.config.ctc_upsampling if model.config.alignment_loss_weight else None,
+        ),
         train_dataset=TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, arguments.seed),
         eval_dataset=None if validation is None else EvaluationClips(validation),
         compute_metrics=ErrorRates(processor.tokenizer, views_of(model.config.modality)),

@@ -12,6 +12,7 @@ INPUTS = {
     "audio": ("input_values", "attention_mask"),
     "visual": ("pixel_values_videos", "video_attention_mask"),
 }
+PARTS = ("ctc_loss", "attention_loss", "alignment_loss")
 INPUTS["audiovisual"] = INPUTS["audio"] + INPUTS["visual"]
 
 
@@ -87,7 +88,7 @@ class AvsrTrainer(Trainer):
             module.eval()
         outputs = model(**inputs)
         if model.training:
-            self._parts = {name: outputs[name].detach() for name in ("ctc_loss", "attention_loss") if name in outputs}
+            self._parts = {name: outputs[name].detach() for name in PARTS if name in outputs}
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
