@@ -30,8 +30,10 @@ def test_two_processes_are_one_with_twice_the_accumulation(
     tiny_recipe, prepared_folder, make_texts, tmp_path, unused_port, weights
 ):
     folder = prepared_folder(tmp_path / "data", make_texts(12))
+    # plain gradient descent: Adam's first steps make a full step of a gradient's rounding error
+    descent = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 5}
     for name, accumulation in (("one", 2), ("two", 1)):
-        content = tiny_recipe(folder, tmp_path / name, max_steps=5, gradient_accumulation_steps=accumulation)
+        content = tiny_recipe(folder, tmp_path / name, **descent, gradient_accumulation_steps=accumulation)
         content["model"] = content["model"] | {
             "config": content["model"]["config"] | {"modality_loss_weights": weights}
         }
