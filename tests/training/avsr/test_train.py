@@ -116,6 +116,7 @@ def test_words_are_trained_from_lips(tiny_recipe, prepared_folder, tmp_path):
     assert [entry["eval_accuracy"] for entry in history if "eval_accuracy" in entry] == [1.0]
 
 
+@pytest.mark.slow
 def test_a_few_clips_are_learnt_by_heart(tiny_recipe, prepared_folder, make_texts, tmp_path):
     """32 clips: every word right from sound, from lips, and from both."""
     folder = prepared_folder(tmp_path / "data", make_texts(32))
