@@ -1,5 +1,7 @@
 """AVSR's front-ends (paper, section 3.1): from a waveform and from mouth crops to one vector per step."""
 
+import math
+
 import torch
 from torch import nn
 from transformers import AutoModel, ResNetConfig
@@ -7,6 +9,9 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.resnet.modeling_resnet import ResNetEncoder
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
+
+
+FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
 
 
 class AvsrWaveformFrontEnd(nn.Module):
@@ -43,7 +48,7 @@ class AvsrSpectrogramFrontEnd(nn.Module):
     """
     Log spectrogram of 40 ms windows every 10 ms, `stack` of them in a step (the paper's STFT baseline, table 6).
 
-    Each utterance's mean over its valid steps is removed. No parameters.
+    Each utterance's mean over the steps that are not digitally silent is removed. No parameters.
     """
 
     def __init__(self, config: AvsrAudioConfig):
@@ -86,15 +91,16 @@ class AvsrSpectrogramFrontEnd(nn.Module):
         power = spectrum.abs().square()[..., : steps * config.stack].transpose(1, 2)  # (batch, 4 steps, frequencies)
         if config.num_mel_bins:
             power = power @ self.filters.float()
-        features = power.clamp(min=1e-5).log()
+        features = power.clamp(min=FLOOR).log()
         features = features.unflatten(1, (steps, config.stack)).flatten(2)  # (batch, steps, stack * bands)
         return self._remove_mean(features, lengths).to(input_values.dtype), lengths
 
     def _remove_mean(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         valid = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]  # (batch, steps)
         valid = valid[..., None].to(features.dtype)
+        sounding = valid * (features.amax(dim=-1, keepdim=True) > math.log(FLOOR)).to(features.dtype)
         bands = features.unflatten(-1, (self.config.stack, -1))  # (batch, steps, stack, bands)
-        mean = (bands.mean(dim=2) * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)  # (batch, bands)
+        mean = (bands.mean(dim=2) * sounding).sum(dim=1) / sounding.sum(dim=1).clamp(min=1)  # (batch, bands)
         return (bands - mean[:, None, None]).flatten(2) * valid / 3.0  # about unit variance
 
 

@@ -64,19 +64,21 @@ class TrainingClips(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Clip:
         generator = np.random.default_rng([self.seed, self.epoch, index])
-        clip = self._splice(read_clip(self.rows[index]), index, generator)
+        augmentation = self.augmentation.at(self.epoch)
+        clip = read_clip(self.rows[index])
+        clip = self._splice(clip, index, augmentation.splice_probability, generator)
         if self.data.word_window:
             clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
         if clip.frames > self.data.max_frames:
             clip = cut(clip, 0, self.data.max_frames)
         others = [wave for row, wave in self.voices if row != index]
-        return augment(clip, self.augmentation, self.crop_size, others, generator)
+        return augment(clip, augmentation, self.crop_size, others, generator)
 
-    def _splice(self, clip: Clip, index: int, generator: np.random.Generator) -> Clip:
+    def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
         if index not in self.alike:
             return clip
         for place in range(len(clip.words)):
-            if generator.random() < self.augmentation.splice_probability:
+            if generator.random() < probability:
                 other = self.alike[index][int(generator.integers(len(self.alike[index])))]
                 clip = splice_word(clip, read_clip(self.rows[other]), place)
         return clip

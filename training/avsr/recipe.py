@@ -1,6 +1,6 @@
 """Recipes: one YAML file says what is trained, on what, how it is disturbed, and for how long."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class AugmentationRecipe:
             clip of the same speaker with equally many words (for corpora of a fixed grammar, with word times).
         silence: whether the silence before and behind the words is cut at random.
         speed: lowest and highest common speed of sound and lips.
+        ramp_epochs: epochs over which noise, masks and splicing grow from nothing to what the recipe says: a new model
+            finds its way on clean clips.
     """
 
     flip: float = 0.5
@@ -62,6 +64,20 @@ class AugmentationRecipe:
     splice_probability: float = 0.0
     silence: bool = False
     speed: tuple[float, float] = (1.0, 1.0)
+    ramp_epochs: float = 0.0
+
+    def at(self, epoch: float) -> "AugmentationRecipe":
+        """What the recipe says in one epoch (from 0)."""
+        if epoch >= self.ramp_epochs:
+            return self
+        share = epoch / self.ramp_epochs
+        return replace(
+            self,
+            noise_probability=share * self.noise_probability,
+            splice_probability=share * self.splice_probability,
+            video_masks=round(share * self.video_masks),
+            audio_masks=round(share * self.audio_masks),
+        )
 
 
 @dataclass
