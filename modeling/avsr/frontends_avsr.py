@@ -10,7 +10,6 @@ from transformers.models.resnet.modeling_resnet import ResNetEncoder
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
 
-
 FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
 
 
