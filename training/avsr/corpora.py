@@ -8,14 +8,11 @@ A tree that is not the expected one ends in a `CorpusError` that says what was e
 from __future__ import annotations
 
 import json
-import math
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 VIDEO_SUFFIXES = (".mpg", ".mp4", ".avi", ".mov", ".mkv", ".webm")
 
@@ -187,7 +184,7 @@ def read_lrs2(root: str | Path, split: str | None = None) -> Iterator[Utterance]
 
     The lists lie beside or inside `mvlrs_v1`; a line is `ID/NNNNN`, in `test.txt` followed by a second token, which is
     ignored. `split`: one of `pretrain`, `train`, `val`, `test`; None reads all four. `pretrain` clips are yielded whole
-    with their word times; `random_word_window` cuts them when they are loaded for training.
+    with their word times; `word_window` cuts them when they are loaded for training.
     """
     root = _folder(root, "LRS2")
     _known_split(split, (None, "pretrain", "train", "val", "test"), "LRS2")
@@ -237,37 +234,6 @@ def _lrs_utterances(folder: Path, names: list[str], split: str) -> Iterator[Utte
     for name in names:
         text, words = read_lrs_text(folder / f"{name}.txt")
         yield Utterance(f"{split}/{name}", folder / f"{name}.mp4", text, name.split("/")[0], words, split=split)
-
-
-def random_word_window(
-    words: list[dict], generator: np.random.Generator, share: float = 1 / 3, max_frames: int = 160, fps: float = 25.0
-) -> tuple[float, float, list[dict]]:
-    """A random run of consecutive words of a pre-training clip: a third of its words, at most 160 frames.
-
-    Pan et al. 2022, section 4.2, for the long clips of LRS2 and LRS3 `pretrain`. Truncation drops the words that do not
-    end within `max_frames`, and the window ends with the last word kept, so text and media still agree. A single word
-    longer than that is cut off by itself.
-
-    Args:
-        words: `[{"word", "start", "end"}]` in seconds, in order, at least one.
-        generator: source of the random choice.
-
-    Returns:
-        start and end of the window in seconds of the clip, both on frame boundaries, and its words with times from that start.
-    """
-    if not words:
-        raise ValueError("words is empty: a clip without word times cannot be cut between words")
-    count = min(len(words), max(1, round(len(words) * share)))
-    first = int(generator.integers(0, len(words) - count + 1))
-    chosen = words[first : first + count]
-    start = math.floor(chosen[0]["start"] * fps + 1e-6) / fps
-    limit = start + max_frames / fps
-    chosen = [word for word in chosen if word["end"] <= limit] or chosen[:1]
-    end = min(math.ceil(chosen[-1]["end"] * fps - 1e-6) / fps, limit)
-    moved = [
-        word | {"start": max(0.0, word["start"] - start), "end": min(word["end"], end) - start} for word in chosen
-    ]
-    return start, end, moved
 
 
 # ------------------------------------------------------------------------------------------------------------------ LRW

@@ -458,19 +458,3 @@ def decode_audio(flac: bytes | None) -> np.ndarray | None:
     import soundfile
 
     return None if flac is None else soundfile.read(io.BytesIO(flac), dtype="float32")[0]
-
-
-def cut_clip(clip: dict, start: float, end: float, words: list[dict], fps: float = 25.0) -> dict:
-    """The part of a decoded row between two times, with the words of `random_word_window` as its text.
-
-    Args:
-        clip: from `decode_row`. start, end: seconds, on frame boundaries. words: the window's words, times from `start`.
-    """
-    first, last = round(start * fps), round(end * fps)
-    out = clip | {"words": words, "text": " ".join(word["word"] for word in words), "duration": end - start}
-    if clip["audio"] is not None:
-        out["audio"] = clip["audio"][round(first / fps * SAMPLING_RATE) : round(last / fps * SAMPLING_RATE)]
-    for name in ("mouths", "landmarks"):
-        if clip[name] is not None:
-            out[name] = clip[name][first:last]
-    return out

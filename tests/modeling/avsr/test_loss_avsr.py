@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lookhear.modeling.avsr.loss_avsr import attention_objective, ctc_objective
+from lookhear.modeling.avsr.loss_avsr import alignment_objective, attention_objective, ctc_objective
 
 PADDING = -100
 
@@ -113,3 +113,15 @@ def test_losses_of_the_published_code(make_config, shared, smoothing):
         torch.testing.assert_close(attention, unit["out.ce_smooth"], rtol=1e-5, atol=1e-5)
     else:
         torch.testing.assert_close(ctc, unit["out.ctc_plain"], rtol=1e-5, atol=1e-5)
+
+
+def test_alignment_loss_is_the_mean_over_known_steps():
+    logits = torch.randn(2, 5, 7)
+    labels = torch.tensor([[1, 2, -100, 3], [-100, -100, -100, -100]])  # shorter than the steps: the rest is ignored
+    log_probs = logits.log_softmax(-1)
+    expected = -(log_probs[0, 0, 1] + log_probs[0, 1, 2] + log_probs[0, 3, 3]) / 3
+    torch.testing.assert_close(alignment_objective(logits, labels), expected)
+    longer = torch.cat((labels, torch.full((2, 9), 4)), dim=1)
+    longer[:, 4] = -100
+    torch.testing.assert_close(alignment_objective(logits, longer), expected)
+    assert alignment_objective(logits, labels[1:].expand(2, -1)) == 0

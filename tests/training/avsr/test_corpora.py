@@ -2,14 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from lookhear.training.avsr.corpora import (
     CorpusError,
     grid_sentence,
     grid_split,
-    random_word_window,
     read_folder,
     read_grid,
     read_lrs2,
@@ -239,30 +237,3 @@ def test_folder_errors_name_the_line(tmp_path, lines, message):
     put(tmp_path / "metadata.jsonl", lines)
     with pytest.raises(CorpusError, match=message):
         list(read_folder(tmp_path))
-
-
-# ---- windows of long clips
-
-
-def test_word_windows_are_a_third_of_the_words_on_frame_boundaries():
-    words = [{"word": str(number), "start": 0.31 * number, "end": 0.31 * number + 0.3} for number in range(12)]
-    firsts = set()
-    for seed in range(50):
-        start, end, window = random_word_window(words, np.random.default_rng(seed))
-        assert len(window) == 4 and [int(b["word"]) - int(a["word"]) for a, b in zip(window, window[1:])] == [1, 1, 1]
-        original = words[int(window[0]["word"])]
-        assert 0 <= original["start"] - start < 0.04 and window[0]["start"] == pytest.approx(original["start"] - start)
-        assert end >= words[int(window[-1]["word"])]["end"] - 1e-6
-        assert start * 25 == pytest.approx(round(start * 25)) and end * 25 == pytest.approx(round(end * 25))
-        firsts.add(window[0]["word"])
-    assert firsts == {str(number) for number in range(9)}
-
-
-def test_word_windows_are_truncated_at_160_frames():
-    words = [{"word": str(number), "start": 2.0 * number, "end": 2.0 * number + 1.9} for number in range(12)]
-    start, end, window = random_word_window(words, np.random.default_rng(0))
-    assert len(window) == 3 and end - start <= 160 / 25  # the fourth word would end at 7.9 s
-    start, end, window = random_word_window([{"word": "long", "start": 1.0, "end": 11.0}], np.random.default_rng(0))
-    assert (start, end, window[0]["end"]) == (1.0, 7.4, pytest.approx(6.4))
-    with pytest.raises(ValueError, match="words is empty"):
-        random_word_window([], np.random.default_rng(0))

@@ -9,9 +9,8 @@ import pytest
 
 from lookhear.processing.avsr.clip_report_avsr import ClipReport
 from lookhear.processing.avsr.media_avsr import write_video
-from lookhear.training.avsr.corpora import Utterance, random_word_window, read_folder
+from lookhear.training.avsr.corpora import Utterance, read_folder
 from lookhear.training.avsr.prepare import (
-    cut_clip,
     decode_row,
     encode_flac,
     load_prepared,
@@ -219,23 +218,6 @@ def test_streaming_gives_the_same_rows(corpus, tmp_path):
     streamed = list(load_prepared([tmp_path / "out"], streaming=True))
     assert [row["id"] for row in streamed] == ["a", "b", "mute", "part"]
     assert decode_row(streamed[0])["mouths"].shape == (10, 8, 8)
-
-
-def test_windows_cut_sound_picture_and_text_together():
-    words = [{"word": f"w{number}", "start": 0.4 * number, "end": 0.4 * number + 0.38} for number in range(6)]
-    clip = {
-        "text": "",
-        "duration": 2.4,
-        "audio": np.arange(38400, dtype=np.float32),
-        "mouths": np.arange(60)[:, None, None],
-    }
-    clip["landmarks"] = None
-    start, end, window = random_word_window(words, np.random.default_rng(3))
-    cut = cut_clip(clip, start, end, window)
-    first = int(cut["text"].split()[0][1:])
-    assert cut["text"] == f"w{first} w{first + 1}" and cut["landmarks"] is None
-    assert cut["mouths"][0, 0, 0] == 10 * first and len(cut["mouths"]) == 20
-    assert cut["audio"][0] == 6400 * first and len(cut["audio"]) == 20 * 640
 
 
 @pytest.mark.slow
