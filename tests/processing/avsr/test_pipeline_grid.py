@@ -33,7 +33,7 @@ def test_a_file_becomes_its_sentence(asr, clips, modality, errors):
     results = asr([path for path, _ in clips], modality=modality, batch_size=4)
     wrong = 0
     for (_, row), result in zip(clips, results):
-        said, heard = row["text"].upper().split(), result["text"].split()
+        said, heard = row["text"].split(), result["text"].split()
         wrong += sum(a != b for a, b in zip(said, heard)) + abs(len(said) - len(heard))
         assert result["report"]["modality"] == modality
         assert 0.3 < result["confidence"] <= 1
@@ -45,7 +45,7 @@ def test_words_are_where_they_were_said(asr, clips):
     distances = []
     for path, row in clips:
         chunks = asr(path, return_timestamps="word")["chunks"]
-        if [chunk["text"] for chunk in chunks] == row["text"].upper().split():
+        if [chunk["text"] for chunk in chunks] == row["text"].split():
             starts = [word["start"] for word in row["words"]]
             distances += [abs(chunk["timestamp"][0] - start) for chunk, start in zip(chunks, starts)][1:]
     assert len(distances) >= 10
