@@ -1,0 +1,210 @@
+"""What a clip is like, in numbers and in words, so that a bad crop is noticed before an odd transcript is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+# Below or above these a sentence is written. Face and blur limits: where reading lips gets hard, not where it ends.
+FEW_FACES = 0.9  # share of frames with a face
+LONG_RUN = 0.5  # seconds without a face
+SMALL_FACE = 70.0  # pixels, width of the face box
+STRONG_YAW = 35.0  # degrees, median
+BLURRED = 15.0  # variance of the Laplacian of 8-bit mouth crops at the standard size
+STANDARD_MOUTH = 36.0  # pixels, width of the mean face's mouth at which blur is measured
+DARK, BRIGHT = 30.0, 235.0  # mean grey value of the mouth crops
+OUTSIDE = 0.05  # share of frames
+FEW_FPS = 20.0
+QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
+CLIPPED = 0.001  # share of samples at full scale
+
+SAMPLE = 500  # crops at most on which blur and brightness are measured
+
+NOSE_TIP, LEFT_EYE, RIGHT_EYE = 30, 36, 45
+NOSE_DEPTH = 0.5  # how far the nose stands out before the eyes' outer corners, in units of their distance
+
+
+@dataclass
+class ClipReport:
+    """Report on one clip. All times in seconds after the first frame, all sizes in pixels of the source picture.
+
+    Attributes:
+        frames: number of frames at `fps_out`.
+        frames_with_face: share of them (0 to 1) in which the face was found.
+        interpolated_runs: `(start, end)` of each stretch without a face; its landmarks are interpolated.
+        yaw: median angle in degrees by which the head is turned, estimated from the landmarks; positive towards the
+            right edge of the picture. None without a face, as for the following ones.
+        yaw_max: the largest absolute angle.
+        mouth_outside: share of the frames with a face in which part of the mouth is outside of the picture.
+        blur: median variance of the Laplacian of the 8-bit mouth crops, reduced so that a mouth is 36 pixels wide;
+            small means blurred.
+        brightness: median grey value of the crops, 0 to 255.
+        face_size: median width of the face's box.
+        faces_max: most faces seen at once.
+        faces_share: share of searches that saw more than one face.
+        fps_in, fps_out: stored frame rate (None where unknown) and that of the result.
+        audio_level_dbfs: level of the sound, root mean square, 0 being full scale; None without sound.
+        warnings: what the user should know, one sentence each.
+    """
+
+    frames: int = 0
+    frames_with_face: float = 0.0
+    interpolated_runs: list[tuple[float, float]] = field(default_factory=list)
+    yaw: float | None = None
+    yaw_max: float | None = None
+    mouth_outside: float | None = None
+    blur: float | None = None
+    brightness: float | None = None
+    face_size: float | None = None
+    faces_max: int = 0
+    faces_share: float = 0.0
+    fps_in: float | None = None
+    fps_out: float = 25.0
+    audio_level_dbfs: float | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings, ready for `json.dumps`."""
+        return dataclasses.asdict(self) | {"interpolated_runs": [list(run) for run in self.interpolated_runs]}
+
+    def warn(self, sentences: Iterable[str]) -> None:
+        """Adds sentences that are not there yet."""
+        self.warnings += [s for s in dict.fromkeys(sentences) if s not in self.warnings]
+
+    def add_audio(self, audio: np.ndarray | None) -> None:
+        """Notes the level of `(samples,)` float sound, and whether it is silent, faint or clipped."""
+        if audio is None:
+            self.warn(["there is no sound"])
+            return
+        samples = np.asarray(audio, dtype=np.float64).reshape(-1)
+        samples = samples[np.isfinite(samples)]
+        power = float(np.mean(samples**2)) if len(samples) else 0.0
+        self.audio_level_dbfs = round(10 * math.log10(max(power, 1e-12)), 1)
+        if self.audio_level_dbfs < SILENT_DBFS:
+            self.warn(["the sound is silent"])
+        elif self.audio_level_dbfs < QUIET_DBFS:
+            self.warn([f"the sound is faint ({self.audio_level_dbfs:.0f} dBFS)"])
+        if len(samples) and np.mean(np.abs(samples) >= 0.999) > CLIPPED:
+            self.warn(["the sound is clipped: parts of it are at full scale"])
+
+
+def missing_runs(found: np.ndarray, fps: float) -> list[tuple[float, float]]:
+    """`(start, end)` in seconds of each stretch of False in `(frames,)` bool."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], found, [True]]).astype(np.int8)))
+    return [(round(float(a) / fps, 3), round(float(b) / fps, 3)) for a, b in edges.reshape(-1, 2)]
+
+
+def estimate_yaw(points: np.ndarray) -> np.ndarray:
+    """Degrees by which heads are turned, from where the nose's tip is between the eyes; good to some 10 degrees.
+
+    Args:
+        points: `(frames, 68, 2)` pixels.
+
+    Returns:
+        `(frames,)`, positive where the nose points to the right edge of the picture.
+    """
+    eyes = points[:, RIGHT_EYE] - points[:, LEFT_EYE]  # (T, 2)
+    middle = (points[:, RIGHT_EYE] + points[:, LEFT_EYE]) / 2
+    distance = np.maximum((eyes**2).sum(axis=1), 1e-6)
+    shift = ((points[:, NOSE_TIP] - middle) * eyes).sum(axis=1) / distance  # along the line of the eyes
+    return np.degrees(np.arctan(shift / NOSE_DEPTH))
+
+
+def laplacian_variance(crops: np.ndarray) -> np.ndarray:
+    """Variance of the 4-neighbour Laplacian of `(frames, height, width)` pictures in 0 ... 255: `(frames,)` float."""
+    c = crops.astype(np.float32)
+    if min(c.shape[1:]) < 3:
+        return np.zeros(len(c), dtype=np.float32)
+    middle = c[:, 1:-1, 1:-1]
+    laplacian = c[:, :-2, 1:-1] + c[:, 2:, 1:-1] + c[:, 1:-1, :-2] + c[:, 1:-1, 2:] - 4 * middle
+    return laplacian.var(axis=(1, 2))
+
+
+def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
+    """Median variance of the Laplacian of `(frames, height, width)` uint8 crops, reduced to the standard mouth width."""
+    crops = torch.from_numpy(mouths).float()
+    if mouth_width > STANDARD_MOUTH:
+        side = max(3, round(mouths.shape[-1] * STANDARD_MOUTH / mouth_width))
+        crops = torch.nn.functional.interpolate(
+            crops[:, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )[:, 0]  # (T, side, side)
+    return float(np.median(laplacian_variance(crops.numpy())))
+
+
+def make_report(
+    mouths: np.ndarray,
+    points: np.ndarray,
+    found: np.ndarray,
+    outside: np.ndarray,
+    mouth_width: float,
+    face_sizes: np.ndarray,
+    counts: Sequence[int],
+    switches: int,
+    fps_in: float | None,
+    fps_out: float,
+) -> ClipReport:
+    """Looks at what the extraction of one clip found.
+
+    Args:
+        mouths: `(frames, height, width)` uint8 crops.
+        points: `(frames, 68, 2)`; only rows with `found` count.
+        found: `(frames,)` bool.
+        outside: `(frames,)` bool, where part of the mouth is outside of the picture.
+        mouth_width: of the mean face in the crops, in pixels.
+        face_sizes: `(faces,)` widths of the face's box where it was found.
+        counts: number of faces in each search.
+        switches: how often another face was taken.
+        fps_in, fps_out: stored and processed frame rate.
+    """
+    report = ClipReport(frames=len(found), fps_in=fps_in, fps_out=fps_out)
+    if len(found) == 0:
+        report.warn(["there are no pictures"])
+        return report
+    report.faces_max = max(counts, default=int(found.any()))
+    report.faces_share = round(float(np.mean(np.asarray(counts) > 1)), 3) if len(counts) else 0.0
+    report.frames_with_face = round(float(found.mean()), 4)
+    report.interpolated_runs = missing_runs(found, fps_out)
+    if found.any():
+        yaw = estimate_yaw(points[found])
+        report.yaw, report.yaw_max = round(float(np.median(yaw)), 1), round(float(np.abs(yaw).max()), 1)
+        report.mouth_outside = round(float(outside[found].mean()), 4)
+        seen = mouths[np.flatnonzero(found)[:: -(-int(found.sum()) // SAMPLE)]]  # evenly spread over a long clip
+        report.blur = round(measure_blur(seen, mouth_width), 1)
+        report.brightness = round(float(np.median(seen)), 1)
+        report.face_size = round(float(np.median(face_sizes)), 1) if len(face_sizes) else None
+    report.warn(_sentences(report, switches))
+    return report
+
+
+def _sentences(report: ClipReport, switches: int) -> list[str]:
+    said = []
+    if report.frames_with_face == 0:
+        said.append("no face was found: lips cannot be read")
+    elif report.frames_with_face < FEW_FACES:
+        said.append(f"a face was found in {report.frames_with_face:.0%} of the frames only")
+    longest = max(report.interpolated_runs, key=lambda run: run[1] - run[0], default=(0.0, 0.0))
+    if report.frames_with_face and longest[1] - longest[0] > LONG_RUN:
+        said.append(f"no face from {longest[0]:.1f} to {longest[1]:.1f} s: the mouth's place is a guess there")
+    if report.faces_max > 1:
+        said.append(f"{report.faces_max} faces in view: the largest and most central one was followed")
+    if switches:
+        said.append(f"the face was lost and found elsewhere {switches} times: it may be another person's")
+    if report.yaw is not None and abs(report.yaw) > STRONG_YAW:
+        said.append(f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side")
+    if report.face_size is not None and report.face_size < SMALL_FACE:
+        said.append(f"the face is small ({report.face_size:.0f} pixels wide)")
+    if report.mouth_outside is not None and report.mouth_outside > OUTSIDE:
+        said.append(f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames")
+    if report.brightness is not None and not DARK <= report.brightness <= BRIGHT:
+        said.append(f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}")
+    elif report.blur is not None and report.blur < BLURRED:
+        said.append(f"the mouth is blurred (Laplacian variance {report.blur:.0f})")
+    if report.fps_in and report.fps_in < FEW_FPS:
+        said.append(f"the video has only {report.fps_in:.1f} frames a second")
+    return said

@@ -1,0 +1,151 @@
+"""AVSR's front-ends (paper, section 3.1): from a waveform and from mouth crops to one vector per step."""
+
+import math
+
+import torch
+from torch import nn
+from transformers import AutoModel, ResNetConfig
+from transformers.audio_utils import mel_filter_bank
+from transformers.models.resnet.modeling_resnet import ResNetEncoder
+
+from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
+
+FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
+
+
+class AvsrWaveformFrontEnd(nn.Module):
+    """A self-supervised speech encoder of transformers (wav2vec 2.0, HuBERT, WavLM): a vector every 20 ms."""
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        if config.freeze_feature_encoder:
+            self.encoder.freeze_feature_encoder()
+        self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
+        samples = attention_mask.sum(dim=1)
+        lengths = self.encoder._get_feat_extract_output_lengths(samples).clamp(min=0)
+        steps = self.encoder._get_feat_extract_output_lengths(input_values.shape[1])
+        if self.shares_statistics and input_values.shape[0] > 1:
+            features = self._one_by_one(input_values, samples, steps)
+        else:
+            features = self.encoder(input_values, attention_mask=attention_mask).last_hidden_state
+        return features, lengths
+
+    def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
+        """The `"group"` norm averages over time: only without padding is a clip's result its own."""
+        rows = []
+        for wave, length in zip(input_values, samples.tolist()):
+            row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
+            rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
+        return torch.stack(rows)
+
+
+class AvsrSpectrogramFrontEnd(nn.Module):
+    """
+    Log spectrogram of 40 ms windows every 10 ms, `stack` of them in a step (the paper's STFT baseline, table 6).
+
+    Each utterance's mean over the steps that are not digitally silent is removed. No parameters.
+    """
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        self.config = config
+        self.window = nn.Buffer(torch.empty(config.n_fft), persistent=False)
+        bands = (config.n_fft // 2 + 1, config.num_mel_bins or 0)
+        self.filters = nn.Buffer(torch.empty(bands), persistent=False)  # (frequencies, mel bands)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the window and the mel filters; they are computed, not stored."""
+        config = self.config
+        with torch.no_grad():
+            self.window.copy_(torch.hann_window(config.n_fft))
+            if config.num_mel_bins:
+                filters = mel_filter_bank(
+                    num_frequency_bins=config.n_fft // 2 + 1,
+                    num_mel_filters=config.num_mel_bins,
+                    min_frequency=20.0,
+                    max_frequency=config.sampling_rate / 2,
+                    sampling_rate=config.sampling_rate,
+                    norm="slaney",
+                    mel_scale="slaney",
+                )
+                self.filters.copy_(torch.from_numpy(filters))
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
+        config, step = self.config, self.config.hop_length * self.config.stack
+        samples = attention_mask.sum(dim=1)
+        lengths = (samples + step - 1) // step
+        steps = (input_values.shape[1] + step - 1) // step
+        wave = input_values.float() * attention_mask.float()
+        # centred windows over zeros, so that neither a clip's ends nor its values depend on its batch
+        behind = steps * step - config.hop_length + config.n_fft // 2 - input_values.shape[1]
+        wave = nn.functional.pad(wave, (config.n_fft // 2, max(behind, 0)))
+        window = self.window.float()
+        spectrum = torch.stft(wave, config.n_fft, config.hop_length, window=window, center=False, return_complex=True)
+        power = spectrum.abs().square()[..., : steps * config.stack].transpose(1, 2)  # (batch, 4 steps, frequencies)
+        if config.num_mel_bins:
+            power = power @ self.filters.float()
+        features = power.clamp(min=FLOOR).log()
+        features = features.unflatten(1, (steps, config.stack)).flatten(2)  # (batch, steps, stack * bands)
+        return self._remove_mean(features, lengths).to(input_values.dtype), lengths
+
+    def _remove_mean(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        valid = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]  # (batch, steps)
+        valid = valid[..., None].to(features.dtype)
+        sounding = valid * (features.amax(dim=-1, keepdim=True) > math.log(FLOOR)).to(features.dtype)
+        bands = features.unflatten(-1, (self.config.stack, -1))  # (batch, steps, stack, bands)
+        mean = (bands.mean(dim=2) * sounding).sum(dim=1) / sounding.sum(dim=1).clamp(min=1)  # (batch, bands)
+        return (bands - mean[:, None, None]).flatten(2) * valid / 3.0  # about unit variance
+
+
+class AvsrVisualFrontEnd(nn.Module):
+    """
+    3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
+
+    A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
+    computed so: faster, and padding costs nothing. The residual stages are transformers' own, so that ResNet weights
+    (MoCo v2's, torchvision's) fit.
+    """
+
+    def __init__(self, config: AvsrVisualConfig):
+        super().__init__()
+        self.config = config
+        frames, *kernel = config.stem_kernel_size
+        padding = tuple(size // 2 for size in kernel)
+        self.stem = nn.Conv2d(frames, config.stem_channels, tuple(kernel), stride=2, padding=padding, bias=False)
+        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
+        self.resnet = ResNetEncoder(
+            ResNetConfig(
+                embedding_size=config.stem_channels,
+                hidden_sizes=list(config.hidden_sizes),
+                depths=list(config.depths),
+                layer_type=config.layer_type,
+                downsample_in_first_stage=config.downsample_in_first_stage,
+            )
+        )
+
+    def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values: `(batch, frames, 1, height, width)` normalised grey; frame_mask: `(batch, frames)` bool.
+        Returns:
+            `(batch, frames, size)`, zeros at invalid frames.
+        """
+        video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
+        reach = self.config.stem_kernel_size[0] // 2
+        video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
+        windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
+        frames = windows[frame_mask].movedim(
+            -1, 1
+        )  # (valid frames, neighbours, height, width), channels last in memory
+        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
+        maps = self.resnet(maps).last_hidden_state  # (valid frames, channels, height', width')
+        vectors = maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
+        features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
+        return features.masked_scatter(frame_mask[..., None], vectors)

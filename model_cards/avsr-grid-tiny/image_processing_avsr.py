@@ -1,0 +1,397 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""`MouthRoiImageProcessor`: from the pictures of a talking face to the mouth clips the network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers.processing_utils import ImagesKwargs
+
+from .clip_report_avsr import ClipReport, make_report
+from .landmarks_avsr import (
+    NUM_POINTS,
+    DlibLandmarkDetector,
+    FaceTracker,
+    LandmarkDetector,
+    PrecomputedLandmarks,
+    box_of_points,
+)
+from .mouth_roi_avsr import (
+    LEFT_CORNER,
+    MEAN_FACE,
+    MOUTH,
+    RIGHT_CORNER,
+    GreyPatch,
+    crop_mouths,
+    grey_patch,
+    interpolate_missing,
+    roi_transforms,
+    smooth,
+)
+
+BLOCK = 256  # frames after which finished ones are warped and their patches dropped
+FORGET = 250  # frames without a face after which only a thumbnail is kept
+THUMBNAIL = 64  # pixels, longest side
+UNKNOWN_SIDE = 640  # pixels, longest side of what is kept of a frame while the face's place is not known yet
+
+
+@dataclass
+class MouthClip:
+    """What `MouthRoiImageProcessor.extract` makes of one clip of T frames.
+
+    Attributes:
+        mouths: `(T, roi_size, roi_size)` uint8 grey crops; black where no face was found in the whole clip.
+        landmarks: `(T, 68, 2)` float32 pixels of the source picture, gaps interpolated, not smoothed; NaN without face.
+        found: `(T,)` bool, False where the landmarks are interpolated.
+        report: numbers and warnings.
+    """
+
+    mouths: np.ndarray
+    landmarks: np.ndarray
+    found: np.ndarray
+    report: ClipReport
+
+
+class MouthRoiKwargs(ImagesKwargs, total=False):
+    """What `preprocess` and `from_pretrained` take beyond the keyword arguments of every image processor."""
+
+    roi_size: int
+    mouth_width: float
+    crop_center: str
+    smoothing_window: int
+    detect_every: int
+    fps: float
+
+
+class MouthRoiImageProcessor(BaseImageProcessor):
+    """Finds the mouth in each frame, aligns it with a mean face, cuts it out, and normalises it.
+
+    Args:
+        roi_size: side of the mouth region in pixels, as stored by data preparation.
+        crop_size: side of the centre crop that the network sees.
+        mouth_width: distance between the mean face's mouth corners in the region, in pixels.
+        image_mean, image_std: normalisation after rescaling; the defaults are those of LRS2.
+        rescale_factor: what 8-bit values are multiplied with.
+        smoothing_window: frames over which landmarks are averaged.
+        crop_center: "mouth" or "mean_face", see `roi_transforms`.
+        detect_every: frames between two searches for faces; in between the face is followed.
+        fps: frames per second of the clips.
+    """
+
+    model_input_names = ["pixel_values_videos", "video_attention_mask"]
+    valid_kwargs = MouthRoiKwargs
+
+    def __init__(
+        self,
+        roi_size: int = 120,
+        crop_size: int = 112,
+        mouth_width: float = 60.0,
+        image_mean: float = 0.4161,
+        image_std: float = 0.1688,
+        rescale_factor: float = 1 / 255,
+        smoothing_window: int = 12,
+        crop_center: str = "mouth",
+        detect_every: int = 10,
+        fps: float = 25.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not 0 < crop_size <= roi_size:
+            raise ValueError(f"crop_size must be between 1 and roi_size={roi_size}, got {crop_size}")
+        for name, value in (("mouth_width", mouth_width), ("image_std", image_std), ("fps", fps)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name, value in (("smoothing_window", smoothing_window), ("detect_every", detect_every)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if crop_center not in ("mouth", "mean_face"):
+            raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
+        self.roi_size = roi_size
+        self.crop_size = crop_size
+        self.mouth_width = mouth_width
+        self.image_mean = image_mean
+        self.image_std = image_std
+        self.rescale_factor = rescale_factor
+        self.smoothing_window = smoothing_window
+        self.crop_center = crop_center
+        self.detect_every = detect_every
+        self.fps = fps
+
+    # ------------------------------------------------------------------------------------------ frames -> mouths
+
+    def extract(
+        self,
+        frames: Iterable[np.ndarray],
+        landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None = None,
+        fps_in: float | None = None,
+        warnings: Sequence[str] = (),
+    ) -> MouthClip:
+        """Cuts the mouth out of every frame. Frames are taken one at a time and dropped at once.
+
+        Args:
+            frames: `(height, width, 3)` uint8 RGB pictures at `fps` frames per second, any sizes, any number.
+            landmarks: `(T, 68, 2)` points, rows of NaN where there is no face; or such points read from a file; or a
+                detector. By default dlib's.
+            fps_in: frame rate of the source, for the report.
+            warnings: sentences for the report, such as those of `probe_media`.
+
+        Raises:
+            ValueError: a frame is not a picture, or `landmarks` has another shape.
+        """
+        builder = _MouthBuilder(self, _landmark_source(landmarks, self.fps, self.detect_every))
+        for frame in frames:
+            builder.add(_as_picture(frame))
+        clip = builder.finish(fps_in)
+        clip.report.warn(warnings)
+        return clip
+
+    # ------------------------------------------------------------------------------------------ mouths -> tensors
+
+    def __call__(self, videos: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+        """See `preprocess`."""
+        return self.preprocess(videos, *args, **kwargs)
+
+    def preprocess(self, videos: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:
+        """Makes the network's input of one clip or of a list of clips.
+
+        Args:
+            videos: a clip is `(T, roi_size, roi_size)` or `(T, crop_size, crop_size)` uint8 mouths, a `MouthClip`, or
+                pictures `(T, height, width, 3)` uint8 or any iterable of `(height, width, 3)`, which are extracted first.
+            return_tensors: "pt", "np" or None.
+
+        Returns:
+            `pixel_values_videos` `(B, T, 1, crop_size, crop_size)` float32, zero where a clip is shorter than the
+            longest, and `video_attention_mask` `(B, T)` int64, 1 for frames. A clip without frames has a row of zeros.
+        """
+        mouths = [self._mouths(clip) for clip in _as_clips(videos)]
+        if not mouths:
+            raise ValueError("videos is an empty list: pass at least one clip")
+        longest = max(1, *(len(clip) for clip in mouths))
+        values = np.zeros((len(mouths), longest, 1, self.crop_size, self.crop_size), dtype=np.float32)
+        mask = np.zeros((len(mouths), longest), dtype=np.int64)
+        for row, clip in enumerate(mouths):
+            values[row, : len(clip), 0] = self.normalize_mouths(clip)
+            mask[row, : len(clip)] = 1
+        data = {"pixel_values_videos": values, "video_attention_mask": mask}
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def normalize_mouths(self, mouths: np.ndarray) -> np.ndarray:
+        """(T, roi_size or crop_size, same) uint8 -> (T, crop_size, crop_size) float32: centre crop, rescale, normalise."""
+        edge = (mouths.shape[-1] - self.crop_size) // 2
+        inner = mouths[:, edge : edge + self.crop_size, edge : edge + self.crop_size].astype(np.float32)
+        return (inner * self.rescale_factor - self.image_mean) / self.image_std
+
+    def _mouths(self, clip: Any) -> np.ndarray:
+        """Any kind of clip as (T, roi or crop, same) uint8."""
+        if isinstance(clip, MouthClip):
+            clip = clip.mouths
+        if isinstance(clip, torch.Tensor):
+            clip = clip.cpu().numpy()
+        if isinstance(clip, np.ndarray) and clip.ndim == 3:
+            sides = (self.roi_size, self.crop_size)
+            if clip.dtype != np.uint8 or clip.shape[1] != clip.shape[2] or clip.shape[1] not in sides:
+                raise ValueError(
+                    f"videos: mouths must be (frames, {self.roi_size}, {self.roi_size}) uint8, got {clip.shape} "
+                    f"{clip.dtype}; pictures have three channels, (frames, height, width, 3)"
+                )
+            return clip
+        if isinstance(clip, (str, bytes, dict)) or not isinstance(clip, Iterable):
+            raise ValueError(
+                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file with "
+                "`read_frames` first"
+            )
+        return self.extract(clip).mouths
+
+
+def _as_clips(videos: Any) -> list[Any]:
+    """One clip or several, as a list of clips."""
+    if isinstance(videos, (list, tuple)):
+        if videos and np.ndim(videos[0]) == 3 and np.shape(videos[0])[-1] == 3:
+            return [videos]  # a list of (height, width, 3) pictures is one clip
+        return list(videos)
+    if isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 5:
+        return list(videos)
+    return [videos]
+
+
+def _as_picture(frame: Any) -> np.ndarray:
+    if isinstance(frame, torch.Tensor):
+        frame = frame.cpu().numpy()
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise ValueError(f"a frame must be (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
+    return frame
+
+
+def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
+    """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
+    return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
+
+
+# ---------------------------------------------------------------------------------------------------- one clip's state
+
+
+class _GivenLandmarks:
+    """Landmarks that are there already, handed out frame by frame."""
+
+    counts: tuple[int, ...] = ()
+    switches = 0
+
+    def __init__(self, points: np.ndarray):
+        self.rows, self.index = points, 0
+
+    def next_points(self, frame: np.ndarray) -> np.ndarray | None:
+        index, self.index = self.index, self.index + 1
+        if index >= len(self.rows) or not np.isfinite(self.rows[index]).all():
+            return None
+        return self.rows[index]
+
+    def warnings(self) -> list[str]:
+        if self.index == len(self.rows):
+            return []
+        return [f"there are landmarks for {len(self.rows)} frames, but {self.index} frames"]
+
+
+class _TrackedLandmarks:
+    """Landmarks that a detector finds in one face."""
+
+    def __init__(self, detector: LandmarkDetector, detect_every: int):
+        self.tracker = FaceTracker(detector, detect_every)
+
+    @property
+    def counts(self) -> list[int]:
+        return self.tracker.counts
+
+    @property
+    def switches(self) -> int:
+        return self.tracker.switches
+
+    def next_points(self, frame: np.ndarray) -> np.ndarray | None:
+        face = self.tracker.update(frame)
+        return None if face is None else face.points
+
+    def warnings(self) -> list[str]:
+        return []
+
+
+def _landmark_source(landmarks: Any, fps: float, detect_every: int) -> _GivenLandmarks | _TrackedLandmarks:
+    if landmarks is None:
+        return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
+    if isinstance(landmarks, PrecomputedLandmarks):
+        return _GivenLandmarks(landmarks.at(fps))
+    if callable(landmarks):
+        return _TrackedLandmarks(landmarks, detect_every)
+    points = np.asarray(landmarks, dtype=np.float32)
+    if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2):
+        raise ValueError(f"landmarks must be (frames, {NUM_POINTS}, 2), got {points.shape}")
+    return _GivenLandmarks(points)
+
+
+class _MouthBuilder:
+    """Takes the frames of one clip, keeps a small grey patch of each, and warps them block by block.
+
+    Memory is bounded by `BLOCK` patches (more only while a face is missing) and 68 points a frame.
+    """
+
+    def __init__(self, processor: MouthRoiImageProcessor, source: _GivenLandmarks | _TrackedLandmarks):
+        self.config, self.source = processor, source
+        mean_width = float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
+        self.unit = processor.mouth_width / mean_width  # region pixels to one distance of the outer eye corners
+        self.points: list[np.ndarray] = []  # of all frames, NaN where missing
+        self.patches: list[GreyPatch] = []  # of the frames that are not warped yet
+        self.mouths: list[np.ndarray] = []
+        self.outside: list[bool] = []  # for all frames, whether part of the mouth is outside of the picture
+        self.done, self.missing, self.step = 0, 0, 1
+        self.last: np.ndarray | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """One more `(height, width, 3)` uint8 frame."""
+        points = self.source.next_points(frame)
+        self.missing = 0 if points is not None else self.missing + 1
+        self.last = points if points is not None else self.last
+        self.patches.append(self._patch(frame))
+        self.outside.append(points is not None and _leaves_picture(points[MOUTH], frame))
+        self.points.append(np.full((NUM_POINTS, 2), np.nan, np.float32) if points is None else points)
+        if points is not None and len(self.patches) >= BLOCK + self.config.smoothing_window:
+            self._warp(len(self.points) - self.config.smoothing_window)
+
+    def _patch(self, frame: np.ndarray) -> GreyPatch:
+        """Around the mouth twice the region; more while the face is lost; everything, reduced, before it is found."""
+        longest = max(frame.shape[:2])
+        if self.missing > FORGET:
+            return grey_patch(frame, None, -(-longest // THUMBNAIL))
+        if self.last is None:
+            return grey_patch(frame, None, -(-longest // UNKNOWN_SIDE))
+        eyes = max(1.0, float(np.linalg.norm(self.last[45] - self.last[36])))
+        shrink = eyes / self.unit  # frame pixels to one region pixel
+        if not 0.8 <= shrink / self.step <= 2.2:  # no flicker between two sharpnesses while the face comes nearer
+            self.step = max(1, int(shrink))
+        half = (1.0 if self.missing == 0 else 2.0) * self.config.roi_size * shrink
+        x, y = self.last[MOUTH].mean(axis=0)
+        return grey_patch(frame, (x - half, y - half, x + half, y + half), self.step)
+
+    def _warp(self, until: int) -> None:
+        """Warps the frames from `done` up to `until`; all landmarks that smoothing needs must be known."""
+        window = self.config.smoothing_window
+        first = max(0, self.done - window)
+        points = interpolate_missing(self._known(first))
+        smoothed = smooth(points, window)[self.done - first : until - first]
+        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width, self.config.crop_center)
+        count = until - self.done
+        self.mouths.append(crop_mouths(self.patches[:count], transforms, self.config.roi_size))
+        self.done, self.patches = until, self.patches[count:]
+
+    def _known(self, first: int) -> np.ndarray:
+        """(T - first, 68, 2) points, started early enough that the first of them is not missing if any before is known."""
+        start = first
+        while start > 0 and not np.isfinite(self.points[start]).all():
+            start -= 1
+        points = np.stack(self.points[start:])
+        if start < first:
+            points = interpolate_missing(points)
+        return points[first - start :]
+
+    def finish(self, fps_in: float | None) -> MouthClip:
+        """The clip, once all frames were added."""
+        side, total = self.config.roi_size, len(self.points)
+        points = np.stack(self.points) if total else np.zeros((0, NUM_POINTS, 2), np.float32)
+        found = np.isfinite(points).all(axis=(1, 2))
+        if found.any():
+            if self.done < total:
+                self._warp(total)
+            points, mouths = interpolate_missing(points), np.concatenate(self.mouths)
+        else:
+            mouths = np.zeros((total, side, side), np.uint8)
+        sizes = np.array([b[2] - b[0] for b in map(box_of_points, points[found])])
+        source = self.source
+        report = make_report(
+            mouths=mouths,
+            points=points,
+            found=found,
+            outside=np.array(self.outside, dtype=bool),
+            mouth_width=self.config.mouth_width,
+            face_sizes=sizes,
+            counts=source.counts,
+            switches=source.switches,
+            fps_in=fps_in,
+            fps_out=self.config.fps,
+        )
+        report.warn(source.warnings())
+        return MouthClip(mouths, points.astype(np.float32), found, report)

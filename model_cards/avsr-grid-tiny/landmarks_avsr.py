@@ -1,0 +1,343 @@
+"""Sixty-eight facial landmarks for every frame of a clip, and the same face all the way through.
+
+The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
+(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[face]`) or from a file made by any
+other tool. The 68-point model was trained on the iBUG 300-W images, which have terms of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+NUM_POINTS = 68
+STEADY = slice(17, 48)  # brows, nose, eyes: they tell where the head is, whatever jaw and lips do
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face in one frame.
+
+    Attributes:
+        box: `(x0, y0, x1, y1)` in pixels.
+        points: `(68, 2)` float32, x and y in pixels.
+        score: confidence of the detector; larger is surer, the scale is the detector's own.
+    """
+
+    box: tuple[float, float, float, float]
+    points: np.ndarray
+    score: float = 0.0
+
+    @property
+    def size(self) -> float:
+        """Width of the box in pixels."""
+        return self.box[2] - self.box[0]
+
+
+class LandmarkDetector(Protocol):
+    """Finds all faces of one frame. Any function with this signature will do."""
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        """`frame` is `(height, width, 3)` uint8 RGB; an empty list means that there is no face."""
+        ...
+
+
+@runtime_checkable
+class FaceFollower(Protocol):
+    """A detector that can also carry a face over to the next frame, faster than by looking for it."""
+
+    def follow(self, frame: np.ndarray, face: Face) -> Face:
+        """The face of the frame before in this frame, without asking whether it is still there."""
+        ...
+
+    def confirm(self, frame: np.ndarray, face: Face) -> bool:
+        """Whether there is a face at that place, asked more patiently than in the search of the whole frame."""
+        ...
+
+
+def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
+    """The square in which dlib's face detector would see these landmarks.
+
+    The three numbers are medians over detections in GRID clips: shift of the box's centre against the centre of the
+    steady points, and width of the box, all in units of their root mean square distance from that centre.
+
+    Args:
+        points: `(68, 2)` pixels.
+    """
+    steady = points[STEADY]
+    centre = steady.mean(axis=0)
+    spread = math.sqrt(float(((steady - centre) ** 2).sum(axis=1).mean()))
+    x, y, half = centre[0] + 0.02 * spread, centre[1] + 0.86 * spread, 2.09 * spread
+    return float(x - half), float(y - half), float(x + half), float(y + half)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_dlib() -> tuple[Any, Any, Any]:
+    """(dlib, face detector, shape predictor); the predictor's 100 MB are loaded once a process."""
+    try:
+        import dlib
+    except ImportError:
+        raise ImportError("Finding faces needs dlib: pip install lookhear[face]") from None
+    # The package itself cannot be imported where setuptools has no pkg_resources: only its data file is needed.
+    spec = importlib.util.find_spec("face_recognition_models")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        path = Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat"
+        if path.is_file():
+            return dlib, dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+    raise ImportError("The 68-point model is missing: pip install lookhear[face] (package face_recognition_models)")
+
+
+class DlibLandmarkDetector:
+    """dlib's HOG detector for frontal faces with the 68-point shape predictor.
+
+    Frames are searched at a longest side of at most `search_side` pixels; where that finds nothing, once more at twice
+    and, for larger frames, four times that side. The smallest face it sees is some 80 pixels wide at the size searched.
+
+    Args:
+        search_side: longest side of the first search, in pixels.
+        threshold: lowest score of a face; dlib's own default is 0.
+    """
+
+    def __init__(self, search_side: int = 640, threshold: float = 0.0):
+        self.search_side = search_side
+        self.threshold = threshold
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        """All faces of a `(height, width, 3)` uint8 RGB frame, surest first."""
+        frame = _eight_bit(frame)
+        side = max(frame.shape[:2])
+        scales = [min(1.0, self.search_side / side), min(2.0, 2 * self.search_side / side)]
+        if side > 2 * self.search_side:
+            scales.append(min(1.0, 4 * self.search_side / side))
+        for scale in scales:
+            boxes = self._search(frame, scale, self.threshold)
+            if boxes:
+                return [self._face(frame, box, score) for box, score in boxes]
+        return []
+
+    def follow(self, frame: np.ndarray, face: Face) -> Face:
+        """Landmarks in this frame, started from where the face was in the frame before."""
+        return self._face(_eight_bit(frame), box_of_points(face.points), face.score)
+
+    def confirm(self, frame: np.ndarray, face: Face) -> bool:
+        """Looks for a face around the box only, at the size at which the detector sees best."""
+        frame = _eight_bit(frame)
+        x0, y0, x1, y1 = face.box
+        margin = 0.5 * (x1 - x0)
+        left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
+        patch = frame[top : max(top, int(y1 + margin)), left : max(left, int(x1 + margin))]
+        if min(patch.shape[:2]) < 16:
+            return False
+        found = self._search(patch, min(8.0, 100.0 / max(face.size, 1.0)), self.threshold - 0.4)
+        moved = [tuple(np.add(box, (left, top, left, top))) for box, _ in found]
+        return any(overlap(box, face.box) > 0.3 for box in moved)
+
+    def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[tuple, float]]:
+        """((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""
+        height, width = frame.shape[:2]
+        resized = frame
+        if abs(scale - 1.0) > 1e-3:
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
+        _, detector, _ = _load_dlib()
+        boxes, scores, _ = detector.run(resized, 0, threshold)
+        edges = [(b.left() / scale, b.top() / scale, (b.right() + 1) / scale, (b.bottom() + 1) / scale) for b in boxes]
+        return list(zip(edges, scores))
+
+    def _face(self, frame: np.ndarray, box: tuple[float, float, float, float], score: float) -> Face:
+        dlib, _, predictor = _load_dlib()
+        x0, y0, x1, y1 = (int(round(v)) for v in box)
+        shape = predictor(frame, dlib.rectangle(x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)))
+        points = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float32)
+        return Face(box_of_points(points), points, float(score))
+
+
+def _eight_bit(frame: np.ndarray) -> np.ndarray:
+    """The frame as contiguous uint8; raises ValueError where it is no picture."""
+    frame = np.asarray(frame)
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
+        raise ValueError(f"a frame must be (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
+    return np.ascontiguousarray(frame)
+
+
+class PrecomputedLandmarks:
+    """Landmarks of one clip that another tool has found, read from a file.
+
+    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face was
+    found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`, with
+    `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a second).
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file cannot be read or does not hold such points; the message names it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.fspath(path)
+        try:
+            points, fps = self._read(Path(path))
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path!r} holds no landmarks that can be read: {error}") from None
+        if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2) or len(points) == 0:
+            raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
+        if fps is not None and not (fps > 0 and math.isfinite(fps)):
+            raise ValueError(f"{self.path!r}: fps must be a positive number, got {fps}")
+        self.points, self.fps, self._calls = points, fps, 0
+
+    @staticmethod
+    def _read(path: Path) -> tuple[np.ndarray, float | None]:
+        if path.suffix.lower() == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            missing = [[math.nan, math.nan]] * NUM_POINTS
+            rows = [missing if row is None else row for row in content["points"]]
+            fps = content.get("fps")
+            return np.array(rows, dtype=np.float32), None if fps is None else float(fps)
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                fps = float(content["fps"]) if "fps" in content else None
+                return np.array(content["points"], dtype=np.float32), fps
+        raise ValueError("the name must end in .npz or .json")
+
+    def at(self, fps: float) -> np.ndarray:
+        """`(frames, 68, 2)` float32 at another frame rate: for each time the nearest row."""
+        if self.fps is None or abs(self.fps - fps) < 1e-6:
+            return self.points
+        times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
+        return self.points[np.minimum(np.round(times * self.fps).astype(int), len(self.points) - 1)]
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        """As a `LandmarkDetector`: the n-th call answers for the n-th frame of the clip."""
+        index, self._calls = self._calls, self._calls + 1
+        if index >= len(self.points) or not np.isfinite(self.points[index]).all():
+            return []
+        return [Face(box_of_points(self.points[index]), self.points[index], 1.0)]
+
+
+def overlap(first: tuple, second: tuple) -> float:
+    """Intersection over union of two boxes `(x0, y0, x1, y1)`."""
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
+    return float(width * height / (area - width * height))
+
+
+@dataclass
+class FaceTracker:
+    """Follows one face through a clip, frame by frame.
+
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every third
+    of these searches goes through the whole picture) and carried over in between. While others are in view and it is gone, nobody takes its place for `patience` frames.
+
+    Attributes:
+        detector: finds the faces; if it is a `FaceFollower`, it is not asked in every frame.
+        detect_every: frames between two searches.
+        patience: frames for which a lost face is waited for where more than one face has been seen.
+        counts: number of faces seen in each search of the whole picture so far.
+        switches: how often the face followed was replaced by one elsewhere in the picture.
+    """
+
+    detector: LandmarkDetector
+    detect_every: int = 10
+    patience: int = 25
+    counts: list[int] = field(default_factory=list)
+    switches: int = 0
+    _index: int = 0
+    _searches: int = 0
+    _lost: int = 0
+    _face: Face | None = None
+
+    def update(self, frame: np.ndarray) -> Face | None:
+        """The face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen."""
+        index, self._index = self._index, self._index + 1
+        follower = self.detector if isinstance(self.detector, FaceFollower) else None
+        tracked = self._face is not None and self._lost == 0
+        if follower is not None and tracked and index % self.detect_every:
+            face = follower.follow(frame, self._face)
+            face = face if _inside(face, frame) else None
+        elif follower is not None and not tracked and self._lost > 10 and index % (5 if self._lost <= 50 else 10):
+            face = None  # nobody for a while: look less often
+        else:
+            face = self._search(frame, follower, tracked)
+        self._lost = 0 if face is not None else self._lost + 1
+        self._face = face if face is not None else self._face
+        return face
+
+    def _search(self, frame: np.ndarray, follower: FaceFollower | None, tracked: bool) -> Face | None:
+        """Looks for the face where it should be, and now and then through the whole frame; decides which is ours."""
+        follow = follower is not None and tracked
+        expected = follower.follow(frame, self._face) if follow else self._face
+        self._searches += 1
+        if follow and self._searches % 3 != 1 and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected
+        faces = self.detector(frame)
+        self.counts.append(len(faces))
+        if self._face is None:
+            return max(faces, key=lambda face: _prominence(face, frame), default=None)
+        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
+        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
+            return expected if follow else nearest
+        if follow and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected
+        return self._again(faces, frame)
+
+    def _again(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
+        last = self._face
+        reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
+        near = [face for face in faces if _distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
+        if near:
+            return min(near, key=lambda face: _distance(face, last))
+        if faces and (max(self.counts) <= 1 or self._lost >= self.patience):
+            self.switches += 1
+            return max(faces, key=lambda face: _prominence(face, frame))
+        return None
+
+
+def _inside(face: Face, frame: np.ndarray) -> bool:
+    """Whether the middle of the face is in the picture."""
+    x, y = face.points[STEADY].mean(axis=0)
+    return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
+
+
+def _distance(first: Face, second: Face) -> float:
+    return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
+
+
+def _prominence(face: Face, frame: np.ndarray) -> float:
+    """Large and central is what one looks at: area, less with the distance from the middle of the picture."""
+    height, width = frame.shape[:2]
+    centre = np.array([(face.box[0] + face.box[2]) / 2 / width - 0.5, (face.box[1] + face.box[3]) / 2 / height - 0.5])
+    return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
+
+
+def track_landmarks(
+    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int = 10
+) -> tuple[list[Face | None], list[int]]:
+    """Follows one face through a clip.
+
+    Args:
+        frames: `(height, width, 3)` uint8 pictures, one at a time.
+        detector: see `LandmarkDetector`.
+        detect_every: frames between two searches of the whole picture.
+
+    Returns:
+        one `Face` or None a frame, and the number of faces seen in each search.
+    """
+    tracker = FaceTracker(detector, detect_every)
+    return [tracker.update(frame) for frame in frames], tracker.counts

@@ -1,0 +1,304 @@
+"""The blocks that AVSR's encoders and decoder are made of: attention, Transformer layers, Conv1d blocks, heads."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_avsr import AvsrConfig
+
+
+def sinusoidal_positions(length: int, size: int, device: torch.device, offset: int = 0) -> torch.Tensor:
+    """Fixed position encoding (section 3.2), sines and cosines interleaved. Returns `(length, size)` float32."""
+    position = torch.arange(offset, offset + length, device=device, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, size, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / size))
+    angle = position * rate  # (length, size / 2)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
+
+
+def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
+    """
+    Pads each sample by repeating its first vector `left` times in front and its last one behind.
+
+    Args:
+        features: `(batch, steps, channels)`; lengths, left: `(batch,)` int64; size: steps of the result.
+    Returns:
+        `(batch, size, channels)`.
+    """
+    index = torch.arange(size, device=features.device)[None] - left[:, None]  # (batch, size)
+    index = torch.minimum(index.clamp(min=0), (lengths - 1).clamp(min=0)[:, None])
+    return features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
+
+
+class AvsrConvNorm(nn.Module):
+    """
+    Parameter-free norm of the Conv1d blocks, over the channels of a frame or of a whole utterance.
+
+    `"utterance"` takes one mean and variance per sample over all valid frames and channels together.
+    """
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        self.over_utterance = config.conv_norm == "utterance"
+
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        # hidden_states (batch, frames, channels), frame_mask (batch, frames)
+        if not self.over_utterance:
+            return nn.functional.layer_norm(hidden_states, hidden_states.shape[-1:])
+        weight = frame_mask[..., None].to(hidden_states.dtype)
+        count = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1) * hidden_states.shape[-1]
+        mean = (hidden_states * weight).sum(dim=(1, 2), keepdim=True) / count
+        variance = ((hidden_states - mean).square() * weight).sum(dim=(1, 2), keepdim=True) / count
+        return (hidden_states - mean) / torch.sqrt(variance + 1e-5)
+
+
+class AvsrConvBlock(nn.Module):
+    """Conv1d whose stride equals its width, norm, ReLU, Conv1d (sections 3.2 and 3.3, tables 1 and 2)."""
+
+    def __init__(self, config: AvsrConfig, in_channels: int, stride: int = 1):
+        super().__init__()
+        kernel = config.conv_kernel_size
+        self.reduce = nn.Conv1d(in_channels, config.hidden_size, stride, stride=stride)
+        self.norm = AvsrConvNorm(config)
+        self.mix = nn.Conv1d(config.hidden_size, config.hidden_size, kernel, padding=kernel // 2)
+
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        # hidden_states (batch, frames * stride, in_channels), frame_mask (batch, frames)
+        hidden_states = self.reduce(hidden_states.transpose(1, 2)).transpose(1, 2)  # (batch, frames, hidden_size)
+        hidden_states = nn.functional.relu(self.norm(hidden_states, frame_mask))
+        hidden_states = hidden_states * frame_mask[..., None].to(hidden_states.dtype)  # a wide kernel sees no padding
+        return self.mix(hidden_states.transpose(1, 2)).transpose(1, 2)
+
+
+class AvsrCtcHead(nn.Module):
+    """Character scores per frame: linear layers with norm and ReLU (section 3.4), `ctc_upsampling` outputs a frame."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        sizes = (config.hidden_size, *config.head_hidden_sizes)
+        self.upsampling = config.ctc_upsampling
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
+        self.norm = AvsrConvNorm(config)
+        self.output = nn.Linear(sizes[-1], config.vocab_size * config.ctc_upsampling)
+
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = nn.functional.relu(self.norm(layer(hidden_states), frame_mask))
+        logits = self.output(hidden_states)  # (batch, frames, upsampling * vocab)
+        return logits.unflatten(-1, (self.upsampling, -1)).flatten(1, 2)  # (batch, frames * upsampling, vocab)
+
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """Gives the output another number of characters; a new one scores as the old ones do on average."""
+        old, count = self.output, self.output.out_features // self.upsampling
+        device, dtype = old.weight.device, old.weight.dtype
+        self.output = nn.Linear(old.in_features, self.upsampling * vocab_size, device=device, dtype=dtype)
+        for name, parameter in self.output.named_parameters():
+            values = getattr(old, name).unflatten(0, (self.upsampling, count))  # (upsampling, characters, ...)
+            added = values.mean(dim=1, keepdim=True).expand(-1, max(vocab_size - count, 0), *values.shape[2:])
+            parameter.copy_(torch.cat((values[:, :vocab_size], added), dim=1).flatten(0, 1))
+            parameter.requires_grad_(getattr(old, name).requires_grad)
+
+
+class AvsrDecoderHead(nn.Module):
+    """Character scores of the decoder: as the CTC head, with learned layer norms."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        sizes = (config.hidden_size, *config.head_hidden_sizes)
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
+        self.norms = nn.ModuleList([nn.LayerNorm(size) for size in sizes[1:]])
+        self.output = nn.Linear(sizes[-1], config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        for layer, norm in zip(self.layers, self.norms):
+            hidden_states = nn.functional.relu(norm(layer(hidden_states)))
+        return self.output(hidden_states)  # (batch, length, vocab)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class AvsrAttention(nn.Module):
+    """Multi-head attention over itself or, with `key_value_states`, over the encoder's output."""
+
+    def __init__(self, config: AvsrConfig, layer_idx: int | None = None, is_causal: bool = False):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = is_causal
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (batch, heads, length, head_dim)
+
+    def _keys_and_values(
+        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        cache, is_cross = past_key_values, key_value_states is not None
+        if past_key_values is not None:
+            cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
+            if is_cross and past_key_values.is_updated.get(self.layer_idx):
+                return cache.layers[self.layer_idx].keys, cache.layers[self.layer_idx].values
+        source = key_value_states if is_cross else hidden_states
+        keys, values = self._split_heads(self.k_proj(source)), self._split_heads(self.v_proj(source))
+        if cache is not None:
+            keys, values = cache.update(keys, values, self.layer_idx)
+            if is_cross:
+                past_key_values.is_updated[self.layer_idx] = True
+        return keys, values
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        key_value_states: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self._split_heads(self.q_proj(hidden_states))
+        keys, values = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        output, weights = attention(
+            self,
+            query,
+            keys,
+            values,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=self.is_causal and attention_mask is None and query.shape[2] > 1,
+            **kwargs,
+        )
+        return self.o_proj(output.flatten(2)), weights  # (batch, length, hidden_size)
+
+
+class AvsrFeedForward(nn.Module):
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.activation_function]
+        self.dropout = config.activation_dropout
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.activation(self.fc1(hidden_states))
+        return self.fc2(nn.functional.dropout(hidden_states, p=self.dropout, training=self.training))
+
+
+class AvsrResidual(nn.Module):
+    """`norm(x + block(x))`, or `x + block(norm(x))` with `norm_first`."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm_first = config.norm_first
+        self.dropout = config.dropout
+
+    def forward(self, hidden_states: torch.Tensor, block: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        update = block(self.norm(hidden_states) if self.norm_first else hidden_states)
+        hidden_states = hidden_states + nn.functional.dropout(update, p=self.dropout, training=self.training)
+        return hidden_states if self.norm_first else self.norm(hidden_states)
+
+
+class AvsrEncoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        self.self_attn = AvsrAttention(config)
+        self.feed_forward = AvsrFeedForward(config)
+        self.attention_residual = AvsrResidual(config)
+        self.feed_forward_residual = AvsrResidual(config)
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        hidden_states = self.attention_residual(
+            hidden_states, lambda states: self.self_attn(states, attention_mask, **kwargs)[0]
+        )
+        return self.feed_forward_residual(hidden_states, self.feed_forward)
+
+
+class AvsrDecoderLayer(GradientCheckpointingLayer):
+    def __init__(self, config: AvsrConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = AvsrAttention(config, layer_idx, is_causal=True)
+        self.encoder_attn = AvsrAttention(config, layer_idx)
+        self.feed_forward = AvsrFeedForward(config)
+        self.self_attention_residual = AvsrResidual(config)
+        self.encoder_attention_residual = AvsrResidual(config)
+        self.feed_forward_residual = AvsrResidual(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        def attend_to_self(states: torch.Tensor) -> torch.Tensor:
+            return self.self_attn(states, attention_mask, past_key_values=past_key_values, **kwargs)[0]
+
+        def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
+            return self.encoder_attn(
+                states, encoder_attention_mask, encoder_hidden_states, past_key_values=past_key_values, **kwargs
+            )[0]
+
+        hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
+        hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)
+        return self.feed_forward_residual(hidden_states, self.feed_forward)
+
+
+class AvsrTransformer(nn.Module):
+    """Position encoding and encoder layers over the valid frames; the final layer norm is the caller's (it may be shared)."""
+
+    def __init__(self, config: AvsrConfig, num_layers: int):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList([AvsrEncoderLayer(config) for _ in range(num_layers)])
+
+    def forward(
+        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
+        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
+        hidden_states = hidden_states + positions.to(hidden_states.dtype)
+        # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN
+        keys = frame_mask | ~frame_mask.any(dim=1, keepdim=True)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=keys
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return hidden_states

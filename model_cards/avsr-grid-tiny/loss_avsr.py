@@ -1,0 +1,70 @@
+"""The hybrid CTC/attention loss with label smoothing (paper, section 3.5)."""
+
+import math
+
+import torch
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, pad
+
+from .configuration_avsr import AvsrConfig
+
+IGNORED = -100
+
+
+def ctc_objective(
+    ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, config: AvsrConfig
+) -> torch.Tensor:
+    """
+    CTC loss per character, averaged over the batch, smoothed towards the uniform distribution.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; labels: `(batch, length)`, each row's
+            characters, the EOS and then -100.
+    Returns:
+        A scalar; a text that does not fit into its steps counts nothing.
+    """
+    log_probs = log_softmax(ctc_logits.float(), dim=-1)
+    target_lengths = (labels != IGNORED).sum(dim=1)
+    if not config.ctc_target_eos:
+        target_lengths = target_lengths - 1
+    loss = ctc_loss(
+        log_probs.transpose(0, 1),
+        labels.clamp(min=0),
+        lengths,
+        target_lengths.clamp(min=0),
+        blank=config.pad_token_id,
+        zero_infinity=True,
+    )
+    if not config.label_smoothing:
+        return loss
+    uniform = -math.log(config.vocab_size) - log_probs.mean(dim=-1)  # (batch, steps): KL(uniform, p)
+    if config.smooth_padding:
+        divergence = uniform.sum() / log_probs.shape[0]
+    else:
+        valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
+        divergence = (uniform * valid).sum() / valid.sum().clamp(min=1)
+    return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
+
+
+def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor) -> torch.Tensor:
+    """
+    Cross entropy per CTC step.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`; alignment_labels: `(batch, any)` a character or blank for each step, -100
+            ignored; what is missing at its end is ignored, what is too much cut.
+    """
+    steps = ctc_logits.shape[1]
+    targets = pad(alignment_labels, (0, max(steps - alignment_labels.shape[1], 0)), value=IGNORED)[:, :steps]
+    total = cross_entropy(ctc_logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: AvsrConfig) -> torch.Tensor:
+    """Smoothed cross entropy per character. logits: `(batch, length, vocab)`; labels: `(batch, length)`, -100 ignored."""
+    flat, targets = logits.float().flatten(0, 1), labels.flatten()
+    if not config.smooth_padding:
+        return cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing)
+    smooth = -log_softmax(flat, dim=-1).mean()  # over padding too, as the published code does
+    return (1 - config.label_smoothing) * cross_entropy(flat, targets, ignore_index=IGNORED) + (
+        config.label_smoothing * smooth
+    )
