@@ -47,7 +47,12 @@ def train(recipe: Recipe) -> AvsrTrainer:
         processing_class=processor,
         frozen=select_modules(model, recipe.model.freeze),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    return run_to_end(trainer)
+
+
+def run_to_end(trainer: AvsrTrainer) -> AvsrTrainer:
+    """Trains, on from the last checkpoint if there is one, and saves what came out."""
+    trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
     trainer.save_model()
     trainer.save_state()
     return trainer

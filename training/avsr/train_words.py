@@ -7,7 +7,7 @@ from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
 from lookhear.training.avsr.initialise import initialise_modules, select_modules
 from lookhear.training.avsr.recipe import ModelRecipe, Recipe
-from lookhear.training.avsr.train import build_processor, last_checkpoint, load_rows, training_arguments
+from lookhear.training.avsr.train import build_processor, load_rows, run_to_end, training_arguments
 from lookhear.training.avsr.trainer import AvsrTrainer
 
 
@@ -37,10 +37,7 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
         processing_class=processor,
         frozen=select_modules(model, recipe.model.freeze),
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
-    trainer.save_model()
-    trainer.save_state()
-    return trainer
+    return run_to_end(trainer)
 
 
 def word_classes(rows, validation=None) -> dict[str, int]:

@@ -2,15 +2,13 @@
 
 import json
 import multiprocessing
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .clip import DEFAULT_SIZE, synthesize_clip, write_json
+from .clip import DEFAULT_SIZE, synthesize_clip, write_json, write_text
 from .portrait import PORTRAITS
 from .voice import VOICES
 
@@ -142,9 +140,5 @@ def _write_index(folder: Path) -> Path:
         speaker = f"{kept['portrait']} {kept['voice']}"
         rows.append(json.dumps({"file_name": f"{path.stem}.mp4", "speaker": speaker, **kept}, ensure_ascii=False))
     index = folder / "metadata.jsonl"
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".metadata-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write("\n".join(rows) + "\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, index)
+    write_text(index, "\n".join(rows) + "\n")
     return index
