@@ -1,0 +1,312 @@
+"""Drawing what was found on its picture: translucent masks, outlines, boxes, readable tags, and the prompts.
+
+Masks and boxes are painted by torchvision; tags are written in Pillow's own font, so no font has to be there.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+
+from .tag_layout_glee import Rectangle, Tag, lay_out_tags, place_tag
+
+Colour = tuple[int, int, int]
+
+# Okabe and Ito's colours, which people with any kind of colour blindness tell apart; then the same, darker and lighter.
+BASE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (204, 121, 167),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+)
+DARKER = tuple(tuple(round(0.62 * value) for value in colour) for colour in BASE)
+LIGHTER = tuple(tuple(round(0.5 * value + 127) for value in colour) for colour in BASE)
+PALETTE: tuple[Colour, ...] = BASE + DARKER + LIGHTER
+
+INK, PAPER = (17, 17, 17), (255, 255, 255)
+TEXT_SHARE = 0.024  # height of letters beside the square root of the picture's area
+MIN_TEXT = 10  # pixels
+MOST_TAGS = 0.4  # share of the picture that tags may hide; the least sure objects go without
+SMOOTHING = 4  # tags and prompts are drawn this much larger and reduced, so that their curves are smooth
+
+
+def draw_objects(
+    image: Image.Image | np.ndarray,
+    results: Sequence[Mapping[str, Any]],
+    *,
+    points: Sequence[Sequence[tuple[float, float]]] | None = None,
+    boxes: Sequence[Rectangle] | None = None,
+    scribbles: Sequence[Sequence[tuple[float, float]] | np.ndarray] | None = None,
+    opacity: float = 0.42,
+    scores: bool = True,
+    text_size: int | None = None,
+) -> Image.Image:
+    """
+    Draws objects on a copy of their picture.
+
+    Each label has its colour; where all objects have the same label, each object has its own. Lines and letters grow
+    with the picture. A tag stays inside the picture and off other tags where there is room; in a picture too small for
+    any letters there are none. Prompts are white with a dark rim.
+
+    Args:
+        image: PIL image of any mode, or `(height, width)`, `(height, width, 3)` or `(height, width, 4)` uint8.
+        results: what `object-perception` gives for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax",
+            "ymax"}` in pixels), and where there are `"score"` (0 to 1) and `"mask"` (`(height, width)` bool).
+        points: points of each object asked for, `(x, y)` in pixels.
+        boxes: `(x0, y0, x1, y1)` of each object asked for.
+        scribbles: polyline `[(x, y), …]` or `(height, width)` bool of each object asked for.
+        opacity: of masks, 0 (nothing to be seen) to 1 (nothing behind to be seen).
+        scores: write the score behind the label.
+        text_size: height of letters in pixels; by the size of the picture where it is None.
+
+    Returns:
+        RGB picture of the same size.
+
+    Raises:
+        ValueError: a mask has another size than the picture, or an argument is out of its range.
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"`opacity` must be a number from 0 to 1, not {opacity!r}.")
+    if text_size is not None and text_size < 1:
+        raise ValueError(f"`text_size` must be a positive number of pixels, not {text_size!r}.")
+    picture = _to_rgb(image)
+    size = text_size or max(MIN_TEXT, round(TEXT_SHARE * math.sqrt(picture.width * picture.height)))
+    line = max(1, round(size / 8))
+    objects = _objects(results, picture)
+    canvas = torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, height, width) uint8
+    canvas = _paint_masks(canvas, objects, opacity, line)
+    canvas = _paint_boxes(canvas, objects, line)
+    picture = Image.fromarray(canvas.permute(1, 2, 0).numpy())
+    _draw_prompts(picture, points or (), boxes or (), scribbles or (), size)
+    texts = [found.text(scores) for found in objects]
+    _draw_tags(picture, objects, lay_out_tags(texts, size, picture.size))
+    return picture
+
+
+def colours_of(labels: Sequence[str]) -> list[Colour]:
+    """A colour for each label, the same for equal ones, in order of appearance; each its own if all are equal."""
+    keys = list(range(len(labels))) if len(set(labels)) == 1 else list(labels)
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [PALETTE[places[key] % len(PALETTE)] for key in keys]
+
+
+def contrasting(colour: Colour) -> Colour:
+    """Black or white, whichever stands out more from the colour (relative luminance, WCAG 2)."""
+    shares = [value / 255 for value in colour]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return INK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else PAPER
+
+
+# ------------------------------------------------------------------------------------------------------ what is drawn
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One result, as it is drawn."""
+
+    label: str
+    score: float | None
+    box: Rectangle
+    mask: torch.Tensor | None  # (height, width) bool
+    colour: Colour
+
+    def text(self, scores: bool) -> str:
+        label = " ".join(self.label.split())
+        return f"{label} {self.score:.2f}".strip() if scores and self.score is not None else label
+
+
+def _objects(results: Sequence[Mapping[str, Any]], picture: Image.Image) -> list[_Object]:
+    colours = colours_of([str(result["label"]) for result in results])
+    objects = []
+    for index, (result, colour) in enumerate(zip(results, colours)):
+        mask = result.get("mask")
+        if mask is not None:
+            mask = torch.from_numpy(np.require(mask, bool, "W"))
+            if tuple(mask.shape) != (picture.height, picture.width):
+                raise ValueError(
+                    f"The mask of `results[{index}]` is {tuple(mask.shape)}, the picture is "
+                    f"{(picture.height, picture.width)} (height, width): pass the picture that was looked at."
+                )
+        box = _inside(tuple(float(result["box"][side]) for side in ("xmin", "ymin", "xmax", "ymax")), picture)
+        objects.append(_Object(str(result["label"]), result.get("score"), box, mask, colour))
+    return objects
+
+
+def _inside(box: Rectangle, picture: Image.Image) -> Rectangle:
+    """The box within the picture; NaN becomes 0."""
+    x0, x1 = sorted(min(max(0.0, x), picture.width - 1.0) for x in box[::2])
+    y0, y1 = sorted(min(max(0.0, y), picture.height - 1.0) for y in box[1::2])
+    return x0, y0, x1, y1
+
+
+def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
+    """An RGB copy, upright; 16-bit greys by their range, transparency on white."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (3, 4):
+            raise ValueError(
+                "`image` must be a PIL image or uint8 of shape (height, width), (height, width, 3) or "
+                f"(height, width, 4), not {image.dtype} of shape {image.shape}."
+            )
+        image = Image.fromarray(image)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        low, high = float(values.min()), float(values.max())
+        image = Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+# ---------------------------------------------------------------------------------------------------- masks and boxes
+
+
+def _paint_masks(canvas: torch.Tensor, objects: Sequence[_Object], opacity: float, line: int) -> torch.Tensor:
+    """Fills masks, small ones over large ones, and draws a line along the inside of each border."""
+    masked = [found for found in objects if found.mask is not None and found.mask.any()]
+    masked.sort(key=lambda found: -int(found.mask.sum()))
+    colours = list(dict.fromkeys(found.colour for found in masked))
+    owner = torch.full(canvas.shape[1:], -1, dtype=torch.int16)  # (height, width): whose colour a pixel gets
+    for found in masked:
+        owner[found.mask] = colours.index(found.colour)
+    if colours:
+        fills = owner == torch.arange(len(colours))[:, None, None]  # (colours, height, width), apart from each other
+        canvas = draw_segmentation_masks(canvas, fills, alpha=opacity, colors=colours)
+    for found in masked:
+        (y0, y1), (x0, x1) = (_span(found.mask.any(dim=axis)) for axis in (1, 0))
+        crop = canvas[:, y0:y1, x0:x1]
+        border = inner_border(found.mask, line, (y0, y1, x0, x1))
+        canvas[:, y0:y1, x0:x1] = draw_segmentation_masks(crop, border, alpha=0.9, colors=found.colour)
+    return canvas
+
+
+def inner_border(mask: torch.Tensor, width: int, part: tuple[int, int, int, int]) -> torch.Tensor:
+    """
+    The pixels of a mask that are nearer than `width` to a pixel outside it; the picture's own border does not count.
+
+    Args:
+        mask: `(height, width)` bool.
+        width: pixels, at least 1.
+        part: first and last row, first and last column (the last ones excluded) around the mask.
+
+    Returns:
+        bool of the part's size.
+    """
+    y0, y1, x0, x1 = part
+    top, left = max(0, y0 - width), max(0, x0 - width)
+    outside = (~mask[top : y1 + width, left : x1 + width]).float()[None]
+    near = torch.nn.functional.max_pool2d(outside, 2 * width + 1, stride=1, padding=width)[0] > 0
+    return mask[y0:y1, x0:x1] & near[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def _span(present: torch.Tensor) -> tuple[int, int]:
+    """First and one past the last True."""
+    places = present.nonzero()
+    return int(places[0]), int(places[-1]) + 1
+
+
+def _paint_boxes(canvas: torch.Tensor, objects: Sequence[_Object], line: int) -> torch.Tensor:
+    """Boxes, the surest ones on top."""
+    if not objects:
+        return canvas
+    ordered = sorted(objects, key=lambda found: found.score or 0.0)
+    boxes = torch.tensor([found.box for found in ordered]).round()
+    return draw_bounding_boxes(canvas, boxes, colors=[found.colour for found in ordered], width=max(1, line * 2 // 3))
+
+
+# ---------------------------------------------------------------------------------------------------------------- tags
+
+
+def _draw_tags(picture: Image.Image, objects: Sequence[_Object], tags: Sequence[Tag | None]) -> None:
+    """Tags of all objects; the surest ones choose their place first and lie on top."""
+    shown, placed, hidden = [found.box for found in objects], [], 0
+    for found, tag in sorted(zip(objects, tags), key=lambda pair: -(pair[0].score or 0.0)):
+        if tag is None or placed and hidden + tag.width * tag.height > MOST_TAGS * picture.width * picture.height:
+            continue
+        place = place_tag(tag, found.box, picture.size, [other for _, _, other in placed], shown)
+        placed.append((found, tag, place))
+        hidden += tag.width * tag.height
+    for found, tag, place in reversed(placed):
+        _draw_tag(picture, tag, place, found.colour)
+
+
+def _draw_tag(picture: Image.Image, tag: Tag, place: Rectangle, colour: Colour) -> None:
+    left, top, right, bottom = (int(value) for value in place)
+    shape = Image.new("L", (SMOOTHING * tag.width, SMOOTHING * tag.height))
+    radius = SMOOTHING * max(1, round(0.22 * tag.size))
+    ImageDraw.Draw(shape).rounded_rectangle((0, 0, shape.width - 1, shape.height - 1), radius, fill=255)
+    picture.paste(colour, (left, top, right, bottom), shape.resize((tag.width, tag.height), Image.Resampling.BOX))
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(tag.size)
+    leading = (tag.height - tag.pad) / len(tag.lines)
+    for number, line in enumerate(tag.lines):
+        middle = top + tag.pad / 2 + (number + 0.5) * leading
+        pen.text((left + tag.pad, middle), line, contrasting(colour), font, anchor="lm")
+
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+def _draw_prompts(picture: Image.Image, points, boxes, scribbles, size: int) -> None:
+    """What was asked with: white with a dark rim."""
+    if not (len(points) or len(boxes) or len(scribbles)):
+        return
+    rim, core = Image.new("L", picture.size), Image.new("L", picture.size)
+    for scribble in scribbles:
+        _draw_scribble(rim, core, scribble, size)
+    for box in boxes:
+        _draw_dashed(rim, core, _inside(tuple(float(value) for value in box), picture), size)
+    for point in (point for several in points for point in several):
+        _draw_point(rim, core, point, size)
+    picture.paste(INK, (0, 0), rim)
+    picture.paste(PAPER, (0, 0), core)
+
+
+def _draw_scribble(rim: Image.Image, core: Image.Image, scribble, size: int) -> None:
+    """A polyline with round joints, or the pixels of a mask."""
+    wide, narrow = max(3, round(0.5 * size)), max(1, round(0.3 * size))
+    if isinstance(scribble, np.ndarray) and scribble.dtype == bool:
+        core.paste(255, (0, 0), Image.fromarray(scribble.astype(np.uint8) * 255))
+        return
+    path = [(float(x), float(y)) for x, y in scribble]
+    for layer, width in ((rim, wide), (core, narrow)):
+        pen = ImageDraw.Draw(layer)
+        pen.line(path, fill=255, width=width, joint="curve")
+        for x, y in path:
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
+
+
+def _draw_dashed(rim: Image.Image, core: Image.Image, box: Rectangle, size: int) -> None:
+    """A rectangle of dashes."""
+    x0, y0, x1, y1 = box
+    wide, narrow, dash = max(2, round(0.3 * size)), max(1, round(0.15 * size)), max(3, round(0.6 * size))
+    corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
+    for (ax, ay), (bx, by) in zip(corners, corners[1:]):
+        ImageDraw.Draw(rim).line((ax, ay, bx, by), fill=255, width=wide)
+        length = math.hypot(bx - ax, by - ay)
+        for start in range(0, math.ceil(length), 2 * dash):
+            a, b = start / length, min(length, start + dash) / length
+            dashed = (ax + a * (bx - ax), ay + a * (by - ay), ax + b * (bx - ax), ay + b * (by - ay))
+            ImageDraw.Draw(core).line(dashed, fill=255, width=narrow)
+
+
+def _draw_point(rim: Image.Image, core: Image.Image, point: tuple[float, float], size: int) -> None:
+    """A disc in a ring, drawn large and reduced."""
+    radius = max(3, round(0.5 * size))
+    left, top = round(float(point[0])) - radius, round(float(point[1])) - radius
+    side = SMOOTHING * (2 * radius + 1)
+    for layer, share in ((rim, 1.0), (core, 0.68)):
+        disc = Image.new("L", (side, side))
+        edge = (1 - share) * side / 2
+        ImageDraw.Draw(disc).ellipse((edge, edge, side - 1 - edge, side - 1 - edge), fill=255)
+        disc = disc.resize((2 * radius + 1,) * 2, Image.Resampling.BOX)
+        layer.paste(255, (left, top), disc)
