@@ -61,7 +61,8 @@ NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"mask_sptial_embed\.(\d)", r"visual_prompter.level_projections.\1.weight"),
     (r"pn_indicator\.weight", r"visual_prompter.indicator.weight"),
     # pixel decoder
-    (r"pixel_decoder\.input_proj\.(\d)\.(\d)\." + VALUES, r"pixel_decoder.input_projections.\1.\2.\3"),
+    (r"pixel_decoder\.input_proj\.(\d)\.0\." + VALUES, r"pixel_decoder.input_projections.\1.conv.\2"),
+    (r"pixel_decoder\.input_proj\.(\d)\.1\." + VALUES, r"pixel_decoder.input_projections.\1.norm.\2"),
     (r"pixel_decoder\.transformer\.level_embed", r"pixel_decoder.level_embedding"),
     (r"pixel_decoder\.transformer\.encoder\.vl_layers\.0\.b_attn\.(.+)", lambda match: _fusion_name(match[1])),
     (r"pixel_decoder\.transformer\.encoder\.layers\.(\d+)\.(.+)", lambda match: _encoder_name(*match.groups())),
