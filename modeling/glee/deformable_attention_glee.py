@@ -20,13 +20,15 @@ from torch import nn
 from transformers import initialization as init
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
+from .deformable_sampling_glee import sample_by_embedding_bag
+
 
 class GleeDeformableAttention(nn.Module):
     """
     Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts.
 
     The sampling itself is transformers' module: `grid_sample`, or a compiled kernel from the Hub where the user asks
-    for one. It runs in float32 whatever the weights are: bfloat16 cannot tell neighbouring pixels of a large map apart.
+    for one. CPUs have a faster way to the same sums. It runs in float32 whatever the weights are: bfloat16 cannot tell neighbouring pixels of a large map apart.
 
     Args:
         hidden_size: channels of queries, values and output; num_heads divides it.
@@ -74,27 +76,38 @@ class GleeDeformableAttention(nn.Module):
         locations = self.sampling_locations(query, reference_points, spatial_shapes)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
-        shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2); the Hub kernel's way to say it
-        sizes = shapes.prod(-1)
-        sampled = self.sampler(
-            projected.float(), shapes, spatial_shapes, sizes.cumsum(0) - sizes, locations, weights, 64
-        )
+        sampled = self.sample(projected.float(), spatial_shapes, locations, weights)
         return self.output_proj(sampled.to(query.dtype))
+
+    def sample(
+        self,
+        value: torch.Tensor,
+        spatial_shapes: list[tuple[int, int]],
+        locations: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """Sums what lies at the locations; shapes as in `sample_by_embedding_bag`, which a CPU uses."""
+        if value.device.type == "cpu" and not torch.compiler.is_compiling():
+            return sample_by_embedding_bag(value, spatial_shapes, locations, weights)
+        shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2); for the Hub's kernel
+        sizes = shapes.prod(-1)
+        return self.sampler(value, shapes, spatial_shapes, sizes.cumsum(0) - sizes, locations, weights, 64)
 
     def sampling_locations(
         self, query: torch.Tensor, reference_points: torch.Tensor, spatial_shapes: list[tuple[int, int]]
     ) -> torch.Tensor:
         """Where each query looks: `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map."""
-        offsets = self.sampling_offsets(query).float()
-        offsets = offsets.unflatten(-1, (self.num_heads, self.num_levels, self.num_points, 2))
-        centre = reference_points[:, :, None, :, None, :2].float()  # (batch, queries, 1, levels, 1, 2)
-        if reference_points.shape[-1] == 2:
+        offsets = self.sampling_offsets(query).float().unflatten(-1, (self.num_heads, -1))  # (…, levels * points * 2)
+        per_point = reference_points.float()[:, :, None, :, None].expand(-1, -1, -1, -1, self.num_points, -1)
+        centre = per_point[..., :2].flatten(3)  # (batch, queries, 1, levels * points * 2)
+        if reference_points.shape[-1] == 2:  # an offset is a number of cells
             sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=torch.float32, device=query.device)
-            return centre + offsets / sizes[:, None]  # an offset is a number of cells
-        if reference_points.shape[-1] == 4:
-            extent = reference_points[:, :, None, :, None, 2:].float()
-            return centre + offsets / self.num_points * extent * 0.5  # an offset of num_points reaches the box's edge
-        raise ValueError(f"reference_points must end in 2 or 4 coordinates, not {reference_points.shape[-1]}")
+            locations = centre + offsets / sizes[:, None].expand(-1, self.num_points, -1).flatten()
+        elif reference_points.shape[-1] == 4:  # an offset of num_points reaches the box's edge
+            locations = centre + offsets / self.num_points * per_point[..., 2:].flatten(3) * 0.5
+        else:
+            raise ValueError(f"reference_points must end in 2 or 4 coordinates, not {reference_points.shape[-1]}")
+        return locations.unflatten(-1, (self.num_levels, self.num_points, 2))
 
 
 def init_deformable_attention(module: GleeDeformableAttention) -> None:

@@ -84,3 +84,12 @@ def test_errors_name_the_argument(module):
         module(query, value, references(3), SHAPES)
     with pytest.raises(ValueError, match="num_heads"):
         GleeDeformableAttention(10, 3, 1, 1)
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_the_module_for_gpus_agrees_with_the_one_for_cpus(module, coordinates, monkeypatch):
+    query, value = torch.randn(2, 7, 16), torch.randn(2, POSITIONS, 16)
+    with torch.no_grad():
+        on_cpu = module(query, value, references(coordinates), SHAPES)
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        torch.testing.assert_close(module(query, value, references(coordinates), SHAPES), on_cpu)
