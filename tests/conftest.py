@@ -15,16 +15,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKHEAR_SHARED", ROOT.parent / "shared"))
+PARITY = Path(os.environ.get("LOOKHEAR_PARITY", SHARED / "parity"))
+FOLDERS = {"shared": ("LOOKHEAR_SHARED", SHARED), "parity": ("LOOKHEAR_PARITY", PARITY)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what reads the developers' data folder where there is none, and says how to name one."""
-    if SHARED.is_dir():
-        return
-    skip = pytest.mark.skip(reason=f"no data folder {SHARED}; set LOOKHEAR_SHARED to its path")
-    for item in items:
-        if "shared" in item.keywords:
-            item.add_marker(skip)
+    """Skips what reads a developers' folder where there is none, and says how to name one."""
+    for marker, (variable, folder) in FOLDERS.items():
+        if folder.is_dir():
+            continue
+        skip = pytest.mark.skip(reason=f"no folder {folder}; set {variable} to its path")
+        for item in items:
+            if marker in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.fixture(scope="session")

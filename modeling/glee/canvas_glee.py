@@ -53,6 +53,10 @@ def merge_canvases(
             parts = [part * _box_scale(part, canvas, size) for part, canvas in zip(parts, canvases)]
         return torch.cat(parts, dim).index_select(dim, order)
 
+    def indices() -> torch.Tensor:
+        parts = [nn.functional.pad(o.proposal_indices, (0, most - q)) for o, q in zip(outputs, queries)]
+        return torch.cat(parts)[order]
+
     def maps(parts: list[torch.Tensor]) -> torch.Tensor:
         height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
         padded = [nn.functional.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in parts]
@@ -70,6 +74,7 @@ def merge_canvases(
         layer_boxes=joined("layer_boxes", 1),
         proposal_states=joined("proposal_states"),
         proposal_boxes=joined("proposal_boxes"),
+        proposal_indices=indices(),
         query_mask=torch.arange(most, device=order.device)[None] < present[order][:, None],
     )
 

@@ -98,13 +98,14 @@ class GleeProposals(nn.Module):
         heads: GleeHeads,
         class_embeddings: torch.Tensor,
         by_confidence: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Args:
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
             class_embeddings: `(rows or 1, classes, hidden_size)`; by_confidence: rank by the confidence head instead.
         Returns:
-            queries `(rows, queries, hidden_size)` and boxes `(rows, queries, 4)`, cxcywh in [0, 1].
+            queries `(rows, queries, hidden_size)`, their boxes `(rows, queries, 4)`, cxcywh in [0, 1], and the tokens
+            they come from `(rows, queries)`, best first.
         """
         boxes, counts = proposal_boxes(shapes, memory.device, self.config.proposal_scale_from_coarsest)
         objects = self.norm(self.projection(memory * counts[:, None].to(memory.dtype)))  # (rows, tokens, size)
@@ -115,7 +116,7 @@ class GleeProposals(nn.Module):
         best = scores.topk(min(self.config.num_queries, scores.shape[1]), dim=1).indices  # (rows, queries)
         queries = objects.gather(1, best[..., None].expand(-1, -1, objects.shape[-1]))
         logits = torch.logit(boxes).masked_fill(~counts[:, None], torch.inf)[best]  # (rows, queries, 4)
-        return queries, (heads.box(queries).float() + logits).sigmoid()
+        return queries, (heads.box(queries).float() + logits).sigmoid(), best
 
 
 class GleeSelfAttention(nn.Module):

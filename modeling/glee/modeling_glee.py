@@ -107,6 +107,8 @@ class GleeModelOutput(ModelOutput):
     layer_boxes (`torch.Tensor` of shape `(layers, rows, queries, 4)`).
     proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
     proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`).
+    proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
+        The pixels, counted row by row from the coarsest map to the finest; of the row's own canvas.
     query_mask (`torch.Tensor` of shape `(rows, queries)`, bool, *optional*):
         With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
     hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
@@ -125,6 +127,7 @@ class GleeModelOutput(ModelOutput):
     layer_boxes: torch.Tensor | None = None
     proposal_states: torch.Tensor | None = None
     proposal_boxes: torch.Tensor | None = None
+    proposal_indices: torch.Tensor | None = None
     query_mask: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -371,7 +374,7 @@ class GleeModel(GleePreTrainedModel):
         shapes = [tuple(level.shape[-2:]) for level in reversed(levels)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)
         by_confidence = request.prompt_masks is not None
-        queries, boxes = self.proposals(memory, shapes, self.heads, request.class_embeddings, by_confidence)
+        queries, boxes, tokens = self.proposals(memory, shapes, self.heads, request.class_embeddings, by_confidence)
         bias = None
         if present is not None:
             seen = torch.cat((present.new_ones(queries.shape[:2]), present), dim=1)
@@ -387,6 +390,7 @@ class GleeModel(GleePreTrainedModel):
             layer_boxes=torch.stack(refined),
             proposal_states=queries,
             proposal_boxes=boxes,
+            proposal_indices=tokens,
         )
 
     @torch.no_grad()

@@ -135,7 +135,9 @@ def _mask_boxes(masks: torch.Tensor) -> list[list[int]]:
 
 
 def _template_square(x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
+    """Moved into the canvas at its left and top edges; at the others, the slice cuts it off."""
     width, height = x1 - x0, y1 - y0
     side = math.ceil(2 * math.sqrt(width * height))
-    left, top = round(x0 + 0.5 * width - 0.5 * side), round(y0 + 0.5 * height - 0.5 * side)
-    return max(0, left), max(0, top), max(0, left + side), max(0, top + side)
+    left = max(0, round(x0 + 0.5 * width - 0.5 * side))
+    top = max(0, round(y0 + 0.5 * height - 0.5 * side))
+    return left, top, left + side, top + side

@@ -12,12 +12,14 @@ from transformers import (
     AutoModel,
     AutoModelForSpeechSeq2Seq,
     AutoModelForVideoClassification,
+    AutoModelForZeroShotObjectDetection,
     AutoProcessor,
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
+from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.processing.avsr import (
     AudioVisualSpeechRecognitionPipeline,
     AvsrFeatureExtractor,
@@ -33,10 +35,12 @@ __all__ = [
     "AvsrFeatureExtractor",
     "AvsrForConditionalGeneration",
     "AvsrForVideoClassification",
-    "AvsrForVideoClassification",
     "AvsrModel",
     "AvsrProcessor",
     "AvsrTokenizer",
+    "GleeConfig",
+    "GleeForObjectDetection",
+    "GleeModel",
     "MouthRoiImageProcessor",
 ]
 
@@ -44,13 +48,15 @@ AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
 AutoModelForSpeechSeq2Seq.register(AvsrConfig, AvsrForConditionalGeneration)
 AutoModelForVideoClassification.register(AvsrConfig, AvsrForVideoClassification)
-AutoModelForVideoClassification.register(AvsrConfig, AvsrForVideoClassification)
 AutoFeatureExtractor.register(AvsrConfig, AvsrFeatureExtractor)
 AutoImageProcessor.register(
     AvsrConfig, image_processor_classes={"pil": MouthRoiImageProcessor, "torchvision": MouthRoiImageProcessor}
 )
 AutoTokenizer.register(AvsrConfig, AvsrTokenizer)
 AutoProcessor.register(AvsrConfig, AvsrProcessor)
+AutoConfig.register(GleeConfig.model_type, GleeConfig)
+AutoModel.register(GleeConfig, GleeModel)
+AutoModelForZeroShotObjectDetection.register(GleeConfig, GleeForObjectDetection)
 PIPELINE_REGISTRY.register_pipeline(
     "audio-visual-speech-recognition",
     pipeline_class=AudioVisualSpeechRecognitionPipeline,
@@ -67,3 +73,6 @@ AvsrFeatureExtractor.register_for_auto_class()
 MouthRoiImageProcessor.register_for_auto_class()
 AvsrTokenizer.register_for_auto_class()
 AvsrProcessor.register_for_auto_class()
+GleeConfig.register_for_auto_class()
+GleeModel.register_for_auto_class("AutoModel")
+GleeForObjectDetection.register_for_auto_class("AutoModelForZeroShotObjectDetection")
