@@ -76,6 +76,8 @@ class GleeConfig(PreTrainedConfig):
         denoising_tables (`dict`, *optional*):
             Name of a training set -> rows of its label table for denoising queries. Only training needs them.
         auxiliary_outputs (`bool`, *optional*, defaults to `False`): predictions of every layer are returned.
+        loss_settings (`dict`, *optional*):
+            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
 
         fusion_attends_padding (`bool`, *optional*, defaults to `True`):
@@ -122,6 +124,7 @@ class GleeConfig(PreTrainedConfig):
     text_teacher: bool = False
     denoising_tables: dict | None = None
     auxiliary_outputs: bool = False
+    loss_settings: dict | None = None
     initializer_range: float | int = 0.02
     fusion_attends_padding: bool = True
     discard_fused_text: bool = True

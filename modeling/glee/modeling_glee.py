@@ -30,6 +30,7 @@ from .configuration_glee import GleeConfig
 from .decoder_glee import GleeDecoder, GleeDecoderLayer, GleeHeads, GleeProposals, GleeSelfAttention
 from .deformable_attention_glee import GleeDeformableAttention, init_deformable_attention
 from .fusion_glee import GleeEarlyFusion
+from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
 from .text_glee import GleeTextEncoder, mean_of_tokens
 from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
@@ -139,6 +140,8 @@ class GleeObjectDetectionOutput(ModelOutput):
     r"""
     A row is an image, or a prompt where there are prompts.
 
+    loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
+    loss_dict (`dict`, with `labels`): each loss before its weight, see [`GleeLoss`].
     logits (`torch.Tensor` of shape `(rows, queries, classes)`): before the sigmoid; one class for each prompt.
     confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
     pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
@@ -151,6 +154,8 @@ class GleeObjectDetectionOutput(ModelOutput):
     proposal_outputs (`dict`, with `config.auxiliary_outputs`): the same of the proposals, with their gradient.
     """
 
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
     logits: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
     pred_boxes: torch.Tensor | None = None
@@ -441,9 +446,21 @@ class GleeForObjectDetection(GleePreTrainedModel):
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
+        labels: list[dict[str, torch.Tensor]] | None = None,
+        supervision: GleeSupervision | None = None,
+        loss_draws: GleeLossDraws | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeObjectDetectionOutput:
-        r"""The arguments are those of [`GleeModel.forward`]."""
+        r"""
+        The other arguments are those of [`GleeModel.forward`].
+
+        labels (`list[dict]`, one a row, *optional*):
+            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, and where known
+            `masks` `(n, height, width)` on the canvas.
+        supervision ([`GleeSupervision`], *optional*):
+            What the labels are good for; by default everything, and the confidence with visual prompts.
+        loss_draws ([`GleeLossDraws`], *optional*): points to use in place of random ones.
+        """
         outputs = self.model(
             pixel_values=pixel_values,
             pixel_mask=pixel_mask,
@@ -464,10 +481,18 @@ class GleeForObjectDetection(GleePreTrainedModel):
             if prompt_image_indices is not None:
                 image_sizes, padded_sizes = image_sizes[prompt_image_indices], padded_sizes[prompt_image_indices]
         auxiliary = proposals = None
-        if self.config.auxiliary_outputs:
+        predictions = self._predictions(outputs, self._head_input(outputs.last_hidden_state), outputs.pred_boxes)
+        if self.config.auxiliary_outputs or labels is not None:
             auxiliary, proposals = self._auxiliary_outputs(outputs)
+        loss = loss_dict = None
+        if labels is not None:
+            supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
+            criterion = GleeLoss(GleeLossSettings(**(self.config.loss_settings or {})), loss_draws)
+            loss, loss_dict = criterion(predictions, auxiliary, proposals, labels, supervision)
         return GleeObjectDetectionOutput(
-            **self._predictions(outputs, self._head_input(outputs.last_hidden_state), outputs.pred_boxes),
+            loss=loss,
+            loss_dict=loss_dict,
+            **predictions,
             track_embeddings=outputs.last_hidden_state,
             image_sizes=image_sizes,
             padded_sizes=padded_sizes,

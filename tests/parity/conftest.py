@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTextConfig, ResNetConfig
+
+from lookhear import GleeConfig, GleeForObjectDetection
+from lookhear.modeling.glee.convert_glee import convert_state_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LOOKHEAR_SHARED", ROOT.parent / "shared"))
@@ -70,3 +74,46 @@ def glee() -> Callable[[str], Stored]:
 def glee_folder() -> Path:
     """The folder `glee` itself."""
     return PARITY / "glee"
+
+
+def _make_config(facts: dict, **fields) -> GleeConfig:
+    """The configuration that the stored one describes."""
+    backbone, text, encoder, decoder = facts["backbone"], facts["text"], facts["encoder"], facts["decoder"]
+    clip = {name: text[name] for name in CLIPTextConfig().to_dict() if name in text}
+    return GleeConfig(
+        backbone_config=ResNetConfig(
+            embedding_size=backbone["stem"],
+            hidden_sizes=backbone["out_channels"],
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ),
+        text_config={**clip, "bos_token_id": None, "eos_token_id": text["vocab_size"] - 1},
+        hidden_size=facts["hidden_dim"],
+        num_attention_heads=encoder["heads"],
+        intermediate_size=encoder["ffn"],
+        encoder_layers=encoder["layers"],
+        decoder_layers=decoder["layers"],
+        num_points=encoder["points"],
+        num_queries=facts["num_queries"],
+        fusion_size=facts["fusion"]["embed_dim"],
+        fusion_heads=facts["fusion"]["num_heads"],
+        text_teacher=True,
+        auxiliary_outputs=True,
+        **fields,
+    )
+
+
+@pytest.fixture(scope="session")
+def stored_model(glee_folder) -> Callable[..., GleeForObjectDetection]:
+    """`stored_model(field=value)`: a new model of the stored weights and configuration, but for those fields."""
+    facts = json.loads((glee_folder / "config_lite_tiny.json").read_text())
+    weights = load_file(glee_folder / "model_lite_tiny.safetensors")
+    converted = convert_state_dict({name: value.float() for name, value in weights.items()}, for_training=True)
+
+    def make(**fields) -> GleeForObjectDetection:
+        model = GleeForObjectDetection(_make_config(facts, **fields)).eval()
+        missing, unexpected = model.load_state_dict(converted, strict=False)
+        assert not missing
+        assert all("denoising_labels" in name for name in unexpected)
+        return model
+
+    return make

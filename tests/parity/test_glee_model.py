@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from copy import deepcopy
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import CLIPTextConfig, ResNetConfig
 
-from lookhear import GleeConfig, GleeForObjectDetection
-from lookhear.modeling.glee.convert_glee import convert_state_dict
+from lookhear import GleeForObjectDetection
 from lookhear.modeling.glee.fusion_glee import GleeEarlyFusion
 
 pytestmark = pytest.mark.parity
 PROMPT_TYPES = {"mask": 0, "box": 1, "point": 2, "scribble": 3}
 
 
-def make_config(facts: dict) -> GleeConfig:
-    """The configuration that the stored one describes."""
-    backbone, text, encoder, decoder = facts["backbone"], facts["text"], facts["encoder"], facts["decoder"]
-    clip = {name: text[name] for name in CLIPTextConfig().to_dict() if name in text}
-    return GleeConfig(
-        backbone_config=ResNetConfig(
-            embedding_size=backbone["stem"],
-            hidden_sizes=backbone["out_channels"],
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        ),
-        text_config={**clip, "bos_token_id": None, "eos_token_id": text["vocab_size"] - 1},
-        hidden_size=facts["hidden_dim"],
-        num_attention_heads=encoder["heads"],
-        intermediate_size=encoder["ffn"],
-        encoder_layers=encoder["layers"],
-        decoder_layers=decoder["layers"],
-        num_points=encoder["points"],
-        num_queries=facts["num_queries"],
-        fusion_size=facts["fusion"]["embed_dim"],
-        fusion_heads=facts["fusion"]["num_heads"],
-        text_teacher=True,
-        auxiliary_outputs=True,
-    )
-
-
 @pytest.fixture(scope="module")
-def model(glee_folder) -> GleeForObjectDetection:
-    facts = json.loads((glee_folder / "config_lite_tiny.json").read_text())
-    model = GleeForObjectDetection(make_config(facts)).eval()
-    weights = {name: value.float() for name, value in load_file(glee_folder / "model_lite_tiny.safetensors").items()}
-    converted = convert_state_dict(weights, for_training=True)
-    missing, unexpected = model.load_state_dict(converted, strict=False)
-    assert not missing
-    assert all("denoising_labels" in name for name in unexpected)
-    return model
+def model(stored_model) -> GleeForObjectDetection:
+    return stored_model()
 
 
 @pytest.fixture
