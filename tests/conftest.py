@@ -101,3 +101,40 @@ def talking_clips(tmp_path_factory) -> Path:
     lines = [json.dumps({"file_name": name, "text": text}) for name, text, _ in rows]
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_glee():
+    """(model, processor) of a random GLEE that is small enough to run in milliseconds, with a tokenizer of letters."""
+    import torch
+    from transformers import CLIPTokenizer
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
+    from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
+
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=[])
+    text = {"vocab_size": len(tokens), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 2, "bos_token_id": len(tokens) - 2, "eos_token_id": len(tokens) - 1}
+    backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 16, 32], "depths": [1, 1, 1, 1]}
+    backbone |= {"layer_type": "basic", "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    config = GleeConfig(
+        backbone_config=backbone,
+        text_config=text,
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=48,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_queries=12,
+        fusion_size=32,
+        fusion_heads=2,
+        num_groups=8,
+        template_size=64,
+    )
+    torch.manual_seed(0)
+    model = GleeForObjectDetection(config).eval()
+    image_processor = GleeImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    return model, GleeProcessor(image_processor, tokenizer)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from .image_reading_glee import read_images
 from .tag_layout_glee import Rectangle, Tag, lay_out_tags, place_tag
 
 Colour = tuple[int, int, int]
@@ -57,7 +58,7 @@ def draw_objects(
     any letters there are none. Prompts are white with a dark rim.
 
     Args:
-        image: PIL image of any mode, or `(height, width)`, `(height, width, 3)` or `(height, width, 4)` uint8.
+        image: PIL image, array or tensor; see `read_images`.
         results: what `object-perception` gives for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax",
             "ymax"}` in pixels), and where there are `"score"` (0 to 1) and `"mask"` (`(height, width)` bool).
         points: points of each object asked for, `(x, y)` in pixels.
@@ -71,13 +72,13 @@ def draw_objects(
         RGB picture of the same size.
 
     Raises:
-        ValueError: a mask has another size than the picture, or an argument is out of its range.
+        ValueError: `image` cannot be read, a mask has another size than it, or an argument is out of its range.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"`opacity` must be a number from 0 to 1, not {opacity!r}.")
     if text_size is not None and text_size < 1:
         raise ValueError(f"`text_size` must be a positive number of pixels, not {text_size!r}.")
-    picture = _to_rgb(image)
+    picture = read_images(image)[0]
     size = text_size or max(MIN_TEXT, round(TEXT_SHARE * math.sqrt(picture.width * picture.height)))
     line = max(1, round(size / 8))
     objects = _objects(results, picture)
@@ -146,26 +147,6 @@ def _inside(box: Rectangle, picture: Image.Image) -> Rectangle:
     x0, x1 = sorted(min(max(0.0, x), picture.width - 1.0) for x in box[::2])
     y0, y1 = sorted(min(max(0.0, y), picture.height - 1.0) for y in box[1::2])
     return x0, y0, x1, y1
-
-
-def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
-    """An RGB copy, upright; 16-bit greys by their range, transparency on white."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.ndim == 3 and image.shape[2] not in (3, 4):
-            raise ValueError(
-                "`image` must be a PIL image or uint8 of shape (height, width), (height, width, 3) or "
-                f"(height, width, 4), not {image.dtype} of shape {image.shape}."
-            )
-        image = Image.fromarray(image)
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, np.float64)
-        low, high = float(values.min()), float(values.max())
-        image = Image.fromarray(((values - low) * (255 / max(high - low, 1e-9))).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 # ---------------------------------------------------------------------------------------------------- masks and boxes

@@ -1,0 +1,164 @@
+"""Opening pictures: every kind of source gives the same pixels, and whatever cannot be read is one ValueError."""
+
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookhear.processing.glee import image_source_glee
+from lookhear.processing.glee.image_source_glee import is_video, read_image
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
+
+
+def encoded(pixels: np.ndarray, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def server(pixels):
+    """http://127.0.0.1:PORT with /good.png, /page.html, and /away, which leads to a file."""
+    answers = {"/good.png": encoded(pixels), "/page.html": b"<html>no picture</html>"}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/away":
+                self.send_response(302)
+                self.send_header("Location", "file:///etc/hostname")
+                self.end_headers()
+                return
+            content = answers.get(self.path.split("?")[0])
+            self.send_response(200 if content else 404)
+            self.end_headers()
+            self.wfile.write(content or b"")
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_source_gives_the_same_picture(pixels, server, tmp_path):
+    content = encoded(pixels)
+    path = tmp_path / "picture.without-a-known-ending"
+    path.write_bytes(content)
+    sources = [str(path), path, content, bytearray(content), memoryview(content), io.BytesIO(content)]
+    sources += [Image.fromarray(pixels), pixels, torch.from_numpy(pixels.transpose(2, 0, 1).copy())]
+    sources += [server + "/good.png?size=full", Image.open(path), open(path, "rb")]
+    for source in sources:
+        picture = read_image(source)
+        assert picture.mode == "RGB" and np.array_equal(np.asarray(picture), pixels), source
+
+
+def test_pictures_are_turned_upright(pixels):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held sideways
+    assert read_image(encoded(pixels, exif=exif.tobytes())).size == (24, 32)
+
+
+def test_the_first_picture_of_an_animation(pixels):
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(array) for array in (pixels, 255 - pixels)]
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert np.array_equal(np.asarray(read_image(buffer.getvalue())), pixels)
+
+
+def broken(pixels: np.ndarray) -> dict[str, bytes]:
+    jpeg = encoded(np.kron(pixels, np.ones((8, 8, 1), np.uint8)), "JPEG")
+    return {
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "cut.png": encoded(pixels)[:300],
+        "text.jpg": b"this is no picture",
+        "empty.jpg": b"",
+        "page.html": b"<html></html>",
+    }
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "text.jpg", "empty.jpg", "page.html"])
+def test_broken_files_are_named(pixels, tmp_path, name):
+    (tmp_path / name).write_bytes(broken(pixels)[name])
+    with pytest.raises(ValueError, match=rf"^`inputs`: .*{name}") as caught:
+        read_image(tmp_path / name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"^`inputs`: <\d+ bytes>"):
+        read_image(broken(pixels)[name])
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    for source, reason in (
+        (tmp_path / "missing.jpg", "missing.jpg.* does not exist"),
+        (tmp_path, "is a folder"),
+        ("", "is a folder|does not exist"),
+        ("nul\0byte.jpg", "cannot be opened|does not exist"),
+        (3, "<int> is no image"),
+        (None, "<NoneType> is no image"),
+        (io.StringIO("text"), "open as text"),
+    ):
+        with pytest.raises(ValueError, match=f"^`inputs`: .*({reason})"):
+            read_image(source)
+
+
+def test_pixels_that_are_not_are_named():
+    nan = np.full((8, 8, 3), np.nan, np.float32)
+    for array, reason in (
+        (nan, "NaN"),
+        (np.zeros((1, 1, 3), np.uint8), "1 x 1"),
+        (np.zeros((0, 8, 3), np.uint8), "empty"),
+        (np.zeros((8, 8, 7), np.uint8), "channels"),
+        (np.zeros((4, 8, 8, 3), np.uint8), "several pictures"),
+        (Image.new("RGB", (1, 1)), "1 x 1"),
+    ):
+        with pytest.raises(ValueError, match=f"^`inputs`: .*{reason}"):
+            read_image(array)
+
+
+def test_videos_wait_for_tracking(tmp_path):
+    beginnings = {
+        "clip.mp4": b"\0\0\0\x20ftypisom",
+        "clip.mov": b"\0\0\0\x14ftypqt  ",
+        "clip.webm": b"\x1a\x45\xdf\xa3",
+        "clip.avi": b"RIFF\0\0\0\0AVI LIST",
+        "clip.mpg": b"\0\0\x01\xba",
+    }
+    for name, beginning in beginnings.items():
+        assert is_video(beginning)
+        (tmp_path / name).write_bytes(beginning + bytes(100))
+        for source in (tmp_path / name, beginning + bytes(100)):
+            with pytest.raises(ValueError, match="is a video, and video comes with tracking"):
+                read_image(source)
+    assert not is_video(b"\0\0\0\x20ftypavif") and not is_video(b"RIFF\0\0\0\0WEBP")
+
+
+def test_downloads_are_bounded(server, monkeypatch):
+    for address, reason in (
+        ("/missing.png", "404"),
+        ("/page.html", "no picture"),
+        ("/away", "cannot be fetched"),
+    ):
+        with pytest.raises(ValueError, match=f"^`inputs`: .*{reason}"):
+            read_image(server + address)
+    with pytest.raises(ValueError, match="cannot be fetched"):
+        read_image("http://127.0.0.1:1/refused.png")
+    monkeypatch.setattr(image_source_glee, "MAX_DOWNLOAD_BYTES", 100)
+    with pytest.raises(ValueError, match="larger than 100 bytes"):
+        read_image(server + "/good.png")
+
+
+def test_pictures_with_too_many_pixels_are_refused(pixels, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for factor in (1, 2):  # Pillow warns above the limit, and refuses above twice the limit
+        with pytest.raises(ValueError, match="more than 100 pixels"):
+            read_image(encoded(pixels[: 4 * factor, :32]))

@@ -1,0 +1,300 @@
+"""The pipeline `object-perception`: what it returns for every kind of prompt and input, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookhear.processing.glee.perception_request_glee import distribute
+from lookhear.processing.glee.pipeline_glee import ObjectPerceptionPipeline
+
+SIZES = [(60, 90), (64, 64), (90, 60)]  # (height, width)
+LABELS = ["cat", "dog", "traffic light"]
+
+
+def picture(height: int = 60, width: int = 90, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def see(tiny_glee) -> ObjectPerceptionPipeline:
+    model, processor = tiny_glee
+    return ObjectPerceptionPipeline(model, processor=processor, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_glee):
+    """A pipeline whose results do not depend on batch mates: `padding_mask=True`."""
+    model, processor = tiny_glee
+    config = type(model.config).from_dict({**model.config.to_dict(), "padding_mask": True})
+    twin = type(model)(config).eval()
+    twin.load_state_dict(model.state_dict())
+    return ObjectPerceptionPipeline(twin, processor=processor, device="cpu")
+
+
+def same(a: list[dict], b: list[dict], tolerance: float = 2e-3) -> bool:
+    """Whether results agree; scores have 4 digits, boxes are in pixels."""
+    return [x["label"] for x in a] == [y["label"] for y in b] and all(
+        abs(x["score"] - y["score"]) <= tolerance
+        and all(abs(x["box"][side] - y["box"][side]) <= 20 * tolerance for side in x["box"])
+        and (x["mask"] != y["mask"]).mean() <= tolerance
+        for x, y in zip(a, b)
+    )
+
+
+def test_results_of_labels(see):
+    results = see(picture(), labels=LABELS, threshold=0.0)
+    assert 0 < len(results) <= 36  # 12 queries, 3 labels
+    assert {"cat", "dog", "traffic light"} == {result["label"] for result in results}
+    scores = [result["score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
+    for result in results:
+        assert set(result) == {"score", "label", "box", "mask"} and type(result["score"]) is float
+        assert result["mask"].shape == (60, 90) and result["mask"].dtype == bool
+        box = result["box"]
+        assert list(box) == ["xmin", "ymin", "xmax", "ymax"] and all(type(side) is float for side in box.values())
+        assert 0 <= box["xmin"] <= box["xmax"] <= 90 and 0 <= box["ymin"] <= box["ymax"] <= 60
+
+
+def test_they_are_those_of_model_and_processor(see, tiny_glee):
+    model, processor = tiny_glee
+    image = picture()
+    with torch.no_grad():
+        outputs = model(**processor(images=image, labels=LABELS))
+    expected = processor.post_process_instance_segmentation(outputs, threshold=0.0, target_sizes=[(60, 90)])[0]
+    results = see(image, labels=LABELS, threshold=0.0)
+    assert [result["label"] for result in results] == [LABELS[index] for index in expected["labels"]]
+    np.testing.assert_allclose([r["score"] for r in results], expected["scores"].numpy(), atol=1e-4)
+    np.testing.assert_array_equal([r["mask"] for r in results], expected["masks"].numpy())
+
+
+def test_threshold_and_top_k(see):
+    everything = see(picture(), labels=LABELS, threshold=0.0)
+    middle = everything[len(everything) // 2]["score"]
+    some = see(picture(), labels=LABELS, threshold=middle + 1e-4)
+    assert 0 < len(some) < len(everything) and all(result["score"] > middle for result in some)
+    assert len(see(picture(), labels=LABELS, threshold=0.0, top_k=2)) == 2
+    assert see(picture(), labels=LABELS, threshold=1.0) == []
+
+
+def test_one_result_for_each_expression_and_visual_prompt(see):
+    mask = np.zeros((60, 90), bool)
+    mask[10:40, 20:60] = True
+    expressions = ["The red Cup, left of the plate!", "the plate"]
+    results = see(
+        picture(),
+        expressions=expressions,
+        points=[[(10, 20), (12, 22)], [(80, 50)]],
+        boxes=[(5, 5, 40, 40)],
+        scribbles=[[(5, 5), (40, 30), (60, 20)], mask],
+        masks=[mask],
+        threshold=0.99,  # is about labels only
+    )
+    assert [result["label"] for result in results] == [*expressions, *["object"] * 6]
+    prompts = {
+        "points": [[[(10, 20), (12, 22)]], [[(80, 50)]]],
+        "boxes": [[(5, 5, 40, 40)]],
+        "scribbles": [[[(5, 5), (40, 30), (60, 20)]], [mask]],
+        "masks": [[mask]],
+    }
+    singles = [see(picture(), **{name: value})[0] for name, values in prompts.items() for value in values]
+    assert same(results[2:], singles)
+    assert same(results[:2], [see(picture(), expressions=[text])[0] for text in expressions])
+
+
+def test_everything_at_once_comes_in_order(see):
+    labelled = see(picture(), labels=["cat"], threshold=0.0, top_k=3)
+    results = see(picture(), points=[[(10, 20)]], expressions=["a dog"], labels=["cat"], threshold=0.0, top_k=3)
+    assert [result["label"] for result in results] == ["cat"] * len(labelled) + ["a dog", "object"]
+    assert same(results[: len(labelled)], labelled)
+
+
+def test_five_objects_by_five_prompts_each_in_one_call(see):
+    points = [[(5 + 9 * i + j, 6 + 8 * i + j) for j in range(5)] for i in range(5)]
+    results = see(picture(), points=points, prompts_at_once=5)
+    assert len(results) == 5 and same(results, [see(picture(), points=[several])[0] for several in points])
+    assert same(results, see(picture(), points=points, prompts_at_once=2))
+
+
+def test_open_world_is_the_label_object(see):
+    results = see(picture(), labels=["object"], threshold=0.0)
+    assert len(results) == 12 and {result["label"] for result in results} == {"object"}
+
+
+def test_several_images_of_one_size(see):
+    images = [picture(seed=seed) for seed in range(3)]
+    singles = [see(image, labels=LABELS, expressions=["a cat"], threshold=0.0) for image in images]
+    for batch_size in (1, 2, 3, 8):
+        results = see(images, labels=LABELS, expressions=["a cat"], threshold=0.0, batch_size=batch_size)
+        assert len(results) == 3 and all(map(same, results, singles)), batch_size
+    (result,) = see(tuple(images[:1]), labels=["cat"], threshold=0.0)
+    assert same(result, see(images[0], labels=["cat"], threshold=0.0), 0)
+
+
+def test_images_of_several_sizes_do_not_disturb_each_other_with_a_padding_mask(alone):
+    images = [picture(*size, seed=seed) for seed, size in enumerate(SIZES)]
+    prompts = {
+        "labels": [["cat"], ["dog", "cat"], ["cat"]],
+        "expressions": [["a cat"], [], ["a dog", "a bird"]],
+        "points": [[], [[(5, 6)]], [[(30, 40)], [(10, 80)]]],
+        "boxes": [[(1, 2, 50, 40)], [], [(3, 4, 30, 80)]],
+    }
+    results = alone(images, batch_size=3, threshold=0.0, prompts_at_once=3, **prompts)
+    for index, (image, size, result) in enumerate(zip(images, SIZES, results)):
+        mine = {name: values[index] for name, values in prompts.items() if len(values[index])}
+        assert same(result, alone(image, threshold=0.0, **mine)), index
+        assert all(found["mask"].shape == size for found in result)
+
+
+def test_without_one_they_have_their_own_sizes_and_counts(see):
+    images = [picture(*size, seed=seed) for seed, size in enumerate(SIZES)]
+    results = see(images, labels=["cat"], threshold=0.0, batch_size=3, expressions=[["a"], ["a", "b"], []])
+    for size, result, count in zip(SIZES, results, (1, 2, 0)):
+        assert all(found["mask"].shape == size for found in result)
+        assert sum(found["label"] in ("a", "b") for found in result) == count
+
+
+def test_items_with_prompts_of_their_own(see):
+    items = [{"image": picture(), "labels": ["cat"]}, {"image": picture(), "points": [[(10, 20)]]}]
+    results = see(items, threshold=0.0)
+    assert {found["label"] for found in results[0]} == {"cat"} and [f["label"] for f in results[1]] == ["object"]
+    assert same(see(items[0], threshold=0.0), results[0])
+    shared = see([items[0], picture()], expressions=["a bird"], threshold=0.0)
+    assert [found["label"] for found in shared[1]] == ["a bird"] and shared[0][-1]["label"] == "a bird"
+
+
+def test_generators_are_read_as_they_are_needed(see):
+    taken = []
+
+    def images():
+        for seed in range(6):
+            taken.append(seed)
+            yield picture(seed=seed)
+
+    results = see(images(), labels=["cat"], threshold=0.0, batch_size=2)
+    assert taken == [] or taken == [0]
+    first = next(results)
+    assert len(taken) == 2 and same(first, see(picture(seed=0), labels=["cat"], threshold=0.0))
+    assert len(list(results)) == 5
+
+
+def test_data_sets_are_read_item_by_item(see):
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            if index >= 2:
+                raise IndexError
+            return {"image": picture(seed=index), "boxes": [(1, 2, 30, 40)]}
+
+    assert [len(result) for result in see(Images())] == [1, 1]
+
+
+def test_prompts_may_be_given_to_the_pipeline(tiny_glee):
+    model, processor = tiny_glee
+    see = ObjectPerceptionPipeline(model, processor=processor, device="cpu", labels=["cat"], threshold=0.0, top_k=2)
+    assert {found["label"] for found in see(picture())} == {"cat"} and len(see(picture())) == 2
+    assert {found["label"] for found in see(picture(), labels=["dog"])} == {"dog"}
+    assert [found["label"] for found in see(picture(), points=[[(4, 4)]])] == ["object"]
+
+
+def test_labels_are_encoded_once(tiny_glee, monkeypatch):
+    model, processor = tiny_glee
+    see = ObjectPerceptionPipeline(model, processor=processor, device="cpu")
+    calls = []
+    encode = model.get_label_embeddings
+    monkeypatch.setattr(model, "get_label_embeddings", lambda *ids: calls.append(len(ids[0])) or encode(*ids))
+    first = see([picture(seed=seed) for seed in range(3)], labels=LABELS, threshold=0.0)
+    again = see(picture(), labels=LABELS, threshold=0.0)
+    assert calls == [3] and same(again, first[0], 0)
+    see(picture(), points=[[(4, 4)]])
+    see(picture(), boxes=[(4, 4, 20, 20)])
+    see(picture(), labels=LABELS[::-1])
+    assert calls == [3, 1, 3] and len(see.label_cache) == 3
+    see.label_cache.clear()
+    assert same(see(picture(), labels=LABELS, threshold=0.0), again, 0) and calls == [3, 1, 3, 3]
+
+
+def test_half_precision_runs(tiny_glee):
+    model, processor = tiny_glee
+    half = type(model)(model.config).eval()
+    half.load_state_dict(model.state_dict())
+    see = ObjectPerceptionPipeline(half.bfloat16(), processor=processor, device="cpu")
+    results = see(picture(), labels=["cat"], expressions=["a cat"], points=[[(10, 20)]], threshold=0.0)
+    assert [found["label"] for found in results[-2:]] == ["a cat", "object"]
+    assert all(0 <= found["score"] <= 1 for found in results)
+
+
+def test_two_calls_give_the_same(see):
+    prompts = {"labels": ["cat"], "scribbles": [[(0, 0), (80, 50)]], "masks": [np.ones((60, 90), bool)]}
+    assert same(see(picture(), threshold=0.0, **prompts), see(picture(), threshold=0.0, **prompts), 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "nothing to look for"),
+        ({"labels": []}, "`labels` is empty"),
+        ({"labels": "cat"}, "`labels` must be a list of strings"),
+        ({"labels": [1]}, "labels: item 0"),
+        ({"labels": ["cat", " "]}, "labels: item 1"),
+        ({"labels": ["x" * 200]}, "labels: item 0 has 202 tokens"),
+        ({"expressions": []}, "`expressions` is empty"),
+        ({"expressions": "a cat"}, "`expressions` must be a list of strings"),
+        ({"expressions": ["a cat", "..."]}, "expressions: .*item 1"),
+        ({"points": [[(500, 20)]]}, "points: .*object 0: .*outside"),
+        ({"points": [(10, 20)]}, "`points`: object 0 must be a list of"),
+        ({"points": [[(10, 20)], [(float("nan"), 20)]]}, "points: .*object 1"),
+        ({"boxes": [(10, 10, 10, 40)]}, "boxes: .*object 0: .*no area"),
+        ({"boxes": (10, 10, 20, 40)}, "`boxes`: object 0 must be"),
+        ({"boxes": [(10, 10, 20)]}, "boxes: .*object 0"),
+        ({"scribbles": [[(900, 900), (950, 950)]]}, "scribbles: .*object 0"),
+        ({"masks": [np.zeros((60, 90), bool)]}, "masks: .*object 0"),
+        ({"masks": [np.ones((9, 9), bool)]}, "masks: .*object 0"),
+        ({"masks": 3}, "`masks` must be a list"),
+        ({"labels": ["cat"], "threshold": 2}, "`threshold`"),
+        ({"labels": ["cat"], "threshold": True}, "`threshold`"),
+        ({"labels": ["cat"], "top_k": 0}, "`top_k`"),
+        ({"labels": ["cat"], "prompts_at_once": 0}, "`prompts_at_once`"),
+        ({"labels": ["cat"], "batch_size": 0}, "`batch_size`"),
+        ({"labels": ["cat"], "candidate_labels": ["cat"]}, "'candidate_labels'"),
+    ],
+)
+def test_bad_arguments_are_named_in_one_line(see, arguments, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        see(picture(), **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "prompts", "message"),
+    [
+        ([], {"labels": ["cat"]}, "`inputs` is an empty list"),
+        ([picture(), "missing.jpg"], {"labels": ["cat"]}, r"`inputs\[1\]`: .*missing.jpg"),
+        ([picture()] * 2, {"points": [[[(1, 1)]]]}, "`points` must be one list for each of the 2 images; got 1"),
+        ([picture()] * 2, {"labels": [["cat"]]}, "`labels` must be one list for each of the 2 images"),
+        ([picture()] * 2, {"points": [[[(1, 1)]], [[(99, 1)]]]}, r"`inputs\[1\]`: points: .*outside"),
+        ([picture()] * 2, {"expressions": [["a"], ["?"]]}, r"`inputs\[1\]`: expressions"),
+        ((picture() for _ in range(2)), {"points": [[[(1, 1)]]] * 2}, "`points` cannot be shared"),
+        ({"picture": picture()}, {"labels": ["cat"]}, '"image"'),
+        ([{"image": picture(), "lables": ["cat"]}], {}, r"`inputs\[0\]` has an unknown key 'lables'"),
+        (np.full((8, 8, 3), np.nan), {"labels": ["cat"]}, "`inputs`: .*NaN"),
+        (Image.new("RGB", (1, 1)), {"labels": ["cat"]}, "`inputs`: .*1 x 1"),
+        (None, {"labels": ["cat"]}, "`inputs`: .*no image"),
+        ("clip.mp4", {"labels": ["cat"]}, "clip.mp4"),
+    ],
+)
+def test_bad_inputs_are_named_in_one_line(see, inputs, prompts, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        see(inputs, **prompts)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_find_their_images():
+    shared = distribute([1, 2], {"labels": ["cat"], "points": [[[(1, 1)]], []], "boxes": None})
+    assert shared == [
+        {"image": 1, "labels": ["cat"], "points": [[(1, 1)]], "index": 0},
+        {"image": 2, "labels": ["cat"], "points": [], "index": 1},
+    ]
+    assert distribute("a.jpg", {"labels": ["cat"]}) == {"image": "a.jpg", "labels": ["cat"], "index": None}
