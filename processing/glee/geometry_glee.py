@@ -80,6 +80,15 @@ def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, t
     return corners * corners.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
 
+def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, padded_size: Size) -> torch.Tensor:
+    """The other way: `(..., 4)` boxes (x0, y0, x1, y1) of the picture, relative to the canvas (centre, width, height)."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    relative = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
+    scale_x = image_size[1] / padded_size[1] / target_size[1]
+    scale_y = image_size[0] / padded_size[0] / target_size[0]
+    return relative * relative.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
 def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
     """`(n, h, w)` mask logits over the canvas, as `(n, height, width)` logits of the picture: enlarged to the canvas, cut to
     the part that is image, resized to the picture, both times bilinearly."""

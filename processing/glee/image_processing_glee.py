@@ -45,7 +45,7 @@ class GleeImageKwargs(ImagesKwargs, total=False):
     """
 
     pad_size_divisor: int | None
-    pad_value: float | None
+    pad_value: int | float | None
 
 
 class GleeImageProcessor(PilBackend):
@@ -108,14 +108,19 @@ class GleeImageProcessor(PilBackend):
         }
         return cls(**{**settings, **overrides})
 
-    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
-        """Refuses settings that would only fail somewhere inside."""
-        super()._validate_preprocess_kwargs(**kwargs)
-        size, divisor = kwargs["size"], kwargs["pad_size_divisor"]
-        if not (size.shortest_edge or size.longest_edge):
-            raise ValueError(f"size must have shortest_edge or longest_edge or both, got {dict(size)}")
-        if divisor < 1:
-            raise ValueError(f"pad_size_divisor must be at least 1, got {divisor}")
+    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
+        """Settings as they are used; wrong ones are refused here, when the processor is made and when it is called."""
+        settings = super()._standardize_kwargs(**kwargs)
+        size, pad_size = settings["size"], settings["pad_size"]
+        if not (size and (size.shortest_edge or size.longest_edge)):
+            raise ValueError(f"size must have shortest_edge or longest_edge or both, got {size and dict(size)}")
+        if pad_size and not (pad_size.height and pad_size.width):
+            raise ValueError(f"pad_size must have height and width, got {dict(pad_size)}")
+        if not settings["pad_size_divisor"] or settings["pad_size_divisor"] < 1:
+            raise ValueError(f"pad_size_divisor must be at least 1, got {settings['pad_size_divisor']}")
+        if not np.all(np.greater(settings["image_std"], 0)):
+            raise ValueError(f"image_std must be positive, got {settings['image_std']}")
+        return settings
 
     def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Reads the images, then makes the batch of them."""

@@ -106,7 +106,7 @@ def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         return _narrowed(array, 0, 255, np.uint8, name)
     if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{name} must have numbers, got {array.dtype}")
+        raise ValueError(f"{name} must hold bool, integers or floats, got {array.dtype}")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} has NaN or infinite values: replace them before")
     if array.min() < 0 or array.max() > 1:

@@ -68,8 +68,7 @@ def post_process_open_world(
     Raises:
         ValueError: `outputs` are those of several labels, or `target_sizes` has not one size a row.
     """
-    if outputs["logits"].shape[-1] != 1:
-        raise ValueError(f'outputs are those of {outputs["logits"].shape[-1]} labels: ask for the one label "object"')
+    _check_one_class(outputs)
     return _post_process(outputs, threshold, target_sizes, top_k, with_masks=True)
 
 
@@ -90,10 +89,12 @@ def post_process_grounding(
     Returns:
         One dict an expression, as of `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
     """
+    _check_one_class(outputs)
     target_sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
     return _post_process(outputs, threshold, target_sizes, top_k=1, with_masks=True)
 
 
+@torch.no_grad()
 def post_process_interactive(
     outputs: Mapping[str, Any],
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
@@ -115,19 +116,20 @@ def post_process_interactive(
     """
     if select_by not in ("logits", "confidence"):
         raise ValueError(f'select_by must be "logits" or "confidence", got {select_by!r}')
+    _check_one_class(outputs)
     num_rows = len(outputs["logits"])
-    scores = outputs[select_by].float().sigmoid().reshape(num_rows, -1)  # (R, Q)
-    scores, queries = scores.max(dim=1, keepdim=True)  # (R, 1)
+    logits, queries = outputs[select_by].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
     results = []
     sizes = _checked_sizes(_sizes_of_rows(target_sizes, prompt_image_indices), num_rows)
     for row, size in enumerate(sizes):
         _, masks = _enlarge(outputs, row, queries[row], size, with_masks=True)
         boxes = _boxes(outputs, row, queries[row], size)
         labels = torch.zeros_like(queries[row])
-        results.append({"scores": scores[row], "labels": labels, "boxes": boxes, "masks": masks})
+        results.append({"scores": logits[row].sigmoid(), "labels": labels, "boxes": boxes, "masks": masks})
     return results
 
 
+@torch.no_grad()
 def _post_process(
     outputs: Mapping[str, Any],
     threshold: float,
@@ -135,6 +137,8 @@ def _post_process(
     top_k: int | None,
     with_masks: bool,
 ) -> list[dict[str, torch.Tensor]]:
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, or None for all, got {top_k}")
     sizes = _checked_sizes(target_sizes, len(outputs["logits"]))
     return [_detect(outputs, row, threshold, size, top_k, with_masks) for row, size in enumerate(sizes)]
 
@@ -209,6 +213,14 @@ def _checked_sizes(target_sizes: torch.Tensor | Sequence[Size] | None, num_rows:
             "several prompts an image pass prompt_image_indices, too"
         )
     return [(int(height), int(width)) for height, width in sizes]
+
+
+def _check_one_class(outputs: Mapping[str, Any]) -> None:
+    num_labels = outputs["logits"].shape[-1]
+    if num_labels != 1:
+        raise ValueError(
+            f"outputs are those of {num_labels} labels: post-process them with post_process_instance_segmentation"
+        )
 
 
 def _sizes_of_rows(

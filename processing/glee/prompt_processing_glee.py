@@ -41,7 +41,8 @@ class GleePromptProcessor:
 
     Args:
         tokenizer: CLIP's.
-        max_length: tokens that the text encoder takes. What is longer is refused, not cut.
+        max_length: tokens that the text encoder takes, if the tokenizer does not name fewer. What is longer is refused, not
+            cut.
 
     Example:
 
@@ -57,7 +58,7 @@ class GleePromptProcessor:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = MAX_LENGTH):
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.max_length = min(max_length, tokenizer.model_max_length)
 
     def __call__(
         self,
