@@ -1,4 +1,4 @@
-"""The command line: `lookhear transcribe | prepare | train | evaluate | synthesize | demo`.
+"""The command line: `lookhear transcribe | prepare | train | evaluate | convert | synthesize | demo`.
 
 Results go to stdout, messages and progress to stderr. Bad input ends in one line and exit code 2. Whatever is heavy is
 imported by the command that needs it, after the arguments have been read.
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookhear')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_transcribe, _add_prepare, _add_train, _add_evaluate, _add_synthesize, _add_demo):
+    for add in (_add_transcribe, _add_prepare, _add_train, _add_evaluate, _add_convert, _add_synthesize, _add_demo):
         add(commands)
     return parser
 
@@ -252,6 +252,33 @@ class _Progress:
         self.bar.update(done - self.bar.n)
         if done >= total:
             self.bar.close()
+
+
+# ----------------------------------------------------------------------------------------------------------- convert
+
+
+def _add_convert(commands) -> None:
+    example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
+    summary = "turn a published checkpoint into a folder that from_pretrained reads"
+    parser = _command(commands, "convert", summary, example, _convert)
+    parser.add_argument("system", choices=("glee",), help="whose checkpoint it is")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors; no code in it is run"
+    )
+    parser.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+    clip = "openai/clip-vit-base-patch32"
+    parser.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
+    parser.add_argument(
+        "--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)"
+    )
+    parser.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    from lookhear.training.glee.convert import convert_checkpoint
+
+    settings = {name: getattr(options, name) for name in ("tokenizer", "config", "for_training")}
+    print(convert_checkpoint(options.checkpoint, options.output, **settings))
 
 
 # --------------------------------------------------------------------------------------------------- synthesize, demo

@@ -1,0 +1,33 @@
+"""A complete Hub-ready folder: weights, configurations, processor, and the code that reads them without lookhear."""
+
+import os
+from pathlib import Path
+
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
+from lookhear.processing.glee.pipeline_glee import ObjectPerceptionPipeline
+from lookhear.training.export import check_pairs, save_pipeline
+
+
+def save_checkpoint(
+    model: GleeForObjectDetection, processor: GleeProcessor, folder: str | os.PathLike, half: bool = True
+) -> Path:
+    """
+    Writes all that `AutoModelForZeroShotObjectDetection`, `AutoModel`, `AutoProcessor` and `pipeline` need; see
+    `save_pipeline`.
+
+    Args:
+        model: its weights are not changed.
+        processor: with the tokenizer of the model's text encoder.
+        folder: made if missing.
+        half: store matrices and kernels as float16.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: model and processor do not belong together, or a weight is not finite or too large for float16.
+    """
+    check_pairs({"vocabulary": (model.config.text_config.vocab_size, len(processor.tokenizer))})
+    see = ObjectPerceptionPipeline(model, processor=processor, device=model.device)
+    return save_pipeline(see, folder, "modeling_glee.GleeModel", half)
