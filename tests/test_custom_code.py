@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForSpeechSeq2Seq, AutoP
 
 import lookhear
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
-from lookhear.training.avsr.export import half_matrices, save_checkpoint
+from lookhear.training.avsr.export import save_checkpoint
+from lookhear.training.export import half_matrices
 
 TASK = "audio-visual-speech-recognition"
 CONFIG = {

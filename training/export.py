@@ -1,0 +1,75 @@
+"""What the checkpoints of both systems have in common when they are written: complete Hub-ready folders."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import Pipeline
+
+
+def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, base_model: str, half: bool = True) -> Path:
+    """
+    Writes a pipeline's model, processor and code, for use with lookhear (no flag) or without (`trust_remote_code=True`).
+
+    The folder is put together beside its final place and moved file by file, so that a reader never sees half a file;
+    other files there (a card) stay.
+
+    Args:
+        pipe: its model's weights are not changed.
+        folder: made if missing.
+        base_model: `module.Class` of what `AutoModel` gives; saving itself finds the other classes.
+        half: store matrices and kernels as float16, at half the size. `config.json` says float32, so they load as
+            float32; biases, norms and running statistics are stored as float32 anyway.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a weight is not finite or too large for float16.
+    """
+    model, folder = pipe.model, Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state_dict = half_matrices(model.state_dict()) if half else model.state_dict()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as partial:
+        model.config.auto_map = {"AutoModel": base_model}
+        try:
+            pipe.save_pretrained(partial, state_dict=state_dict)
+        finally:
+            del model.config.auto_map
+        for file in sorted(Path(partial).iterdir()):
+            file.chmod(0o644)
+            os.replace(file, folder / file.name)
+    return folder
+
+
+def half_matrices(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Weights of two and more dimensions as float16; all else as it is.
+
+    Raises:
+        ValueError: a weight is not finite in float16.
+    """
+    halved = {}
+    for name, weight in state_dict.items():
+        if weight.ndim >= 2 and weight.is_floating_point():
+            weight = weight.half()
+            if not torch.isfinite(weight).all():
+                raise ValueError(f"{name} is not finite in float16: save with half=False, or look at the training.")
+        halved[name] = weight
+    return halved
+
+
+def check_pairs(pairs: dict[str, tuple[object, object]]) -> None:
+    """
+    Checks that the processor makes what the model reads.
+
+    Args:
+        pairs: name of a property -> the model's value, the processor's value.
+
+    Raises:
+        ValueError: two values differ.
+    """
+    for name, (wanted, given) in pairs.items():
+        if wanted != given:
+            raise ValueError(f"The model's {name} is {wanted}, the processor's is {given}.")
