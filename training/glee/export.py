@@ -4,8 +4,7 @@ import os
 from pathlib import Path
 
 from lookhear.modeling.glee import GleeForObjectDetection
-from lookhear.processing.glee import GleeProcessor
-from lookhear.processing.glee.pipeline_glee import ObjectPerceptionPipeline
+from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
 from lookhear.training.export import check_pairs, save_pipeline
 
 
