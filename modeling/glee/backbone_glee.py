@@ -16,7 +16,7 @@
 import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
-from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel, ResNetBackbone, SwinBackbone
+from transformers import AutoBackbone, PreTrainedConfig, PreTrainedModel, ResNetBackbone, ResNetConfig, SwinBackbone
 
 from .backbone_eva_glee import GleeEvaBackbone
 from .configuration_eva_glee import GleeEvaConfig
@@ -46,7 +46,9 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     """
     if isinstance(config, GleeEvaConfig):
         return GleeEvaBackbone(config)
-    backbone = AutoBackbone.from_config(config)
+    # A ResNet attends to nothing, and transformers refuses to give it any other attention than the plain one.
+    plain = {"attn_implementation": "eager"} if isinstance(config, ResNetConfig) else {}
+    backbone = AutoBackbone.from_config(config, **plain)
     if isinstance(backbone, ResNetBackbone):
         _freeze_batch_norms(backbone)
     elif isinstance(backbone, SwinBackbone):

@@ -93,6 +93,9 @@ class GleeConfig(PreTrainedConfig):
         prompt_level_cycle (`int`, *optional*, defaults to 3):
             Decoder layer i sees a visual prompt in pixel level `i % prompt_level_cycle`; the published code never uses
             the fourth level.
+        mask_positions (`bool`, *optional*, defaults to `False`):
+            Masks are told places: pixels theirs, queries their boxes. In the published model a mask knows its object by
+            looks only, and a small model's masks spill over to other objects that look alike.
         padding_mask (`bool`, *optional*, defaults to `False`):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
             `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
@@ -131,6 +134,7 @@ class GleeConfig(PreTrainedConfig):
     proposal_scale_from_coarsest: bool = True
     double_decoder_norm: bool = True
     prompt_level_cycle: int = 3
+    mask_positions: bool = False
     padding_mask: bool = False
     canvas_divisor: int = 32
     tie_word_embeddings: bool = False

@@ -8,7 +8,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_glee import GleeConfig
-from .deformable_attention_glee import GleeDeformableAttention
+from .deformable_attention_glee import GleeDeformableAttention, GleeZeroLinear
 from .fusion_glee import eager_attention_forward
 from .pixel_decoder_glee import NUM_LEVELS, pixel_centres, sine_encoding
 
@@ -40,7 +40,9 @@ class GleeHeads(nn.Module):
         self.class_projection = nn.Linear(size, size, bias=False)
         self.confidence = GleeMlp(size, size, 1)
         self.box = GleeMlp(size, size, size, 4)
+        self.box.layers[-1] = GleeZeroLinear(size, 4)  # boxes are refined from where they are
         self.mask = GleeMlp(size, size, size, size)
+        self.mask_position = nn.Linear(2 * size, size) if config.mask_positions else None
 
     def class_logits(self, hidden_states: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
         """Queries `(rows, queries, size)`, texts `(rows or 1, classes, size)` -> plain dot products `(rows, queries, classes)`."""
@@ -52,8 +54,19 @@ class GleeHeads(nn.Module):
         """The head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
         return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
 
-    def mask_logits(self, hidden_states: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
-        """Queries `(rows, queries, size)`, features `(rows, size, height, width)` -> `(rows, queries, height, width)`."""
+    def mask_logits(
+        self, hidden_states: torch.Tensor, boxes: torch.Tensor, mask_features: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: `(rows, queries, size)`; boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+            mask_features: `(rows, size, height, width)`.
+        Returns:
+            `(rows, queries, height, width)`.
+        """
+        if self.mask_position is not None:
+            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
+            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
         return (self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
 
 
@@ -227,7 +240,7 @@ class GleeDecoder(nn.Module):
         previous = reference
         states, refined = [], []
         for index, layer in enumerate(self.layers):
-            positions = self.query_position(_box_encoding(reference, self.config.hidden_size).to(queries.dtype))
+            positions = self.query_position(box_encoding(reference, self.config.hidden_size).to(queries.dtype))
             prompt = prompts[index % len(prompts)] if prompts else None
             queries = layer(queries, positions, memory, reference, shapes, prompt, attention_mask, **kwargs)
             states.append(self.norm(queries))
@@ -237,7 +250,7 @@ class GleeDecoder(nn.Module):
         return states, refined
 
 
-def _box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
+def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
     """Boxes cxcywh `(…, 4)` -> sine encodings of y, x, w, h one behind the other, `(…, 2 * size)` float32."""
     x, y, width, height = boxes.float().unbind(-1)
     return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2).flatten(-2)

@@ -23,6 +23,33 @@ from transformers.models.deformable_detr.modeling_deformable_detr import MultiSc
 from .deformable_sampling_glee import sample_by_embedding_bag
 
 
+class GleeZeroLinear(nn.Linear):
+    """A linear layer that starts at zero."""
+
+    @torch.no_grad()
+    def init_parameters(self) -> None:
+        init.zeros_(self.weight)
+        init.zeros_(self.bias)
+
+
+class GleeSamplingOffsets(nn.Linear):
+    """Where a query samples. At first head h looks along the angle 2πh/heads, point p p+1 cells away, all queries alike."""
+
+    def __init__(self, hidden_size: int, num_heads: int, num_levels: int, num_points: int):
+        super().__init__(hidden_size, num_heads * num_levels * num_points * 2)
+        self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
+
+    @torch.no_grad()
+    def init_parameters(self) -> None:
+        angles = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
+        rays = torch.stack((angles.cos(), angles.sin()), -1)  # (heads, 2)
+        rays = rays / rays.abs().amax(-1, keepdim=True)  # onto the unit square
+        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
+        bias = (rays[:, None, None] * steps[:, None]).expand(-1, self.num_levels, -1, -1)
+        init.zeros_(self.weight)
+        init.copy_(self.bias, bias.reshape(-1))  # (heads * levels * points * 2)
+
+
 class GleeDeformableAttention(nn.Module):
     """
     Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts.
@@ -40,9 +67,8 @@ class GleeDeformableAttention(nn.Module):
         if hidden_size % num_heads:
             raise ValueError(f"hidden_size ({hidden_size}) must be a multiple of num_heads ({num_heads})")
         self.num_heads, self.num_levels, self.num_points = num_heads, num_levels, num_points
-        samples = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(hidden_size, samples * 2)
-        self.attention_weights = nn.Linear(hidden_size, samples)
+        self.sampling_offsets = GleeSamplingOffsets(hidden_size, num_heads, num_levels, num_points)
+        self.attention_weights = GleeZeroLinear(hidden_size, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(hidden_size, hidden_size)
         self.output_proj = nn.Linear(hidden_size, hidden_size)
         self.sampler = MultiScaleDeformableAttention()
@@ -108,19 +134,3 @@ class GleeDeformableAttention(nn.Module):
         else:
             raise ValueError(f"reference_points must end in 2 or 4 coordinates, not {reference_points.shape[-1]}")
         return locations.unflatten(-1, (self.num_levels, self.num_points, 2))
-
-
-def init_deformable_attention(module: GleeDeformableAttention) -> None:
-    """Initialises as Deformable DETR does: head h looks along the angle 2πh/heads, point p p+1 cells away, all alike."""
-    angles = torch.arange(module.num_heads, dtype=torch.float32) * (2 * math.pi / module.num_heads)
-    rays = torch.stack((angles.cos(), angles.sin()), -1)  # (heads, 2)
-    rays = rays / rays.abs().amax(-1, keepdim=True)  # onto the unit square
-    steps = torch.arange(1, module.num_points + 1, dtype=torch.float32)
-    bias = (rays[:, None, None] * steps[:, None]).expand(-1, module.num_levels, -1, -1)  # (heads, levels, points, 2)
-    init.zeros_(module.sampling_offsets.weight)
-    init.copy_(module.sampling_offsets.bias, bias.reshape(-1))
-    init.zeros_(module.attention_weights.weight)
-    init.zeros_(module.attention_weights.bias)
-    for linear in (module.value_proj, module.output_proj):
-        init.xavier_uniform_(linear.weight)
-        init.zeros_(linear.bias)

@@ -28,10 +28,11 @@ from .backbone_glee import make_backbone
 from .canvas_glee import canvas_groups, merge_canvases
 from .configuration_glee import GleeConfig
 from .decoder_glee import GleeDecoder, GleeDecoderLayer, GleeHeads, GleeProposals, GleeSelfAttention
-from .deformable_attention_glee import GleeDeformableAttention, init_deformable_attention
+from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
 from .fusion_glee import GleeEarlyFusion
 from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
+from .request_glee import GleeRequest, check_request
 from .text_glee import GleeTextEncoder, mean_of_tokens
 from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
 
@@ -45,53 +46,6 @@ class GleeLabelEmbeddings(ModelOutput):
 
     class_embeddings: torch.Tensor | None = None
     class_tokens: torch.Tensor | None = None
-
-
-@dataclass
-class GleeRequest(ModelOutput):
-    r"""
-    What is looked for; a row is an image, or a prompt where there are prompts.
-
-    class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
-    text (`torch.Tensor` of shape `(rows or 1, tokens, hidden_size)`): tokens for the early fusion.
-    text_mask (`torch.Tensor` of shape `(rows, tokens)`, bool, *optional*): False for padding; of sentences only.
-    image_indices (`torch.Tensor` of shape `(rows,)`, *optional*): the image that each prompt belongs to.
-    prompt_masks, prompt_types, prompt_points: of visual prompts, as given to the model.
-    """
-
-    class_embeddings: torch.Tensor | None = None
-    text: torch.Tensor | None = None
-    text_mask: torch.Tensor | None = None
-    image_indices: torch.Tensor | None = None
-    prompt_masks: torch.Tensor | None = None
-    prompt_types: torch.Tensor | None = None
-    prompt_points: torch.Tensor | None = None
-
-    def of_images(
-        self, images: torch.Tensor, canvas: tuple[int, int], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, "GleeRequest"]:
-        """
-        The part that belongs to some images, seen on a smaller canvas.
-
-        Args:
-            images: `(some,)` int64; canvas: their (height, width) in pixels; size: the batch's.
-        Returns:
-            the rows `(some,)` int64 and their request, whose `image_indices` count the given images only.
-        """
-        if self.image_indices is None:
-            return images, self
-        belongs = self.image_indices[:, None] == images[None]  # (prompts, images)
-        rows = belongs.any(dim=1).nonzero()[:, 0]
-        fields = {"image_indices": belongs[rows].int().argmax(dim=1)}
-        if self.text_mask is not None:
-            fields.update({name: self[name][rows] for name in ("class_embeddings", "text", "text_mask")})
-        if self.prompt_masks is not None:
-            fields["prompt_masks"] = self.prompt_masks[rows, : canvas[0], : canvas[1]]
-            fields["prompt_types"] = self.prompt_types[rows]
-        if self.prompt_points is not None:
-            scale = self.prompt_points.new_tensor([size[0] / canvas[0], size[1] / canvas[1]])
-            fields["prompt_points"] = self.prompt_points[rows] * scale
-        return rows, GleeRequest(**{**self, **fields})
 
 
 @dataclass
@@ -182,16 +136,13 @@ class GleePreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """As MaskDINO starts; backbone and text encoder initialise themselves."""
-        if isinstance(module, GleeDeformableAttention):
-            init_deformable_attention(module)
+        if isinstance(module, (GleeSamplingOffsets, GleeZeroLinear)):
+            module.init_parameters()
         elif isinstance(module, GleeEarlyFusion):
             init.constant_(module.pixel_scale, 1 / self.config.encoder_layers)
             init.constant_(module.text_scale, 1 / self.config.encoder_layers)
         elif isinstance(module, GleePixelDecoder):
             init.normal_(module.level_embedding)
-        elif isinstance(module, GleeHeads):
-            init.zeros_(module.box.layers[-1].weight)
-            init.zeros_(module.box.layers[-1].bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -301,30 +252,21 @@ class GleeModel(GleePreTrainedModel):
         Raises:
             ValueError: nothing or several things are asked, or sizes don't fit.
         """
-        _check_request(
-            labels=input_ids if class_embeddings is None else class_embeddings,
-            expressions=expression_input_ids,
-            prompt_masks=prompt_masks,
-            template_fuser=self.config.template_fuser,
-        )
-        _check_pair("attention_mask", attention_mask, "input_ids", input_ids)
-        _check_pair("class_tokens", class_tokens, "class_embeddings", class_embeddings)
-        _check_pair(
-            "expression_attention_mask", expression_attention_mask, "expression_input_ids", expression_input_ids
-        )
-        _check_pair("prompt_types", prompt_types, "prompt_masks", prompt_masks)
-        if prompt_masks is not None and prompt_masks.shape[-2:] != pixel_values.shape[-2:]:
-            raise ValueError(
-                f"prompt_masks must have the canvas's size {tuple(pixel_values.shape[-2:])}, "
-                f"not {tuple(prompt_masks.shape[-2:])}."
-            )
         prompts = prompt_masks if expression_input_ids is None else expression_input_ids
+        check_request(
+            self.config,
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            class_embeddings=class_embeddings,
+            class_tokens=class_tokens,
+            expression_input_ids=expression_input_ids,
+            expression_attention_mask=expression_attention_mask,
+            prompt_masks=prompt_masks,
+            prompt_types=prompt_types,
+            prompt_image_indices=prompt_image_indices,
+        )
         if prompts is not None and prompt_image_indices is None:
-            if len(prompts) != len(pixel_values):
-                raise ValueError(
-                    f"prompt_image_indices must say which of the {len(pixel_values)} images each of the "
-                    f"{len(prompts)} prompts belongs to."
-                )
             prompt_image_indices = torch.arange(len(prompts), device=pixel_values.device)
         request = self._request(
             input_ids,
@@ -398,10 +340,11 @@ class GleeModel(GleePreTrainedModel):
             proposal_indices=tokens,
         )
 
-    @torch.no_grad()
     def _template(self, images: torch.Tensor, request: GleeRequest) -> torch.Tensor:
         crops = template_crops(images, request.prompt_masks, request.prompt_types, self.config.template_size)
-        return self.visual_prompter.template_tokens(self.backbone(crops).feature_maps)
+        with torch.no_grad():  # as published: the backbone learns from whole images only
+            feature_maps = self.backbone(crops).feature_maps
+        return self.visual_prompter.template_tokens(feature_maps)
 
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
@@ -520,7 +463,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
             "logits": logits,
             "confidence": confidence,
             "pred_boxes": boxes,
-            "pred_masks": heads.mask_logits(states, outputs.mask_features),
+            "pred_masks": heads.mask_logits(states, boxes, outputs.mask_features),
         }
 
     def _auxiliary_outputs(
@@ -549,27 +492,6 @@ def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -
         return padded, padded
     mask = pixel_mask.bool()
     return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1), padded
-
-
-def _check_request(
-    labels: torch.Tensor | None,
-    expressions: torch.Tensor | None,
-    prompt_masks: torch.Tensor | None,
-    template_fuser: bool,
-) -> None:
-    if labels is None and expressions is None:
-        raise ValueError("Give input_ids (labels), expression_input_ids, or prompt_masks together with input_ids.")
-    if expressions is not None and (labels is not None or prompt_masks is not None):
-        raise ValueError("expression_input_ids can't be combined with input_ids or prompt_masks: one call for each.")
-    if prompt_masks is not None and len(labels) != 1:
-        raise ValueError(f"prompt_masks are scored against one label ('object'); input_ids hold {len(labels)}.")
-    if prompt_masks is not None and not template_fuser:
-        raise ValueError("prompt_masks need a model with template_fuser=True; this one (stage 1) has none.")
-
-
-def _check_pair(name: str, given: torch.Tensor | None, wanted_by: str, other: torch.Tensor | None) -> None:
-    if other is not None and given is None:
-        raise ValueError(f"{name} is needed beside {wanted_by}.")
 
 
 __all__ = ["GleeForObjectDetection", "GleeModel", "GleePreTrainedModel"]

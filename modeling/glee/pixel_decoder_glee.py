@@ -158,4 +158,9 @@ class GleePixelDecoder(nn.Module):
         lateral = self.lateral_norm(self.lateral_conv(finest))
         coarse = nn.functional.interpolate(level, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
         merged = nn.functional.relu(self.output_norm(self.output_conv(lateral + coarse)))
-        return self.mask_projection(merged)
+        features = self.mask_projection(merged)
+        if not self.config.mask_positions:
+            return features
+        height, width = features.shape[-2:]
+        places = sine_position_map(height, width, self.config.hidden_size, features.device)
+        return features + places.T.unflatten(-1, (height, width)).to(features.dtype)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lookhear.modeling.glee.deformable_attention_glee import GleeDeformableAttention, init_deformable_attention
+from lookhear.modeling.glee.deformable_attention_glee import GleeDeformableAttention
 
 SHAPES = [(6, 5), (3, 3)]
 POSITIONS = 6 * 5 + 3 * 3
@@ -60,7 +60,7 @@ def test_bfloat16_samples_at_float32_positions(module):
     points = torch.stack((x, torch.full_like(x, 0.5)), -1)[None, :, None].expand(1, -1, 2, -1)
     value = torch.randn(1, 4 * 640 + 2 * 320, 16)
     query = torch.zeros(1, 50, 16)
-    init_deformable_attention(module)
+    start(module)
     with torch.no_grad():
         full = module(query, value, points, shapes)
         half = module.bfloat16()(query.bfloat16(), value.bfloat16(), points, shapes)
@@ -68,8 +68,13 @@ def test_bfloat16_samples_at_float32_positions(module):
     torch.testing.assert_close(half.float(), full, atol=0.05, rtol=0.05)
 
 
+def start(module: GleeDeformableAttention) -> None:
+    module.sampling_offsets.init_parameters()
+    module.attention_weights.init_parameters()
+
+
 def test_initialisation_looks_around(module):
-    init_deformable_attention(module)
+    start(module)
     offsets = module.sampling_offsets.bias.view(2, 2, 3, 2)
     assert offsets[0, 0].tolist() == [[1, 0], [2, 0], [3, 0]]
     torch.testing.assert_close(offsets[1, 1], torch.tensor([[-1.0, 0], [-2, 0], [-3, 0]]))

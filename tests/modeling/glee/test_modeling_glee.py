@@ -1,0 +1,391 @@
+"""GLEE as a model of transformers: shapes, determinism, batches, attention, precision, gradients, bad requests."""
+
+import pytest
+import torch
+
+from lookhear import GleeForObjectDetection, GleeModel
+from lookhear.modeling.glee.canvas_glee import canvas_groups
+from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
+
+KINDS = ("labels", "expressions", "visual")
+ROWS = {"labels": (2, 3), "expressions": (3, 1), "visual": (5, 1)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backbone", ["resnet", "swin", "eva"])
+def test_outputs_are_those_of_the_design(make_model, make_inputs, backbone, kind):
+    model, inputs = make_model(backbone), make_inputs(kind)
+    with torch.no_grad():
+        output = model(**inputs)
+    rows, classes = ROWS[kind]
+    stride = 8 if backbone == "eva" else 4
+    assert output.logits.shape == (rows, 20, classes)
+    assert output.confidence.shape == (rows, 20)
+    assert output.pred_boxes.shape == (rows, 20, 4)
+    assert output.pred_masks.shape == (rows, 20, 64 // stride, 96 // stride)
+    assert output.track_embeddings.shape == (rows, 20, 32)
+    assert all(value.isfinite().all() for value in output.values())
+    assert ((output.pred_boxes >= 0) & (output.pred_boxes <= 1)).all()
+    images = inputs.get("prompt_image_indices", torch.arange(2))
+    assert output.image_sizes.tolist() == torch.tensor([[64, 96], [40, 56]])[images].tolist()
+    assert output.padded_sizes.tolist() == [[64, 96]] * rows
+    assert model(**inputs, return_dict=False)[0].shape == output.logits.shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_input_same_output(model, make_inputs, kind):
+    inputs = make_inputs(kind)
+    with torch.no_grad():
+        first, second = model(**inputs), model(**inputs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_depend_on_what_is_asked(model, make_inputs, kind):
+    inputs = make_inputs(kind)
+    other = {**inputs}
+    if kind == "visual":
+        other["prompt_masks"] = inputs["prompt_masks"].roll(20, dims=2)
+    else:
+        name = "input_ids" if kind == "labels" else "expression_input_ids"
+        other[name] = inputs[name].clone()
+        other[name][:, 1] = (inputs[name][:, 1] + 7) % 50
+    with torch.no_grad():
+        first, second = model(**inputs), model(**other)
+    assert (first.logits - second.logits).abs().max() > 1e-3
+    assert (first.pred_boxes - second.pred_boxes).abs().max() > 1e-4
+
+
+def test_prompts_find_their_image(model, make_inputs):
+    """Five prompts in one call give what five calls give."""
+    for kind in ("expressions", "visual"):
+        inputs = make_inputs(kind)
+        shared = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+        with torch.no_grad():
+            together = model(**inputs)
+            for row, image in enumerate(inputs["prompt_image_indices"].tolist()):
+                prompt = {
+                    name: value[row : row + 1]
+                    for name, value in inputs.items()
+                    if name not in ("pixel_values", "pixel_mask", *shared)
+                }
+                prompt["prompt_image_indices"] = torch.zeros(1, dtype=torch.long)
+                images = {name: inputs[name][image : image + 1] for name in ("pixel_values", "pixel_mask")}
+                alone = model(**images, **prompt, **shared)
+                for name in ("logits", "pred_boxes", "pred_masks"):
+                    torch.testing.assert_close(together[name][row], alone[name][0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("queries", [20, 100])
+def test_padding_mask_makes_images_independent(make_model, make_inputs, kind, queries):
+    """With 100 queries the small image has fewer pixels than queries."""
+    model = make_model(padding_mask=True, num_queries=queries)
+    inputs = make_inputs(kind)
+    with torch.no_grad():
+        together = model(**inputs)
+        image = {
+            "pixel_values": inputs["pixel_values"][1:, :, :64, :64],
+            "pixel_mask": inputs["pixel_mask"][1:, :64, :64],
+        }
+        prompts, rows = dict(inputs), torch.tensor([1])
+        if kind != "labels":
+            rows = (inputs["prompt_image_indices"] == 1).nonzero()[:, 0]
+            names = [name for name in inputs if name.startswith(("prompt", "expression"))]
+            prompts.update({name: inputs[name][rows] for name in names})
+            prompts["prompt_image_indices"] = torch.zeros(len(rows), dtype=torch.long)
+        if kind == "visual":
+            prompts["prompt_masks"] = prompts["prompt_masks"][:, :, :64]
+        alone = model(**{**prompts, **image})
+    count = alone.logits.shape[1]
+    assert count == min(queries, 64 + 16 + 4 + 1)
+    scale = torch.tensor([64 / 96, 1, 64 / 96, 1])
+    close = {"atol": 1e-4, "rtol": 1e-4}
+    torch.testing.assert_close(together.logits[rows, :count], alone.logits, **close)
+    torch.testing.assert_close(together.confidence[rows, :count], alone.confidence, **close)
+    torch.testing.assert_close(together.pred_boxes[rows, :count], alone.pred_boxes * scale, **close)
+    torch.testing.assert_close(together.pred_masks[rows, :count, :, :16], alone.pred_masks, **close)
+    assert not together.pred_masks[rows, :, :, 16:].any()
+    assert (together.logits[rows, count:].sigmoid() == 0).all()
+    assert together.logits.isfinite().all()
+
+
+def test_padding_matters_by_default(model, make_inputs):
+    """The published behaviour, which `padding_mask` turns off."""
+    inputs = make_inputs()
+    words = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        together = model(**inputs)
+        alone = model(inputs["pixel_values"][1:, :, :64, :64], **words)
+    assert (together.logits[1].amax(0) - alone.logits[0].amax(0)).abs().max() > 1e-3
+
+
+def test_canvases_are_grouped():
+    mask = torch.zeros(4, 100, 130)
+    for image, (height, width) in zip(mask, [(20, 70), (100, 130), (32, 96), (10, 33)]):
+        image[:height, :width] = 1
+    groups = [(canvas, images.tolist()) for canvas, images in canvas_groups(mask, 32)]
+    assert groups == [((32, 64), [3]), ((32, 96), [0, 2]), ((100, 130), [1])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_backends_agree(make_model, make_inputs, kind):
+    inputs = make_inputs(kind)
+    with torch.no_grad():
+        eager, sdpa = (make_model(attention=name)(**inputs) for name in ("eager", "sdpa"))
+    for name in ("logits", "pred_boxes", "pred_masks"):
+        torch.testing.assert_close(eager[name], sdpa[name], atol=1e-4, rtol=1e-4)
+
+
+def test_attention_and_hidden_states_are_recorded(make_model, make_inputs):
+    model, inputs = make_model(attention="eager"), make_inputs("expressions")
+    with torch.no_grad():
+        output = model(**inputs, output_hidden_states=True, output_attentions=True, output_encoder_hidden_states=True)
+    assert [tuple(state.shape) for state in output.hidden_states] == [(3, 20, 32)] * 4
+    torch.testing.assert_close(output.hidden_states[-1], output.track_embeddings)
+    assert [tuple(weights.shape) for weights in output.attentions] == [(3, 4, 20, 20 + 77)] * 3
+    assert [tuple(state.shape) for state in output.encoder_hidden_states] == [(3, 8 * 12 + 4 * 6 + 2 * 3 + 2, 32)] * 2
+    hidden = inputs["expression_attention_mask"] == 0
+    for weights in output.attentions:  # no query sees padding
+        assert weights[..., 20:].masked_select(hidden[:, None, None]).abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_runs_and_is_close(make_model, make_inputs, kind):
+    inputs = make_inputs(kind)
+    whole, half = make_model(num_queries=200), make_model(num_queries=200).bfloat16()  # all pixels, so none is chosen
+    with torch.no_grad():
+        expected = whole(**inputs)
+        output = half(**{**inputs, "pixel_values": inputs["pixel_values"].bfloat16()})
+    assert output.logits.dtype == torch.bfloat16
+    best = expected.logits.amax(dim=1)
+    assert (output.logits.float().amax(dim=1) - best).abs().max() < 0.2 * expected.logits.abs().max()
+
+
+def test_gradient_checkpointing_changes_nothing(make_model, make_inputs):
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(fusion_dropout=0.0)
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.train()
+        output = model(**make_inputs("expressions"))
+        (output.logits.sum() + output.pred_masks.square().mean() + output.pred_boxes.sum()).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 100
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_every_part_learns(make_model, make_inputs):
+    """Labels, expressions and visual prompts together reach every weight that the published model uses."""
+    model = make_model(auxiliary_outputs=True).train()
+    for kind in KINDS:
+        output = model(**make_inputs(kind))
+        stages = [output, output.proposal_outputs, *output.auxiliary_outputs]
+        names = ("logits", "confidence", "pred_boxes", "pred_masks")
+        sum((stage[name].float() ** 2).mean() for stage in stages for name in names).backward()
+    dead = ("fusion.pixel_value", "fusion.text_output", "fusion.text_scale", "level_projections.3", "text_teacher")
+    for name, parameter in model.named_parameters():
+        if not any(part in name for part in dead):
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        {"double_decoder_norm": False},
+        {"proposal_scale_from_coarsest": False},
+        {"fusion_attends_padding": False},
+        {"discard_fused_text": False},
+        {"prompt_level_cycle": 2},
+    ],
+)
+def test_every_published_behaviour_is_a_field(make_model, make_inputs, flag):
+    changed = 0.0
+    for kind in ("expressions", "visual"):
+        with torch.no_grad():
+            output, expected = make_model(**flag)(**make_inputs(kind)), make_model()(**make_inputs(kind))
+        changed = max(changed, (output.logits - expected.logits).abs().max().item())
+    assert changed > 1e-4
+
+
+def test_padded_text_does_not_matter_when_hidden(make_model, make_inputs):
+    model, inputs = make_model(fusion_attends_padding=False), make_inputs("expressions")
+    short = {**inputs}
+    for name in ("expression_input_ids", "expression_attention_mask"):
+        short[name] = inputs[name][:, :8]
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, model(**short).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_label_embeddings_stand_for_labels(model, make_inputs):
+    inputs = make_inputs()
+    with torch.no_grad():
+        expected = model(**inputs)
+        kept = model.get_label_embeddings(inputs.pop("input_ids"), inputs.pop("attention_mask"))
+        output = model(**inputs, **kept)
+    assert torch.equal(output.logits, expected.logits)
+
+
+def test_base_model_gives_what_heads_read(model, make_inputs):
+    inputs = make_inputs()
+    with torch.no_grad():
+        base, output = model.model(**inputs), model(**inputs)
+    assert type(model.model) is GleeModel
+    assert torch.equal(base.last_hidden_state, output.track_embeddings)
+    assert torch.equal(base.pred_boxes, output.pred_boxes)
+    assert [tuple(level.shape[-2:]) for level in base.feature_maps] == [(8, 12), (4, 6), (2, 3), (1, 2)]
+
+
+def test_auxiliary_outputs_cover_every_stage(make_model, make_inputs):
+    with torch.no_grad():
+        output = make_model(auxiliary_outputs=True)(**make_inputs())
+    assert len(output.auxiliary_outputs) == 3
+    for stage in (*output.auxiliary_outputs, output.proposal_outputs):
+        assert stage["logits"].shape == output.logits.shape
+        assert stage["pred_masks"].shape == output.pred_masks.shape
+
+
+def test_backbone_and_pixel_decoder_compile(make_model, make_inputs):
+    model, inputs = make_model(), make_inputs()
+    with torch.no_grad():
+        expected = model(**inputs)
+        model.model.backbone = torch.compile(model.model.backbone, backend="aot_eager")
+        model.model.pixel_decoder = torch.compile(model.model.pixel_decoder, backend="aot_eager")
+        output = model(**inputs)
+    torch.testing.assert_close(output.logits, expected.logits, atol=1e-4, rtol=1e-4)
+
+
+def test_pixel_decoder_is_one_graph(make_model, make_inputs):
+    model, inputs = make_model(), make_inputs()
+    with torch.no_grad():
+        maps = model.model.backbone(inputs["pixel_values"]).feature_maps
+        text = torch.randn(1, 7, 32)
+        expected = model.model.pixel_decoder(maps, text)[0]
+        output = torch.compile(model.model.pixel_decoder, backend="aot_eager", fullgraph=True)(maps, text)[0]
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_text_vocabulary_can_be_resized(make_model, make_inputs):
+    model, inputs = make_model(), make_inputs()
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        model.resize_token_embeddings(70)
+        assert model.config.text_config.vocab_size == 70
+        assert torch.equal(model(**inputs).logits, expected)
+
+
+def same_config(first, second) -> bool:
+    """Alike but for what loading notes down: the folder and the weights' type."""
+    plain = [config.to_dict() for config in (first, second)]
+    for fields in plain:
+        fields.pop("_name_or_path"), fields.pop("dtype"), fields.pop("architectures")
+        for part in ("backbone_config", "text_config"):
+            fields[part].pop("dtype"), fields[part].pop("_name_or_path", None)
+    return plain[0] == plain[1]
+
+
+@pytest.mark.parametrize("backbone", ["resnet", "swin", "eva"])
+def test_save_and_load(make_model, make_inputs, tmp_path, backbone):
+    model, inputs = make_model(backbone), make_inputs()
+    model.save_pretrained(tmp_path)
+    loaded, info = GleeForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert same_config(loaded.config, model.config)
+    base = GleeModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        expected = model(**inputs)
+        assert torch.equal(loaded.eval()(**inputs).logits, expected.logits)
+        assert torch.equal(base(**inputs).last_hidden_state, expected.track_embeddings)
+
+
+def test_initialisation_is_the_published_one(make_config):
+    torch.manual_seed(0)
+    model = GleeForObjectDetection(make_config()).model
+    fusion = model.pixel_decoder.fusion
+    assert (fusion.pixel_scale == 0.5).all() and (fusion.text_scale == 0.5).all()  # one over the encoder's layers
+    assert not model.heads.box.layers[-1].weight.any()
+    attention = model.decoder.layers[0].encoder_attn
+    assert not attention.sampling_offsets.weight.any() and attention.sampling_offsets.bias.any()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+
+
+def test_training_form_holds_a_frozen_teacher(make_config):
+    config = make_config().for_training()
+    model = GleeForObjectDetection(config)
+    assert not any(p.requires_grad for p in model.model.text_teacher.parameters())
+    assert model.model.denoising_labels["coco"].weight.shape == (80, 32)
+    assert not hasattr(GleeForObjectDetection(make_config()).model, "text_teacher")
+
+
+def test_points_are_chosen_evenly_and_alike():
+    masks = torch.zeros(2, 10, 20, dtype=torch.bool)
+    masks[0, 2:8, 5:15] = True  # 60 pixels
+    masks[1, 9, 19] = True
+    points = choose_points(masks, 12)
+    assert points.shape == (2, 1, 12, 2)
+    rows, columns = (points[0, 0] * torch.tensor([10, 20])).round().long().unbind(-1)
+    assert [row * 20 + column for row, column in zip(rows.tolist(), columns.tolist())] == (
+        masks[0].flatten().nonzero()[::5, 0].tolist()
+    )
+    assert points[1, 0, 0].tolist() == pytest.approx([0.9, 0.95]) and (points[1, 0, 1:] == -1).all()
+    torch.manual_seed(0)
+    drawn = choose_points(masks, 12, random=True)
+    assert len({tuple(point) for point in drawn[0, 0].tolist()}) == 12 and not torch.equal(drawn, points)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_aligned_upsampling_keeps_pixels_in_place(factor):
+    """Around the pixels of the input, spaced by `factor`, the output interpolates linearly."""
+    row = torch.arange(5.0)[None, None, None].expand(1, 1, 3, -1)
+    out = aligned_upsample(row, factor)[0, 0]
+    assert out.shape == (3 * factor, 5 * factor)
+    position = (torch.arange(5.0 * factor) - factor // 2).clamp(min=0) / factor
+    torch.testing.assert_close(out[0], position.clamp(max=4))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "named"),
+    [
+        ("labels", {"input_ids": None}, "input_ids"),
+        ("labels", {"attention_mask": None}, "attention_mask"),
+        (
+            "expressions",
+            {"input_ids": torch.zeros(1, 3).long(), "attention_mask": torch.ones(1, 3)},
+            "expression_input_ids",
+        ),
+        ("expressions", {"prompt_image_indices": None}, "prompt_image_indices"),
+        ("expressions", {"prompt_image_indices": torch.tensor([0, 1, 2])}, "prompt_image_indices"),
+        ("visual", {"prompt_types": None}, "prompt_types"),
+        ("visual", {"prompt_masks": torch.ones(5, 10, 10, dtype=torch.bool)}, "prompt_masks"),
+        ("visual", {"input_ids": torch.zeros(2, 3).long(), "attention_mask": torch.ones(2, 3)}, "input_ids"),
+        ("labels", {"pixel_values": torch.zeros(2, 3, 60, 96), "pixel_mask": None}, "pixel_values"),
+    ],
+)
+def test_bad_requests_are_named(model, make_inputs, kind, change, named):
+    with pytest.raises(ValueError, match=named):
+        model(**{**make_inputs(kind), **change})
+
+
+def test_stage_one_takes_no_visual_prompts(make_model, make_inputs):
+    model = make_model(template_fuser=False)
+    with pytest.raises(ValueError, match="template_fuser"):
+        model(**make_inputs("visual"))
+    assert model(**make_inputs()).logits.shape == (2, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"hidden_size": 30}, "hidden_size"),
+        ({"fusion_size": 50}, "fusion_size"),
+        ({"prompt_level_cycle": 5}, "prompt_level_cycle"),
+        ({"num_queries": 0}, "num_queries"),
+        ({"backbone_config": {"model_type": "no-such-model"}}, "backbone_config"),
+    ],
+)
+def test_bad_configurations_are_named(make_config, fields, named):
+    with pytest.raises(ValueError, match=named):
+        make_config(**fields)
