@@ -94,4 +94,6 @@ def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, t
     the part that is image, resized to the picture, both times bilinearly."""
     logits = F.interpolate(masks[:, None], size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : image_size[0], : image_size[1]]
-    return F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)[:, 0]
+    if target_size != image_size:
+        logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
+    return logits[:, 0]

@@ -158,8 +158,9 @@ class GleeImageProcessor(PilBackend):
         if pad_value is not None:
             values += (np.float32(pad_value) - mean) / std
         for row, image in enumerate(images):
-            pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float32)  # (3, h, w)
-            values[row, :, : image.height, : image.width] = (pixels - mean) / std
+            part = values[row, :, : image.height, : image.width]
+            np.subtract(np.asarray(image).transpose(2, 0, 1), mean, out=part)  # (3, h, w)
+            part /= std
             mask[row, : image.height, : image.width] = 1
         return BatchFeature(data={"pixel_values": values, "pixel_mask": mask}, tensor_type=return_tensors)
 

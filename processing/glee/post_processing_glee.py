@@ -5,7 +5,7 @@
 `padded_sizes` `(R, 2)`. A row is an image where labels were asked for, else a prompt.
 
 A score is the class probability times how sure the mask is of itself: the mean probability of the pixels inside it. Masks
-are enlarged for the best queries only, a few at a time, each query once.
+are enlarged for the best queries only, one after another, each query once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from .geometry_glee import Size, boxes_to_picture, masks_to_picture
 
 TOP_K = 100  # results of one image before the threshold, as COCO counts them; LVIS counts 300
-CHUNK_PIXELS = 2**24  # of enlarged masks at a time: 64 MB in float32
 
 
 def post_process_object_detection(
@@ -181,14 +180,12 @@ def _enlarge(
     qualities, masks = logits.new_zeros(len(queries), dtype=torch.float32), None
     if with_masks:
         masks = torch.zeros((len(queries), *target_size), dtype=torch.bool, device=logits.device)
-    step = max(1, CHUNK_PIXELS // max(padded_size[0] * padded_size[1], target_size[0] * target_size[1]))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
-        full = masks_to_picture(logits[part].float(), padded_size, image_size, target_size)  # (step, height, width)
+    for index, low in enumerate(logits.float()):
+        full = masks_to_picture(low[None], padded_size, image_size, target_size)[0]  # (height, width)
         inside = full > 0
-        qualities[part] = (full.sigmoid() * inside).sum(dim=(1, 2)) / (inside.sum(dim=(1, 2)) + 1e-6)
+        qualities[index] = full[inside].sigmoid().mean().nan_to_num(0.0)  # of no pixel the mean is NaN
         if masks is not None:
-            masks[part] = inside
+            masks[index] = inside
     return qualities, masks
 
 

@@ -79,21 +79,6 @@ def test_instance_segmentation(dtype, top_k):
         assert result["masks"].dtype == torch.bool
 
 
-def test_a_few_masks_at_a_time(monkeypatch):
-    outputs = make_outputs(5)
-    expected = post_process_instance_segmentation(outputs, 0.0, TARGETS)
-    monkeypatch.setattr(post_processing_glee, "CHUNK_PIXELS", 1)
-    sizes = []
-    real = post_processing_glee.masks_to_picture
-    monkeypatch.setattr(
-        post_processing_glee, "masks_to_picture", lambda masks, *args: sizes.append(len(masks)) or real(masks, *args)
-    )
-    results = post_process_instance_segmentation(outputs, 0.0, TARGETS)
-    for result, wanted in zip(results, expected):
-        check(result, wanted)
-    assert sizes == [1] * 36  # each query once, not once a label
-
-
 def test_threshold_and_order():
     outputs = make_outputs(5)
     everything = post_process_instance_segmentation(outputs, 0.0, TARGETS)
@@ -105,17 +90,18 @@ def test_threshold_and_order():
     assert all(len(result["scores"]) == 0 for result in post_process_instance_segmentation(outputs, 1.0, TARGETS))
 
 
-def test_masks_of_queries_below_the_threshold_are_not_enlarged(monkeypatch):
-    outputs = make_outputs(1)
+@pytest.mark.parametrize(("kept", "threshold"), [(1, 0.5), (12, 0.0)])
+def test_masks_of_the_best_queries_are_enlarged_once_each(monkeypatch, kept, threshold):
+    outputs = make_outputs(5)
     outputs["logits"][:] = -5.0
-    outputs["logits"][:, 7] = 5.0
-    real = post_processing_glee.masks_to_picture
-    counts = []
+    outputs["logits"][:, 7] = 5.0  # for all five labels
+    real, calls = post_processing_glee.masks_to_picture, []
     monkeypatch.setattr(
-        post_processing_glee, "masks_to_picture", lambda masks, *args: counts.append(len(masks)) or real(masks, *args)
+        post_processing_glee, "masks_to_picture", lambda masks, *sizes: calls.extend(masks) or real(masks, *sizes)
     )
-    post_process_object_detection(outputs, 0.1, TARGETS)
-    assert counts == [1, 1, 1]
+    results = post_process_instance_segmentation(outputs, threshold, TARGETS, top_k=None)
+    assert len(results[0]["scores"]) == 5 * kept
+    assert len(calls) == 3 * kept
 
 
 def test_object_detection_is_the_same_without_masks():
