@@ -1,4 +1,4 @@
-"""The command line: `lookhear transcribe | prepare | train | evaluate | convert | synthesize | demo`.
+"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | synthesize | demo`.
 
 Results go to stdout, messages and progress to stderr. Bad input ends in one line and exit code 2. Whatever is heavy is
 imported by the command that needs it, after the arguments have been read.
@@ -42,7 +42,7 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     """`--snr -5,0` as `--snr=-5,0`: argparse takes a list that begins with a minus for an option."""
     joined: list[str] = []
     for argument in arguments:
-        if joined and joined[-1] == "--snr":
+        if joined and joined[-1] in ("--snr", "--point", "--box", "--scribble"):
             joined[-1] += "=" + argument
         else:
             joined.append(argument)
@@ -65,7 +65,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookhear')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_transcribe, _add_prepare, _add_train, _add_evaluate, _add_convert, _add_synthesize, _add_demo):
+    for add in (
+        _add_transcribe,
+        _add_perceive,
+        _add_prepare,
+        _add_train,
+        _add_evaluate,
+        _add_convert,
+        _add_synthesize,
+        _add_demo,
+    ):
         add(commands)
     return parser
 
@@ -141,6 +150,100 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps):
 def _name(file: str) -> str:
     """What the result of a file or URL is called: the file's name without its ending."""
     return Path(file.split("?")[0].rstrip("/")).stem or "result"
+
+
+# ---------------------------------------------------------------------------------------------------------- perceive
+
+ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+def _add_perceive(commands) -> None:
+    example = (
+        "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
+        'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json'
+    )
+    summary = "find and segment what is named, described or pointed at in images"
+    parser = _command(commands, "perceive", summary, example, _perceive)
+    parser.add_argument("files", nargs="+", metavar="IMAGE", help="image file, or URL")
+    parser.add_argument("--model", help="checkpoint folder or Hub id of a GLEE model")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+    parser.add_argument(
+        "--labels", type=_list, help="comma-separated names, any number of objects each; 'object' is all"
+    )
+    again = "; may be repeated"
+    parser.add_argument("--expression", action="append", metavar="TEXT", help="a sentence about one object" + again)
+    parser.add_argument(
+        "--point", action="append", type=_points, metavar="X,Y[;X,Y…]", help="points of one object" + again
+    )
+    parser.add_argument("--box", action="append", type=_box, metavar="X0,Y0,X1,Y1", help="around one object" + again)
+    parser.add_argument(
+        "--scribble", action="append", type=_line, metavar='"X,Y X,Y…"', help="a line on one object" + again
+    )
+    parser.add_argument(
+        "--mask", action="append", metavar="FILE", help="image that is black outside one object" + again
+    )
+    parser.add_argument("--threshold", type=_share, default=0.2, help="lowest score of what --labels finds (0.2)")
+    parser.add_argument(
+        "--top-k", type=_positive, default=100, metavar="N", help="most objects that --labels finds (100)"
+    )
+    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="images looked at together (1)")
+    out = "draw what was found: an image file, or a folder for NAME.png of each image"
+    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    masks = "with masks as COCO run lengths; without a name, or with -, on stdout instead of the table"
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=masks)
+
+
+def _perceive(options: argparse.Namespace) -> int:
+    asked = [name for name in ASKED if getattr(options, name) is not None]
+    if not asked:
+        raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
+    if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
+        raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
+    if options.model is None:
+        raise ValueError("--model is missing: name a checkpoint folder or a Hub id; none is packaged yet")
+    if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
+        raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
+    pictures = _overlays(options.files, options.out)
+    _model(options)
+
+    from transformers import pipeline
+
+    import lookhear  # noqa: F401 - registers the task
+    from lookhear.perceive import perceive, read_mask
+
+    prompts = {"labels": options.labels, "expressions": options.expression, "points": options.point}
+    prompts |= {"boxes": options.box, "scribbles": options.scribble}
+    prompts["masks"] = [read_mask(mask) for mask in options.mask or ()] or None
+    failed = perceive(
+        options.files,
+        pipeline("object-perception", model=options.model, device=options.device),
+        {name: value for name, value in prompts.items() if value is not None},
+        pictures=pictures,
+        json_path=options.json,
+        batch_size=options.batch_size,
+        threshold=options.threshold,
+        top_k=options.top_k,
+    )
+    return 2 if failed else 0
+
+
+def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
+    """Where the overlay of each file goes."""
+    if out is None:
+        return None
+    folder = len(files) > 1 or out.is_dir() or not out.suffix
+    if folder and (out.is_file() or out.suffix.lower() in PICTURES):
+        raise ValueError(f"--out {out}: several images need a folder")
+    if not folder and out.suffix.lower() not in PICTURES:
+        raise ValueError(f"--out {out}: the ending must be one of {', '.join(PICTURES)}")
+    pictures = [out / f"{_name(file)}.png" for file in files] if folder else [out]
+    for picture, file in zip(pictures, files):
+        if pictures.count(picture) > 1:
+            raise ValueError(f"two images would both be drawn to {picture}; rename one")
+        if picture.exists() and Path(file).exists() and picture.samefile(file):
+            raise ValueError(f"--out would write over the image {file}")
+    return pictures
 
 
 # ----------------------------------------------------------------------------------------------------- prepare, train
@@ -374,6 +477,31 @@ def _share(text: str) -> float:
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return number
+
+
+def _numbers(text: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between them")
+    return numbers
+
+
+def _points(text: str) -> list[tuple[float, ...]]:
+    return [_numbers(point, 2) for point in text.split(";")]
+
+
+def _line(text: str) -> list[tuple[float, ...]]:
+    points = [_numbers(point, 2) for point in text.split()]
+    if not points:
+        raise argparse.ArgumentTypeError("it has no point")
+    return points
+
+
+def _box(text: str) -> tuple[float, ...]:
+    return _numbers(text, 4)
 
 
 def _list(text: str) -> list[str]:

@@ -1,0 +1,142 @@
+"""`lookhear perceive`: what was asked for in pictures, as a table, as JSON, and drawn on them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.processing.glee.image_source_glee import read_image
+from lookhear.processing.glee.rendering_glee import draw_objects
+
+HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
+
+
+def perceive(
+    files: Sequence[str],
+    see: Any,
+    prompts: Mapping[str, Any],
+    *,
+    pictures: Sequence[Path] | None = None,
+    json_path: str | None = None,
+    batch_size: int = 1,
+    **settings: Any,
+) -> int:
+    """
+    Looks at pictures, prints and writes what was found.
+
+    Args:
+        files: paths or URLs. One that cannot be read is reported; the others are still looked at.
+        see: pipeline of the task `object-perception`.
+        prompts: `labels` and `expressions` for all pictures, or any prompts for one.
+        pictures: where each file's overlay goes; None for none.
+        json_path: of the JSON; "-" prints it instead of the table, None leaves it out.
+        batch_size: pictures that go through the model together.
+        settings: of the pipeline, such as `threshold`.
+
+    Returns:
+        How many files could not be read.
+
+    Raises:
+        ValueError: the prompts cannot be used.
+    """
+    rows, entries, failed = [], [], 0
+    for index, image, objects in _looked_at(files, see, prompts, batch_size, settings):
+        if isinstance(image, ValueError):
+            failed += 1
+            print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
+            continue
+        if not objects:
+            print(f"lookhear perceive: nothing found in {files[index]}", file=sys.stderr)
+        rows += [_row(files[index], found) for found in objects]
+        entries.append(to_entry(files[index], image, objects))
+        if pictures is not None:
+            drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if name in prompts}
+            with whole_file(pictures[index]) as partial:
+                draw_objects(image, objects, **drawn).save(partial)
+            print(pictures[index], file=sys.stderr)
+    if not entries:
+        return failed
+    text = json.dumps({"images": entries}, ensure_ascii=False) + "\n"
+    print(text if json_path == "-" else format_table(rows, len(files) > 1), end="")
+    if json_path not in (None, "-"):
+        write_text(json_path, text)
+    return failed
+
+
+def _looked_at(
+    files: Sequence[str], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
+) -> Iterator[tuple[int, Image.Image | ValueError, list[dict]]]:
+    """(index, picture or what is wrong with the file, objects) of each file."""
+    for first in range(0, len(files), batch_size):
+        read: dict[int, Image.Image | ValueError] = {}
+        for index in range(first, min(first + batch_size, len(files))):
+            try:
+                read[index] = read_image(files[index])
+            except ValueError as error:
+                read[index] = error
+        images = [image for image in read.values() if not isinstance(image, ValueError)]
+        if len(files) == 1 and images:
+            results = iter([see(images[0], **prompts, **settings)])
+        else:
+            results = iter(see(images, **prompts, **settings, batch_size=batch_size) if images else [])
+        for index, image in read.items():
+            yield index, image, [] if isinstance(image, ValueError) else next(results)
+
+
+def format_table(rows: Sequence[tuple[str, ...]], several: bool) -> str:
+    """Aligned columns, one object a line.
+
+    Args:
+        rows: file, then the cells of `HEADER`.
+        several: with the file in the last column.
+    """
+    cells = [(*HEADER, "image"), *((*row[1:], row[0]) for row in rows)]
+    cells = cells if several else [line[:-1] for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    text = {1, len(HEADER)}  # columns that begin at the left
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in text else cell.rjust(width) for column, (cell, width) in enumerate(pairs)
+        )
+        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
+    ]
+    lines = [line.rstrip() for line in lines]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+
+
+def _row(file: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    box = (f"{side:.1f}" for side in found["box"].values())
+    return (file, f"{found['score']:.2f}", found["label"], *box, str(int(found["mask"].sum())))
+
+
+def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One picture of the JSON: `image`, `height`, `width`, and `objects` with `score`, `label`, `box`, `area`, `mask`."""
+    plain = [
+        {
+            **found,
+            "area": int(found["mask"].sum()),
+            "mask": {"size": [image.height, image.width], "counts": run_lengths(found["mask"])},
+        }
+        for found in objects
+    ]
+    return {"image": file, "height": image.height, "width": image.width, "objects": plain}
+
+
+def run_lengths(mask: np.ndarray) -> list[int]:
+    """`(height, width)` bool as COCO's uncompressed run lengths: column by column, the first run is of False."""
+    pixels = np.asarray(mask, bool).flatten(order="F")
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    lengths = np.diff([0, *edges, len(pixels)]).tolist()
+    return [0, *lengths] if len(pixels) and pixels[0] else lengths
+
+
+def read_mask(path: str) -> np.ndarray:
+    """Pixels of a picture that are not black, `(height, width)` bool."""
+    return np.asarray(read_image(path).convert("L")) > 0

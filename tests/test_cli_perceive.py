@@ -1,0 +1,203 @@
+"""`lookhear perceive`: the table, the JSON with its masks, the overlay, and one line for bad input."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookhear import cli
+from lookhear.perceive import run_lengths
+
+PLACED = {
+    "--point": "10,20;12,22",
+    "--box": "5,5,40,40",
+    "--scribble": "5,5 40,30 60,20",
+}
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        try:
+            code = cli.main(["perceive", *(str(argument) for argument in arguments)])
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tiny_glee, tmp_path_factory):
+    from lookhear.training.glee.export import save_checkpoint
+
+    return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("glee"))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """a.png 90 x 60, b.jpg 64 x 64, broken.jpg, mask.png as large as a.png."""
+    folder = tmp_path_factory.mktemp("photos")
+    generator = np.random.default_rng(0)
+    Image.fromarray(generator.integers(0, 255, (60, 90, 3), dtype=np.uint8)).save(folder / "a.png")
+    Image.fromarray(generator.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(folder / "b.jpg")
+    (folder / "broken.jpg").write_bytes((folder / "b.jpg").read_bytes()[:900])
+    mask = np.zeros((60, 90), np.uint8)
+    mask[20:50, 10:60] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return folder
+
+
+def decoded(mask: dict) -> np.ndarray:
+    """COCO's uncompressed run lengths as bool."""
+    values = np.arange(len(mask["counts"])) % 2 == 1
+    return np.repeat(values, mask["counts"]).reshape(mask["size"], order="F")
+
+
+def test_help_shows_an_example_and_needs_no_heavy_import():
+    script = (
+        "import sys; sys.argv = ['lookhear', *sys.argv[1:]]; import lookhear_command\n"
+        "try: code = lookhear_command.main()\n"
+        "except SystemExit as error: code = error.code\n"
+        "assert not {'torch', 'transformers', 'lookhear', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+
+    def shown(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", script, "perceive", *arguments], capture_output=True, text=True)
+
+    done = shown("--help")
+    assert done.returncode == 0 and "example:\n  lookhear perceive street.jpg --model" in done.stdout
+    wrong = shown("street.jpg", "--model", "x", "--out", "o.png")
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "--labels" in wrong.stderr
+
+
+def test_the_table(run, model, photos):
+    code, out, err = run(photos / "a.png", "--model", model, "--labels", "cat, dog", "--threshold", 0, "--top-k", 3)
+    lines = out.splitlines()
+    assert code == 0 and lines[0].split() == ["score", "label", "xmin", "ymin", "xmax", "ymax", "area"]
+    assert set(lines[1]) == {"-"} and len(lines) == 5 and all(line.split()[1] in ("cat", "dog") for line in lines[2:])
+    assert "Traceback" not in err
+
+
+def test_every_kind_of_prompt_in_one_call(run, model, photos):
+    asked = [part for pair in PLACED.items() for part in pair]
+    asked += ["--point", "80,50", "--mask", photos / "mask.png", "--expression", "the cat, on the left"]
+    code, out, _ = run(photos / "a.png", "--model", model, *asked, "--expression", "a dog", "--json", "-")
+    assert code == 0
+    (entry,) = json.loads(out)["images"]
+    assert (entry["image"], entry["height"], entry["width"]) == (str(photos / "a.png"), 60, 90)
+    assert [found["label"] for found in entry["objects"]] == ["the cat, on the left", "a dog", *["object"] * 5]
+    for found in entry["objects"]:
+        assert set(found) == {"score", "label", "box", "area", "mask"}
+        assert decoded(found["mask"]).shape == (60, 90) and decoded(found["mask"]).sum() == found["area"]
+
+
+def test_json_and_overlay_are_written(run, model, photos, tmp_path):
+    overlay, file = tmp_path / "new" / "overlay.png", tmp_path / "new" / "found.json"
+    asked = ["--labels", "cat", "--threshold", 0, "--point", "10,20"]
+    code, out, err = run(photos / "a.png", "--model", model, *asked, "--out", overlay, "--json", file)
+    assert code == 0 and out.startswith("score") and str(overlay) in err
+    drawn, image = Image.open(overlay), Image.open(photos / "a.png")
+    assert drawn.size == image.size and (np.asarray(drawn) != np.asarray(image)).any()
+    objects = json.loads(file.read_text())["images"][0]["objects"]
+    assert len(objects) == len(out.splitlines()) - 2
+    assert sorted(path.name for path in overlay.parent.iterdir()) == ["found.json", "overlay.png"]
+
+
+def test_several_images(run, model, photos, tmp_path):
+    files = [photos / "a.png", photos / "b.jpg"]
+    asked = ["--model", model, "--expression", "a cat", "--batch-size", 2]
+    code, out, _ = run(*files, *asked, "--out", tmp_path / "drawn")
+    assert code == 0 and [line.split()[-1] for line in out.splitlines()[2:]] == [str(file) for file in files]
+    assert {path.name: Image.open(path).size for path in (tmp_path / "drawn").iterdir()} == {
+        "a.png": (90, 60),
+        "b.png": (64, 64),
+    }
+
+
+def test_one_that_is_broken_does_not_stop_the_others(run, model, photos):
+    files = [photos / "a.png", photos / "broken.jpg", photos / "missing.jpg", photos / "b.jpg"]
+    code, out, err = run(*files, "--model", model, "--expression", "a cat", "--batch-size", 3)
+    assert code == 2 and [line.split()[-1] for line in out.splitlines()[2:]] == [str(files[0]), str(files[3])]
+    errors = [line for line in err.splitlines() if "error" in line]
+    assert len(errors) == 2 and "broken.jpg" in errors[0] and "missing.jpg" in errors[1]
+
+
+def test_nothing_found_is_said(run, model, photos):
+    code, out, err = run(photos / "a.png", "--model", model, "--labels", "cat", "--threshold", 1)
+    assert code == 0 and len(out.splitlines()) == 2 and "nothing found" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "IMAGE"),
+        (["a.png", "--model", "m"], "nothing to look for"),
+        (["a.png", "--labels", "cat"], "--model is missing"),
+        (["a.png", "--labels", "cat", "--model", "./nowhere"], "no folder ./nowhere"),
+        (["a.png", "--labels", "cat,,dog", "--model", "m"], "--labels"),
+        (["a.png", "--point", "10", "--model", "m"], "--point"),
+        (["a.png", "--point", "10,x", "--model", "m"], "--point"),
+        (["a.png", "--point", "nan,3", "--model", "m"], "--point"),
+        (["a.png", "--box", "1,2,3", "--model", "m"], "--box"),
+        (["a.png", "--scribble", " ", "--model", "m"], "--scribble"),
+        (["a.png", "--labels", "cat", "--threshold", "2", "--model", "m"], "--threshold"),
+        (["a.png", "--labels", "cat", "--top-k", "0", "--model", "m"], "--top-k"),
+        (["a.png", "b.jpg", "--point", "1,2", "--model", "m"], "--point is about one image"),
+        (["a.png", "b.jpg", "--labels", "cat", "--out", "o.png", "--model", "m"], "need a folder"),
+        (["a.png", "x/a.png", "--labels", "cat", "--out", "o", "--model", "m"], "both be drawn"),
+        (["a.png", "--labels", "cat", "--out", "o.doc", "--model", "m"], "o.doc"),
+        (["a.png", "--labels", "cat", "--out", "a.png", "--model", "m"], "write over"),
+        (["--labels", "cat", "--model", "m", "b.jpg", "--json", "a.png"], "would write text"),
+    ],
+)
+def test_bad_options_end_in_one_line(run, monkeypatch, photos, arguments, message):
+    monkeypatch.chdir(photos)
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "") and message in err
+    assert err.count("\n") == 1 and err.startswith("lookhear perceive: error")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg", "--labels", "cat"], "missing.jpg"),
+        (["broken.jpg", "--labels", "cat"], "broken.jpg"),
+        (["a.png", "--labels", "x" * 300], "labels: item 0"),
+        (["a.png", "--labels", "cat,cat"], "labels: 'cat' is there twice"),
+        (["a.png", "--point", "-5,20"], "points: "),
+        (["a.png", "--box", "500,500,600,600"], "boxes: "),
+        (["a.png", "--mask", "b.jpg"], "masks: "),
+        (["a.png", "--mask", "none.png"], "none.png"),
+    ],
+)
+def test_bad_input_ends_in_one_line(run, monkeypatch, model, photos, arguments, message):
+    monkeypatch.chdir(photos)
+    code, out, err = run(*arguments, "--model", model)
+    assert (code, out) == (2, "") and message in err
+    assert len([line for line in err.splitlines() if "lookhear perceive: error" in line]) == 1
+    assert "Traceback" not in err
+
+
+def test_run_lengths():
+    mask = np.array([[0, 1, 1], [0, 0, 1]], bool)
+    assert run_lengths(mask) == [2, 1, 1, 2]  # by columns: 0 0, 1 0, 1 1
+    assert run_lengths(~mask) == [0, 2, 1, 1, 2]
+    assert run_lengths(np.zeros((2, 3), bool)) == [6] and run_lengths(np.ones((2, 3), bool)) == [0, 6]
+    generator = np.random.default_rng(0)
+    for shape in ((1, 1), (7, 5), (1, 9), (9, 1)):
+        mask = generator.random(shape) > 0.5
+        assert np.array_equal(decoded({"size": list(shape), "counts": run_lengths(mask)}), mask)
+
+
+def test_run_lengths_are_cocos():
+    coco = pytest.importorskip("pycocotools.mask")
+    mask = np.random.default_rng(0).random((20, 30)) > 0.5
+    compressed = coco.frPyObjects({"size": [20, 30], "counts": run_lengths(mask)}, 20, 30)
+    assert np.array_equal(coco.decode(compressed).astype(bool), mask)
