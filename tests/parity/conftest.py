@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, ResNetConfig
+from transformers import CLIPTextConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, SwinConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection
+from lookhear.modeling.glee import GleeEvaConfig
+from lookhear.modeling.glee.backbone_glee import make_backbone
 from lookhear.modeling.glee.convert_glee import convert_state_dict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +82,7 @@ def _make_config(facts: dict, **fields) -> GleeConfig:
     """The configuration that the stored one describes."""
     backbone, text, encoder, decoder = facts["backbone"], facts["text"], facts["encoder"], facts["decoder"]
     clip = {name: text[name] for name in CLIPTextConfig().to_dict() if name in text}
-    return GleeConfig(
+    settings = dict(
         backbone_config=ResNetConfig(
             embedding_size=backbone["stem"],
             hidden_sizes=backbone["out_channels"],
@@ -98,8 +100,8 @@ def _make_config(facts: dict, **fields) -> GleeConfig:
         fusion_heads=facts["fusion"]["num_heads"],
         text_teacher=True,
         auxiliary_outputs=True,
-        **fields,
     )
+    return GleeConfig(**{**settings, **fields})
 
 
 @pytest.fixture(scope="session")
@@ -115,5 +117,44 @@ def stored_model(glee_folder) -> Callable[..., GleeForObjectDetection]:
         assert not missing
         assert all("denoising_labels" in name for name in unexpected)
         return model
+
+    return make
+
+
+def _make_backbone_config(kind: str, published: dict) -> PreTrainedConfig:
+    """Our configuration from the settings that the published code was run with."""
+    if kind == "swin":
+        return SwinConfig(
+            patch_size=published["PATCH_SIZE"],
+            embed_dim=published["EMBED_DIM"],
+            depths=published["DEPTHS"],
+            num_heads=published["NUM_HEADS"],
+            window_size=published["WINDOW_SIZE"],
+            mlp_ratio=published["MLP_RATIO"],
+            out_features=["stage1", "stage2", "stage3", "stage4"],
+        )
+    return GleeEvaConfig(
+        image_size=published["IMAGE_SIZE"],
+        patch_size=published["PATCH_SIZE"],
+        hidden_size=published["DMBED_DIM"],
+        intermediate_size=int(published["DMBED_DIM"] * published["MLP_RATIO"]),
+        num_hidden_layers=published["DEPTH"],
+        num_attention_heads=published["NUM_HEADS"],
+        window_size=published["WINDOW_SIZE"],
+        window_block_indexes=published["WINDOW_BLOCK_INDEXES"],
+    )
+
+
+@pytest.fixture(scope="session")
+def stored_backbone(glee, glee_folder) -> Callable[[str], PreTrainedModel]:
+    """`stored_backbone("swin" | "eva02")`: that backbone with the stored weights."""
+
+    def make(kind: str) -> PreTrainedModel:
+        weights = load_file(glee_folder / f"backbone_{kind}_weights.safetensors")
+        weights = {name: value.float() for name, value in weights.items() if name.startswith("backbone.")}
+        backbone = make_backbone(_make_backbone_config(kind, glee(f"backbone_{kind}").facts["config"])).eval()
+        converted = convert_state_dict(weights)
+        backbone.load_state_dict({name.removeprefix("model.backbone."): value for name, value in converted.items()})
+        return backbone
 
     return make

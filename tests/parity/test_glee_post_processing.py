@@ -1,15 +1,9 @@
 """From pixels and prompts to scores, boxes and masks: the sets that the published code ends with."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import CLIPTextConfig, ResNetConfig
 
-from lookhear import GleeConfig, GleeForObjectDetection
-from lookhear.modeling.glee.convert_glee import convert_state_dict
+from lookhear import GleeForObjectDetection
 from lookhear.processing.glee.post_processing_glee import (
     post_process_grounding,
     post_process_instance_segmentation,
@@ -23,40 +17,8 @@ PROMPT_TYPES = {"mask": 0, "box": 1, "point": 2, "scribble": 3}
 
 
 @pytest.fixture(scope="module")
-def make_model(glee_folder: Path):
-    """`make_model(num_queries=...)`: the tiny model with the stored weights."""
-    facts = json.loads((glee_folder / "config_lite_tiny.json").read_text())
-    backbone, text = facts["backbone"], facts["text"]
-    clip = {name: text[name] for name in CLIPTextConfig().to_dict() if name in text}
-    settings = {
-        "backbone_config": ResNetConfig(
-            embedding_size=backbone["stem"],
-            hidden_sizes=backbone["out_channels"],
-            out_features=["stage1", "stage2", "stage3", "stage4"],
-        ),
-        "text_config": {**clip, "bos_token_id": None, "eos_token_id": text["vocab_size"] - 1},
-        "hidden_size": facts["hidden_dim"],
-        "intermediate_size": facts["encoder"]["ffn"],
-        "encoder_layers": facts["encoder"]["layers"],
-        "decoder_layers": facts["decoder"]["layers"],
-        "num_queries": facts["num_queries"],
-        "fusion_size": facts["fusion"]["embed_dim"],
-        "fusion_heads": facts["fusion"]["num_heads"],
-    }
-    weights = {name: value.float() for name, value in load_file(glee_folder / "model_lite_tiny.safetensors").items()}
-    weights = convert_state_dict(weights)
-
-    def make(**overrides) -> GleeForObjectDetection:
-        model = GleeForObjectDetection(GleeConfig(**{**settings, **overrides})).eval()
-        model.load_state_dict(weights)
-        return model
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def model(make_model) -> GleeForObjectDetection:
-    return make_model()
+def model(stored_model) -> GleeForObjectDetection:
+    return stored_model()
 
 
 def pixel_mask(stored, sizes: list[tuple[int, int]]) -> torch.Tensor:
@@ -115,9 +77,9 @@ def test_grounding(glee, model):
 
 
 @torch.no_grad()
-def test_open_world(glee, make_model):
+def test_open_world(glee, stored_model):
     stored, other, size = glee("openworld"), glee("visual_box"), glee("detection").facts["sizes"][:1]
-    outputs = make_model(num_queries=stored.facts["num_queries"])(
+    outputs = stored_model(num_queries=stored.facts["num_queries"])(
         pixel_values=stored["in.pixel_values"],
         pixel_mask=pixel_mask(stored, size),
         input_ids=other["in.input_ids"],  # "object"
