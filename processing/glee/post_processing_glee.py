@@ -165,7 +165,7 @@ def _detect(
         "labels": (index % num_labels)[order],
         "boxes": _boxes(outputs, row, queries[places[order]], target_size),
     }
-    if with_masks:
+    if masks is not None:
         results["masks"] = masks[places[order]]
     return results
 

@@ -58,12 +58,12 @@ def draw_scribble(scribble: Any, image_size: Size, resized_size: Size) -> np.nda
     if is_mask(scribble):
         return draw_mask(scribble, image_size, resized_size)
     points = _coordinates(scribble, "a line of (x, y) points, or a bool array as large as the image", 2)
-    points = [tuple(point) for point in scale_points(points, image_size, resized_size)]
+    line = [(x, y) for x, y in scale_points(points, image_size, resized_size)]
     width = max(SCRIBBLE_WIDTH, round(min(resized_size) / SCRIBBLE_FRACTION))
     canvas = Image.new("1", resized_size[::-1])
     pen = ImageDraw.Draw(canvas)
-    pen.line(points, fill=1, width=width, joint="curve")
-    for x, y in (points[0], points[-1]):  # round ends; a line of one point is a dot
+    pen.line(line, fill=1, width=width, joint="curve")
+    for x, y in (line[0], line[-1]):  # round ends; a line of one point is a dot
         pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=1)
     drawn = np.array(canvas)
     if not drawn.any():

@@ -41,8 +41,7 @@ class GleePromptProcessor:
 
     Args:
         tokenizer: CLIP's.
-        max_length: tokens that the text encoder takes, if the tokenizer does not name fewer. What is longer is refused, not
-            cut.
+        max_length: tokens that the text encoder takes; fewer, if the tokenizer says so. What is longer is refused, not cut.
 
     Example:
 
@@ -70,7 +69,7 @@ class GleePromptProcessor:
         masks: Any = None,
         image_sizes: Sequence[Size] = (),
         resized_sizes: Sequence[Size] = (),
-        padded_size: Size | None = None,
+        padded_size: Size = (0, 0),
     ) -> dict[str, np.ndarray]:
         """The inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
 
@@ -87,7 +86,7 @@ class GleePromptProcessor:
             masks: one bool array of the image's `(height, width)` an object.
             image_sizes: `(height, width)` of the original images; one image each.
             resized_sizes: what the images were resized to.
-            padded_size: `(height, width)` of the canvas that all images are on.
+            padded_size: `(height, width)` of the canvas that all images are on. It and `resized_sizes` are for visual prompts.
 
         Returns:
             For labels `input_ids` and `attention_mask` `(K, L)` int64, padded to the longest.

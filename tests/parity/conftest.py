@@ -82,25 +82,25 @@ def _make_config(facts: dict, **fields) -> GleeConfig:
     """The configuration that the stored one describes."""
     backbone, text, encoder, decoder = facts["backbone"], facts["text"], facts["encoder"], facts["decoder"]
     clip = {name: text[name] for name in CLIPTextConfig().to_dict() if name in text}
-    settings = dict(
-        backbone_config=ResNetConfig(
+    settings = {
+        "backbone_config": ResNetConfig(
             embedding_size=backbone["stem"],
             hidden_sizes=backbone["out_channels"],
             out_features=["stage1", "stage2", "stage3", "stage4"],
         ),
-        text_config={**clip, "bos_token_id": None, "eos_token_id": text["vocab_size"] - 1},
-        hidden_size=facts["hidden_dim"],
-        num_attention_heads=encoder["heads"],
-        intermediate_size=encoder["ffn"],
-        encoder_layers=encoder["layers"],
-        decoder_layers=decoder["layers"],
-        num_points=encoder["points"],
-        num_queries=facts["num_queries"],
-        fusion_size=facts["fusion"]["embed_dim"],
-        fusion_heads=facts["fusion"]["num_heads"],
-        text_teacher=True,
-        auxiliary_outputs=True,
-    )
+        "text_config": {**clip, "bos_token_id": None, "eos_token_id": text["vocab_size"] - 1},
+        "hidden_size": facts["hidden_dim"],
+        "num_attention_heads": encoder["heads"],
+        "intermediate_size": encoder["ffn"],
+        "encoder_layers": encoder["layers"],
+        "decoder_layers": decoder["layers"],
+        "num_points": encoder["points"],
+        "num_queries": facts["num_queries"],
+        "fusion_size": facts["fusion"]["embed_dim"],
+        "fusion_heads": facts["fusion"]["num_heads"],
+        "text_teacher": True,
+        "auxiliary_outputs": True,
+    }
     return GleeConfig(**{**settings, **fields})
 
 
