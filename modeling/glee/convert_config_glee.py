@@ -104,8 +104,11 @@ def _text_config(sizes: CheckpointSizes) -> dict:
     hidden_size = sizes.of(f"{prefix}.embeddings.token_embedding.weight", 1)
     if hidden_size < 512:
         raise _unfit(f"a text encoder of {hidden_size} channels is none of CLIP's, so its number of heads is unknown")
+    vocab_size = sizes.of(f"{prefix}.embeddings.token_embedding.weight", 0)
     return {
-        "vocab_size": sizes.of(f"{prefix}.embeddings.token_embedding.weight", 0),
+        "vocab_size": vocab_size,
+        "bos_token_id": vocab_size - 2,  # CLIP's last two
+        "eos_token_id": vocab_size - 1,
         "max_position_embeddings": sizes.of(f"{prefix}.embeddings.position_embedding.weight", 0),
         "hidden_size": hidden_size,
         "intermediate_size": sizes.of(f"{prefix}.encoder.layers.0.mlp.fc1.weight", 0),

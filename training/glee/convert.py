@@ -1,5 +1,6 @@
 """A published GLEE checkpoint -> a folder that `from_pretrained` and `pipeline` read."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.convert_checkpoint_glee import load_published_checkpoint
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
+from lookhear.training.glee.export import save_checkpoint
 
 CLIP = "openai/clip-vit-base-patch32"
 CLIP_VOCABULARY = 49408
@@ -42,19 +44,31 @@ def convert_checkpoint(
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output {str(output)!r} is there already; name a new folder")
-    settings = None if config is None else GleeConfig.from_pretrained(config)
+    settings = None if config is None else load_config(config)
     model = load_published_checkpoint(path, config=settings, for_training=for_training)
     words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
     processor = GleeProcessor(make_image_processor(model.config), words)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
-        folder = Path(partial) / "model"
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        for file in folder.iterdir():
-            file.chmod(0o644)
-        os.replace(folder, output)
+        os.replace(save_checkpoint(model, processor, Path(partial) / "model", half=False), output)
     return output
+
+
+def load_config(path: str | os.PathLike) -> GleeConfig:
+    """
+    A configuration from a folder or a file.
+
+    Raises:
+        ValueError: there is none, or it is of another model.
+    """
+    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config {str(path)!r} cannot be read: {error}") from None
+    if not isinstance(fields, dict) or fields.get("model_type") != GleeConfig.model_type:
+        raise ValueError(f"config {str(path)!r} is not of a GLEE model")
+    return GleeConfig.from_dict(fields)
 
 
 def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTrainedTokenizerBase:
