@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForZeroShotObjectDetection,
     AutoProcessor,
     AutoTokenizer,
+    CLIPTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
@@ -27,6 +28,7 @@ from lookhear.processing.avsr import (
     AvsrTokenizer,
     MouthRoiImageProcessor,
 )
+from lookhear.processing.glee import GleeImageProcessor, GleeProcessor, GleePromptProcessor, ObjectPerceptionPipeline
 
 __version__ = version("lookhear")
 __all__ = [
@@ -40,8 +42,12 @@ __all__ = [
     "AvsrTokenizer",
     "GleeConfig",
     "GleeForObjectDetection",
+    "GleeImageProcessor",
     "GleeModel",
+    "GleeProcessor",
+    "GleePromptProcessor",
     "MouthRoiImageProcessor",
+    "ObjectPerceptionPipeline",
 ]
 
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
@@ -54,13 +60,25 @@ AutoImageProcessor.register(
 )
 AutoTokenizer.register(AvsrConfig, AvsrTokenizer)
 AutoProcessor.register(AvsrConfig, AvsrProcessor)
-AutoConfig.register(GleeConfig.model_type, GleeConfig)
-AutoModel.register(GleeConfig, GleeModel)
-AutoModelForZeroShotObjectDetection.register(GleeConfig, GleeForObjectDetection)
 PIPELINE_REGISTRY.register_pipeline(
     "audio-visual-speech-recognition",
     pipeline_class=AudioVisualSpeechRecognitionPipeline,
     pt_model=AutoModelForSpeechSeq2Seq,
+    type="multimodal",
+)
+
+AutoConfig.register(GleeConfig.model_type, GleeConfig)
+AutoModel.register(GleeConfig, GleeModel)
+AutoModelForZeroShotObjectDetection.register(GleeConfig, GleeForObjectDetection)
+AutoImageProcessor.register(
+    GleeConfig, image_processor_classes={"pil": GleeImageProcessor, "torchvision": GleeImageProcessor}
+)
+AutoTokenizer.register(GleeConfig, CLIPTokenizer)
+AutoProcessor.register(GleeConfig, GleeProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "object-perception",
+    pipeline_class=ObjectPerceptionPipeline,
+    pt_model=AutoModelForZeroShotObjectDetection,
     type="multimodal",
 )
 
@@ -76,3 +94,5 @@ AvsrProcessor.register_for_auto_class()
 GleeConfig.register_for_auto_class()
 GleeModel.register_for_auto_class("AutoModel")
 GleeForObjectDetection.register_for_auto_class("AutoModelForZeroShotObjectDetection")
+GleeImageProcessor.register_for_auto_class()
+GleeProcessor.register_for_auto_class()
