@@ -100,7 +100,7 @@ class GleeConfig(PreTrainedConfig):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
             `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
             alone; images of one canvas still share a pass.
-        canvas_divisor (`int`, *optional*, defaults to 32): see `padding_mask`.
+        canvas_divisor (`int`, *optional*, defaults to 32): see `padding_mask`; Pro sees every image on 1536 x 1536.
     """
 
     model_type = "glee"
@@ -184,7 +184,9 @@ class GleeConfig(PreTrainedConfig):
     @classmethod
     def pro(cls, **kwargs) -> "GleeConfig":
         """GLEE-Pro: EVA-02-L with a simple feature pyramid."""
-        return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
+        backbone = GleeEvaConfig()
+        fields = {"backbone_config": backbone, "project_features": False, "canvas_divisor": backbone.image_size}
+        return cls(**{**fields, **kwargs})
 
     def for_training(self) -> "GleeConfig":
         """The same model with what only training needs: the text teacher and the denoising tables."""

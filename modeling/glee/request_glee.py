@@ -7,6 +7,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_glee import GleeConfig
 
+# Pixels a cell of a backbone's coarsest map stands for.
+COARSEST_STRIDE = 32
 # What each input can't do without.
 COMPANIONS = {
     "input_ids": "attention_mask",
@@ -72,10 +74,10 @@ def check_request(config: GleeConfig, *, pixel_values: torch.Tensor, **inputs: t
     for name, companion in COMPANIONS.items():
         if inputs[name] is not None and inputs[companion] is None:
             raise ValueError(f"{companion} is needed beside {name}.")
-    size, divisor = tuple(pixel_values.shape[-2:]), config.canvas_divisor
-    if size[0] % divisor or size[1] % divisor:
+    size = tuple(pixel_values.shape[-2:])
+    if size[0] % COARSEST_STRIDE or size[1] % COARSEST_STRIDE:
         raise ValueError(
-            f"pixel_values must be padded to multiples of {divisor} (the image processor does it), not {size}."
+            f"pixel_values must be padded to multiples of {COARSEST_STRIDE} (the image processor does it), not {size}."
         )
     masks = inputs["prompt_masks"]
     if masks is not None and tuple(masks.shape[-2:]) != size:

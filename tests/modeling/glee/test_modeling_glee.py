@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lookhear import GleeForObjectDetection, GleeModel
+from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
+from lookhear.modeling.glee import GleeEvaConfig
 from lookhear.modeling.glee.canvas_glee import canvas_groups
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 
@@ -367,6 +368,15 @@ def test_aligned_upsampling_keeps_pixels_in_place(factor):
 def test_bad_requests_are_named(model, make_inputs, kind, change, named):
     with pytest.raises(ValueError, match=named):
         model(**{**make_inputs(kind), **change})
+
+
+def test_published_sizes():
+    lite, plus, pro = GleeConfig.lite(), GleeConfig.plus(num_queries=100), GleeConfig.pro()
+    assert [config.backbone_config.model_type for config in (lite, plus, pro)] == ["resnet", "swin", "glee_eva"]
+    assert [config.num_queries for config in (lite, plus, pro)] == [300, 100, 300]
+    assert [config.canvas_divisor for config in (lite, plus, pro)] == [32, 32, 1536]
+    again = GleeConfig.from_dict(pro.to_dict())
+    assert type(again.backbone_config) is GleeEvaConfig and not again.project_features
 
 
 def test_stage_one_takes_no_visual_prompts(make_model, make_inputs):
