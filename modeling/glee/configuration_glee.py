@@ -19,6 +19,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedC
 from .configuration_eva_glee import GleeEvaConfig
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
+CANVAS_DIVISOR = 32
 # Rows of the label tables that the denoising queries of each training set start from (published code).
 DENOISING_TABLES = {
     "coco": 80,
@@ -100,7 +101,8 @@ class GleeConfig(PreTrainedConfig):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
             `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
             alone; images of one canvas still share a pass.
-        canvas_divisor (`int`, *optional*, defaults to 32): see `padding_mask`; Pro sees every image on 1536 x 1536.
+        canvas_divisor (`int`, *optional*):
+            See `padding_mask`. 32 by default; with EVA-02 its `image_size`, because Pro sees all images on one square.
     """
 
     model_type = "glee"
@@ -136,13 +138,16 @@ class GleeConfig(PreTrainedConfig):
     prompt_level_cycle: int = 3
     mask_positions: bool = False
     padding_mask: bool = False
-    canvas_divisor: int = 32
+    canvas_divisor: int | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
         self.backbone_config = _backbone_config(self.backbone_config)
         if not isinstance(self.text_config, PreTrainedConfig):
             self.text_config = CLIPTextConfig(**{"eos_token_id": 49407, **(self.text_config or {})})
+        if self.canvas_divisor is None:
+            fixed = isinstance(self.backbone_config, GleeEvaConfig)
+            self.canvas_divisor = self.backbone_config.image_size if fixed else CANVAS_DIVISOR
         for name, parts in (
             ("hidden_size", self.num_attention_heads),
             ("fusion_size", self.fusion_heads),
@@ -184,9 +189,7 @@ class GleeConfig(PreTrainedConfig):
     @classmethod
     def pro(cls, **kwargs) -> "GleeConfig":
         """GLEE-Pro: EVA-02-L with a simple feature pyramid."""
-        backbone = GleeEvaConfig()
-        fields = {"backbone_config": backbone, "project_features": False, "canvas_divisor": backbone.image_size}
-        return cls(**{**fields, **kwargs})
+        return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
 
     def for_training(self) -> "GleeConfig":
         """The same model with what only training needs: the text teacher and the denoising tables."""

@@ -56,6 +56,7 @@ def small_config(backbone: str = "resnet", **overrides) -> GleeConfig:
         "num_groups": 8,
         "template_size": 64,
         "max_prompt_points": 16,
+        "canvas_divisor": 32,
     }
     return GleeConfig(**{**fields, **overrides})
 
