@@ -31,13 +31,17 @@ class GleeMlp(nn.Module):
         return self.layers[-1](hidden_states)
 
 
+class GleeClassProjection(nn.Linear):
+    """Texts to where queries are scored; starts small, because the losses of all classes add up."""
+
+
 class GleeHeads(nn.Module):
     """What is read from a query: its class against text, its confidence, its box and its mask."""
 
     def __init__(self, config: GleeConfig):
         super().__init__()
         size = config.hidden_size
-        self.class_projection = nn.Linear(size, size, bias=False)
+        self.class_projection = GleeClassProjection(size, size, bias=False)
         self.confidence = GleeMlp(size, size, 1)
         self.box = GleeMlp(size, size, size, 4)
         self.box.layers[-1] = GleeZeroLinear(size, 4)  # boxes are refined from where they are

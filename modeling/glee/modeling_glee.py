@@ -27,7 +27,14 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .backbone_glee import make_backbone
 from .canvas_glee import canvas_groups, merge_canvases
 from .configuration_glee import GleeConfig
-from .decoder_glee import GleeDecoder, GleeDecoderLayer, GleeHeads, GleeProposals, GleeSelfAttention
+from .decoder_glee import (
+    GleeClassProjection,
+    GleeDecoder,
+    GleeDecoderLayer,
+    GleeHeads,
+    GleeProposals,
+    GleeSelfAttention,
+)
 from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
 from .fusion_glee import GleeEarlyFusion
 from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
@@ -143,6 +150,8 @@ class GleePreTrainedModel(PreTrainedModel):
             init.constant_(module.text_scale, 1 / self.config.encoder_layers)
         elif isinstance(module, GleePixelDecoder):
             init.normal_(module.level_embedding)
+        elif isinstance(module, GleeClassProjection):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, (nn.Linear, nn.Conv2d)):

@@ -1,10 +1,10 @@
 """Recipes: one YAML file says what is trained, on what, how it is disturbed, and for how long."""
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lookhear.training.recipe_reading import read_recipe
 
 
 @dataclass
@@ -116,56 +116,5 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """
-    Reads a recipe.
-
-    Args:
-        path: YAML file with the sections `model`, `data`, `augmentation`, `training`.
-        overrides: `section.field=value` strings, the value in YAML (`training.max_steps=100`).
-    Raises:
-        ValueError: no such file, no YAML, or a section or field that does not exist; the known ones are named.
-    """
-    path = Path(path)
-    if not path.is_file():
-        shipped = sorted(p.name for p in (Path(__file__).parent / "recipes").glob("*.yaml"))
-        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(shipped)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"recipe {str(path)!r} must have the sections {_names(Recipe)}")
-    for override in overrides:
-        _override(content, override)
-    _check(content, Recipe, "recipe")
-    sections = {"model": ModelRecipe, "data": DataRecipe, "augmentation": AugmentationRecipe}
-    for name, section in sections.items():
-        _check(content.get(name) or {}, section, name)
-    built = {name: section(**(content.get(name) or {})) for name, section in sections.items()}
-    return Recipe(**built, training=content.get("training") or {})
-
-
-def _override(content: dict, override: str) -> None:
-    name, equals, value = override.partition("=")
-    keys = name.strip().split(".")
-    if not equals or len(keys) < 2:
-        raise ValueError(f"override {override!r} must read section.field=value, as in training.max_steps=100")
-    for key in keys[:-1]:
-        if content.get(key) is None:
-            content[key] = {}
-        content = content[key]
-        if not isinstance(content, dict):
-            raise ValueError(f"override {override!r} leads into {key!r}, which is {content!r} and has no fields")
-    content[keys[-1]] = yaml.safe_load(value)
-
-
-def _check(content: dict, section: type, name: str) -> None:
-    if not isinstance(content, dict):
-        raise ValueError(f"{name} must be a mapping of {_names(section)}, not {content!r}")
-    unknown = set(content) - {f.name for f in fields(section)}
-    if unknown:
-        raise ValueError(f"{name} has no field {', '.join(map(repr, sorted(unknown)))}; it has {_names(section)}")
-
-
-def _names(section: type) -> str:
-    return ", ".join(f.name for f in fields(section))
+    """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`; see [`read_recipe`]."""
+    return read_recipe(path, overrides, Recipe, Path(__file__).parent / "recipes")

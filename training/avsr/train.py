@@ -5,10 +5,8 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 """
 
 import sys
-from pathlib import Path
 
-from transformers import AutoProcessor, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
@@ -18,6 +16,7 @@ from lookhear.training.avsr.initialise import initialise_modules, select_modules
 from lookhear.training.avsr.prepare import load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
+from lookhear.training.running import run_to_end, training_arguments
 
 
 def train(recipe: Recipe) -> AvsrTrainer:
@@ -27,7 +26,7 @@ def train(recipe: Recipe) -> AvsrTrainer:
     Raises:
         ValueError: the recipe names data, modules or training arguments that do not exist.
     """
-    arguments = training_arguments(recipe)
+    arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
     processor = build_processor(recipe.model)
     model = build_model(recipe.model)
@@ -48,32 +47,6 @@ def train(recipe: Recipe) -> AvsrTrainer:
         frozen=select_modules(model, recipe.model.freeze),
     )
     return run_to_end(trainer)
-
-
-def run_to_end(trainer: AvsrTrainer) -> AvsrTrainer:
-    """Trains, on from the last checkpoint if there is one, and saves what came out."""
-    trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
-    trainer.save_model()
-    trainer.save_state()
-    return trainer
-
-
-def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """The recipe's `training` section with what AVSR needs; ValueError names a field that does not exist."""
-    needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
-    given = {
-        name: "no" if value is False and name.endswith("_strategy") else value  # YAML reads a bare no as false
-        for name, value in recipe.training.items()
-    }
-    try:
-        return TrainingArguments(**{**needed, **given})
-    except TypeError as error:
-        raise ValueError(f"training: {error}; see transformers.TrainingArguments") from None
-
-
-def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in a folder to go on from, or None."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
 
 def load_rows(folders: list[str], recipe: DataRecipe):

@@ -7,8 +7,9 @@ from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
 from lookhear.training.avsr.initialise import initialise_modules, select_modules
 from lookhear.training.avsr.recipe import ModelRecipe, Recipe
-from lookhear.training.avsr.train import build_processor, load_rows, run_to_end, training_arguments
+from lookhear.training.avsr.train import build_processor, load_rows
 from lookhear.training.avsr.trainer import AvsrTrainer
+from lookhear.training.running import run_to_end, training_arguments
 
 
 def train_words(recipe: Recipe) -> AvsrTrainer:
@@ -18,7 +19,7 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
     Raises:
         ValueError: the recipe names what does not exist, or a validation word that is not among the training words.
     """
-    arguments = training_arguments(recipe)
+    arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
     processor = build_processor(recipe.model)
     rows = load_rows(recipe.data.train, recipe.data)

@@ -11,8 +11,9 @@ import lookhear
 from lookhear.modeling.avsr import AvsrConfig
 from lookhear.training.avsr.initialise import select_modules
 from lookhear.training.avsr.recipe import AugmentationRecipe, load_recipe
-from lookhear.training.avsr.train import build_model, build_processor, load_rows, main, training_arguments
+from lookhear.training.avsr.train import build_model, build_processor, load_rows, main
 from lookhear.training.avsr.train_words import build_classifier, word_classes
+from lookhear.training.running import training_arguments
 
 FOLDER = Path(lookhear.__file__).parent / "training" / "avsr" / "recipes"
 SHIPPED = sorted(path.name for path in FOLDER.glob("*.yaml"))
@@ -88,7 +89,7 @@ def test_an_empty_recipe_is_the_paper(write):
 def test_unknown_training_argument_is_named(write, tmp_path):
     recipe = load_recipe(write({"training": {"output_dir": str(tmp_path), "learning_speed": 1}}))
     with pytest.raises(ValueError, match="training: .*learning_speed"):
-        training_arguments(recipe)
+        training_arguments(recipe.training)
 
 
 def test_unknown_task_is_named(write):
@@ -127,7 +128,7 @@ def test_shipped_recipe_can_be_built(name, tmp_path):
     assert len(processor.tokenizer) == model.config.vocab_size
     assert type(model.config) is AvsrConfig
     assert len(select_modules(model, recipe.model.freeze)) == len(recipe.model.freeze)
-    arguments = training_arguments(recipe)
+    arguments = training_arguments(recipe.training)
     assert arguments.remove_unused_columns is False and arguments.max_steps > 0 or arguments.num_train_epochs > 0
     assert recipe.data.train and recipe.data.validation
     for source in sources:  # the modules named are there, and of the same shapes, in the stage they come from

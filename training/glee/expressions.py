@@ -1,0 +1,121 @@
+"""Sentences about one shape of a scene, true of that shape only: by attribute, place, size or relation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lookhear.training.glee.scenes import Scene
+
+# Two shapes differ in place, or in size, if they do by this share of the shorter side, or of the smaller radius.
+PLACE_MARGIN = 0.08
+SIZE_MARGIN = 0.25
+PLACES = {
+    "leftmost": lambda shape: -shape.x,
+    "rightmost": lambda shape: shape.x,
+    "topmost": lambda shape: -shape.y,
+    "bottommost": lambda shape: shape.y,
+}
+RELATIONS = {
+    "left of": lambda shape, other: other.x - shape.x,
+    "right of": lambda shape, other: shape.x - other.x,
+    "above": lambda shape, other: other.y - shape.y,
+    "below": lambda shape, other: shape.y - other.y,
+}
+FORMS = ("attribute", "place", "size", "relation")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A sentence, the kind of knowledge it takes (one of `FORMS`), and which shape of the scene it is about."""
+
+    text: str
+    form: str
+    shape: int
+
+
+def all_expressions(scene: Scene) -> list[Expression]:
+    """Every sentence that is true of exactly one shape, with some distance to all others."""
+    return [*by_attribute(scene), *by_place(scene), *by_size(scene), *by_relation(scene)]
+
+
+def choose_expressions(
+    scene: Scene, random: np.random.Generator, count: int, forms: tuple[str, ...] = FORMS
+) -> list[Expression]:
+    """Up to `count` different sentences, each of a form drawn among those that the scene has sentences for."""
+    found = all_expressions(scene)
+    groups = [[expression for expression in found if expression.form == form] for form in forms]
+    groups = [group for group in groups if group]
+    chosen: list[Expression] = []
+    while groups and len(chosen) < count:
+        group = groups[random.integers(len(groups))]
+        chosen.append(group.pop(random.integers(len(group))))
+        groups = [group for group in groups if group]
+    return chosen
+
+
+def by_attribute(scene: Scene) -> Iterator[Expression]:
+    """Colour, kind, or both, where no other shape has them."""
+    for text, members in _groups(scene).items():
+        if len(members) == 1:
+            yield Expression(f"the {text}", "attribute", members[0])
+
+
+def by_place(scene: Scene) -> Iterator[Expression]:
+    """Of the shapes of one kind, of one colour, or of all, the one that lies farthest to a side."""
+    margin = PLACE_MARGIN * min(scene.image.shape[:2])
+    for text, members in _groups(scene).items():
+        for word, measure in PLACES.items():
+            first = _first(scene, members, measure, margin)
+            if first is not None:
+                yield Expression(f"the {word} {text}", "place", first)
+
+
+def by_size(scene: Scene) -> Iterator[Expression]:
+    """Of the shapes of one kind, of one colour, or of all, the largest or the smallest."""
+    for text, members in _groups(scene).items():
+        for word, sign in (("largest", 1), ("smallest", -1)):
+            first = _first(scene, members, lambda shape, sign=sign: sign * np.log(shape.radius), np.log1p(SIZE_MARGIN))
+            if first is not None:
+                yield Expression(f"the {word} {text}", "size", first)
+
+
+def by_relation(scene: Scene) -> Iterator[Expression]:
+    """The one shape of a kind that lies on one side of a shape whose colour and kind name it."""
+    margin = PLACE_MARGIN * min(scene.image.shape[:2])
+    groups = _groups(scene)
+    for anchor_text, anchors in groups.items():
+        if len(anchors) > 1 or not _is_pair(anchor_text):
+            continue
+        anchor = scene.shapes[anchors[0]]
+        for text, members in groups.items():
+            others = [index for index in members if index != anchors[0]]
+            if text == "shape" or not others:
+                continue
+            for words, distance in RELATIONS.items():
+                distances = [distance(scene.shapes[index], anchor) for index in others]
+                meant = [index for index, far in zip(others, distances) if far > 0]
+                if len(meant) == 1 and min(abs(far) for far in distances) > margin:
+                    yield Expression(f"the {text} {words} the {anchor_text}", "relation", meant[0])
+
+
+def _groups(scene: Scene) -> dict[str, list[int]]:
+    """Words -> the shapes they fit: "shape" all, "circle", "red shape", "red circle"."""
+    groups: dict[str, list[int]] = {"shape": list(range(len(scene.shapes)))}
+    for index, shape in enumerate(scene.shapes):
+        for text in (shape.kind, f"{shape.colour} shape", f"{shape.colour} {shape.kind}"):
+            groups.setdefault(text, []).append(index)
+    return groups
+
+
+def _is_pair(text: str) -> bool:
+    return " " in text and not text.endswith(" shape")
+
+
+def _first(scene: Scene, members: list[int], measure, margin: float) -> int | None:
+    """The member that the measure puts before all others by the margin; `None` if there is none, or only one member."""
+    if len(members) < 2:
+        return None
+    values = np.array([measure(scene.shapes[index]) for index in members])
+    second, first = np.sort(values)[-2:]
+    return members[int(values.argmax())] if first - second > margin else None

@@ -1,0 +1,60 @@
+"""Recipes: one YAML file says what is trained, on which scenes, with which tasks, and for how long."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneRecipe
+
+
+@dataclass
+class SceneDataRecipe:
+    """
+    Generated scenes, fresh in every step.
+
+    Attributes:
+        canvases: (height, width) of the scenes of a batch, drawn evenly; multiples of 32.
+        tasks: share of the batches of each task: `labels`, `expressions`, `prompts`.
+        images: scenes of a batch of each task; a scene has `expressions` sentences, `prompts` prompts.
+        scenes: fields of `SceneRecipe` that differ from its defaults.
+        hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
+    """
+
+    canvases: list[tuple[int, int]] = field(default_factory=lambda: [(128, 128)])
+    tasks: dict[str, float] = field(default_factory=lambda: {"labels": 0.4, "expressions": 0.4, "prompts": 0.2})
+    images: dict[str, int] = field(default_factory=lambda: {"labels": 16, "expressions": 8, "prompts": 8})
+    expressions: int = 2
+    prompts: int = 2
+    scenes: dict[str, Any] = field(default_factory=dict)
+    hold_out_pairs: bool = True
+
+    def scene_recipe(self) -> SceneRecipe:
+        excluded = HELD_OUT_PAIRS if self.hold_out_pairs else frozenset()
+        return SceneRecipe(**{"excluded": excluded, **self.scenes})
+
+
+@dataclass
+class GleeModelRecipe:
+    """
+    What is trained.
+
+    Attributes:
+        checkpoint: folder or Hub id to start from; None: a new model of `config` and a new processor.
+        config: fields of `GleeConfig`; the size of the vocabulary follows from the tokenizer.
+        image_processor: fields of `GleeImageProcessor`.
+        merges: of the new tokenizer; max_length: of a text, in tokens.
+    """
+
+    checkpoint: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    image_processor: dict[str, Any] = field(default_factory=dict)
+    merges: int = 256
+    max_length: int = 24
+
+
+@dataclass
+class GleeRecipe:
+    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+
+    model: GleeModelRecipe = field(default_factory=GleeModelRecipe)
+    data: SceneDataRecipe = field(default_factory=SceneDataRecipe)
+    training: dict[str, Any] = field(default_factory=dict)

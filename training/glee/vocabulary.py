@@ -1,0 +1,55 @@
+"""A small CLIP tokenizer: byte-level pieces, merged where words of the training texts repeat."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+END_OF_WORD = "</w>"
+
+
+def learn_tokenizer(texts: Iterable[str], merges: int, max_length: int) -> CLIPTokenizer:
+    """
+    A tokenizer that reads any text, and the words of these texts in few pieces.
+
+    Args:
+        texts: of words between blanks, lower case; merges: most pairs of pieces that become one; max_length: of a text in tokens.
+    Returns:
+        a `CLIPTokenizer` of 514 pieces (bytes, bytes that end a word, begin and end of a text) and the merged ones.
+    """
+    letters = list(bytes_to_unicode().values())
+    learned = learn_merges(texts, merges)
+    pieces = [*letters, *(letter + END_OF_WORD for letter in letters), *("".join(pair) for pair in learned)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={piece: index for index, piece in enumerate(pieces)}, merges=learned, model_max_length=max_length
+    )
+
+
+def learn_merges(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
+    """The most frequent pairs of neighbouring pieces, one after the other (Sennrich et al., ACL 2016)."""
+    counts = Counter(word for text in texts for word in text.split())
+    words = {(*word[:-1], word[-1] + END_OF_WORD): count for word, count in sorted(counts.items())}
+    learned: list[tuple[str, str]] = []
+    while len(learned) < merges:
+        pairs: Counter = Counter()
+        for pieces, count in words.items():
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = max(sorted(pairs), key=pairs.__getitem__)
+        learned.append(best)
+        words = {_merged(pieces, best): count for pieces, count in words.items()}
+    return learned
+
+
+def _merged(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return tuple(merged)
