@@ -35,8 +35,8 @@ def merge_canvases(
     """
     The outputs of several canvases as one of the batch's canvas.
 
-    Boxes become shares of the batch's canvas, maps are filled with zeros on the right and below, a canvas with fewer
-    queries gets empty ones (see `query_mask`), rows return to their places.
+    Boxes become shares of the batch's canvas, maps repeat their last column and row, so that enlarged masks stay as they
+    are up to the image's edge, a canvas with fewer queries gets empty ones (see `query_mask`), rows return to their places.
 
     Args:
         outputs: a `GleeModelOutput` of each canvas; rows: `(some,)` int64, where its rows belong in the batch.
@@ -58,9 +58,12 @@ def merge_canvases(
         return torch.cat(parts)[order]
 
     def maps(parts: list[torch.Tensor]) -> torch.Tensor:
-        height, width = (max(part.shape[axis] for part in parts) for axis in (-2, -1))
-        padded = [nn.functional.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in parts]
-        return torch.cat(padded)[order]
+        cells = [
+            [-(-whole * count // part) for whole, count, part in zip(size, feature_map.shape[-2:], canvas)]
+            for feature_map, canvas in zip(parts, canvases)
+        ]
+        height, width = (max(counts) for counts in zip(*cells))
+        return torch.cat([_extend(part, height, width) for part in parts])[order]
 
     classes = [output.class_embeddings for output in outputs]
     present = torch.cat([torch.full_like(part, count) for part, count in zip(rows, queries)])
@@ -82,3 +85,9 @@ def merge_canvases(
 def _box_scale(boxes: torch.Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
     # (4,): cxcywh as shares of the canvas -> as shares of the batch's canvas
     return boxes.new_tensor([canvas[1] / size[1], canvas[0] / size[0]] * 2)
+
+
+def _extend(feature_map: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    # (rows, channels, less or equal, less or equal) -> (rows, channels, height, width)
+    missing = (0, width - feature_map.shape[-1], 0, height - feature_map.shape[-2])
+    return nn.functional.pad(feature_map, missing, mode="replicate")

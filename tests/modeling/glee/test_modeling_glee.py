@@ -106,9 +106,20 @@ def test_padding_mask_makes_images_independent(make_model, make_inputs, kind, qu
     torch.testing.assert_close(together.confidence[rows, :count], alone.confidence, **close)
     torch.testing.assert_close(together.pred_boxes[rows, :count], alone.pred_boxes * scale, **close)
     torch.testing.assert_close(together.pred_masks[rows, :count, :, :16], alone.pred_masks, **close)
-    assert not together.pred_masks[rows, :, :, 16:].any()
+    edge = together.pred_masks[rows, :, :, 15:16].expand(-1, -1, -1, 8)
+    torch.testing.assert_close(together.pred_masks[rows, :, :, 16:], edge)  # so that enlarging changes nothing
     assert (together.logits[rows, count:].sigmoid() == 0).all()
     assert together.logits.isfinite().all()
+
+
+def test_a_canvas_that_no_image_fills(make_model, make_inputs):
+    """Masks cover the canvas even if its largest image belongs to another request."""
+    model, inputs = make_model(padding_mask=True), make_inputs()
+    small = {name: inputs[name][1:] for name in ("pixel_values", "pixel_mask")}
+    with torch.no_grad():
+        together, alone = model(**inputs), model(**{**inputs, **small})
+    for name in ("logits", "pred_boxes", "pred_masks"):
+        torch.testing.assert_close(alone[name][0], together[name][1], atol=1e-4, rtol=1e-4)
 
 
 def test_padding_matters_by_default(model, make_inputs):
