@@ -210,7 +210,8 @@ def _paint_boxes(canvas: torch.Tensor, objects: Sequence[_Object], line: int) ->
 
 def _draw_tags(picture: Image.Image, objects: Sequence[_Object], tags: Sequence[Tag | None]) -> None:
     """Tags of all objects; the surest ones choose their place first and lie on top."""
-    shown, placed, hidden = [found.box for found in objects], [], 0
+    placed: list[tuple[_Object, Tag, Rectangle]] = []
+    shown, hidden = [found.box for found in objects], 0
     for found, tag in sorted(zip(objects, tags), key=lambda pair: -(pair[0].score or 0.0)):
         if tag is None or placed and hidden + tag.width * tag.height > MOST_TAGS * picture.width * picture.height:
             continue

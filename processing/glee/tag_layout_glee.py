@@ -111,7 +111,7 @@ def place_tag(
     above, below, inside_below = y0 - tag.height, y1 + 1, y1 + 1 - tag.height
     rows = [above, y0, below, inside_below, above - tag.height, below + tag.height]
     rows += [y0 + step * tag.height for step in range(1, min(12, int((y1 - y0) / tag.height)))]
-    best, least = None, math.inf
+    best, least = (0, 0, tag.width, tag.height), math.inf
     for number, (y, x) in enumerate((y, x) for y in rows for x in (x0, right, middle, x0 - tag.width, x1 + 1)):
         left = round(min(max(0, x), picture[0] - tag.width))
         top = round(min(max(0, y), picture[1] - tag.height))

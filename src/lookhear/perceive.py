@@ -46,8 +46,11 @@ def perceive(
     Raises:
         ValueError: the prompts cannot be used.
     """
+    from tqdm.auto import tqdm
+
     rows, entries, failed = [], [], 0
-    for index, image, objects in _looked_at(files, see, prompts, batch_size, settings):
+    looked_at = _looked_at(files, see, prompts, batch_size, settings)
+    for index, image, objects in tqdm(looked_at, "images", len(files), file=sys.stderr, disable=len(files) == 1):
         if isinstance(image, ValueError):
             failed += 1
             print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
