@@ -153,13 +153,14 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> list[list[dict[str, Any]]]:
         """Results of images that share a canvas: labels, then expressions, then visual prompts."""
         canvas = _Canvas.of(requests, self.processor)
+        kinds = self._expressions(requests), self._visual_prompts(requests, canvas)  # before anything takes long
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         for labels, images in _images_of_labels(requests).items():
             inputs = canvas.images(images) | self._label_inputs(labels)
             found = self.forward(inputs, threshold=threshold, top_k=top_k)
             for image, objects in zip(images, found["objects"]):
                 results[image] += self.postprocess(objects, labels)
-        for prompts in (self._expressions(requests), self._visual_prompts(requests, canvas)):
+        for prompts in kinds:
             for first in range(0, len(prompts), prompts_at_once):
                 several = prompts[first : first + prompts_at_once]
                 found = self.forward(self._prompt_inputs(several, canvas))

@@ -291,6 +291,13 @@ def test_bad_inputs_are_named_in_one_line(see, inputs, prompts, message):
     assert "\n" not in str(caught.value)
 
 
+def test_bad_prompts_are_found_before_the_model_runs(see, monkeypatch):
+    monkeypatch.setattr(see, "forward", lambda *_, **__: pytest.fail("the model ran"))
+    for prompts in ({"points": [[(500, 20)]]}, {"expressions": ["?"]}, {"masks": [np.zeros((60, 90), bool)]}):
+        with pytest.raises(ValueError, match=next(iter(prompts))):
+            see(picture(), labels=["cat"], **prompts)
+
+
 def test_a_model_without_processor_is_refused(tiny_glee):
     with pytest.raises(ValueError, match="`processor` is missing"):
         ObjectPerceptionPipeline(tiny_glee[0], device="cpu")
