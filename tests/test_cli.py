@@ -11,7 +11,7 @@ import soundfile
 
 from lookhear import cli
 
-COMMANDS = ("transcribe", "prepare", "train", "evaluate", "synthesize", "demo")
+COMMANDS = ("transcribe", "perceive", "prepare", "train", "evaluate", "convert", "synthesize", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
