@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from transformers import ResNetConfig, SwinConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection
 from lookhear.modeling.glee import GleeEvaConfig
 
 Weights = dict[str, torch.Tensor]
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 # Our name -> the published one, written down from the other side.
 BACKWARDS = (
@@ -149,33 +151,63 @@ def _add_second_names(weights: Weights, config: GleeConfig) -> None:
                 weights[f"backbone.net.{name}.freqs_{kind}"] = torch.zeros(side * side, size)
 
 
-@pytest.fixture(scope="module")
+BACKBONES = {
+    "resnet": ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 24, 32], depths=[1, 2, 1, 1], out_features=STAGES),
+    "swin": SwinConfig(
+        image_size=384,
+        embed_dim=8,
+        depths=[1, 1, 2, 1],
+        num_heads=[1, 2, 2, 4],
+        window_size=4,
+        drop_path_rate=0.3,
+        out_features=STAGES,
+    ),
+    "eva": GleeEvaConfig(
+        image_size=128,
+        hidden_size=24,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        window_size=4,
+        window_block_indexes=[0],
+        pyramid_size=64,
+    ),
+}
+TEXT = {
+    "vocab_size": 514,
+    "hidden_size": 512,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "bos_token_id": 512,
+    "eos_token_id": 513,
+}
+
+
+@pytest.fixture(scope="session")
 def make_published(make_model) -> Callable[..., tuple[GleeForObjectDetection, Weights]]:
     """A small model whose configuration can be read off its weights, and these under their published names."""
 
     def make(backbone: str = "resnet", second_names: bool = True, **overrides):
-        text = {"vocab_size": 514, "hidden_size": 512, "intermediate_size": 8, "num_hidden_layers": 1}
-        text |= {"bos_token_id": 512, "eos_token_id": 513}
         fields = {
-            "text_config": text,
+            "backbone_config": BACKBONES[backbone],
+            "text_config": TEXT,
             "hidden_size": 64,
             "num_attention_heads": 2,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
             "fusion_size": 64,
+            "canvas_divisor": None,
             "fusion_heads": 8,
         }
-        fields |= {"num_groups": 32, "template_size": 256, "num_queries": 300, "max_prompt_points": 512}
-        if backbone == "eva":
-            fields["backbone_config"] = GleeEvaConfig(
-                image_size=128,
-                hidden_size=24,
-                intermediate_size=20,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                window_size=4,
-                window_block_indexes=[0],
-                pyramid_size=64,
-            )
+        defaults = ("num_groups", "template_size", "num_queries", "max_prompt_points")
+        fields |= {name: getattr(GleeConfig(), name) for name in defaults}
         model = make_model(backbone, **{**fields, **overrides})
         return model, publish(model, second_names)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def published(make_published) -> tuple[GleeForObjectDetection, Weights]:
+    """The smallest of them; not to be changed."""
+    return make_published()

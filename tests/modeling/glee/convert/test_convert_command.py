@@ -17,9 +17,9 @@ from lookhear.training.glee.convert import convert_checkpoint, make_image_proces
 
 
 @pytest.fixture
-def checkpoint(make_published, tiny_glee, tmp_path) -> tuple[Path, Path]:
+def checkpoint(published, tiny_glee, tmp_path) -> tuple[Path, Path]:
     """A published file and the folder of its tokenizer."""
-    model, weights = make_published()
+    model, weights = published
     torch.save({"model": {f"glee.{name}": value for name, value in weights.items()}}, tmp_path / "GLEE_tiny.pth")
     tokenizer = tiny_glee[1].tokenizer
     assert len(tokenizer) == model.config.text_config.vocab_size
@@ -57,12 +57,12 @@ def test_training_form_keeps_everything(make_published, tiny_glee, tmp_path):
     assert all(torch.equal(value, same[name]) for name, value in back.state_dict().items())
 
 
-def test_a_configuration_can_be_given(make_model, make_published, tiny_glee, tmp_path):
-    model, weights = make_published()
+def test_a_configuration_can_be_given(published, tiny_glee, tmp_path):
+    model, weights = published
     torch.save(weights, tmp_path / "a.pth")
     tiny_glee[1].tokenizer.save_pretrained(tmp_path / "words")
-    model.config.num_queries = 11
-    model.config.save_pretrained(tmp_path / "settings")
+    config = GleeConfig.from_dict({**model.config.to_dict(), "num_queries": 11})
+    config.save_pretrained(tmp_path / "settings")
     words = str(tmp_path / "words")
     arguments = ["convert", "glee", str(tmp_path / "a.pth"), str(tmp_path / "a"), "--tokenizer", words]
     assert main([*arguments, "--config", str(tmp_path / "settings")]) == 0

@@ -32,16 +32,16 @@ def test_every_layout_gives_the_model(make_published, make_inputs, tmp_path, lay
     assert torch.equal(one.logits, other.logits) and torch.equal(one.pred_masks, other.pred_masks)
 
 
-def test_half_precision_becomes_float32(make_published, tmp_path):
-    model, weights = make_published()
+def test_half_precision_becomes_float32(published, tmp_path):
+    model, weights = published
     torch.save({name: value.half() for name, value in weights.items()}, tmp_path / "half.pt")
     back = load_published_checkpoint(tmp_path / "half.pt")
     assert {parameter.dtype for parameter in back.parameters()} == {torch.float32}
     assert torch.equal(back.model.decoder.norm.weight, model.model.decoder.norm.weight.half().float())
 
 
-def test_a_given_configuration_is_used(make_published, make_config, tmp_path):
-    model, weights = make_published()
+def test_a_given_configuration_is_used(published, make_config, tmp_path):
+    model, weights = published
     torch.save(weights, tmp_path / "a.pth")
     config = GleeConfig.from_dict({**model.config.to_dict(), "num_queries": 7, "padding_mask": True})
     back = load_published_checkpoint(tmp_path / "a.pth", config=config)
