@@ -60,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each one's `run` is the function that carries it out."""
     parser = _Parser(
         prog="lookhear",
-        description="Reads what a talking face says: from sound, from lips, or from both.",
+        description="Reads what a talking face says, and finds in images what is named, described or pointed at.",
         epilog="example: lookhear transcribe clip.mp4",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookhear')}")
