@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, SwinConfig
 
@@ -24,12 +26,22 @@ PARITY = Path(os.environ.get("LOOKHEAR_PARITY", SHARED / "parity"))
 
 
 class Stored:
-    """One file of tensors: some whole, some every n-th value, some as bits."""
+    """
+    One file of tensors: some whole, some every n-th value, some as bits.
+
+    `facts` is the file's metadata, and what a `.json` file beside it says (a list: `entries`).
+    """
 
     def __init__(self, path: Path):
-        self.facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        self.shapes = {name: entry["shape"] for name, entry in self.facts.pop("tensors").items()}
         self.tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            self.facts: dict = dict(file.metadata() or {})
+        shapes = {name: {"shape": list(tensor.shape)} for name, tensor in self.tensors.items()}
+        if path.with_suffix(".json").is_file():
+            content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            self.facts |= content if isinstance(content, dict) else {"entries": content}
+            shapes = self.facts.pop("tensors", shapes)
+        self.shapes = {name: entry["shape"] for name, entry in shapes.items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
@@ -62,14 +74,17 @@ class Stored:
 @pytest.fixture(scope="session")
 def glee() -> Callable[[str], Stored]:
     """`glee("detection")`: that file of the folder `glee`."""
-    opened: dict[str, Stored] = {}
+    return _reader("glee")
 
-    def read(name: str) -> Stored:
-        if name not in opened:
-            opened[name] = Stored(PARITY / "glee" / f"{name}.safetensors")
-        return opened[name]
 
-    return read
+@pytest.fixture(scope="session")
+def avsr() -> Callable[[str], Stored]:
+    """`avsr("AV_case1_req12")`: that file of the folder `avsr`."""
+    return _reader("avsr")
+
+
+def _reader(folder: str) -> Callable[[str], Stored]:
+    return functools.cache(lambda name: Stored(PARITY / folder / f"{name}.safetensors"))
 
 
 @pytest.fixture(scope="session")
