@@ -63,9 +63,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
             content = content[entry]
     if not isinstance(content, Mapping):
         raise ValueError(f"checkpoint {str(path)!r} holds a {type(content).__name__}, not a state dict")
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    others = [str(k) for k, value in content.items() if not (isinstance(k, str) and isinstance(value, torch.Tensor))]
     if others:
-        raise ValueError(f"checkpoint {str(path)!r} has entries that are no tensors: {shorten(others)}")
+        raise ValueError(f"checkpoint {str(path)!r} has entries that are no named tensors: {shorten(others)}")
     return dict(content)
 
 

@@ -25,6 +25,13 @@ DROPPED = (
 # Dropped unless the model is to be trained further.
 TRAINING_ONLY = ("text_teacher.", "denoising_labels.")
 
+# Matrices that were kept as (in, out).
+TRANSPOSED = (
+    "text_encoder.projection.weight",
+    "heads.class_projection.weight",
+    *(f"visual_prompter.level_projections.{level}.weight" for level in range(4)),
+)
+
 # Published name -> ours; several names of one weight (the box head's, the decoder norm's) have one target.
 NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     # text
@@ -134,12 +141,10 @@ def _target(reference: str) -> str | None:
 
 
 def _parts(target: str, value: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-    """What one published tensor becomes: itself, its transpose, or its three parts."""
-    if target.endswith(("text_encoder.projection.weight", "heads.class_projection.weight")):
+    """What one published tensor becomes: itself, its transpose, or its three parts; a wrong shape is named later."""
+    if target.endswith(TRANSPOSED) and value.ndim == 2:
         return [(target, value.T.contiguous())]
-    if target.startswith("visual_prompter.level_projections."):
-        return [(target, value.T.contiguous())]
-    if ".qkv_proj." in target:
+    if ".qkv_proj." in target and value.ndim:
         names = [target.replace(".qkv_proj.", f".{part}_proj.") for part in "qkv"]
         return [(name, part.contiguous()) for name, part in zip(names, value.chunk(3))]
     return [(target, value)]

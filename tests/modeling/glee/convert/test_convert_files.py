@@ -109,8 +109,9 @@ def test_a_truncated_file_is_refused(tmp_path, ending):
     ("content", "message"),
     [
         ([torch.ones(1)], "holds a list, not a state dict"),
-        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are no tensors: b"),
-        ({"epoch": 3, "weights": {}}, "has entries that are no tensors: epoch, weights"),
+        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are no named tensors: b"),
+        ({0: torch.ones(1)}, "has entries that are no named tensors: 0"),
+        ({"epoch": 3, "weights": {}}, "has entries that are no named tensors: epoch, weights"),
     ],
 )
 def test_only_state_dicts_are_read(tmp_path, content, message):

@@ -105,6 +105,8 @@ def test_configuration_is_read_off_the_weights(make_published, backbone):
     [
         ({"lang_projection": None}, "weights are missing: model.text_encoder.projection.weight"),
         ({"pn_indicator.weight": (3, 64)}, r"model.visual_prompter.indicator.weight \(3, 64\) instead of \(2, 64\)"),
+        ({"lang_projection": (512,)}, r"projection.weight \(512,\) instead of \(64, 512\)"),
+        ({"predictor.decoder.layers.1.self_attn.in_proj_bias": ()}, "weights are missing.*q_proj.bias"),
         ({"predictor.decoder.layers.1.norm1.bias": None}, "1 weights are missing: model.decoder.layers.1.encoder"),
         ({"pixel_decoder.transformer.level_embed": None}, "level_embed is missing, so this is no GLEE checkpoint"),
         ({"backbone.res6.0.conv1.weight": (2, 2)}, "1 names are none of GLEE's: glee.backbone.res6.0.conv1.weight"),
