@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -96,7 +97,8 @@ def _load(path: Path) -> object:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found is None:
@@ -107,3 +109,10 @@ def _load(path: Path) -> object:
             "trust it, keep its weights alone: "
             f"torch.save({{'model': torch.load({str(path)!r}, weights_only=False)['model']}}, 'weights.pth')"
         ) from None
+
+
+def _numpy_numbers() -> list:
+    """What a pickled number of NumPy is made of: it can't run anything, and detectron2 keeps some beside the weights."""
+    scalar, _ = np.float64(0).__reduce__()
+    dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # the second name: before NumPy 2

@@ -73,9 +73,20 @@ def test_code_in_a_file_is_not_run(tmp_path):
         read_checkpoint(tmp_path / "trap.pkl")
 
 
-def test_numbers_of_numpy_are_explained(tmp_path):
-    torch.save({"model": {"a": torch.ones(1)}, "scheduler": np.float64(0.1)}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"other things than tensors \(numpy.*weights_only=False\)\['model'\]"):
+def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
+    others = {
+        "scheduler": {"rate": np.float64(0.1)},
+        "iteration": np.int64(7),
+        "best": np.float32(1),
+        "done": np.True_,
+    }
+    torch.save({"model": {"a": torch.ones(1)}, **others}, tmp_path / "a.pth")
+    assert read_checkpoint(tmp_path / "a.pth") == {"a": torch.ones(1)}
+
+
+def test_other_things_beside_the_weights_are_explained(tmp_path):
+    torch.save({"model": {"a": torch.ones(1)}, "folder": Path("runs")}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"other things than tensors \(pathlib.*weights_only=False\)\['model'\]"):
         read_checkpoint(tmp_path / "a.pth")
 
 
