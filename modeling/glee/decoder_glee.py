@@ -235,13 +235,12 @@ class GleeDecoder(nn.Module):
             queries: `(rows, queries, hidden_size)`; boxes: `(rows, queries, 4)`, cxcywh in [0, 1].
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
             prompts: tokens `(rows, prompt tokens, hidden_size)`; layer i sees the (i modulo their number)-th.
-            attention_mask: `(rows, 1, 1, queries + prompt tokens)`, added to the scores.
+            attention_mask: `(rows or 1, 1, queries or 1, queries + prompt tokens)`, added to the scores.
         Returns:
             normed states `(rows, queries, hidden_size)` and boxes `(rows, queries, 4)` of each layer.
         """
         # No gradient from one layer's boxes to those before (but for a box's own correction, "look forward twice").
-        queries, reference = queries.detach(), boxes.detach()
-        previous = reference
+        previous = reference = boxes
         states, refined = [], []
         for index, layer in enumerate(self.layers):
             positions = self.query_position(box_encoding(reference, self.config.hidden_size).to(queries.dtype))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import distributed, nn
 
+from .denoising_glee import GleeDenoising, GleeDenoisingDraws, make_denoising
 from .matching_glee import (
     GleeMatch,
     GleeMatchingCosts,
@@ -26,12 +27,14 @@ class GleeSupervision:
         boxes: boxes are learnt (they are matched in any case). Off for captions with machine-made boxes, as in GRIT.
         class_agnostic: every object is of class 0, "object".
         confidence: the confidence head is learnt; the published training does so with visual prompts only.
+        denoising_table: the data set's name in `config.denoising_tables`, for denoising queries; `None`: without.
     """
 
     masks: bool = True
     boxes: bool = True
     class_agnostic: bool = False
     confidence: bool = False
+    denoising_table: str | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class GleeLossSettings:
         mask_points: points of a mask that are compared, in the matching and in the losses.
         oversample: how many times as many points are drawn, from which the least certain are taken.
         uncertain_share: of the points, those that are taken for their uncertainty; the rest is drawn at random.
+        denoising: most_queries, label_noise and box_noise of [`make_denoising`].
     """
 
     weights: dict[str, float] = field(
@@ -54,6 +58,9 @@ class GleeLossSettings:
     mask_points: int = 12544
     oversample: float = 3.0
     uncertain_share: float = 0.75
+    denoising: dict[str, float] = field(
+        default_factory=lambda: {"most_queries": 100, "label_noise": 0.2, "box_noise": 0.4}
+    )
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,12 @@ class GleeLossDraws:
     Attributes:
         matcher: `(stages, rows, points, 2)`; masks: `(stages, pairs, points, 2)`. The stages are the last layer, the
             first queries, the layers before the last, and the proposals.
+        denoising: see [`GleeDenoisingDraws`].
     """
 
     matcher: torch.Tensor | None = None
     masks: torch.Tensor | None = None
+    denoising: GleeDenoisingDraws | None = None
 
 
 class GleeLoss:
@@ -87,36 +96,48 @@ class GleeLoss:
         predictions: dict[str, torch.Tensor],
         auxiliary: Sequence[dict[str, torch.Tensor]],
         proposals: dict[str, torch.Tensor],
-        labels: Sequence[dict[str, torch.Tensor]],
-        supervision: GleeSupervision | None = None,
+        targets: GleeTargets,
+        supervision: GleeSupervision,
+        denoising: GleeDenoising | None = None,
+        denoised: Sequence[dict[str, torch.Tensor]] = (),
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
         Args:
             predictions: `logits`, `confidence`, `pred_boxes`, `pred_masks` of the last layer; auxiliary: the same of
                 the first queries and of each layer but the last; proposals: the same of the first stage.
-            labels: see [`GleeTargets.from_labels`].
+            denoising: the denoising queries, and denoised: `logits` and `pred_boxes` of them, of the last layer, of the
+                start, and of the layers before the last.
         Returns:
             the weighted sum, and each loss before its weight: `class`, `box`, `giou`, `mask`, `dice`, `confidence` of
-            the last layer, `class_0` … of the first queries and the layers, `class_proposals` ….
+            the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` ….
         """
-        supervision = supervision or GleeSupervision()
         stages = [predictions, *auxiliary, proposals]
         names = ["", *(f"_{index}" for index in range(len(auxiliary))), "_proposals"]
-        rows = len(predictions["logits"])
-        targets = GleeTargets.from_labels(labels, rows, supervision.masks, supervision.class_agnostic)
         match = self.match(stages, targets)
         objects = mean_over_processes(sum(targets.counts), targets.boxes.device)
-        parts = self._classes(stages, targets, match, objects)
+        parts = class_losses(stages, targets, match, objects)
         if supervision.confidence:
             parts |= self._confidence(stages, match)
         if supervision.boxes:
             parts |= box_losses(stages, targets, match, objects)
         if targets.masks is not None:
             parts |= self._masks(stages, targets, match, objects)
-        losses = {f"{kind}{name}": loss for kind, part in parts.items() for name, loss in zip(names, part)}
-        weights = self.settings.weights
-        total = sum(weights[kind] * loss for kind, part in parts.items() for loss in part)
-        return total, losses
+        losses = {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
+        if denoising is not None:
+            known = GleeMatch(
+                *(x.expand(len(denoised), -1) for x in (denoising.rows, denoising.indices, denoising.objects))
+            )
+            parts = class_losses(denoised, targets, known, objects * denoising.groups)
+            if supervision.boxes:
+                parts |= box_losses(denoised, targets, known, objects * denoising.groups)
+            names = [f"_denoising{name}" for name in names]
+            losses |= {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
+        total = sum(self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
+        return total, {kind + name: loss for (kind, name), loss in losses.items()}
+
+    def denoising(self, targets: GleeTargets, table: nn.Embedding) -> GleeDenoising | None:
+        """Denoising queries with this object's settings and draws; `None` where nothing is annotated."""
+        return make_denoising(targets, table, **self.settings.denoising, draws=self.draws.denoising)
 
     def match(self, stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets) -> GleeMatch:
         """Which query of each stage answers for which object."""
@@ -125,15 +146,6 @@ class GleeLoss:
             shape = (len(stages), len(targets.counts), self.settings.mask_points, 2)
             points = torch.rand(shape, device=targets.boxes.device)
         return match_queries(stages, targets, self.settings.costs, points)
-
-    def _classes(
-        self, stages: Sequence[dict], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
-    ) -> dict[str, list[torch.Tensor]]:
-        logits = torch.stack([stage["logits"].float() for stage in stages])  # (stages, rows, queries, classes)
-        wanted = torch.zeros_like(logits)
-        index = torch.arange(len(stages), device=logits.device)[:, None]
-        wanted[index, match.rows, match.queries, targets.classes[match.rows, match.objects]] = 1
-        return {"class": list(focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
 
     def _confidence(self, stages: Sequence[dict], match: GleeMatch) -> dict[str, list[torch.Tensor]]:
         # Not of the proposals, although they are chosen by it: as published.
@@ -178,6 +190,17 @@ class GleeLoss:
         chosen = drawn.gather(1, best[..., None].expand(-1, -1, 2))
         anywhere = torch.rand(len(logits), settings.mask_points - uncertain, 2, device=logits.device)
         return torch.cat((chosen, anywhere), dim=1)
+
+
+def class_losses(
+    stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
+) -> dict[str, list[torch.Tensor]]:
+    """Focal loss of all queries and classes, per object; one value a stage."""
+    logits = torch.stack([stage["logits"].float() for stage in stages])  # (stages, rows, queries, classes)
+    wanted = torch.zeros_like(logits)
+    index = torch.arange(len(stages), device=logits.device)[:, None]
+    wanted[index, match.rows, match.queries, targets.classes[match.rows, match.objects]] = 1
+    return {"class": list(focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
 
 
 def box_losses(

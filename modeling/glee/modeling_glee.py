@@ -36,8 +36,10 @@ from .decoder_glee import (
     GleeSelfAttention,
 )
 from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
+from .denoising_glee import GleeDenoising
 from .fusion_glee import GleeEarlyFusion
 from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
+from .matching_glee import GleeTargets
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
 from .request_glee import GleeRequest, check_request
 from .text_glee import GleeTextEncoder, mean_of_tokens
@@ -67,6 +69,7 @@ class GleeModelOutput(ModelOutput):
     class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
     layer_states (`torch.Tensor` of shape `(layers, rows, queries, hidden_size)`): normed queries of each layer.
     layer_boxes (`torch.Tensor` of shape `(layers, rows, queries, 4)`).
+    denoising_states, denoising_boxes (`torch.Tensor`, *optional*): the same two of denoising queries.
     proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
     proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`).
     proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
@@ -87,6 +90,8 @@ class GleeModelOutput(ModelOutput):
     class_embeddings: torch.Tensor | None = None
     layer_states: torch.Tensor | None = None
     layer_boxes: torch.Tensor | None = None
+    denoising_states: torch.Tensor | None = None
+    denoising_boxes: torch.Tensor | None = None
     proposal_states: torch.Tensor | None = None
     proposal_boxes: torch.Tensor | None = None
     proposal_indices: torch.Tensor | None = None
@@ -238,6 +243,7 @@ class GleeModel(GleePreTrainedModel):
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
+        denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
         r"""
@@ -257,6 +263,7 @@ class GleeModel(GleePreTrainedModel):
             ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
         prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
             The image of each prompt; by default prompt i belongs to image i.
+        denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
             ValueError: nothing or several things are asked, or sizes don't fit.
@@ -290,7 +297,7 @@ class GleeModel(GleePreTrainedModel):
             prompt_points=prompt_points,
         )
         if not self.config.padding_mask or pixel_mask is None:
-            return self._perceive(pixel_values, request, **kwargs)
+            return self._perceive(pixel_values, request, denoising, **kwargs)
         return self._perceive_alone(pixel_values, pixel_mask, request, **kwargs)
 
     def _perceive_alone(
@@ -313,7 +320,11 @@ class GleeModel(GleePreTrainedModel):
         return merge_canvases(outputs, rows, canvases, size, own_classes=request.text_mask is not None)
 
     def _perceive(
-        self, pixel_values: torch.Tensor, request: GleeRequest, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        request: GleeRequest,
+        denoising: GleeDenoising | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
         feature_maps = self.backbone(pixel_values).feature_maps
         text = request.text
@@ -331,19 +342,27 @@ class GleeModel(GleePreTrainedModel):
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)
         by_confidence = request.prompt_masks is not None
         queries, boxes, tokens = self.proposals(memory, shapes, self.heads, request.class_embeddings, by_confidence)
-        bias = None
+        start, start_boxes, bias, known = queries.detach(), boxes.detach(), None, 0
+        if denoising is not None:
+            known, bias = denoising.queries.shape[1], denoising.attention_bias(queries.shape[1])
+            start = torch.cat((denoising.queries.to(start.dtype), start), dim=1)
+            start_boxes = torch.cat((denoising.boxes, start_boxes), dim=1)
         if present is not None:
-            seen = torch.cat((present.new_ones(queries.shape[:2]), present), dim=1)
-            bias = _attention_bias(seen, queries.dtype)
-        states, refined = self.decoder(queries, boxes, memory, shapes, self.heads, prompts, bias, **kwargs)
+            seen = torch.cat((present.new_ones(start.shape[:2]), present), dim=1)
+            seen = _attention_bias(seen, queries.dtype)
+            bias = seen if bias is None else seen + nn.functional.pad(bias, (0, present.shape[1]))
+        states, refined = self.decoder(start, start_boxes, memory, shapes, self.heads, prompts, bias, **kwargs)
+        states, refined = torch.stack(states), torch.stack(refined)  # (layers, rows, denoising and other queries, …)
         return GleeModelOutput(
-            last_hidden_state=states[-1],
-            pred_boxes=refined[-1],
+            last_hidden_state=states[-1, :, known:],
+            pred_boxes=refined[-1, :, known:],
             mask_features=mask_features,
             feature_maps=tuple(levels),
             class_embeddings=request.class_embeddings,
-            layer_states=torch.stack(states),
-            layer_boxes=torch.stack(refined),
+            layer_states=states[:, :, known:],
+            layer_boxes=refined[:, :, known:],
+            denoising_states=states[:, :, :known] if known else None,
+            denoising_boxes=refined[:, :, :known] if known else None,
             proposal_states=queries,
             proposal_boxes=boxes,
             proposal_indices=tokens,
@@ -411,8 +430,17 @@ class GleeForObjectDetection(GleePreTrainedModel):
             `masks` `(n, height, width)` on the canvas.
         supervision ([`GleeSupervision`], *optional*):
             What the labels are good for; by default everything, and the confidence with visual prompts.
-        loss_draws ([`GleeLossDraws`], *optional*): points to use in place of random ones.
+        loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
         """
+        targets = denoising = None
+        if labels is not None:
+            rows = next(x for x in (prompt_masks, expression_input_ids, pixel_values) if x is not None)
+            supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
+            criterion = GleeLoss(GleeLossSettings(**(self.config.loss_settings or {})), loss_draws)
+            targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
+            if supervision.denoising_table is not None:
+                table = self.model.denoising_labels[supervision.denoising_table]
+                denoising = criterion.denoising(targets, table)
         outputs = self.model(
             pixel_values=pixel_values,
             pixel_mask=pixel_mask,
@@ -426,6 +454,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
             prompt_types=prompt_types,
             prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
+            denoising=denoising,
             **kwargs,
         )
         image_sizes, padded_sizes = _canvas_sizes(pixel_values, pixel_mask)
@@ -437,10 +466,9 @@ class GleeForObjectDetection(GleePreTrainedModel):
         if self.config.auxiliary_outputs or labels is not None:
             auxiliary, proposals = self._auxiliary_outputs(outputs)
         loss = loss_dict = None
-        if labels is not None:
-            supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
-            criterion = GleeLoss(GleeLossSettings(**(self.config.loss_settings or {})), loss_draws)
-            loss, loss_dict = criterion(predictions, auxiliary, proposals, labels, supervision)
+        if targets is not None:
+            denoised = [] if denoising is None else self._denoised(outputs, denoising)
+            loss, loss_dict = criterion(predictions, auxiliary, proposals, targets, supervision, denoising, denoised)
         return GleeObjectDetectionOutput(
             loss=loss,
             loss_dict=loss_dict,
@@ -486,6 +514,19 @@ class GleeForObjectDetection(GleePreTrainedModel):
         )
         layers = zip(outputs.layer_states[:-1], outputs.layer_boxes[:-1])
         return [first, *(self._predictions(outputs, self._head_input(s), b) for s, b in layers)], proposals
+
+    def _denoised(self, outputs: GleeModelOutput, denoising: GleeDenoising) -> list[dict[str, torch.Tensor]]:
+        """Class scores and boxes of denoising queries: of the last layer, of the start, of the layers between."""
+        states = [self._head_input(layer) for layer in outputs.denoising_states]
+        states, boxes = (
+            [self.model.decoder.norm(denoising.queries), *states],
+            [denoising.boxes, *outputs.denoising_boxes],
+        )
+        found = [
+            {"logits": self.model.heads.class_logits(s, outputs.class_embeddings), "pred_boxes": b}
+            for s, b in zip(states, boxes)
+        ]
+        return [found[-1], *found[:-1]]
 
 
 def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

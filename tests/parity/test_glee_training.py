@@ -5,18 +5,25 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lookhear.modeling.glee.configuration_glee import DENOISING_TABLES
+from lookhear.modeling.glee.denoising_glee import GleeDenoisingDraws
 from lookhear.modeling.glee.loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
 from lookhear.modeling.glee.matching_glee import GleeTargets
 
 pytestmark = pytest.mark.parity
 KINDS = {"class": "ce", "confidence": "conf", "box": "bbox", "giou": "giou", "mask": "mask", "dice": "dice"}
-STAGES = {"": "", "_proposals": "_interm"} | {f"_{index}": f"_{index}" for index in range(4)}
+LAYERS = {"": ""} | {f"_{index}": f"_{index}" for index in range(4)}
+STAGES = LAYERS | {"_proposals": "_interm"} | {f"_denoising{name}": f"_dn{name}" for name in LAYERS}
+TABLES = {"bdd_inst": "bdd_inst", "bdd_det": "bdd_det", "grounding": "grounding", "sa1b": "grounding"}
 FILES = ["train_inst", "train_boxonly", "train_empty_image", "train_grounding", "train_visual"]
+
+
+LOSS_SETTINGS = {"mask_points": 64, "denoising": {"most_queries": 10}}
 
 
 @pytest.fixture(scope="module")
 def model(stored_model):
-    return stored_model(fusion_dropout=0.0, loss_settings={"mask_points": 64}).train()
+    return stored_model(fusion_dropout=0.0, loss_settings=LOSS_SETTINGS, denoising_tables=DENOISING_TABLES).train()
 
 
 def inputs_of(stored) -> dict:
@@ -43,28 +50,34 @@ def inputs_of(stored) -> dict:
 
 
 def draws_of(stored) -> GleeLossDraws:
-    """The points that the published code drew."""
+    """The numbers that the published code drew."""
+    flips = stored["rng.dn.rand_like.0"]
+    classes = torch.zeros(len(flips), dtype=torch.long)
+    classes[flips < 0.2] = stored["rng.dn.randint_like.0"].long()
+    denoising = GleeDenoisingDraws(flips, classes, stored["rng.dn.rand_like.1"])
     if "rng.matcher_points.0" not in stored:
-        return GleeLossDraws()
+        return GleeLossDraws(denoising=denoising)
     matcher = torch.cat([stored[f"rng.matcher_points.{index}"] for index in range(12)]).unflatten(0, (6, 2))
-    return GleeLossDraws(matcher, torch.stack([stored[f"rng.mask_points.{index}"] for index in range(6)]))
+    return GleeLossDraws(matcher, torch.stack([stored[f"rng.mask_points.{index}"] for index in range(6)]), denoising)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_losses(glee, model, name):
     stored = glee(name)
     inputs = inputs_of(stored)
-    output = model(**inputs)
+    visual = "prompt_masks" in inputs
+    table = TABLES[stored.facts["task"]]
+    output = model(**inputs, supervision=GleeSupervision(confidence=visual, denoising_table=table))
     compared = 0
     for kind, theirs in KINDS.items():
         for stage, suffix in STAGES.items():
-            wanted = stored.facts["losses_raw"][f"loss_{theirs}{suffix}"]
+            wanted = stored.facts["losses_raw"].get(f"loss_{theirs}{suffix}", 0.0)
             ours = output.loss_dict.get(f"{kind}{stage}", torch.zeros(())).item()
             assert ours == pytest.approx(wanted, rel=1e-4, abs=1e-7), f"{kind}{stage}"
             compared += wanted != 0
-    assert compared == {"train_boxonly": 18, "train_visual": 35}.get(name, 30)
+    assert compared == {"train_boxonly": 33, "train_visual": 50}.get(name, 45)
     weighted = stored.facts["losses_weighted"]
-    wanted = sum(value for name, value in weighted.items() if "_dn" not in name and name.startswith("loss_"))
+    wanted = sum(value for name, value in weighted.items() if name.startswith("loss_"))
     assert output.loss.item() == pytest.approx(wanted, rel=1e-4)
 
 
@@ -76,7 +89,7 @@ def test_assignments(glee, model, name):
     output = model(**inputs)
     criterion = GleeLoss(GleeLossSettings(mask_points=64), inputs["loss_draws"])
     targets = GleeTargets.from_labels(inputs["labels"], 2)
-    stages = [dict(output), *output.auxiliary_outputs, output.proposal_outputs]
+    stages = [output, *output.auxiliary_outputs, output.proposal_outputs]
     match = criterion.match(stages, targets)
     for stage in range(6):
         for row in range(2):

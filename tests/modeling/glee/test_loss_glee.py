@@ -1,0 +1,153 @@
+"""GLEE's losses and matching on predictions whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lookhear.modeling.glee.denoising_glee import GleeDenoisingDraws, make_denoising
+from lookhear.modeling.glee.loss_glee import (
+    GleeLoss,
+    GleeLossSettings,
+    GleeSupervision,
+    dice_loss,
+    focal_loss,
+)
+from lookhear.modeling.glee.matching_glee import GleeMatchingCosts, GleeTargets, generalized_iou, match_queries
+
+
+def square(row: int, column: int) -> torch.Tensor:
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[row : row + 4, column : column + 4] = True
+    return mask
+
+
+@pytest.fixture
+def labels() -> list[dict[str, torch.Tensor]]:
+    """Two objects in the first row, none in the second, one in the third; on canvases of 16 x 16."""
+    boxes = torch.tensor([[0.125, 0.125, 0.25, 0.25], [0.625, 0.625, 0.25, 0.25]])
+    masks = torch.stack((square(0, 0), square(8, 8)))
+    none = {"class_labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 16, 16) > 0}
+    return [
+        {"class_labels": torch.tensor([1, 0]), "boxes": boxes, "masks": masks},
+        none,
+        {"class_labels": torch.tensor([2]), "boxes": boxes[1:], "masks": masks[1:]},
+    ]
+
+
+def stage(labels, queries: int = 5, classes: int = 3, sure: float = 9.0) -> dict[str, torch.Tensor]:
+    """Predictions that are right: the objects of a row in its last queries, the last first."""
+    logits = torch.full((len(labels), queries, classes), -sure)
+    boxes = torch.rand(len(labels), queries, 4, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.4
+    masks = torch.full((len(labels), queries, 4, 4), -sure)
+    for row, entry in enumerate(labels):
+        for index, label in enumerate(entry["class_labels"].tolist()):
+            query = queries - 1 - index
+            logits[row, query, label] = sure
+            boxes[row, query] = entry["boxes"][index]
+            masks[row, query][entry["masks"][index][2::4, 2::4]] = sure
+    tensors = {"logits": logits, "confidence": logits.amax(-1), "pred_boxes": boxes, "pred_masks": masks}
+    return {name: value.requires_grad_() for name, value in tensors.items()}
+
+
+def losses(labels, predictions, **supervision):
+    """Total and losses; the first queries and the proposals predict as the last layer does."""
+    criterion = GleeLoss(GleeLossSettings(mask_points=200))
+    supervision = GleeSupervision(**supervision)
+    targets = GleeTargets.from_labels(labels, len(labels), supervision.masks, supervision.class_agnostic)
+    return criterion(predictions, [predictions], predictions, targets, supervision)
+
+
+def test_right_predictions_are_matched_and_cost_little(labels):
+    torch.manual_seed(0)
+    targets = GleeTargets.from_labels(labels, 3)
+    match = match_queries([stage(labels)], targets, GleeMatchingCosts(), torch.rand(1, 3, 50, 2))
+    assert match.rows.tolist() == [[0, 0, 2]]
+    assert match.queries.tolist() == [[3, 4, 4]]
+    assert match.objects.tolist() == [[1, 0, 0]]
+    total, parts = losses(labels, stage(labels), confidence=True)
+    kinds = {"class", "box", "giou", "mask", "dice"}
+    assert set(parts) == {k + s for k in kinds for s in ("", "_0", "_proposals")} | {"confidence", "confidence_0"}
+    assert all(parts[kind].item() < 1e-3 for kind in ("class", "confidence", "box", "giou"))
+    assert parts["mask"].item() < 1.0 and parts["dice"].item() < 0.3, "mask edges are blurred at a quarter of the size"
+    assert total.item() < 25
+
+
+def test_every_prediction_gets_a_finite_gradient(labels):
+    torch.manual_seed(0)
+    predictions = stage(labels, sure=0.5)
+    predictions["pred_boxes"] = (predictions["pred_boxes"].detach() * 0.9 + 0.03).requires_grad_()
+    losses(labels, predictions, confidence=True)[0].backward()
+    for name, value in predictions.items():
+        assert value.grad.isfinite().all() and value.grad.abs().sum() > 0, name
+    assert predictions["logits"].grad[1].abs().sum() > 0, "an empty image teaches what isn't there"
+    assert not predictions["pred_boxes"].grad[1].any()
+
+
+def test_a_batch_without_objects(labels):
+    empty = [labels[1]] * 3
+    total, parts = losses(empty, stage(empty, sure=1.0))
+    total.backward()
+    assert parts["box"].item() == parts["mask"].item() == 0
+    assert parts["class"].item() > 0
+
+
+@pytest.mark.parametrize(
+    ("supervision", "kinds"),
+    [
+        ({"masks": False}, {"class", "box", "giou"}),
+        ({"masks": False, "boxes": False}, {"class"}),
+        ({"class_agnostic": True}, {"class", "box", "giou", "mask", "dice"}),
+    ],
+)
+def test_supervision_is_data(labels, supervision, kinds):
+    _, parts = losses(labels, stage(labels), **supervision)
+    assert {name.partition("_")[0] for name in parts} == kinds
+    without = [{name: value for name, value in entry.items() if name != "masks"} for entry in labels]
+    assert "mask" not in losses(without, stage(labels))[1]
+
+
+def test_labels_that_do_not_fit_are_refused(labels):
+    with pytest.raises(ValueError, match="one entry a row"):
+        GleeTargets.from_labels(labels[:2], 3)
+    with pytest.raises(ValueError, match=r"labels\[0\] has 2 boxes but 1 class_labels"):
+        GleeTargets.from_labels([{**labels[0], "class_labels": torch.tensor([1])}], 1)
+    with pytest.raises(ValueError, match="some rows only"):
+        GleeTargets.from_labels([labels[0], {k: v for k, v in labels[2].items() if k != "masks"}], 2)
+    beyond = [{**labels[0], "class_labels": torch.tensor([1, 3])}, *labels[1:]]
+    with pytest.raises(ValueError, match="beyond the classes"):
+        match_queries([stage(labels)], GleeTargets.from_labels(beyond, 3, masks=False), GleeMatchingCosts(), None)
+
+
+def test_focal_dice_and_overlap():
+    wanted = torch.tensor([1.0, 0.0])
+    losses = focal_loss(torch.tensor([0.0, 0.0]), wanted)
+    assert losses.tolist() == pytest.approx([0.25 * 0.25 * 0.6931, 0.75 * 0.25 * 0.6931], rel=1e-3)
+    assert dice_loss(torch.full((1, 4), 50.0), torch.ones(1, 4)).item() == pytest.approx(0)
+    box, other = torch.tensor([0.25, 0.25, 0.5, 0.5]), torch.tensor([0.75, 0.75, 0.5, 0.5])
+    assert generalized_iou(box, box).item() == pytest.approx(1)
+    assert generalized_iou(box, other).item() == pytest.approx(-0.5)
+    assert generalized_iou(torch.zeros(4), torch.zeros(4)).isfinite()
+
+
+def test_denoising_queries_start_near_the_objects_and_keep_their_secret(labels):
+    targets = GleeTargets.from_labels(labels, 3)
+    table = torch.nn.Embedding(3, 8)
+    draws = GleeDenoisingDraws(torch.ones(6), torch.zeros(6).long(), torch.full((6, 4), 0.5))
+    start = make_denoising(targets, table, most_queries=5, draws=draws)
+    assert (start.groups, start.slots) == (2, 2)
+    assert start.rows.tolist() == [0, 0, 2] * 2
+    assert start.indices.tolist() == [0, 1, 0, 2, 3, 2]
+    assert torch.equal(start.boxes[start.rows, start.indices], targets.boxes[start.rows, start.objects])
+    assert torch.equal(start.queries[0, 2], table.weight[1])
+    assert not start.queries[1].any()
+    seen = start.attention_bias(3)[0, 0] == 0  # (queries, what they see)
+    assert seen[:2].tolist() == [[True, True, False, False, True, True, True]] * 2
+    assert seen[4:].tolist() == [[False] * 4 + [True] * 3] * 3
+    start.queries.sum().backward()
+    assert table.weight.grad.abs().sum() > 0
+    moved = make_denoising(targets, table, 100, box_noise=0.4)
+    reach = 0.4 * targets.boxes[moved.rows, moved.objects][:, 2:]
+    shift = (moved.boxes[moved.rows, moved.indices] - targets.boxes[moved.rows, moved.objects])[:, 2:].abs()
+    assert (shift <= reach + 1e-6).all() and shift.max() > 0.01
+    assert make_denoising(targets, table, most_queries=1) is None

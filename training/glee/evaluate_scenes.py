@@ -1,0 +1,204 @@
+"""What a checkpoint finds in scenes it has never seen: `python -m lookhear.training.glee.evaluate_scenes CHECKPOINT`."""
+
+import argparse
+from collections import defaultdict
+from contextlib import redirect_stdout
+from io import StringIO
+
+import numpy as np
+import torch
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
+from lookhear.training.glee.expressions import FORMS
+from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneRecipe, make_scene
+
+# Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
+EVALUATION_SEED = 777_777
+
+
+class SceneEvaluation:
+    """
+    Runs a model on scenes, some at a time.
+
+    Args:
+        model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes at a time.
+    """
+
+    def __init__(self, model, processor, size: tuple[int, int] = (128, 160), batch: int = 8):
+        self.model, self.processor, self.size, self.batch = model.eval(), processor, size, batch
+
+    def scenes(self, count: int, recipe: SceneRecipe | None = None) -> list[Scene]:
+        """The held-out scenes, the same in every run."""
+        return [make_scene(np.random.default_rng((EVALUATION_SEED, i)), self.size, recipe) for i in range(count)]
+
+    @torch.no_grad()
+    def answer(self, asked: SceneBatch):
+        """(inputs, outputs) of a question."""
+        images = [scene.image for scene in asked.scenes]
+        inputs = self.processor(images=images, **asked.asked, return_tensors="pt")
+        return inputs, self.model(**inputs)
+
+    def average_precision(self, scenes: list[Scene], mode: str) -> dict[str, float]:
+        """
+        COCO's AP at an IoU of 0.5, of boxes and of masks (as they are, not cut to their boxes), averaged over labels.
+
+        Args:
+            mode: `kind` asks for the eight kinds, `pair` for kinds with their colours.
+        """
+        from pycocotools import mask as coco_mask
+
+        truth, found, names = [], [], {}
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            asked = ask_labels(some, np.random.default_rng(start), mode)
+            _, outputs = self.answer(asked)
+            answers = self.processor.post_process_instance_segmentation(
+                outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
+            )
+            labels = [names.setdefault(label, len(names) + 1) for label in asked.asked["labels"]]
+            for (number, shapes, classes), answer in zip(asked.rows, answers):
+                for shape, name in zip(shapes, classes):
+                    shape = some[number].shapes[shape]
+                    truth.append(_annotation(start + number, labels[name], shape.box, shape.mask, coco_mask))
+                for score, name, box, mask in zip(*(answer[key] for key in ("scores", "labels", "boxes", "masks"))):
+                    entry = _annotation(start + number, labels[int(name)], box.tolist(), mask.numpy(), coco_mask)
+                    found.append({**entry, "score": float(score)})
+        return {kind: coco_ap50(truth, found, len(scenes), len(names), kind) for kind in ("bbox", "segm")}
+
+    def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
+        """
+        IoU of the box that each sentence is answered with, by form.
+
+        Args:
+            others: ask for the same shapes with other scenes' sentences, to see whether sentences are read at all.
+        """
+        ious = defaultdict(list)
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            for form in FORMS:
+                asked = ask_expressions(some, np.random.default_rng(start), 1, (form,))
+                if others:
+                    asked = exchange_sentences(asked)
+                if asked.rows:
+                    for (number, (shape,), _), answer in zip(asked.rows, self._grounded(asked)):
+                        ious[form].append(box_iou(answer["boxes"][0].tolist(), some[number].shapes[shape].box))
+        return dict(ious)
+
+    def _grounded(self, asked: SceneBatch) -> list[dict]:
+        inputs, outputs = self.answer(asked)
+        sizes = [self.size] * len(asked.scenes)
+        return self.processor.post_process_grounding(
+            outputs, target_sizes=sizes, prompt_image_indices=inputs["prompt_image_indices"]
+        )
+
+    def prompts(self, scenes: list[Scene]) -> dict[str, list[float]]:
+        """IoU of the mask that each point, box, scribble or mask is answered with."""
+        ious = defaultdict(list)
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            for kind in PROMPT_KINDS:
+                asked = ask_prompts(some, np.random.default_rng(start), 1, kind)
+                inputs, outputs = self.answer(asked)
+                answers = self.processor.post_process_interactive(
+                    outputs,
+                    target_sizes=[self.size] * len(some),
+                    prompt_image_indices=inputs["prompt_image_indices"],
+                )
+                for (number, (shape,), _), answer in zip(asked.rows, answers):
+                    wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].numpy()
+                    ious[kind].append(float((mask & wanted).sum() / (mask | wanted).sum()))
+        return dict(ious)
+
+
+def exchange_sentences(asked: SceneBatch) -> SceneBatch:
+    """The same question with each row's sentence replaced by the next row's."""
+    texts = [text for of_scene in asked.asked["expressions"] for text in of_scene]
+    moved = iter(texts[1:] + texts[:1])
+    exchanged = [[next(moved) for _ in of_scene] for of_scene in asked.asked["expressions"]]
+    return SceneBatch(asked.scenes, {"expressions": exchanged}, asked.rows)
+
+
+def _annotation(image: int, category: int, box, mask: np.ndarray, coco_mask) -> dict:
+    x0, y0, x1, y1 = box
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    fields = {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": encoded, "area": float(mask.sum()), "iscrowd": 0}
+    return {"image_id": image + 1, "category_id": category, **fields}
+
+
+def coco_ap50(truth: list[dict], found: list[dict], images: int, categories: int, kind: str) -> float:
+    """pycocotools' AP at an IoU of 0.5, from 0 to 1; `kind` is "bbox" or "segm"."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": index + 1} for index in range(images)],
+        "categories": [{"id": index + 1} for index in range(categories)],
+        "annotations": [{**entry, "id": index + 1} for index, entry in enumerate(truth)],
+    }
+    with redirect_stdout(StringIO()):
+        coco.createIndex()
+        results = coco.loadRes([dict(entry) for entry in found])
+        evaluation = COCOeval(coco, results, kind)
+        evaluation.params.iouThrs = np.array([0.5])
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # (recalls, categories)
+    return float(precision[:, precision[0] > -1].mean())
+
+
+def box_iou(box, other) -> float:
+    """IoU of two boxes (x0, y0, x1, y1)."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
+    return shared / (sum(areas) - shared)
+
+
+def main() -> None:
+    """Prints the table of a checkpoint's card."""
+    parser = argparse.ArgumentParser(description="what a GLEE checkpoint finds in generated scenes")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--scenes", type=int, default=100)
+    options = parser.parse_args()
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(options.checkpoint)
+    evaluation = SceneEvaluation(model, AutoProcessor.from_pretrained(options.checkpoint))
+    scenes = evaluation.scenes(options.scenes, SceneRecipe(excluded=HELD_OUT_PAIRS))
+    print("| asked by | measure | value |\n|---|---|---|")
+    for mode, name in (("kind", "label: 8 kinds"), ("pair", "label: 24 colours with kinds")):
+        for kind, value in evaluation.average_precision(scenes, mode).items():
+            print(f"| {name} | {'box' if kind == 'bbox' else 'mask'} AP50 | {value:.3f} |")
+    for title, others in (("expression", False), ("another scene's expression", True)):
+        ious = evaluation.expressions(scenes, others)
+        for form in ious if not others else ():
+            print(f"| {title}: {form} | P@0.5 ({len(ious[form])}) | {np.mean(np.array(ious[form]) > 0.5):.3f} |")
+        if others:
+            every = np.concatenate(list(ious.values()))
+            print(f"| {title} | P@0.5 ({len(every)}) | {np.mean(every > 0.5):.3f} |")
+    for kind, values in evaluation.prompts(scenes).items():
+        print(f"| {kind} | mean mask IoU ({len(values)}) | {np.mean(values):.3f} |")
+    unseen = evaluation.scenes(options.scenes)
+    held = held_out_ious(evaluation, unseen)
+    print(f"| expression: a pair never trained on | P@0.5 ({len(held)}) | {np.mean(np.array(held) > 0.5):.3f} |")
+
+
+def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[float]:
+    """IoU of boxes for "the red heart" and the like, of pairs that training left out."""
+    ious = []
+    for scene in scenes:
+        pairs = [(shape.colour, shape.kind) for shape in scene.shapes]
+        rows = [(0, [i], [0]) for i, pair in enumerate(pairs) if pair in HELD_OUT_PAIRS and pairs.count(pair) == 1]
+        if rows:
+            texts = [f"the {' '.join(pairs[row[1][0]])}" for row in rows]
+            asked = SceneBatch([scene], {"expressions": [texts]}, rows)
+            for row, answer in zip(rows, evaluation._grounded(asked)):
+                ious.append(box_iou(answer["boxes"][0].tolist(), scene.shapes[row[1][0]].box))
+    return ious
+
+
+if __name__ == "__main__":
+    main()
