@@ -65,7 +65,8 @@ class SceneEvaluation:
                 for score, name, box, mask in zip(*(answer[key] for key in ("scores", "labels", "boxes", "masks"))):
                     entry = _annotation(start + number, labels[int(name)], box.tolist(), mask.numpy(), coco_mask)
                     found.append({**entry, "score": float(score)})
-        return {kind: coco_ap50(truth, found, len(scenes), len(names), kind) for kind in ("bbox", "segm")}
+        images = [{"id": index + 1, "height": self.size[0], "width": self.size[1]} for index in range(len(scenes))]
+        return {kind: coco_ap50(truth, found, images, len(names), kind) for kind in ("bbox", "segm")}
 
     def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
         """
@@ -127,7 +128,7 @@ def _annotation(image: int, category: int, box, mask: np.ndarray, coco_mask) -> 
     return {"image_id": image + 1, "category_id": category, **fields}
 
 
-def coco_ap50(truth: list[dict], found: list[dict], images: int, categories: int, kind: str) -> float:
+def coco_ap50(truth: list[dict], found: list[dict], images: list[dict], categories: int, kind: str) -> float:
     """pycocotools' AP at an IoU of 0.5, from 0 to 1; `kind` is "bbox" or "segm"."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -135,7 +136,7 @@ def coco_ap50(truth: list[dict], found: list[dict], images: int, categories: int
     coco = COCO()
     coco.dataset = {
         "info": {},
-        "images": [{"id": index + 1} for index in range(images)],
+        "images": images,
         "categories": [{"id": index + 1} for index in range(categories)],
         "annotations": [{**entry, "id": index + 1} for index, entry in enumerate(truth)],
     }

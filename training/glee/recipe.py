@@ -42,6 +42,8 @@ class GleeModelRecipe:
         config: fields of `GleeConfig`; the size of the vocabulary follows from the tokenizer.
         image_processor: fields of `GleeImageProcessor`.
         merges: of the new tokenizer; max_length: of a text, in tokens.
+        token_scale: what a new text encoder's token embeddings are multiplied with. CLIP starts them so small that, at a
+            small model's learning rate, what all texts have in common soon drowns them.
     """
 
     checkpoint: str | None = None
@@ -49,6 +51,7 @@ class GleeModelRecipe:
     image_processor: dict[str, Any] = field(default_factory=dict)
     merges: int = 256
     max_length: int = 24
+    token_scale: float = 20.0
 
 
 @dataclass

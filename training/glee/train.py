@@ -60,7 +60,13 @@ def build_processor(recipe: GleeRecipe) -> GleeProcessor:
 def build_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
     """The checkpoint's model, or a new one with the tokenizer's vocabulary."""
     if recipe.checkpoint is not None:
-        return GleeForObjectDetection.from_pretrained(recipe.checkpoint, **recipe.config)
+        model = GleeForObjectDetection.from_pretrained(recipe.checkpoint, **recipe.config)
+    else:
+        model = _new_model(recipe, processor)
+    return model.to(memory_format=torch.channels_last)  # convolutions in bfloat16 are faster so
+
+
+def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
     fields = dict(recipe.config)
     attention = fields.pop("attn_implementation", None)
     tokenizer = processor.tokenizer
@@ -73,7 +79,9 @@ def build_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObj
     }
     config = GleeConfig(**{**fields, "text_config": {**text, **fields.get("text_config", {})}})
     model = GleeForObjectDetection._from_config(config, attn_implementation=attention)
-    return model.to(memory_format=torch.channels_last)  # convolutions in bfloat16 are faster so
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(recipe.token_scale)
+    return model
 
 
 def main(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> None:

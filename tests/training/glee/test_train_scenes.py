@@ -1,0 +1,125 @@
+"""A recipe runs, stops, goes on, and leaves a checkpoint that loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from lookhear.training.glee.evaluate_scenes import SceneEvaluation, box_iou, exchange_sentences
+from lookhear.training.glee.examples import ask_expressions
+from lookhear.training.glee.recipe import GleeRecipe
+from lookhear.training.glee.train import main, train
+from lookhear.training.recipe_reading import read_recipe
+
+RECIPE = {
+    "model": {
+        "config": {
+            "backbone_config": {
+                "model_type": "resnet",
+                "embedding_size": 8,
+                "hidden_sizes": [8, 8, 16, 16],
+                "depths": [1, 1, 1, 1],
+                "layer_type": "basic",
+                "out_features": ["stage1", "stage2", "stage3", "stage4"],
+            },
+            "text_config": {
+                "hidden_size": 16,
+                "intermediate_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "num_groups": 8,
+            "intermediate_size": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "num_queries": 10,
+            "fusion_size": 32,
+            "fusion_heads": 2,
+            "template_size": 32,
+            "mask_positions": True,
+            "loss_settings": {"mask_points": 32},
+        },
+        "image_processor": {"size": {"shortest_edge": 64}},
+        "merges": 20,
+    },
+    "data": {"canvases": [[64, 64]], "images": {"labels": 2, "expressions": 2, "prompts": 2}},
+    "training": {
+        "max_steps": 3,
+        "logging_steps": 1,
+        "save_steps": 2,
+        "use_cpu": True,
+        "learning_rate": 1.0e-3,
+        "warmup_steps": 2,
+        "seed": 3,
+    },
+}
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+def run(recipe: Path, output: Path, *overrides: str):
+    return train(read_recipe(recipe, [f"training.output_dir={output}", *overrides], GleeRecipe, recipe.parent))
+
+
+def test_stopped_and_resumed_is_as_if_never_stopped(recipe, tmp_path):
+    whole = run(recipe, tmp_path / "whole").state.log_history
+    halves = tmp_path / "halves"
+    run(recipe, halves, "training.max_steps=2")
+    resumed = run(recipe, halves, "training.max_steps=3").state.log_history
+    losses = [[entry["loss"] for entry in history if "loss" in entry] for history in (whole, resumed)]
+    assert len(losses[0]) == 3
+    assert losses[0][:2] == pytest.approx(losses[1][:2], rel=1e-4)
+    named = {name for entry in whole for name in entry if name.endswith("_class")}
+    assert named <= {"labels_class", "expressions_class", "prompts_class"} and named
+
+    state = json.loads((halves / "trainer_state.json").read_text())
+    assert state["global_step"] == 3
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(halves)
+    processor = AutoProcessor.from_pretrained(halves)
+    evaluation = SceneEvaluation(model, processor, size=(64, 64), batch=2)
+    scenes = evaluation.scenes(2)
+    found = evaluation.average_precision(scenes, "kind")
+    assert set(found) == {"bbox", "segm"} and all(0 <= value <= 1 for value in found.values())
+    assert all(0 <= value <= 1 for values in evaluation.expressions(scenes).values() for value in values)
+    assert set(evaluation.prompts(scenes)) == {"points", "boxes", "scribbles", "masks"}
+
+
+def test_exchanged_sentences_are_other_rows(recipe):
+    evaluation = SceneEvaluation.__new__(SceneEvaluation)
+    evaluation.size = (64, 64)
+    import numpy as np
+
+    asked = ask_expressions(evaluation.scenes(3), np.random.default_rng(0), 1, ("attribute",))
+    moved = exchange_sentences(asked)
+    assert moved.rows == asked.rows
+    before, after = ([t for of in a.asked["expressions"] for t in of] for a in (asked, moved))
+    assert after == before[1:] + before[:1]
+
+
+def test_box_iou():
+    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
+    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0
+
+
+def test_recipes_that_cannot_run_are_refused(recipe):
+    with pytest.raises(ValueError, match="max_steps"):
+        main(str(recipe), ["training.max_steps=-1"])
+    with pytest.raises(ValueError, match="data has no field 'image'"):
+        main(str(recipe), ["data.image=3"])
+
+
+def test_the_shipped_recipe_is_read():
+    path = Path(__file__).parents[3] / "training" / "glee" / "recipes" / "scenes_tiny.yaml"
+    recipe = read_recipe(path, [], GleeRecipe, path.parent)
+    assert recipe.training["max_steps"] > 0 and recipe.model.config["mask_positions"]
