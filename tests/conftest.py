@@ -43,6 +43,12 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def parity_folder() -> Path:
+    """The folder of numbers that the published code produced; for tests marked `parity` only."""
+    return PARITY
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory) -> Path:
     """A checkpoint folder as it is published, of a random model that is small enough to run in milliseconds."""
     import torch
@@ -138,3 +144,39 @@ def tiny_glee():
     model = GleeForObjectDetection(config).eval()
     image_processor = GleeImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     return model, GleeProcessor(image_processor, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def table_reader():
+    """
+    `table_reader(next_label, ctc_logits, lengths)`: a recogniser whose scores come from tables, and its `encoder_outputs`.
+
+    `next_label(clips, ids)` gives the decoder's scores `(rows, vocab)` of clips `(rows,)` after ids `(rows, length)`;
+    ctc_logits `(batch, steps, vocab)`; lengths `(batch,)`. Blank is 0, start and EOS are the last id.
+    """
+    import torch
+
+    from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
+    from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput, AvsrOutput
+
+    class TableReader(AvsrForConditionalGeneration):
+        def forward(self, decoder_input_ids=None, encoder_outputs=None, **kwargs):
+            clips = encoder_outputs.last_hidden_state[:, 0, 0].long()  # (rows,)
+            return AvsrOutput(logits=self.next_label(clips, decoder_input_ids)[:, None])
+
+        def compute_ctc_logits(self, encoder_outputs):
+            return self.ctc_logits
+
+    def make(next_label, ctc_logits, lengths):
+        batch, steps, vocab = ctc_logits.shape
+        end = dict.fromkeys(("eos_token_id", "bos_token_id", "decoder_start_token_id"), vocab - 1)
+        layers = {"encoder_layers": 1, "decoder_layers": 1, "hidden_size": 8, "num_attention_heads": 1}
+        sizes = {"intermediate_size": 8, "head_hidden_sizes": (), "vocab_size": vocab, "modality": "visual"}
+        visual = {"layer_type": "basic", "stem_channels": 4, "hidden_sizes": (4,), "depths": (1,), "crop_size": 16}
+        model = TableReader(AvsrConfig(**layers, **sizes, **end, use_cache=False, visual_config=visual)).eval()
+        model.next_label, model.ctc_logits = next_label, ctc_logits
+        clips = torch.arange(batch, dtype=torch.float32)[:, None, None].expand(batch, steps, 1)
+        frame_mask = torch.arange(steps) < torch.as_tensor(lengths)[:, None]
+        return model, AvsrEncoderOutput(last_hidden_state=clips, frame_mask=frame_mask)
+
+    return make

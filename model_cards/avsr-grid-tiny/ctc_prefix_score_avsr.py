@@ -1,8 +1,7 @@
 """CTC prefix scores for joint CTC/attention beam search (Watanabe et al., 2017; paper, section 3.7)."""
 
 import torch
-from torch.nn.functional import log_softmax, pad
-from transformers import LogitsProcessor
+from torch.nn.functional import pad
 
 NEVER = float("-inf")
 
@@ -22,7 +21,7 @@ class CtcPrefixScorer:
 
     def __init__(self, log_probs: torch.Tensor, lengths: torch.Tensor, blank: int):
         valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
-        log_probs = log_probs.double().masked_fill(~valid[..., None], NEVER)
+        log_probs = log_probs.to(precision(log_probs.device)).masked_fill(~valid[..., None], NEVER)
         self.blank_log_probs = log_probs[..., blank].masked_fill(~valid, 0.0)  # behind its end a clip is blank
         self.log_probs = log_probs.masked_fill(
             torch.arange(log_probs.shape[2], device=log_probs.device) == blank, NEVER
@@ -49,6 +48,11 @@ class CtcPrefixScorer:
         repeated = torch.logsumexp(blank[..., :-1] + repeated, dim=-1, keepdim=True)
         is_last = torch.arange(extended.shape[-1], device=last.device) == last[..., None]
         return torch.where(is_last, repeated, extended), phi[..., -1]
+
+    def score_ended(self, state: tuple[torch.Tensor, torch.Tensor], last: torch.Tensor, end: int) -> torch.Tensor:
+        """`(batch, beams)` log-probability of each prefix followed by the label `end` as the whole label sequence."""
+        ended = CtcPrefixScorer.extend(self, state, last, torch.full_like(last, end))
+        return torch.logaddexp(*ended)[..., -1]
 
     def extend(
         self, state: tuple[torch.Tensor, torch.Tensor], last: torch.Tensor, label: torch.Tensor
@@ -88,70 +92,38 @@ def _decayed_sum(inflow: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
     return pad(total, (1, 0), value=NEVER)
 
 
-class CtcPrefixLogitsProcessor(LogitsProcessor):
+class ReferenceCtcPrefixScorer(CtcPrefixScorer):
     """
-    Turns the decoder's scores into steps of `(1 - w) log p_attention + w log p_ctc(prefix)` for a beam search.
+    The same scores as the paper's published code computes them, for comparison with it and for converted weights.
 
-    The beam search of transformers adds up steps, so each step is the growth of the joint score. Blank cannot be
-    generated; EOS ends the text for CTC too. A text has at most as many characters as its clip has CTC steps, also
-    where CTC has no weight, so that a clip's text does not depend on longer clips in its batch.
-
-    Args:
-        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)`; num_beams: beams a clip; weight: w in [0, 1];
-        blank, eos: their ids; eos_is_blank: CTC has learnt an EOS label (`ctc_target_eos`), which is silence here.
+    That code differs from [`CtcPrefixScorer`] in three places: it doesn't look at the first step; blank's
+    log-probability of the empty prefix doubles at each step, `r_b(t) = 2 r_b(t - 1) + log p(blank, t)`; and `r_n` of
+    the first step it looks at is replaced by the prefix's score, so that the next label may begin there again.
     """
 
-    def __init__(
-        self,
-        ctc_logits: torch.Tensor,
-        lengths: torch.Tensor,
-        num_beams: int,
-        weight: float,
-        blank: int,
-        eos: int,
-        eos_is_blank: bool = False,
-    ):
-        self.num_beams, self.weight, self.blank, self.eos = num_beams, weight, blank, eos
-        self.longest = lengths.repeat_interleave(num_beams)  # (batch * beams,) characters
-        log_probs = log_softmax(ctc_logits.double(), dim=-1)
-        if eos_is_blank:
-            log_probs[..., blank] = torch.logaddexp(log_probs[..., blank], log_probs[..., eos])
-            log_probs[..., eos] = NEVER
-        self.scorer = CtcPrefixScorer(log_probs, lengths, blank) if weight > 0 else None
-        self.ids = self.state = self.scores = None
+    def __init__(self, log_probs: torch.Tensor, lengths: torch.Tensor, blank: int):
+        self.lengths = (lengths - 1).clamp(min=0)
+        super().__init__(pad(log_probs[:, 1:], (0, 0, 0, 1)), self.lengths, blank)  # never without a step
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """`(batch * beams, length)` prefixes and `(batch * beams, vocab)` scores of the decoder -> joint steps."""
-        scores = scores.clone()
-        scores[:, self.blank] = NEVER
-        steps = (1 - self.weight) * log_softmax(scores, dim=-1) if self.weight < 1 else torch.zeros_like(scores)
-        if self.scorer is not None:
-            steps = steps + self.weight * self._ctc_steps(input_ids).to(steps.dtype)
-        full = input_ids.shape[1] > self.longest  # the start token is not a character
-        end = torch.arange(steps.shape[1], device=steps.device) == self.eos
-        steps[:, self.blank] = NEVER
-        return steps.masked_fill(full[:, None] & ~end, NEVER)
+    def start(self, beams: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch, steps = self.blank_log_probs.shape
+        power = torch.arange(1, steps + 1, device=self.lengths.device).to(self.blank_log_probs)  # (steps,)
+        doubled = (self.blank_log_probs * torch.exp2(-power)).cumsum(dim=1)  # (batch, steps)
+        power = torch.minimum(power[None], self.lengths[:, None]).clamp(max=1000)  # a float64 holds no more
+        spelled = pad(doubled * torch.exp2(power), (1, 0))[:, None].expand(-1, beams, -1)
+        return torch.full_like(spelled, NEVER), spelled
 
-    def _ctc_steps(self, input_ids: torch.LongTensor) -> torch.Tensor:
-        """`(batch * beams, vocab)` growth of CTC's log-probability by each next label."""
-        ids = input_ids.unflatten(0, (-1, self.num_beams))  # (batch, beams, length)
-        if ids.shape[2] == 1:
-            last = torch.full_like(ids[..., 0], -1)
-            self.state, known = self.scorer.start(self.num_beams), torch.zeros_like(last, dtype=torch.float64)
-        else:
-            last, known = ids[..., -1], self._follow(ids)
-        extended, whole = self.scorer.score(self.state, last)
-        extended[..., self.eos] = whole
-        self.ids, self.scores = ids, extended
-        growth = extended - known[..., None]
-        return growth.masked_fill(torch.isnan(growth), NEVER).flatten(0, 1)  # nothing follows the impossible
+    def extend(
+        self, state: tuple[torch.Tensor, torch.Tensor], last: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = self.score(state, last)[0].gather(-1, label[..., None])  # (batch, beams, 1)
+        non_blank, blank = super().extend(state, last, label)
+        return torch.cat((non_blank[..., :1], scores, non_blank[..., 2:]), dim=-1), blank
 
-    def _follow(self, ids: torch.LongTensor) -> torch.Tensor:
-        """Moves the state to the beams that were chosen; returns CTC's `(batch, beams)` log-probability of each."""
-        same = (ids[:, :, None, :-1] == self.ids[:, None]).all(dim=-1)  # (batch, beams now, beams before)
-        parent = same.int().argmax(dim=-1)  # (batch, beams)
-        label, before = ids[..., -1], ids[..., -2] if ids.shape[2] > 2 else torch.full_like(parent, -1)
-        index = parent[..., None].expand(-1, -1, self.state[0].shape[-1])
-        self.state = self.scorer.extend(tuple(part.gather(1, index) for part in self.state), before, label)
-        known = self.scores.gather(1, parent[..., None].expand(-1, -1, self.scores.shape[-1]))
-        return known.gather(2, label[..., None])[..., 0]
+
+CTC_PREFIX_SCORERS = {"exact": CtcPrefixScorer, "reference": ReferenceCtcPrefixScorer}
+
+
+def precision(device: torch.device) -> torch.dtype:
+    """float64, which keeps sums over an hour of steps exact, but on Apple's GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
