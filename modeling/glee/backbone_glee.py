@@ -60,5 +60,7 @@ def _freeze_batch_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, eps=child.eps))
+        elif isinstance(child, nn.ReLU):
+            child.inplace = True  # of the norm's output, which nothing else needs
         else:
             _freeze_batch_norms(child)

@@ -6,6 +6,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
+from .chunking_glee import in_chunks
 from .configuration_glee import GleeConfig
 
 
@@ -67,12 +68,17 @@ class GleeEarlyFusion(nn.Module):
         """
         pixels, text = self.pixel_norm(pixels), self.text_norm(text)
         text = text.expand(len(pixels), -1, -1)
-        query, key = self._heads(self.pixel_query(pixels)), self._heads(self.text_key(text))
-        seen = self._attend(query, key, self._heads(self.text_value(text)), attention_mask, **kwargs)
-        fused_pixels = pixels + self.pixel_scale * self.pixel_output(seen)
+        key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
+
+        def fuse(part: torch.Tensor) -> torch.Tensor:
+            seen = self._attend(self._heads(self.pixel_query(part)), key, value, attention_mask, **kwargs)
+            return part + self.pixel_scale * self.pixel_output(seen)
+
+        fused_pixels = in_chunks(fuse, pixels)
         if self.config.discard_fused_text:
             return fused_pixels, None
-        seen = self._attend(key, query, self._heads(self.pixel_value(pixels)), None, **kwargs)
+        query, value = self._heads(self.pixel_query(pixels)), self._heads(self.pixel_value(pixels))
+        seen = self._attend(key, query, value, None, **kwargs)
         return fused_pixels, text + self.text_scale * self.text_output(seen)
 
     def _heads(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
+from .chunking_glee import in_chunks
 from .configuration_glee import GleeConfig
 from .deformable_attention_glee import GleeDeformableAttention
 from .fusion_glee import GleeEarlyFusion
@@ -87,8 +88,10 @@ class GleeEncoderLayer(GradientCheckpointingLayer):
         query = hidden_states + positions
         attended = self.self_attn(query, hidden_states, reference_points, shapes)
         hidden_states = self.self_attn_layer_norm(hidden_states + attended)
-        forwarded = self.fc2(nn.functional.relu(self.fc1(hidden_states)))
-        return self.final_layer_norm(hidden_states + forwarded)
+        return in_chunks(self._feed_forward, hidden_states)
+
+    def _feed_forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.final_layer_norm(tokens + self.fc2(self.fc1(tokens).relu_()))
 
 
 class GleePixelDecoder(nn.Module):
@@ -155,9 +158,12 @@ class GleePixelDecoder(nn.Module):
         return torch.cat([place.to(like.dtype) + level for place, level in zip(maps, self.level_embedding)])
 
     def _mask_features(self, finest: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
-        lateral = self.lateral_norm(self.lateral_conv(finest))
-        coarse = nn.functional.interpolate(level, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-        merged = nn.functional.relu(self.output_norm(self.output_conv(lateral + coarse)))
+        # These are the largest maps of all, so each takes the place of the one before.
+        merged = self.lateral_norm(self.lateral_conv(finest))
+        size = merged.shape[-2:]
+        merged.add_(nn.functional.interpolate(level, size=size, mode="bilinear", align_corners=False))
+        merged = self.output_conv(merged)
+        merged = self.output_norm(merged).relu_()
         features = self.mask_projection(merged)
         if not self.config.mask_positions:
             return features
