@@ -1,6 +1,7 @@
 """`transformers.Trainer` for GLEE: each kind of loss is logged by its task."""
 
 import torch
+from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 
@@ -11,6 +12,10 @@ class GleeTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # losses are means already; accumulation averages them
         self._parts: dict[str, dict[str, torch.Tensor]] = {}
+
+    def _get_train_sampler(self, *args, **kwargs) -> SequentialSampler:
+        """In order: each batch is drawn by lot already, and a resumed run, even a longer one, goes on with the next."""
+        return SequentialSampler(self.train_dataset)
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         outputs = model(**inputs)
