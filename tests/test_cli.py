@@ -185,6 +185,18 @@ def test_demo_reads_sound_without_picture(run, tiny_checkpoint, talking_clips, t
 
 
 @pytest.mark.slow
+def test_synthesize_makes_a_scene(run, tmp_path):
+    code, out, _ = run("synthesize", "--scene", "--seed", 4, "-o", tmp_path / "scene.png")
+    assert code == 0 and out.split() == [str(tmp_path / "scene.png"), str(tmp_path / "scene.json")]
+    facts = json.loads((tmp_path / "scene.json").read_text())
+    assert 3 <= len(facts["objects"]) <= 8 and all(e["object"] < len(facts["objects"]) for e in facts["expressions"])
+    first = (tmp_path / "scene.png").read_bytes()
+    assert run("synthesize", "--scene", "--seed", 4, "-o", tmp_path / "scene.png")[0] == 0
+    assert (tmp_path / "scene.png").read_bytes() == first
+    code, _, err = run("synthesize", "--scene", "-o", tmp_path / "scene.mp4")
+    assert code == 2 and "scene.mp4" in err
+
+
 def test_demo_synthesizes_its_own_clip(run, tiny_checkpoint, tmp_path):
     code, out, _ = run("demo", "--model", tiny_checkpoint, "--output", tmp_path)
     assert code == 0 and out.startswith("said: bin blue at f two now")

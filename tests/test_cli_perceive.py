@@ -139,7 +139,6 @@ def test_nothing_found_is_said(run, model, photos):
     [
         ([], "IMAGE"),
         (["a.png", "--model", "m"], "nothing to look for"),
-        (["a.png", "--labels", "cat"], "--model is missing"),
         (["a.png", "--labels", "cat", "--model", "./nowhere"], "no folder ./nowhere"),
         (["a.png", "--labels", "cat,,dog", "--model", "m"], "--labels"),
         (["a.png", "--point", "10", "--model", "m"], "--point"),

@@ -166,8 +166,7 @@ def _add_perceive(commands) -> None:
     summary = "find and segment what is named, described or pointed at in images"
     parser = _command(commands, "perceive", summary, example, _perceive)
     parser.add_argument("files", nargs="+", metavar="IMAGE", help="image file, or URL")
-    parser.add_argument("--model", help="checkpoint folder or Hub id of a GLEE model")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+    _add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
     parser.add_argument(
         "--labels", type=_list, help="comma-separated names, any number of objects each; 'object' is all"
     )
@@ -200,8 +199,6 @@ def _perceive(options: argparse.Namespace) -> int:
         raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
-    if options.model is None:
-        raise ValueError("--model is missing: name a checkpoint folder or a Hub id; none is packaged yet")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
         raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
     pictures = _overlays(options.files, options.out)
@@ -389,9 +386,14 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _add_synthesize(commands) -> None:
     example = 'lookhear synthesize --text "bin blue at f two now" --portrait photo.jpg -o clip.mp4'
-    parser = _command(commands, "synthesize", "make a portrait say a text: a video with sound", example, _synthesize)
-    parser.add_argument("--text", required=True, help="what to say")
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="CLIP.mp4", help="word times go beside it")
+    example += "\n  lookhear synthesize --scene --seed 7 -o scene.png"
+    summary = "make a portrait say a text (a video with sound), or a scene of shapes (a picture)"
+    parser = _command(commands, "synthesize", summary, example, _synthesize)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--text", help="what to say")
+    what.add_argument("--scene", action="store_true", help="make a picture of shapes; --seed says which")
+    facts = "word times, or the scene's objects and sentences about them, go beside it"
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=facts)
     portraits = "a photo of one face, 'astronaut' or 'hopper'"
     parser.add_argument("--portrait", metavar="PHOTO", help=portraits + " (astronaut)")
     parser.add_argument("--voice", default="en-us", help="an espeak-ng voice (en-us)")
@@ -404,6 +406,11 @@ def _add_synthesize(commands) -> None:
 
 
 def _synthesize(options: argparse.Namespace) -> None:
+    if options.scene:
+        from lookhear.training.glee.scene_file import write_scene
+
+        print(*write_scene(options.output, options.seed), sep="\n")
+        return
     from lookhear.training.avsr.synthesis import synthesize_clip
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -431,9 +438,11 @@ def _demo(options: argparse.Namespace) -> None:
 # ----------------------------------------------------------------------------------------------------- shared options
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    default = Path(__file__).parent / "model_cards" / "avsr-grid-tiny"
-    text = "checkpoint folder or Hub id (the packaged avsr-grid-tiny: English commands of the GRID corpus)"
+def _add_model(
+    parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
+) -> None:
+    default = Path(__file__).parent / "model_cards" / name
+    text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
     parser.add_argument("--model", default=str(default), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
 
