@@ -20,8 +20,9 @@ class AvsrWaveformFrontEnd(nn.Module):
         super().__init__()
         self.encoder = AutoModel.from_config(config.encoder_config)
         if config.freeze_feature_encoder:
-            self.encoder.freeze_feature_encoder()
+            self.encoder.feature_extractor._freeze_parameters()
         self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
+        self.by_division = config.length_rule == "division"
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
@@ -29,10 +30,20 @@ class AvsrWaveformFrontEnd(nn.Module):
         lengths = self.encoder._get_feat_extract_output_lengths(samples).clamp(min=0)
         steps = self.encoder._get_feat_extract_output_lengths(input_values.shape[1])
         if self.shares_statistics and input_values.shape[0] > 1:
-            features = self._one_by_one(input_values, samples, steps)
-        else:
-            features = self.encoder(input_values, attention_mask=attention_mask).last_hidden_state
-        return features, lengths
+            return self._one_by_one(input_values, samples, steps), lengths
+        if self.by_division and not self.shares_statistics:
+            share = input_values.shape[1] // steps  # samples of a step
+            lengths = ((samples + share - 1) // share).clamp(max=steps)
+            places = torch.arange(input_values.shape[1], device=samples.device)[None]
+            attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
+        return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
+
+    def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Samples that so many steps need: `(batch,)` -> `(batch,)`."""
+        samples, config = lengths, self.encoder.config
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
+            samples = (samples - 1) * stride + kernel
+        return torch.where(lengths > 0, samples, 0)
 
     def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
         """The `"group"` norm averages over time: only without padding is a clip's result its own."""

@@ -17,6 +17,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
 AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram")
+LENGTH_RULES = ("convolution", "division")
 MODALITIES = ("audio", "visual", "audiovisual")
 
 
@@ -45,6 +46,10 @@ class AvsrAudioConfig(PreTrainedConfig):
         stack (`int`, *optional*, defaults to 4): spectrogram frames that make one 40 ms feature step.
         freeze_feature_encoder (`bool`, *optional*, defaults to `True`):
             Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's).
+        length_rule (`str`, *optional*, defaults to `"convolution"`):
+            How many steps of a padded clip are its own in the `"wav2vec2"` front-end: those whose windows lie in its
+            sound, or, `"division"`, those whose equal share of the batch's longest sound it reaches (fairseq before
+            February 2021, which the published code may have been trained with; depends on the batch).
     """
 
     model_type = "avsr_audio"
@@ -59,11 +64,16 @@ class AvsrAudioConfig(PreTrainedConfig):
     num_mel_bins: int | None = None
     stack: int = 4
     freeze_feature_encoder: bool = True
+    length_rule: str = "convolution"
 
     def __post_init__(self, **kwargs):
         _require(
             self.front_end in AUDIO_FRONT_ENDS,
             f"audio_config.front_end must be one of {AUDIO_FRONT_ENDS}, not {self.front_end!r}.",
+        )
+        _require(
+            self.length_rule in LENGTH_RULES,
+            f"audio_config.length_rule must be one of {LENGTH_RULES}, not {self.length_rule!r}.",
         )
         if self.front_end != "wav2vec2":
             self.encoder_config = None

@@ -1,61 +1,258 @@
-"""Weights from elsewhere into AVSR's parts."""
+"""Published weights under AVSR's names: the reference code's checkpoints, and those that its front-ends start from."""
 
-from pathlib import Path
+import re
+from collections.abc import Callable, Mapping
 
 import torch
-from safetensors.torch import load_file
 
-from .frontends_avsr import AvsrVisualFrontEnd
+from .layers_avsr import sinusoidal_positions
+
+VALUES = "(weight|bias)"
+STATISTICS = "(weight|bias|running_mean|running_var|num_batches_tracked)"
+PRE_TRAINING = ("quantizer.", "project_q.", "final_proj.")  # wav2vec 2.0's contrastive task
+FINE_TUNED = "w2v_encoder.w2v_model."  # fairseq's prefix where a CTC head follows
+POSITIONS = r"(?:EncoderPositionalEncoding|decoderPositionalEncoding|embed\.1)\.pe"  # computed by this model
+
+Target = str | Callable[[re.Match], str | None]
+Table = tuple[tuple[str, Target], ...]
+
+# torchvision's ResNet -> transformers'
+RESNET: Table = (
+    (
+        r"layer([1-4])\.(\d+)\.conv([123])\.weight",
+        lambda match: f"stages.{int(match[1]) - 1}.layers.{match[2]}.layer.{int(match[3]) - 1}.convolution.weight",
+    ),
+    (
+        r"layer([1-4])\.(\d+)\.bn([123])\." + STATISTICS,
+        lambda match: (
+            f"stages.{int(match[1]) - 1}.layers.{match[2]}.layer.{int(match[3]) - 1}.normalization.{match[4]}"
+        ),
+    ),
+    (
+        r"layer([1-4])\.(\d+)\.downsample\.0\.weight",
+        lambda match: f"stages.{int(match[1]) - 1}.layers.{match[2]}.shortcut.convolution.weight",
+    ),
+    (
+        r"layer([1-4])\.(\d+)\.downsample\.1\." + STATISTICS,
+        lambda match: f"stages.{int(match[1]) - 1}.layers.{match[2]}.shortcut.normalization.{match[3]}",
+    ),
+)
+
+# fairseq's wav2vec 2.0 -> transformers'
+SPEECH_ENCODER: Table = (
+    (r"mask_emb", r"masked_spec_embed"),
+    (r"feature_extractor\.conv_layers\.(\d+)\.0\." + VALUES, r"feature_extractor.conv_layers.\1.conv.\2"),
+    (
+        r"feature_extractor\.conv_layers\.(\d+)\.2\.(?:1\.)?" + VALUES,
+        r"feature_extractor.conv_layers.\1.layer_norm.\2",
+    ),
+    (r"layer_norm\." + VALUES, r"feature_projection.layer_norm.\1"),
+    (r"post_extract_proj\." + VALUES, r"feature_projection.projection.\1"),
+    (r"encoder\.pos_conv\.0\.bias", r"encoder.pos_conv_embed.conv.bias"),
+    (r"encoder\.pos_conv\.0\.weight_g", r"encoder.pos_conv_embed.conv.parametrizations.weight.original0"),
+    (r"encoder\.pos_conv\.0\.weight_v", r"encoder.pos_conv_embed.conv.parametrizations.weight.original1"),
+    (
+        r"encoder\.layers\.(\d+)\.self_attn\.([qkv]|out)_proj\." + VALUES,
+        r"encoder.layers.\1.attention.\2_proj.\3",
+    ),
+    (r"encoder\.layers\.(\d+)\.self_attn_layer_norm\." + VALUES, r"encoder.layers.\1.layer_norm.\2"),
+    (r"encoder\.layers\.(\d+)\.fc1\." + VALUES, r"encoder.layers.\1.feed_forward.intermediate_dense.\2"),
+    (r"encoder\.layers\.(\d+)\.fc2\." + VALUES, r"encoder.layers.\1.feed_forward.output_dense.\2"),
+    (r"(encoder\.layers\.\d+\.final_layer_norm|encoder\.layer_norm)\." + VALUES, r"\1.\2"),
+)
+
+VISUAL_FRONT_END: Table = (
+    (r"frontend3D\.0\.weight", r"stem.weight"),
+    (r"frontend3D\.1\." + STATISTICS, r"stem_norm.\1"),
+    (r"MoCoModel\.(.+)", lambda match: _within("resnet", match[1], RESNET)),
+)
+
+LAYER: Table = (
+    (r"linear1\." + VALUES, r"feed_forward.fc1.\1"),
+    (r"linear2\." + VALUES, r"feed_forward.fc2.\1"),
+    (r"self_attn\.in_proj_" + VALUES, r"self_attn.qkv_proj.\1"),
+    (r"self_attn\.out_proj\." + VALUES, r"self_attn.o_proj.\1"),
+)
+ENCODER_LAYER: Table = (
+    *LAYER,
+    (r"norm1\." + VALUES, r"attention_residual.norm.\1"),
+    (r"norm2\." + VALUES, r"feed_forward_residual.norm.\1"),
+)
+DECODER_LAYER: Table = (
+    *LAYER,
+    (r"multihead_attn\.in_proj_" + VALUES, r"encoder_attn.qkv_proj.\1"),
+    (r"multihead_attn\.out_proj\." + VALUES, r"encoder_attn.o_proj.\1"),
+    (r"norm1\." + VALUES, r"self_attention_residual.norm.\1"),
+    (r"norm2\." + VALUES, r"encoder_attention_residual.norm.\1"),
+    (r"norm3\." + VALUES, r"feed_forward_residual.norm.\1"),
+)
+PARTS = {"audio": "audio_encoder", "video": "visual_encoder", "joint": "fusion"}
+
+# The recogniser of the reference code
+RECOGNISER: Table = (
+    (r"wav2vecModel\.(.+)", lambda match: _within("model.encoder.audio_front_end.encoder", match[1], SPEECH_ENCODER)),
+    (r"visualModel\.(.+)", lambda match: _within("model.encoder.visual_front_end", match[1], VISUAL_FRONT_END)),
+    (r"(audio|video|joint)Conv\.conv\.0\." + VALUES, lambda match: f"{_part(match)}.conv.reduce.{match[2]}"),
+    (r"(audio|video|joint)Conv\.conv\.5\." + VALUES, lambda match: f"{_part(match)}.conv.mix.{match[2]}"),
+    (
+        r"(audio|video|joint)Encoder\.layers\.(\d+)\.(.+)",
+        lambda match: _within(f"{_part(match)}.transformer.layers.{match[2]}", match[3], ENCODER_LAYER),
+    ),
+    (r"audioEncoder\.norm\." + VALUES, r"model.encoder.audio_norm.\1"),
+    (r"videoEncoder\.norm\." + VALUES, r"model.encoder.visual_norm.\1"),
+    (r"jointEncoder\.norm\." + VALUES, r"model.encoder.norm.\1"),
+    (r"ModalityNormalization\." + VALUES, r"model.encoder.fusion.both_norms.\1"),
+    (r"embed\.0\.weight", r"model.decoder.embed_tokens.weight"),
+    (
+        r"jointAttentionDecoder\.layers\.(\d+)\.(.+)",
+        lambda match: _within(f"model.decoder.layers.{match[1]}", match[2], DECODER_LAYER),
+    ),
+    (r"jointAttentionDecoder\.norm\." + VALUES, r"model.decoder.norm.\1"),
+    (r"jointOutputConv\.outputconv\.15\." + VALUES, r"ctc_head.output.\1"),
+    (
+        r"jointOutputConv\.outputconv\.(0|5|10)\." + VALUES,
+        lambda match: f"ctc_head.layers.{int(match[1]) // 5}.{match[2]}",
+    ),
+    (r"jointAttentionOutputConv\.outputconv\.15\." + VALUES, r"decoder_head.output.\1"),
+    (
+        r"jointAttentionOutputConv\.outputconv\.(0|5|10)\." + VALUES,
+        lambda match: f"decoder_head.layers.{int(match[1]) // 5}.{match[2]}",
+    ),
+    (
+        r"jointAttentionOutputConv\.outputconv\.(2|7|12)\." + VALUES,
+        lambda match: f"decoder_head.norms.{int(match[1]) // 5}.{match[2]}",
+    ),
+)
+
+# The word classifier of the reference code
+CLASSIFIER: Table = (
+    (r"((?:frontend3D|MoCoModel)\..+)", lambda match: _within("visual_front_end", match[1], VISUAL_FRONT_END)),
+    (r"backend_conv1\.0\.weight", r"classifier.conv1.weight"),
+    (r"backend_conv1\.1\." + STATISTICS, r"classifier.norm1.\1"),
+    (r"backend_conv1\.4\.weight", r"classifier.conv2.weight"),
+    (r"backend_conv1\.5\." + STATISTICS, r"classifier.norm2.\1"),
+    (r"backend_conv2\.0\." + VALUES, r"classifier.hidden.\1"),
+    (r"backend_conv2\.1\." + STATISTICS, r"classifier.hidden_norm.\1"),
+    (r"backend_conv2\.3\." + VALUES, r"classifier.output.\1"),
+)
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A state dict from a `.safetensors` or PyTorch file, the latter read without executing anything in it.
-
-    Raises:
-        ValueError: no such file, or one that holds other things than tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"checkpoint {str(path)!r} is no file")
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"checkpoint {str(path)!r} cannot be read safely: {str(error).splitlines()[0]}") from None
-    return content.get("state_dict", content)
-
-
-def load_resnet_weights(front_end: AvsrVisualFrontEnd, path: str | Path) -> None:
-    """
-    Puts the residual stages of a ResNet into the visual front-end (paper, section 3.1); the 3D stem keeps its own.
+    A state dict of the reference code under the names of [`AvsrForConditionalGeneration`] or, if it is one of a word
+    classifier, of [`AvsrForVideoClassification`]. Values and dtypes stay as they are.
 
     Args:
-        front_end: changed in place. path: a MoCo v2 checkpoint (`module.encoder_q.*`) or torchvision's ResNet weights.
+        weights: published names. What one layer norm has several names for has several here.
+    Returns:
+        Joint query-key-value projections are split, convolutions over one frame are matrices, the 3D stem is a 2D one.
+        Names that AVSR does not have are kept, so that whoever loads the result can name them.
     Raises:
-        ValueError: the file holds no such ResNet; missing, unknown and wrongly shaped weights are named.
+        ValueError: position encodings of another kind than the paper's.
     """
-    weights = read_state_dict(path)
+    table = CLASSIFIER if is_classifier(weights) else RECOGNISER
+    fused = any(name.startswith("jointEncoder.") for name in weights)
+    converted = {}
+    for name, value in weights.items():
+        if re.fullmatch(POSITIONS, name):
+            _check_positions(name, value)
+            continue
+        target = rename(name, table)
+        if target is None:
+            converted[name] = value
+            continue
+        if not fused:  # the only modality's norm is the encoder's
+            target = re.sub(r"encoder\.(audio|visual)_norm\.", "encoder.norm.", target)
+        converted.update(_parts(target, value))
+    return converted
+
+
+def convert_speech_encoder(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    fairseq's wav2vec 2.0, pre-trained or with a CTC head behind it, under the names of `Wav2Vec2Model`.
+
+    The pre-training task's own weights and the head are left out; names that wav2vec 2.0 does not have are kept.
+    """
+    if any(name.startswith(FINE_TUNED) for name in weights):
+        weights = {
+            name.removeprefix(FINE_TUNED): value
+            for name, value in weights.items()
+            if not re.fullmatch(r"w2v_encoder\.proj\." + VALUES, name)
+        }
+    kept = {name: value for name, value in weights.items() if not name.startswith(PRE_TRAINING)}
+    return {rename(name, SPEECH_ENCODER) or name: value for name, value in kept.items()}
+
+
+def convert_resnet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    The residual stages of torchvision's ResNet, or of the query encoder of a MoCo v2 checkpoint, under the names of
+    the visual front-end's `resnet`.
+
+    The first convolution, which the 3D stem replaces, and the head are left out, and so are MoCo's key encoder and
+    queue; names that a ResNet does not have are kept.
+    """
     moco = "module.encoder_q."
     if any(name.startswith(moco) for name in weights):
-        weights = {name.removeprefix(moco): value for name, value in weights.items() if name.startswith(moco)}
-    kept = {name: value for name, value in weights.items() if name.startswith("layer")}
-    renamed = {_resnet_name(name): value for name, value in kept.items()}
-    expected = {name: value.shape for name, value in front_end.resnet.state_dict().items()}
-    wrong = [name for name, shape in expected.items() if name not in renamed or renamed[name].shape != shape]
-    unknown = [name for name in renamed if name not in expected]
-    if wrong or unknown:
-        raise ValueError(
-            f"{str(path)!r} does not fit the visual front-end: {len(wrong)} weights are missing or of another shape "
-            f"({', '.join(wrong[:3])} ...), {len(unknown)} are unknown ({', '.join(unknown[:3])} ...)"
-        )
-    front_end.resnet.load_state_dict(renamed)
+        left_out = r"module\.(?:encoder_k\..+|queue|queue_ptr)"
+        weights = {
+            name.removeprefix(moco): value for name, value in weights.items() if not re.fullmatch(left_out, name)
+        }
+    left_out = rf"conv1\.weight|bn1\.{STATISTICS}|fc\.(?:[02]\.)?{VALUES}"
+    kept = {name: value for name, value in weights.items() if not re.fullmatch(left_out, name)}
+    return {rename(name, RESNET) or name: value for name, value in kept.items()}
 
 
-def _resnet_name(name: str) -> str:
-    """torchvision's `layer1.0.conv2.weight` -> transformers' `stages.0.layers.0.layer.1.convolution.weight`."""
-    stage, block, part, *rest = name.split(".")
-    prefix = f"stages.{int(stage.removeprefix('layer')) - 1}.layers.{block}"
-    if part == "downsample":
-        return ".".join((prefix, "shortcut", ("convolution", "normalization")[int(rest[0])], *rest[1:]))
-    kind = "convolution" if part.startswith("conv") else "normalization"
-    return ".".join((prefix, "layer", str(int(part[-1]) - 1), kind, *rest))
+def is_recogniser(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether these are published weights of the recogniser."""
+    return any(name.startswith("jointAttentionDecoder.") for name in weights)
+
+
+def is_resnet(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether these are weights of a ResNet, bare or in a MoCo v2 checkpoint."""
+    return any(name.startswith(("module.encoder_q.", "layer1.0.conv1.")) for name in weights)
+
+
+def is_classifier(weights: Mapping[str, torch.Tensor]) -> bool:
+    """Whether these are published weights of the word classifier."""
+    return any(name.startswith("backend_conv") for name in weights)
+
+
+def rename(name: str, table: Table) -> str | None:
+    """Our name of one published weight; `None` for a name that is not in the table."""
+    for pattern, target in table:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return target(match) if callable(target) else match.expand(target)
+    return None
+
+
+def _within(prefix: str, name: str, table: Table) -> str | None:
+    target = rename(name, table)
+    return target and f"{prefix}.{target}"
+
+
+def _part(match: re.Match) -> str:
+    return f"model.encoder.{PARTS[match[1]]}"
+
+
+def _parts(target: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What one published tensor becomes: itself, one slice of it, its three parts, or two copies."""
+    if ".qkv_proj." in target:
+        names = [target.replace(".qkv_proj.", f".{part}_proj.") for part in "qkv"]
+        return {name: part.contiguous() for name, part in zip(names, value.chunk(3))}
+    if ".both_norms." in target:
+        return {target.replace("both_norms", f"{modality}_norm"): value for modality in ("audio", "video")}
+    if target.endswith("front_end.stem.weight"):
+        return {target: value.squeeze(1)}  # (channels, 1, frames, rows, columns): the frames are channels here
+    if "_head." in target and value.ndim == 3:
+        return {target: value.squeeze(-1)}
+    return {target: value}
+
+
+def _check_positions(name: str, table: torch.Tensor) -> None:
+    """`(length, 1, size)` must be this model's own encoding."""
+    if table.is_meta:
+        return
+    expected = sinusoidal_positions(table.shape[0], table.shape[-1], table.device)
+    if not torch.allclose(table.float().flatten(1), expected, atol=1e-3):
+        raise ValueError(f"checkpoint: the position encodings {name} are not the sines and cosines that AVSR computes")

@@ -74,7 +74,8 @@ class AvsrConvBlock(nn.Module):
         # hidden_states (batch, frames * stride, in_channels), frame_mask (batch, frames)
         hidden_states = self.reduce(hidden_states.transpose(1, 2)).transpose(1, 2)  # (batch, frames, hidden_size)
         hidden_states = nn.functional.relu(self.norm(hidden_states, frame_mask))
-        hidden_states = hidden_states * frame_mask[..., None].to(hidden_states.dtype)  # a wide kernel sees no padding
+        if self.mix.kernel_size[0] > 1:  # sees no padding
+            hidden_states = hidden_states * frame_mask[..., None].to(hidden_states.dtype)
         return self.mix(hidden_states.transpose(1, 2)).transpose(1, 2)
 
 

@@ -177,6 +177,8 @@ class AvsrModalityEncoder(nn.Module):
         features = select_steps(features, lengths, left, frames * self.stride)
         present = torch.where(lengths > 0, steps // self.stride, 0)  # (batch,) frames
         frame_mask = torch.arange(frames, device=features.device)[None] < present[:, None]
+        step_mask = frame_mask.repeat_interleave(self.stride, dim=1)
+        features = features.masked_fill(~step_mask[..., None], 0.0)
         hidden_states = self.conv(features, frame_mask)
         return self.transformer(hidden_states, frame_mask, **kwargs), frame_mask
 
@@ -200,8 +202,8 @@ class AvsrFusion(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         # audio, video (batch, frames, hidden_size); masks (batch, frames) bool
-        audio = self.audio_norm(audio) * audio_mask[..., None].to(audio.dtype)
-        video = self.video_norm(video) * video_mask[..., None].to(video.dtype)
+        audio = self.audio_norm(audio).masked_fill((video_mask & ~audio_mask)[..., None], 0.0)
+        video = self.video_norm(video).masked_fill((audio_mask & ~video_mask)[..., None], 0.0)
         frame_mask = audio_mask | video_mask
         hidden_states = self.conv(torch.cat((audio, video), dim=-1), frame_mask)
         return self.transformer(hidden_states, frame_mask, **kwargs)
@@ -553,6 +555,8 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             labels = labels.repeat(views, 1)
             if decoder_input_ids is None:
                 decoder_input_ids = self._shift_right(labels)
+            if decoder_attention_mask is None and self.config.smooth_padding:
+                decoder_attention_mask = labels != IGNORED  # what is scored at padding does not see padding
         outputs = self.model(
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
@@ -573,10 +577,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         return AvsrOutput(**outputs)  # as a tuple, too, in the order of its fields: the loss first
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
-        """`(batch, length)` targets -> decoder inputs: the start token in front, the last position dropped."""
+        """`(batch, length)` targets -> decoder inputs: the start token in front, padding where the target is ignored."""
         start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
-        shifted = torch.cat((start, labels[:, :-1]), dim=1)
-        return shifted.masked_fill(shifted == IGNORED, self.config.pad_token_id)
+        ended = (labels == IGNORED) | (labels == self.config.eos_token_id)
+        return torch.cat((start, labels.masked_fill(ended, self.config.pad_token_id)[:, :-1]), dim=1)
 
     def _loss(self, outputs: AvsrOutput, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         config = self.config

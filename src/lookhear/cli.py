@@ -311,7 +311,7 @@ def _add_evaluate(commands) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
-    from lookhear.evaluation.tables import draw_results, format_table, to_csv, to_json, write_text
+    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
     rows = [
         result.to_dict()
@@ -330,6 +330,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         )
     ]
     print(format_table(rows), end="")
+    if times := format_word_times(rows):
+        print("\n" + times, end="")
     if options.json:
         write_text(options.json, to_json(rows))
     if options.csv:
@@ -360,25 +362,40 @@ class _Progress:
 def _add_convert(commands) -> None:
     example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
     summary = "turn a published checkpoint into a folder that from_pretrained reads"
-    parser = _command(commands, "convert", summary, example, _convert)
-    parser.add_argument("system", choices=("glee",), help="whose checkpoint it is")
-    parser.add_argument(
+    parser = _command(commands, "convert", summary, example, None)
+    systems = parser.add_subparsers(required=True, metavar="SYSTEM", title="systems")
+    glee = _command(systems, "glee", "convert a checkpoint of GLEE", example, _convert_glee)
+    glee.add_argument(
         "checkpoint", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors; no code in it is run"
     )
-    parser.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+    glee.add_argument("output", type=Path, metavar="DIR", help="folder to make")
     clip = "openai/clip-vit-base-patch32"
-    parser.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
-    parser.add_argument(
-        "--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)"
+    glee.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
+    glee.add_argument("--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)")
+    glee.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+    summary = "convert a recogniser, a word classifier, or what a front-end starts from: MoCo v2, wav2vec 2.0"
+    avsr = _command(
+        systems, "avsr", summary, "lookhear convert avsr audiovisual.ckpt avsr-audiovisual/", _convert_avsr
     )
-    parser.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+    files = "checkpoint of the reference code, MoCo v2, torchvision or fairseq; no code in it is run; or "
+    avsr.add_argument("checkpoint", metavar="FILE", help=files + "a wav2vec2, HuBERT or WavLM folder or Hub id")
+    avsr.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+    avsr.add_argument(
+        "--config", metavar="FOLDER", help="an AvsrConfig's folder or config.json (read off the weights)"
+    )
 
 
-def _convert(options: argparse.Namespace) -> None:
+def _convert_glee(options: argparse.Namespace) -> None:
     from lookhear.training.glee.convert import convert_checkpoint
 
     settings = {name: getattr(options, name) for name in ("tokenizer", "config", "for_training")}
     print(convert_checkpoint(options.checkpoint, options.output, **settings))
+
+
+def _convert_avsr(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.convert import convert_checkpoint
+
+    print(convert_checkpoint(options.checkpoint, options.output, config=options.config))
 
 
 # --------------------------------------------------------------------------------------------------- synthesize, demo

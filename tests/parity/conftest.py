@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from transformers import CLIPTextConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, SwinConfig
+from transformers import CLIPTextConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig, SwinConfig, Wav2Vec2Config
 
-from lookhear import GleeConfig, GleeForObjectDetection
+from lookhear import AvsrConfig, AvsrForConditionalGeneration, GleeConfig, GleeForObjectDetection
 from lookhear.modeling.glee import GleeEvaConfig
 from lookhear.modeling.glee.backbone_glee import make_backbone
 from lookhear.modeling.glee.convert_glee import convert_state_dict
+from lookhear.training.avsr.convert import load_published_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("LOOKHEAR_SHARED", ROOT.parent / "shared"))
@@ -171,5 +173,63 @@ def stored_backbone(glee, glee_folder) -> Callable[[str], PreTrainedModel]:
         converted = convert_state_dict(weights)
         backbone.load_state_dict({name.removeprefix("model.backbone."): value for name, value in converted.items()})
         return backbone
+
+    return make
+
+
+RESNET = {"stem_channels": 64, "hidden_sizes": (32, 32, 64, 64), "depths": (2, 2, 2, 2)}  # of every stored AVSR file
+MODALITIES = {"AO": "audio", "VO": "visual", "AV": "audiovisual"}
+
+
+@pytest.fixture(scope="session")
+def avsr_folder() -> Path:
+    """The folder `avsr` itself."""
+    return PARITY / "avsr"
+
+
+@pytest.fixture(scope="session")
+def stored_config(avsr) -> Callable[..., AvsrConfig]:
+    """`stored_config("AV", field=value)`: the configuration of those stored weights, but for those fields."""
+
+    def make(kind: str, **fields) -> AvsrConfig:
+        facts = avsr(f"{kind}_state_dict").facts
+        size, heads, layers, _, _, _, width, _, vocabulary = json.loads(facts["modelargs"])
+        sizes = {"hidden_size": size, "num_attention_heads": heads, "intermediate_size": width}
+        sizes |= {"vocab_size": vocabulary, "head_hidden_sizes": (size, size // 2, size // 2)}
+        sizes |= dict.fromkeys(("encoder_layers", "fusion_layers", "decoder_layers"), layers)
+        if "wav2vec_cfg" in facts:
+            sizes["audio_config"] = {"encoder_config": _speech_encoder(json.loads(facts["wav2vec_cfg"]))}
+        return AvsrConfig.reference(**{"modality": MODALITIES[kind], "visual_config": RESNET, **sizes, **fields})
+
+    return make
+
+
+def _speech_encoder(published: dict) -> Wav2Vec2Config:
+    """fairseq's settings in transformers' words."""
+    parts = re.findall(r"\[\((\d+), ?(\d+), ?(\d+)\)\](?: \* (\d+))?", published["conv_feature_layers"])
+    layers = [layer for *sizes, times in parts for layer in [list(map(int, sizes))] * int(times or 1)]
+    return Wav2Vec2Config(
+        hidden_size=published["encoder_embed_dim"],
+        num_hidden_layers=published["encoder_layers"],
+        num_attention_heads=published["encoder_attention_heads"],
+        intermediate_size=published["encoder_ffn_embed_dim"],
+        conv_dim=[size for size, _, _ in layers],
+        conv_kernel=[kernel for _, kernel, _ in layers],
+        conv_stride=[stride for _, _, stride in layers],
+        conv_bias=published["conv_bias"],
+        feat_extract_norm="layer" if published["extractor_mode"] == "layer_norm" else "group",
+        do_stable_layer_norm=published["layer_norm_first"],
+        num_conv_pos_embeddings=published["conv_pos"],
+        num_conv_pos_embedding_groups=published["conv_pos_groups"],
+        layerdrop=0.0,
+    )
+
+
+@pytest.fixture(scope="session")
+def stored_recogniser(avsr, stored_config) -> Callable[..., AvsrForConditionalGeneration]:
+    """`stored_recogniser("AV", field=value)`: a new model of those stored weights, but for those fields."""
+
+    def make(kind: str, **fields) -> AvsrForConditionalGeneration:
+        return load_published_weights(avsr(f"{kind}_state_dict").tensors, stored_config(kind, **fields))
 
     return make

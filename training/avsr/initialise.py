@@ -1,10 +1,15 @@
 """Modules taken from other checkpoints, and modules that stay frozen: how the paper's stages build on each other."""
 
+from pathlib import Path
+
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lookhear.modeling.avsr import AvsrForConditionalGeneration, AvsrForVideoClassification
-from lookhear.modeling.avsr.convert_avsr import load_resnet_weights
+from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder
+from lookhear.training.checkpoint_files import load_weights, read_checkpoint
+
+SPEECH_ENCODERS = ("wav2vec2", "hubert", "wavlm")
 
 
 def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
@@ -15,17 +20,17 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
         model: changed in place.
         sources: each `{checkpoint, modules}` for a checkpoint of this library, the modules being a list of names or,
             where the names differ, a mapping of names there to names here; `{checkpoint, format: "moco" | "torchvision"}` for a ResNet's weights; or
-            `{checkpoint, format: "speech-encoder"}` for a wav2vec2, HuBERT or WavLM folder or Hub id.
+            `{checkpoint, format: "speech-encoder"}` for a wav2vec2, HuBERT or WavLM folder or Hub id, or fairseq's
+            file of a wav2vec 2.0.
     Raises:
-        ValueError: a module that is missing in either model, or a format that is unknown.
+        ValueError: a module that is missing in either model, a format that is unknown, or weights that do not fit.
     """
     for source in sources:
         kind = source.get("format", "lookhear")
         if kind in ("moco", "torchvision"):
-            load_resnet_weights(_front_end(model, "visual_front_end"), source["checkpoint"])
+            load_resnet(_front_end(model, "visual_front_end"), source["checkpoint"])
         elif kind == "speech-encoder":
-            encoder = _front_end(model, "audio_front_end").encoder
-            encoder.load_state_dict(AutoModel.from_pretrained(source["checkpoint"]).state_dict())
+            load_speech_encoder(_front_end(model, "audio_front_end"), source["checkpoint"])
         elif kind == "lookhear":
             other = _load(source["checkpoint"])
             for there, here in _renaming(source["modules"]).items():
@@ -34,6 +39,73 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
             raise ValueError(
                 f"model.initialise: format {kind!r} is unknown; it is one of lookhear, moco, torchvision, speech-encoder"
             )
+
+
+def load_resnet(front_end: nn.Module, source: str | Path) -> None:
+    """
+    Puts the residual stages of a ResNet into a visual front-end (paper, section 3.1); the 3D stem keeps its own.
+
+    Args:
+        front_end: changed in place. source: a MoCo v2 checkpoint (`module.encoder_q.*`) or torchvision's weights.
+    Raises:
+        ValueError: the file holds no such ResNet; missing, unknown and wrongly shaped weights are named.
+    """
+    load_weights(front_end.resnet, convert_resnet(read_checkpoint(source)), f"checkpoint {str(source)!r}")
+
+
+def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
+    """
+    Puts a self-supervised speech encoder into an audio front-end (paper, section 3.1).
+
+    Args:
+        front_end: changed in place. source: folder or Hub id of a wav2vec2, HuBERT or WavLM model with or without a
+            head, or fairseq's file of a wav2vec 2.0.
+    Raises:
+        ValueError: it cannot be read or is another encoder than the front-end's; unfitting weights are named.
+    """
+    encoder, name = front_end.encoder, f"checkpoint {str(source)!r}"
+    if Path(source).is_file():
+        weights = convert_speech_encoder(read_checkpoint(source))
+    else:
+        _check_same_encoder(speech_encoder_config_of(source), encoder.config, name)
+        weights = AutoModel.from_pretrained(source).state_dict()
+    ours = encoder.state_dict()
+    mask = weights.pop("masked_spec_embed", ours.get("masked_spec_embed"))
+    if "masked_spec_embed" in ours:  # only an encoder that masks while training has it
+        weights["masked_spec_embed"] = mask
+    load_weights(encoder, weights, name)
+
+
+def speech_encoder_config_of(source: str | Path) -> PreTrainedConfig:
+    """
+    The configuration of a speech encoder's folder or Hub id.
+
+    Raises:
+        ValueError: there is none, or it is of another kind of model.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"checkpoint {str(source)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+    if config.model_type not in SPEECH_ENCODERS:
+        raise ValueError(
+            f"checkpoint {str(source)!r} is of a {config.model_type} model; an audio front-end is one of "
+            + ", ".join(SPEECH_ENCODERS)
+        )
+    return config
+
+
+def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:
+    """What the weights' names and shapes do not show."""
+    fields = ("model_type", "feat_extract_norm", "do_stable_layer_norm", "num_attention_heads", "conv_stride")
+    pairs = [(field, getattr(theirs, field), getattr(ours, field)) for field in fields]
+    wrong = [f"{field} is {a}, the model's is {b}" for field, a, b in pairs if _plain(a) != _plain(b)]
+    if wrong:
+        raise ValueError(f"{name}: {'; '.join(wrong)}")
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _renaming(modules: list[str] | dict[str, str]) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """A published GLEE checkpoint -> a folder that `from_pretrained` and `pipeline` read."""
 
-import json
 import os
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -12,6 +10,7 @@ from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.convert_checkpoint_glee import load_published_checkpoint
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
+from lookhear.training.checkpoint_files import check_new_folder, load_config, new_folder
 from lookhear.training.glee.export import save_checkpoint
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -41,34 +40,14 @@ def convert_checkpoint(
     Raises:
         ValueError: the file is unsafe, damaged or not GLEE's, the output is there already, or the tokenizer does not fit.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output {str(output)!r} is there already; name a new folder")
-    settings = None if config is None else load_config(config)
+    output = check_new_folder(output)
+    settings = None if config is None else load_config(config, GleeConfig)
     model = load_published_checkpoint(path, config=settings, for_training=for_training)
     words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
     processor = GleeProcessor(make_image_processor(model.config), words)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
-        os.replace(save_checkpoint(model, processor, Path(partial) / "model", half=False), output)
+    with new_folder(output) as folder:
+        save_checkpoint(model, processor, folder, half=False)
     return output
-
-
-def load_config(path: str | os.PathLike) -> GleeConfig:
-    """
-    A configuration from a folder or a file.
-
-    Raises:
-        ValueError: there is none, or it is of another model.
-    """
-    file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"config {str(path)!r} cannot be read: {error}") from None
-    if not isinstance(fields, dict) or fields.get("model_type") != GleeConfig.model_type:
-        raise ValueError(f"config {str(path)!r} is not of a GLEE model")
-    return GleeConfig.from_dict(fields)
 
 
 def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTrainedTokenizerBase:

@@ -2,19 +2,11 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForVideoClassification
 
 from lookhear.modeling.avsr import AvsrForVideoClassification
-from lookhear.modeling.avsr.convert_avsr import load_resnet_weights
 
 FRAMES = (29, 31, 12, 45)
-TINY_RESNET = {
-    "layer_type": "bottleneck",
-    "hidden_sizes": (32, 32, 64, 64),
-    "depths": (2, 2, 2, 2),
-    "crop_size": 40,
-}  # the published code's with 8, 8, 16, 16 planes
 
 
 def build(make_config, back_end, labels=7, **fields):
@@ -87,32 +79,3 @@ def test_gradient_checkpointing_changes_nothing(make_config, clips):
         gradients.append([p.grad for p in model.parameters()])
     for plain, checkpointed in zip(*gradients):
         torch.testing.assert_close(plain, checkpointed)
-
-
-@pytest.mark.shared
-def test_published_classifier(make_config, shared, tmp_path):
-    """Loss and logits of the published code's word model with its own (random) weights."""
-    folder = shared / "parity" / "avsr"
-    case, weights = load_file(folder / "LRW_case1.safetensors"), load_file(folder / "LRW_state_dict.safetensors")
-    model = build(make_config, "conv", labels=20, visual_config=TINY_RESNET, classifier_hidden_size=32)
-    front_end, head = model.visual_front_end, model.classifier
-    resnet = {n.removeprefix("MoCoModel."): w for n, w in weights.items() if n.startswith("MoCoModel.")}
-    save_file(resnet, tmp_path / "resnet.safetensors")
-    load_resnet_weights(front_end, tmp_path / "resnet.safetensors")
-    with torch.no_grad():
-        front_end.stem.weight.copy_(weights["frontend3D.0.weight"][:, 0])
-    parts = {
-        "frontend3D.1": front_end.stem_norm,
-        "backend_conv1.0": head.conv1,
-        "backend_conv1.1": head.norm1,
-        "backend_conv1.4": head.conv2,
-        "backend_conv1.5": head.norm2,
-        "backend_conv2.0": head.hidden,
-        "backend_conv2.1": head.hidden_norm,
-        "backend_conv2.3": head.output,
-    }
-    for name, part in parts.items():
-        part.load_state_dict({n.removeprefix(f"{name}."): w for n, w in weights.items() if n.startswith(f"{name}.")})
-    outputs = model(case["in.frames"].unflatten(0, (2, 29)), labels=case["in.labels"].long())
-    torch.testing.assert_close(outputs.logits, case["out.logits"], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(outputs.loss, case["loss.smooth_ce"], rtol=1e-4, atol=1e-4)

@@ -1,0 +1,121 @@
+"""A published AVSR checkpoint, or one that a front-end starts from -> a folder that `from_pretrained` reads."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification
+from lookhear.modeling.avsr.convert_avsr import convert_state_dict, is_classifier, is_recogniser, is_resnet
+from lookhear.modeling.avsr.convert_config_avsr import config_from_state_dict, speech_encoder_config
+from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
+from lookhear.training.avsr.export import save_checkpoint
+from lookhear.training.avsr.initialise import load_resnet, load_speech_encoder, speech_encoder_config_of
+from lookhear.training.checkpoint_files import (
+    check_new_folder,
+    check_weights,
+    load_config,
+    new_folder,
+    read_checkpoint,
+)
+
+LRW_PIXELS = {"image_mean": 0.413621, "image_std": 0.1700239}
+LRW_WORDS = 500
+
+
+def convert_checkpoint(
+    source: str | os.PathLike, output: str | os.PathLike, *, config: str | os.PathLike | None = None
+) -> Path:
+    """
+    Converts one checkpoint; the folder appears when it is complete, or not at all.
+
+    The reference code's recognisers and word classifiers become the same models here. A front-end's checkpoint becomes
+    the model that the paper trains from it: a recogniser of sound around a speech encoder, a word classifier around a
+    ResNet; all else in it is untrained.
+
+    Args:
+        source: the reference code's checkpoint (Lightning or bare; AO, VO, AV or LRW), a MoCo v2 or torchvision
+            ResNet, fairseq's wav2vec 2.0: files, nothing in them is run; or a folder or Hub id of a wav2vec2, HuBERT
+            or WavLM model.
+        output: folder to make; one that holds anything is refused.
+        config: folder or `config.json` of an `AvsrConfig`, where sizes cannot be read off the weights or another model
+            is to be built around a front-end.
+    Returns:
+        The folder.
+    Raises:
+        ValueError: the file is unsafe, damaged or none of these, the output is there already, or weights are missing,
+            unknown or of another shape.
+    """
+    output = check_new_folder(output)
+    model = load_published_model(source, None if config is None else load_config(config, AvsrConfig))
+    with new_folder(output) as folder:
+        save_model(model, folder)
+    return output
+
+
+def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = None) -> PreTrainedModel:
+    """The model of [`convert_checkpoint`] in float32 and evaluation mode."""
+    if not Path(source).is_file():
+        encoder = speech_encoder_config_of(source)
+        model = _new_model(config, modality="audio", audio_config={"encoder_config": encoder})
+        load_speech_encoder(model.model.encoder.audio_front_end, source)
+        return model
+    weights = read_checkpoint(source)
+    if is_recogniser(weights) or is_classifier(weights):
+        return load_published_weights(weights, config)
+    if is_resnet(weights):
+        model = _new_classifier(config)
+        load_resnet(model.visual_front_end, source)
+        return model
+    settings = None if config is not None else speech_encoder_config(weights)
+    model = _new_model(config, modality="audio", audio_config={"encoder_config": settings})
+    load_speech_encoder(model.model.encoder.audio_front_end, source)
+    return model
+
+
+def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConfig | None = None) -> PreTrainedModel:
+    """
+    The reference code's model in float32 and evaluation mode; no weight of it is left at random.
+
+    Args:
+        weights: published names.
+        config: where it cannot be read off the weights, or to change the behaviour.
+    Raises:
+        ValueError: the weights are not exactly those of the model.
+    """
+    kind = AvsrForVideoClassification if is_classifier(weights) else AvsrForConditionalGeneration
+    config = config_from_state_dict(weights) if config is None else config
+    converted = convert_state_dict(weights)
+    with torch.device("meta"):
+        empty = kind(config)
+    check_weights(converted, empty.state_dict())
+    for name, other in empty.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if not torch.equal(converted[name], converted[other]):
+            raise ValueError(f"checkpoint: {name} and {other} differ, but the configuration says that they are one")
+    converted = {name: value.float() if value.is_floating_point() else value for name, value in converted.items()}
+    return kind.from_pretrained(None, config=config, state_dict=converted).eval()
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """A folder with the model, its processor and, for a recogniser, the code that reads it without lookhear."""
+    words = isinstance(model, AvsrForVideoClassification)
+    images = MouthRoiImageProcessor(crop_size=model.config.visual_config.crop_size, **(LRW_PIXELS if words else {}))
+    processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
+    if not words:
+        save_checkpoint(model, processor, folder, half=False)
+        return
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def _new_model(config: AvsrConfig | None, **fields) -> AvsrForConditionalGeneration:
+    torch.manual_seed(0)
+    return AvsrForConditionalGeneration(AvsrConfig(**fields) if config is None else config).eval()
+
+
+def _new_classifier(config: AvsrConfig | None) -> AvsrForVideoClassification:
+    torch.manual_seed(0)
+    config = AvsrConfig(modality="visual", num_labels=LRW_WORDS) if config is None else config
+    return AvsrForVideoClassification(config).eval()
