@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lookhear.evaluation.rates import ErrorCounts, character_errors, position_error, word_errors
+from lookhear.evaluation.word_times import word_start_errors
 
 MODALITIES = ("audio", "visual", "audiovisual")
 NOISES = ("babble", "human", "talker")
@@ -26,17 +27,24 @@ NoiseMaker = Callable[[Sequence[np.ndarray], int, np.random.Generator], np.ndarr
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance, decoded: `audio` (samples,) float32 at 16 kHz or None, `mouths` (frames, roi, roi) uint8 or None."""
+    """One utterance, decoded: `audio` (samples,) float32 at 16 kHz or None, `mouths` (frames, roi, roi) uint8 or None.
+
+    `words` are `{"word", "start", "end"}` in seconds where the corpus knows them, or None.
+    """
 
     id: str
     text: str
     audio: np.ndarray | None
     mouths: np.ndarray | None
+    words: list[dict] | None = None
 
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """What was read under one condition; `references` and `hypotheses` are in the order of the clips."""
+    """What was read under one condition; `references` and `hypotheses` are in the order of the clips.
+
+    `word_starts` are distances in seconds, of the words that were read right in clips whose word times are known.
+    """
 
     modality: str
     noise: str
@@ -45,6 +53,7 @@ class ConditionResult:
     references: list[str] = field(repr=False)
     hypotheses: list[str] = field(repr=False)
     seed: int = 0
+    word_starts: list[float] = field(default_factory=list, repr=False)
 
     @property
     def words(self) -> ErrorCounts:
@@ -61,8 +70,14 @@ class ConditionResult:
         return position_error(self.references, self.hypotheses, position)
 
     def to_dict(self) -> dict:
-        """One row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER."""
-        words = self.words
+        """One row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER.
+
+        Where word times are known, also the median and the 90th percentile of `word_starts`, in seconds.
+        """
+        words, times = self.words, {}
+        if self.word_starts:
+            median, most = np.quantile(self.word_starts, (0.5, 0.9)).tolist()
+            times = {"word_start_median": median, "word_start_p90": most, "words_timed": len(self.word_starts)}
         return {
             "modality": self.modality,
             "noise": self.noise,
@@ -71,6 +86,7 @@ class ConditionResult:
             "cer": self.characters.rate,
             "interval": list(words.interval(seed=self.seed)),
             "clips": len(self.references),
+            **times,
         }
 
 
@@ -128,7 +144,7 @@ def evaluate_avsr(
             f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
         )
     ids, references = [clip.id for clip in clips], [normalise_text(clip.text) for clip in clips]
-    read: dict[tuple[str, str, float | None], list[str]] = {}
+    read: dict[tuple[str, str, float | None], tuple[list[str], list[float]]] = {}
     results = []
     for modality in dict.fromkeys(modalities):
         for noise in makers:
@@ -140,8 +156,12 @@ def evaluate_avsr(
                     heard = clips
                     if level is not None:
                         heard = [_disturbed(clip, voices, noise, makers[noise], level, seed) for clip in clips]
-                    read[key] = recogniser(heard, modality, partial(report, label))
-                results.append(ConditionResult(modality, noise, snr, ids, references, read[key], seed))
+                    found = recogniser(heard, modality, partial(report, label))
+                    timed = [(clip.words, result["chunks"]) for clip, result in zip(clips, found) if clip.words]
+                    starts = [error for words, chunks in timed for error in word_start_errors(words, chunks)]
+                    read[key] = [result["text"] for result in found], starts
+                texts, starts = read[key]
+                results.append(ConditionResult(modality, noise, snr, ids, references, texts, seed, starts))
     return results
 
 
@@ -170,9 +190,13 @@ class Recogniser:
         """What cuts mouths out for this checkpoint."""
         return self.asr.processor.image_processor
 
-    def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[str]:
-        """The texts of the clips, in their order. A clip without sound or picture is read from what it has."""
-        texts = [""] * len(clips)
+    def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
+        """The pipeline's results for the clips, in their order, with the times of their words where they are to be measured.
+
+        A clip without sound or picture is read from what it has.
+        """
+        results: list[dict] = [{"text": "", "chunks": []} for _ in clips]
+        timestamps = "word" if any(clip.words for clip in clips) else False
         inputs = [_parts(clip, modality) for clip in clips]
         readable = [i for i, parts in enumerate(inputs) if parts]
         done = len(clips) - len(readable)
@@ -182,12 +206,13 @@ class Recogniser:
             group = [i for i in readable if _is_whole(inputs[i], modality) == whole]
             for first in range(0, len(group), self.batch_size):
                 batch = group[first : first + self.batch_size]
-                settings = {"modality": modality if whole else "auto", "batch_size": len(batch)}
-                for i, result in zip(batch, self.asr([inputs[i] for i in batch], **settings), strict=True):
-                    texts[i] = result["text"]
+                settings = {"modality": modality if whole else "auto", "return_timestamps": timestamps}
+                read = self.asr([inputs[i] for i in batch], batch_size=len(batch), **settings)
+                for i, result in zip(batch, read, strict=True):
+                    results[i] = result
                 done += len(batch)
                 progress(done, len(clips))
-        return texts
+        return results
 
 
 def _parts(clip: Clip, modality: str) -> dict:
@@ -226,7 +251,7 @@ def load_clips(
                 f"{image_processor.roi_size}: run `lookhear prepare --model` with this checkpoint"
             )
         seen = clip["mouths"] is not None and (clip["report"].get("frames_with_face") or 0.0) >= MIN_FACE_SHARE
-        clips.append(Clip(clip["id"], clip["text"], clip["audio"], clip["mouths"] if seen else None))
+        clips.append(Clip(clip["id"], clip["text"], clip["audio"], clip["mouths"] if seen else None, clip["words"]))
         if progress is not None:
             progress(number, len(rows))
     return clips
@@ -264,7 +289,7 @@ def _disturbed(
         return clip
     generator = np.random.default_rng([seed, zlib.crc32(clip.id.encode()), zlib.crc32(Path(noise).name.encode())])
     noise_wave = make([voice for voice in voices if voice is not clip.audio], len(clip.audio), generator)
-    return Clip(clip.id, clip.text, mix_at_snr(clip.audio, noise_wave, level), clip.mouths)
+    return replace(clip, audio=mix_at_snr(clip.audio, noise_wave, level))
 
 
 def _is_whole(parts: dict, modality: str) -> bool:

@@ -21,11 +21,28 @@ def format_table(rows: Sequence[dict]) -> str:
     for row in rows:
         low, high = row["interval"]
         interval = f"{_percent(low)} to {_percent(high)}"
-        noise = "-" if row["snr"] == "clean" else Path(row["noise"]).name
         rates = (_percent(row["wer"]), interval, _percent(row["cer"]))
-        line = (row["modality"], noise, str(row["snr"]), *rates, str(row["clips"]))
-        if line not in cells:  # clean speech stands under every kind of noise
-            cells.append(line)
+        cells.append((*_condition(row), *rates, str(row["clips"])))
+    return _aligned(cells)
+
+
+def format_word_times(rows: Sequence[dict]) -> str:
+    """How far off the starts of words are, in milliseconds, of the rows that have such figures; "" if none has."""
+    cells = [("modality", "noise", "SNR dB", "word starts off by ms, median", "90 %", "words")]
+    for row in rows:
+        if row.get("words_timed"):
+            figures = (f"{1000 * row[name]:.0f}" for name in ("word_start_median", "word_start_p90"))
+            cells.append((*_condition(row), *figures, str(row["words_timed"])))
+    return _aligned(cells) if len(cells) > 1 else ""
+
+
+def _condition(row: dict) -> tuple[str, str, str]:
+    return row["modality"], "-" if row["snr"] == "clean" else Path(row["noise"]).name, str(row["snr"])
+
+
+def _aligned(cells: list[tuple[str, ...]]) -> str:
+    """A heading and lines in columns; a line that comes twice (clean speech, under every kind of noise) stands once."""
+    cells = list(dict.fromkeys(cells))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))

@@ -9,7 +9,15 @@ import torch
 from transformers.pipelines.base import Pipeline
 
 from .clip_reading_avsr import MODALITIES, Clip, read_clip
-from .word_timing_avsr import TimedText, align_ctc, mean_confidence, merge_into_blank, time_characters, time_words
+from .word_timing_avsr import (
+    TimedText,
+    align_ctc,
+    delay_early_starts,
+    mean_confidence,
+    merge_into_blank,
+    time_characters,
+    time_words,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +272,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         rows = (outputs[name][0, index].tolist() for name in ("starts", "ends", "log_probs"))
         return [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in time_characters(tokens, *rows, seconds)
+            for c in delay_early_starts(time_characters(tokens, *rows, seconds))
         ]
 
     @staticmethod

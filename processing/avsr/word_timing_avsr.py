@@ -1,11 +1,12 @@
 """When each character and word of a known text was said, and how surely: CTC forced alignment."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 IMPOSSIBLE = -1e30  # a log-probability that adds up without becoming NaN
+LONGEST_PAUSE = 0.16  # seconds within a word; on GRID's validation clips shorter ones are no better
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,24 @@ def time_characters(
         TimedText(character, start * seconds_per_frame, end * seconds_per_frame, min(1.0, math.exp(score)))
         for character, start, end, score in zip(text, starts, ends, scores, strict=False)
     ]
+
+
+def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGEST_PAUSE) -> list[TimedText]:
+    """
+    Moves the first letter of a word to its second one where CTC put it too early.
+
+    CTC is free to say a word's first letter anywhere in the silence before it, and likes to do so in the first frame.
+    No speaker pauses within a word, so with more than `longest_pause` seconds of blank behind it, the first letter
+    begins that long before the second. Other characters stay; so does a letter that lasts.
+    """
+    moved = list(characters)
+    for place, (first, second) in enumerate(zip(characters, characters[1:])):
+        begins_word = place == 0 or characters[place - 1].text.isspace()
+        within_word = not first.text.isspace() and not second.text.isspace()
+        if begins_word and within_word and second.start - first.end > longest_pause:
+            start = second.start - longest_pause
+            moved[place] = replace(first, start=start, end=min(start + first.end - first.start, second.start))
+    return moved
 
 
 def time_words(characters: list[TimedText]) -> list[TimedText]:

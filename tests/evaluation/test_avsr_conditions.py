@@ -1,5 +1,7 @@
 """Measuring under conditions: the noise that clips get, what is shared, and the whole way on a tiny random model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -33,7 +35,8 @@ class Listener:
 
     def __call__(self, clips, modality, progress):
         self.calls.append((modality, list(clips)))
-        return [clip.text for clip in clips]
+        chunks = [{"text": "BIN", "timestamp": (0.52, 0.7)}, {"text": "red", "timestamp": (1.1, 1.2)}]
+        return [{"text": clip.text, "chunks": chunks if clip.words else []} for clip in clips]
 
 
 @pytest.fixture
@@ -60,6 +63,19 @@ def test_every_condition_once(listener):
     assert all(r.words.rate == 0 and r.to_dict()["clips"] == 4 for r in results)
     # Clean is read once a modality, lips once in all: 5 + 1 + 5 readings for 18 rows.
     assert [modality for modality, _ in listener.calls] == ["audio"] * 5 + ["visual"] + ["audiovisual"] * 5
+
+
+def test_word_starts_are_measured_where_they_are_known(monkeypatch, listener):
+    words = [{"word": "bin", "start": 0.5, "end": 0.7}, {"word": "blue", "start": 0.8, "end": 0.9}]
+    words += [{"word": "red", "start": 1.0, "end": 1.2}]
+    clips = [replace(clip, words=words if number < 2 else None) for number, clip in enumerate(make_clips())]
+    monkeypatch.setattr(avsr_conditions, "load_clips", lambda *args, **settings: clips)
+    results = evaluate_avsr("m", "d", modalities=["audio"], snrs=["clean", "5"])
+    for result in results:
+        assert result.word_starts == pytest.approx([0.02, 0.1] * 2)
+        row = result.to_dict()
+        assert (row["word_start_median"], row["words_timed"]) == (pytest.approx(0.06), 4)
+    assert "words_timed" not in ConditionResult("audio", "babble", "0", ["a"], ["a"], ["a"]).to_dict()
 
 
 @pytest.mark.parametrize("kind", ["babble", "human", "talker"])

@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from lookhear.evaluation.tables import draw_results, format_table, to_csv, to_json, whole_file, write_text
+from lookhear.evaluation.tables import (
+    draw_results,
+    format_table,
+    format_word_times,
+    to_csv,
+    to_json,
+    whole_file,
+    write_text,
+)
 
 
 def row(modality: str, noise: str, snr: str, wer: float) -> dict:
@@ -34,6 +42,14 @@ def test_text_table_is_aligned_and_names_clean_speech_once():
     assert len(lines) == 2 + len(ROWS) - 2  # clean stands in two kinds of noise, with the same figures
     assert lines[2].split() == ["audio", "-", "clean", "5.0", "2.5", "to", "10.0", "2.5", "9"]
     assert "rain.wav" in format_table(ROWS) and "/data" not in format_table(ROWS)
+
+
+def test_word_times_have_their_own_table():
+    assert format_word_times(ROWS) == ""
+    timed = {"word_start_median": 0.0123, "word_start_p90": 0.1, "words_timed": 300}
+    lines = format_word_times([ROWS[0], {**ROWS[1], **timed}]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].split() == ["audio", "babble", "5", "12", "100", "300"]
 
 
 def test_json_has_the_agreed_form():

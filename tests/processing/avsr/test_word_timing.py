@@ -9,6 +9,7 @@ import torch
 from lookhear.processing.avsr.word_timing_avsr import (
     TimedText,
     align_ctc,
+    delay_early_starts,
     mean_confidence,
     merge_into_blank,
     time_characters,
@@ -107,3 +108,21 @@ def test_words_from_characters():
     assert mean_confidence(characters) == pytest.approx((0.5 * 0.5 * 0.81) ** 0.2)
     assert time_words([]) == []
     assert time_words([TimedText(" ", 0, 1, 1.0)]) == []
+
+
+def test_a_first_letter_in_the_silence_before_its_word_moves():
+    """Only the first letter of a word, only over blanks, and never one that is held or a word of one letter."""
+    spoken = [
+        ("B", 0.0, 0.02),
+        ("I", 0.6, 0.62),
+        ("N", 0.64, 0.66),
+        (" ", 0.7, 0.72),
+        ("A", 1.0, 1.02),
+        (" ", 1.4, 1.42),
+    ]
+    spoken += [("M", 1.5, 1.9), ("E", 1.92, 1.94), ("T", 2.4, 2.42)]
+    characters = [TimedText(*piece, 1.0) for piece in spoken]
+    moved = delay_early_starts(characters, longest_pause=0.16)
+    assert (moved[0].start, moved[0].end) == pytest.approx((0.44, 0.46))
+    assert moved[1:] == characters[1:]
+    assert delay_early_starts([]) == []
