@@ -170,7 +170,7 @@ def main() -> None:
     evaluation = SceneEvaluation(model, AutoProcessor.from_pretrained(options.checkpoint))
     scenes = evaluation.scenes(options.scenes, SceneRecipe(excluded=HELD_OUT_PAIRS))
     print("| asked by | measure | value |\n|---|---|---|")
-    for mode, name in (("kind", "label: 8 kinds"), ("pair", "label: 24 colours with kinds")):
+    for mode, name in (("kind", "label: 8 kinds"), ("pair", "label: 24 pairs of colour and kind")):
         for kind, value in evaluation.average_precision(scenes, mode).items():
             print(f"| {name} | {'box' if kind == 'bbox' else 'mask'} AP50 | {value:.3f} |")
     for title, others in (("expression", False), ("another scene's expression", True)):

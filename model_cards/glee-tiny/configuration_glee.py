@@ -1,0 +1,214 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configuration of GLEE (Wu et al., CVPR 2024): whatever is named, found, segmented and followed."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING, AutoConfig, CLIPTextConfig, PreTrainedConfig, ResNetConfig, SwinConfig
+
+from .configuration_eva_glee import GleeEvaConfig
+
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+CANVAS_DIVISOR = 32
+# Rows of the label tables that the denoising queries of each training set start from (published code).
+DENOISING_TABLES = {
+    "coco": 80,
+    "obj365": 100,
+    "vg": 200,
+    "grounding": 1,
+    "ytvis19": 40,
+    "ytvis21": 40,
+    "ovis": 25,
+    "uvo": 81,
+    "bdd_det": 10,
+    "bdd_inst": 8,
+}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@strict
+class GleeConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`GleeModel`] and [`GleeForObjectDetection`].
+
+    The defaults are GLEE-Lite; [`GleeConfig.lite`], [`GleeConfig.plus`] and [`GleeConfig.pro`] are the published sizes.
+    Where the published code does something unexpected that its weights rely on, that is the default here, and a field
+    says so (last group).
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            ResNet-50 by default; any backbone of transformers with four feature maps (strides 4, 8, 16, 32), or
+            [`GleeEvaConfig`] (strides 8, 16, 32, 64).
+        text_config (`CLIPTextConfig` or `dict`, *optional*): CLIP's text encoder (ViT-B/32 by default).
+        hidden_size (`int`, *optional*, defaults to 256): width of queries, pixel and text tokens.
+        num_attention_heads (`int`, *optional*, defaults to 8): of the pixel decoder and the object decoder.
+        intermediate_size (`int`, *optional*, defaults to 2048): of their feed-forward layers.
+        encoder_layers (`int`, *optional*, defaults to 6): deformable layers of the pixel decoder.
+        decoder_layers (`int`, *optional*, defaults to 9): layers of the object decoder.
+        num_points (`int`, *optional*, defaults to 4): points that a deformable head samples in each level.
+        num_queries (`int`, *optional*, defaults to 300): object queries; fewer where an image has fewer tokens.
+        fusion_size (`int`, *optional*, defaults to 2048): width of all heads of the early fusion.
+        fusion_heads (`int`, *optional*, defaults to 8).
+        fusion_dropout (`float`, *optional*, defaults to 0.1): on the fusion's attention while training.
+        project_features (`bool`, *optional*, defaults to `True`):
+            Convolutions bring the backbone's maps to `hidden_size` and add a fourth level; `False` where the backbone
+            makes four such levels itself (Pro).
+        num_groups (`int`, *optional*, defaults to 32): of the group norms in the pixel decoder.
+        template_fuser (`bool`, *optional*, defaults to `True`):
+            Points, boxes, scribbles and masks can be prompts; the stage-1 weights cannot.
+        template_size (`int`, *optional*, defaults to 256): side in pixels of the crop around a prompted object.
+        max_prompt_points (`int`, *optional*, defaults to 512): pixels of a prompt that are sampled.
+        text_teacher (`bool`, *optional*, defaults to `False`):
+            Holds a frozen copy of CLIP for distillation. Only training needs it.
+        denoising_tables (`dict`, *optional*):
+            Name of a training set -> rows of its label table for denoising queries. Only training needs them.
+        auxiliary_outputs (`bool`, *optional*, defaults to `False`): predictions of every layer are returned.
+        loss_settings (`dict`, *optional*):
+            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
+        initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
+
+        fusion_attends_padding (`bool`, *optional*, defaults to `True`):
+            Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
+        discard_fused_text (`bool`, *optional*, defaults to `True`):
+            The text that the fusion has enriched with pixels is thrown away, so it isn't computed; `False` gives it to
+            the decoder as prompt tokens, as the paper draws it.
+        proposal_scale_from_coarsest (`bool`, *optional*, defaults to `True`):
+            Boxes of 0.05, 0.1, 0.2, 0.4 of the image are proposed on the levels from the coarsest to the finest map;
+            `False` proposes the small boxes on the fine maps.
+        double_decoder_norm (`bool`, *optional*, defaults to `True`):
+            The heads normalise the decoder's output a second time; `False`: once.
+        prompt_level_cycle (`int`, *optional*, defaults to 3):
+            Decoder layer i sees a visual prompt in pixel level `i % prompt_level_cycle`; the published code never uses
+            the fourth level.
+        mask_positions (`bool`, *optional*, defaults to `False`):
+            Masks are told places: pixels theirs, queries their boxes. In the published model a mask knows its object by
+            looks only, and a small model's masks spill over to other objects that look alike.
+        padding_mask (`bool`, *optional*, defaults to `False`):
+            By default padding is seen as image, as in the published code, so a result depends on its batch mates.
+            `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
+            alone; images of one canvas still share a pass.
+        canvas_divisor (`int`, *optional*):
+            See `padding_mask`. 32 by default; with EVA-02 its `image_size`, because Pro sees all images on one square.
+    """
+
+    model_type = "glee"
+    sub_configs = {"backbone_config": AutoConfig, "text_config": CLIPTextConfig}
+    attribute_map = {"num_hidden_layers": "decoder_layers"}
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    hidden_size: int = 256
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+    encoder_layers: int = 6
+    decoder_layers: int = 9
+    num_points: int = 4
+    num_queries: int = 300
+    fusion_size: int = 2048
+    fusion_heads: int = 8
+    fusion_dropout: float | int = 0.1
+    project_features: bool = True
+    num_groups: int = 32
+    template_fuser: bool = True
+    template_size: int = 256
+    max_prompt_points: int = 512
+    text_teacher: bool = False
+    denoising_tables: dict | None = None
+    auxiliary_outputs: bool = False
+    loss_settings: dict | None = None
+    initializer_range: float | int = 0.02
+    fusion_attends_padding: bool = True
+    discard_fused_text: bool = True
+    proposal_scale_from_coarsest: bool = True
+    double_decoder_norm: bool = True
+    prompt_level_cycle: int = 3
+    mask_positions: bool = False
+    padding_mask: bool = False
+    canvas_divisor: int | None = None
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs):
+        self.backbone_config = _backbone_config(self.backbone_config)
+        if not isinstance(self.text_config, PreTrainedConfig):
+            self.text_config = CLIPTextConfig(**{"eos_token_id": 49407, **(self.text_config or {})})
+        if self.canvas_divisor is None:
+            fixed = isinstance(self.backbone_config, GleeEvaConfig)
+            self.canvas_divisor = self.backbone_config.image_size if fixed else CANVAS_DIVISOR
+        for name, parts in (
+            ("hidden_size", self.num_attention_heads),
+            ("fusion_size", self.fusion_heads),
+            ("hidden_size", 4),
+            ("hidden_size", self.num_groups),
+        ):
+            _require(getattr(self, name) % parts == 0, f"{name} must be a multiple of {parts}: {getattr(self, name)}.")
+        _require(
+            1 <= self.prompt_level_cycle <= 4,
+            f"prompt_level_cycle must be in 1..4 (there are 4 levels), not {self.prompt_level_cycle}.",
+        )
+        for name in ("num_queries", "encoder_layers", "decoder_layers", "max_prompt_points"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not __name__.startswith("transformers_modules."):
+            # A published checkpoint names the file of its pipeline. Where lookhear is imported its own pipeline is
+            # registered, and transformers would ask for trust_remote_code if it saw the name.
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def lite(cls, **kwargs) -> "GleeConfig":
+        """GLEE-Lite: ResNet-50."""
+        return cls(**kwargs)
+
+    @classmethod
+    def plus(cls, **kwargs) -> "GleeConfig":
+        """GLEE-Plus: Swin-L."""
+        swin = SwinConfig(
+            image_size=384,
+            embed_dim=192,
+            depths=[2, 2, 18, 2],
+            num_heads=[6, 12, 24, 48],
+            window_size=12,
+            drop_path_rate=0.3,
+            out_features=STAGES,
+        )
+        return cls(**{"backbone_config": swin, **kwargs})
+
+    @classmethod
+    def pro(cls, **kwargs) -> "GleeConfig":
+        """GLEE-Pro: EVA-02-L with a simple feature pyramid."""
+        return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
+
+    def for_training(self) -> "GleeConfig":
+        """The same model with what only training needs: the text teacher and the denoising tables."""
+        fields = {"text_teacher": True, "denoising_tables": dict(DENOISING_TABLES)}
+        return type(self).from_dict({**self.to_dict(), **fields})
+
+
+def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    """The backbone's configuration from what `backbone_config` may be; ResNet-50 for `None`."""
+    if isinstance(value, PreTrainedConfig):
+        return value
+    if value is None:
+        return ResNetConfig(out_features=STAGES)
+    fields = dict(value)
+    model_type = fields.pop("model_type", None)
+    if model_type == GleeEvaConfig.model_type:
+        return GleeEvaConfig(**fields)
+    _require(model_type in CONFIG_MAPPING, f"backbone_config.model_type {model_type!r} is no model of transformers.")
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+__all__ = ["GleeConfig"]

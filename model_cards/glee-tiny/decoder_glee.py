@@ -1,0 +1,259 @@
+"""From pixels to objects: proposals, prompted decoder layers and prediction heads (paper, section 3.1)."""
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+
+from .configuration_glee import GleeConfig
+from .deformable_attention_glee import GleeDeformableAttention, GleeZeroLinear
+from .fusion_glee import eager_attention_forward
+from .pixel_decoder_glee import NUM_LEVELS, pixel_centres, sine_encoding
+
+# Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.
+PROPOSAL_EXTENT = 0.05
+# Pixels nearer to the canvas's edge than this share propose nothing.
+PROPOSAL_MARGIN = 0.01
+
+
+class GleeMlp(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, *sizes: int):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            hidden_states = nn.functional.relu(layer(hidden_states))
+        return self.layers[-1](hidden_states)
+
+
+class GleeClassProjection(nn.Linear):
+    """Texts to where queries are scored; starts small, because the losses of all classes add up."""
+
+
+class GleeHeads(nn.Module):
+    """What is read from a query: its class against text, its confidence, its box and its mask."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.class_projection = GleeClassProjection(size, size, bias=False)
+        self.confidence = GleeMlp(size, size, 1)
+        self.box = GleeMlp(size, size, size, 4)
+        self.box.layers[-1] = GleeZeroLinear(size, 4)  # boxes are refined from where they are
+        self.mask = GleeMlp(size, size, size, size)
+        self.mask_position = nn.Linear(2 * size, size) if config.mask_positions else None
+
+    def class_logits(self, hidden_states: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
+        """Queries `(rows, queries, size)`, texts `(rows or 1, classes, size)` -> plain dot products `(rows, queries, classes)`."""
+        # The projection goes to the few texts instead of the many queries.
+        projected = class_embeddings @ self.class_projection.weight
+        return hidden_states @ projected.transpose(-1, -2)
+
+    def refined_boxes(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """The head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
+        return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
+
+    def mask_logits(
+        self, hidden_states: torch.Tensor, boxes: torch.Tensor, mask_features: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Args:
+            hidden_states: `(rows, queries, size)`; boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+            mask_features: `(rows, size, height, width)`.
+        Returns:
+            `(rows, queries, height, width)`.
+        """
+        if self.mask_position is not None:
+            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
+            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
+        return (self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
+
+
+def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    probabilities = probabilities.float().clamp(0, 1)
+    return torch.log(probabilities.clamp(min=eps) / (1 - probabilities).clamp(min=eps))
+
+
+def proposal_boxes(
+    shapes: list[tuple[int, int]], device: torch.device, from_coarsest: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The box that every pixel of every level proposes before anything is seen.
+
+    Args:
+        shapes: (height, width) of the levels, coarsest first.
+        from_coarsest: whether the smallest extent belongs to the coarsest level (published code) or to the finest.
+    Returns:
+        boxes `(tokens, 4)` float32, cxcywh in [0, 1], and which of them count `(tokens,)` bool: not at the edge.
+    """
+    steps = range(len(shapes)) if from_coarsest else reversed(range(len(shapes)))
+    extents = torch.cat(
+        [torch.full((h * w, 2), PROPOSAL_EXTENT * 2.0**step, device=device) for step, (h, w) in zip(steps, shapes)]
+    )
+    boxes = torch.cat((pixel_centres(shapes, device), extents), dim=-1)
+    return boxes, ((boxes > PROPOSAL_MARGIN) & (boxes < 1 - PROPOSAL_MARGIN)).all(dim=-1)
+
+
+class GleeProposals(nn.Module):
+    """The first stage: the pixels that look most like what is named become queries with boxes."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        self.config = config
+        self.projection = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(
+        self,
+        memory: torch.Tensor,
+        shapes: list[tuple[int, int]],
+        heads: GleeHeads,
+        class_embeddings: torch.Tensor,
+        by_confidence: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
+            class_embeddings: `(rows or 1, classes, hidden_size)`; by_confidence: rank by the confidence head instead.
+        Returns:
+            queries `(rows, queries, hidden_size)`, their boxes `(rows, queries, 4)`, cxcywh in [0, 1], and the tokens
+            they come from `(rows, queries)`, best first.
+        """
+        boxes, counts = proposal_boxes(shapes, memory.device, self.config.proposal_scale_from_coarsest)
+        objects = self.norm(self.projection(memory * counts[:, None].to(memory.dtype)))  # (rows, tokens, size)
+        if by_confidence:
+            scores = heads.confidence(objects)[..., 0]
+        else:
+            scores = heads.class_logits(objects, class_embeddings).amax(dim=-1)
+        best = scores.topk(min(self.config.num_queries, scores.shape[1]), dim=1).indices  # (rows, queries)
+        queries = objects.gather(1, best[..., None].expand(-1, -1, objects.shape[-1]))
+        logits = torch.logit(boxes).masked_fill(~counts[:, None], torch.inf)[best]  # (rows, queries, 4)
+        return queries, (heads.box(queries).float() + logits).sigmoid(), best
+
+
+class GleeSelfAttention(nn.Module):
+    """Attention of the queries to each other and to the tokens of a prompt."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        self.config = config
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        # query (rows, queries, size); key, value (rows, queries + prompt tokens, size)
+        heads = (-1, self.head_size)
+        query = self.q_proj(query).unflatten(-1, heads).transpose(1, 2)  # (rows, heads, queries, head_size)
+        key = self.k_proj(key).unflatten(-1, heads).transpose(1, 2)
+        value = self.v_proj(value).unflatten(-1, heads).transpose(1, 2)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attended, weights = attention(
+            self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=0.0, **kwargs
+        )
+        return self.out_proj(attended.flatten(2)), weights
+
+
+class GleeDecoderLayer(GradientCheckpointingLayer):
+    """Self-attention with the prompt, deformable attention to the pixels, feed-forward layer; norms behind each."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.self_attn = GleeSelfAttention(config)
+        self.self_attn_layer_norm = nn.LayerNorm(size)
+        self.encoder_attn = GleeDeformableAttention(size, config.num_attention_heads, NUM_LEVELS, config.num_points)
+        self.encoder_attn_layer_norm = nn.LayerNorm(size)
+        self.fc1 = nn.Linear(size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, size)
+        self.final_layer_norm = nn.LayerNorm(size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions: torch.Tensor,
+        memory: torch.Tensor,
+        boxes: torch.Tensor,
+        shapes: list[tuple[int, int]],
+        prompt: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        # hidden_states, positions (rows, queries, size); memory (rows, tokens, size); boxes (rows, queries, 4)
+        query = key = hidden_states + positions
+        value = hidden_states
+        if prompt is not None:  # (rows, prompt tokens, size); a token is its own position
+            key, value = torch.cat((key, 2 * prompt), dim=1), torch.cat((value, prompt), dim=1)
+        attended, _ = self.self_attn(query, key, value, attention_mask, **kwargs)
+        hidden_states = self.self_attn_layer_norm(hidden_states + attended)
+        reference_points = boxes[:, :, None].expand(-1, -1, len(shapes), -1)
+        attended = self.encoder_attn(hidden_states + positions, memory, reference_points, shapes)
+        hidden_states = self.encoder_attn_layer_norm(hidden_states + attended)
+        forwarded = self.fc2(nn.functional.relu(self.fc1(hidden_states)))
+        return self.final_layer_norm(hidden_states + forwarded)
+
+
+class GleeDecoder(nn.Module):
+    """The second stage: layers that refine queries and boxes, with the prompt in their self-attention."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        size = config.hidden_size
+        self.config = config
+        self.layers = nn.ModuleList([GleeDecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.query_position = GleeMlp(2 * size, size, size)
+        self.norm = nn.LayerNorm(size)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        boxes: torch.Tensor,
+        memory: torch.Tensor,
+        shapes: list[tuple[int, int]],
+        heads: GleeHeads,
+        prompts: list[torch.Tensor] | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """
+        Args:
+            queries: `(rows, queries, hidden_size)`; boxes: `(rows, queries, 4)`, cxcywh in [0, 1].
+            memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
+            prompts: tokens `(rows, prompt tokens, hidden_size)`; layer i sees the (i modulo their number)-th.
+            attention_mask: `(rows or 1, 1, queries or 1, queries + prompt tokens)`, added to the scores.
+        Returns:
+            normed states `(rows, queries, hidden_size)` and boxes `(rows, queries, 4)` of each layer.
+        """
+        # No gradient from one layer's boxes to those before (but for a box's own correction, "look forward twice").
+        previous = reference = boxes
+        states, refined = [], []
+        for index, layer in enumerate(self.layers):
+            positions = self.query_position(box_encoding(reference, self.config.hidden_size).to(queries.dtype))
+            prompt = prompts[index % len(prompts)] if prompts else None
+            queries = layer(queries, positions, memory, reference, shapes, prompt, attention_mask, **kwargs)
+            states.append(self.norm(queries))
+            refined.append(heads.refined_boxes(states[-1], previous))
+            previous = heads.refined_boxes(queries, reference)
+            reference = previous.detach()
+        return states, refined
+
+
+def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
+    """Boxes cxcywh `(…, 4)` -> sine encodings of y, x, w, h one behind the other, `(…, 2 * size)` float32."""
+    x, y, width, height = boxes.float().unbind(-1)
+    return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2).flatten(-2)

@@ -1,0 +1,90 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Deformable attention's sampling for CPUs: one weighted sum of table rows per query and head, without `grid_sample`."""
+
+import torch
+from torch import nn
+
+SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
+
+
+def sample_by_embedding_bag(
+    value: torch.Tensor, spatial_shapes: list[tuple[int, int]], locations: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """
+    What transformers' `MultiScaleDeformableAttention` computes (Zhu et al., ICLR 2021, equation 3), as `embedding_bag`.
+
+    A bilinear sample is a weighted sum of four cells, and attention is a weighted sum of samples: both sums are one. Per
+    query and head that are 4 x levels x points rows of a table of cells, read as they lie in memory: ten times as fast
+    as `grid_sample` on a CPU, at equal results. Everything is differentiable.
+
+    Args:
+        value: `(batch, positions, heads, head size)` float32, the flattened maps one behind the other.
+        spatial_shapes: (height, width) of each map.
+        locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
+        weights: `(batch, queries, heads, levels, points)` attention weights.
+    Returns:
+        `(batch, queries, heads * head size)`.
+    """
+    batch, queries, heads, levels, points, _ = locations.shape
+    table, first_rows = _bordered_table(value, spatial_shapes)  # (batch, cells, heads, head size)
+    device = value.device
+    # One number per head, level and point, so that each operation below runs along contiguous memory.
+    upper = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=locations.dtype, device=device)
+    upper = upper[:, None].expand(heads, -1, points, -1).flatten()  # (heads * levels * points * 2)
+    lower = torch.full_like(upper, -1.0)
+    down = torch.tensor([(w + 1) * heads for _, w in spatial_shapes], dtype=torch.int32, device=device)
+    origin = torch.tensor(first_rows, dtype=torch.int32, device=device) * heads
+    origin = origin + torch.arange(heads, dtype=torch.int32, device=device)[:, None]  # (heads, levels)
+    down = down.repeat_interleave(points).expand(heads, -1).contiguous()  # (heads, levels * points)
+    origin = origin.repeat_interleave(points, 1)
+
+    sums, at_once = [], max(1, SAMPLES_AT_ONCE // (heads * levels * points))
+    for rows, places, shares in zip(table, locations, weights):
+        rows = rows.flatten(0, 1)  # (cells * heads, head size)
+        for start in range(0, queries, at_once):
+            share = shares[start : start + at_once].flatten(2)  # (chunk, heads, levels * points)
+            cells = (places[start : start + at_once].flatten(1) * upper - 0.5).clamp(lower, upper)
+            corner = cells.detach().floor().nan_to_num(0.0)  # a NaN stays one in its weight
+            right, below = (cells - corner).view(*share.shape, 2).unbind(-1)
+            column, row = corner.to(torch.int32).view(*share.shape, 2).unbind(-1)
+            index = origin + row * down + column * heads
+            index = torch.stack((index, index + heads, index + down, index + (down + heads)), 2)
+            lower_share = share * below
+            upper_share = share - lower_share
+            lower_right, upper_right = lower_share * right, upper_share * right
+            share = (upper_share - upper_right, upper_right, lower_share - lower_right, lower_right)
+            share = torch.stack(share, 2)  # (chunk, heads, 4, levels * points)
+            bags = (index.flatten(0, 1).flatten(1), share.flatten(0, 1).flatten(1))  # (chunk * heads, 4 * …) each
+            sums.append(nn.functional.embedding_bag(bags[0], rows, mode="sum", per_sample_weights=bags[1]))
+    return torch.cat(sums).view(batch, queries, -1)
+
+
+def _bordered_table(value: torch.Tensor, spatial_shapes: list[tuple[int, int]]) -> tuple[torch.Tensor, list[int]]:
+    """
+    Copies the maps with a border of zeros each: column -1 (which is also the row before's last but one), row -1 and
+    rows `height` and `height + 1`, so that the four cells around any place from -1 to `size` exist.
+
+    Returns the table and, per map, the index of its cell (0, 0); rows of a map lie `width + 1` cells apart.
+    """
+    sizes = [(height + 3) * (width + 1) + 2 for height, width in spatial_shapes]
+    table = value.new_zeros(value.shape[0], sum(sizes), *value.shape[2:])
+    first_rows, start = [], 0
+    levels = value.split([height * width for height, width in spatial_shapes], 1)
+    for size, level, (height, width) in zip(sizes, levels, spatial_shapes):
+        framed = table[:, start : start + size - 2].unflatten(1, (height + 3, width + 1))
+        framed[:, 1:-2, 1:] = level.unflatten(1, (height, width))
+        first_rows.append(start + width + 2)
+        start += size
+    return table, first_rows

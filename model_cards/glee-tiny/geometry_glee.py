@@ -1,0 +1,99 @@
+"""Sizes of images, boxes and masks on their way from the picture to the network's canvas and back.
+
+An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the canvas that the network
+sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge `width`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
+    """The size with the same shape whose short side is `shortest_edge`, or less if the long one would pass `longest_edge`.
+
+    Sides are rounded to the nearest pixel, halves up, and are at least 1.
+
+    Example:
+
+    ```python
+    >>> resized_size((480, 640), 800, 1333)
+    (800, 1067)
+    ```
+    """
+    height, width = image_size
+    short, long = float(shortest_edge), shortest_edge / min(image_size) * max(image_size)
+    if long > longest_edge:
+        short, long = short * (longest_edge / long), float(longest_edge)
+    short, long = max(1, int(short + 0.5)), max(1, int(long + 0.5))
+    return (short, long) if height < width else (long, short)
+
+
+def canvas_size(image_sizes: list[Size], divisor: int = 1) -> Size:
+    """The smallest size that holds every image, each side rounded up to a multiple of `divisor`."""
+    height, width = (max(sides) for sides in zip(*image_sizes))
+    return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+
+
+def scale_points(points: np.ndarray, from_size: Size, to_size: Size) -> np.ndarray:
+    """`(..., 2)` points (x, y), or `(..., 4)` boxes (x0, y0, x1, y1), of one size in pixels of another."""
+    scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]])
+    return points * np.tile(scale, points.shape[-1] // 2)
+
+
+def resize_mask(mask: np.ndarray, to_size: Size) -> np.ndarray:
+    """`(height, width)` bool, resized by the nearest pixel's value. What is thinner than a new pixel does not vanish.
+
+    Only where no pixel would be left at all, every pixel of the mask marks the new one it falls into.
+    """
+    rows, columns = (_nearest(length, new) for length, new in zip(mask.shape, to_size))
+    resized = mask[np.ix_(rows, columns)]
+    if mask.any() and not resized.any():
+        y, x = np.nonzero(mask)
+        resized[y * to_size[0] // mask.shape[0], x * to_size[1] // mask.shape[1]] = True
+    return resized
+
+
+def _nearest(length: int, new: int) -> np.ndarray:
+    """(new,) index of the old pixel under the centre of each new one."""
+    return ((np.arange(new) + 0.5) * length / new).astype(np.int64)
+
+
+def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
+    """`(..., 4)` boxes (centre x, centre y, width, height) relative to the canvas, as (x0, y0, x1, y1) of the picture.
+
+    Args:
+        padded_size: of the canvas.
+        image_size: of the part of the canvas that is image.
+        target_size: of the picture; `(1, 1)` gives boxes relative to it.
+    """
+    x, y, width, height = boxes.unbind(-1)
+    corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
+    scale_x = padded_size[1] / image_size[1] * target_size[1]
+    scale_y = padded_size[0] / image_size[0] * target_size[0]
+    return corners * corners.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, padded_size: Size) -> torch.Tensor:
+    """The other way: `(..., 4)` boxes (x0, y0, x1, y1) of the picture, relative to the canvas (centre, width, height)."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    relative = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
+    scale_x = image_size[1] / padded_size[1] / target_size[1]
+    scale_y = image_size[0] / padded_size[0] / target_size[0]
+    return relative * relative.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
+    """`(n, h, w)` mask logits over the canvas, as `(n, height, width)` logits of the picture: enlarged to the canvas, cut to
+    the part that is image, resized to the picture, both times bilinearly."""
+    logits = F.interpolate(masks[:, None], size=padded_size, mode="bilinear", align_corners=False)
+    logits = logits[..., : image_size[0], : image_size[1]]
+    if target_size != image_size:
+        logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
+    return logits[:, 0]

@@ -1,0 +1,153 @@
+"""Images of every kind, from files, PIL, numpy or torch, as upright 8-bit RGB pictures."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers.image_utils import ChannelDimension, load_image
+
+SMALLEST_SIDE = 2  # pixels; an image of one pixel has no shape
+NUMERIC_MODES = ("I", "F")  # and "I;16", "I;16B", ...: what PIL cannot turn into RGB without cutting values off
+
+
+def read_images(images: Any, input_data_format: str | ChannelDimension | None = None) -> list[Image.Image]:
+    """One image or several as a list of RGB pictures, the right way up.
+
+    Files and PIL images of any mode are turned as their EXIF orientation says. An alpha channel is dropped, as in
+    transformers' `load_image`. Arrays have one, three or four (alpha) channels, first or last, or no channel axis at all.
+    Where both are possible, an array of numpy has them last and a tensor first; `input_data_format` decides otherwise.
+    Values: bool; 8 bits, in whatever integer type; 16 bits in `uint16` or in PIL's modes "I;16" and "I", where 65535 is
+    white; floats from 0 (black) to 1 (white).
+
+    Args:
+        images: a path, a URL, a `PIL.Image.Image`, an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)`; a list of
+            those, or one array `(N, ...)` of them.
+
+    Raises:
+        ValueError: `images` is empty, or one of them is damaged, smaller than 2 x 2 pixels, has NaN or values out of
+            range, or is no image at all. It says which.
+    """
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        images = list(images)
+    items = list(images) if isinstance(images, (list, tuple)) else [images]
+    if not items:
+        raise ValueError("images is empty: pass at least one image")
+    return [_read_image(item, f"images: item {index}", input_data_format) for index, item in enumerate(items)]
+
+
+def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension | None) -> Image.Image:
+    """One image of any kind as an RGB picture."""
+    if isinstance(item, (str, os.PathLike)):
+        item = _open(item, name)
+    if isinstance(item, Image.Image):
+        picture = _from_pil(item, name)
+    elif isinstance(item, (np.ndarray, torch.Tensor)):
+        picture = _from_array(_as_numpy(item), name, _channel_axis(item, name, input_data_format))
+    else:
+        raise ValueError(f"{name} must be a PIL image, an array, a tensor or a path, got {type(item).__name__}")
+    if min(picture.size) < SMALLEST_SIDE:
+        raise ValueError(
+            f"{name} is {picture.width} x {picture.height} pixels: pass an image of at least "
+            f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        )
+    return picture
+
+
+def _open(path: str | os.PathLike, name: str) -> Image.Image:
+    """The image behind a path; a URL or base64 text goes to transformers."""
+    try:
+        return Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
+    except Exception as error:  # whatever a broken file or address makes PIL, httpx or base64 raise
+        raise ValueError(f"{name} cannot be opened as an image: {str(path)[:200]} ({_first_line(error)})") from error
+
+
+def _from_pil(image: Image.Image, name: str) -> Image.Image:
+    """A PIL image of any mode as an upright RGB picture."""
+    if 0 in image.size:
+        raise ValueError(f"{name} is empty: {image.width} x {image.height} pixels")
+    try:
+        image = ImageOps.exif_transpose(image)  # reads the pixels; decoders raise many kinds of errors
+        if image.mode in NUMERIC_MODES or image.mode.startswith("I;16"):
+            values = np.asarray(image)
+        else:
+            return image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be decoded: the file is damaged or cut short ({_first_line(error)})"
+        ) from error
+    if image.mode != "F":
+        values = _narrowed(values, 0, 65535, np.uint16, name)
+    return _from_array(values, name, None)
+
+
+def _from_array(array: np.ndarray, name: str, channel_axis: int | None) -> Image.Image:
+    """(H, W), (H, W, C) or (C, H, W) of any dtype as a picture."""
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: its shape is {array.shape}")
+    values = _as_bytes(array, name)
+    if channel_axis is not None:
+        values = np.moveaxis(values, channel_axis, -1)[..., :3]  # (H, W, 1 or 3), without alpha
+        values = values[..., 0] if values.shape[-1] == 1 else values
+    return Image.fromarray(np.ascontiguousarray(values)).convert("RGB")
+
+
+def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
+    """Values of any dtype as uint8, 0 to 255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array * np.uint8(255)
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 255 * 257
+    if np.issubdtype(array.dtype, np.integer):
+        return _narrowed(array, 0, 255, np.uint8, name)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"{name} must hold bool, integers or floats, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} has NaN or infinite values: replace them before")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(
+            f"{name} has floats from {array.min():.4g} to {array.max():.4g}: scale them to 0..1, or pass uint8"
+        )
+    return np.rint(array * 255).astype(np.uint8)
+
+
+def _narrowed(array: np.ndarray, low: int, high: int, dtype: type, name: str) -> np.ndarray:
+    """Integers in a smaller type that holds `low` to `high`."""
+    if array.min() < low or array.max() > high:
+        raise ValueError(f"{name} has integers from {array.min()} to {array.max()}: scale them to {low}..{high}")
+    return array.astype(dtype)
+
+
+def _as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(array, np.ndarray):
+        return array
+    array = array.detach().cpu()
+    return (array.float() if array.is_floating_point() else array).numpy()  # numpy has no bfloat16
+
+
+def _channel_axis(
+    array: np.ndarray | torch.Tensor, name: str, input_data_format: str | ChannelDimension | None
+) -> int | None:
+    """Where the one, three or four channels are: 0, -1, or None for (H, W)."""
+    shape = tuple(array.shape)
+    if len(shape) == 2:
+        return None
+    if len(shape) == 3:
+        if input_data_format is not None:
+            order = [0 if ChannelDimension(input_data_format) == ChannelDimension.FIRST else -1]
+        else:
+            order = [0, -1] if isinstance(array, torch.Tensor) else [-1, 0]
+        for axis in order:
+            if shape[axis] in (1, 3, 4):
+                return axis
+    raise ValueError(f"{name} must be (H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels, got {shape}")
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, short enough for a line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

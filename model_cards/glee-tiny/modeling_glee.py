@@ -1,0 +1,547 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""GLEE: objects found and segmented by name, sentence, point, box, scribble or mask (Wu et al., CVPR 2024)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import CLIPTextModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .backbone_glee import make_backbone
+from .canvas_glee import canvas_groups, merge_canvases
+from .configuration_glee import GleeConfig
+from .decoder_glee import (
+    GleeClassProjection,
+    GleeDecoder,
+    GleeDecoderLayer,
+    GleeHeads,
+    GleeProposals,
+    GleeSelfAttention,
+)
+from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
+from .denoising_glee import GleeDenoising
+from .fusion_glee import GleeEarlyFusion
+from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
+from .matching_glee import GleeTargets
+from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
+from .request_glee import GleeRequest, check_request
+from .text_glee import GleeTextEncoder, mean_of_tokens
+from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
+
+
+@dataclass
+class GleeLabelEmbeddings(ModelOutput):
+    r"""
+    class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`): one vector a label, for the scores.
+    class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`): the tokens of all labels, for the early fusion.
+    """
+
+    class_embeddings: torch.Tensor | None = None
+    class_tokens: torch.Tensor | None = None
+
+
+@dataclass
+class GleeModelOutput(ModelOutput):
+    r"""
+    A row is an image, or a prompt where there are prompts.
+
+    last_hidden_state (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the queries; also what tracks objects.
+    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
+    mask_features (`torch.Tensor` of shape `(rows, hidden_size, height, width)`): what masks are read from.
+    feature_maps (`tuple` of four `torch.Tensor` of shape `(rows, hidden_size, height, width)`): finest first.
+    class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
+    layer_states (`torch.Tensor` of shape `(layers, rows, queries, hidden_size)`): normed queries of each layer.
+    layer_boxes (`torch.Tensor` of shape `(layers, rows, queries, 4)`).
+    denoising_states, denoising_boxes (`torch.Tensor`, *optional*): the same two of denoising queries.
+    proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
+    proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`).
+    proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
+        The pixels, counted row by row from the coarsest map to the finest; of the row's own canvas.
+    query_mask (`torch.Tensor` of shape `(rows, queries)`, bool, *optional*):
+        With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
+    hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
+    attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the decoder's self-attention.
+    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`): of the pixel decoder.
+
+    With `config.padding_mask` and canvases of several sizes, these last three come canvas after canvas.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pred_boxes: torch.Tensor | None = None
+    mask_features: torch.Tensor | None = None
+    feature_maps: tuple[torch.Tensor, ...] | None = None
+    class_embeddings: torch.Tensor | None = None
+    layer_states: torch.Tensor | None = None
+    layer_boxes: torch.Tensor | None = None
+    denoising_states: torch.Tensor | None = None
+    denoising_boxes: torch.Tensor | None = None
+    proposal_states: torch.Tensor | None = None
+    proposal_boxes: torch.Tensor | None = None
+    proposal_indices: torch.Tensor | None = None
+    query_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class GleeObjectDetectionOutput(ModelOutput):
+    r"""
+    A row is an image, or a prompt where there are prompts.
+
+    loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
+    loss_dict (`dict`, with `labels`): each loss before its weight, see [`GleeLoss`].
+    logits (`torch.Tensor` of shape `(rows, queries, classes)`): before the sigmoid; one class for each prompt.
+    confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
+    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
+    pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`): logits at a quarter (Pro: an eighth) of the canvas.
+    track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): alike for one object in several frames.
+    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image in its canvas, in pixels.
+    padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the canvas.
+    auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):
+        `logits`, `confidence`, `pred_boxes` and `pred_masks` of the first queries, then of each layer but the last.
+    proposal_outputs (`dict`, with `config.auxiliary_outputs`): the same of the proposals, with their gradient.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    logits: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+    pred_boxes: torch.Tensor | None = None
+    pred_masks: torch.Tensor | None = None
+    track_embeddings: torch.Tensor | None = None
+    image_sizes: torch.Tensor | None = None
+    padded_sizes: torch.Tensor | None = None
+    auxiliary_outputs: list[dict[str, torch.Tensor]] | None = None
+    proposal_outputs: dict[str, torch.Tensor] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
+
+
+class GleePreTrainedModel(PreTrainedModel):
+    config: GleeConfig
+    base_model_prefix = "model"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GleeEncoderLayer", "GleeDecoderLayer"]
+    _supports_sdpa = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """As MaskDINO starts; backbone and text encoder initialise themselves."""
+        if isinstance(module, (GleeSamplingOffsets, GleeZeroLinear)):
+            module.init_parameters()
+        elif isinstance(module, GleeEarlyFusion):
+            init.constant_(module.pixel_scale, 1 / self.config.encoder_layers)
+            init.constant_(module.text_scale, 1 / self.config.encoder_layers)
+        elif isinstance(module, GleePixelDecoder):
+            init.normal_(module.level_embedding)
+        elif isinstance(module, GleeClassProjection):
+            init.trunc_normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+
+class GleeModel(GleePreTrainedModel):
+    """Backbone, text encoder, visual prompter, early fusion, pixel decoder, proposals and object decoder."""
+
+    _can_record_outputs = {
+        "hidden_states": GleeDecoderLayer,
+        "attentions": OutputRecorder(GleeSelfAttention, index=1),
+        "encoder_hidden_states": GleeEncoderLayer,
+    }
+
+    def __init__(self, config: GleeConfig):
+        super().__init__(config)
+        self.backbone = make_backbone(config.backbone_config)
+        channels = list(self.backbone.channels)
+        self.text_encoder = GleeTextEncoder(config)
+        if config.text_teacher:
+            self.text_teacher = CLIPTextModel._from_config(config.text_config).requires_grad_(False)
+        self.visual_prompter = GleeVisualPrompter(config, channels)
+        self.pixel_decoder = GleePixelDecoder(config, channels)
+        self.proposals = GleeProposals(config)
+        self.decoder = GleeDecoder(config)
+        self.heads = GleeHeads(config)
+        if config.denoising_tables:
+            tables = {name: nn.Embedding(rows, config.hidden_size) for name, rows in config.denoising_tables.items()}
+            self.denoising_labels = nn.ModuleDict(tables)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.text_encoder.clip.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_encoder.clip.set_input_embeddings(value)
+
+    def get_label_embeddings(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> GleeLabelEmbeddings:
+        """
+        What the model needs to know of a list of labels; computed once, it serves any number of images.
+
+        Args:
+            input_ids, attention_mask: `(labels, length)`; padding doesn't matter.
+        """
+        tokens = self.text_encoder(input_ids, attention_mask)
+        return GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
+
+    def _request(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        class_embeddings: torch.Tensor | None,
+        class_tokens: torch.Tensor | None,
+        expression_input_ids: torch.Tensor | None,
+        expression_attention_mask: torch.Tensor | None,
+        **prompts: torch.Tensor | None,
+    ) -> GleeRequest:
+        if expression_input_ids is not None:
+            tokens = self.text_encoder(expression_input_ids, expression_attention_mask)  # (rows, tokens, size)
+            classes = mean_of_tokens(tokens, expression_attention_mask)[:, None]
+            return GleeRequest(classes, tokens, expression_attention_mask.bool(), **prompts)
+        if class_embeddings is None:
+            class_embeddings, class_tokens = self.get_label_embeddings(input_ids, attention_mask).to_tuple()
+        return GleeRequest(class_embeddings[None], class_tokens[None], **prompts)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        class_embeddings: torch.Tensor | None = None,
+        class_tokens: torch.Tensor | None = None,
+        expression_input_ids: torch.Tensor | None = None,
+        expression_attention_mask: torch.Tensor | None = None,
+        prompt_masks: torch.Tensor | None = None,
+        prompt_types: torch.Tensor | None = None,
+        prompt_points: torch.Tensor | None = None,
+        prompt_image_indices: torch.Tensor | None = None,
+        denoising: GleeDenoising | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> GleeModelOutput:
+        r"""
+        One of three things is asked: labels (the same for all images), expressions, or visual prompts. Visual prompts
+        come with the one label they are scored against, "object".
+
+        pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`): normalised, padded on the right and below.
+        pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
+        input_ids, attention_mask (`torch.Tensor` of shape `(labels, length)`, *optional*).
+        class_embeddings, class_tokens (*optional*): of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
+        expression_input_ids, expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
+            Padded to the text encoder's full length: the published weights expect to see the padding, too.
+        prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded canvas.
+        prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
+        prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
+            For each level the pixels of the prompt that are read, (row / height, column / width) on the canvas; absent
+            ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
+        prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
+            The image of each prompt; by default prompt i belongs to image i.
+        denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
+
+        Raises:
+            ValueError: nothing or several things are asked, or sizes don't fit.
+        """
+        prompts = prompt_masks if expression_input_ids is None else expression_input_ids
+        check_request(
+            self.config,
+            pixel_values=pixel_values,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            class_embeddings=class_embeddings,
+            class_tokens=class_tokens,
+            expression_input_ids=expression_input_ids,
+            expression_attention_mask=expression_attention_mask,
+            prompt_masks=prompt_masks,
+            prompt_types=prompt_types,
+            prompt_image_indices=prompt_image_indices,
+        )
+        if prompts is not None and prompt_image_indices is None:
+            prompt_image_indices = torch.arange(len(prompts), device=pixel_values.device)
+        request = self._request(
+            input_ids,
+            attention_mask,
+            class_embeddings,
+            class_tokens,
+            expression_input_ids,
+            expression_attention_mask,
+            image_indices=prompt_image_indices if prompts is not None else None,
+            prompt_masks=prompt_masks,
+            prompt_types=prompt_types,
+            prompt_points=prompt_points,
+        )
+        if not self.config.padding_mask or pixel_mask is None:
+            return self._perceive(pixel_values, request, denoising, **kwargs)
+        return self._perceive_alone(pixel_values, pixel_mask, request, **kwargs)
+
+    def _perceive_alone(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor,
+        request: GleeRequest,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> GleeModelOutput:
+        """As if each image were alone on its own canvas; images of equal canvases share a pass."""
+        size = tuple(pixel_mask.shape[-2:])
+        canvases, rows, outputs = [], [], []
+        for canvas, images in canvas_groups(pixel_mask, self.config.canvas_divisor):
+            group_rows, group_request = request.of_images(images, canvas, size)
+            if len(group_rows):
+                alone = pixel_values[images, :, : canvas[0], : canvas[1]]
+                outputs.append(self._perceive(alone, group_request, **kwargs))
+                canvases.append(canvas)
+                rows.append(group_rows)
+        return merge_canvases(outputs, rows, canvases, size, own_classes=request.text_mask is not None)
+
+    def _perceive(
+        self,
+        pixel_values: torch.Tensor,
+        request: GleeRequest,
+        denoising: GleeDenoising | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> GleeModelOutput:
+        feature_maps = self.backbone(pixel_values).feature_maps
+        text = request.text
+        if request.image_indices is not None:
+            feature_maps = tuple(feature_map[request.image_indices] for feature_map in feature_maps)
+        if request.prompt_masks is not None:
+            template = self._template(pixel_values[request.image_indices], request)
+            text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
+        text_bias = None
+        if request.text_mask is not None and not self.config.fusion_attends_padding:
+            text_bias = _attention_bias(request.text_mask, text.dtype)
+        mask_features, levels, fused_text = self.pixel_decoder(feature_maps, text, text_bias, **kwargs)
+        prompts, present = self._decoder_prompts(request, levels, fused_text)
+        shapes = [tuple(level.shape[-2:]) for level in reversed(levels)]
+        memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)
+        by_confidence = request.prompt_masks is not None
+        queries, boxes, tokens = self.proposals(memory, shapes, self.heads, request.class_embeddings, by_confidence)
+        start, start_boxes, bias, known = queries.detach(), boxes.detach(), None, 0
+        if denoising is not None:
+            known, bias = denoising.queries.shape[1], denoising.attention_bias(queries.shape[1])
+            start = torch.cat((denoising.queries.to(start.dtype), start), dim=1)
+            start_boxes = torch.cat((denoising.boxes, start_boxes), dim=1)
+        if present is not None:
+            seen = torch.cat((present.new_ones(start.shape[:2]), present), dim=1)
+            seen = _attention_bias(seen, queries.dtype)
+            bias = seen if bias is None else seen + nn.functional.pad(bias, (0, present.shape[1]))
+        states, refined = self.decoder(start, start_boxes, memory, shapes, self.heads, prompts, bias, **kwargs)
+        states, refined = torch.stack(states), torch.stack(refined)  # (layers, rows, denoising and other queries, …)
+        return GleeModelOutput(
+            last_hidden_state=states[-1, :, known:],
+            pred_boxes=refined[-1, :, known:],
+            mask_features=mask_features,
+            feature_maps=tuple(levels),
+            class_embeddings=request.class_embeddings,
+            layer_states=states[:, :, known:],
+            layer_boxes=refined[:, :, known:],
+            denoising_states=states[:, :, :known] if known else None,
+            denoising_boxes=refined[:, :, :known] if known else None,
+            proposal_states=queries,
+            proposal_boxes=boxes,
+            proposal_indices=tokens,
+        )
+
+    def _template(self, images: torch.Tensor, request: GleeRequest) -> torch.Tensor:
+        crops = template_crops(images, request.prompt_masks, request.prompt_types, self.config.template_size)
+        with torch.no_grad():  # as published: the backbone learns from whole images only
+            feature_maps = self.backbone(crops).feature_maps
+        return self.visual_prompter.template_tokens(feature_maps)
+
+    def _decoder_prompts(
+        self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
+    ) -> tuple[list[torch.Tensor] | None, torch.Tensor | None]:
+        """The tokens that the decoder's layers see in turn, `(rows, tokens, hidden_size)`, and which of them are real."""
+        if request.text_mask is not None:
+            text = request.text if fused_text is None else fused_text
+            return [text], request.text_mask
+        if request.prompt_masks is None:
+            return None, None
+        points = request.prompt_points
+        if points is None:
+            points = choose_points(request.prompt_masks, self.config.max_prompt_points, random=self.training)
+        tokens = self.visual_prompter.pixel_tokens(levels[: self.config.prompt_level_cycle], points)
+        return tokens, points[:, 0, :, 0] >= 0
+
+
+class GleeForObjectDetection(GleePreTrainedModel):
+    """GLEE with what is read from its queries: class scores, confidence, boxes and masks."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__(config)
+        self.model = GleeModel(config)
+        self.post_init()
+
+    def get_label_embeddings(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> GleeLabelEmbeddings:
+        """See [`GleeModel.get_label_embeddings`]."""
+        return self.model.get_label_embeddings(input_ids, attention_mask)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        class_embeddings: torch.Tensor | None = None,
+        class_tokens: torch.Tensor | None = None,
+        expression_input_ids: torch.Tensor | None = None,
+        expression_attention_mask: torch.Tensor | None = None,
+        prompt_masks: torch.Tensor | None = None,
+        prompt_types: torch.Tensor | None = None,
+        prompt_points: torch.Tensor | None = None,
+        prompt_image_indices: torch.Tensor | None = None,
+        labels: list[dict[str, torch.Tensor]] | None = None,
+        supervision: GleeSupervision | None = None,
+        loss_draws: GleeLossDraws | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> GleeObjectDetectionOutput:
+        r"""
+        The other arguments are those of [`GleeModel.forward`].
+
+        labels (`list[dict]`, one a row, *optional*):
+            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, and where known
+            `masks` `(n, height, width)` on the canvas.
+        supervision ([`GleeSupervision`], *optional*):
+            What the labels are good for; by default everything, and the confidence with visual prompts.
+        loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
+        """
+        targets = denoising = None
+        if labels is not None:
+            rows = next(x for x in (prompt_masks, expression_input_ids, pixel_values) if x is not None)
+            supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
+            criterion = GleeLoss(GleeLossSettings(**(self.config.loss_settings or {})), loss_draws)
+            targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
+            if supervision.denoising_table is not None:
+                table = self.model.denoising_labels[supervision.denoising_table]
+                denoising = criterion.denoising(targets, table)
+        outputs = self.model(
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            class_embeddings=class_embeddings,
+            class_tokens=class_tokens,
+            expression_input_ids=expression_input_ids,
+            expression_attention_mask=expression_attention_mask,
+            prompt_masks=prompt_masks,
+            prompt_types=prompt_types,
+            prompt_points=prompt_points,
+            prompt_image_indices=prompt_image_indices,
+            denoising=denoising,
+            **kwargs,
+        )
+        image_sizes, padded_sizes = _canvas_sizes(pixel_values, pixel_mask)
+        if expression_input_ids is not None or prompt_masks is not None:
+            if prompt_image_indices is not None:
+                image_sizes, padded_sizes = image_sizes[prompt_image_indices], padded_sizes[prompt_image_indices]
+        auxiliary = proposals = None
+        predictions = self._predictions(outputs, self._head_input(outputs.last_hidden_state), outputs.pred_boxes)
+        if self.config.auxiliary_outputs or labels is not None:
+            auxiliary, proposals = self._auxiliary_outputs(outputs)
+        loss = loss_dict = None
+        if targets is not None:
+            denoised = [] if denoising is None else self._denoised(outputs, denoising)
+            loss, loss_dict = criterion(predictions, auxiliary, proposals, targets, supervision, denoising, denoised)
+        return GleeObjectDetectionOutput(
+            loss=loss,
+            loss_dict=loss_dict,
+            **predictions,
+            track_embeddings=outputs.last_hidden_state,
+            image_sizes=image_sizes,
+            padded_sizes=padded_sizes,
+            auxiliary_outputs=auxiliary,
+            proposal_outputs=proposals,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+        )
+
+    def _head_input(self, states: torch.Tensor) -> torch.Tensor:
+        return self.model.decoder.norm(states) if self.config.double_decoder_norm else states
+
+    def _predictions(
+        self, outputs: GleeModelOutput, states: torch.Tensor, boxes: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        heads = self.model.heads
+        logits = heads.class_logits(states, outputs.class_embeddings)
+        confidence = heads.confidence(states)[..., 0]
+        if outputs.query_mask is not None:
+            lowest = torch.finfo(logits.dtype).min
+            logits = logits.masked_fill(~outputs.query_mask[..., None], lowest)
+            confidence = confidence.masked_fill(~outputs.query_mask, lowest)
+        return {
+            "logits": logits,
+            "confidence": confidence,
+            "pred_boxes": boxes,
+            "pred_masks": heads.mask_logits(states, boxes, outputs.mask_features),
+        }
+
+    def _auxiliary_outputs(
+        self, outputs: GleeModelOutput
+    ) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+        """Predictions of the first queries and of each layer but the last; those of the proposals."""
+        states = self.model.decoder.norm(outputs.proposal_states)
+        proposals = self._predictions(outputs, states, outputs.proposal_boxes)
+        first = self._predictions(
+            outputs, self.model.decoder.norm(outputs.proposal_states.detach()), outputs.proposal_boxes.detach()
+        )
+        layers = zip(outputs.layer_states[:-1], outputs.layer_boxes[:-1])
+        return [first, *(self._predictions(outputs, self._head_input(s), b) for s, b in layers)], proposals
+
+    def _denoised(self, outputs: GleeModelOutput, denoising: GleeDenoising) -> list[dict[str, torch.Tensor]]:
+        """Class scores and boxes of denoising queries: of the last layer, of the start, of the layers between."""
+        states = [self._head_input(layer) for layer in outputs.denoising_states]
+        states, boxes = (
+            [self.model.decoder.norm(denoising.queries), *states],
+            [denoising.boxes, *outputs.denoising_boxes],
+        )
+        found = [
+            {"logits": self.model.heads.class_logits(s, outputs.class_embeddings), "pred_boxes": b}
+            for s, b in zip(states, boxes)
+        ]
+        return [found[-1], *found[:-1]]
+
+
+def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Mask `(rows, tokens)`, True to be seen -> what is added to scores, `(rows, 1, 1, tokens)`."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
+
+
+def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(height, width) of each image and of its canvas, both `(images, 2)` int64."""
+    padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(len(pixel_values), -1)
+    if pixel_mask is None:
+        return padded, padded
+    mask = pixel_mask.bool()
+    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1), padded
+
+
+__all__ = ["GleeForObjectDetection", "GleeModel", "GleePreTrainedModel"]

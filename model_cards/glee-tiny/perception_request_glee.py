@@ -1,0 +1,157 @@
+"""What a call of the pipeline asks: one request an image, with its own prompts."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .image_source_glee import read_image
+
+TEXTS = ("labels", "expressions")
+VISUAL = ("points", "boxes", "scribbles", "masks")
+PROMPTS = (*TEXTS, *VISUAL)
+FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  # nesting of one object's prompt
+
+
+@dataclass(frozen=True)
+class PerceptionRequest:
+    """One image and what is looked for in it."""
+
+    image: Image.Image  # RGB, upright
+    labels: tuple[str, ...] | None = None
+    expressions: tuple[str, ...] = ()
+    visual: dict[str, list] = field(default_factory=dict)  # kind -> one prompt an object; no empty lists
+    index: int | None = None  # its place among several
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.image.height, self.image.width
+
+    def named(self, error: Exception) -> ValueError:
+        """The error, with the image's place in front of it where there are several."""
+        place = "" if self.index is None else f"`inputs[{self.index}]`: "
+        return ValueError(f"{place}{error}")
+
+
+def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | Iterator[dict]:
+    """
+    Gives each image its prompts.
+
+    Args:
+        inputs: an image, or `{"image": image, "labels": …, …}`; a list of those, or anything else that gives one after
+            the other (a generator, a data set).
+        prompts: arguments of the call: for one image as they are; for a list, one list an image, except that a flat list
+            of labels or of expressions serves all; for a generator, flat lists of labels or expressions only.
+
+    Returns:
+        `{"image", "index", …}` of one image, a list of such, or a generator of such.
+
+    Raises:
+        ValueError: there is no image, or a prompt does not say which image it belongs to.
+    """
+    prompts = {name: value for name, value in prompts.items() if value is not None}
+    if isinstance(inputs, (list, tuple)):
+        if not inputs:
+            raise ValueError("`inputs` is an empty list: pass at least one image.")
+        parts = {name: _for_each(name, value, len(inputs)) for name, value in prompts.items()}
+        return [
+            _with_image(item, {name: values[index] for name, values in parts.items()}, index)
+            for index, item in enumerate(inputs)
+        ]
+    if isinstance(inputs, Mapping) or not _is_series(inputs):
+        return _with_image(inputs, prompts, None)
+    for name, value in prompts.items():
+        if not _is_flat(name, value):
+            raise ValueError(
+                f"`{name}` cannot be shared by the images of a generator or data set: let it give "
+                f'{{"image": …, "{name}": …}}.'
+            )
+    return (_with_image(item, prompts, index) for index, item in enumerate(inputs))
+
+
+def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> PerceptionRequest:
+    """
+    Reads the image and looks at its prompts.
+
+    Args:
+        given: of `distribute`.
+        defaults: prompts of an image that comes without any.
+
+    Raises:
+        ValueError: the image cannot be read, or nothing is asked.
+    """
+    place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
+    try:
+        prompts = {name: given[name] for name in PROMPTS if given.get(name) is not None}
+        prompts = prompts or {name: value for name, value in defaults.items() if value is not None}
+        if not prompts:
+            raise ValueError(f"nothing to look for: pass {', '.join(f'`{name}`' for name in PROMPTS)}.")
+        for name, value in prompts.items():
+            if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) and not hasattr(value, "shape"):
+                what = "strings" if name in TEXTS else "objects"
+                raise ValueError(f"`{name}` must be a list of {what}, not {type(value).__name__}.")
+            if len(value) == 0 and given["index"] is None:
+                raise ValueError(f"`{name}` is empty: pass at least one.")
+            _check_objects(name, value)
+        image = read_image(given["image"])
+    except ValueError as error:
+        raise place.named(error) from None
+    return PerceptionRequest(
+        image,
+        labels=tuple(prompts["labels"]) if len(prompts.get("labels", ())) else None,
+        expressions=tuple(prompts.get("expressions", ())),
+        visual={name: list(prompts[name]) for name in VISUAL if len(prompts.get(name, ()))},
+        index=given["index"],
+    )
+
+
+def _check_objects(name: str, value: Sequence[Any]) -> None:
+    """Refuses a point or a box in place of a list of them, which could be read in two ways."""
+    depth, form = FORMS.get(name, (None, ""))
+    for index, prompt in enumerate(value):
+        if depth is not None and _depth(prompt) != depth:
+            raise ValueError(f"`{name}`: object {index} must be {form}, not {prompt!r}.")
+
+
+def _depth(value: Any) -> int:
+    """How deep lists are nested; a number has 0."""
+    return 1 + (_depth(value[0]) if len(value) else 0) if hasattr(value, "__len__") else 0
+
+
+def _with_image(item: Any, prompts: Mapping[str, Any], index: int | None) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        return {"image": item, **prompts, "index": index}
+    place = "`inputs`" if index is None else f"`inputs[{index}]`"
+    if "image" not in item:
+        raise ValueError(f'{place} must have the key "image"; it has {", ".join(map(repr, item)) or "none"}.')
+    if unknown := set(item) - {"image", *PROMPTS}:
+        raise ValueError(
+            f"{place} has an unknown key {sorted(map(str, unknown))[0]!r}; known: image, {', '.join(PROMPTS)}."
+        )
+    return {**prompts, **item, "index": index}
+
+
+def _for_each(name: str, value: Any, count: int) -> Sequence[Any]:
+    """One value an image."""
+    if _is_flat(name, value):
+        return [value] * count
+    if isinstance(value, str) or not isinstance(value, (list, tuple)) or len(value) != count:
+        got = len(value) if isinstance(value, (list, tuple)) else type(value).__name__
+        shared = ", or one list of strings for all of them" if name in TEXTS else ""
+        raise ValueError(f"`{name}` must be one list for each of the {count} images{shared}; got {got}.")
+    return value
+
+
+def _is_flat(name: str, value: Any) -> bool:
+    """Texts that are meant for every image."""
+    return name in TEXTS and isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
+
+
+def _is_series(inputs: Any) -> bool:
+    """Whether it gives images one after the other, and is no image, path, or file itself."""
+    one = isinstance(inputs, (str, bytes, bytearray, memoryview, Image.Image)) or hasattr(inputs, "read")
+    array = hasattr(inputs, "shape") and hasattr(inputs, "dtype")
+    return not one and not array and (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"))

@@ -1,0 +1,322 @@
+"""From an image and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.pipelines.base import Pipeline
+
+from .label_cache_glee import LabelCache
+from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request
+from .post_processing_glee import (
+    post_process_grounding,
+    post_process_instance_segmentation,
+    post_process_interactive,
+)
+from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
+
+THRESHOLD = 0.2  # of the published demo
+TOP_K = 100  # as COCO counts
+PROMPTS_AT_ONCE = 4  # expressions or visual prompts in one pass; each has queries and masks of its own
+
+
+class ObjectPerceptionPipeline(Pipeline):
+    """
+    Finds and segments whatever is named, described, or pointed at.
+
+    ```python
+    >>> import lookhear
+    >>> from transformers import pipeline
+
+    >>> see = pipeline("object-perception", model="<folder or Hub id>")
+    >>> see("street.jpg", labels=["person", "traffic light"])[0]
+    {'score': 0.91, 'label': 'person', 'box': {'xmin': 12.5, …}, 'mask': array([[False, …]])}
+    >>> see("street.jpg", expressions=["the woman with the red umbrella"], points=[[(120, 80)]])
+    ```
+
+    A call takes one image or several, and these arguments (texts and numbers may be given to `pipeline(...)` too):
+
+    - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image, "labels": …}`
+      with prompts of its own; a list of those; a generator or data set of those, which gives an iterator.
+    - labels: names of categories, any number of objects each; `["object"]` finds everything.
+    - expressions: sentences about one object each.
+    - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
+      `(height, width)` bool; masks: `(height, width)` bool. Pixels of the image, the right way up.
+    - For a list of images each of these is one list an image; a flat list of labels or of expressions serves all.
+    - threshold: the lowest score (0.2), and top_k: the most results (100), of labels.
+    - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
+      results depend a little on batch mates, unless the model's configuration has `padding_mask=True`.
+    - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on it; at
+      800 x 1333 pixels each takes about half a gigabyte.
+
+    Returns, for each image, one list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first what
+    was found of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
+    order and as they were given, however low its score. The label of an expression is its text, that of the others is
+    "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
+
+    What the text encoder makes of a list of labels is kept for the last 16 lists; after changing the model's weights call
+    `pipe.label_cache.clear()`.
+
+    Raises `ValueError`, with one line that names the argument, for whatever cannot be used.
+    """
+
+    _load_processor = True
+    _load_image_processor = False
+    _load_video_processor = False
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("`processor` is missing: pass the GleeProcessor of the model.")
+        self.label_cache = LabelCache()
+
+    def __call__(self, inputs, **kwargs):
+        batch_size = kwargs.get("batch_size")
+        if batch_size is not None and not _is_count(batch_size):
+            raise ValueError(f"`batch_size` must be a positive integer, not {batch_size!r}.")
+        prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
+        return super().__call__(distribute(inputs, prompts), **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Saves the model, the processor, and the code of both and of the pipeline."""
+        config = self.model.config
+        named_before = getattr(config, "custom_pipelines", None)
+        parts = self.feature_extractor, self.image_processor, self.tokenizer
+        self.feature_extractor = self.image_processor = self.tokenizer = None  # they are saved as one processor
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.feature_extractor, self.image_processor, self.tokenizer = parts
+            config.custom_pipelines = named_before  # with a name here, `pipeline` would ask for trust_remote_code
+            if named_before is None:
+                del config.custom_pipelines
+        self.processor.save_pretrained(save_directory)
+
+    def _sanitize_parameters(
+        self,
+        labels: Sequence[str] | None = None,
+        expressions: Sequence[str] | None = None,
+        threshold: float | None = None,
+        top_k: int | None = None,
+        prompts_at_once: int | None = None,
+        **unknown,
+    ) -> tuple[dict, dict, dict]:
+        if unknown:
+            raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of {type(self).__name__}.")
+        if threshold is not None and not (_is_number(threshold) and 0 <= threshold <= 1):
+            raise ValueError(f"`threshold` must be a number from 0 to 1, not {threshold!r}.")
+        for name, value in (("top_k", top_k), ("prompts_at_once", prompts_at_once)):
+            if value is not None and not _is_count(value):
+                raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+        return (
+            _given(labels=labels, expressions=expressions),
+            _given(threshold=threshold, top_k=top_k, prompts_at_once=prompts_at_once),
+            {},
+        )
+
+    def get_iterator(
+        self,
+        inputs: Iterable[dict],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict,
+        forward_params: dict,
+        postprocess_params: dict,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """One list of results an image; at most `batch_size` images are held at a time."""
+        batch: list[PerceptionRequest] = []
+        for given in inputs:
+            batch.append(self.preprocess(given, **preprocess_params))
+            if len(batch) == batch_size:
+                yield from self._perceive(batch, **forward_params)
+                batch = []
+        if batch:
+            yield from self._perceive(batch, **forward_params)
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> list[dict[str, Any]]:
+        return self._perceive([self.preprocess(inputs, **preprocess_params)], **forward_params)[0]
+
+    def preprocess(self, inputs: dict, **defaults: Sequence[str]) -> PerceptionRequest:
+        """Reads one image; `inputs` holds it with its prompts."""
+        return make_request(inputs, defaults)
+
+    def _perceive(
+        self,
+        requests: Sequence[PerceptionRequest],
+        threshold: float = THRESHOLD,
+        top_k: int = TOP_K,
+        prompts_at_once: int = PROMPTS_AT_ONCE,
+    ) -> list[list[dict[str, Any]]]:
+        """Results of images that share a canvas: labels, then expressions, then visual prompts."""
+        canvas = _Canvas.of(requests, self.processor)
+        kinds = self._expressions(requests), self._visual_prompts(requests, canvas)  # before anything takes long
+        results: list[list[dict[str, Any]]] = [[] for _ in requests]
+        for labels, images in _images_of_labels(requests).items():
+            inputs = canvas.images(images) | self._label_inputs(labels)
+            found = self.forward(inputs, threshold=threshold, top_k=top_k)
+            for image, objects in zip(images, found["objects"]):
+                results[image] += self.postprocess(objects, labels)
+        for prompts in kinds:
+            for first in range(0, len(prompts), prompts_at_once):
+                several = prompts[first : first + prompts_at_once]
+                found = self.forward(self._prompt_inputs(several, canvas))
+                for prompt, objects in zip(several, found["objects"]):
+                    results[prompt.image] += self.postprocess(objects, (prompt.label,))
+        return results
+
+    def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """`class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, computed once for a list of labels."""
+        return dict(self.label_cache.get(labels, lambda: self._encode_labels(labels)))
+
+    def _encode_labels(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        tokens = GleePromptProcessor(self.processor.tokenizer).encode_labels(labels)
+        with self.device_placement(), torch.no_grad():
+            tensors = (torch.from_numpy(tokens[name]).to(self.device) for name in ("input_ids", "attention_mask"))
+            return dict(self.model.get_label_embeddings(*tensors))
+
+    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list["_Prompt"]:
+        processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
+        for image, request in enumerate(requests):
+            if request.expressions:
+                rows = _named(request, processor, expressions=[list(request.expressions)], image_sizes=[request.size])
+                prompts += _Prompt.of_rows(image, request.expressions, rows)
+        return prompts
+
+    def _visual_prompts(self, requests: Sequence[PerceptionRequest], canvas: "_Canvas") -> list["_Prompt"]:
+        processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
+        for image, request in enumerate(requests):
+            if request.visual:
+                visual = {name: [objects] for name, objects in request.visual.items()}
+                rows = _named(request, processor, **visual, **canvas.sizes(image))
+                prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
+        return prompts
+
+    def _prompt_inputs(self, prompts: Sequence["_Prompt"], canvas: "_Canvas") -> dict[str, torch.Tensor]:
+        """Tensors of some prompts and of the images that they belong to."""
+        images = sorted({prompt.image for prompt in prompts})
+        rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
+        labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
+        indices = torch.tensor([images.index(prompt.image) for prompt in prompts])
+        return canvas.images(images) | rows | labels | {"prompt_image_indices": indices}
+
+    def _forward(
+        self, model_inputs: dict[str, torch.Tensor], threshold: float = THRESHOLD, top_k: int = TOP_K
+    ) -> dict[str, list[dict[str, torch.Tensor]]]:
+        """Runs the model and keeps what is asked for: `objects`, one dict of tensors an image or prompt."""
+        sizes = model_inputs["target_sizes"]
+        inputs = {name: self._in_dtype(value) for name, value in model_inputs.items() if name != "target_sizes"}
+        outputs, indices = self.model(**inputs), inputs.get("prompt_image_indices")
+        if "prompt_masks" in inputs:
+            return {"objects": post_process_interactive(outputs, sizes, indices)}
+        if "expression_input_ids" in inputs:
+            return {"objects": post_process_grounding(outputs, sizes, indices)}
+        return {"objects": post_process_instance_segmentation(outputs, threshold, sizes, top_k)}
+
+    def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(self.model.dtype) if value.is_floating_point() else value
+
+    def postprocess(self, model_outputs: dict[str, torch.Tensor], labels: Sequence[str]) -> list[dict[str, Any]]:
+        """Tensors of one image or prompt as plain results."""
+        height, width = model_outputs["masks"].shape[-2:]
+        boxes = model_outputs["boxes"].float().clamp(min=0)
+        boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height]))
+        return [
+            {
+                "score": round(score, 4),
+                "label": labels[label],
+                "box": {name: round(side, 2) for name, side in zip(("xmin", "ymin", "xmax", "ymax"), box)},
+                "mask": mask.numpy(),
+            }
+            for score, label, box, mask in zip(
+                model_outputs["scores"].tolist(),
+                model_outputs["labels"].tolist(),
+                boxes.tolist(),
+                model_outputs["masks"],
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One expression or visual prompt of one image."""
+
+    image: int  # its place in the batch
+    label: str
+    row: dict[str, torch.Tensor]  # the model's inputs, without the axis of prompts
+
+    @classmethod
+    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list["_Prompt"]:
+        """Splits the arrays of several prompts of one image."""
+        shared = ("input_ids", "attention_mask", "prompt_image_indices")
+        tensors = {name: torch.from_numpy(value) for name, value in rows.items() if name not in shared}
+        return [
+            cls(image, label, {name: value[index] for name, value in tensors.items()})
+            for index, label in enumerate(labels)
+        ]
+
+
+@dataclass(frozen=True)
+class _Canvas:
+    """The padded images of a batch, and their sizes as (height, width)."""
+
+    pixel_values: torch.Tensor  # (images, 3, height, width) float32
+    pixel_mask: torch.Tensor  # (images, height, width) int64
+    original: list[tuple[int, int]]
+
+    @classmethod
+    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> "_Canvas":
+        features = processor.image_processor([request.image for request in requests], return_tensors="pt")
+        return cls(features["pixel_values"], features["pixel_mask"], [request.size for request in requests])
+
+    def images(self, places: Sequence[int]) -> dict[str, Any]:
+        """The model's inputs of some images."""
+        sizes = torch.tensor([self.original[place] for place in places])
+        chosen = list(places)
+        return {
+            "pixel_values": self.pixel_values[chosen],
+            "pixel_mask": self.pixel_mask[chosen],
+            "target_sizes": sizes,
+        }
+
+    def sizes(self, place: int) -> dict[str, Any]:
+        """One image's sizes, by the names that prompts need."""
+        mask = self.pixel_mask[place]
+        return {
+            "image_sizes": [self.original[place]],
+            "resized_sizes": [(int(mask[:, 0].sum()), int(mask[0].sum()))],
+            "padded_size": tuple(mask.shape),
+        }
+
+
+def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, ...], list[int]]:
+    """Images of the batch that look for the same labels, which share a pass."""
+    images: dict[tuple[str, ...], list[int]] = {}
+    for image, request in enumerate(requests):
+        if request.labels is not None:
+            images.setdefault(request.labels, []).append(image)
+    return images
+
+
+def _named(request: PerceptionRequest, processor: GleePromptProcessor, **arguments: Any) -> dict[str, Any]:
+    """What the prompt processor makes of one image's prompts; its errors say which image."""
+    try:
+        return processor(**arguments)
+    except ValueError as error:
+        raise request.named(error) from None
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    """The arguments that the caller passed."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,271 @@
+"""`GleePromptProcessor`: what the user asks for, in words or with the mouse, as the network's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+
+from .geometry_glee import Size
+from .prompt_drawing_glee import draw_box, draw_mask, draw_points, draw_scribble
+
+MAX_LENGTH = 77  # tokens of CLIP's text encoder, its first and last included
+VISUAL_LABEL = "object"  # what visual prompts ask for in words
+REMOVED = ".,:;!?'\"()*#"  # characters that expressions are trained without
+SPACED = "-/"  # characters that become a space
+
+
+class PromptKind(NamedTuple):
+    """One way of showing an object."""
+
+    number: int  # in the network
+    draw: Callable[[Any, Size, Size], np.ndarray]
+    axes: int  # of the prompt of one object, as a nested list or array
+    form: str  # for errors
+
+
+VISUAL_PROMPTS = {  # in the order of the prompts of one image
+    "points": PromptKind(2, draw_points, 2, "each object a list of (x, y)"),
+    "boxes": PromptKind(1, draw_box, 1, "each object (x0, y0, x1, y1)"),
+    "scribbles": PromptKind(3, draw_scribble, 2, "each object a line of (x, y), or a bool array (height, width)"),
+    "masks": PromptKind(0, draw_mask, 2, "each object a bool array (height, width)"),
+}
+
+
+class GleePromptProcessor:
+    """Labels, expressions, points, boxes, scribbles and masks to tensors, for any number of images and prompts each.
+
+    Args:
+        tokenizer: CLIP's.
+        max_length: tokens that the text encoder takes; fewer, if the tokenizer says so. What is longer is refused, not cut.
+
+    Example:
+
+    ```python
+    >>> prompts = GleePromptProcessor(tokenizer)
+    >>> prompts(labels=["person", "traffic light"])["input_ids"].shape
+    (2, 4)
+    >>> sizes = {"image_sizes": [(480, 640)], "resized_sizes": [(800, 1067)], "padded_size": (800, 1088)}
+    >>> prompts(points=[[(100, 50), (120, 60)], [(300, 200)]], boxes=[(0, 0, 99, 99)], **sizes)["prompt_masks"].shape
+    (3, 800, 1088)
+    ```
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int = MAX_LENGTH):
+        self.tokenizer = tokenizer
+        self.max_length = min(max_length, tokenizer.model_max_length)
+
+    def __call__(
+        self,
+        labels: Sequence[str] | None = None,
+        expressions: Any = None,
+        points: Any = None,
+        boxes: Any = None,
+        scribbles: Any = None,
+        masks: Any = None,
+        image_sizes: Sequence[Size] = (),
+        resized_sizes: Sequence[Size] = (),
+        padded_size: Size = (0, 0),
+    ) -> dict[str, np.ndarray]:
+        """The inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
+
+        Apart from `labels`, which all images share, an argument is a list with one list a image. For one image the outer
+        list may be left out. An image may have no prompt of a kind: `[]`. Coordinates are (x, y) in pixels of the original
+        image.
+
+        Args:
+            labels: names of categories, such as `["person", "traffic light"]`, taken as they are. All differ.
+            expressions: sentences, each about one object of its image. They are lower-cased, their punctuation goes.
+            points: `(x, y)` lists, one list an object. They stand for a rectangle of a 20th of the image each.
+            boxes: `(x0, y0, x1, y1)`, one an object. What leaves the image is cut off.
+            scribbles: one line `[(x, y), ...]`, or bool array of the image's `(height, width)`, an object.
+            masks: one bool array of the image's `(height, width)` an object.
+            image_sizes: `(height, width)` of the original images; one image each.
+            resized_sizes: what the images were resized to.
+            padded_size: `(height, width)` of the canvas that all images are on. It and `resized_sizes` are for visual prompts.
+
+        Returns:
+            For labels `input_ids` and `attention_mask` `(K, L)` int64, padded to the longest.
+            For expressions `expression_input_ids` and `expression_attention_mask` `(P, max_length)` int64, and
+            `prompt_image_indices` `(P,)` int64, image by image.
+            For visual prompts `prompt_masks` `(P, H, W)` bool on the canvas, `prompt_types` `(P,)` int64 (0 mask, 1 box,
+            2 point, 3 scribble), `prompt_image_indices` `(P,)` int64, and the tokens of "object". Prompts are in the order
+            of the images, those of one image in the order points, boxes, scribbles, masks.
+
+        Raises:
+            ValueError: none or several of the three tasks are asked for, or a prompt is unusable. It names the argument.
+        """
+        visual = {"points": points, "boxes": boxes, "scribbles": scribbles, "masks": masks}
+        visual = {name: value for name, value in visual.items() if value is not None}
+        given = [name for name, value in (("labels", labels), ("expressions", expressions)) if value is not None]
+        if len(given) + bool(visual) > 1:
+            raise ValueError(
+                f"{' and '.join([*given, *visual])} exclude each other in one call: make one call for each"
+            )
+        if labels is not None:
+            return self.encode_labels(labels)
+        if expressions is None and not visual:
+            raise ValueError("nothing to look for: pass labels, expressions, points, boxes, scribbles or masks")
+        if not image_sizes:
+            raise ValueError("images must be there for every prompt but labels")
+        if expressions is not None:
+            return self.encode_expressions(expressions, len(image_sizes))
+        return {
+            **draw_visual_prompts(visual, image_sizes, resized_sizes, padded_size),
+            **self.encode_labels([VISUAL_LABEL]),
+        }
+
+    def encode_labels(self, labels: Sequence[str]) -> dict[str, np.ndarray]:
+        """`input_ids` and `attention_mask` `(K, L)` of K labels, padded to the longest."""
+        texts = [text.strip() for text in _checked_texts("labels", labels)]
+        for index, text in enumerate(texts):
+            if not text:
+                raise ValueError(f"labels: item {index} is empty: take it out, or name something")
+            if text in texts[:index]:
+                raise ValueError(
+                    f"labels: {text!r} is there twice, items {texts.index(text)} and {index}: take one out"
+                )
+        return dict(zip(("input_ids", "attention_mask"), self._encode("labels", texts)))
+
+    def encode_expressions(self, expressions: Any, num_images: int) -> dict[str, np.ndarray]:
+        """`expression_input_ids` and `expression_attention_mask` `(P, max_length)`, `prompt_image_indices` `(P,)`."""
+        texts, images = [], []
+        for image, sentences in enumerate(_sentences_of_images(expressions, num_images)):
+            for index, text in enumerate(sentences):
+                texts.append(clean_expression(text))
+                images.append(image)
+                if not texts[-1]:
+                    raise ValueError(f"expressions: image {image}, item {index} has no word: {text!r}")
+        if not texts:
+            raise ValueError("expressions is empty: pass at least one sentence")
+        ids, mask = self._encode("expressions", texts, self.max_length)
+        return {
+            "expression_input_ids": ids,
+            "expression_attention_mask": mask,
+            "prompt_image_indices": np.array(images, dtype=np.int64),
+        }
+
+    def _encode(self, name: str, texts: list[str], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """(n, length) ids and attention mask; `length` is that of the longest if it is None."""
+        rows = self.tokenizer(texts, verbose=False)["input_ids"]
+        for index, row in enumerate(rows):
+            if len(row) > self.max_length:
+                raise ValueError(
+                    f"{name}: item {index} has {len(row)} tokens, {self.max_length} fit: shorten {texts[index][:40]!r}..."
+                )
+        shape = (len(rows), length or max(map(len, rows)))
+        ids = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return ids, mask
+
+
+def clean_expression(text: str) -> str:
+    """A sentence as expressions are trained: lower case, without punctuation, single spaces.
+
+    Example:
+
+    ```python
+    >>> clean_expression("The man's T-shirt,  left/right (red)!")
+    'the mans t shirt left right red'
+    ```
+    """
+    text = text.lower().translate(str.maketrans(SPACED, " " * len(SPACED), REMOVED))
+    return " ".join(text.split())
+
+
+def draw_visual_prompts(
+    prompts: dict[str, Any], image_sizes: Sequence[Size], resized_sizes: Sequence[Size], padded_size: Size
+) -> dict[str, np.ndarray]:
+    """`prompt_masks` `(P, H, W)` bool, `prompt_types` and `prompt_image_indices` `(P,)` int64.
+
+    Args:
+        prompts: argument name ("points", "boxes", "scribbles", "masks") to one list an image, see `GleePromptProcessor`.
+    """
+    objects = {name: _objects_of_images(name, value, len(image_sizes)) for name, value in prompts.items()}
+    rows = [  # (argument, image, index, prompt), image by image
+        (name, image, index, prompt)
+        for image in range(len(image_sizes))
+        for name in VISUAL_PROMPTS
+        if name in objects
+        for index, prompt in enumerate(objects[name][image])
+    ]
+    drawn = np.zeros((len(rows), *padded_size), dtype=bool)
+    for row, (name, image, index, prompt) in enumerate(rows):
+        height, width = resized_sizes[image]
+        try:
+            pixels = VISUAL_PROMPTS[name].draw(prompt, image_sizes[image], resized_sizes[image])
+        except ValueError as error:
+            raise ValueError(f"{name}: image {image}, object {index}: {error}") from None
+        drawn[row, :height, :width] = pixels
+    return {
+        "prompt_masks": drawn,
+        "prompt_types": np.array([VISUAL_PROMPTS[name].number for name, *_ in rows], dtype=np.int64),
+        "prompt_image_indices": np.array([image for _, image, *_ in rows], dtype=np.int64),
+    }
+
+
+def _sentences_of_images(expressions: Any, num_images: int) -> list[list[str]]:
+    """One list of sentences an image; for one image a sentence or one list will do."""
+    if isinstance(expressions, str) and num_images == 1:
+        expressions = [expressions]
+    if num_images == 1 and _is_list(expressions) and not any(map(_is_list, expressions)):
+        expressions = [expressions]
+    if not _is_list(expressions) or len(expressions) != num_images:
+        raise ValueError(
+            f"expressions must be one list of sentences for each of {num_images} images, got {expressions!r}"
+        )
+    return [
+        _checked_texts(f"expressions: image {image}", sentences, may_be_empty=True)
+        for image, sentences in enumerate(expressions)
+    ]
+
+
+def _objects_of_images(name: str, value: Any, num_images: int) -> list[list]:
+    """One list of objects an image; the outer list is added where it was left out."""
+    if num_images == 1 and _axes(value) != VISUAL_PROMPTS[name].axes + 2:
+        value = [value]
+    form = f"{name} must be one list of objects for each of {num_images} images, {VISUAL_PROMPTS[name].form}"
+    if not _is_list(value) or len(value) != num_images or not all(map(_is_list, value)):
+        raise ValueError(f"{form}; got {_shape(value)}")
+    if not any(len(objects) for objects in value):
+        raise ValueError(f"{name} is empty: pass at least one object")
+    return [list(objects) for objects in value]
+
+
+def _axes(value: Any) -> int:
+    """How deep lists and arrays are nested; a number has 0 axes, a picture 2."""
+    if isinstance(value, (np.ndarray, torch.Tensor)):
+        return value.ndim
+    if isinstance(value, Image.Image):
+        return 2
+    if isinstance(value, (list, tuple)):
+        return 1 + max(map(_axes, value), default=0)
+    return 0
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim > 0)
+
+
+def _shape(value: Any) -> str:
+    """What was passed, for an error."""
+    return f"{len(value)} items, {_axes(value)} levels deep" if _is_list(value) else type(value).__name__
+
+
+def _checked_texts(name: str, texts: Any, may_be_empty: bool = False) -> list[str]:
+    """A flat list of strings."""
+    if isinstance(texts, str) or not isinstance(texts, (list, tuple)):
+        raise ValueError(f"{name} must be a list of strings, got {type(texts).__name__}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"{name}: item {index} must be a string, got {type(text).__name__}")
+    if not texts and not may_be_empty:
+        raise ValueError(f"{name} is empty: pass at least one")
+    return list(texts)

@@ -1,0 +1,143 @@
+"""Points, boxes, scribbles and masks as prompts: a crop around the object, and its pixels (paper, section 3.1)."""
+
+import math
+
+import torch
+from torch import nn
+
+from .configuration_glee import GleeConfig
+from .pixel_decoder_glee import NUM_LEVELS
+
+# What `prompt_types` holds.
+MASK, BOX, POINT, SCRIBBLE = range(4)
+
+
+class GleeVisualPrompter(nn.Module):
+    """Turns prompted regions into tokens for the early fusion (template) and for the decoder (sampled pixels)."""
+
+    def __init__(self, config: GleeConfig, channels: list[int]):
+        super().__init__()
+        size = config.hidden_size
+        if config.template_fuser:
+            self.template_convs = nn.ModuleList([nn.Conv2d(width, size, 3, padding=1) for width in channels[1:]])
+        self.level_projections = nn.ModuleList([nn.Linear(size, size, bias=False) for _ in range(NUM_LEVELS)])
+        self.indicator = nn.Embedding(2, size)  # row 0: the object; row 1: what is not the object, never used
+
+    def template_tokens(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        """
+        The backbone's maps of the template crops -> tokens for the early fusion.
+
+        The maps at three strides are brought to `hidden_size`, to the size of the finest of them, and added.
+
+        Args:
+            feature_maps: finest first, each `(prompts, channels, height, width)`; the first one isn't used.
+        Returns:
+            `(prompts, height * width, hidden_size)` of the second map.
+        """
+        fused = 0
+        for factor, conv, feature_map in zip((1, 2, 4), self.template_convs, feature_maps[1:]):
+            fused = fused + aligned_upsample(conv(feature_map), factor)
+        return fused.flatten(2).transpose(1, 2)
+
+    def pixel_tokens(self, levels: list[torch.Tensor], points: torch.Tensor) -> list[torch.Tensor]:
+        """
+        The pixel decoder's levels, read at the pixels of each prompt.
+
+        Args:
+            levels: finest first, each `(prompts, hidden_size, height, width)`.
+            points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the canvas; absent ones negative.
+        Returns:
+            for each level `(prompts, points, hidden_size)`; the tokens of absent points mean nothing.
+        """
+        grids = 2 * points.flip(-1) - 1  # (prompts, levels or 1, points, 2) as x, y in [-1, 1]
+        grids = grids.expand(-1, max(len(levels), points.shape[1]), -1, -1)
+        tokens = []
+        for index, (level, projection) in enumerate(zip(levels, self.level_projections)):
+            # A linear map of pixels and a weighted mean of pixels commute: sample first, it's less to project.
+            sampled = nn.functional.grid_sample(level.float(), grids[:, index : index + 1].float(), align_corners=True)
+            sampled = sampled[:, :, 0].transpose(1, 2).to(level.dtype)  # (prompts, points, hidden_size)
+            tokens.append(projection(sampled) + self.indicator.weight[0])
+        return tokens
+
+
+def aligned_upsample(feature_map: torch.Tensor, factor: int) -> torch.Tensor:
+    """Bilinear upsampling `(batch, channels, height, width)` by a whole factor, with old pixels at every `factor`-th place."""
+    if factor == 1:
+        return feature_map
+    height, width = feature_map.shape[-2:]
+    padded = nn.functional.pad(feature_map, (0, 1, 0, 1), mode="replicate")
+    size = (factor * height + 1, factor * width + 1)
+    upsampled = nn.functional.interpolate(padded, size=size, mode="bilinear", align_corners=True)
+    half = factor // 2
+    upsampled = nn.functional.pad(upsampled, (half, 0, half, 0), mode="replicate")
+    return upsampled[:, :, : factor * height, : factor * width]
+
+
+def choose_points(masks: torch.Tensor, max_points: int, random: bool = False) -> torch.Tensor:
+    """
+    At most `max_points` pixels of each prompt: all, or evenly many of them row by row, or a draw without replacement.
+
+    Args:
+        masks: `(prompts, height, width)` bool.
+        random: for training; by default equal masks give equal points, so that results can be repeated.
+    Returns:
+        `(prompts, 1, points, 2)` float32, (row / height, column / width); absent ones are -1.
+    """
+    height, width = masks.shape[-2:]
+    chosen = [_choose(mask.flatten().nonzero()[:, 0], max_points, random) for mask in masks]
+    points = torch.full((len(masks), max(len(index) for index in chosen), 2), -1.0, device=masks.device)
+    for row, index in zip(points, chosen):
+        row[: len(index), 0] = (index // width) / height
+        row[: len(index), 1] = (index % width) / width
+    return points[:, None]
+
+
+def _choose(index: torch.Tensor, max_points: int, random: bool) -> torch.Tensor:
+    if len(index) <= max_points:
+        return index
+    if random:
+        return index[torch.randperm(len(index), device=index.device)[:max_points]]
+    return index[torch.arange(max_points, device=index.device) * len(index) // max_points]
+
+
+def template_crops(
+    images: torch.Tensor, masks: torch.Tensor, prompt_types: torch.Tensor, template_size: int
+) -> torch.Tensor:
+    """
+    The square around each prompted object, twice as wide as the object, cut off at the canvas and resized.
+
+    Inside a point's or scribble's region 1 is added to the normalised image, so that the crop shows it.
+
+    Args:
+        images: `(prompts, 3, height, width)`, normalised; masks: `(prompts, height, width)` bool.
+        prompt_types: `(prompts,)`: `MASK`, `BOX`, `POINT` or `SCRIBBLE`.
+    Returns:
+        `(prompts, 3, template_size, template_size)`.
+    """
+    drawn = (prompt_types == POINT) | (prompt_types == SCRIBBLE)
+    images = images + (masks & drawn[:, None, None])[:, None].to(images.dtype)
+    crops = []
+    for image, box in zip(images, _mask_boxes(masks)):
+        x0, y0, x1, y1 = _template_square(*box)
+        crop = image[:, y0:y1, x0:x1]
+        crop = crop if crop.numel() else image
+        size = (template_size, template_size)
+        crops.append(nn.functional.interpolate(crop[None], size=size, mode="bilinear", align_corners=False))
+    return torch.cat(crops)
+
+
+def _mask_boxes(masks: torch.Tensor) -> list[list[int]]:
+    """First and last column and row of each mask, as x0, y0, x1, y1 (all inclusive)."""
+    columns, rows = masks.any(dim=1).int(), masks.any(dim=2).int()  # (prompts, width), (prompts, height)
+    first = [columns.argmax(dim=1), rows.argmax(dim=1)]
+    last = [axis.shape[1] - 1 - axis.flip(1).argmax(dim=1) for axis in (columns, rows)]
+    return torch.stack(first + last, dim=1).tolist()
+
+
+def _template_square(x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
+    """Moved into the canvas at its left and top edges; at the others, the slice cuts it off."""
+    width, height = x1 - x0, y1 - y0
+    side = math.ceil(2 * math.sqrt(width * height))
+    left = max(0, round(x0 + 0.5 * width - 0.5 * side))
+    top = max(0, round(y0 + 0.5 * height - 0.5 * side))
+    return left, top, left + side, top + side
