@@ -5,10 +5,14 @@ import torch
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from lookhear.modeling.glee import deformable_sampling_glee
-from lookhear.modeling.glee.deformable_sampling_glee import sample_by_embedding_bag
+from lookhear.modeling.glee.deformable_sampling_glee import CellTable
 
 SHAPES = [(7, 5), (4, 9), (1, 1)]
 BATCH, QUERIES, HEADS, LEVELS, POINTS, SIZE = 2, 11, 3, 3, 2, 4
+
+
+def by_table(value, shapes, locations, weights):
+    return CellTable(value, shapes).sample(locations, weights)
 
 
 def by_grid_sample(value, shapes, locations, weights):
@@ -27,7 +31,7 @@ def inputs(low: float, high: float, dtype=torch.float64) -> list[torch.Tensor]:
 def test_same_sums_inside_across_and_far_beyond_the_edge(low, high):
     value, places, weights = inputs(low, high)
     expected = by_grid_sample(value, SHAPES, places, weights)
-    torch.testing.assert_close(sample_by_embedding_bag(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(by_table(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("place", [0.0, 1.0, 0.5 / 7, 1 - 0.5 / 5, -0.5 / 5, 1 + 0.5 / 5, 1 + 0.5 / 7, 2.0])
@@ -35,14 +39,14 @@ def test_places_on_the_border_and_on_cell_centres(place):
     value, places, weights = inputs(0, 1)
     places = torch.full_like(places, place)
     expected = by_grid_sample(value, SHAPES, places, weights)
-    torch.testing.assert_close(sample_by_embedding_bag(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(by_table(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_same_gradients():
     tensors = [tensor.requires_grad_() for tensor in inputs(-0.3, 1.3)]
     target = torch.randn(BATCH, QUERIES, HEADS * SIZE, dtype=torch.float64)
     value, places, weights = tensors
-    ours = torch.autograd.grad((sample_by_embedding_bag(value, SHAPES, places, weights) * target).sum(), tensors)
+    ours = torch.autograd.grad((by_table(value, SHAPES, places, weights) * target).sum(), tensors)
     theirs = torch.autograd.grad((by_grid_sample(value, SHAPES, places, weights) * target).sum(), tensors)
     for mine, expected in zip(ours, theirs):
         torch.testing.assert_close(mine, expected, rtol=1e-8, atol=1e-8)
@@ -50,14 +54,14 @@ def test_same_gradients():
 
 def test_chunks_change_nothing(monkeypatch):
     tensors = inputs(-0.3, 1.3, torch.float32)
-    whole = sample_by_embedding_bag(tensors[0], SHAPES, *tensors[1:])
+    whole = by_table(tensors[0], SHAPES, *tensors[1:])
     monkeypatch.setattr(deformable_sampling_glee, "SAMPLES_AT_ONCE", 4 * HEADS * LEVELS * POINTS)
-    assert torch.equal(sample_by_embedding_bag(tensors[0], SHAPES, *tensors[1:]), whole)
+    assert torch.equal(by_table(tensors[0], SHAPES, *tensors[1:]), whole)
 
 
 def test_only_the_query_that_looks_nowhere_becomes_nan():
     value, places, weights = inputs(0, 1, torch.float32)
     places[1, 4, 0, 0, 0, 0] = float("nan")
-    out = sample_by_embedding_bag(value, SHAPES, places, weights)
+    out = by_table(value, SHAPES, places, weights)
     broken = out.isnan().nonzero()
     assert {(b, q) for b, q, _ in broken.tolist()} == {(1, 4)}
