@@ -35,7 +35,7 @@ def test_pixel_decoder(glee, pixel_decoder, stored_backbone, size):
     stored = glee("backbone_eva02")
     pixel_values = torch.nn.functional.interpolate(stored[f"{size}.pixel_values_low"].float(), scale_factor=8)
     maps = stored_backbone("eva02")(pixel_values).feature_maps
-    mask_features, levels, _ = pixel_decoder(maps, stored[f"{size}.tokens"].float())
+    mask_features, levels, _ = pixel_decoder(*pixel_decoder.project(maps), stored[f"{size}.tokens"].float())
     stored.compare(f"{size}.mask_features", mask_features)
     for index, level in enumerate(levels):
         stored.compare(f"{size}.multi_scale.{index}", level)

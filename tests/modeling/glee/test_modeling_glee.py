@@ -272,10 +272,10 @@ def test_backbone_and_pixel_decoder_compile(make_model, make_inputs):
 def test_pixel_decoder_is_one_graph(make_model, make_inputs):
     model, inputs = make_model(), make_inputs()
     with torch.no_grad():
-        maps = model.model.backbone(inputs["pixel_values"]).feature_maps
+        maps = model.model.pixel_decoder.project(model.model.backbone(inputs["pixel_values"]).feature_maps)
         text = torch.randn(1, 7, 32)
-        expected = model.model.pixel_decoder(maps, text)[0]
-        output = torch.compile(model.model.pixel_decoder, backend="aot_eager", fullgraph=True)(maps, text)[0]
+        expected = model.model.pixel_decoder(*maps, text)[0]
+        output = torch.compile(model.model.pixel_decoder, backend="aot_eager", fullgraph=True)(*maps, text)[0]
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
 
 
