@@ -200,3 +200,38 @@ def test_run_lengths_are_cocos():
     mask = np.random.default_rng(0).random((20, 30)) > 0.5
     compressed = coco.frPyObjects({"size": [20, 30], "counts": run_lengths(mask)}, 20, 30)
     assert np.array_equal(coco.decode(compressed).astype(bool), mask)
+
+
+def test_packaged_checkpoint_finds_shapes(run, tmp_path):
+    """On scenes that no training has seen: most shapes by the name of their kind, and by a point on them."""
+    from lookhear.training.glee.scene_file import write_scene
+
+    named = pointed = total = 0
+    for seed in range(4):
+        picture, facts = write_scene(tmp_path / f"{seed}.png", seed)
+        objects = json.loads(facts.read_text())["objects"]
+        kinds = sorted({found["label"].split()[1] for found in objects})
+        code, out, _ = run(picture, "--labels", ",".join(kinds), "--threshold", 0.25, "--json")
+        answers = json.loads(out)["images"][0]["objects"]
+        assert code == 0
+        for thing in objects:
+            x0, y0, x1, y1 = thing["box"]
+            alike = [a for a in answers if a["label"] == thing["label"].split()[1]]
+            named += any(overlap(thing["box"], box_of(a)) > 0.5 for a in alike)
+            code, out, _ = run(picture, "--point", f"{(x0 + x1) / 2:.0f},{(y0 + y1) / 2:.0f}", "--json")
+            pointed += overlap(thing["box"], box_of(json.loads(out)["images"][0]["objects"][0])) > 0.5
+            total += 1
+    print(named, pointed, total)
+    assert named >= 0.6 * total and pointed >= 0.5 * total
+
+
+def box_of(answer: dict) -> list[float]:
+    return [answer["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def overlap(first: list[float], second: list[float]) -> float:
+    """Intersection over union of two boxes."""
+    sides = [min(a1, b1) - max(a0, b0) for a0, a1, b0, b1 in zip(first[:2], first[2:], second[:2], second[2:])]
+    both = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+    return both / (sum(areas) - both)

@@ -14,13 +14,16 @@
 """Multi-scale deformable attention (Zhu et al., ICLR 2021, section 4.1): each query reads a few points of each map."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from .deformable_sampling_glee import sample_by_embedding_bag
+from .chunking_glee import TOKENS_AT_ONCE
+from .deformable_sampling_glee import CellTable
 
 
 class GleeZeroLinear(nn.Linear):
@@ -99,22 +102,36 @@ class GleeDeformableAttention(nn.Module):
         if value_mask is not None:
             projected = projected.masked_fill(~value_mask[..., None], 0.0)
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
+        projected = projected.float()
+        if value.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._attend(
+                query, reference_points, spatial_shapes, partial(self._sample, projected, spatial_shapes)
+            )
+        sample = CellTable(projected, spatial_shapes).sample
+        del projected  # the table has it all
+        parts = zip(query.split(TOKENS_AT_ONCE, 1), reference_points.split(TOKENS_AT_ONCE, 1))
+        return torch.cat([self._attend(*part, spatial_shapes, sample) for part in parts], dim=1)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        reference_points: torch.Tensor,
+        spatial_shapes: list[tuple[int, int]],
+        sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Some queries' output; `sample` sums what lies at locations, see `CellTable.sample`."""
         locations = self.sampling_locations(query, reference_points, spatial_shapes)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
-        sampled = self.sample(projected.float(), spatial_shapes, locations, weights)
-        return self.output_proj(sampled.to(query.dtype))
+        return self.output_proj(sample(locations, weights).to(query.dtype))
 
-    def sample(
+    def _sample(
         self,
         value: torch.Tensor,
         spatial_shapes: list[tuple[int, int]],
         locations: torch.Tensor,
         weights: torch.Tensor,
     ) -> torch.Tensor:
-        """Sums what lies at the locations; shapes as in `sample_by_embedding_bag`, which a CPU uses."""
-        if value.device.type == "cpu" and not torch.compiler.is_compiling():
-            return sample_by_embedding_bag(value, spatial_shapes, locations, weights)
         shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2); for the Hub's kernel
         sizes = shapes.prod(-1)
         return self.sampler(value, shapes, spatial_shapes, sizes.cumsum(0) - sizes, locations, weights, 64)

@@ -19,56 +19,65 @@ from torch import nn
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
 
 
-def sample_by_embedding_bag(
-    value: torch.Tensor, spatial_shapes: list[tuple[int, int]], locations: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+class CellTable:
     """
-    What transformers' `MultiScaleDeformableAttention` computes (Zhu et al., ICLR 2021, equation 3), as `embedding_bag`.
+    Feature maps as rows of a table, to be sampled on a CPU.
 
-    A bilinear sample is a weighted sum of four cells, and attention is a weighted sum of samples: both sums are one. Per
-    query and head that are 4 x levels x points rows of a table of cells, read as they lie in memory: ten times as fast
-    as `grid_sample` on a CPU, at equal results. Everything is differentiable.
+    What transformers' `MultiScaleDeformableAttention` computes (Zhu et al., ICLR 2021, equation 3) becomes one
+    `embedding_bag`: a bilinear sample is a weighted sum of four cells, attention is a weighted sum of samples, and both
+    sums are one. Per query and head that are 4 x levels x points rows, read as they lie in memory: ten times as fast as
+    `grid_sample`, at equal results. Everything is differentiable.
 
     Args:
         value: `(batch, positions, heads, head size)` float32, the flattened maps one behind the other.
         spatial_shapes: (height, width) of each map.
-        locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
-        weights: `(batch, queries, heads, levels, points)` attention weights.
-    Returns:
-        `(batch, queries, heads * head size)`.
     """
-    batch, queries, heads, levels, points, _ = locations.shape
-    table, first_rows = _bordered_table(value, spatial_shapes)  # (batch, cells, heads, head size)
-    device = value.device
-    # One number per head, level and point, so that each operation below runs along contiguous memory.
-    upper = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=locations.dtype, device=device)
-    upper = upper[:, None].expand(heads, -1, points, -1).flatten()  # (heads * levels * points * 2)
-    lower = torch.full_like(upper, -1.0)
-    down = torch.tensor([(w + 1) * heads for _, w in spatial_shapes], dtype=torch.int32, device=device)
-    origin = torch.tensor(first_rows, dtype=torch.int32, device=device) * heads
-    origin = origin + torch.arange(heads, dtype=torch.int32, device=device)[:, None]  # (heads, levels)
-    down = down.repeat_interleave(points).expand(heads, -1).contiguous()  # (heads, levels * points)
-    origin = origin.repeat_interleave(points, 1)
 
-    sums, at_once = [], max(1, SAMPLES_AT_ONCE // (heads * levels * points))
-    for rows, places, shares in zip(table, locations, weights):
-        rows = rows.flatten(0, 1)  # (cells * heads, head size)
-        for start in range(0, queries, at_once):
-            share = shares[start : start + at_once].flatten(2)  # (chunk, heads, levels * points)
-            cells = (places[start : start + at_once].flatten(1) * upper - 0.5).clamp(lower, upper)
-            corner = cells.detach().floor().nan_to_num(0.0)  # a NaN stays one in its weight
-            right, below = (cells - corner).view(*share.shape, 2).unbind(-1)
-            column, row = corner.to(torch.int32).view(*share.shape, 2).unbind(-1)
-            index = origin + row * down + column * heads
-            index = torch.stack((index, index + heads, index + down, index + (down + heads)), 2)
-            lower_share = share * below
-            upper_share = share - lower_share
-            lower_right, upper_right = lower_share * right, upper_share * right
-            share = (upper_share - upper_right, upper_right, lower_share - lower_right, lower_right)
-            share = torch.stack(share, 2)  # (chunk, heads, 4, levels * points)
-            bags = (index.flatten(0, 1).flatten(1), share.flatten(0, 1).flatten(1))  # (chunk * heads, 4 * …) each
-            sums.append(nn.functional.embedding_bag(bags[0], rows, mode="sum", per_sample_weights=bags[1]))
-    return torch.cat(sums).view(batch, queries, -1)
+    def __init__(self, value: torch.Tensor, spatial_shapes: list[tuple[int, int]]):
+        self.cells, first_cells = _bordered_table(value, spatial_shapes)  # (batch, cells, heads, head size)
+        heads, device = value.shape[2], value.device
+        self.sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype, device=device)  # (levels, 2)
+        self.down = torch.tensor([(w + 1) * heads for _, w in spatial_shapes], dtype=torch.int32, device=device)
+        origin = torch.tensor(first_cells, dtype=torch.int32, device=device) * heads
+        self.origin = origin + torch.arange(heads, dtype=torch.int32, device=device)[:, None]  # (heads, levels)
+
+    def sample(self, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
+            weights: `(batch, queries, heads, levels, points)` attention weights.
+        Returns:
+            `(batch, queries, heads * head size)`.
+        """
+        batch, queries, heads, levels, points, _ = locations.shape
+        # One number per head, level and point, so that each operation below runs along contiguous memory.
+        upper = self.sizes[:, None].expand(heads, -1, points, -1).flatten()  # (heads * levels * points * 2)
+        lower = torch.full_like(upper, -1.0)
+        down = self.down.repeat_interleave(points).expand(heads, -1).contiguous()  # (heads, levels * points)
+        origin = self.origin.repeat_interleave(points, 1)
+        sums, at_once = [], max(1, SAMPLES_AT_ONCE // (heads * levels * points))
+        for cells, places, shares in zip(self.cells, locations, weights):
+            rows = cells.flatten(0, 1)  # (cells * heads, head size)
+            for start in range(0, queries, at_once):
+                share = shares[start : start + at_once].flatten(2)  # (chunk, heads, levels * points)
+                place = (places[start : start + at_once].flatten(1) * upper - 0.5).clamp(lower, upper)
+                corner = place.detach().floor().nan_to_num(0.0)  # a NaN stays one in its weight
+                right, below = (place - corner).view(*share.shape, 2).unbind(-1)
+                column, row = corner.to(torch.int32).view(*share.shape, 2).unbind(-1)
+                index = origin + row * down + column * heads
+                index = torch.stack((index, index + heads, index + down, index + (down + heads)), 2)
+                bags = (index, _corner_weights(share, right, below))  # (chunk, heads, 4, levels * points) each
+                index, weight = (bag.flatten(0, 1).flatten(1) for bag in bags)
+                sums.append(nn.functional.embedding_bag(index, rows, mode="sum", per_sample_weights=weight))
+        return torch.cat(sums).view(batch, queries, -1)
+
+
+def _corner_weights(share: torch.Tensor, right: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    """Parts of `share` for the cells top left, top right, bottom left, bottom right: `(…, n)` -> `(…, 4, n)`."""
+    bottom = share * below
+    top = share - bottom
+    bottom_right, top_right = bottom * right, top * right
+    return torch.stack((top - top_right, top_right, bottom - bottom_right, bottom_right), -2)
 
 
 def _bordered_table(value: torch.Tensor, spatial_shapes: list[tuple[int, int]]) -> tuple[torch.Tensor, list[int]]:

@@ -326,17 +326,17 @@ class GleeModel(GleePreTrainedModel):
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
-        feature_maps = self.backbone(pixel_values).feature_maps
+        levels, lateral = self.pixel_decoder.project(self.backbone(pixel_values).feature_maps)
         text = request.text
         if request.image_indices is not None:
-            feature_maps = tuple(feature_map[request.image_indices] for feature_map in feature_maps)
+            levels, lateral = [level[request.image_indices] for level in levels], lateral[request.image_indices]
         if request.prompt_masks is not None:
             template = self._template(pixel_values[request.image_indices], request)
             text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
         text_bias = None
         if request.text_mask is not None and not self.config.fusion_attends_padding:
             text_bias = _attention_bias(request.text_mask, text.dtype)
-        mask_features, levels, fused_text = self.pixel_decoder(feature_maps, text, text_bias, **kwargs)
+        mask_features, levels, fused_text = self.pixel_decoder(levels, lateral, text, text_bias, **kwargs)
         prompts, present = self._decoder_prompts(request, levels, fused_text)
         shapes = [tuple(level.shape[-2:]) for level in reversed(levels)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)

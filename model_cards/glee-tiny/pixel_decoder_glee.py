@@ -114,29 +114,37 @@ class GleePixelDecoder(nn.Module):
         self.output_norm = nn.GroupNorm(config.num_groups, size)
         self.mask_projection = nn.Conv2d(size, size, 1)
 
-    def project(self, feature_maps: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-        """The backbone's maps, finest first -> four levels `(batch, hidden_size, height, width)`, finest first."""
+    def project(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """
+        The part that doesn't depend on text; behind it the backbone's maps aren't needed any more.
+
+        Args:
+            feature_maps: of the backbone, finest first, each `(batch, channels, height, width)`.
+        Returns:
+            four levels, finest first, and the finest map of all, for the masks; each `(batch, hidden_size, height, width)`.
+        """
+        lateral = self.lateral_norm(self.lateral_conv(feature_maps[0]))
         if not self.config.project_features:
-            return list(feature_maps)
+            return list(feature_maps), lateral
         sources = (*feature_maps[1:], feature_maps[-1])
-        return [projection(source) for projection, source in zip(self.input_projections, sources)]
+        return [projection(source) for projection, source in zip(self.input_projections, sources)], lateral
 
     def forward(
         self,
-        feature_maps: tuple[torch.Tensor, ...],
+        levels: list[torch.Tensor],
+        lateral: torch.Tensor,
         text: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
         """
         Args:
-            feature_maps: of the backbone, finest first, each `(batch, channels, height, width)`.
+            levels, lateral: of [`GleePixelDecoder.project`].
             text: `(batch or 1, tokens, hidden_size)`; attention_mask: added to its scores, see [`GleeEarlyFusion`].
         Returns:
             mask features `(batch, hidden_size, height, width)` on the finest map; the four levels, finest first, each
             `(batch, hidden_size, height, width)`; the fused text or `None`.
         """
-        levels = self.project(feature_maps)
         shapes = [tuple(level.shape[-2:]) for level in levels]
         hidden_states = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         hidden_states, text = self.fusion(hidden_states, text, attention_mask, **kwargs)  # (batch, tokens, size)
@@ -150,18 +158,17 @@ class GleePixelDecoder(nn.Module):
             tokens.transpose(1, 2).unflatten(-1, shape)
             for tokens, shape in zip(hidden_states.split(sizes, dim=1), shapes)
         ]
-        return self._mask_features(feature_maps[0], levels[0]), levels, text
+        return self._mask_features(lateral, levels[0]), levels, text
 
     def _positions(self, shapes: list[tuple[int, int]], like: torch.Tensor) -> torch.Tensor:
         # (tokens, hidden_size): where in its map a token is, and in which map
         maps = [sine_position_map(*shape, self.config.hidden_size, like.device) for shape in shapes]
         return torch.cat([place.to(like.dtype) + level for place, level in zip(maps, self.level_embedding)])
 
-    def _mask_features(self, finest: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    def _mask_features(self, lateral: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         # These are the largest maps of all, so each takes the place of the one before.
-        merged = self.lateral_norm(self.lateral_conv(finest))
-        size = merged.shape[-2:]
-        merged.add_(nn.functional.interpolate(level, size=size, mode="bilinear", align_corners=False))
+        size = lateral.shape[-2:]
+        merged = nn.functional.interpolate(level, size=size, mode="bilinear", align_corners=False).add_(lateral)
         merged = self.output_conv(merged)
         merged = self.output_norm(merged).relu_()
         features = self.mask_projection(merged)
