@@ -82,7 +82,6 @@ class GleeDeformableAttention(nn.Module):
         value: torch.Tensor,
         reference_points: torch.Tensor,
         spatial_shapes: list[tuple[int, int]],
-        value_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Args:
@@ -90,7 +89,6 @@ class GleeDeformableAttention(nn.Module):
             value: `(batch, positions, hidden_size)`, the flattened maps one behind the other.
             reference_points: `(batch, queries, num_levels, 2)` x, y or `(…, 4)` centre x, y, width, height; 0 to 1.
             spatial_shapes: (height, width) of each map, in the order of `value`.
-            value_mask: `(batch, positions)` bool, True = read it, False = padding that counts as zero; None reads all.
         Returns:
             `(batch, queries, hidden_size)`.
         """
@@ -99,8 +97,6 @@ class GleeDeformableAttention(nn.Module):
                 f"spatial_shapes {list(spatial_shapes)} do not add up to value's {value.shape[1]} positions"
             )
         projected = self.value_proj(value)
-        if value_mask is not None:
-            projected = projected.masked_fill(~value_mask[..., None], 0.0)
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
         projected = projected.float()
         if value.device.type != "cpu" or torch.compiler.is_compiling():
