@@ -7,9 +7,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
+from .attention_glee import eager_attention_forward
 from .configuration_glee import GleeConfig
 from .deformable_attention_glee import GleeDeformableAttention, GleeZeroLinear
-from .fusion_glee import eager_attention_forward
 from .pixel_decoder_glee import NUM_LEVELS, pixel_centres, sine_encoding
 
 # Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.

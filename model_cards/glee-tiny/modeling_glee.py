@@ -25,7 +25,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_glee import make_backbone
-from .canvas_glee import canvas_groups, merge_canvases
+from .canvas_glee import canvas_groups, merge_canvases, sizes_of_images
 from .configuration_glee import GleeConfig
 from .decoder_glee import (
     GleeClassProjection,
@@ -538,10 +538,7 @@ def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """(height, width) of each image and of its canvas, both `(images, 2)` int64."""
     padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(len(pixel_values), -1)
-    if pixel_mask is None:
-        return padded, padded
-    mask = pixel_mask.bool()
-    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1), padded
+    return (padded if pixel_mask is None else sizes_of_images(pixel_mask)), padded
 
 
 __all__ = ["GleeForObjectDetection", "GleeModel", "GleePreTrainedModel"]

@@ -5,6 +5,12 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 
+def sizes_of_images(pixel_mask: torch.Tensor) -> torch.Tensor:
+    """(height, width) of the image in each mask `(images, height, width)`, `(images, 2)` int64."""
+    mask = pixel_mask.bool()
+    return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)
+
+
 def canvas_groups(pixel_mask: torch.Tensor, divisor: int) -> list[tuple[tuple[int, int], torch.Tensor]]:
     """
     Images that share a canvas: their sizes, rounded up to a multiple of `divisor`, are equal.
@@ -14,8 +20,7 @@ def canvas_groups(pixel_mask: torch.Tensor, divisor: int) -> list[tuple[tuple[in
     Returns:
         (height, width) of each canvas, at most that of the batch, and its images `(some,)` int64.
     """
-    mask = pixel_mask.bool()
-    sizes = torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)  # (images, 2)
+    sizes = sizes_of_images(pixel_mask)
     limit = torch.tensor(pixel_mask.shape[-2:], device=pixel_mask.device)
     sizes = torch.minimum(-(-sizes // divisor) * divisor, limit)
     canvases, members = sizes.unique(dim=0, return_inverse=True)
