@@ -1,0 +1,217 @@
+"""Corpora in COCO's JSON: COCO itself, one's own pictures, LVIS, Objects365 v2, UVO's frames."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from lookhear.training.glee.corpora.reading import (
+    CorpusError,
+    Problems,
+    corpus_folder,
+    first_file,
+    first_folder,
+    need_keys,
+    read_json,
+)
+from lookhear.training.glee.corpora.schema import make_object, make_row, readable, xyxy
+
+FindImage = Callable[[dict], Path]
+OBJECTS365_VERSIONS = ("", "images/v1/", "images/v2/", "images/")
+
+
+def read_coco(
+    root: str | Path,
+    split: str = "train",
+    problems: Problems | None = None,
+    *,
+    images: str | Path | None = None,
+    keep_empty: bool = False,
+) -> Iterator[dict]:
+    """
+    COCO (`annotations/instances_train2017.json`, `train2017/`), or any JSON file of that form with a folder of pictures.
+
+    Args:
+        root: the folder that holds `annotations`, or a JSON file.
+        split: `train` or `val` of a folder; a year may follow (`train2014`); 2017 is assumed.
+        images: the folder of a JSON file's pictures; by default the file's own.
+        keep_empty: pictures without objects are rows of their own (there is nothing to find in them); else they are
+            reported.
+    Raises:
+        CorpusError: a file is missing or of another form, or something was reported and `problems` does not skip.
+    """
+    root = Path(root)
+    if root.suffix == ".json":
+        path = root
+        folder = corpus_folder(images if images is not None else root.parent, "the pictures that the JSON file names")
+    else:
+        corpus_folder(root, "annotations/instances_train2017.json and train2017")
+        names = [split] if split[-1:].isdigit() else [f"{split}2017", split]
+        path = first_file(root, [f"annotations/instances_{name}.json" for name in names])
+        folder = (
+            Path(images) if images else first_folder(root, [f"{at}{name}" for at in ("", "images/") for name in names])
+        )
+    yield from coco_rows(
+        path, lambda image: folder / image["file_name"], problems, empty="keep" if keep_empty else "report"
+    )
+
+
+def read_lvis(
+    root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
+) -> Iterator[dict]:
+    """
+    LVIS v1 (`lvis_v1_train.json`) over COCO's pictures (`train2017/`, `val2017/`).
+
+    Args:
+        root: the folder of `lvis_v1_{split}.json`; images: the one that holds `train2017` and `val2017`, by default `root`.
+    """
+    root = corpus_folder(root, f"lvis_v1_{split}.json")
+    path = first_file(root, [f"lvis_v1_{split}.json", f"annotations/lvis_v1_{split}.json"])
+    folder = corpus_folder(images if images is not None else root, "train2017 and val2017")
+
+    def find(image: dict) -> Path:
+        if "coco_url" in image:  # .../train2017/000000391895.jpg: a part of LVIS' validation lies in COCO's train2017
+            return folder.joinpath(*image["coco_url"].split("/")[-2:])
+        return folder / image["file_name"]
+
+    yield from coco_rows(path, find, problems, empty="omit")
+
+
+def read_objects365(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
+    """
+    Objects365 v2: `zhiyuan_objv2_{train,val}.json` and the unpacked `patch0` ... `patch50`, in `train/` and `val/`.
+
+    The patches may lie in `{split}/`, `{split}/images/v1/`, `{split}/images/v2/`, or the same below `images/`.
+    """
+    root = corpus_folder(root, f"zhiyuan_objv2_{split}.json and {split}/patch0")
+    name = f"zhiyuan_objv2_{split}.json"
+    path = first_file(root, [name, f"annotations/{name}", f"{split}/{name}"])
+    bases = [base for base in (root / split, root / "images" / split, root / "images", root) if base.is_dir()]
+    places = [base / version for base in bases for version in OBJECTS365_VERSIONS]
+    lying: dict[str, Path] = {}  # patch -> where it was found
+
+    def find(image: dict) -> Path:
+        patch, name = Path(image["file_name"]).parts[-2:]
+        if patch not in lying:
+            lying[patch] = next((place for place in places if (place / patch).is_dir()), root / split) / patch
+        return lying[patch] / name
+
+    yield from coco_rows(path, find, problems, empty="omit")
+
+
+def read_uvo(
+    root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
+) -> Iterator[dict]:
+    """
+    UVO's single frames, without classes: `FrameSet/UVO_frame_{train,val}.json` (or `..._onecate.json`) and its frames.
+
+    Args:
+        images: the folder of `VIDEO/FRAME.png`; by default the first of `uvo_videos_sparse_frames`,
+            `uvo_videos_sparse_frames_jpg`, `uvo_videos_frames`. Where a `.png` is a `.jpg` on disk, that is taken.
+    """
+    root = corpus_folder(root, "FrameSet/UVO_frame_train.json and uvo_videos_sparse_frames")
+    names = [f"UVO_frame_{split}{end}.json" for end in ("", "_onecate", "_onecategory")]
+    path = first_file(root, [f"{at}FrameSet/{name}" for at in ("", "annotations/") for name in names])
+    frames = ["uvo_videos_sparse_frames", "uvo_videos_sparse_frames_jpg", "uvo_videos_frames"]
+    folder = Path(images) if images is not None else first_folder(root, frames)
+
+    def find(image: dict) -> Path:
+        path = folder / image["file_name"]
+        return path if path.is_file() else path.with_suffix(".jpg")
+
+    yield from coco_rows(path, find, problems, empty="omit", named=False)
+
+
+def coco_rows(
+    path: Path, find_image: FindImage, problems: Problems | None, empty: str = "report", named: bool = True
+) -> Iterator[dict]:
+    """
+    The rows of a JSON file in COCO's form.
+
+    Args:
+        find_image: the file of an entry of `images`.
+        empty: pictures without objects: `report`, `keep`, or `omit` them silently.
+        named: False leaves the categories out.
+    """
+    problems = problems or Problems()
+    content = read_json(path, dict)
+    need_keys(content, ("images", "annotations", "categories"), path)
+    categories = category_names(content["categories"], path)
+    by_image = _annotations_by_image(content, problems, path)
+    seen = set()
+    for image in content["images"]:
+        need_keys(image, ("id",), f"{path}: images")
+        name, size = f"image {image['id']}", (int(image.get("height") or 0), int(image.get("width") or 0))
+        annotations = by_image.get(image["id"], [])
+        try:
+            file = find_image(image)
+        except (KeyError, ValueError):
+            raise CorpusError(f"{path}: {name} has no file_name that says where the picture lies") from None
+        if image["id"] in seen:
+            problems.add(name, "its id occurs twice")
+        elif not all(side > 0 for side in size):
+            problems.add(name, f"its height and width are {size[0]} and {size[1]}")
+        elif not file.is_file():
+            problems.add(name, f"its file {file} is missing")
+        else:
+            objects = [coco_object(entry, size, categories, problems, named) for entry in annotations]
+            objects = [thing for thing in objects if thing is not None]
+            if not annotations and empty == "report":
+                problems.add(name, "it has no annotated object")
+            elif objects or empty == "keep":
+                yield make_row(image["id"], file, size, objects, incomplete=_incomplete(image, categories))
+        seen.add(image["id"])
+    problems.settle(path)
+
+
+def category_names(categories: list[dict], place: Path) -> dict[int, str]:
+    """Id -> name in words. CorpusError for an entry without, and for two categories of one name or id."""
+    names: dict[int, str] = {}
+    for entry in categories:
+        need_keys(entry, ("id", "name"), f"{place}: categories")
+        name = readable(str(entry["name"]))
+        if entry["id"] in names or name in names.values():
+            raise CorpusError(
+                f"{place}: the category {name!r} (id {entry['id']}) is there twice; give it another name"
+            )
+        names[entry["id"]] = name
+    return names
+
+
+def coco_object(
+    entry: dict, size: tuple[int, int], categories: dict[int, str], problems: Problems, named: bool = True
+) -> dict | None:
+    """An entry of `annotations` as an object; None, reported, where it cannot be used."""
+    name = f"annotation {entry['id']}"
+    if entry.get("category_id") not in categories:
+        problems.add(name, f"its category {entry.get('category_id')!r} is not among the categories")
+        return None
+    return make_object(
+        name,
+        size,
+        problems,
+        box=xyxy(entry["bbox"]) if entry.get("bbox") is not None else None,
+        segmentation=entry.get("segmentation"),
+        category=categories[entry["category_id"]] if named else None,
+        crowd=bool(entry.get("iscrowd", 0)),
+    )
+
+
+def _annotations_by_image(content: dict, problems: Problems, path: Path) -> dict[int, list[dict]]:
+    """Annotations with ids of their own, by the picture they are in."""
+    images = {image.get("id") for image in content["images"]}
+    seen, by_image = set(), defaultdict(list)
+    for entry in content["annotations"]:
+        need_keys(entry, ("id", "image_id"), f"{path}: annotations")
+        if entry["id"] in seen:
+            problems.add(f"annotation {entry['id']}", "its id occurs twice")
+        elif entry["image_id"] not in images:
+            problems.add(f"annotation {entry['id']}", f"its image {entry['image_id']!r} is not among the images")
+        else:
+            by_image[entry["image_id"]].append(entry)
+        seen.add(entry["id"])
+    return by_image
+
+
+def _incomplete(image: dict, categories: dict[int, str]) -> list[str]:
+    """LVIS: categories of which the annotators did not mark every object."""
+    return [categories[index] for index in image.get("not_exhaustive_category_ids", ()) if index in categories]

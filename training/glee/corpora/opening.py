@@ -1,0 +1,129 @@
+"""Corpora by name, as `datasets`: in one Arrow file, in memory, or streamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lookhear.training.glee.corpora.bdd100k import read_bdd100k
+from lookhear.training.glee.corpora.coco import read_coco, read_lvis, read_objects365, read_uvo
+from lookhear.training.glee.corpora.grit import grit_shards, read_grit
+from lookhear.training.glee.corpora.openimages import read_openimages
+from lookhear.training.glee.corpora.reading import CorpusError, Problems
+from lookhear.training.glee.corpora.refcoco import read_refcoco
+from lookhear.training.glee.corpora.sa1b import read_sa1b, sa1b_shards
+from lookhear.training.glee.corpora.schema import features
+from lookhear.training.glee.corpora.visual_genome import read_visual_genome
+from lookhear.training.glee.corpora.vos import read_refer_youtube_vos, read_vos
+from lookhear.training.glee.corpora.youtube_vis import read_uvo_videos, read_youtube_vis
+
+if TYPE_CHECKING:
+    import datasets
+
+READERS: dict[str, Callable[..., Iterator[dict]]] = {
+    "bdd100k": read_bdd100k,
+    "coco": read_coco,
+    "grit": read_grit,
+    "lvis": read_lvis,
+    "objects365": read_objects365,
+    "openimages": read_openimages,
+    "refcoco": read_refcoco,
+    "refer_youtube_vos": read_refer_youtube_vos,
+    "sa1b": read_sa1b,
+    "uvo": read_uvo,
+    "uvo_videos": read_uvo_videos,
+    "visual_genome": read_visual_genome,
+    "vos": read_vos,
+    "youtube_vis": read_youtube_vis,
+}
+SHARDS: dict[str, Callable[[str | Path], list[Path]]] = {"grit": grit_shards, "sa1b": sa1b_shards}
+
+
+def open_corpus(
+    reader: str,
+    root: str | Path,
+    *,
+    problems: Problems | None = None,
+    cache: str | Path | None = None,
+    **options: Any,
+) -> datasets.Dataset:
+    """
+    A corpus in the schema, with random access.
+
+    Args:
+        reader: one of `READERS`; root, options (`split`, `images`, `kind`, ...): what it takes.
+        problems: what cannot be used is refused in one list, unless `Problems(skip=True)` is passed.
+        cache: an Arrow file: written once, then only mapped into memory. Remove it when the annotations change. None keeps the
+            rows in memory.
+    Raises:
+        CorpusError: no such reader, or what the reader raises.
+    """
+    from datasets import Dataset
+
+    if cache is not None and Path(cache).is_file():
+        return Dataset.from_file(str(cache))
+    rows = read_corpus(reader, root, problems, **options)
+    if cache is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return Dataset.from_file(str(_write(rows, Path(folder, "rows.arrow"))), in_memory=True)
+    Path(cache).parent.mkdir(parents=True, exist_ok=True)
+    part = _write(rows, Path(f"{cache}.{os.getpid()}.part"))
+    os.replace(part, cache)
+    return Dataset.from_file(str(cache))
+
+
+def stream_corpus(
+    reader: str, root: str | Path, *, problems: Problems | None = None, **options: Any
+) -> datasets.IterableDataset:
+    """
+    A corpus in the schema that is read while it is used; SA-1B and GRIT in shards, which `datasets` spreads over processes
+    and workers. Arguments as of `open_corpus`; each process has its own copy of `problems`.
+    """
+    from datasets import IterableDataset
+
+    shards = corpus_shards(reader, root)
+    given = {"reader": reader, "root": str(root), "problems": problems, "options": options}
+    if shards is not None:
+        given["shards"] = [str(shard) for shard in shards]
+    return IterableDataset.from_generator(_stream, features=features(), gen_kwargs=given)
+
+
+def read_corpus(reader: str, root: str | Path, problems: Problems | None = None, **options: Any) -> Iterator[dict]:
+    """The rows of a corpus by its reader's name. CorpusError: there is no such reader, or it does not take an option."""
+    if reader not in READERS:
+        raise CorpusError(f"there is no reader {reader!r}; choose one of {', '.join(READERS)}")
+    try:
+        return READERS[reader](root, problems=problems, **options)
+    except TypeError as error:
+        raise CorpusError(f"{reader}: {error}") from None
+
+
+def corpus_shards(reader: str, root: str | Path) -> list[Path] | None:
+    """The parts of a corpus that is stored in parts; None for the others."""
+    return SHARDS[reader](root) if reader in SHARDS else None
+
+
+def _stream(
+    reader: str, root: str, problems: Problems | None, options: dict, shards: list[str] | None = None
+) -> Iterator[dict]:
+    chosen = options if shards is None else {**options, "shards": shards}
+    yield from read_corpus(reader, root, problems, **chosen)
+
+
+def _write(rows: Iterator[dict], path: Path) -> Path:
+    from datasets.arrow_writer import ArrowWriter
+
+    try:
+        with ArrowWriter(path=str(path), features=features()) as writer:
+            for row in rows:
+                writer.write(row)
+            if not writer._num_examples and not writer.current_examples:
+                raise CorpusError("the corpus has no usable picture")
+            writer.finalize()
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path

@@ -1,0 +1,119 @@
+"""What all readers share: files and JSON with clear errors, and the list of annotations that cannot be used."""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+MOST_LISTED = 1000
+MOST_SHOWN = 20
+
+
+class CorpusError(ValueError):
+    """A data set is not as its reader expects, or a picture of it cannot be used; the message says what to change."""
+
+
+@dataclass
+class Problems:
+    """
+    Annotations and pictures that cannot be used, with their ids.
+
+    Readers leave out what they report here. At the end of a file (of a picture, in corpora that are read picture by
+    picture) they call `settle`, which refuses all of it in one error unless `skip` is set.
+
+    Attributes:
+        skip: go on without what is reported; a warning says how much it was.
+        found: (id, what is wrong) of the first thousand; count: of all.
+    """
+
+    skip: bool = False
+    found: list[tuple[str, str]] = field(default_factory=list)
+    count: int = 0
+    _settled: int = 0
+
+    def add(self, name: Any, what: str) -> None:
+        """Reports one annotation or picture by its id."""
+        self.count += 1
+        if len(self.found) < MOST_LISTED:
+            self.found.append((str(name), what))
+
+    def settle(self, corpus: str | Path) -> None:
+        """
+        Raises:
+            CorpusError: something was reported and `skip` is not set; all of it is listed (the first twenty in words).
+        """
+        if self.count == self._settled:
+            return
+        if self.skip:
+            if not self._settled:
+                logger.warning("%s: annotations that cannot be used are left out. %s", corpus, self.summary())
+            self._settled = self.count
+            return
+        raise CorpusError(f"{corpus}: {self.summary()}; mend them, or go on without them with Problems(skip=True)")
+
+    def summary(self) -> str:
+        """`3 problems: annotation 7: ...; ...`, in one line."""
+        shown = "; ".join(f"{name}: {what}" for name, what in self.found[:MOST_SHOWN])
+        more = f"; and {self.count - MOST_SHOWN} more" if self.count > MOST_SHOWN else ""
+        return f"{self.count} problem{'s' if self.count != 1 else ''}: {shown}{more}"
+
+
+def corpus_folder(root: str | Path, layout: str) -> Path:
+    """`root`, if it is a folder. CorpusError otherwise, with the expected layout."""
+    path = Path(root)
+    if not path.is_dir():
+        raise CorpusError(f"{path} is no folder; expected one with {layout}")
+    return path
+
+
+def first_file(root: Path, names: list[str]) -> Path:
+    """The first of these files that exists below `root`; CorpusError names them all."""
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise CorpusError(f"{root}: expected {' or '.join(names)}; copy the file there, or pass the folder that holds it")
+
+
+def first_folder(root: Path, names: list[str]) -> Path:
+    """The first of these folders that exists below `root`; CorpusError names them all."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise CorpusError(f"{root}: expected a folder {' or '.join(names)}; unpack the pictures there")
+
+
+def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
+    """
+    A JSON file whose outermost value is of `kind`: a `dict`, a `list`, or either.
+
+    Raises:
+        CorpusError: no such file, no JSON, or another kind of value; one line.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CorpusError(f"{path} is missing; copy it into place") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, kind):
+        raise CorpusError(f"{path}: expected a JSON {'object' if kind is dict else 'list'} at the top")
+    return content
+
+
+def need_keys(content: dict, keys: tuple[str, ...], place: Any) -> None:
+    """CorpusError if a key is missing."""
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise CorpusError(f"{place}: expected the keys {', '.join(keys)}; {', '.join(missing)} is missing")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that aren't empty, without white space at their ends. CorpusError: no such file, no UTF-8."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise CorpusError(f"{path} is missing; copy it into place") from None
+    except UnicodeDecodeError:
+        raise CorpusError(f"{path} is not UTF-8 text; convert it") from None

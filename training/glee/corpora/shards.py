@@ -1,0 +1,86 @@
+"""Corpora in many parts: folders or tar files in which a picture and its JSON have one name."""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def list_shards(root: str | Path, layout: str) -> list[Path]:
+    """
+    The parts of a corpus in order: the tar files of a folder, else the folders in it that hold JSON files, else itself.
+
+    `root` may also be one tar file.
+    Raises:
+        CorpusError: nothing of this is there.
+    """
+    path = Path(root)
+    if path.suffix == ".tar" and path.is_file():
+        return [path]
+    root = corpus_folder(path, layout)
+    for place in (root, root / "images"):
+        if place.is_dir():
+            shards = sorted(place.glob("*.tar"))
+            shards = shards or sorted(child for child in place.iterdir() if child.is_dir() and _has_json(child))
+            if shards or _has_json(place):
+                return shards or [place]
+    raise CorpusError(f"{root}: expected {layout}; pass the folder that holds them")
+
+
+def read_shard(shard: Path, problems: Problems) -> Iterator[tuple[str, Path | bytes, dict]]:
+    """
+    Name, picture and JSON object of each pair in a tar file or folder.
+
+    Pairs without a picture and JSON files that are none are reported. The two files of a pair may lie apart in a tar file.
+    Raises:
+        CorpusError: the tar file is damaged.
+    """
+    for name, picture, text in _tar_pairs(shard) if shard.suffix == ".tar" else _folder_pairs(shard):
+        if picture is None:
+            problems.add(f"image {name}", f"it has no picture in {shard}")
+            continue
+        try:
+            content = json.loads(text)
+            if not isinstance(content, dict):
+                raise ValueError("no object")
+        except ValueError as error:
+            problems.add(f"image {name}", f"its JSON in {shard} cannot be read ({error})")
+            continue
+        yield name, picture, content
+
+
+def _has_json(folder: Path) -> bool:
+    return next(folder.glob("*.json"), None) is not None
+
+
+def _folder_pairs(folder: Path) -> Iterator[tuple[str, Path | None, bytes]]:
+    for path in sorted(folder.glob("*.json")):
+        pictures = (path.with_suffix(suffix) for suffix in PICTURES)
+        yield path.stem, next((picture for picture in pictures if picture.is_file()), None), path.read_bytes()
+
+
+def _tar_pairs(path: Path) -> Iterator[tuple[str, bytes | None, bytes]]:
+    """In the order in which pairs become complete; only headers are held until then."""
+    waiting: dict[str, tarfile.TarInfo] = {}
+    try:
+        with tarfile.open(path) as archive:
+            while (member := archive.next()) is not None:
+                stem, suffix = Path(member.name).stem, Path(member.name).suffix.lower()
+                if not member.isfile() or suffix not in (".json", *PICTURES):
+                    continue
+                other = waiting.pop(stem, None)
+                if other is None:
+                    waiting[stem] = member
+                else:
+                    picture, text = (other, member) if suffix == ".json" else (member, other)
+                    yield stem, archive.extractfile(picture).read(), archive.extractfile(text).read()
+                archive.members.clear()  # tarfile remembers every header
+            for stem, member in waiting.items():
+                if member.name.endswith(".json"):
+                    yield stem, None, b""
+    except (tarfile.TarError, EOFError) as error:
+        raise CorpusError(f"{path} is damaged or no tar file ({error}); download it again") from None

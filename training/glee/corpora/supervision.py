@@ -1,0 +1,15 @@
+"""What each corpus' annotations are good for, as data: fields of `GleeSupervision` and what is asked for."""
+
+TASKS = ("labels", "expressions", "phrases")
+
+# labels: the objects of a list of categories ("object" where there are none); expressions: one object a sentence;
+# phrases: the batch's phrases are the list of categories, as GLEE learns from captions.
+CORPUS_TASKS = {"refcoco": "expressions", "refer_youtube_vos": "expressions", "grit": "phrases"}
+
+# Beyond the defaults. Masks need no switch: without masks in the annotations none are learnt.
+CORPUS_SUPERVISION: dict[str, dict] = {
+    "grit": {"boxes": False},  # drawn by a model: matched, not learnt
+    "sa1b": {"class_agnostic": True},
+    "uvo": {"class_agnostic": True},
+    "uvo_videos": {"class_agnostic": True},
+}
