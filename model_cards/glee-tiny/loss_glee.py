@@ -1,7 +1,8 @@
 """What GLEE learns from: class, confidence, box and mask losses on the predictions of every layer (paper, section 3.4)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -15,6 +16,11 @@ from .matching_glee import (
     match_queries,
     sample_points,
 )
+from .track_loss_glee import draw_negatives, track_loss
+
+# Of each loss in the total; a loss of every layer has the weight of its kind (published code).
+WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
+WEIGHTS |= {"track": 2.0, "distillation": 4.0}
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class GleeSupervision:
         class_agnostic: every object is of class 0, "object".
         confidence: the confidence head is learnt; the published training does so with visual prompts only.
         denoising_table: the data set's name in `config.denoising_tables`, for denoising queries; `None`: without.
+        track_frames: so many successive rows are frames of one clip, and `track_ids` of the labels are learnt; 1: the
+            rows are learnt one by one.
     """
 
     masks: bool = True
@@ -35,6 +43,7 @@ class GleeSupervision:
     class_agnostic: bool = False
     confidence: bool = False
     denoising_table: str | None = None
+    track_frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,9 +60,7 @@ class GleeLossSettings:
         denoising: most_queries, label_noise and box_noise of [`make_denoising`].
     """
 
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
-    )
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
     costs: GleeMatchingCosts = GleeMatchingCosts()
     mask_points: int = 12544
     oversample: float = 3.0
@@ -61,6 +68,26 @@ class GleeLossSettings:
     denoising: dict[str, float] = field(
         default_factory=lambda: {"most_queries": 100, "label_noise": 0.2, "box_noise": 0.4}
     )
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any] | None) -> "GleeLossSettings":
+        """
+        The published training's numbers, but for `config.loss_settings`; of `weights`, `costs` and `denoising` only what
+        differs has to be given.
+
+        Raises:
+            ValueError: a name that does not exist.
+        """
+        settings = asdict(cls())
+        for name, value in (fields or {}).items():
+            if name not in settings:
+                raise ValueError(f"config.loss_settings has no {name!r}; it has {', '.join(settings)}.")
+            if isinstance(known := settings[name], dict):
+                if unknown := set(value) - set(known):
+                    raise ValueError(f"config.loss_settings[{name!r}] has no {unknown}; it has {', '.join(known)}.")
+                value = {**known, **value}
+            settings[name] = value
+        return cls(**{**settings, "costs": GleeMatchingCosts(**settings["costs"])})
 
 
 @dataclass(frozen=True)
@@ -70,13 +97,16 @@ class GleeLossDraws:
 
     Attributes:
         matcher: `(stages, rows, points, 2)`; masks: `(stages, pairs, points, 2)`. The stages are the last layer, the
-            first queries, the layers before the last, and the proposals.
+            first queries, the layers before the last, and the proposals; before them in `matcher`, where tracks are
+            learnt, the last layer once more, to match for that.
         denoising: see [`GleeDenoisingDraws`].
+        negatives: `(rows, any)` int64, queries that no object of the next frame may be like.
     """
 
     matcher: torch.Tensor | None = None
     masks: torch.Tensor | None = None
     denoising: GleeDenoisingDraws | None = None
+    negatives: torch.Tensor | None = None
 
 
 class GleeLoss:
@@ -100,6 +130,8 @@ class GleeLoss:
         supervision: GleeSupervision,
         denoising: GleeDenoising | None = None,
         denoised: Sequence[dict[str, torch.Tensor]] = (),
+        track_embeddings: torch.Tensor | None = None,
+        distillation: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
         Args:
@@ -107,13 +139,23 @@ class GleeLoss:
                 the first queries and of each layer but the last; proposals: the same of the first stage.
             denoising: the denoising queries, and denoised: `logits` and `pred_boxes` of them, of the last layer, of the
                 start, and of the layers before the last.
+            track_embeddings: `(rows, queries, size)`, needed where tracks are learnt; distillation: a loss of the text
+                encoder that is added, of [`distillation_loss`].
         Returns:
             the weighted sum, and each loss before its weight: `class`, `box`, `giou`, `mask`, `dice`, `confidence` of
-            the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` ….
+            the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` …;
+            `track` and `distillation` where there are such.
         """
         stages = [predictions, *auxiliary, proposals]
         names = ["", *(f"_{index}" for index in range(len(auxiliary))), "_proposals"]
-        match = self.match(stages, targets)
+        known = {} if distillation is None else {("distillation", ""): distillation}
+        if supervision.track_frames > 1:
+            both = self.match([predictions, *stages], targets)
+            match = both.of_stages(slice(1, None))
+            first = both.of_stages(slice(0, 1))
+            known["track", ""] = self._tracks(track_embeddings, targets, first, supervision.track_frames)
+        else:
+            match = self.match(stages, targets)
         objects = mean_over_processes(sum(targets.counts), targets.boxes.device)
         parts = class_losses(stages, targets, match, objects)
         if supervision.confidence:
@@ -122,14 +164,14 @@ class GleeLoss:
             parts |= box_losses(stages, targets, match, objects)
         if targets.masks is not None:
             parts |= self._masks(stages, targets, match, objects)
-        losses = {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
+        losses = known | {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
         if denoising is not None:
-            known = GleeMatch(
+            given = GleeMatch(
                 *(x.expand(len(denoised), -1) for x in (denoising.rows, denoising.indices, denoising.objects))
             )
-            parts = class_losses(denoised, targets, known, objects * denoising.groups)
+            parts = class_losses(denoised, targets, given, objects * denoising.groups)
             if supervision.boxes:
-                parts |= box_losses(denoised, targets, known, objects * denoising.groups)
+                parts |= box_losses(denoised, targets, given, objects * denoising.groups)
             names = [f"_denoising{name}" for name in names]
             losses |= {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
         total = sum(self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
@@ -146,6 +188,17 @@ class GleeLoss:
             shape = (len(stages), len(targets.counts), self.settings.mask_points, 2)
             points = torch.rand(shape, device=targets.boxes.device)
         return match_queries(stages, targets, self.settings.costs, points)
+
+    def _tracks(self, embeddings: torch.Tensor, targets: GleeTargets, match: GleeMatch, frames: int) -> torch.Tensor:
+        if targets.tracks is None or len(embeddings) % frames:
+            raise ValueError(f"tracks are learnt from labels with track_ids, {frames} frames a clip.")
+        found = [min(count, embeddings.shape[1]) for count in targets.counts]
+        matched = match.queries[0].split(found)
+        tracks = targets.tracks[match.rows[0], match.objects[0]].split(found)
+        negatives = self.draws.negatives
+        if negatives is None:
+            negatives = draw_negatives(matched, embeddings.shape[1])
+        return track_loss(embeddings, matched, tracks, frames, negatives)
 
     def _confidence(self, stages: Sequence[dict], match: GleeMatch) -> dict[str, list[torch.Tensor]]:
         # Not of the proposals, although they are chosen by it: as published.
@@ -222,6 +275,18 @@ def focal_loss(logits: torch.Tensor, wanted: torch.Tensor, alpha: float = 0.25, 
     probability = logits.sigmoid()
     missed = probability + wanted - 2 * probability * wanted  # 1 - probability of what is wanted
     return (alpha * wanted + (1 - alpha) * (1 - wanted)) * missed**gamma * entropy
+
+
+def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """
+    Mean squared distance of a text encoder's states to those of the frozen one it started from (published code; the
+    paper, section 3.1, writes L1).
+
+    Args:
+        student, teacher: `(texts, length, size)`; mask: `(texts, length)`, 0 for padding.
+    """
+    distance = (student.float() - teacher.float()).square().mean(dim=-1)  # (texts, length)
+    return (distance * mask).sum() / mask.sum()
 
 
 def dice_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

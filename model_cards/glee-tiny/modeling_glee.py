@@ -38,7 +38,7 @@ from .decoder_glee import (
 from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
 from .denoising_glee import GleeDenoising
 from .fusion_glee import GleeEarlyFusion
-from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
+from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision, distillation_loss
 from .matching_glee import GleeTargets
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
 from .request_glee import GleeRequest, check_request
@@ -209,6 +209,18 @@ class GleeModel(GleePreTrainedModel):
         tokens = self.text_encoder(input_ids, attention_mask)
         return GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
 
+    def distil(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[GleeLabelEmbeddings, torch.Tensor]:
+        """As [`GleeModel.get_label_embeddings`], and how far the text encoder has gone from its teacher."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        student = self.text_encoder.clip(**given).last_hidden_state  # (labels, length, text size)
+        with torch.no_grad():
+            teacher = self.text_teacher(**given).last_hidden_state
+        tokens = self.text_encoder.projection(student)
+        embeddings = GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
+        return embeddings, distillation_loss(student, teacher, attention_mask)
+
     def _request(
         self,
         input_ids: torch.Tensor | None,
@@ -243,6 +255,7 @@ class GleeModel(GleePreTrainedModel):
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
+        prompt_sources: torch.Tensor | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
@@ -263,6 +276,9 @@ class GleeModel(GleePreTrainedModel):
             ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
         prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
             The image of each prompt; by default prompt i belongs to image i.
+        prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
+            The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
+            what was shown in its first frame is looked for. By default each prompt stands for itself.
         denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
@@ -281,6 +297,7 @@ class GleeModel(GleePreTrainedModel):
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
             prompt_image_indices=prompt_image_indices,
+            prompt_sources=prompt_sources,
         )
         if prompts is not None and prompt_image_indices is None:
             prompt_image_indices = torch.arange(len(prompts), device=pixel_values.device)
@@ -295,6 +312,7 @@ class GleeModel(GleePreTrainedModel):
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
             prompt_points=prompt_points,
+            prompt_sources=prompt_sources,
         )
         if not self.config.padding_mask or pixel_mask is None:
             return self._perceive(pixel_values, request, denoising, **kwargs)
@@ -372,7 +390,8 @@ class GleeModel(GleePreTrainedModel):
         crops = template_crops(images, request.prompt_masks, request.prompt_types, self.config.template_size)
         with torch.no_grad():  # as published: the backbone learns from whole images only
             feature_maps = self.backbone(crops).feature_maps
-        return self.visual_prompter.template_tokens(feature_maps)
+        tokens = self.visual_prompter.template_tokens(feature_maps)
+        return tokens if request.prompt_sources is None else tokens[request.prompt_sources]
 
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
@@ -387,7 +406,11 @@ class GleeModel(GleePreTrainedModel):
         if points is None:
             points = choose_points(request.prompt_masks, self.config.max_prompt_points, random=self.training)
         tokens = self.visual_prompter.pixel_tokens(levels[: self.config.prompt_level_cycle], points)
-        return tokens, points[:, 0, :, 0] >= 0
+        present = points[:, 0, :, 0] >= 0
+        if request.prompt_sources is not None:
+            tokens = [level[request.prompt_sources] for level in tokens]
+            present = present[request.prompt_sources]
+        return tokens, present
 
 
 class GleeForObjectDetection(GleePreTrainedModel):
@@ -417,6 +440,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
+        prompt_sources: torch.Tensor | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
         supervision: GleeSupervision | None = None,
         loss_draws: GleeLossDraws | None = None,
@@ -427,20 +451,24 @@ class GleeForObjectDetection(GleePreTrainedModel):
 
         labels (`list[dict]`, one a row, *optional*):
             What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, and where known
-            `masks` `(n, height, width)` on the canvas.
+            `masks` `(n, height, width)` on the canvas and `track_ids` `(n,)`, the same in all frames of a clip. With
+            `config.text_teacher` the text encoder's distance from it is a loss, too, where `input_ids` are given.
         supervision ([`GleeSupervision`], *optional*):
             What the labels are good for; by default everything, and the confidence with visual prompts.
         loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
         """
-        targets = denoising = None
+        targets = denoising = distillation = None
         if labels is not None:
             rows = next(x for x in (prompt_masks, expression_input_ids, pixel_values) if x is not None)
             supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
-            criterion = GleeLoss(GleeLossSettings(**(self.config.loss_settings or {})), loss_draws)
+            criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), loss_draws)
             targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
             if supervision.denoising_table is not None:
                 table = self.model.denoising_labels[supervision.denoising_table]
                 denoising = criterion.denoising(targets, table)
+            if self.config.text_teacher and input_ids is not None and class_embeddings is None:
+                embeddings, distillation = self.model.distil(input_ids, attention_mask)
+                class_embeddings, class_tokens = embeddings.to_tuple()
         outputs = self.model(
             pixel_values=pixel_values,
             pixel_mask=pixel_mask,
@@ -454,6 +482,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
             prompt_types=prompt_types,
             prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
+            prompt_sources=prompt_sources,
             denoising=denoising,
             **kwargs,
         )
@@ -468,7 +497,17 @@ class GleeForObjectDetection(GleePreTrainedModel):
         loss = loss_dict = None
         if targets is not None:
             denoised = [] if denoising is None else self._denoised(outputs, denoising)
-            loss, loss_dict = criterion(predictions, auxiliary, proposals, targets, supervision, denoising, denoised)
+            loss, loss_dict = criterion(
+                predictions,
+                auxiliary,
+                proposals,
+                targets,
+                supervision,
+                denoising=denoising,
+                denoised=denoised,
+                track_embeddings=outputs.last_hidden_state,
+                distillation=distillation,
+            )
         return GleeObjectDetectionOutput(
             loss=loss,
             loss_dict=loss_dict,

@@ -197,8 +197,10 @@ class GleeDecoderLayer(GradientCheckpointingLayer):
         # hidden_states, positions (rows, queries, size); memory (rows, tokens, size); boxes (rows, queries, 4)
         query = key = hidden_states + positions
         value = hidden_states
-        if prompt is not None:  # (rows, prompt tokens, size); a token is its own position
-            key, value = torch.cat((key, 2 * prompt), dim=1), torch.cat((value, prompt), dim=1)
+        if (
+            prompt is not None
+        ):  # (rows, prompt tokens, size); a token is its own position, as published without gradient
+            key, value = torch.cat((key, prompt + prompt.detach()), dim=1), torch.cat((value, prompt), dim=1)
         attended, _ = self.self_attn(query, key, value, attention_mask, **kwargs)
         hidden_states = self.self_attn_layer_norm(hidden_states + attended)
         reference_points = boxes[:, :, None].expand(-1, -1, len(shapes), -1)

@@ -17,12 +17,14 @@ class GleeTargets:
         classes: `(rows, objects)` int64; boxes: `(rows, objects, 4)` float32, cxcywh as shares of the canvas.
         masks: `(rows, objects, height, width)` float32 on the canvas, or `None` where there are boxes only.
         counts: how many of a row's objects are real.
+        tracks: `(rows, objects)` int64, one number for an object in all frames of a clip, or `None`.
     """
 
     classes: torch.Tensor
     boxes: torch.Tensor
     masks: torch.Tensor | None
     counts: tuple[int, ...]
+    tracks: torch.Tensor | None = None
 
     @classmethod
     def from_labels(
@@ -30,29 +32,28 @@ class GleeTargets:
     ) -> "GleeTargets":
         """
         Args:
-            labels: for each row `class_labels` `(n,)`, `boxes` `(n, 4)` and, where known, `masks` `(n, height, width)`.
+            labels: for each row `class_labels` `(n,)`, `boxes` `(n, 4)` and, where known, `masks` `(n, height, width)`
+                and `track_ids` `(n,)`.
             rows: of the predictions; masks: `False` leaves masks out; class_agnostic: everything is of class 0.
         Raises:
-            ValueError: lengths don't fit, or some rows have masks and others none.
+            ValueError: lengths don't fit, or some rows have masks or track_ids and others none.
         """
         if len(labels) != rows:
             raise ValueError(f"labels must hold one entry a row (image, or prompt), {rows} in all, not {len(labels)}.")
         counts = tuple(len(entry["boxes"]) for entry in labels)
         for index, (entry, count) in enumerate(zip(labels, counts)):
-            for name in ("class_labels", "masks"):
+            for name in ("class_labels", "masks", "track_ids"):
                 if name in entry and len(entry[name]) != count:
                     raise ValueError(f"labels[{index}] has {count} boxes but {len(entry[name])} {name}.")
         classes = _padded([entry["class_labels"].long() for entry in labels])
         boxes = _padded([entry["boxes"].float().view(-1, 4) for entry in labels])
-        with_masks = [entry for entry in labels if "masks" in entry]
-        if masks and with_masks and len(with_masks) < len(labels):
-            raise ValueError("labels have masks in some rows only; give all of them masks, or none.")
-        use_masks = masks and bool(with_masks)
+        use_masks = masks and _in_all_rows(labels, "masks")
         return cls(
             classes=classes.zero_() if class_agnostic else classes,
             boxes=boxes,
             masks=_padded([entry["masks"].float() for entry in labels]) if use_masks else None,
             counts=counts,
+            tracks=_padded([entry["track_ids"] for entry in labels]) if _in_all_rows(labels, "track_ids") else None,
         )
 
 
@@ -63,6 +64,10 @@ class GleeMatch:
     rows: torch.Tensor
     queries: torch.Tensor
     objects: torch.Tensor
+
+    def of_stages(self, stages: slice) -> "GleeMatch":
+        """The pairs of some stages."""
+        return GleeMatch(self.rows[stages], self.queries[stages], self.objects[stages])
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,14 @@ def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     # Boxes without area have no overlap with anything, and no gradient that isn't a number.
     tiny = torch.finfo(union.dtype).tiny
     return shared / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+
+
+def _in_all_rows(labels: Sequence[dict[str, torch.Tensor]], name: str) -> bool:
+    """Whether the labels have an entry. Raises ValueError if some rows have it and others don't."""
+    having = sum(name in entry for entry in labels)
+    if 0 < having < len(labels):
+        raise ValueError(f"labels have {name} in some rows only; give all of them {name}, or none.")
+    return having > 0
 
 
 def _padded(entries: list[torch.Tensor]) -> torch.Tensor:

@@ -27,7 +27,7 @@ class GleeRequest(ModelOutput):
     text (`torch.Tensor` of shape `(rows or 1, tokens, hidden_size)`): tokens for the early fusion.
     text_mask (`torch.Tensor` of shape `(rows, tokens)`, bool, *optional*): False for padding; of sentences only.
     image_indices (`torch.Tensor` of shape `(rows,)`, *optional*): the image that each prompt belongs to.
-    prompt_masks, prompt_types, prompt_points: of visual prompts, as given to the model.
+    prompt_masks, prompt_types, prompt_points, prompt_sources: of visual prompts, as given to the model.
     """
 
     class_embeddings: torch.Tensor | None = None
@@ -37,6 +37,7 @@ class GleeRequest(ModelOutput):
     prompt_masks: torch.Tensor | None = None
     prompt_types: torch.Tensor | None = None
     prompt_points: torch.Tensor | None = None
+    prompt_sources: torch.Tensor | None = None
 
     def of_images(
         self, images: torch.Tensor, canvas: tuple[int, int], size: tuple[int, int]
@@ -80,6 +81,8 @@ def check_request(config: GleeConfig, *, pixel_values: torch.Tensor, **inputs: t
             f"pixel_values must be padded to multiples of {COARSEST_STRIDE} (the image processor does it), not {size}."
         )
     masks = inputs["prompt_masks"]
+    if inputs["prompt_sources"] is not None and (masks is None or config.padding_mask):
+        raise ValueError("prompt_sources belong to prompt_masks, and to a model without padding_mask.")
     if masks is not None and tuple(masks.shape[-2:]) != size:
         raise ValueError(f"prompt_masks must have the canvas's size {size}, not {tuple(masks.shape[-2:])}.")
     prompts = masks if inputs["expression_input_ids"] is None else inputs["expression_input_ids"]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookhear.modeling.glee.denoising_glee import GleeDenoisingDraws, make_denoising
 from lookhear.modeling.glee.loss_glee import (
@@ -11,9 +14,11 @@ from lookhear.modeling.glee.loss_glee import (
     GleeLossSettings,
     GleeSupervision,
     dice_loss,
+    distillation_loss,
     focal_loss,
 )
 from lookhear.modeling.glee.matching_glee import GleeMatchingCosts, GleeTargets, generalized_iou, match_queries
+from lookhear.modeling.glee.track_loss_glee import draw_negatives, track_loss
 
 
 def square(row: int, column: int) -> torch.Tensor:
@@ -151,3 +156,107 @@ def test_denoising_queries_start_near_the_objects_and_keep_their_secret(labels):
     shift = (moved.boxes[moved.rows, moved.indices] - targets.boxes[moved.rows, moved.objects])[:, 2:].abs()
     assert (shift <= reach + 1e-6).all() and shift.max() > 0.01
     assert make_denoising(targets, table, most_queries=1) is None
+
+
+def test_loss_settings_name_only_what_differs():
+    settings = GleeLossSettings.from_config(
+        {"mask_points": 7, "weights": {"track": 3.0}, "costs": {"giou": 1.0}, "denoising": {"most_queries": 5}}
+    )
+    assert settings.mask_points == 7
+    assert settings.weights == {**GleeLossSettings().weights, "track": 3.0}
+    assert settings.costs == GleeMatchingCosts(giou=1.0)
+    assert settings.denoising == {"most_queries": 5, "label_noise": 0.2, "box_noise": 0.4}
+    assert GleeLossSettings.from_config(None) == GleeLossSettings()
+    for wrong in ({"points": 7}, {"weights": {"boxes": 1.0}}):
+        with pytest.raises(ValueError, match="loss_settings"):
+            GleeLossSettings.from_config(wrong)
+
+
+def test_track_loss_is_the_sum_over_all_pairs_of_pairs():
+    torch.manual_seed(0)
+    embeddings = torch.randn(2, 6, 4, requires_grad=True)
+    matched = [torch.tensor([0, 2]), torch.tensor([1, 3, 5])]
+    tracks = [torch.tensor([7, 8]), torch.tensor([8, 7, 9])]  # 9 is new
+    negatives = torch.tensor([[1, 4], [0, 2]])
+    loss = track_loss(embeddings, matched, tracks, 2, negatives)
+    before = [(0, 7), (2, 8), (1, None), (4, None)]
+    scores = {
+        (i, track, other): embeddings[0, i] @ embeddings[1, j]
+        for i, track in before
+        for j, other in ((1, 8), (3, 7), (5, 9))
+    }
+    alike = [score for (_, track, other), score in scores.items() if track == other]
+    apart = [score for (_, track, other), score in scores.items() if track != other]
+    assert (len(alike), len(apart)) == (2, 10)
+    wanted = torch.log(1 + sum(torch.exp(b - a) for a in alike for b in apart)) / 3
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    loss.backward()
+    assert embeddings.grad.isfinite().all() and embeddings.grad.any()
+
+
+def test_track_loss_without_anything_to_compare():
+    embeddings = torch.randn(4, 5, 3, requires_grad=True)
+    none, one = torch.zeros(0).long(), torch.tensor([1])
+    negatives = draw_negatives([one] * 4, 5)
+    assert negatives.shape == (4, 4) and not (negatives == 1).any()
+    # A clip ends behind the second row; an object that was not there before is compared with nothing.
+    nothing = track_loss(embeddings, [one, none, none, one], [one, none, none, one], 2, negatives)
+    nothing.backward()
+    assert nothing.item() == 0 and not embeddings.grad.any()
+
+
+def test_tracks_are_learnt_with_the_other_losses(labels):
+    torch.manual_seed(0)
+    clip = [{**labels[0], "track_ids": torch.tensor([3, 4])}, {**labels[2], "track_ids": torch.tensor([4])}]
+    embeddings = torch.randn(2, 5, 8, requires_grad=True)
+    criterion, predictions = GleeLoss(GleeLossSettings(mask_points=200)), stage(clip)
+    supervision = GleeSupervision(track_frames=2)
+    targets = GleeTargets.from_labels(clip, 2)
+    learnt = [predictions, [predictions], predictions, targets, supervision]
+    total, parts = criterion(*learnt, track_embeddings=embeddings, distillation=torch.tensor(0.5))
+    without, _ = criterion(*learnt[:-1], GleeSupervision())
+    assert parts["track"] > 0 and parts["distillation"] == 0.5
+    total.backward()
+    assert embeddings.grad[1, 4].any(), "the query of the object in the second frame"
+    with pytest.raises(ValueError, match="3 frames a clip"):
+        criterion(*learnt[:-1], GleeSupervision(track_frames=3), track_embeddings=embeddings)
+    with pytest.raises(ValueError, match="track_ids in some rows only"):
+        GleeTargets.from_labels([clip[0], labels[2]], 2)
+
+
+def test_distillation_counts_real_tokens_only():
+    student, teacher = torch.zeros(2, 3, 4), torch.ones(2, 3, 4)
+    teacher[1, 2] = 100.0
+    mask = torch.tensor([[1, 0, 0], [1, 1, 0]])
+    assert distillation_loss(student, teacher, mask).item() == pytest.approx(1.0)
+
+
+class Called(TorchDispatchMode):
+    """Counts the operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_all_costs_reach_the_host_in_one_copy(labels, monkeypatch):
+    copies = []
+    original = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(tuple(self.shape)) or original(self))
+    clips = [{**entry, "track_ids": entry["class_labels"]} for entry in labels]
+    targets, criterion = GleeTargets.from_labels(clips, 3), GleeLoss(GleeLossSettings(mask_points=50))
+    start = criterion.denoising(targets, torch.nn.Embedding(3, 8))
+    predictions, supervision = stage(clips), GleeSupervision(confidence=True, track_frames=3)
+    known = {"logits": torch.zeros(3, start.boxes.shape[1], 3), "pred_boxes": start.boxes}
+    with Called() as called:
+        criterion(
+            predictions, [predictions], predictions, targets, supervision, start, [known] * 2, torch.rand(3, 5, 8)
+        )
+    assert copies == [(4, 3, 5, 2)], "the costs of all stages, those of tracking among them"
+    # One host value a row is looked at for finiteness; nothing else waits for the device.
+    assert called.names["_local_scalar_dense"] == len(labels)
+    assert not {"nonzero", "masked_select", "equal"} & set(called.names)

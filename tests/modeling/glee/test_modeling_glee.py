@@ -332,6 +332,43 @@ def test_training_form_holds_a_frozen_teacher(make_config):
     assert not hasattr(GleeForObjectDetection(make_config()).model, "text_teacher")
 
 
+def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
+    inputs = make_inputs("prompts")
+    with torch.no_grad():
+        own = model(**inputs)
+        shown = model(**inputs, prompt_sources=torch.arange(len(inputs["prompt_masks"])))
+        first = model(**inputs, prompt_sources=torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long))
+        inputs["prompt_masks"] = inputs["prompt_masks"].clone()
+        inputs["prompt_masks"][1] = ~inputs["prompt_masks"][1]
+        again = model(**inputs, prompt_sources=torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long))
+    torch.testing.assert_close(own.logits, shown.logits)
+    torch.testing.assert_close(own.logits[0], first.logits[0])
+    assert not torch.allclose(own.logits[1], first.logits[1])
+    torch.testing.assert_close(first.logits, again.logits)
+
+
+def test_the_teacher_is_a_loss_where_labels_are_asked(make_model, make_inputs):
+    model = make_model(text_teacher=True)
+    with torch.no_grad():
+        model.model.text_teacher.load_state_dict(model.model.text_encoder.clip.state_dict())
+    for kind, distilled in (("labels", True), ("prompts", True), ("expressions", False)):
+        inputs = make_inputs(kind)
+        rows = len(inputs.get("prompt_masks", inputs.get("expression_input_ids", inputs["pixel_values"])))
+        labels = [{"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]])}] * rows
+        output = model(**inputs, labels=labels)
+        assert ("distillation" in output.loss_dict) == distilled
+        if distilled:
+            assert output.loss_dict["distillation"].item() == pytest.approx(0, abs=1e-10)
+            torch.testing.assert_close(output.logits, model(**inputs).logits, msg="the same embeddings")
+    with torch.no_grad():
+        model.model.text_encoder.clip.final_layer_norm.bias.add_(0.5)
+    moved = model(**make_inputs("labels"), labels=[labels[0]] * len(make_inputs("labels")["pixel_values"]))
+    assert moved.loss_dict["distillation"].item() == pytest.approx(0.25, rel=1e-4)
+    moved.loss_dict["distillation"].backward()
+    assert model.model.text_encoder.clip.final_layer_norm.bias.grad.any()
+    assert all(weight.grad is None for weight in model.model.text_teacher.parameters())
+
+
 def test_points_are_chosen_evenly_and_alike():
     masks = torch.zeros(2, 10, 20, dtype=torch.bool)
     masks[0, 2:8, 5:15] = True  # 60 pixels
