@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, first_file, first_folder
-from lookhear.training.glee.corpora.reading import need_keys, read_json
+from lookhear.training.glee.corpora.reading import (
+    CorpusError,
+    Problems,
+    corpus_folder,
+    first_file,
+    first_folder,
+    need_keys,
+    read_json,
+)
 from lookhear.training.glee.corpora.schema import make_object, make_row, readable
 
 SIZE = (720, 1280)  # of all its pictures

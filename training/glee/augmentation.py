@@ -1,0 +1,202 @@
+"""Flips, scales and crops of pictures with their boxes, masks and sentences, by torchvision's v2 transforms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms.v2 import InterpolationMode, functional
+
+from lookhear.processing.glee.geometry_glee import resized_size
+from lookhear.training.glee.corpora.masks import Size
+from lookhear.training.glee.corpora.picture import Picture, drop_vanished
+
+SIDES = re.compile(r"\b(left|right)(?=(?:most|hand|ward|wards|side|er|s)?\b)", re.IGNORECASE)
+OTHER_SIDE = {"left": "right", "right": "left"}
+PLACES = re.compile(
+    r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|first|second|third|fourth|fifth|last|"
+    r"[1-9](?:st|nd|rd|th))(?:most|hand|side|er)?\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass
+class AugmentationRecipe:
+    """
+    What happens to a picture before it is trained on. The defaults are those of GLEE-Lite and -Plus.
+
+    Attributes:
+        flip: how often it is mirrored. In sentences "left" and "right" change places.
+        shortest_edges: what the short side becomes, drawn evenly; empty leaves the size.
+        longest_edge: what the long side may not pass.
+        crop: how often a part is cut out: the short side becomes one of `crop_edges`, then a window whose sides are drawn
+            from `crop_window` (least, most) is cut and scaled as above. What is outside is forgotten.
+        jitter: (least, most) scale of large-scale jittering against a square of `canvas` pixels, of which a window is cut;
+            it replaces the three above. GLEE-Pro: (0.1, 2.0) and 1536.
+    """
+
+    flip: float = 0.5
+    shortest_edges: list[int] = field(default_factory=lambda: list(range(480, 801, 32)))
+    longest_edge: int = 1333
+    crop: float = 0.5
+    crop_edges: list[int] = field(default_factory=lambda: [400, 500, 600])
+    crop_window: tuple[int, int] = (384, 600)
+    jitter: tuple[float, float] | None = None
+    canvas: int = 1536
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors left and right, also in what is said."""
+
+    def __call__(self, picture: Picture) -> Picture:
+        said = tuple((mirror_words(text), named) for text, named in picture.expressions)
+        return replace(_each(picture, functional.horizontal_flip), expressions=said)
+
+
+@dataclass(frozen=True)
+class Resize:
+    """To `size` (height, width), bilinearly; masks take the pixel nearest to the centre of the new one."""
+
+    size: Size
+
+    def __call__(self, picture: Picture) -> Picture:
+        if self.size == picture.size:
+            return picture
+        size = list(self.size)
+        masks = picture.masks
+        if masks is not None:  # torchvision's own rule for masks moves them by half a pixel
+            plain = masks.as_subclass(torch.Tensor)
+            plain = (
+                functional.resize(plain, size, InterpolationMode.NEAREST_EXACT)
+                if len(masks)
+                else plain.new_zeros(0, *size)
+            )
+            masks = tv_tensors.wrap(plain, like=masks)
+        image, boxes = (functional.resize(part, size, antialias=True) for part in (picture.image, picture.boxes))
+        return replace(picture, image=image, boxes=boxes, masks=masks)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Cuts out the window from (top, left) of `size` (height, width). Boxes shrink to what is seen of their objects."""
+
+    top: int
+    left: int
+    size: Size
+
+    def __call__(self, picture: Picture) -> Picture:
+        cut = _each(picture, lambda part: functional.crop(part, self.top, self.left, *self.size))
+        boxes = functional.clamp_bounding_boxes(cut.boxes)
+        if cut.masks is not None and len(cut):
+            seen = cut.masks.flatten(1).any(dim=1).bool()
+            tight = masks_to_boxes(cut.masks[seen])  # of the last pixels, not beyond them
+            boxes = boxes.clone()
+            boxes[seen] = tight + torch.tensor([0.0, 0.0, 1.0, 1.0])
+            boxes[~seen] = 0.0
+            boxes = tv_tensors.wrap(boxes, like=cut.boxes)
+        return drop_vanished(replace(cut, boxes=boxes))
+
+
+Step = Flip | Resize | Crop
+
+
+def augment(pictures: Sequence[Picture], recipe: AugmentationRecipe, random: np.random.Generator) -> list[Picture]:
+    """
+    The same changes to all pictures (frames of a video, or one still).
+
+    Where a sentence speaks of a place in the picture ("left", "second"), nothing is cut off; nor where a cut would leave
+    no object, or none of the sentences, in any of the pictures.
+    """
+    seed = int(random.integers(2**63))
+    if not any(speaks_of_place(text) for picture in pictures for text, _ in picture.expressions):
+        changed = [_apply(picture, recipe, seed, True) for picture in pictures]
+        objects = any(map(len, changed)) or not any(map(len, pictures))
+        said = any(p.expressions for p in changed) or not any(p.expressions for p in pictures)
+        if objects and said:
+            return changed
+    return [_apply(picture, recipe, seed, False) for picture in pictures]
+
+
+def draw_steps(
+    recipe: AugmentationRecipe, random: np.random.Generator, size: Size, may_crop: bool = True
+) -> list[Step]:
+    """What is done to a picture of `size`; the same draws give the same steps."""
+    steps: list[Step] = [Flip()] if random.random() < recipe.flip else []
+    if recipe.jitter is not None:
+        return steps + _jitter(recipe, random, size, may_crop)
+    crop = random.random() < recipe.crop
+    if crop and may_crop:
+        size = resized_size(size, int(random.choice(recipe.crop_edges)))
+        least, most = recipe.crop_window
+        window = tuple(int(random.integers(min(side, least), min(side, most) + 1)) for side in size)
+        steps += [Resize(size), _window(random, size, window)]
+        size = window
+    if recipe.shortest_edges:
+        edge = int(random.choice(recipe.shortest_edges))
+        steps.append(Resize(resized_size(size, edge, recipe.longest_edge)))
+    return steps
+
+
+def mirror_words(text: str) -> str:
+    """
+    `text` as it is said of the mirrored picture: left and right change places, their letters' case stays.
+
+    Example:
+
+    ```python
+    >>> mirror_words("Leftmost bright cup, on the RIGHT-hand side")
+    'Rightmost bright cup, on the LEFT-hand side'
+    ```
+    """
+
+    def other(found: re.Match) -> str:
+        word = found[0]
+        swapped = OTHER_SIDE[word.lower()]
+        if word.isupper():
+            return swapped.upper()
+        return swapped.capitalize() if word[0].isupper() else swapped
+
+    return SIDES.sub(other, text)
+
+
+def speaks_of_place(text: str) -> bool:
+    """Whether a sentence names a place or a rank, which cutting the picture may make wrong."""
+    return PLACES.search(text) is not None
+
+
+def _apply(picture: Picture, recipe: AugmentationRecipe, seed: int, may_crop: bool) -> Picture:
+    for step in draw_steps(recipe, np.random.default_rng(seed), picture.size, may_crop):
+        picture = step(picture)
+    return drop_vanished(picture)
+
+
+def _jitter(recipe: AugmentationRecipe, random: np.random.Generator, size: Size, may_crop: bool) -> list[Step]:
+    """Scaled into a square of `canvas` times the drawn factor; what then passes the canvas is cut off."""
+    least, most = recipe.jitter
+    factor = random.uniform(least, most)
+    edge = recipe.canvas * (factor if may_crop else min(factor, 1.0))
+    scale = min(edge / size[0], edge / size[1])
+    scaled = tuple(max(2, round(side * scale)) for side in size)
+    window = tuple(min(side, recipe.canvas) for side in scaled)
+    return [Resize(scaled)] + ([_window(random, scaled, window)] if window != scaled else [])
+
+
+def _window(random: np.random.Generator, size: Size, window: Size) -> Crop:
+    top, left = (int(random.integers(side - part + 1)) for side, part in zip(size, window))
+    return Crop(top, left, window)
+
+
+def _each(picture: Picture, change) -> Picture:
+    """`change` of the image, the boxes and the masks."""
+    return replace(
+        picture,
+        image=change(picture.image),
+        boxes=change(picture.boxes),
+        masks=None if picture.masks is None else change(picture.masks),
+    )

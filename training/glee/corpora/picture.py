@@ -1,0 +1,137 @@
+"""A row of the schema, taken: pixels, boxes and masks as torchvision's tv_tensors, which transforms keep in step."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from lookhear.processing.glee.image_reading_glee import read_images
+from lookhear.training.glee.corpora.masks import Size, decode_mask
+from lookhear.training.glee.corpora.reading import CorpusError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """
+    A picture and what is annotated in it.
+
+    Attributes:
+        id: of its row.
+        image: `(3, height, width)` uint8, RGB.
+        boxes: `(objects, 4)` float32, x0, y0, x1, y1 in pixels.
+        masks: `(objects, height, width)` uint8, 0 or 1; None where not every object has one.
+        categories: name of each object, or None where nobody said it.
+        track_ids: the same for an object in all frames of a video; in stills the index in the row.
+        expressions: sentence, and the indices of the objects that it names.
+        incomplete: categories that must not be asked for as absent.
+    """
+
+    id: str
+    image: tv_tensors.Image
+    boxes: tv_tensors.BoundingBoxes
+    masks: tv_tensors.Mask | None
+    categories: tuple[str | None, ...]
+    track_ids: tuple[int, ...]
+    expressions: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    incomplete: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    def keep(self, objects: Sequence[int]) -> Picture:
+        """Only these objects, in this order. A sentence stays if all that it names stays."""
+        places = {old: new for new, old in enumerate(objects)}
+        expressions = tuple(
+            (text, tuple(places[index] for index in named))
+            for text, named in self.expressions
+            if all(index in places for index in named)
+        )
+        chosen = torch.tensor(list(objects), dtype=torch.int64)
+        return replace(
+            self,
+            boxes=tv_tensors.wrap(self.boxes[chosen], like=self.boxes),
+            masks=None if self.masks is None else tv_tensors.wrap(self.masks[chosen], like=self.masks),
+            categories=tuple(self.categories[index] for index in objects),
+            track_ids=tuple(self.track_ids[index] for index in objects),
+            expressions=expressions,
+        )
+
+
+def take_picture(row: dict) -> Picture:
+    """
+    Decodes a row. Crowds, and objects whose mask holds no pixel, are left out.
+
+    Raises:
+        CorpusError: the file is missing or damaged, it is not of the size that was annotated, or a mask is damaged.
+    """
+    size = row["height"], row["width"]
+    image = _decoded(row, size)
+    kept = [index for index, thing in enumerate(row["objects"]) if not thing["crowd"]]
+    objects = [row["objects"][index] for index in kept]
+    masks = None
+    if all(thing["mask"] is not None for thing in objects):
+        masks = np.zeros((len(objects), *size), dtype=np.uint8)
+        for index, thing in enumerate(objects):
+            try:
+                masks[index] = decode_mask(thing["mask"], size)
+            except ValueError as error:
+                raise CorpusError(f"image {row['id']}, object {kept[index]}: {error}") from None
+    places = {old: new for new, old in enumerate(kept)}
+    boxes = torch.tensor([thing["box"] for thing in objects], dtype=torch.float32).view(-1, 4)
+    picture = Picture(
+        id=row["id"],
+        image=tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1).contiguous()),  # (3, height, width)
+        boxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
+        masks=None if masks is None else tv_tensors.Mask(torch.from_numpy(masks)),
+        categories=tuple(thing["category"] for thing in objects),
+        track_ids=tuple(
+            index if thing["track_id"] is None else thing["track_id"] for index, thing in enumerate(objects)
+        ),
+        expressions=tuple(
+            (entry["text"], tuple(places[index] for index in entry["objects"]))
+            for entry in row["expressions"]
+            if entry["objects"] and all(index in places for index in entry["objects"])
+        ),
+        incomplete=tuple(row["incomplete"]),
+    )
+    return drop_vanished(picture)
+
+
+def drop_vanished(picture: Picture) -> Picture:
+    """Without the objects whose box is narrower than a pixel (or its mask has none), and without sentences about them."""
+    extents = picture.boxes[:, 2:] - picture.boxes[:, :2]
+    seen = (extents >= min(1.0, *picture.size)).all(dim=1)
+    if picture.masks is not None:
+        seen &= picture.masks.flatten(1).any(dim=1).bool()
+    return picture if bool(seen.all()) else picture.keep(torch.nonzero(seen)[:, 0].tolist())
+
+
+def _decoded(row: dict, size: Size) -> np.ndarray:
+    """`(height, width, 3)` uint8, turned as it was annotated: upright, or as it is stored where only that fits."""
+    image = row["image"]
+    try:
+        with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
+            (picture,) = read_images(opened)
+            if (picture.height, picture.width) != size and (opened.height, opened.width) == size:
+                picture = opened.convert("RGB")
+    except FileNotFoundError:
+        raise CorpusError(f"image {row['id']}: its file {image['path']} is missing") from None
+    except (OSError, ValueError) as error:
+        place = f" {image['path']}" if image["path"] else ""
+        raise CorpusError(f"image {row['id']}: its file{place} cannot be read ({error})") from None
+    if (picture.height, picture.width) != size:
+        raise CorpusError(
+            f"image {row['id']}: it is {picture.height} x {picture.width} pixels, but {size[0]} x {size[1]} was annotated"
+        )
+    return np.array(picture)
