@@ -132,6 +132,7 @@ class GleeLoss:
         denoised: Sequence[dict[str, torch.Tensor]] = (),
         track_embeddings: torch.Tensor | None = None,
         distillation: torch.Tensor | None = None,
+        objects: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
         Args:
@@ -141,6 +142,8 @@ class GleeLoss:
                 start, and of the layers before the last.
             track_embeddings: `(rows, queries, size)`, needed where tracks are learnt; distillation: a loss of the text
                 encoder that is added, of [`distillation_loss`].
+            objects: what sums over objects are divided by; by default the number of annotated objects, as the mean over
+                the processes that train together. At least 1.
         Returns:
             the weighted sum, and each loss before its weight: `class`, `box`, `giou`, `mask`, `dice`, `confidence` of
             the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` …;
@@ -156,7 +159,9 @@ class GleeLoss:
             known["track", ""] = self._tracks(track_embeddings, targets, first, supervision.track_frames)
         else:
             match = self.match(stages, targets)
-        objects = mean_over_processes(sum(targets.counts), targets.boxes.device)
+        if objects is None:
+            objects = mean_over_processes(sum(targets.counts), targets.boxes.device)
+        objects = objects.clamp(min=1)
         parts = class_losses(stages, targets, match, objects)
         if supervision.confidence:
             parts |= self._confidence(stages, match)
@@ -296,9 +301,9 @@ def dice_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(count: int, device: torch.device) -> torch.Tensor:
-    """A count as the mean over the processes that train together, at least 1; a float32 scalar."""
+    """A count as the mean over the processes that train together; a float32 scalar."""
     mean = torch.tensor(float(count), device=device)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(mean)
         mean = mean / distributed.get_world_size()
-    return mean.clamp(min=1)
+    return mean

@@ -444,6 +444,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         labels: list[dict[str, torch.Tensor]] | None = None,
         supervision: GleeSupervision | None = None,
         loss_draws: GleeLossDraws | None = None,
+        loss_objects: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeObjectDetectionOutput:
         r"""
@@ -456,6 +457,9 @@ class GleeForObjectDetection(GleePreTrainedModel):
         supervision ([`GleeSupervision`], *optional*):
             What the labels are good for; by default everything, and the confidence with visual prompts.
         loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
+        loss_objects (`torch.Tensor`, *optional*):
+            The number that sums over objects are divided by, where a step has several batches; by default the objects
+            of the labels, as the mean over the processes that train together.
         """
         targets = denoising = distillation = None
         if labels is not None:
@@ -507,6 +511,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
                 denoised=denoised,
                 track_embeddings=outputs.last_hidden_state,
                 distillation=distillation,
+                objects=loss_objects,
             )
         return GleeObjectDetectionOutput(
             loss=loss,

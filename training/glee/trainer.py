@@ -1,34 +1,91 @@
-"""`transformers.Trainer` for GLEE: each kind of loss is logged by its task."""
+"""`transformers.Trainer` for GLEE: its parameter groups, losses that do not depend on how a step is divided, and their log."""
+
+from collections import defaultdict
 
 import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
+from lookhear.training.glee.moving_average import MovingAverage
+from lookhear.training.glee.optimiser import OptimiserRecipe, parameter_groups, step_schedule
+
 
 class GleeTrainer(Trainer):
-    """Logs the last layer's losses of the latest batch of each task beside their weighted sum."""
+    """
+    Logs the losses of each task (means since the last time) beside their weighted sum. A step of several batches, one
+    after the other or in several processes, learns the same however they are divided: losses are divided by the objects
+    of all of them, and what a batch draws at random depends on its place only.
 
-    def __init__(self, *args, **kwargs):
+    Args:
+        optimiser: groups, schedule and average of the weights; None: as `transformers.Trainer` has it.
+        kwargs: as of `transformers.Trainer`.
+    """
+
+    def __init__(self, *args, optimiser: OptimiserRecipe | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # losses are means already; accumulation averages them
-        self._parts: dict[str, dict[str, torch.Tensor]] = {}
+        self.model_accepts_loss_kwargs = False  # a step's loss is the mean of its batches'
+        self.recipe = optimiser
+        if optimiser is not None and optimiser.moving_average:
+            self.add_callback(MovingAverage(optimiser.moving_average))
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, int] = defaultdict(int)
+        self._place = (-1, 0)  # step, batch of this process in the step
 
     def _get_train_sampler(self, *args, **kwargs) -> SequentialSampler:
         """In order: each batch is drawn by lot already, and a resumed run, even a longer one, goes on with the next."""
         return SequentialSampler(self.train_dataset)
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        outputs = model(**inputs)
-        if model.training:
-            kinds = ("class", "confidence", "box", "giou", "mask", "dice")
-            losses = {kind: outputs.loss_dict[kind].detach() for kind in kinds if kind in outputs.loss_dict}
-            self._parts[task_of(inputs)] = losses
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.recipe is not None:
+            model = self.model if model is None else model
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(model, self.recipe, self.args.learning_rate, self.args.weight_decay)
+            self.optimizer = kind(groups, **options)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
+        if self.lr_scheduler is None and self.recipe is not None and self.recipe.milestones:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            self.lr_scheduler = step_schedule(optimizer or self.optimizer, self.recipe, warmup)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
+        """Annotated objects in a batch of this step, on average over all of its batches in all processes."""
+        if not batch_samples:
+            return None
+        counts = [sum(len(entry["boxes"]) for entry in batch["labels"]) for batch in batch_samples]
+        mean = torch.tensor(sum(counts) / len(counts), device=device)
+        return self.accelerator.reduce(mean, "mean") if self.args.world_size > 1 else mean
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not model.training:
+            outputs = model(**inputs)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self._batch_seed())
+            outputs = model(**inputs, loss_objects=num_items_in_batch)
+        for name, loss in outputs.loss_dict.items():
+            if not name[-1].isdigit():  # of the last layer, of the proposals, of denoising queries
+                key = f"{task_of(inputs)}_{name}"
+                self._sums[key] = self._sums.get(key, 0.0) + loss.detach()
+                self._counts[key] += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def _batch_seed(self) -> int:
+        """A number of its own for each batch of the run, whichever process takes it."""
+        step, batch = self._place
+        batch = batch + 1 if step == self.state.global_step else 0
+        self._place = (self.state.global_step, batch)
+        before = self.state.global_step * self.args.gradient_accumulation_steps + batch
+        return self.args.seed * 2**32 + before * self.args.world_size + self.args.process_index
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
-            for task, losses in self._parts.items():
-                logs |= {f"{task}_{kind}": round(value.item(), 4) for kind, value in losses.items()}
+            logs |= {key: round((total / self._counts[key]).item(), 4) for key, total in self._sums.items()}
+            self._sums.clear()
+            self._counts.clear()
         super().log(logs, *args, **kwargs)
 
 

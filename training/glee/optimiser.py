@@ -1,0 +1,79 @@
+"""How fast which weights learn: parameter groups and schedules of the published training, as a recipe's section."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
+
+
+@dataclass
+class OptimiserRecipe:
+    """
+    What `transformers.TrainingArguments` cannot say.
+
+    Attributes:
+        backbone: the backbone's learning rate, as a share of `training.learning_rate`; text: the text encoder's.
+        layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: all alike.
+        decay_all: weight decay of norms and biases, too, as published.
+        milestones: steps at which the rate falls to `gamma` of what it was; empty: as `training.lr_scheduler_type` says.
+        moving_average: share of the old value in an exponential moving average of the weights, which is what is saved in the
+            end; 0: none.
+    """
+
+    backbone: float = 0.1
+    text: float = 0.1
+    layer_decay: float | None = None
+    decay_all: bool = True
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    moving_average: float = 0.0
+
+
+def parameter_groups(
+    model: nn.Module, recipe: OptimiserRecipe, learning_rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """
+    The weights that learn, in groups of one learning rate and one weight decay.
+
+    Raises:
+        ValueError: `layer_decay` for a backbone whose layers are not known.
+    """
+    named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    blocks = [int(match[1]) for name, _ in model.named_parameters() if (match := BLOCK.match(name))]
+    if recipe.layer_decay is not None and not blocks:
+        raise ValueError("optimiser.layer_decay is for EVA-02 (GLEE-Pro) only; leave it out for this backbone")
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, weight in named:
+        rate = learning_rate * _share(name, recipe, max(blocks, default=-1) + 1)
+        decay = weight_decay if recipe.decay_all or weight.ndim > 1 else 0.0
+        group = groups.setdefault((rate, decay), {"params": [], "lr": rate, "weight_decay": decay})
+        group["params"].append(weight)
+    return list(groups.values())
+
+
+def _share(name: str, recipe: OptimiserRecipe, depth: int) -> float:
+    """The learning rate of a weight as a share of the recipe's."""
+    if name.startswith("model.text_encoder.clip."):
+        return recipe.text
+    if not name.startswith("model.backbone."):
+        return 1.0
+    if recipe.layer_decay is None or name.startswith("model.backbone.pyramid."):
+        return recipe.backbone
+    block = BLOCK.match(name)
+    below = depth - int(block[1]) if block else depth + 1  # the embeddings lie below all blocks
+    return recipe.backbone * recipe.layer_decay**below
+
+
+def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) -> LambdaLR:
+    """The rate rises in a line over the first `warmup` steps and falls at the milestones."""
+
+    def share(step: int) -> float:
+        rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return rising * recipe.gamma ** sum(step >= milestone for milestone in recipe.milestones)
+
+    return LambdaLR(optimizer, share)
