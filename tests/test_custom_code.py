@@ -105,7 +105,13 @@ def no_prompt(monkeypatch):
 def test_folder_is_complete(folder):
     names = {path.name for path in folder.iterdir()}
     data = {"config.json", "generation_config.json", "model.safetensors", "processor_config.json"}
-    code = {"configuration_avsr.py", "modeling_avsr.py", "pipeline_avsr.py", "processing_avsr.py", "media_avsr.py"}
+    code = {
+        "configuration_avsr.py",
+        "modeling_avsr.py",
+        "pipeline_avsr.py",
+        "processing_avsr.py",
+        "clip_stream_avsr.py",
+    }
     assert data | code | {"tokenizer_config.json", "vocab.json"} <= names
     assert not [name for name in names if name.startswith(".")]
     config = json.loads((folder / "config.json").read_text())

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .landmarks_avsr import face_sizes
+
 # Below or above these a sentence is written. Face and blur limits: where reading lips gets hard, not where it ends.
 FEW_FACES = 0.9  # share of frames with a face
 LONG_RUN = 0.5  # seconds without a face
@@ -25,6 +27,8 @@ QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
 CLIPPED = 0.001  # share of samples at full scale
 
 SAMPLE = 500  # crops at most on which blur and brightness are measured
+SAMPLE_NUMBERS = 20_000  # frames at most of which medians are taken
+MAX_RUNS = 1000  # stretches without a face at most that are listed, the longest ones
 
 NOSE_TIP, LEFT_EYE, RIGHT_EYE = 30, 36, 45
 NOSE_DEPTH = 0.5  # how far the nose stands out before the eyes' outer corners, in units of their distance
@@ -37,7 +41,9 @@ class ClipReport:
     Attributes:
         frames: number of frames at `fps_out`.
         frames_with_face: share of them (0 to 1) in which the face was found.
-        interpolated_runs: `(start, end)` of each stretch without a face; its landmarks are interpolated.
+        interpolated_runs: `(start, end)` of each stretch without a face; its landmarks are interpolated. Of very many
+            the longest 1000.
+        cuts: how often another scene or another face begins.
         yaw: median angle in degrees by which the head is turned, estimated from the landmarks; positive towards the
             right edge of the picture. None without a face, as for the following ones.
         yaw_max: the largest absolute angle.
@@ -56,6 +62,7 @@ class ClipReport:
     frames: int = 0
     frames_with_face: float = 0.0
     interpolated_runs: list[tuple[float, float]] = field(default_factory=list)
+    cuts: int = 0
     yaw: float | None = None
     yaw_max: float | None = None
     mouth_outside: float | None = None
@@ -79,25 +86,37 @@ class ClipReport:
 
     def add_audio(self, audio: np.ndarray | None) -> None:
         """Notes the level of `(samples,)` float sound, and whether it is silent, faint or clipped."""
-        if audio is None:
-            self.warn(["there is no sound"])
+        level = SoundLevel()
+        if audio is not None:
+            level.add(np.asarray(audio).reshape(-1))
+        level.report(self, there_is_sound=audio is not None)
+
+
+class SoundLevel:
+    """Level and clipping of sound that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._power, self._count, self._clipped = 0.0, 0, 0
+
+    def add(self, samples: np.ndarray) -> None:
+        """`(samples,)` float, full scale 1.0; what is not finite does not count."""
+        samples = samples[np.isfinite(samples)].astype(np.float64)
+        self._power += float(samples @ samples)
+        self._count += len(samples)
+        self._clipped += int((np.abs(samples) >= 0.999).sum())
+
+    def report(self, report: ClipReport, there_is_sound: bool = True) -> None:
+        """Notes the level in a report, and whether the sound is silent, faint or clipped."""
+        if not there_is_sound:
+            report.warn(["there is no sound"])
             return
-        samples = np.asarray(audio, dtype=np.float64).reshape(-1)
-        samples = samples[np.isfinite(samples)]
-        power = float(np.mean(samples**2)) if len(samples) else 0.0
-        self.audio_level_dbfs = round(10 * math.log10(max(power, 1e-12)), 1)
-        if self.audio_level_dbfs < SILENT_DBFS:
-            self.warn(["the sound is silent"])
-        elif self.audio_level_dbfs < QUIET_DBFS:
-            self.warn([f"the sound is faint ({self.audio_level_dbfs:.0f} dBFS)"])
-        if len(samples) and np.mean(np.abs(samples) >= 0.999) > CLIPPED:
-            self.warn(["the sound is clipped: parts of it are at full scale"])
-
-
-def missing_runs(found: np.ndarray, fps: float) -> list[tuple[float, float]]:
-    """`(start, end)` in seconds of each stretch of False in `(frames,)` bool."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], found, [True]]).astype(np.int8)))
-    return [(round(float(a) / fps, 3), round(float(b) / fps, 3)) for a, b in edges.reshape(-1, 2)]
+        report.audio_level_dbfs = round(10 * math.log10(max(self._power / max(self._count, 1), 1e-12)), 1)
+        if report.audio_level_dbfs < SILENT_DBFS:
+            report.warn(["the sound is silent"])
+        elif report.audio_level_dbfs < QUIET_DBFS:
+            report.warn([f"the sound is faint ({report.audio_level_dbfs:.0f} dBFS)"])
+        if self._clipped > CLIPPED * self._count:
+            report.warn(["the sound is clipped: parts of it are at full scale"])
 
 
 def estimate_yaw(points: np.ndarray) -> np.ndarray:
@@ -137,49 +156,101 @@ def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
     return float(np.median(laplacian_variance(crops.numpy())))
 
 
-def make_report(
-    mouths: np.ndarray,
-    points: np.ndarray,
-    found: np.ndarray,
-    outside: np.ndarray,
-    mouth_width: float,
-    face_sizes: np.ndarray,
-    counts: Sequence[int],
-    switches: int,
-    fps_in: float | None,
-    fps_out: float,
-) -> ClipReport:
-    """Looks at what the extraction of one clip found.
+class ReportBuilder:
+    """Looks at what the extraction of one clip finds, block by block; its memory does not depend on the length.
 
     Args:
-        mouths: `(frames, height, width)` uint8 crops.
-        points: `(frames, 68, 2)`; only rows with `found` count.
-        found: `(frames,)` bool.
-        outside: `(frames,)` bool, where part of the mouth is outside of the picture.
         mouth_width: of the mean face in the crops, in pixels.
-        face_sizes: `(faces,)` widths of the face's box where it was found.
-        counts: number of faces in each search.
-        switches: how often another face was taken.
-        fps_in, fps_out: stored and processed frame rate.
+        fps: processed frame rate.
     """
-    report = ClipReport(frames=len(found), fps_in=fps_in, fps_out=fps_out)
-    if len(found) == 0:
-        report.warn(["there are no pictures"])
+
+    def __init__(self, mouth_width: float, fps: float):
+        self._mouth_width, self.fps = mouth_width, fps
+        self._frames = self._found = self._outside = self._cuts = 0
+        self._yaw_max = 0.0
+        self._missing_since: int | None = None  # frame
+        self._runs: list[tuple[float, float]] = []
+        self._yaws, self._face_sizes, self._crops = _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE)
+
+    def add(
+        self, mouths: np.ndarray, points: np.ndarray, found: np.ndarray, outside: np.ndarray, cuts: np.ndarray
+    ) -> None:
+        """Some more frames.
+
+        Args:
+            mouths: `(frames, height, width)` uint8 crops.
+            points: `(frames, 68, 2)`; only rows with `found` count.
+            found: `(frames,)` bool.
+            outside: `(frames,)` bool, where part of the mouth is outside of the picture.
+            cuts: `(frames,)` bool, where a new scene or another face begins.
+        """
+        for index in np.flatnonzero(np.diff(found, prepend=self._missing_since is None)):
+            self._turn(self._frames + int(index))
+        self._frames += len(found)
+        self._found += int(found.sum())
+        self._outside += int(outside[found].sum())
+        self._cuts += int(cuts.sum())
+        if found.any():
+            yaw = estimate_yaw(points[found])
+            self._yaw_max = max(self._yaw_max, float(np.abs(yaw).max()))
+            self._yaws.add(yaw)
+            self._face_sizes.add(face_sizes(points[found]))
+            self._crops.add(mouths[found])
+
+    def _turn(self, frame: int) -> None:
+        """The face is lost or found at this frame."""
+        if self._missing_since is None:
+            self._missing_since = frame
+            return
+        run = round(self._missing_since / self.fps, 3), round(frame / self.fps, 3)
+        self._runs, self._missing_since = [*self._runs, run], None
+        if len(self._runs) > MAX_RUNS:
+            self._runs.remove(min(self._runs, key=lambda run: run[1] - run[0]))
+
+    def finish(self, counts: Sequence[int], switches: int, fps_in: float | None) -> ClipReport:
+        """The report, once all frames were added.
+
+        Args:
+            counts: number of faces in each search.
+            switches: how often another face was taken within a scene.
+            fps_in: stored frame rate.
+        """
+        report = ClipReport(frames=self._frames, fps_in=fps_in, fps_out=self.fps, cuts=self._cuts)
+        if self._frames == 0:
+            report.warn(["there are no pictures"])
+            return report
+        if self._missing_since is not None:
+            self._turn(self._frames)
+        report.faces_max = max(counts, default=int(self._found > 0))
+        report.faces_share = round(float(np.mean(np.asarray(counts) > 1)), 3) if len(counts) else 0.0
+        report.frames_with_face = round(self._found / self._frames, 4)
+        report.interpolated_runs = self._runs
+        if self._found:
+            crops = np.stack(self._crops.items)
+            report.yaw, report.yaw_max = round(float(np.median(self._yaws.items)), 1), round(self._yaw_max, 1)
+            report.mouth_outside = round(self._outside / self._found, 4)
+            report.blur = round(measure_blur(crops, self._mouth_width), 1)
+            report.brightness = round(float(np.median(crops)), 1)
+            report.face_size = round(float(np.median(self._face_sizes.items)), 1)
+        report.warn(_sentences(report, switches))
         return report
-    report.faces_max = max(counts, default=int(found.any()))
-    report.faces_share = round(float(np.mean(np.asarray(counts) > 1)), 3) if len(counts) else 0.0
-    report.frames_with_face = round(float(found.mean()), 4)
-    report.interpolated_runs = missing_runs(found, fps_out)
-    if found.any():
-        yaw = estimate_yaw(points[found])
-        report.yaw, report.yaw_max = round(float(np.median(yaw)), 1), round(float(np.abs(yaw).max()), 1)
-        report.mouth_outside = round(float(outside[found].mean()), 4)
-        seen = mouths[np.flatnonzero(found)[:: -(-int(found.sum()) // SAMPLE)]]  # evenly spread over a long clip
-        report.blur = round(measure_blur(seen, mouth_width), 1)
-        report.brightness = round(float(np.median(seen)), 1)
-        report.face_size = round(float(np.median(face_sizes)), 1) if len(face_sizes) else None
-    report.warn(_sentences(report, switches))
-    return report
+
+
+class _Sample:
+    """Evenly spread items of a row of unknown length: all up to `most`, every second, fourth, ... beyond."""
+
+    def __init__(self, most: int):
+        self.items: list[Any] = []
+        self._most, self._step, self._seen = most, 1, 0
+
+    def add(self, items: Iterable[Any]) -> None:
+        for item in items:
+            if self._seen % self._step == 0:
+                if len(self.items) == self._most:
+                    self.items, self._step = self.items[::2], 2 * self._step
+                if self._seen % self._step == 0:
+                    self.items.append(item.copy() if isinstance(item, np.ndarray) else item)  # not a view of a block
+            self._seen += 1
 
 
 def _sentences(report: ClipReport, switches: int) -> list[str]:
@@ -193,6 +264,8 @@ def _sentences(report: ClipReport, switches: int) -> list[str]:
         said.append(f"no face from {longest[0]:.1f} to {longest[1]:.1f} s: the mouth's place is a guess there")
     if report.faces_max > 1:
         said.append(f"{report.faces_max} faces in view: the largest and most central one was followed")
+    if report.cuts > switches:
+        said.append(f"{report.cuts - switches} changes of scene: the face is looked for anew after each")
     if switches:
         said.append(f"the face was lost and found elsewhere {switches} times: it may be another person's")
     if report.yaw is not None and abs(report.yaw) > STRONG_YAW:

@@ -24,32 +24,9 @@ import torch
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
-from .clip_report_avsr import ClipReport, make_report
-from .landmarks_avsr import (
-    NUM_POINTS,
-    DlibLandmarkDetector,
-    FaceTracker,
-    LandmarkDetector,
-    PrecomputedLandmarks,
-    box_of_points,
-)
-from .mouth_roi_avsr import (
-    LEFT_CORNER,
-    MEAN_FACE,
-    MOUTH,
-    RIGHT_CORNER,
-    GreyPatch,
-    crop_mouths,
-    grey_patch,
-    interpolate_missing,
-    roi_transforms,
-    smooth,
-)
-
-BLOCK = 256  # frames after which finished ones are warped and their patches dropped
-FORGET = 250  # frames without a face after which only a thumbnail is kept
-THUMBNAIL = 64  # pixels, longest side
-UNKNOWN_SIDE = 640  # pixels, longest side of what is kept of a frame while the face's place is not known yet
+from .clip_report_avsr import ClipReport, ReportBuilder
+from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
+from .mouth_building_avsr import MouthBlock, MouthBuilder, landmark_source
 
 
 @dataclass
@@ -57,8 +34,10 @@ class MouthClip:
     """What `MouthRoiImageProcessor.extract` makes of one clip of T frames.
 
     Attributes:
-        mouths: `(T, roi_size, roi_size)` uint8 grey crops; black where no face was found in the whole clip.
-        landmarks: `(T, 68, 2)` float32 pixels of the source picture, gaps interpolated, not smoothed; NaN without face.
+        mouths: `(T, roi_size, roi_size)` uint8 grey crops; black in a scene without a face, and from ten seconds after
+            the face was lost until it is back.
+        landmarks: `(T, 68, 2)` float32 pixels of the source picture, gaps interpolated, not smoothed; NaN where the crop
+            is black.
         found: `(T,)` bool, False where the landmarks are interpolated.
         report: numbers and warnings.
     """
@@ -155,11 +134,16 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         Raises:
             ValueError: a frame is not a picture, or `landmarks` has another shape.
         """
-        builder = _MouthBuilder(self, _landmark_source(landmarks, self.fps, self.detect_every))
-        for frame in frames:
-            builder.add(_as_picture(frame))
-        clip = builder.finish(fps_in)
-        clip.report.warn(warnings)
+        builder = MouthBuilder(self, landmark_source(landmarks, self.fps, self.detect_every))
+        report, blocks = ReportBuilder(self.mouth_width, self.fps), [MouthBlock.empty(self.roi_size)]
+        for block in builder.build(map(_as_picture, frames)):
+            report.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            blocks.append(block)
+        mouths, points, found = (
+            np.concatenate(parts) for parts in zip(*((block.mouths, block.points, block.found) for block in blocks))
+        )
+        clip = MouthClip(mouths, points, found, report.finish(builder.counts, builder.switches, fps_in))
+        clip.report.warn([*builder.warnings(), *warnings])
         return clip
 
     # ------------------------------------------------------------------------------------------ mouths -> tensors
@@ -238,160 +222,3 @@ def _as_picture(frame: Any) -> np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         raise ValueError(f"a frame must be (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
     return frame
-
-
-def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
-    """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
-    return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
-
-
-# ---------------------------------------------------------------------------------------------------- one clip's state
-
-
-class _GivenLandmarks:
-    """Landmarks that are there already, handed out frame by frame."""
-
-    counts: tuple[int, ...] = ()
-    switches = 0
-
-    def __init__(self, points: np.ndarray):
-        self.rows, self.index = points, 0
-
-    def next_points(self, frame: np.ndarray) -> np.ndarray | None:
-        index, self.index = self.index, self.index + 1
-        if index >= len(self.rows) or not np.isfinite(self.rows[index]).all():
-            return None
-        return self.rows[index]
-
-    def warnings(self) -> list[str]:
-        if self.index == len(self.rows):
-            return []
-        return [f"there are landmarks for {len(self.rows)} frames, but {self.index} frames"]
-
-
-class _TrackedLandmarks:
-    """Landmarks that a detector finds in one face."""
-
-    def __init__(self, detector: LandmarkDetector, detect_every: int):
-        self.tracker = FaceTracker(detector, detect_every)
-
-    @property
-    def counts(self) -> list[int]:
-        return self.tracker.counts
-
-    @property
-    def switches(self) -> int:
-        return self.tracker.switches
-
-    def next_points(self, frame: np.ndarray) -> np.ndarray | None:
-        face = self.tracker.update(frame)
-        return None if face is None else face.points
-
-    def warnings(self) -> list[str]:
-        return []
-
-
-def _landmark_source(landmarks: Any, fps: float, detect_every: int) -> _GivenLandmarks | _TrackedLandmarks:
-    if landmarks is None:
-        return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
-    if isinstance(landmarks, PrecomputedLandmarks):
-        return _GivenLandmarks(landmarks.at(fps))
-    if callable(landmarks):
-        return _TrackedLandmarks(landmarks, detect_every)
-    points = np.asarray(landmarks, dtype=np.float32)
-    if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2):
-        raise ValueError(f"landmarks must be (frames, {NUM_POINTS}, 2), got {points.shape}")
-    return _GivenLandmarks(points)
-
-
-class _MouthBuilder:
-    """Takes the frames of one clip, keeps a small grey patch of each, and warps them block by block.
-
-    Memory is bounded by `BLOCK` patches (more only while a face is missing) and 68 points a frame.
-    """
-
-    def __init__(self, processor: MouthRoiImageProcessor, source: _GivenLandmarks | _TrackedLandmarks):
-        self.config, self.source = processor, source
-        mean_width = float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
-        self.unit = processor.mouth_width / mean_width  # region pixels to one distance of the outer eye corners
-        self.points: list[np.ndarray] = []  # of all frames, NaN where missing
-        self.patches: list[GreyPatch] = []  # of the frames that are not warped yet
-        self.mouths: list[np.ndarray] = []
-        self.outside: list[bool] = []  # for all frames, whether part of the mouth is outside of the picture
-        self.done, self.missing, self.step = 0, 0, 1
-        self.last: np.ndarray | None = None
-
-    def add(self, frame: np.ndarray) -> None:
-        """One more `(height, width, 3)` uint8 frame."""
-        points = self.source.next_points(frame)
-        self.missing = 0 if points is not None else self.missing + 1
-        self.last = points if points is not None else self.last
-        self.patches.append(self._patch(frame))
-        self.outside.append(points is not None and _leaves_picture(points[MOUTH], frame))
-        self.points.append(np.full((NUM_POINTS, 2), np.nan, np.float32) if points is None else points)
-        if points is not None and len(self.patches) >= BLOCK + self.config.smoothing_window:
-            self._warp(len(self.points) - self.config.smoothing_window)
-
-    def _patch(self, frame: np.ndarray) -> GreyPatch:
-        """Around the mouth twice the region; more while the face is lost; everything, reduced, before it is found."""
-        longest = max(frame.shape[:2])
-        if self.missing > FORGET:
-            return grey_patch(frame, None, -(-longest // THUMBNAIL))
-        if self.last is None:
-            return grey_patch(frame, None, -(-longest // UNKNOWN_SIDE))
-        eyes = max(1.0, float(np.linalg.norm(self.last[45] - self.last[36])))
-        shrink = eyes / self.unit  # frame pixels to one region pixel
-        if not 0.8 <= shrink / self.step <= 2.2:  # no flicker between two sharpnesses while the face comes nearer
-            self.step = max(1, int(shrink))
-        half = (1.0 if self.missing == 0 else 2.0) * self.config.roi_size * shrink
-        x, y = self.last[MOUTH].mean(axis=0)
-        return grey_patch(frame, (x - half, y - half, x + half, y + half), self.step)
-
-    def _warp(self, until: int) -> None:
-        """Warps the frames from `done` up to `until`; all landmarks that smoothing needs must be known."""
-        window = self.config.smoothing_window
-        first = max(0, self.done - window)
-        points = interpolate_missing(self._known(first))
-        smoothed = smooth(points, window)[self.done - first : until - first]
-        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width, self.config.crop_center)
-        count = until - self.done
-        self.mouths.append(crop_mouths(self.patches[:count], transforms, self.config.roi_size))
-        self.done, self.patches = until, self.patches[count:]
-
-    def _known(self, first: int) -> np.ndarray:
-        """(T - first, 68, 2) points, started early enough that the first of them is not missing if any before is known."""
-        start = first
-        while start > 0 and not np.isfinite(self.points[start]).all():
-            start -= 1
-        points = np.stack(self.points[start:])
-        if start < first:
-            points = interpolate_missing(points)
-        return points[first - start :]
-
-    def finish(self, fps_in: float | None) -> MouthClip:
-        """The clip, once all frames were added."""
-        side, total = self.config.roi_size, len(self.points)
-        points = np.stack(self.points) if total else np.zeros((0, NUM_POINTS, 2), np.float32)
-        found = np.isfinite(points).all(axis=(1, 2))
-        if found.any():
-            if self.done < total:
-                self._warp(total)
-            points, mouths = interpolate_missing(points), np.concatenate(self.mouths)
-        else:
-            mouths = np.zeros((total, side, side), np.uint8)
-        sizes = np.array([b[2] - b[0] for b in map(box_of_points, points[found])])
-        source = self.source
-        report = make_report(
-            mouths=mouths,
-            points=points,
-            found=found,
-            outside=np.array(self.outside, dtype=bool),
-            mouth_width=self.config.mouth_width,
-            face_sizes=sizes,
-            counts=source.counts,
-            switches=source.switches,
-            fps_in=fps_in,
-            fps_out=self.config.fps,
-        )
-        report.warn(source.warnings())
-        return MouthClip(mouths, points.astype(np.float32), found, report)

@@ -1,4 +1,4 @@
-"""Sixty-eight facial landmarks for every frame of a clip, and the same face all the way through.
+"""Sixty-eight facial landmarks of the faces in a picture.
 
 The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
 (a HOG face detector and a regression-tree shape predictor; `pip install lookhear[face]`) or from a file made by any
@@ -12,9 +12,9 @@ import importlib.util
 import json
 import math
 import os
+import threading
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 NUM_POINTS = 68
+HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
 STEADY = slice(17, 48)  # brows, nose, eyes: they tell where the head is, whatever jaw and lips do
 
 
@@ -75,16 +76,35 @@ def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
     Args:
         points: `(68, 2)` pixels.
     """
-    steady = points[STEADY]
-    centre = steady.mean(axis=0)
-    spread = math.sqrt(float(((steady - centre) ** 2).sum(axis=1).mean()))
-    x, y, half = centre[0] + 0.02 * spread, centre[1] + 0.86 * spread, 2.09 * spread
+    centre, spread = points[STEADY].mean(axis=0), float(_spread(points))
+    x, y, half = centre[0] + 0.02 * spread, centre[1] + 0.86 * spread, HALF_BOX * spread
     return float(x - half), float(y - half), float(x + half), float(y + half)
 
 
+def face_sizes(points: np.ndarray) -> np.ndarray:
+    """Widths of the boxes of `box_of_points`: `(frames, 68, 2)` pixels -> `(frames,)`."""
+    return 2 * HALF_BOX * _spread(points)
+
+
+def _spread(points: np.ndarray) -> np.ndarray:
+    """Root mean square distance of the steady points from their centre: (..., 68, 2) -> (...)."""
+    steady = points[..., STEADY, :]
+    return np.sqrt(((steady - steady.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean(axis=-1))
+
+
+@dataclass(frozen=True)
+class _Dlib:
+    """dlib with its face detector, which is no use to two threads at once, and the shape predictor."""
+
+    module: Any
+    detector: Any
+    predictor: Any
+    lock: Any
+
+
 @functools.lru_cache(maxsize=1)
-def _load_dlib() -> tuple[Any, Any, Any]:
-    """(dlib, face detector, shape predictor); the predictor's 100 MB are loaded once a process."""
+def _load_dlib() -> _Dlib:
+    """The predictor's 100 MB are loaded once a process."""
     try:
         import dlib
     except ImportError:
@@ -95,8 +115,14 @@ def _load_dlib() -> tuple[Any, Any, Any]:
     for folder in folders:
         path = Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat"
         if path.is_file():
-            return dlib, dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+            predictor = dlib.shape_predictor(str(path))
+            return _Dlib(dlib, dlib.get_frontal_face_detector(), predictor, threading.Lock())
     raise ImportError("The 68-point model is missing: pip install lookhear[face] (package face_recognition_models)")
+
+
+def require_dlib() -> None:
+    """Loads dlib and its models. Raises ImportError, saying what to install, where they are missing."""
+    _load_dlib()
 
 
 class DlibLandmarkDetector:
@@ -151,15 +177,17 @@ class DlibLandmarkDetector:
         if abs(scale - 1.0) > 1e-3:
             size = max(1, round(width * scale)), max(1, round(height * scale))
             resized = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-        _, detector, _ = _load_dlib()
-        boxes, scores, _ = detector.run(resized, 0, threshold)
+        dlib = _load_dlib()
+        with dlib.lock:
+            boxes, scores, _ = dlib.detector.run(resized, 0, threshold)
         edges = [(b.left() / scale, b.top() / scale, (b.right() + 1) / scale, (b.bottom() + 1) / scale) for b in boxes]
         return list(zip(edges, scores))
 
     def _face(self, frame: np.ndarray, box: tuple[float, float, float, float], score: float) -> Face:
-        dlib, _, predictor = _load_dlib()
+        dlib = _load_dlib()
         x0, y0, x1, y1 = (int(round(v)) for v in box)
-        shape = predictor(frame, dlib.rectangle(x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)))
+        rectangle = dlib.module.rectangle(x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
+        shape = dlib.predictor(frame, rectangle)
         points = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float32)
         return Face(box_of_points(points), points, float(score))
 
@@ -235,109 +263,3 @@ def overlap(first: tuple, second: tuple) -> float:
         return 0.0
     area = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
     return float(width * height / (area - width * height))
-
-
-@dataclass
-class FaceTracker:
-    """Follows one face through a clip, frame by frame.
-
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every third
-    of these searches goes through the whole picture) and carried over in between. While others are in view and it is gone, nobody takes its place for `patience` frames.
-
-    Attributes:
-        detector: finds the faces; if it is a `FaceFollower`, it is not asked in every frame.
-        detect_every: frames between two searches.
-        patience: frames for which a lost face is waited for where more than one face has been seen.
-        counts: number of faces seen in each search of the whole picture so far.
-        switches: how often the face followed was replaced by one elsewhere in the picture.
-    """
-
-    detector: LandmarkDetector
-    detect_every: int = 10
-    patience: int = 25
-    counts: list[int] = field(default_factory=list)
-    switches: int = 0
-    _index: int = 0
-    _searches: int = 0
-    _lost: int = 0
-    _face: Face | None = None
-
-    def update(self, frame: np.ndarray) -> Face | None:
-        """The face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen."""
-        index, self._index = self._index, self._index + 1
-        follower = self.detector if isinstance(self.detector, FaceFollower) else None
-        tracked = self._face is not None and self._lost == 0
-        if follower is not None and tracked and index % self.detect_every:
-            face = follower.follow(frame, self._face)
-            face = face if _inside(face, frame) else None
-        elif follower is not None and not tracked and self._lost > 10 and index % (5 if self._lost <= 50 else 10):
-            face = None  # nobody for a while: look less often
-        else:
-            face = self._search(frame, follower, tracked)
-        self._lost = 0 if face is not None else self._lost + 1
-        self._face = face if face is not None else self._face
-        return face
-
-    def _search(self, frame: np.ndarray, follower: FaceFollower | None, tracked: bool) -> Face | None:
-        """Looks for the face where it should be, and now and then through the whole frame; decides which is ours."""
-        follow = follower is not None and tracked
-        expected = follower.follow(frame, self._face) if follow else self._face
-        self._searches += 1
-        if follow and self._searches % 3 != 1 and _inside(expected, frame) and follower.confirm(frame, expected):
-            return expected
-        faces = self.detector(frame)
-        self.counts.append(len(faces))
-        if self._face is None:
-            return max(faces, key=lambda face: _prominence(face, frame), default=None)
-        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
-        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
-            return expected if follow else nearest
-        if follow and _inside(expected, frame) and follower.confirm(frame, expected):
-            return expected
-        return self._again(faces, frame)
-
-    def _again(self, faces: list[Face], frame: np.ndarray) -> Face | None:
-        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
-        last = self._face
-        reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
-        near = [face for face in faces if _distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
-        if near:
-            return min(near, key=lambda face: _distance(face, last))
-        if faces and (max(self.counts) <= 1 or self._lost >= self.patience):
-            self.switches += 1
-            return max(faces, key=lambda face: _prominence(face, frame))
-        return None
-
-
-def _inside(face: Face, frame: np.ndarray) -> bool:
-    """Whether the middle of the face is in the picture."""
-    x, y = face.points[STEADY].mean(axis=0)
-    return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
-
-
-def _distance(first: Face, second: Face) -> float:
-    return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
-
-
-def _prominence(face: Face, frame: np.ndarray) -> float:
-    """Large and central is what one looks at: area, less with the distance from the middle of the picture."""
-    height, width = frame.shape[:2]
-    centre = np.array([(face.box[0] + face.box[2]) / 2 / width - 0.5, (face.box[1] + face.box[3]) / 2 / height - 0.5])
-    return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
-
-
-def track_landmarks(
-    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int = 10
-) -> tuple[list[Face | None], list[int]]:
-    """Follows one face through a clip.
-
-    Args:
-        frames: `(height, width, 3)` uint8 pictures, one at a time.
-        detector: see `LandmarkDetector`.
-        detect_every: frames between two searches of the whole picture.
-
-    Returns:
-        one `Face` or None a frame, and the number of faces seen in each search.
-    """
-    tracker = FaceTracker(detector, detect_every)
-    return [tracker.update(frame) for frame in frames], tracker.counts

@@ -13,7 +13,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
@@ -220,21 +220,29 @@ def packets_of(container: Any, streams: list[Any], name: str, warn: WarningSink)
         yield packet
 
 
-def decoded(container: Any, stream: Any, packets: Iterable[Any], warn: WarningSink) -> Iterator[Any]:
-    """Frames of one stream's packets, the delayed ones at the end included; damaged packets give one warning."""
-    av = import_av()
-    damaged, broken = 0, (av.error.FFmpegError, ValueError)
-    for packet in packets:
-        if packet.stream.index != stream.index or packet.size == 0:  # empty: PyAV's own end mark
-            continue
+class StreamDecoder:
+    """Decodes the packets of one stream; what is damaged is left out and gives one warning at the end."""
+
+    def __init__(self, stream: Any, warn: WarningSink):
+        self.stream, self._warn, self._damaged = stream, warn, 0
+
+    def push(self, packet: Any) -> list[Any]:
+        """The frames that come out with one more packet."""
+        av = import_av()
         try:
-            yield from stream.decode(packet)
-        except broken:
-            damaged += 1
-    with contextlib.suppress(*broken):
-        yield from stream.decode(None)
-    if damaged:
-        warn(f"part of the {stream.type} is damaged and was left out ({damaged} packets)")
+            return self.stream.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._damaged += 1
+            return []
+
+    def finish(self) -> list[Any]:
+        """The delayed frames, once there are no more packets."""
+        av = import_av()
+        if self._damaged:
+            self._warn(f"part of the {self.stream.type} is damaged and was left out ({self._damaged} packets)")
+        with contextlib.suppress(av.error.FFmpegError, ValueError):
+            return self.stream.decode(None)
+        return []
 
 
 def seek(container: Any, seconds: float) -> None:

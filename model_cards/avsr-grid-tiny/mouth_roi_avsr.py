@@ -96,11 +96,12 @@ def interpolate_missing(points: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)))
     if len(known) == 0:
         raise ValueError("points has no frame with landmarks: there is nothing to interpolate from")
-    place = np.interp(np.arange(len(points)), known, np.arange(len(known)))  # (T,) position among the known frames
-    before = np.floor(place).astype(int)
-    after = np.minimum(before + 1, len(known) - 1)
-    weight = (place - before)[:, None, None]
-    return (points[known[before]] * (1 - weight) + points[known[after]] * weight).astype(points.dtype)
+    frames = np.arange(len(points))
+    after = np.minimum(np.searchsorted(known, frames), len(known) - 1)  # (T,) the nearest known one from here on
+    before = np.where(known[after] > frames, np.maximum(after - 1, 0), after)
+    first, last = known[before], known[after]
+    weight = np.clip((frames - first) / np.maximum(last - first, 1), 0.0, 1.0)[:, None, None]
+    return (points[first] * (1 - weight) + points[last] * weight).astype(points.dtype)
 
 
 def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
@@ -218,30 +219,33 @@ def crop_mouths(
         raise ValueError(f"{len(patches)} frames but {len(transforms)} transforms")
     if not patches:
         return np.zeros((0, roi_size, roi_size), dtype=np.uint8)
-    sizes = np.array([p.pixels.shape for p in patches])  # (T, 2): height, width
-    stack = np.zeros((len(patches), *sizes.max(axis=0)), dtype=np.uint8)  # (T, H, W)
-    for row, patch in zip(stack, patches):
-        row[: patch.pixels.shape[0], : patch.pixels.shape[1]] = patch.pixels
+    height, width = np.max([patch.pixels.shape for patch in patches], axis=0)
+    stack = np.stack([_widened(patch.pixels, height, width) for patch in patches])  # (T, H, W)
     # From region pixels to frame pixels to patch pixels: a patch pixel is the mean of step x step frame pixels.
     back = invert_transforms(transforms)
     step = np.array([p.step for p in patches], dtype=np.float64)[:, None]
     corner = np.array([(p.left, p.top) for p in patches], dtype=np.float64)
     back[:, :, 2] -= corner + (step - 1) / 2
     back /= step[:, :, None]
-    return _bilinear(torch.from_numpy(stack), torch.from_numpy(back), torch.from_numpy(sizes), roi_size).numpy()
+    return _bilinear(torch.from_numpy(stack), torch.from_numpy(back), roi_size).numpy()
 
 
-def _bilinear(stack: torch.Tensor, back: torch.Tensor, sizes: torch.Tensor, roi_size: int) -> torch.Tensor:
-    """(T, H, W) uint8, (T, 2, 3) from region to patch pixels, (T, 2) valid height and width -> (T, roi, roi) uint8."""
-    axis = torch.arange(roi_size, dtype=torch.float64)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    grid = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # (roi, roi, 3)
-    where = torch.einsum("tij,rcj->trci", back, grid)  # (T, roi, roi, 2): x, y in patch pixels
-    limit = (sizes.flip(1) - 1)[:, None, None, :].to(where.dtype)  # (T, 1, 1, 2)
-    where = torch.minimum(where.clamp_min(0.0), limit)
-    full = torch.tensor([stack.shape[2] - 1, stack.shape[1] - 1], dtype=where.dtype).clamp_min(1.0)
-    normal = (where / full * 2 - 1).float()
+def _widened(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The picture with its last row and column repeated up to this size."""
+    below, beside = height - pixels.shape[0], width - pixels.shape[1]
+    return np.pad(pixels, ((0, below), (0, beside)), mode="edge") if below or beside else pixels
+
+
+def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int) -> torch.Tensor:
+    """(T, H, W) uint8 and (T, 2, 3) float64 from region to stack pixels -> (T, roi, roi) uint8."""
+    # `affine_grid` counts from -1 to 1 over the region, `grid_sample` over the stack.
+    half = (roi_size - 1) / 2
+    theta = torch.cat([back[:, :, :2] * half, back[:, :, 2:] + back[:, :, :2].sum(-1, keepdim=True) * half], dim=2)
+    size = torch.tensor([[stack.shape[2] - 1], [stack.shape[1] - 1]], dtype=theta.dtype).clamp_min(1.0) / 2  # (2, 1)
+    theta = theta / size
+    theta[:, :, 2] -= 1.0
+    grid = torch.nn.functional.affine_grid(theta.float(), [len(stack), 1, roi_size, roi_size], align_corners=True)
     warped = torch.nn.functional.grid_sample(
-        stack[:, None].float(), normal, mode="bilinear", padding_mode="border", align_corners=True
+        stack[:, None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True
     )  # (T, 1, roi, roi)
     return warped[:, 0].round().clamp(0, 255).to(torch.uint8)

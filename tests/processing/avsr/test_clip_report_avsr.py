@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
+from lookhear.processing.avsr import clip_report_avsr
 from lookhear.processing.avsr.clip_report_avsr import (
     ClipReport,
+    ReportBuilder,
     estimate_yaw,
     laplacian_variance,
-    make_report,
     measure_blur,
-    missing_runs,
 )
 from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
 
@@ -22,28 +22,28 @@ RNG = np.random.default_rng(0)
 SHARP = RNG.integers(60, 200, (30, 64, 64), dtype=np.uint8)
 
 
-def report(**changes) -> ClipReport:
-    """The report on 30 frames of a good clip, with changes."""
-    points = np.repeat((MEAN_FACE * 60 + 150)[None], 30, axis=0)
-    arguments = {
+FACE = MEAN_FACE * 60 + 150
+
+
+def report(counts=(1, 1, 1), switches=0, fps_in=25.0, blocks=1, **changes) -> ClipReport:
+    """The report on 30 frames of a good clip, with changes, in that many blocks."""
+    frames = {
         "mouths": SHARP,
-        "points": points,
+        "points": np.repeat(FACE[None], 30, axis=0),
         "found": np.ones(30, bool),
         "outside": np.zeros(30, bool),
-        "mouth_width": 36.0,
-        "face_sizes": np.full(30, 120.0),
-        "counts": [1, 1, 1],
-        "switches": 0,
-        "fps_in": 25.0,
-        "fps_out": 25.0,
-    }
-    return make_report(**(arguments | changes))
+        "cuts": np.zeros(30, bool),
+    } | changes
+    builder = ReportBuilder(mouth_width=36.0, fps=25.0)
+    for part in zip(*(np.array_split(values, blocks) for values in frames.values())):
+        builder.add(**dict(zip(frames, part)))
+    return builder.finish(counts, switches, fps_in)
 
 
 def test_a_good_clip_has_no_warnings():
     good = report()
     assert good.warnings == []
-    assert (good.frames, good.frames_with_face, good.faces_max, good.face_size) == (30, 1.0, 1, 120.0)
+    assert (good.frames, good.frames_with_face, good.faces_max, good.face_size) == (30, 1.0, 1, 109.8)
     assert good.interpolated_runs == [] and good.yaw == pytest.approx(0, abs=0.5)
 
 
@@ -55,7 +55,8 @@ def test_a_good_clip_has_no_warnings():
         ({"found": np.arange(30) % 2 == 0}, "50% of the frames"),
         ({"counts": [1, 2, 3]}, "3 faces in view"),
         ({"switches": 2}, "found elsewhere 2 times"),
-        ({"face_sizes": np.full(30, 40.0)}, "small (40 pixels"),
+        ({"points": np.repeat((MEAN_FACE * 20 + 150)[None], 30, axis=0)}, "small (37 pixels"),
+        ({"cuts": np.arange(30) == 7}, "1 changes of scene"),
         ({"outside": np.ones(30, bool)}, "outside of the picture in 100%"),
         ({"mouths": np.full((30, 64, 64), 128, np.uint8)}, "blurred"),
         ({"mouths": SHARP // 16}, "very dark"),
@@ -85,9 +86,30 @@ def test_yaw_ignores_the_roll_of_the_head():
 
 
 def test_runs():
-    found = np.array([0, 0, 1, 1, 0, 1, 0], bool)
-    assert missing_runs(found, 25.0) == [(0.0, 0.08), (0.16, 0.2), (0.24, 0.28)]
-    assert missing_runs(np.ones(3, bool), 25.0) == []
+    found = np.ones(30, bool)
+    found[[0, 1, 4, 6, 7, 29]] = False
+    for blocks in (1, 4, 30):
+        runs = report(found=found, blocks=blocks).interpolated_runs
+        assert runs == [(0.0, 0.08), (0.16, 0.2), (0.24, 0.32), (1.16, 1.2)]
+
+
+def test_blocks_change_nothing_in_the_report():
+    points = FACE + RNG.normal(size=(30, 68, 2))
+    assert report(points=points, blocks=7) == report(points=points)
+
+
+def test_the_report_on_a_long_clip_is_small(monkeypatch):
+    monkeypatch.setattr(clip_report_avsr, "SAMPLE", 8)
+    monkeypatch.setattr(clip_report_avsr, "MAX_RUNS", 3)
+    found = np.ones((4, 30), bool)
+    found[:, 3], found[2, 3:6] = False, False
+    builder = ReportBuilder(mouth_width=36.0, fps=25.0)
+    for row in found:
+        builder.add(SHARP, np.repeat(FACE[None], 30, axis=0), row, ~row, ~row)
+    assert len(builder._crops.items) <= 8
+    result = builder.finish([1], 0, 25.0)
+    assert (2.52, 2.64) in result.interpolated_runs and len(result.interpolated_runs) == 3
+    assert result.frames == 120 and result.blur == pytest.approx(report().blur, rel=0.2)
 
 
 def test_laplacian_variance_of_known_pictures():
@@ -109,7 +131,7 @@ def test_blur_is_measured_at_one_size():
 
 
 def test_a_clip_without_frames():
-    empty = report(mouths=SHARP[:0], points=np.zeros((0, 68, 2)), found=np.zeros(0, bool), outside=np.zeros(0, bool))
+    empty = ReportBuilder(mouth_width=36.0, fps=25.0).finish([], 0, None)
     assert empty.warnings == ["there are no pictures"]
 
 

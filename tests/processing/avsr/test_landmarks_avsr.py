@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lookhear.processing.avsr.face_tracking_avsr import FaceTracker, track_landmarks
 from lookhear.processing.avsr.landmarks_avsr import (
     DlibLandmarkDetector,
     Face,
-    FaceTracker,
     PrecomputedLandmarks,
     box_of_points,
     overlap,
-    track_landmarks,
 )
 from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
 

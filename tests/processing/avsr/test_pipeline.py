@@ -16,7 +16,7 @@ from lookhear.processing.avsr import (
     AvsrTokenizer,
     MouthRoiImageProcessor,
 )
-from lookhear.processing.avsr.clip_reading_avsr import _on_clock, resample
+from lookhear.processing.avsr.clip_arrays_avsr import on_clock, resample
 from lookhear.processing.avsr.media_avsr import write_video
 
 ROI = 24
@@ -166,10 +166,10 @@ def test_arrays_of_other_rates(asr):
 
 def test_frames_are_resampled_by_time():
     frames = np.arange(60)[:, None]
-    assert [int(f[0]) for f in _on_clock(frames, 50, 25)] == list(range(0, 60, 2))
-    assert [int(f[0]) for f in _on_clock(frames[:6], 12.5, 25)] == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]
-    assert len(list(_on_clock(frames, 29.97, 25))) == 50
-    assert len(list(_on_clock(frames[:1], 60, 25))) == 1
+    assert [int(f[0]) for f in on_clock(frames, 50, 25)] == list(range(0, 60, 2))
+    assert [int(f[0]) for f in on_clock(frames[:6], 12.5, 25)] == [0, 0, 1, 2, 2, 2, 3, 4, 4, 4, 5, 5]
+    assert len(list(on_clock(frames, 29.97, 25))) == 50
+    assert len(list(on_clock(frames[:1], 60, 25))) == 1
 
 
 def test_sound_is_resampled_without_aliases():

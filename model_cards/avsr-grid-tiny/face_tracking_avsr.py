@@ -1,0 +1,148 @@
+"""The same face all the way through a clip."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .landmarks_avsr import STEADY, Face, FaceFollower, LandmarkDetector, overlap
+from .scene_watch_avsr import Change
+
+
+@dataclass
+class FaceTracker:
+    """Follows one face through a clip, frame by frame.
+
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every third
+    of these searches goes through the whole picture) and carried over in between. While others are in view and it is
+    gone, nobody takes its place for `patience` frames. After a cut the search begins anew, at once.
+
+    Attributes:
+        detector: finds the faces; if it is a `FaceFollower`, it is not asked in every frame.
+        detect_every: frames between two searches.
+        patience: frames for which a lost face is waited for where more than one face has been seen.
+        counts: number of faces seen in each search of the whole picture so far.
+        switches: how often the face followed was replaced by one elsewhere in the same scene.
+        switched: whether this has just happened, in the latest frame.
+    """
+
+    detector: LandmarkDetector
+    detect_every: int = 10
+    patience: int = 25
+    counts: list[int] = field(default_factory=list)
+    switches: int = 0
+    switched: bool = False
+    _index: int = 0
+    _searches: int = 0
+    _lost: int = 0
+    _face: Face | None = None
+    _before_cut: Face | None = None
+
+    def __post_init__(self) -> None:
+        self._follower = self.detector if isinstance(self.detector, FaceFollower) else None
+
+    def update(self, frame: np.ndarray, change: Change = Change.NONE) -> Face | None:
+        """The face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
+
+        Args:
+            frame: the next one.
+            change: whether it belongs to another scene than the one before.
+        """
+        index, self._index, self.switched = self._index, self._index + 1, False
+        tracked = self._face is not None and self._lost == 0
+        if change is Change.CUT:
+            face = self._search_new_scene(frame)
+        elif change is Change.RETURN:
+            self._face, self._lost = self._before_cut or self._face, 1
+            face = self._search(frame, tracked=False)
+        elif self._follower is not None and tracked and index % self.detect_every:
+            face = self._follower.follow(frame, self._face)
+            face = face if _inside(face, frame) else None
+        elif (
+            self._follower is not None and not tracked and self._lost > 10 and index % (5 if self._lost <= 50 else 10)
+        ):
+            face = None  # nobody for a while: look less often
+        else:
+            face = self._search(frame, tracked)
+        self._lost = 0 if face is not None else self._lost + 1
+        self._face = face if face is not None else self._face
+        return face
+
+    def _search_new_scene(self, frame: np.ndarray) -> Face | None:
+        """The face at the same place, in case nothing but the light has changed; otherwise the most prominent one."""
+        self._before_cut, self._face, self._lost = self._face, None, 0
+        faces = self._find(frame)
+        same = [face for face in faces if self._before_cut and overlap(face.box, self._before_cut.box) > 0.4]
+        return max(same or faces, key=lambda face: _prominence(face, frame), default=None)
+
+    def _find(self, frame: np.ndarray) -> list[Face]:
+        """All faces of the frame."""
+        faces = self.detector(frame)
+        self.counts.append(len(faces))
+        return faces
+
+    def _search(self, frame: np.ndarray, tracked: bool) -> Face | None:
+        """Looks for the face where it should be, and now and then through the whole frame; decides which is ours."""
+        follower = self._follower if tracked else None
+        expected = follower.follow(frame, self._face) if follower else self._face
+        self._searches += 1
+        if follower and self._searches % 3 != 1 and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected
+        faces = self._find(frame)
+        if self._face is None:
+            return max(faces, key=lambda face: _prominence(face, frame), default=None)
+        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
+        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
+            return expected if follower else nearest
+        if follower and _inside(expected, frame) and follower.confirm(frame, expected):
+            return expected
+        return self._again(faces, frame)
+
+    def _again(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
+        last = self._face
+        reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
+        near = [face for face in faces if _distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
+        if near:
+            return min(near, key=lambda face: _distance(face, last))
+        if faces and (max(self.counts) <= 1 or self._lost >= self.patience):
+            self.switches, self.switched = self.switches + 1, True
+            return max(faces, key=lambda face: _prominence(face, frame))
+        return None
+
+
+def _inside(face: Face, frame: np.ndarray) -> bool:
+    """Whether the middle of the face is in the picture."""
+    x, y = face.points[STEADY].mean(axis=0)
+    return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
+
+
+def _distance(first: Face, second: Face) -> float:
+    return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
+
+
+def _prominence(face: Face, frame: np.ndarray) -> float:
+    """Large and central is what one looks at: area, less with the distance from the middle of the picture."""
+    height, width = frame.shape[:2]
+    centre = np.array([(face.box[0] + face.box[2]) / 2 / width - 0.5, (face.box[1] + face.box[3]) / 2 / height - 0.5])
+    return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
+
+
+def track_landmarks(
+    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int = 10
+) -> tuple[list[Face | None], list[int]]:
+    """Follows one face through a clip.
+
+    Args:
+        frames: `(height, width, 3)` uint8 pictures, one at a time.
+        detector: see `LandmarkDetector`.
+        detect_every: frames between two searches of the whole picture.
+
+    Returns:
+        one `Face` or None a frame, and the number of faces seen in each search.
+    """
+    tracker = FaceTracker(detector, detect_every)
+    return [tracker.update(frame) for frame in frames], tracker.counts
