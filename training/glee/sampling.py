@@ -1,0 +1,109 @@
+"""What is drawn by lot: categories that are asked for, how often a picture comes up, prompts on objects."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import datasets
+
+# Visual prompts of the published training: masks 60 %; of the rest boxes 20 %, points 80 %.
+PROMPT_KINDS = {"masks": 0.6, "boxes": 0.08, "points": 0.32}
+SCRIBBLE_POINTS = 4
+
+
+def sample_categories(
+    positives: Sequence[str],
+    vocabulary: Sequence[str],
+    most: int,
+    random: np.random.Generator,
+    excluded: Sequence[str] = (),
+) -> list[str]:
+    """
+    The categories that a batch asks for: what is in its pictures, filled up with others by lot.
+
+    A vocabulary that fits is asked for as a whole and in its own order, so that a class keeps its number.
+
+    Args:
+        positives: in the pictures; more than `most` are cut down by lot.
+        vocabulary: all categories of the data set; excluded: those that must not be asked for unless they are positives.
+    Returns:
+        at most `most` names, each once; drawn ones in an order by lot.
+    """
+    positives = list(dict.fromkeys(positives))
+    hidden = set(excluded) - set(positives)
+    names = dict.fromkeys([*vocabulary, *positives])
+    if len(names) <= most:
+        return [name for name in names if name not in hidden]
+    if len(positives) < most:
+        others = [name for name in names if name not in hidden and name not in set(positives)]
+        count = min(most - len(positives), len(others))
+        positives += [others[index] for index in random.choice(len(others), size=count, replace=False)]
+    return [positives[index] for index in random.permutation(len(positives))[:most]]
+
+
+def repeat_factors(rows: "datasets.Dataset", threshold: float) -> np.ndarray:
+    """
+    How often each picture should come up in a round (LVIS, Gupta et al. 2019, appendix B.2): for the share f of pictures
+    with a category, max(1, sqrt(threshold / f)); a picture takes the highest of its categories, 1 without any.
+
+    Args:
+        rows: in the schema; threshold: 0.001 for LVIS; 0 makes all factors 1.
+    Returns:
+        `(rows,)` float64.
+    """
+    numbers, names, owners = _categories(rows)
+    factors = np.ones(len(rows))
+    if not len(numbers):
+        return factors
+    pairs = np.unique(np.stack((owners, numbers)), axis=1)  # a category counts once a picture
+    shares = np.bincount(pairs[1], minlength=len(names)) / len(rows)
+    of_category = np.maximum(1.0, np.sqrt(threshold / shares))
+    np.maximum.at(factors, pairs[0], of_category[pairs[1]])
+    return factors
+
+
+def category_vocabulary(rows: "datasets.Dataset") -> list[str]:
+    """All categories that are annotated in a data set, sorted. What its files name but no picture shows is not among them."""
+    return sorted(_categories(rows)[1])
+
+
+def _categories(rows: "datasets.Dataset") -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Of each object with a category its number in the names, the names, and the row of each such object."""
+    import pyarrow
+    import pyarrow.compute as compute
+
+    column = rows.with_format("arrow")["objects"][:]
+    column = column.combine_chunks() if isinstance(column, pyarrow.ChunkedArray) else column
+    names = compute.struct_field(compute.list_flatten(column), "category")
+    owners = compute.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    known = names.is_valid().to_numpy(zero_copy_only=False)
+    coded = names.drop_null().dictionary_encode()
+    return coded.indices.to_numpy(zero_copy_only=False), coded.dictionary.to_pylist(), owners[known]
+
+
+def draw(random: np.random.Generator, shares: dict[str, float]) -> str:
+    """One of the names, as often as its share says."""
+    names = list(shares)
+    weights = np.array([shares[name] for name in names], dtype=float)
+    return names[random.choice(len(names), p=weights / weights.sum())]
+
+
+def draw_prompt(kind: str, box: Sequence[float], mask: np.ndarray | None, random: np.random.Generator) -> Any:
+    """
+    How somebody might show an object, as the processor takes it.
+
+    Args:
+        kind: `masks`, `boxes`, `points` or `scribbles`; only boxes and points can do without a mask.
+        box: x0, y0, x1, y1 in pixels; mask: `(height, width)` bool.
+    """
+    if kind == "masks":
+        return mask
+    if kind == "boxes":
+        return tuple(float(value) for value in box)
+    if mask is None:
+        return [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)]
+    rows, columns = mask.nonzero()
+    picked = random.integers(len(rows), size=1 if kind == "points" else SCRIBBLE_POINTS)
+    return [(float(columns[index]) + 0.5, float(rows[index]) + 0.5) for index in picked]
