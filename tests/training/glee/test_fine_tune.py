@@ -1,0 +1,171 @@
+"""One's own classes: from a COCO file to a folder that can be pushed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from transformers import pipeline
+
+from lookhear.fine_tune import _settings
+from lookhear.training.glee.coco_evaluation import CocoEvaluation, encode_mask
+from lookhear.training.glee.corpora.opening import open_corpus
+from lookhear.training.glee.export import save_checkpoint
+from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune, read_classes
+from lookhear.training.glee.initialise import drop_training_parts, load_for_training
+from lookhear.training.glee.own_pictures import MOST_LABELS, OwnCollator
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_glee, tmp_path_factory) -> Path:
+    return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("start"))
+
+
+@pytest.fixture
+def own_data(tmp_path) -> Path:
+    """Six pictures of a bright square and a dark bar, the last with a square only; a class that never occurs."""
+    return write_data(tmp_path / "own", 6)
+
+
+def write_data(folder: Path, count: int, **changes) -> Path:
+    random, images, annotations = np.random.default_rng(0), [], []
+    folder.mkdir()
+    for index in range(count):
+        picture = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
+        shapes = {1: (4 + 5 * index, 8, 20, 20), 7: (6, 40, 40, 12)}
+        if index == count - 1:
+            del shapes[7]
+        for category, (x, y, width, height) in shapes.items():
+            picture[y : y + height, x : x + width] = 250 if category == 1 else 5
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            entry = {"id": len(annotations) + 1, "image_id": index, "category_id": category, "iscrowd": 0}
+            annotations.append(entry | {"bbox": [x, y, width, height], "segmentation": [corners]})
+        Image.fromarray(picture).save(folder / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "height": SIZE, "width": SIZE})
+    categories = [{"id": 7, "name": "dark_bar"}, {"id": 1, "name": "square"}, {"id": 9, "name": "cat"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "own.json").write_text(json.dumps(content | changes))
+    return folder / "own.json"
+
+
+def options(data: Path, checkpoint: Path, output: Path, **changes) -> FineTuneOptions:
+    training = {"use_cpu": True, "save_total_limit": 5, **changes.pop("training", {})}
+    fields = {"epochs": 2, "learning_rate": 1e-3, "training": training, **changes}
+    return FineTuneOptions(data, str(checkpoint), output, **fields)
+
+
+def test_a_folder_that_can_be_pushed(own_data, checkpoint, tmp_path):
+    output = tmp_path / "my-glee"
+    metrics = fine_tune(options(own_data, checkpoint, output))
+    names = {f"{kind}_AP{end}" for kind in ("box", "mask") for end in ("", "50", "75", "_square", "_dark bar")}
+    assert set(metrics) == names and all(0 <= value <= 1 for value in metrics.values())
+    assert json.loads((output / "metrics.json").read_text()) == metrics
+    see = pipeline("object-perception", model=str(output))
+    assert see.model.config.denoising_tables is None and not see.model.config.text_teacher
+    assert isinstance(see(Image.open(own_data.parent / "0.png"), labels=["square"], threshold=0.0), list)
+    sheet = Image.open(output / "contact_sheet.jpg")
+    assert sheet.width == 2 * (800 + 16) + 8 and sheet.height > 3 * 400
+
+    _, head, card = (output / "README.md").read_text().split("---\n", 2)
+    head = yaml.safe_load(head)
+    assert head["pipeline_tag"] == "zero-shot-object-detection" and "base_model" not in head
+    values = {entry["name"]: entry["value"] for entry in head["model-index"][0]["results"][0]["metrics"]}
+    assert values["box AP50"] == pytest.approx(100 * metrics["box_AP50"], abs=0.01)
+    assert "square, dark bar, cat" in card and "No picture was held out" in card
+    state = json.loads((output / "training" / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["epoch"] for entry in state if "eval_mask_AP" in entry] == [1, 2]
+    assert card.count("| 1 | ") == card.count("| 2 | ") == 1
+
+
+def test_only_what_shall_learn_learns(own_data, checkpoint, tmp_path):
+    """A frozen text encoder stays as it is; a trained one doesn't, and other pictures can be measured on."""
+    other = write_data(tmp_path / "other", 2)
+    before = load_for_training(str(checkpoint)).state_dict()
+    clip = "model.text_encoder.clip.final_layer_norm.bias"
+    for text in ("frozen", "trained"):
+        chosen = options(own_data, checkpoint, tmp_path / text, text=text, epochs=1, validation=other)
+        metrics = fine_tune(chosen)
+        after = load_for_training(str(tmp_path / text)).state_dict()
+        assert after.keys() == before.keys()
+        assert torch.equal(before[clip], after[clip]) == (text == "frozen")
+        assert not torch.equal(
+            before["model.heads.class_projection.weight"], after["model.heads.class_projection.weight"]
+        )
+        assert "2 held-out pictures" in (tmp_path / text / "README.md").read_text() and metrics
+
+
+def test_a_stopped_run_goes_on(own_data, checkpoint, tmp_path):
+    fine_tune(options(own_data, checkpoint, tmp_path / "whole"))
+    chosen = options(own_data, checkpoint, tmp_path / "halves")
+    fine_tune(options(own_data, checkpoint, tmp_path / "halves"))
+    last = tmp_path / "halves" / "training" / "checkpoint-6"
+    for file in last.iterdir():  # as if it had been stopped behind the first epoch
+        file.unlink()
+    last.rmdir()
+    (tmp_path / "halves" / "model.safetensors").unlink()
+    fine_tune(chosen)
+    for name in ("metrics.json", "model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+
+
+def test_what_cannot_be_used_is_said_first(own_data, checkpoint, tmp_path):
+    content = json.loads(own_data.read_text())
+    content["annotations"][0]["bbox"] = [500, 0, 9, 9]
+    content["annotations"][1]["category_id"] = 3
+    own_data.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"2 problems: annotation 1: .*outside.*; annotation 2: its category 3"):
+        fine_tune(options(own_data, checkpoint, tmp_path / "out"))
+    with pytest.raises(ValueError, match="COCO's form"):
+        fine_tune(options(tmp_path, checkpoint, tmp_path / "out"))
+    with pytest.raises(ValueError, match="text must be"):
+        fine_tune(options(own_data, checkpoint, tmp_path / "out", text="thawed"))
+    with pytest.raises(ValueError, match="holds a checkpoint already"):
+        fine_tune(options(own_data, checkpoint, checkpoint))
+    assert not (tmp_path / "out").exists()
+    assert read_classes(own_data) == ["square", "dark bar", "cat"]
+    assert _settings(["training.bf16=true"]) == {"bf16": True}
+    with pytest.raises(ValueError, match="training.field=value"):
+        _settings(["bf16"])
+
+
+def test_a_batch_asks_for_its_classes_and_others(own_data, tiny_glee):
+    from lookhear.training.glee.corpora.picture import take_picture
+
+    pictures = [take_picture(row) for row in open_corpus("coco", own_data)]
+    few = OwnCollator(tiny_glee[1], ["dark bar", "square", "cat"])(pictures[4:])
+    assert [entry["class_labels"].tolist() for entry in few["labels"]] == [[1, 0], [1]]
+    assert few["labels"][1]["boxes"][0].tolist() == pytest.approx([39 / 64, 18 / 64, 20 / 64, 20 / 64])
+    assert few["labels"][1]["masks"].sum() == 400
+    many = OwnCollator(tiny_glee[1], [f"thing {n}" for n in range(150)] + ["square"], masks=False)
+    asked = many.choose_labels(pictures)
+    assert len(asked) == MOST_LABELS and "square" in asked and asked == many.choose_labels(pictures)
+    assert set(many(pictures)["labels"][0]) == {"class_labels", "boxes"}
+
+
+def test_precision_of_perfect_and_of_no_answers(own_data):
+    rows = open_corpus("coco", own_data)
+    classes = read_classes(own_data)
+    evaluation = CocoEvaluation(rows, classes)
+    truth = evaluation._truth()["annotations"]
+    perfect = [{**entry, "score": 0.9} for entry in truth]
+    assert set(evaluation.precision(perfect).values()) == {1.0}
+    assert set(evaluation.precision([]).values()) == {0.0}
+    half = [entry for entry in perfect if entry["category_id"] == 1]
+    assert evaluation.precision(half)["box_AP50"] == pytest.approx(0.5)
+    wrong = encode_mask(np.eye(SIZE, dtype=bool))
+    masks = evaluation.precision([{**entry, "segmentation": wrong} for entry in perfect])
+    assert masks["box_AP"] == 1.0 and masks["mask_AP"] == 0.0
+
+
+def test_a_teacher_that_is_missing_is_a_copy(checkpoint):
+    model = load_for_training(str(checkpoint), text_teacher=True, denoising_tables={"own": 3})
+    student, teacher = model.model.text_encoder.clip.state_dict(), model.model.text_teacher.state_dict()
+    assert all(torch.equal(value, teacher[name]) for name, value in student.items())
+    names = set(load_for_training(str(checkpoint)).state_dict())
+    drop_training_parts(model)
+    assert set(model.state_dict()) == names

@@ -1,0 +1,237 @@
+"""GLEE on one's own classes: pictures and a COCO file in, a checkpoint with its card and contact sheet out.
+
+lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/
+accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.fine_tune --data …
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import AutoProcessor, Trainer, set_seed
+
+import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.processing.glee import GleeProcessor
+from lookhear.training.glee.augmentation import AugmentationRecipe
+from lookhear.training.glee.coco_evaluation import CocoEvaluation
+from lookhear.training.glee.contact_sheet import as_results, contact_sheet
+from lookhear.training.glee.corpora.coco import category_names
+from lookhear.training.glee.corpora.opening import open_corpus
+from lookhear.training.glee.corpora.picture import take_picture
+from lookhear.training.glee.corpora.reading import Problems, read_json
+from lookhear.training.glee.export import save_checkpoint
+from lookhear.training.glee.fine_tune_card import FineTuneFacts, write_card
+from lookhear.training.glee.initialise import drop_training_parts, load_for_training
+from lookhear.training.glee.optimiser import OptimiserRecipe
+from lookhear.training.glee.own_pictures import OwnCollator, OwnPictures, PicturesEpoch
+from lookhear.training.glee.trainer import GleeTrainer
+from lookhear.training.running import last_checkpoint, training_arguments
+
+FEWEST_HELD_OUT = 10  # pictures; of fewer none are held out
+SCALES = (0.7, 0.8, 0.9, 1.0)  # of the processor's shortest edge
+SHEET_THRESHOLD = 0.3
+
+
+@dataclass
+class FineTuneOptions:
+    """
+    What is trained on what.
+
+    Attributes:
+        data: COCO file; images: folder of its pictures, by default the file's own.
+        model: folder or Hub id of a GLEE checkpoint; output: folder of the result.
+        validation: another COCO file to measure on; validation_images: its pictures; without it `held_out`, a share of the
+            pictures, is kept out of training.
+        text: `frozen` or `trained`: whether CLIP learns, too (towards a frozen copy of itself, so that other words keep
+            their meaning).
+        skip_bad: go on without annotations that cannot be used; keep_empty: pictures without objects are trained on.
+        epochs, batch_size, learning_rate, seed: of the training; training: more fields of `TrainingArguments`.
+        augmentation: of the pictures; None: mirrored half of the time, in four scales.
+        sheet: pictures on the contact sheet.
+    """
+
+    data: Path
+    model: str
+    output: Path
+    images: Path | None = None
+    validation: Path | None = None
+    validation_images: Path | None = None
+    held_out: float = 0.1
+    text: str = "frozen"
+    skip_bad: bool = False
+    keep_empty: bool = False
+    epochs: float = 12
+    batch_size: int = 2
+    learning_rate: float = 1e-4
+    seed: int = 0
+    training: dict[str, Any] = field(default_factory=dict)
+    augmentation: AugmentationRecipe | None = None
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    sheet: int = 8
+
+
+class FineTuner(GleeTrainer):
+    """
+    Measures average precision where `Trainer` would measure a loss.
+
+    Args:
+        evaluation: on which pictures; kwargs: as of [`GleeTrainer`].
+    """
+
+    def __init__(self, *args, evaluation: CocoEvaluation, **kwargs):
+        super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
+        self.evaluation = evaluation
+
+    def _get_train_sampler(self, *args, **kwargs) -> Sampler:
+        return Trainer._get_train_sampler(self, *args, **kwargs)  # in another order in every epoch
+
+    def detect(self) -> list[dict]:
+        """What the model finds in all pictures that are measured on; the processes share them."""
+        self.model.eval()
+        mine = range(self.args.process_index, len(self.evaluation.rows), self.args.world_size)
+        found = self.evaluation.detect(self.model, self.processing_class, mine)
+        return gather_object(found) if self.args.world_size > 1 else found
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """`eval_box_AP`, `eval_mask_AP` and the like; see [`CocoEvaluation.precision`]."""
+        found = self.evaluation.precision(self.detect())
+        metrics = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in found.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def fine_tune(options: FineTuneOptions) -> dict[str, float]:
+    """
+    Trains, or goes on from the last checkpoint in `output/training`, and writes the result to `output`: model, processor
+    and code, `README.md`, `contact_sheet.jpg`, `metrics.json`.
+
+    Returns:
+        the average precisions of the result.
+    Raises:
+        ValueError: files that are missing, annotations that cannot be used (all in one list), arguments out of range.
+    """
+    check_options(options)
+    classes = read_classes(options.data)
+    rows, measured, own = read_rows(options)
+    masks = all(thing["mask"] is not None for row in rows for thing in row["objects"] if not thing["crowd"])
+    arguments = make_arguments(options, "mask" if masks else "box")
+    set_seed(arguments.seed)
+    processor = AutoProcessor.from_pretrained(options.model)
+    trained = options.text == "trained"
+    model = load_for_training(options.model, text_teacher=trained, denoising_tables={"own": min(len(classes), 100)})
+    model.model.text_encoder.clip.requires_grad_(trained)
+    pictures = OwnPictures(rows, options.augmentation or own_augmentation(processor), options.seed)
+    denoising = not model.config.padding_mask
+    trainer = FineTuner(
+        model=model,
+        args=arguments,
+        data_collator=OwnCollator(processor, classes, masks, denoising, options.seed),
+        train_dataset=pictures,
+        evaluation=CocoEvaluation(measured, classes, masks),
+        processing_class=processor,
+        optimiser=options.optimiser,
+        callbacks=[PicturesEpoch(pictures)],
+    )
+    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    found = trainer.detect()
+    metrics = trainer.evaluation.precision(found)
+    if trainer.is_world_process_zero():
+        facts = FineTuneFacts(
+            options, classes, len(rows), len(measured), own, masks, trainer.state.log_history, metrics
+        )
+        write_results(trainer, found, facts)
+    trainer.accelerator.wait_for_everyone()
+    return metrics
+
+
+def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -> None:
+    """The folder that can be pushed."""
+    output, processor, evaluation = Path(facts.options.output), trainer.processing_class, trainer.evaluation
+    drop_training_parts(trainer.model)
+    save_checkpoint(trainer.model.eval(), processor, output, half=False)
+    places = [place for place in range(len(evaluation.rows)) if evaluation.rows[place]["objects"]]
+    places = places[: facts.options.sheet]
+    of_place = [[entry for entry in found if entry["image_id"] == place + 1] for place in places]
+    results = [as_results(entries, facts.classes, SHEET_THRESHOLD) for entries in of_place]
+    sheet = contact_sheet([take_picture(evaluation.rows[place]) for place in places], results)
+    sheet.save(output / "contact_sheet.jpg", quality=90)
+    (output / "metrics.json").write_text(json.dumps(facts.metrics, indent=2) + "\n", encoding="utf-8")
+    write_card(output / "README.md", facts, SHEET_THRESHOLD)
+
+
+def check_options(options: FineTuneOptions) -> None:
+    """ValueError for an option that is out of range."""
+    if options.text not in ("frozen", "trained"):
+        raise ValueError(f"text must be 'frozen' or 'trained', not {options.text!r}")
+    if not 0 <= options.held_out < 1:
+        raise ValueError(f"held_out must be a share from 0 up to 1, not {options.held_out}")
+    for name in ("data", "validation"):
+        path = getattr(options, name)
+        if path is not None and not (Path(path).is_file() and Path(path).suffix == ".json"):
+            raise ValueError(f"{name} {str(path)!r} is no file in COCO's form whose name ends in .json")
+    output = Path(options.output)
+    if (output / "config.json").exists() and not (output / "training").exists():
+        raise ValueError(f"output {str(output)!r} holds a checkpoint already; name another folder")
+
+
+def read_classes(data: Path) -> list[str]:
+    """The categories of a COCO file in the order of their ids. ValueError: there are none."""
+    names = category_names(read_json(Path(data), dict).get("categories") or [], Path(data))
+    if not names:
+        raise ValueError(f"{data} has no categories; name at least one class in it")
+    return [names[index] for index in sorted(names)]
+
+
+def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
+    """Rows to train on and to measure on, and whether the latter are held out. ValueError lists what cannot be used."""
+
+    def read(data: Path, images: Path | None) -> Dataset:
+        problems = Problems(skip=options.skip_bad)
+        return open_corpus("coco", data, images=images, problems=problems, keep_empty=options.keep_empty)
+
+    rows = read(Path(options.data), options.images)
+    if options.validation is not None:
+        return rows, read(options.validation, options.validation_images), True
+    if len(rows) < FEWEST_HELD_OUT or not options.held_out:
+        return rows, rows, False
+    parts = rows.train_test_split(options.held_out, seed=options.seed)
+    return parts["train"], parts["test"], True
+
+
+def make_arguments(options: FineTuneOptions, measured: str):
+    """`TrainingArguments`: the published optimiser, average precision and a checkpoint after every epoch, the best is kept."""
+    given = {
+        "output_dir": str(Path(options.output) / "training"),
+        "num_train_epochs": options.epochs,
+        "per_device_train_batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "weight_decay": 0.05,
+        "max_grad_norm": 0.01,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.02,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": f"{measured}_AP",
+        "greater_is_better": True,
+        "logging_steps": 20,
+        "ddp_find_unused_parameters": True,
+        "seed": options.seed,
+    }
+    return training_arguments(given | options.training)
+
+
+def own_augmentation(processor: GleeProcessor) -> AugmentationRecipe:
+    """Mirrored half of the time, in four scales up to that of the checkpoint; nothing is cut off."""
+    size = processor.image_processor.size
+    longest = size.longest_edge or 1333
+    edge = size.shortest_edge or longest
+    return AugmentationRecipe(shortest_edges=[round(edge * scale) for scale in SCALES], longest_edge=longest, crop=0.0)
