@@ -80,6 +80,15 @@ class GleeConfig(PreTrainedConfig):
         loss_settings (`dict`, *optional*):
             Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
+        class_prior (`float`, *optional*):
+            Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The published
+            model has none; a text encoder that is new, too, would spend its first steps on making all texts say "no".
+        scaled_products (`bool`, *optional*, defaults to `False`):
+            Class scores and masks are dot products divided by the root of `hidden_size`, as in attention. Plain ones, as
+            published, move by whole units in a step of a small model's learning rate, and learn nothing until it falls.
+        backbone_group_norm (`bool`, *optional*, defaults to `False`):
+            A ResNet's norms are group norms of `num_groups` groups, which a backbone needs that is trained from random
+            weights. By default they are frozen batch norms, whose statistics come with published weights.
 
         fusion_attends_padding (`bool`, *optional*, defaults to `True`):
             Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
@@ -131,6 +140,9 @@ class GleeConfig(PreTrainedConfig):
     auxiliary_outputs: bool = False
     loss_settings: dict | None = None
     initializer_range: float | int = 0.02
+    class_prior: float | None = None
+    scaled_products: bool = False
+    backbone_group_norm: bool = False
     fusion_attends_padding: bool = True
     discard_fused_text: bool = True
     proposal_scale_from_coarsest: bool = True
@@ -155,6 +167,10 @@ class GleeConfig(PreTrainedConfig):
             ("hidden_size", self.num_groups),
         ):
             _require(getattr(self, name) % parts == 0, f"{name} must be a multiple of {parts}: {getattr(self, name)}.")
+        _require(
+            self.class_prior is None or 0 < self.class_prior < 1,
+            f"class_prior must be between 0 and 1, not {self.class_prior}.",
+        )
         _require(
             1 <= self.prompt_level_cycle <= 4,
             f"prompt_level_cycle must be in 1..4 (there are 4 levels), not {self.prompt_level_cycle}.",

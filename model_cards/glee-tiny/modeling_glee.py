@@ -13,6 +13,7 @@
 # limitations under the License.
 """GLEE: objects found and segmented by name, sentence, point, box, scribble or mask (Wu et al., CVPR 2024)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -155,6 +156,9 @@ class GleePreTrainedModel(PreTrainedModel):
             init.constant_(module.text_scale, 1 / self.config.encoder_layers)
         elif isinstance(module, GleePixelDecoder):
             init.normal_(module.level_embedding)
+        elif isinstance(module, GleeHeads):
+            if module.class_bias is not None:
+                init.constant_(module.class_bias, math.log(self.config.class_prior / (1 - self.config.class_prior)))
         elif isinstance(module, GleeClassProjection):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.Embedding):
@@ -178,7 +182,9 @@ class GleeModel(GleePreTrainedModel):
 
     def __init__(self, config: GleeConfig):
         super().__init__(config)
-        self.backbone = make_backbone(config.backbone_config)
+        self.backbone = make_backbone(
+            config.backbone_config, config.num_groups if config.backbone_group_norm else None
+        )
         channels = list(self.backbone.channels)
         self.text_encoder = GleeTextEncoder(config)
         if config.text_teacher:

@@ -32,7 +32,7 @@ class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):
         )
 
 
-def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> PreTrainedModel:
     """
     A backbone as GLEE has it (section 3 of the paper), with random weights.
 
@@ -40,6 +40,7 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
 
     Args:
         config: a `ResNetConfig`, a `SwinConfig` or a `GleeEvaConfig`; other backbones of transformers work as they are.
+        group_norms: a ResNet gets group norms of so many groups instead of the frozen batch norms.
     Returns:
         A model whose `forward(pixel_values)` gives `feature_maps`, finest first, of `channels` channels each:
         strides 4, 8, 16, 32 (EVA-02: 8, 16, 32, 64).
@@ -50,17 +51,19 @@ def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
     plain = {"attn_implementation": "eager"} if isinstance(config, ResNetConfig) else {}
     backbone = AutoBackbone.from_config(config, **plain)
     if isinstance(backbone, ResNetBackbone):
-        _freeze_batch_norms(backbone)
+        _exchange_batch_norms(backbone, group_norms)
     elif isinstance(backbone, SwinBackbone):
         backbone.swin.layernorm = nn.Identity()
     return backbone
 
 
-def _freeze_batch_norms(module: nn.Module) -> None:
+def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, nn.BatchNorm2d) and groups:
+            setattr(module, name, nn.GroupNorm(groups, child.num_features, eps=child.eps))
+        elif isinstance(child, nn.BatchNorm2d):
             setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, eps=child.eps))
         elif isinstance(child, nn.ReLU):
             child.inplace = True  # of the norm's output, which nothing else needs
         else:
-            _freeze_batch_norms(child)
+            _exchange_batch_norms(child, groups)

@@ -42,6 +42,8 @@ class GleeHeads(nn.Module):
         super().__init__()
         size = config.hidden_size
         self.class_projection = GleeClassProjection(size, size, bias=False)
+        self.scale = size**-0.5 if config.scaled_products else 1.0
+        self.class_bias = None if config.class_prior is None else nn.Parameter(torch.empty(1))
         self.confidence = GleeMlp(size, size, 1)
         self.box = GleeMlp(size, size, size, 4)
         self.box.layers[-1] = GleeZeroLinear(size, 4)  # boxes are refined from where they are
@@ -49,10 +51,11 @@ class GleeHeads(nn.Module):
         self.mask_position = nn.Linear(2 * size, size) if config.mask_positions else None
 
     def class_logits(self, hidden_states: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
-        """Queries `(rows, queries, size)`, texts `(rows or 1, classes, size)` -> plain dot products `(rows, queries, classes)`."""
+        """Queries `(rows, queries, size)`, texts `(rows or 1, classes, size)` -> dot products `(rows, queries, classes)`."""
         # The projection goes to the few texts instead of the many queries.
-        projected = class_embeddings @ self.class_projection.weight
-        return hidden_states @ projected.transpose(-1, -2)
+        projected = self.scale * (class_embeddings @ self.class_projection.weight)
+        logits = hidden_states @ projected.transpose(-1, -2)
+        return logits if self.class_bias is None else logits + self.class_bias
 
     def refined_boxes(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """The head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
@@ -71,7 +74,9 @@ class GleeHeads(nn.Module):
         if self.mask_position is not None:
             encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
             hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
-        return (self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
+        return (self.scale * self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(
+            -1, mask_features.shape[-2:]
+        )
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
