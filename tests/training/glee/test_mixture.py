@@ -191,7 +191,7 @@ def test_phrases_are_labels(rectangles, collator):
         question = batches[index]
         labels = question.asked["labels"]
         for number, found, classes in question.rows:
-            said = dict((things[0], text) for text, things in question.pictures[number].expressions)
+            said = {things[0]: text for text, things in question.pictures[number].expressions}
             assert [said[thing] for thing in found] == [labels[name] for name in classes] and len(found) == 2
         assert not collator([question])["supervision"].boxes
 
