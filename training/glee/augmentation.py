@@ -71,12 +71,8 @@ class Resize:
         masks = picture.masks
         if masks is not None:  # torchvision's own rule for masks moves them by half a pixel
             rows, columns = (_nearest(old, new) for old, new in zip(picture.size, self.size))
-            plain = masks.as_subclass(torch.Tensor)
-            if len(rows) < plain.shape[1]:  # copying rows is cheap, picking columns is not
-                plain = plain.index_select(1, rows).index_select(2, columns)
-            else:
-                plain = plain.index_select(2, columns).index_select(1, rows)
-            masks = tv_tensors.wrap(plain, like=masks)
+            plain = masks.numpy().take(columns, axis=2).take(rows, axis=1)  # several times as fast as torch's
+            masks = tv_tensors.Mask(torch.from_numpy(plain))
         image, boxes = (functional.resize(p, list(self.size), antialias=True) for p in (picture.image, picture.boxes))
         return replace(picture, image=image, boxes=boxes, masks=masks)
 
@@ -201,6 +197,6 @@ def _each(picture: Picture, change) -> Picture:
     )
 
 
-def _nearest(old: int, new: int) -> torch.Tensor:
+def _nearest(old: int, new: int) -> np.ndarray:
     """`(new,)` int64: the old pixel under the centre of each new one."""
-    return ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new).long()
+    return ((np.arange(new) + 0.5) * old / new).astype(np.int64)
