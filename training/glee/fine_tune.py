@@ -7,32 +7,34 @@ accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.f
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
 from datasets import Dataset
-from torch.utils.data import Sampler
-from transformers import AutoProcessor, Trainer, set_seed
+from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.augmentation import AugmentationRecipe
 from lookhear.training.glee.coco_evaluation import CocoEvaluation
+from lookhear.training.glee.collating import QuestionCollator
 from lookhear.training.glee.contact_sheet import as_results, contact_sheet
-from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
-from lookhear.training.glee.corpora.reading import Problems, read_json
+from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.export import save_checkpoint
 from lookhear.training.glee.fine_tune_card import FineTuneFacts, write_card
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
+from lookhear.training.glee.mixture import CorpusBatches, Source
 from lookhear.training.glee.optimiser import OptimiserRecipe
-from lookhear.training.glee.own_pictures import OwnCollator, OwnPictures, PicturesEpoch
+from lookhear.training.glee.sources import read_vocabulary
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.running import last_checkpoint, training_arguments
 
+MOST_LABELS = 100  # of a batch, as published
 FEWEST_HELD_OUT = 10  # pictures; of fewer none are held out
 SCALES = (0.7, 0.8, 0.9, 1.0)  # of the processor's shortest edge
 SHEET_THRESHOLD = 0.3
@@ -88,9 +90,6 @@ class FineTuner(GleeTrainer):
         super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
         self.evaluation = evaluation
 
-    def _get_train_sampler(self, *args, **kwargs) -> Sampler:
-        return Trainer._get_train_sampler(self, *args, **kwargs)  # in another order in every epoch
-
     def detect(self) -> list[dict]:
         """What the model finds in all pictures that are measured on; the processes share them."""
         self.model.eval()
@@ -118,33 +117,39 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
         ValueError: files that are missing, annotations that cannot be used (all in one list), arguments out of range.
     """
     check_options(options)
-    classes = read_classes(options.data)
+    classes = read_vocabulary(options.data)
     rows, measured, own = read_rows(options)
     masks = all(thing["mask"] is not None for row in rows for thing in row["objects"] if not thing["crowd"])
-    arguments = make_arguments(options, "mask" if masks else "box")
+    arguments = make_arguments(options, len(rows), "mask" if masks else "box")
     set_seed(arguments.seed)
     processor = AutoProcessor.from_pretrained(options.model)
-    trained = options.text == "trained"
-    model = load_for_training(options.model, text_teacher=trained, denoising_tables={"own": min(len(classes), 100)})
+    trained, tables = options.text == "trained", {"own": min(len(classes), MOST_LABELS)}
+    model = load_for_training(options.model, text_teacher=trained, denoising_tables=tables)
     model.model.text_encoder.clip.requires_grad_(trained)
-    pictures = OwnPictures(rows, options.augmentation or own_augmentation(processor), options.seed)
-    denoising = not model.config.padding_mask
+    source = Source(
+        rows,
+        images=options.batch_size,
+        vocabulary=classes,
+        most_labels=MOST_LABELS,
+        supervision={} if model.config.padding_mask else {"denoising_table": "own"},
+        augmentation=options.augmentation or own_augmentation(processor),
+    )
+    batches = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
     trainer = FineTuner(
         model=model,
         args=arguments,
-        data_collator=OwnCollator(processor, classes, masks, denoising, options.seed),
-        train_dataset=pictures,
+        data_collator=QuestionCollator(processor),
+        train_dataset=CorpusBatches([source], batches, options.seed, Problems(skip=options.skip_bad)),
         evaluation=CocoEvaluation(measured, classes, masks),
         processing_class=processor,
         optimiser=options.optimiser,
-        callbacks=[PicturesEpoch(pictures)],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
     found = trainer.detect()
     metrics = trainer.evaluation.precision(found)
     if trainer.is_world_process_zero():
         facts = FineTuneFacts(
-            options, classes, len(rows), len(measured), own, masks, trainer.state.log_history, metrics
+            options, classes, len(rows), len(measured), own, masks, trainer.state, metrics
         )
         write_results(trainer, found, facts)
     trainer.accelerator.wait_for_everyone()
@@ -168,6 +173,9 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
 
 def check_options(options: FineTuneOptions) -> None:
     """ValueError for an option that is out of range."""
+    for name in ("epochs", "batch_size", "learning_rate"):
+        if getattr(options, name) <= 0:
+            raise ValueError(f"{name} must be positive, not {getattr(options, name)}")
     if options.text not in ("frozen", "trained"):
         raise ValueError(f"text must be 'frozen' or 'trained', not {options.text!r}")
     if not 0 <= options.held_out < 1:
@@ -179,14 +187,6 @@ def check_options(options: FineTuneOptions) -> None:
     output = Path(options.output)
     if (output / "config.json").exists() and not (output / "training").exists():
         raise ValueError(f"output {str(output)!r} holds a checkpoint already; name another folder")
-
-
-def read_classes(data: Path) -> list[str]:
-    """The categories of a COCO file in the order of their ids. ValueError: there are none."""
-    names = category_names(read_json(Path(data), dict).get("categories") or [], Path(data))
-    if not names:
-        raise ValueError(f"{data} has no categories; name at least one class in it")
-    return [names[index] for index in sorted(names)]
 
 
 def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
@@ -205,19 +205,19 @@ def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
     return parts["train"], parts["test"], True
 
 
-def make_arguments(options: FineTuneOptions, measured: str):
-    """`TrainingArguments`: the published optimiser, average precision and a checkpoint after every epoch, the best is kept."""
+def make_arguments(options: FineTuneOptions, pictures: int, measured: str) -> TrainingArguments:
+    """The published optimiser; average precision and a checkpoint after every epoch, of which the best is kept."""
     given = {
         "output_dir": str(Path(options.output) / "training"),
-        "num_train_epochs": options.epochs,
-        "per_device_train_batch_size": options.batch_size,
+        "per_device_train_batch_size": 1,  # an item is a batch
         "learning_rate": options.learning_rate,
         "weight_decay": 0.05,
         "max_grad_norm": 0.01,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 0.02,
-        "eval_strategy": "epoch",
-        "save_strategy": "epoch",
+        "warmup_steps": 0.02,  # a share
+        "eval_strategy": "steps",
+        "eval_steps": 1,
+        "save_steps": 1,
         "save_total_limit": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": f"{measured}_AP",
@@ -226,7 +226,13 @@ def make_arguments(options: FineTuneOptions, measured: str):
         "ddp_find_unused_parameters": True,
         "seed": options.seed,
     }
-    return training_arguments(given | options.training)
+    arguments = training_arguments(given | options.training)
+    batch = options.batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    epoch = math.ceil(pictures / batch)  # steps
+    chosen = {"eval_steps": epoch, "save_steps": epoch, "max_steps": max(1, round(options.epochs * epoch))}
+    for name in chosen.keys() - options.training.keys():
+        setattr(arguments, name, chosen[name])
+    return arguments
 
 
 def own_augmentation(processor: GleeProcessor) -> AugmentationRecipe:

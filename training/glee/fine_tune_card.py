@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from transformers import TrainerState
 
 if TYPE_CHECKING:
     from lookhear.training.glee.fine_tune import FineTuneOptions
@@ -23,7 +24,7 @@ class FineTuneFacts:
 
     Attributes:
         trained, measured: numbers of pictures; held_out: whether those measured on were kept out of training.
-        history: `Trainer`'s log; metrics: of the result, from 0 to 1.
+        state: of the training; metrics: of the result, from 0 to 1.
     """
 
     options: FineTuneOptions
@@ -32,7 +33,7 @@ class FineTuneFacts:
     measured: int
     held_out: bool
     masks: bool
-    history: Sequence[dict[str, Any]]
+    state: TrainerState
     metrics: dict[str, float]
 
 
@@ -82,21 +83,27 @@ for.
 |---|---|
 {chr(10).join(rows)}
 
-{_class_table(facts)}{_epoch_table(facts, found)}
-## How it was made
+{_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
 - Data: `{Path(options.data).name}`; its licence and yours are not known here: fill in `license` above before publishing.
-- {_steps(facts)} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g} (backbone x
+- {facts.state.global_step} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g} (backbone x
   {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
-- Of the checkpoints after each epoch the one with the best average precision on the pictures above is this one, which
-  flatters the figures a little.
-
+{_choice(facts)}
 ## Limits
 
 It was taught the classes above; what it makes of other words, sentences, points and boxes after this training was not measured.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
     path.write_text(f"---\n{head}---\n\n{text}", encoding="utf-8")
+
+
+def _choice(facts: FineTuneFacts) -> str:
+    if facts.state.best_metric is None:
+        return ""
+    return """\
+- Of the checkpoints after each epoch this is the one with the best average precision on the pictures above, which flatters
+  the figures a little.
+"""
 
 
 def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
@@ -128,16 +135,12 @@ def _class_table(facts: FineTuneFacts) -> str:
 
 
 def _epoch_table(facts: FineTuneFacts, found: Sequence[str]) -> str:
-    epochs = [entry for entry in facts.history if "eval_box_AP" in entry]
-    if not epochs:
+    measured = [entry for entry in facts.state.log_history if "eval_box_AP" in entry]
+    if not measured:
         return ""
     lines = [
-        f"| {entry['epoch']:g} | " + " | ".join(f"{100 * entry[f'eval_{name}']:.1f}" for name in found) + " |"
-        for entry in epochs
+        f"| {entry['step']} | " + " | ".join(f"{100 * entry[f'eval_{name}']:.1f}" for name in found) + " |"
+        for entry in measured
     ]
-    head = "| epoch | " + " | ".join(NAMES[name] for name in found) + " |\n|---|" + "---|" * len(found)
-    return head + "\n" + "\n".join(lines) + "\n"
-
-
-def _steps(facts: FineTuneFacts) -> int:
-    return max((entry["step"] for entry in facts.history if "step" in entry), default=0)
+    head = "After each epoch:\n\n| step | " + " | ".join(NAMES[name] for name in found) + " |\n|---|"
+    return head + "---|" * len(found) + "\n" + "\n".join(lines) + "\n\n"

@@ -1,8 +1,13 @@
-"""A checkpoint with what only training needs, and without it again."""
+"""What training starts from, with what only training needs, and a model without that again."""
 
 from typing import Any
 
-from lookhear.modeling.glee import GleeForObjectDetection
+from transformers import AutoBackbone, AutoTokenizer, CLIPTextModel
+
+from lookhear.modeling.glee import GleeConfig, GleeEvaConfig, GleeForObjectDetection
+from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
+
+SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
 
 def load_for_training(checkpoint: str, **config: Any) -> GleeForObjectDetection:
@@ -16,6 +21,60 @@ def load_for_training(checkpoint: str, **config: Any) -> GleeForObjectDetection:
     if any(".text_teacher." in name for name in found["missing_keys"]):
         model.model.text_teacher.load_state_dict(model.model.text_encoder.clip.state_dict())
     return model
+
+
+def new_model(
+    size: str, config: dict[str, Any], backbone: str | None = None, text: str | None = None
+) -> GleeForObjectDetection:
+    """
+    A model whose backbone and text encoder know something already; the rest is random.
+
+    Args:
+        size: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ.
+        backbone: folder or Hub id of a ResNet or Swin of the same sizes; text: of a CLIP.
+    Raises:
+        ValueError: no such size, or weights that don't fit.
+    """
+    if size not in SIZES:
+        raise ValueError(f"model.size must be one of {', '.join(SIZES)}, not {size!r}")
+    model = GleeForObjectDetection(SIZES[size](**config))
+    if text is not None:
+        weights = CLIPTextModel.from_pretrained(text).state_dict()
+        model.model.text_encoder.clip.load_state_dict(weights)
+    if model.config.text_teacher:
+        model.model.text_teacher.load_state_dict(model.model.text_encoder.clip.state_dict())
+    if backbone is not None:
+        load_backbone(model, backbone)
+    return model
+
+
+def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
+    """
+    Weights of one of transformers' backbones. ValueError: some that the model needs are missing or of another shape.
+    """
+    if isinstance(model.config.backbone_config, GleeEvaConfig):
+        raise ValueError(
+            "model.backbone: EVA-02 is not in transformers; start from model.checkpoint, a converted GLEE-Pro"
+        )
+    stages = model.config.backbone_config.out_features
+    weights = AutoBackbone.from_pretrained(backbone, out_features=stages).state_dict()
+    needed = model.model.backbone.state_dict()
+    wrong = [name for name, value in needed.items() if name in weights and weights[name].shape != value.shape]
+    # A Swin's norms behind the stages belong to detectors; nothing that classifies has them.
+    missing = [name for name in needed if name not in weights and not name.startswith("hidden_states_norms.")]
+    if wrong or missing:
+        raise ValueError(f"model.backbone {backbone!r} does not fit: {', '.join((wrong + missing)[:5])}")
+    model.model.backbone.load_state_dict({name: weights[name] for name in needed if name in weights}, strict=False)
+
+
+def new_processor(size: str, text: str | None) -> GleeProcessor:
+    """The published image processor of a size, and CLIP's tokenizer. ValueError: `text` is not given."""
+    if text is None:
+        raise ValueError(
+            "model.text must name a CLIP, whose tokenizer a new model reads with (openai/clip-vit-base-patch32)"
+        )
+    images = GleeImageProcessor.pro() if size == "pro" else GleeImageProcessor()
+    return GleeProcessor(images, AutoTokenizer.from_pretrained(text))
 
 
 def drop_training_parts(model: GleeForObjectDetection) -> None:

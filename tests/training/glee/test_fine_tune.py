@@ -14,9 +14,9 @@ from lookhear.fine_tune import _settings
 from lookhear.training.glee.coco_evaluation import CocoEvaluation, encode_mask
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.export import save_checkpoint
-from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune, read_classes
+from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
-from lookhear.training.glee.own_pictures import MOST_LABELS, OwnCollator
+from lookhear.training.glee.sources import read_vocabulary
 
 SIZE = 64
 
@@ -76,10 +76,10 @@ def test_a_folder_that_can_be_pushed(own_data, checkpoint, tmp_path):
     assert head["pipeline_tag"] == "zero-shot-object-detection" and "base_model" not in head
     values = {entry["name"]: entry["value"] for entry in head["model-index"][0]["results"][0]["metrics"]}
     assert values["box AP50"] == pytest.approx(100 * metrics["box_AP50"], abs=0.01)
-    assert "square, dark bar, cat" in card and "No picture was held out" in card
+    assert "dark bar, square, cat" in card and "No picture was held out" in card
     state = json.loads((output / "training" / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
-    assert [entry["epoch"] for entry in state if "eval_mask_AP" in entry] == [1, 2]
-    assert card.count("| 1 | ") == card.count("| 2 | ") == 1
+    assert [entry["step"] for entry in state if "eval_mask_AP" in entry] == [3, 6], "after each epoch"
+    assert card.count("| 3 | ") == card.count("| 6 | ") == 1 and "6 steps of 2 pictures" in card
 
 
 def test_only_what_shall_learn_learns(own_data, checkpoint, tmp_path):
@@ -127,35 +127,20 @@ def test_what_cannot_be_used_is_said_first(own_data, checkpoint, tmp_path):
     with pytest.raises(ValueError, match="holds a checkpoint already"):
         fine_tune(options(own_data, checkpoint, checkpoint))
     assert not (tmp_path / "out").exists()
-    assert read_classes(own_data) == ["square", "dark bar", "cat"]
     assert _settings(["training.bf16=true"]) == {"bf16": True}
     with pytest.raises(ValueError, match="training.field=value"):
         _settings(["bf16"])
 
 
-def test_a_batch_asks_for_its_classes_and_others(own_data, tiny_glee):
-    from lookhear.training.glee.corpora.picture import take_picture
-
-    pictures = [take_picture(row) for row in open_corpus("coco", own_data)]
-    few = OwnCollator(tiny_glee[1], ["dark bar", "square", "cat"])(pictures[4:])
-    assert [entry["class_labels"].tolist() for entry in few["labels"]] == [[1, 0], [1]]
-    assert few["labels"][1]["boxes"][0].tolist() == pytest.approx([39 / 64, 18 / 64, 20 / 64, 20 / 64])
-    assert few["labels"][1]["masks"].sum() == 400
-    many = OwnCollator(tiny_glee[1], [f"thing {n}" for n in range(150)] + ["square"], masks=False)
-    asked = many.choose_labels(pictures)
-    assert len(asked) == MOST_LABELS and "square" in asked and asked == many.choose_labels(pictures)
-    assert set(many(pictures)["labels"][0]) == {"class_labels", "boxes"}
-
-
 def test_precision_of_perfect_and_of_no_answers(own_data):
     rows = open_corpus("coco", own_data)
-    classes = read_classes(own_data)
+    classes = read_vocabulary(own_data)
     evaluation = CocoEvaluation(rows, classes)
     truth = evaluation._truth()["annotations"]
     perfect = [{**entry, "score": 0.9} for entry in truth]
     assert set(evaluation.precision(perfect).values()) == {1.0}
     assert set(evaluation.precision([]).values()) == {0.0}
-    half = [entry for entry in perfect if entry["category_id"] == 1]
+    half = [entry for entry in perfect if entry["category_id"] == 2]
     assert evaluation.precision(half)["box_AP50"] == pytest.approx(0.5)
     wrong = encode_mask(np.eye(SIZE, dtype=bool))
     masks = evaluation.precision([{**entry, "segmentation": wrong} for entry in perfect])

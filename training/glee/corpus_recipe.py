@@ -1,0 +1,55 @@
+"""Recipes of training on corpora: one YAML file says what starts from what, which corpora in which shares, and how fast."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from lookhear.training.glee.optimiser import OptimiserRecipe
+
+
+@dataclass
+class StartRecipe:
+    """
+    What is trained.
+
+    Attributes:
+        checkpoint: GLEE folder or Hub id to start from; None: a new model.
+        size: of a new model: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ, also for a checkpoint.
+        backbone: folder or Hub id of a backbone in transformers, whose weights a new model starts with.
+        text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and is held to, as its teacher).
+        freeze: modules that stay as they are (`model.text_encoder.clip`).
+    """
+
+    checkpoint: str | None = None
+    size: str = "lite"
+    config: dict[str, Any] = field(default_factory=dict)
+    backbone: str | None = None
+    text: str | None = None
+    freeze: list[str] = field(default_factory=list)
+
+
+@dataclass
+class CorporaRecipe:
+    """
+    What is learnt from.
+
+    Attributes:
+        sources: for each corpus the arguments of `open_source`: `reader`, `root`, and what differs from the usual.
+        common: arguments that all sources share, unless they have their own.
+        fraction: share of each corpus that is used (the study of scale: 0.1, 0.2, 0.5, 1); in shards, of the shards.
+        skip_bad: go on without annotations that cannot be used.
+    """
+
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    common: dict[str, Any] = field(default_factory=dict)
+    fraction: float = 1.0
+    skip_bad: bool = False
+
+
+@dataclass
+class CorpusTrainingRecipe:
+    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+
+    model: StartRecipe = field(default_factory=StartRecipe)
+    data: CorporaRecipe = field(default_factory=CorporaRecipe)
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    training: dict[str, Any] = field(default_factory=dict)
