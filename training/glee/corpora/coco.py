@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from lookhear.training.glee.corpora.large_json import read_members
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
@@ -11,11 +12,12 @@ from lookhear.training.glee.corpora.reading import (
     first_file,
     first_folder,
     need_keys,
-    read_json,
 )
 from lookhear.training.glee.corpora.schema import make_object, make_row, readable, xyxy
 
 FindImage = Callable[[dict], Path]
+KEYS = ("images", "annotations", "categories")
+USED = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd")
 OBJECTS365_VERSIONS = ("", "images/v1/", "images/v2/", "images/")
 
 
@@ -133,8 +135,7 @@ def coco_rows(
         named: False leaves the categories out.
     """
     problems = problems or Problems()
-    content = read_json(path, dict)
-    need_keys(content, ("images", "annotations", "categories"), path)
+    content = read_coco_json(path)
     categories = category_names(content["categories"], path)
     by_image = _annotations_by_image(content, problems, path)
     seen = set()
@@ -161,6 +162,28 @@ def coco_rows(
                 yield make_row(image["id"], file, size, objects, incomplete=_incomplete(image, categories))
         seen.add(image["id"])
     problems.settle(path)
+
+
+def read_coco_json(path: Path) -> dict[str, list[dict]]:
+    """
+    `images`, `annotations` and `categories` of a file in COCO's form; of the annotations only what is used here.
+
+    Raises:
+        CorpusError: no such file, no JSON, or one of the three is missing, empty or no list of objects.
+    """
+    content: dict[str, list[dict]] = {}
+    for name, element in read_members(path, KEYS):
+        if name not in KEYS:
+            continue
+        if not isinstance(element, dict):
+            raise CorpusError(f"{path}: {name} holds {element!r}, not an object")
+        if name == "annotations":
+            element = {key: element[key] for key in USED if key in element}
+        content.setdefault(name, []).append(element)
+    missing = [name for name in KEYS if name not in content]
+    if missing:
+        raise CorpusError(f"{path}: expected the lists {', '.join(KEYS)}; {', '.join(missing)} is missing or empty")
+    return content
 
 
 def category_names(categories: list[dict], place: Path) -> dict[int, str]:

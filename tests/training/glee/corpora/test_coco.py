@@ -142,7 +142,8 @@ def test_a_box_may_be_left_to_its_mask(tree, coco):
         ("missing", None, "expected annotations/instances_train2017.json"),
         ("no json", "{,", "is not JSON"),
         ("a list", "[]", "expected a JSON object"),
-        ("no key", '{"images": []}', "annotations, categories is missing"),
+        ("no key", '{"images": [{"id": 1}], "annotations": []}', "annotations, categories is missing or empty"),
+        ("no objects", '{"images": [3]}', "images holds 3, not an object"),
     ],
 )
 def test_a_wrong_file_is_refused_in_one_line(tree, name, content, message):
