@@ -32,6 +32,7 @@ class Problems:
     found: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
     _settled: int = 0
+    _warned: set[str] = field(default_factory=set)
 
     def add(self, name: Any, what: str) -> None:
         """Reports one annotation or picture by its id."""
@@ -47,17 +48,26 @@ class Problems:
         if self.count == self._settled:
             return
         if self.skip:
-            if not self._settled:
-                logger.warning("%s: annotations that cannot be used are left out. %s", corpus, self.summary())
+            if str(corpus) not in self._warned:
+                logger.warning("%s: annotations that cannot be used are left out. %s", corpus, self._new())
+            self._warned.add(str(corpus))
             self._settled = self.count
             return
         raise CorpusError(f"{corpus}: {self.summary()}; mend them, or go on without them with Problems(skip=True)")
 
     def summary(self) -> str:
-        """`3 problems: annotation 7: ...; ...`, in one line."""
-        shown = "; ".join(f"{name}: {what}" for name, what in self.found[:MOST_SHOWN])
-        more = f"; and {self.count - MOST_SHOWN} more" if self.count > MOST_SHOWN else ""
-        return f"{self.count} problem{'s' if self.count != 1 else ''}: {shown}{more}"
+        """`3 problems: annotation 7: ...; ...`, in one line; the first twenty."""
+        return _listed(self.found[:MOST_SHOWN], self.count)
+
+    def _new(self) -> str:
+        """The same of what was reported since `settle` was called last."""
+        return _listed(self.found[self._settled :][:MOST_SHOWN], self.count - self._settled)
+
+
+def _listed(found: list[tuple[str, str]], count: int) -> str:
+    shown = "; ".join(f"{name}: {what}" for name, what in found)
+    more = f"; and {count - len(found)} more" if count > len(found) else ""
+    return f"{count} problem{'s' if count != 1 else ''}: {shown}{more}"
 
 
 def corpus_folder(root: str | Path, layout: str) -> Path:

@@ -30,7 +30,7 @@ def read_refcoco(
 
     Args:
         split: `train`, `val`, `testA`, `testB`, `test`.
-        images: COCO's folder `train2014`; by default `train2014` or `images/train2014` beside the data set's folder.
+        images: COCO's folder `train2014`, or the one that holds it; by default `train2014` or `images/train2014` beside the data set's folder.
         split_by: `unc`, `umd` or `google`; by default the one that is there.
     """
     problems = problems or Problems()
@@ -100,7 +100,8 @@ class _PlainData(pickle.Unpickler):
 
 def _picture_folder(root: Path, images: str | Path | None) -> Path:
     if images is not None:
-        return corpus_folder(images, "COCO_train2014_000000581857.jpg and the other pictures of train2014")
+        folder = corpus_folder(images, "COCO's train2014, or its pictures COCO_train2014_000000581857.jpg")
+        return folder / "train2014" if (folder / "train2014").is_dir() else folder
     places = [
         parent / name
         for parent in (root.parent, root)

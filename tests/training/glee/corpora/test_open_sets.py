@@ -118,6 +118,8 @@ def test_refcoco(tree, refcoco):
     assert row["id"] == "7" and [thing["category"] for thing in row["objects"]] == ["traffic light"]
     assert row["expressions"] == [{"text": "the left light", "objects": [0]}, {"text": "lamp", "objects": [0]}]
     assert [row["id"] for row in read_refcoco(tree.root / "refcoco", "testA")] == ["9"]
+    for folder in (tree.root, tree.root / "train2014"):
+        assert len(list(read_refcoco(tree.root / "refcoco", images=folder))) == 1
     with pytest.raises(CorpusError, match="no sentences of split 'val'; it has testA, train"):
         list(read_refcoco(tree.root / "refcoco", "val"))
 
