@@ -32,7 +32,7 @@ class GleeMlp(nn.Module):
 
 
 class GleeClassProjection(nn.Linear):
-    """Texts to where queries are scored; starts small, because the losses of all classes add up."""
+    """Texts to where queries are scored; starts small if products aren't scaled, because the losses of all classes add up."""
 
 
 class GleeHeads(nn.Module):

@@ -159,7 +159,7 @@ class GleePreTrainedModel(PreTrainedModel):
         elif isinstance(module, GleeHeads):
             if module.class_bias is not None:
                 init.constant_(module.class_bias, math.log(self.config.class_prior / (1 - self.config.class_prior)))
-        elif isinstance(module, GleeClassProjection):
+        elif isinstance(module, GleeClassProjection) and not self.config.scaled_products:
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)

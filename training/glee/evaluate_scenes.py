@@ -1,8 +1,13 @@
-"""What a checkpoint finds in scenes it has never seen: `python -m lookhear.training.glee.evaluate_scenes CHECKPOINT`."""
+"""What a checkpoint finds in scenes it has never seen: `python -m lookhear.training.glee.evaluate_scenes CHECKPOINT`.
+
+With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too.
+"""
 
 import argparse
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -10,12 +15,18 @@ import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.training.glee.backgrounds import read_photos
 from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
-from lookhear.training.glee.expressions import FORMS
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneRecipe, make_scene
+from lookhear.training.glee.expressions import FORMS, SIDES, by_order
+from lookhear.training.glee.portraits import portrait_cutouts, read_frames
+from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, make_scene
 
 # Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
 EVALUATION_SEED = 777_777
+# Shapes that overlap, small and large ones, low contrast, photos behind them, people beside them.
+HARD_SCENES = SceneRecipe(radius=(0.07, 0.24), crowding=0.6, contrast=0.6, photos=0.5, people=0.3)
+PANELS = SceneRecipe(people=1.0, panels=1.0, objects_beside=(0, 0), photos=0.5)
+MOST_FRAMES = 60
 
 
 class SceneEvaluation:
@@ -24,14 +35,24 @@ class SceneEvaluation:
 
     Args:
         model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes at a time.
+        material: photos and people that scenes are pasted from.
     """
 
-    def __init__(self, model, processor, size: tuple[int, int] = (128, 160), batch: int = 8):
+    def __init__(
+        self,
+        model,
+        processor,
+        size: tuple[int, int] = (128, 160),
+        batch: int = 8,
+        material: SceneMaterial | None = None,
+    ):
         self.model, self.processor, self.size, self.batch = model.eval(), processor, size, batch
+        self.material = material or SceneMaterial()
 
     def scenes(self, count: int, recipe: SceneRecipe | None = None) -> list[Scene]:
         """The held-out scenes, the same in every run."""
-        return [make_scene(np.random.default_rng((EVALUATION_SEED, i)), self.size, recipe) for i in range(count)]
+        seeds = (np.random.default_rng((EVALUATION_SEED, index)) for index in range(count))
+        return [make_scene(random, self.size, recipe, self.material) for random in seeds]
 
     @torch.no_grad()
     def answer(self, asked: SceneBatch):
@@ -45,7 +66,7 @@ class SceneEvaluation:
         COCO's AP at an IoU of 0.5, of boxes and of masks (as they are, not cut to their boxes), averaged over labels.
 
         Args:
-            mode: `kind` asks for the eight kinds, `pair` for kinds with their colours.
+            mode: `kind` asks for the eight kinds and people, `pair` for kinds with their colours.
         """
         from pycocotools import mask as coco_mask
 
@@ -164,27 +185,55 @@ def main() -> None:
     """Prints the table of a checkpoint's card."""
     parser = argparse.ArgumentParser(description="what a GLEE checkpoint finds in generated scenes")
     parser.add_argument("checkpoint")
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument(
+        "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the scenes"
+    )
+    parser.add_argument("--frames", nargs="*", default=[], help="videos of talking faces, or folders of videos")
     options = parser.parse_args()
     model = AutoModelForZeroShotObjectDetection.from_pretrained(options.checkpoint)
-    evaluation = SceneEvaluation(model, AutoProcessor.from_pretrained(options.checkpoint))
-    scenes = evaluation.scenes(options.scenes, SceneRecipe(excluded=HELD_OUT_PAIRS))
+    photos = read_photos(options.photos, "val2017") if options.photos else []
+    material = SceneMaterial(photos, portrait_cutouts(), read_frames(options.frames, MOST_FRAMES))
+    processor = AutoProcessor.from_pretrained(options.checkpoint)
     print("| asked by | measure | value |\n|---|---|---|")
-    for mode, name in (("kind", "label: 8 kinds"), ("pair", "label: 24 pairs of colour and kind")):
+    for name, measure, value in table(SceneEvaluation(model, processor, material=material), options.scenes):
+        print(f"| {name} | {measure} | {value:.3f} |", flush=True)
+
+
+def table(evaluation: SceneEvaluation, count: int) -> Iterator[tuple[str, str, float]]:
+    """What is asked, what is measured, and the value, of so many scenes, row by row."""
+    scenes = evaluation.scenes(count, replace(HARD_SCENES, excluded=HELD_OUT_PAIRS))
+    for mode, name in (("kind", "label: 8 kinds and people"), ("pair", "label: 24 pairs of colour and kind")):
         for kind, value in evaluation.average_precision(scenes, mode).items():
-            print(f"| {name} | {'box' if kind == 'bbox' else 'mask'} AP50 | {value:.3f} |")
-    for title, others in (("expression", False), ("another scene's expression", True)):
-        ious = evaluation.expressions(scenes, others)
-        for form in ious if not others else ():
-            print(f"| {title}: {form} | P@0.5 ({len(ious[form])}) | {np.mean(np.array(ious[form]) > 0.5):.3f} |")
-        if others:
-            every = np.concatenate(list(ious.values()))
-            print(f"| {title} | P@0.5 ({len(every)}) | {np.mean(every > 0.5):.3f} |")
+            yield name, f"{'box' if kind == 'bbox' else 'mask'} AP50", value
+    ious = evaluation.expressions(scenes)
+    for form in ious:
+        yield f"expression: {form}", *_precision(ious[form])
+    yield "expression: attribute or place", *_precision(ious.get("attribute", []) + ious.get("place", []))
+    yield (
+        "expression: a pair never trained on",
+        *_precision(held_out_ious(evaluation, evaluation.scenes(2 * count, HARD_SCENES))),
+    )
+    others = evaluation.expressions(scenes, others=True)
+    yield "another scene's expression", *_precision([iou for values in others.values() for iou in values])
     for kind, values in evaluation.prompts(scenes).items():
-        print(f"| {kind} | mean mask IoU ({len(values)}) | {np.mean(values):.3f} |")
-    unseen = evaluation.scenes(options.scenes)
-    held = held_out_ious(evaluation, unseen)
-    print(f"| expression: a pair never trained on | P@0.5 ({len(held)}) | {np.mean(np.array(held) > 0.5):.3f} |")
+        yield kind, f"mean mask IoU ({len(values)})", float(np.mean(values))
+    if evaluation.material.frames:
+        yield "the person on the left, in the middle, on the right", *_precision(side_ious(evaluation, count // 2))
+
+
+def _precision(ious: list[float]) -> tuple[str, float]:
+    return f"P@0.5 ({len(ious)})", float(np.mean(np.array(ious) > 0.5)) if ious else float("nan")
+
+
+def side_ious(evaluation: SceneEvaluation, count: int) -> list[float]:
+    """IoU of boxes for the people of two or three frames of videos side by side, asked for by their places."""
+    ious = []
+    for scene in evaluation.scenes(count, PANELS):
+        asked = [found for found in by_order(scene) if found.text.startswith("the person ")]
+        if len(asked) in SIDES:
+            ious += _ious(evaluation, scene, [(found.text, found.shape) for found in asked])
+    return ious
 
 
 def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[float]:
@@ -192,13 +241,20 @@ def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[floa
     ious = []
     for scene in scenes:
         pairs = [(shape.colour, shape.kind) for shape in scene.shapes]
-        rows = [(0, [i], [0]) for i, pair in enumerate(pairs) if pair in HELD_OUT_PAIRS and pairs.count(pair) == 1]
-        if rows:
-            texts = [f"the {' '.join(pairs[row[1][0]])}" for row in rows]
-            asked = SceneBatch([scene], {"expressions": [texts]}, rows)
-            for row, answer in zip(rows, evaluation._grounded(asked)):
-                ious.append(box_iou(answer["boxes"][0].tolist(), scene.shapes[row[1][0]].box))
+        held = [i for i, pair in enumerate(pairs) if pair in HELD_OUT_PAIRS and pairs.count(pair) == 1]
+        ious += _ious(evaluation, scene, [(f"the {' '.join(pairs[i])}", i) for i in held])
     return ious
+
+
+def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, int]]) -> list[float]:
+    """IoU of the boxes that sentences are answered with and those of their objects."""
+    if not sentences:
+        return []
+    asked = SceneBatch(
+        [scene], {"expressions": [[text for text, _ in sentences]]}, [(0, [i], [0]) for _, i in sentences]
+    )
+    answers = evaluation._grounded(asked)
+    return [box_iou(a["boxes"][0].tolist(), scene.shapes[i].box) for a, (_, i) in zip(answers, sentences)]
 
 
 if __name__ == "__main__":

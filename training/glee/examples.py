@@ -1,6 +1,6 @@
 """Batches of generated scenes with what is asked about them and the answers; one task a batch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.expressions import FORMS, choose_expressions
 from lookhear.training.glee.recipe import SceneDataRecipe
-from lookhear.training.glee.scenes import Scene, Shape, make_scene
+from lookhear.training.glee.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
 from lookhear.training.glee.shapes import COLOURS, KINDS
 
 # Labels of a batch, and the share of the batches that are labelled so: one word for all, kinds, pairs, kinds and pairs.
@@ -40,10 +40,13 @@ class SceneBatches(Dataset):
 
     Args:
         recipe: which scenes and tasks; length: number of batches; seed: other seeds give other scenes.
+        material: photos and people. The people of a batch are either portraits or anybody: faces and mouths are known of
+            portraits only, and a batch asks for them only if they are known of all.
     """
 
-    def __init__(self, recipe: SceneDataRecipe, length: int, seed: int = 0):
+    def __init__(self, recipe: SceneDataRecipe, length: int, seed: int = 0, material: SceneMaterial | None = None):
         self.recipe, self.length, self.seed = recipe, length, seed
+        self.material = material or SceneMaterial()
 
     def __len__(self) -> int:
         return self.length
@@ -55,7 +58,10 @@ class SceneBatches(Dataset):
         task = _draw(random, self.recipe.tasks)
         canvas = tuple(self.recipe.canvases[random.integers(len(self.recipe.canvases))])
         look = self.recipe.scene_recipe()
-        scenes = [make_scene(random, canvas, look) for _ in range(self.recipe.images[task])]
+        material = self.material
+        if material.portraits and material.frames and random.random() < 0.5:
+            material = replace(material, frames=[])
+        scenes = [make_scene(random, canvas, look, material) for _ in range(self.recipe.images[task])]
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":
@@ -64,7 +70,7 @@ class SceneBatches(Dataset):
 
 
 def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | None = None) -> SceneBatch:
-    """All objects that a list of labels names; a shape has one label at most."""
+    """All objects that a list of labels names; an object has one label at most."""
     mode = mode or _draw(random, LABEL_MODES)
     if mode == "object":
         labels = ["object"]
@@ -74,14 +80,29 @@ def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | Non
         labels = order[:kinds]
         if mode != "kind":
             labels += _pairs(scenes, random, order[kinds:])
+        if mode != "pair":
+            labels += _people_words(scenes)
         labels = [str(label) for label in random.permutation(labels)]
     index = {label: number for number, label in enumerate(labels)}
     rows = []
     for number, scene in enumerate(scenes):
-        names = [index.get("object", index.get(s.kind, index.get(f"{s.colour} {s.kind}"))) for s in scene.shapes]
+        names = [_label_of(shape, index) for shape in scene.shapes]
         found = [(shape, name) for shape, name in enumerate(names) if name is not None]
         rows.append((number, [shape for shape, _ in found], [name for _, name in found]))
     return SceneBatch(scenes, {"labels": labels}, rows)
+
+
+def _label_of(shape: Shape, index: dict[str, int]) -> int | None:
+    """A face and a mouth are no objects of their own, but parts of one."""
+    everything = None if shape.kind in PARTS else index.get("object")
+    return index.get(f"{shape.colour} {shape.kind}", index.get(shape.kind, everything))
+
+
+def _people_words(scenes: list[Scene]) -> list[str]:
+    """ "person", and the parts that are known of all people in the scenes."""
+    counts = [[shape.kind for shape in scene.shapes] for scene in scenes]
+    known = [part for part in PARTS if all(kinds.count(part) == kinds.count("person") for kinds in counts)]
+    return ["person", *known]
 
 
 def _pairs(scenes: list[Scene], random: np.random.Generator, kinds: list[str]) -> list[str]:

@@ -1,11 +1,12 @@
-"""Sentences about one shape of a scene, true of that shape only: by attribute, place, size or relation."""
+"""Sentences about one object of a scene, true of that object only: by attribute, place, size or relation."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from lookhear.training.glee.scenes import Scene
+from lookhear.training.glee.scenes import PARTS, Scene
+from lookhear.training.glee.shapes import KINDS
 
 # Two shapes differ in place, or in size, if they do by this share of the shorter side, or of the smaller radius.
 PLACE_MARGIN = 0.08
@@ -22,6 +23,8 @@ RELATIONS = {
     "above": lambda shape, other: other.y - shape.y,
     "below": lambda shape, other: shape.y - other.y,
 }
+# Where people are among two and among three, from left to right.
+SIDES = {2: ("on the left", "on the right"), 3: ("on the left", "in the middle", "on the right")}
 FORMS = ("attribute", "place", "size", "relation")
 
 
@@ -35,7 +38,7 @@ class Expression:
 
 
 def all_expressions(scene: Scene) -> list[Expression]:
-    """Every sentence that is true of exactly one shape, with some distance to all others."""
+    """Every sentence that is true of exactly one object, with some distance to all others."""
     return [*by_attribute(scene), *by_place(scene), *by_size(scene), *by_relation(scene)]
 
 
@@ -62,18 +65,33 @@ def by_attribute(scene: Scene) -> Iterator[Expression]:
 
 
 def by_place(scene: Scene) -> Iterator[Expression]:
-    """Of the shapes of one kind, of one colour, or of all, the one that lies farthest to a side."""
+    """Of the objects of one kind, of one colour, or of all, the one that lies farthest to a side; people by their order, too."""
     margin = PLACE_MARGIN * min(scene.image.shape[:2])
     for text, members in _groups(scene).items():
         for word, measure in PLACES.items():
             first = _first(scene, members, measure, margin)
             if first is not None:
                 yield Expression(f"the {word} {text}", "place", first)
+    yield from by_order(scene)
+
+
+def by_order(scene: Scene) -> Iterator[Expression]:
+    """The person, face or mouth on the left, in the middle, on the right, of two or three."""
+    margin = PLACE_MARGIN * min(scene.image.shape[:2])
+    groups = _groups(scene)
+    for text in ("person", *PARTS):
+        members = sorted(groups.get(text, ()), key=lambda index: scene.shapes[index].x)
+        apart = np.diff([scene.shapes[index].x for index in members])
+        if len(members) in SIDES and (apart > margin).all():
+            for words, index in zip(SIDES[len(members)], members):
+                yield Expression(f"the {text} {words}", "place", index)
 
 
 def by_size(scene: Scene) -> Iterator[Expression]:
     """Of the shapes of one kind, of one colour, or of all, the largest or the smallest."""
     for text, members in _groups(scene).items():
+        if any(scene.shapes[index].kind not in KINDS for index in members):
+            continue
         for word, sign in (("largest", 1), ("smallest", -1)):
             first = _first(scene, members, lambda shape, sign=sign: sign * np.log(shape.radius), np.log1p(SIZE_MARGIN))
             if first is not None:
@@ -81,13 +99,13 @@ def by_size(scene: Scene) -> Iterator[Expression]:
 
 
 def by_relation(scene: Scene) -> Iterator[Expression]:
-    """The one shape of a kind that lies on one side of a shape whose colour and kind name it."""
+    """The one object of a kind that lies on one side of a shape whose colour and kind name it."""
     margin = PLACE_MARGIN * min(scene.image.shape[:2])
     groups = _groups(scene)
     for anchor_text, anchors in groups.items():
-        if len(anchors) > 1 or not _is_pair(anchor_text):
-            continue
         anchor = scene.shapes[anchors[0]]
+        if len(anchors) > 1 or anchor_text != f"{anchor.colour} {anchor.kind}" or anchor.kind not in KINDS:
+            continue
         for text, members in groups.items():
             others = [index for index in members if index != anchors[0]]
             if text == "shape" or not others:
@@ -100,16 +118,23 @@ def by_relation(scene: Scene) -> Iterator[Expression]:
 
 
 def _groups(scene: Scene) -> dict[str, list[int]]:
-    """Words -> the shapes they fit: "shape" all, "circle", "red shape", "red circle"."""
-    groups: dict[str, list[int]] = {"shape": list(range(len(scene.shapes)))}
+    """Words -> the objects they fit: "shape" all shapes, "circle", "red shape", "red circle"; "person", "person in red"."""
+    groups: dict[str, list[int]] = {}
     for index, shape in enumerate(scene.shapes):
-        for text in (shape.kind, f"{shape.colour} shape", f"{shape.colour} {shape.kind}"):
+        words = (shape.kind, *shape.phrases)
+        if shape.kind in KINDS:
+            words = ("shape", shape.kind, f"{shape.colour} shape", f"{shape.colour} {shape.kind}")
+        for text in words:
             groups.setdefault(text, []).append(index)
-    return groups
+    return {text: members for text, members in groups.items() if _complete(scene, text)}
 
 
-def _is_pair(text: str) -> bool:
-    return " " in text and not text.endswith(" shape")
+def _complete(scene: Scene, text: str) -> bool:
+    """Whether all there are in the picture are known: of a person, the face and the mouth may not be."""
+    if text not in PARTS:
+        return True
+    kinds = [shape.kind for shape in scene.shapes]
+    return kinds.count(text) == kinds.count("person")
 
 
 def _first(scene: Scene, members: list[int], measure, margin: float) -> int | None:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneRecipe
+from lookhear.training.glee.backgrounds import read_photos
+from lookhear.training.glee.portraits import portrait_cutouts, read_frames
+from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
 
 
 @dataclass
@@ -17,6 +19,9 @@ class SceneDataRecipe:
         images: scenes of a batch of each task; a scene has `expressions` sentences, `prompts` prompts.
         scenes: fields of `SceneRecipe` that differ from its defaults.
         hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
+        photos: COCO folder with `image_licenses.csv` whose free photos lie behind scenes; photo_split: of its images.
+        portraits: whether people of scikit-image and matplotlib occur, where these packages are installed.
+        frames: videos of talking faces, or folders of such videos, each with a plain backdrop; most_frames: taken of them.
     """
 
     canvases: list[tuple[int, int]] = field(default_factory=lambda: [(128, 128)])
@@ -26,10 +31,23 @@ class SceneDataRecipe:
     prompts: int = 2
     scenes: dict[str, Any] = field(default_factory=dict)
     hold_out_pairs: bool = True
+    photos: str | None = None
+    photo_split: str = "train2017"
+    portraits: bool = True
+    frames: list[str] = field(default_factory=list)
+    most_frames: int = 200
 
     def scene_recipe(self) -> SceneRecipe:
         excluded = HELD_OUT_PAIRS if self.hold_out_pairs else frozenset()
         return SceneRecipe(**{"excluded": excluded, **self.scenes})
+
+    def scene_material(self) -> SceneMaterial:
+        """Reads photos and people. Raises ValueError for a folder or video that isn't there."""
+        return SceneMaterial(
+            read_photos(self.photos, self.photo_split) if self.photos else [],
+            portrait_cutouts() if self.portraits else [],
+            read_frames(self.frames, self.most_frames),
+        )
 
 
 @dataclass

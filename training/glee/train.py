@@ -15,12 +15,13 @@ from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 from lookhear.training.glee.examples import SceneBatches, SceneCollator
 from lookhear.training.glee.expressions import all_expressions
 from lookhear.training.glee.recipe import GleeModelRecipe, GleeRecipe
+from lookhear.training.glee.scenes import SceneMaterial
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.glee.vocabulary import learn_tokenizer
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import run_to_end, training_arguments
 
-VOCABULARY_SCENES, VOCABULARY_SEED = 64, 999_999_937
+VOCABULARY_SCENES, VOCABULARY_SEED = 128, 999_999_937
 
 
 def train(recipe: GleeRecipe) -> GleeTrainer:
@@ -34,23 +35,24 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
     if arguments.max_steps <= 0:
         raise ValueError("training.max_steps must be given: generated scenes have no end")
     set_seed(arguments.seed)
-    processor = build_processor(recipe)
+    material = recipe.data.scene_material()
+    processor = build_processor(recipe, material)
     batches = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
     trainer = GleeTrainer(
         model=build_model(recipe.model, processor),
         args=arguments,
         data_collator=SceneCollator(processor),
-        train_dataset=SceneBatches(recipe.data, batches, arguments.seed),
+        train_dataset=SceneBatches(recipe.data, batches, arguments.seed, material),
         processing_class=processor,
     )
     return run_to_end(trainer)
 
 
-def build_processor(recipe: GleeRecipe) -> GleeProcessor:
+def build_processor(recipe: GleeRecipe, material: SceneMaterial | None = None) -> GleeProcessor:
     """The checkpoint's processor, or a new one whose tokenizer has learned the sentences of some scenes."""
     if recipe.model.checkpoint is not None:
         return AutoProcessor.from_pretrained(recipe.model.checkpoint)
-    batches = SceneBatches(recipe.data, VOCABULARY_SCENES, seed=VOCABULARY_SEED)
+    batches = SceneBatches(recipe.data, VOCABULARY_SCENES, VOCABULARY_SEED, material)
     scenes = [scene for index in range(VOCABULARY_SCENES) for scene in batches[index].scenes[:1]]
     texts = ["object"] + [expression.text for scene in scenes for expression in all_expressions(scene)]
     tokenizer = learn_tokenizer(texts, recipe.model.merges, recipe.model.max_length)

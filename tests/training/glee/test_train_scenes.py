@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
@@ -12,6 +13,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 from lookhear.training.glee.evaluate_scenes import SceneEvaluation, box_iou, exchange_sentences
 from lookhear.training.glee.examples import ask_expressions
 from lookhear.training.glee.recipe import GleeRecipe
+from lookhear.training.glee.scenes import make_scene
 from lookhear.training.glee.train import main, train
 from lookhear.training.recipe_reading import read_recipe
 
@@ -95,12 +97,9 @@ def test_stopped_and_resumed_is_as_if_never_stopped(recipe, tmp_path):
     assert set(evaluation.prompts(scenes)) == {"points", "boxes", "scribbles", "masks"}
 
 
-def test_exchanged_sentences_are_other_rows(recipe):
-    evaluation = SceneEvaluation.__new__(SceneEvaluation)
-    evaluation.size = (64, 64)
-    import numpy as np
-
-    asked = ask_expressions(evaluation.scenes(3), np.random.default_rng(0), 1, ("attribute",))
+def test_exchanged_sentences_are_other_rows():
+    scenes = [make_scene(np.random.default_rng(seed), (64, 64)) for seed in range(3)]
+    asked = ask_expressions(scenes, np.random.default_rng(0), 1, ("attribute",))
     moved = exchange_sentences(asked)
     assert moved.rows == asked.rows
     before, after = ([t for of in a.asked["expressions"] for t in of] for a in (asked, moved))
