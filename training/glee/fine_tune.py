@@ -1,7 +1,7 @@
 """GLEE on one's own classes: pictures and a COCO file in, a checkpoint with its card and contact sheet out.
 
 lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/
-accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.fine_tune --data …
+accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.cli train glee --data …
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from transformers import pipeline
 
+from lookhear.cli import main
 from lookhear.fine_tune import _settings
 from lookhear.training.glee.coco_evaluation import CocoEvaluation, encode_mask
 from lookhear.training.glee.corpora.opening import open_corpus
@@ -154,3 +155,18 @@ def test_a_teacher_that_is_missing_is_a_copy(checkpoint):
     names = set(load_for_training(str(checkpoint)).state_dict())
     drop_training_parts(model)
     assert set(model.state_dict()) == names
+
+
+def test_the_command_names_what_is_missing(own_data, capsys):
+    assert main(["train", "glee", "--data", str(own_data)]) == 2
+    assert "train glee needs --model" in capsys.readouterr().err
+    assert main(["train", "glee", "bf16=1", "--data", str(own_data), "--model", "m", "--output", "o"]) == 2
+    assert "must read training.field=value" in capsys.readouterr().err
+
+
+def test_the_command_prints_what_it_measured(own_data, checkpoint, tmp_path, capsys):
+    given = ["--data", own_data, "--model", checkpoint, "--output", tmp_path / "out", "--epochs", "1"]
+    assert main(["train", "glee", "training.use_cpu=true", *map(str, given)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines[-5:-1]] == ["box_AP", "box_AP50", "mask_AP", "mask_AP50"]
+    assert lines[-1] == str(tmp_path / "out") and (tmp_path / "out" / "README.md").is_file()
