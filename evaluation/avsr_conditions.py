@@ -7,6 +7,7 @@ clips of the folder (or taken from a sound file) and is the same at every ratio 
 from __future__ import annotations
 
 import math
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,7 @@ class ConditionResult:
     """What was read under one condition; `references` and `hypotheses` are in the order of the clips.
 
     `word_starts` are distances in seconds, of the words that were read right in clips whose word times are known.
+    `seconds` is how long all clips are, `processing` how long reading them took, once they were decoded.
     """
 
     modality: str
@@ -54,6 +56,13 @@ class ConditionResult:
     hypotheses: list[str] = field(repr=False)
     seed: int = 0
     word_starts: list[float] = field(default_factory=list, repr=False)
+    seconds: float = 0.0
+    processing: float = 0.0
+
+    @property
+    def rtfx(self) -> float | None:
+        """Seconds of speech read in a second, over all clips, as the Open ASR Leaderboard counts; None if not measured."""
+        return self.seconds / self.processing if self.processing else None
 
     @property
     def words(self) -> ErrorCounts:
@@ -72,12 +81,13 @@ class ConditionResult:
     def to_dict(self) -> dict:
         """One row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER.
 
-        Where word times are known, also the median and the 90th percentile of `word_starts`, in seconds.
+        Where word times are known, also the median and the 90th percentile of `word_starts`, in seconds; `rtfx` where
+        the time was taken.
         """
-        words, times = self.words, {}
+        words, times = self.words, {"rtfx": self.rtfx} if self.processing else {}
         if self.word_starts:
             median, most = np.quantile(self.word_starts, (0.5, 0.9)).tolist()
-            times = {"word_start_median": median, "word_start_p90": most, "words_timed": len(self.word_starts)}
+            times |= {"word_start_median": median, "word_start_p90": most, "words_timed": len(self.word_starts)}
         return {
             "modality": self.modality,
             "noise": self.noise,
@@ -144,7 +154,8 @@ def evaluate_avsr(
             f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
         )
     ids, references = [clip.id for clip in clips], [normalise_text(clip.text) for clip in clips]
-    read: dict[tuple[str, str, float | None], tuple[list[str], list[float]]] = {}
+    seconds = sum(map(_length, clips))
+    read: dict[tuple[str, str, float | None], tuple[list[str], list[float], float]] = {}
     results = []
     for modality in dict.fromkeys(modalities):
         for noise in makers:
@@ -156,12 +167,15 @@ def evaluate_avsr(
                     heard = clips
                     if level is not None:
                         heard = [_disturbed(clip, voices, noise, makers[noise], level, seed) for clip in clips]
+                    started = time.perf_counter()
                     found = recogniser(heard, modality, partial(report, label))
+                    processing = time.perf_counter() - started
                     timed = [(clip.words, result["chunks"]) for clip, result in zip(clips, found) if clip.words]
                     starts = [error for words, chunks in timed for error in word_start_errors(words, chunks)]
-                    read[key] = [result["text"] for result in found], starts
-                texts, starts = read[key]
-                results.append(ConditionResult(modality, noise, snr, ids, references, texts, seed, starts))
+                    read[key] = [result["text"] for result in found], starts, processing
+                texts, starts, processing = read[key]
+                figures = (texts, seed, starts, seconds, processing)
+                results.append(ConditionResult(modality, noise, snr, ids, references, *figures))
     return results
 
 
@@ -297,8 +311,10 @@ def _is_whole(parts: dict, modality: str) -> bool:
 
 
 def _length(clip: Clip) -> float:
-    """Seconds, near enough to sort by."""
-    return len(clip.audio) / SAMPLING_RATE if clip.audio is not None else len(clip.mouths) / 25
+    """Seconds."""
+    if clip.audio is not None:
+        return len(clip.audio) / SAMPLING_RATE
+    return len(clip.mouths) / 25 if clip.mouths is not None else 0.0
 
 
 def parse_snr(snr: str | float) -> float | None:

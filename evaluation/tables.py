@@ -16,13 +16,15 @@ COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
 
 
 def format_table(rows: Sequence[dict]) -> str:
-    """Rows as of `ConditionResult.to_dict` in aligned columns, rates in per cent."""
-    cells = [("modality", "noise", "SNR dB", "WER %", "95 % interval", "CER %", "clips")]
+    """Rows as of `ConditionResult.to_dict` in aligned columns, rates in per cent; RTFx where it was measured."""
+    timed = any(row.get("rtfx") for row in rows)
+    cells = [("modality", "noise", "SNR dB", "WER %", "95 % interval", "CER %", "clips", *(["RTFx"] if timed else []))]
     for row in rows:
         low, high = row["interval"]
         interval = f"{_percent(low)} to {_percent(high)}"
         rates = (_percent(row["wer"]), interval, _percent(row["cer"]))
-        cells.append((*_condition(row), *rates, str(row["clips"])))
+        speed = [f"{row['rtfx']:.1f}" if row.get("rtfx") else "-"] if timed else []
+        cells.append((*_condition(row), *rates, str(row["clips"]), *speed))
     return _aligned(cells)
 
 
@@ -58,12 +60,13 @@ def to_json(rows: Sequence[dict]) -> str:
 
 
 def to_csv(rows: Sequence[dict]) -> str:
-    """One line a condition; the interval in two columns, rates as fractions."""
+    """One line a condition; the interval in two columns, rates as fractions; RTFx is empty where it wasn't measured."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["modality", "noise", "snr", "wer", "wer_low", "wer_high", "cer", "clips"])
+    writer.writerow(["modality", "noise", "snr", "wer", "wer_low", "wer_high", "cer", "clips", "rtfx"])
     for row in rows:
-        writer.writerow([*(row[name] for name in COLUMNS[:4]), *row["interval"], row["cer"], row["clips"]])
+        rates = (*(row[name] for name in COLUMNS[:4]), *row["interval"], row["cer"])
+        writer.writerow([*rates, row["clips"], row.get("rtfx", "")])
     return buffer.getvalue()
 
 

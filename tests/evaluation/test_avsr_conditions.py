@@ -1,6 +1,7 @@
 """Measuring under conditions: the noise that clips get, what is shared, and the whole way on a tiny random model."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_word_starts_are_measured_where_they_are_known(monkeypatch, listener):
         row = result.to_dict()
         assert (row["word_start_median"], row["words_timed"]) == (pytest.approx(0.06), 4)
     assert "words_timed" not in ConditionResult("audio", "babble", "0", ["a"], ["a"], ["a"]).to_dict()
+
+
+def test_speed_is_seconds_of_speech_in_a_second_of_reading(monkeypatch, listener):
+    clock = iter(range(0, 1000, 3))  # each reading takes three seconds
+    monkeypatch.setattr(avsr_conditions, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    for result in evaluate_avsr("m", "d", snrs=["clean", "5"]):  # four clips of a second and a half
+        assert result.rtfx == pytest.approx(2.0) and result.to_dict()["rtfx"] == result.rtfx
+    assert "rtfx" not in ConditionResult("audio", "babble", "0", ["a"], ["a"], ["a"]).to_dict()
 
 
 @pytest.mark.parametrize("kind", ["babble", "human", "talker"])

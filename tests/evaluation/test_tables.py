@@ -52,6 +52,16 @@ def test_word_times_have_their_own_table():
     assert lines[2].split() == ["audio", "babble", "5", "12", "100", "300"]
 
 
+def test_speed_has_a_column_where_it_was_measured():
+    assert "RTFx" not in format_table(ROWS)
+    lines = format_table([{**ROWS[0], "rtfx": 12.34}, ROWS[1]]).splitlines()
+    assert [line.split()[-1] for line in (lines[0], *lines[2:])] == ["RTFx", "12.3", "-"]
+    assert [row["rtfx"] for row in csv.DictReader(to_csv([{**ROWS[0], "rtfx": 12.34}, ROWS[1]]).splitlines())] == [
+        "12.34",
+        "",
+    ]
+
+
 def test_json_has_the_agreed_form():
     results = json.loads(to_json(ROWS))
     assert list(results) == ["results"] and results["results"] == ROWS
@@ -61,7 +71,7 @@ def test_json_has_the_agreed_form():
 
 def test_csv():
     rows = list(csv.DictReader(to_csv(ROWS).splitlines()))
-    assert len(rows) == len(ROWS) and list(rows[0]) == "modality noise snr wer wer_low wer_high cer clips".split()
+    assert len(rows) == len(ROWS) and list(rows[0]) == "modality noise snr wer wer_low wer_high cer clips rtfx".split()
     assert float(rows[1]["wer_low"]) == pytest.approx(0.075)
 
 
