@@ -159,10 +159,12 @@ class CorpusBatches(Dataset):
 
     def _decoded(self, rows: list[dict], number: int) -> Clip | None:
         """The pictures of a clip; None where one is broken, or nothing is said where sentences are asked."""
-        if self.sources[number].task != "labels" and not any(row["expressions"] for row in rows):
+        source = self.sources[number]
+        if source.task != "labels" and not any(row["expressions"] for row in rows):
             return None
+        shortest = source.augmentation.largest_needed() if source.augmentation is not None else None
         try:
-            return [take_picture(row) for row in rows]
+            return [take_picture(row, shortest) for row in rows]
         except CorpusError as error:
             self.problems.add(f"source {number}", str(error))
             self.problems.settle(f"source {number}")

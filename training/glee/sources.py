@@ -11,7 +11,7 @@ from lookhear.training.glee.augmentation import AugmentationRecipe
 from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.opening import corpus_shards, open_corpus, read_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, need_keys, read_json
-from lookhear.training.glee.corpora.supervision import CORPUS_SUPERVISION, CORPUS_TASKS
+from lookhear.training.glee.corpora.supervision import CORPUS_SUPERVISION, CORPUS_TASKS, FREE_NAMES
 from lookhear.training.glee.mixture import Source
 from lookhear.training.glee.row_order import RowStream
 from lookhear.training.glee.sampling import category_vocabulary
@@ -37,8 +37,8 @@ def open_source(
     Args:
         reader, root, options, cache, problems: see `open_corpus`.
         stream: the corpus is read while it is used, with a shuffled buffer of `buffer` rows; see `RowStream`.
-        vocabulary: all categories, or a JSON file with COCO's `categories`; None: those that are annotated (in a stream:
-            those of the batch).
+        vocabulary: all categories, or a JSON file with COCO's `categories`; None: those that are annotated (in a stream,
+            and in corpora of free names: those of the batch).
         augmentation: fields of `AugmentationRecipe`.
         fields: of `Source`: `ratio`, `images`, `task`, `supervision`, `prompts`, `frames`, ...
     Raises:
@@ -48,6 +48,8 @@ def open_source(
     phrases = reader == "visual_genome" and options.get("kind") == "regions"
     task = fields.pop("task", None) or ("phrases" if phrases else CORPUS_TASKS.get(reader, "labels"))
     supervision = CORPUS_SUPERVISION.get(reader, {}) | fields.pop("supervision", {})
+    if reader in FREE_NAMES and vocabulary is None:
+        vocabulary = ()
     if stream:
         shards = corpus_shards(reader, root) or [None]
         read = partial(_read_shard, reader, root, problems, options)

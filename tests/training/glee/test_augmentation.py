@@ -125,6 +125,7 @@ def test_published_sizes():
         assert max(height, width) <= 1333
     assert edges - {479} <= set(range(480, 801, 32)) | set(range(760, 800)) and {480, 800} <= edges
     assert 110 < flips < 190 and 110 < len(windows) < 190
+    assert recipe.largest_needed() == 800 and AugmentationRecipe(jitter=(0.1, 2.0)).largest_needed() is None
     sides = np.array(windows)
     assert sides.min() >= 384 and sides.max() <= 600
 

@@ -66,8 +66,8 @@ def test_a_batch_is_of_one_source(mixture):
 
 
 def test_processes_take_their_own_batches(mixture):
-    """As accelerate divides a loader: two processes see, step by step, what one sees in two steps."""
-    from accelerate.data_loader import prepare_data_loader
+    """As accelerate divides a loader: two processes see, step by step, what one sees in two steps, also after a stop."""
+    from accelerate.data_loader import prepare_data_loader, skip_first_batches
     from torch.utils.data import DataLoader, SequentialSampler
 
     batches = mixture(8)
@@ -81,6 +81,8 @@ def test_processes_take_their_own_batches(mixture):
     alone = [batches[index] for index in range(8)]
     divided = [list(loader(process, 2)) for process in range(2)]
     assert all(same(alone[2 * step + process], divided[process][step]) for step in range(4) for process in range(2))
+    resumed = list(skip_first_batches(loader(1, 2), 3))
+    assert len(resumed) == 1 and same(resumed[0], alone[7])
 
 
 def test_objects_are_asked_by_their_categories(mixture, collator):
@@ -274,6 +276,7 @@ def test_open_source_fills_in_what_is_usual(coco_folder):
     assert source.ratio == 1.5 and len(source.rows) == 2
     path = coco_folder / "annotations/instances_train2017.json"
     assert open_source("coco", coco_folder, vocabulary=path).vocabulary == ["traffic light", "dog"]
+    assert open_source("coco", coco_folder, vocabulary=()).vocabulary == []
     stream = open_source("coco", coco_folder, stream=True)
     assert {row["id"] for row in stream.rows.batch(0, 2)} == {"7", "9"}
     with pytest.raises(ValueError, match="source coco: .*unexpected keyword argument 'colour'"):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from lookhear.processing.glee.geometry_glee import resized_size
 from lookhear.processing.glee.image_reading_glee import read_images
 from lookhear.training.glee.corpora.masks import Size, decode_mask
 from lookhear.training.glee.corpora.reading import CorpusError
@@ -68,15 +69,20 @@ class Picture:
         )
 
 
-def take_picture(row: dict) -> Picture:
+def take_picture(row: dict, shortest: int | None = None) -> Picture:
     """
     Decodes a row. Crowds, and objects whose mask holds no pixel, are left out.
 
+    Args:
+        shortest: a picture whose short side is longer is taken as small as this: a hundred masks of SA-1B would fill 300 MB.
     Raises:
         CorpusError: the file is missing or damaged, it is not of the size that was annotated, or a mask is damaged.
     """
-    size = row["height"], row["width"]
-    image = _decoded(row, size)
+    annotated = row["height"], row["width"]
+    size = annotated if shortest is None or min(annotated) <= shortest else resized_size(annotated, shortest)
+    image = _decoded(row, annotated)
+    if size != annotated:
+        image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     kept = [index for index, thing in enumerate(row["objects"]) if not thing["crowd"]]
     objects = [row["objects"][index] for index in kept]
     masks = None
@@ -84,14 +90,15 @@ def take_picture(row: dict) -> Picture:
         masks = np.zeros((len(objects), *size), dtype=np.uint8)
         for index, thing in enumerate(objects):
             try:
-                masks[index] = decode_mask(thing["mask"], size)
+                masks[index] = resize_masks(decode_mask(thing["mask"], annotated), size)
             except ValueError as error:
                 raise CorpusError(f"image {row['id']}, object {kept[index]}: {error}") from None
     places = {old: new for new, old in enumerate(kept)}
     boxes = torch.tensor([thing["box"] for thing in objects], dtype=torch.float32).view(-1, 4)
+    boxes *= torch.tensor([size[1] / annotated[1], size[0] / annotated[0]] * 2)
     picture = Picture(
         id=row["id"],
-        image=tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1).contiguous()),  # (3, height, width)
+        image=tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()),  # (3, height, width)
         boxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
         masks=None if masks is None else tv_tensors.Mask(torch.from_numpy(masks)),
         categories=tuple(thing["category"] for thing in objects),
@@ -117,8 +124,16 @@ def drop_vanished(picture: Picture) -> Picture:
     return picture if bool(seen.all()) else picture.keep(torch.nonzero(seen)[:, 0].tolist())
 
 
-def _decoded(row: dict, size: Size) -> np.ndarray:
-    """`(height, width, 3)` uint8, turned as it was annotated: upright, or as it is stored where only that fits."""
+def resize_masks(masks: np.ndarray, size: Size) -> np.ndarray:
+    """`(..., height, width)` to `size`: the pixels under the centres of the new ones (numpy is several times as fast as torch)."""
+    if masks.shape[-2:] == size:
+        return masks
+    rows, columns = ((np.arange(new) + 0.5) * old / new for old, new in zip(masks.shape[-2:], size))
+    return masks.take(columns.astype(np.int64), axis=-1).take(rows.astype(np.int64), axis=-2)
+
+
+def _decoded(row: dict, size: Size) -> Image.Image:
+    """An RGB picture, turned as it was annotated: upright, or as it is stored where only that fits."""
     image = row["image"]
     try:
         with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
@@ -134,4 +149,4 @@ def _decoded(row: dict, size: Size) -> np.ndarray:
         raise CorpusError(
             f"image {row['id']}: it is {picture.height} x {picture.width} pixels, but {size[0]} x {size[1]} was annotated"
         )
-    return np.array(picture)
+    return picture

@@ -13,3 +13,7 @@ CORPUS_SUPERVISION: dict[str, dict] = {
     "uvo": {"class_agnostic": True},
     "uvo_videos": {"class_agnostic": True},
 }
+
+# Corpora of free names: one that is not said of an object may still be true of it, so none is asked for as absent but
+# those of the batch's other pictures.
+FREE_NAMES = ("visual_genome",)

@@ -62,3 +62,11 @@ def test_a_picture_that_cannot_be_read_says_so(tree, coco):
     path.unlink()
     with pytest.raises(CorpusError, match="image 7: its file .* is missing"):
         take_picture(row)
+
+
+def test_a_large_picture_is_taken_smaller(tree, coco):
+    row = next(read_coco(tree.root))
+    half, whole = take_picture(row, shortest=15), take_picture(row, shortest=40)
+    assert half.size == (15, 20) and whole.size == (30, 40)
+    assert half.boxes.tolist() == [[2.5, 4, 7.5, 9]] and half.boxes.canvas_size == (15, 20)
+    assert half.masks.sum() == 25 and half.masks[0, 4:9, 2:7].all()

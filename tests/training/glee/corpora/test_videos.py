@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -147,5 +149,5 @@ def test_a_frame_without_picture_or_mask_is_named(tree, youtube_vos):
 
 @pytest.mark.shared
 def test_davis2016(shared):
-    rows = list(read_vos(shared / "data/davis2016"))
-    assert len({row["video"] for row in rows}) == 4 and all(len(row["objects"]) <= 1 for row in rows)
+    rows = list(islice(read_vos(shared / "data/davis2016"), 60))
+    assert len(rows) == 60 and all(len(row["objects"]) == 1 for row in rows)
