@@ -3,13 +3,15 @@
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel
-from transformers.cache_utils import EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation.utils import GenerateOutput
 
+from .beam_cache_avsr import AvsrBeamCache
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER
 from .joint_search_avsr import CtcTracker, JointLogitsProcessor, LanguageModelTracker
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
+DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`AvsrBeamCache`] holds
 IMPOSSIBLE = -5e8  # below it is what transformers' beam search marks as no prefix
 
 
@@ -102,6 +104,8 @@ class AvsrGenerationMixin(GenerationMixin):
         )
         if ctc_prefix == "reference":
             kwargs["early_stopping"] = "never"
+        if num_beams > 1 and self._can_share_keys(defaults, kwargs):
+            kwargs["past_key_values"] = AvsrBeamCache(num_beams)
         processors = [*(kwargs.pop("logits_processor", None) or []), processor]
         if not {"max_length", "max_new_tokens"} & set(kwargs):
             kwargs["max_new_tokens"] = ctc_logits.shape[1] + 1
@@ -118,6 +122,22 @@ class AvsrGenerationMixin(GenerationMixin):
         asked = {name: kwargs.get(name, getattr(defaults, name)) for name in ("early_stopping", "do_sample")}
         bounded = num_beams > 1 and ctc_prefix == "exact" and not kwargs["length_penalty"] and not any(asked.values())
         return (kwargs.get("num_return_sequences") or defaults.num_return_sequences or 1) if bounded else 0
+
+    def _can_share_keys(self, defaults: GenerationConfig, kwargs: dict) -> bool:
+        """Whether [`AvsrBeamCache`] will do: no other cache or attention weights are asked for, one device decodes."""
+        names = ("use_cache", "cache_implementation", "output_attentions", "output_hidden_states")
+        asked = {name: kwargs.get(name, getattr(defaults, name)) for name in names}
+        usual = asked.pop("use_cache") is not False and not any(asked.values()) and "past_key_values" not in kwargs
+        devices = {parameter.device.type for parameter in self.get_decoder().parameters()}  # "meta" where offloaded
+        return usual and len(devices - {"meta"}) == len(devices) == 1 and self.config._attn_implementation in DENSE
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.LongTensor, *args, past_key_values: Cache | AvsrBeamCache | None = None, **kwargs
+    ) -> dict:
+        if not isinstance(past_key_values, AvsrBeamCache):
+            return super().prepare_inputs_for_generation(input_ids, *args, past_key_values=past_key_values, **kwargs)
+        given = {"past_key_values": past_key_values, "encoder_outputs": kwargs["encoder_outputs"]}
+        return {"decoder_input_ids": input_ids[:, -1:], **given}
 
     def _get_top_k_continuations(
         self, accumulated_log_probs: torch.Tensor, beams_to_keep: int, num_beams: int, do_sample: bool, **kwargs
@@ -164,9 +184,12 @@ class AvsrGenerationMixin(GenerationMixin):
             **kwargs,
         )
 
-    def _reorder_cache(self, past_key_values: EncoderDecoderCache, beam_idx: torch.LongTensor) -> EncoderDecoderCache:
+    def _reorder_cache(
+        self, past_key_values: EncoderDecoderCache | AvsrBeamCache, beam_idx: torch.LongTensor
+    ) -> EncoderDecoderCache | AvsrBeamCache:
         """Moves what the beams have said; what they hear is the same for all beams of a clip and stays."""
-        past_key_values.self_attention_cache.reorder_cache(beam_idx)
+        own = past_key_values if isinstance(past_key_values, AvsrBeamCache) else past_key_values.self_attention_cache
+        own.reorder_cache(beam_idx)
         return past_key_values
 
     def _pad_ended(self, ids: torch.LongTensor) -> torch.LongTensor:

@@ -37,6 +37,7 @@ class CtcTracker:
         self.eos, self.ends_with_eos = eos, target_eos and prefix == "exact"
         self.state = self.last = self.scores = None
 
+    @torch.inference_mode()
     def __call__(self, ids: torch.LongTensor, parents: torch.LongTensor | None) -> torch.Tensor:
         """
         How CTC's log-probability grows with each next label.

@@ -27,6 +27,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .beam_cache_avsr import AvsrBeamCache, LayerBeams, as_bias
 from .configuration_avsr import AvsrConfig
 from .frontends_avsr import AvsrSpectrogramFrontEnd, AvsrVisualFrontEnd, AvsrWaveformFrontEnd
 from .generation_avsr import AvsrGenerationMixin
@@ -404,6 +405,32 @@ class AvsrDecoder(AvsrPreTrainedModel):
             last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
         )
 
+    @torch.inference_mode()
+    def step(
+        self, input_ids: torch.Tensor, beams: AvsrBeamCache, frames: torch.Tensor, frame_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        One more character of each beam: `forward` for a beam search.
+
+        Args:
+            input_ids: `(clips * beams, 1)`; beams: what was kept so far, and is added to.
+            frames, frame_mask: the encoder's output, `(clips * beams, frames, hidden_size)` and `(clips * beams, frames)`.
+        Returns:
+            `(clips * beams, 1, hidden_size)`.
+        """
+        if not beams.layers:
+            heard = frames[:: beams.num_beams]  # the same for all beams of a clip
+            beams.layers = [LayerBeams(layer.encoder_attn.project(heard)) for layer in self.layers]
+            if not frame_mask.all():
+                beams.encoder_mask = as_bias(frame_mask[:: beams.num_beams, None, None], frames.dtype)
+        hidden_states = self.embed_tokens(input_ids)
+        position = sinusoidal_positions(1, hidden_states.shape[2], hidden_states.device, offset=beams.steps)
+        hidden_states = (hidden_states + position.to(hidden_states.dtype)).view(-1, beams.num_beams, position.shape[1])
+        mask = beams.grow(hidden_states)
+        for layer, past in zip(self.layers, beams.layers):
+            hidden_states = layer.step(hidden_states, past, mask, beams.encoder_mask)
+        return self.norm(hidden_states).view(-1, 1, hidden_states.shape[2])
+
 
 class AvsrModel(AvsrPreTrainedModel):
     """Encoder and decoder without the output heads."""
@@ -546,6 +573,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
         """
+        if isinstance(past_key_values, AvsrBeamCache):
+            memory = encoder_outputs.last_hidden_state, encoder_outputs.frame_mask
+            hidden_states = self.model.decoder.step(decoder_input_ids, past_key_values, *memory)
+            return AvsrOutput(logits=self.decoder_head(hidden_states), past_key_values=past_key_values)
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(
                 input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs

@@ -1,0 +1,79 @@
+"""The cache of the beam search gives what the decoder gives without any."""
+
+import pytest
+import torch
+
+from lookhear.modeling.avsr.beam_cache_avsr import AvsrBeamCache
+from lookhear.modeling.avsr.layers_avsr import linear_of_few_rows
+from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
+from tests.modeling.avsr.conftest import build_model
+
+BEAMS = 3
+
+
+def encoded_clips(model, lengths=(9, 5)):
+    """Two encoded clips of different length."""
+    torch.manual_seed(1)
+    states = torch.randn(len(lengths), max(lengths), model.config.hidden_size)
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    return AvsrEncoderOutput(last_hidden_state=states, frame_mask=mask)
+
+
+@pytest.mark.parametrize("lengths", [(9, 5), (7, 7)], ids=["padded", "equal"])
+@pytest.mark.parametrize("variant", ["spectrogram", "grid"])
+def test_a_step_is_the_last_place_of_a_whole_pass(variant, lengths):
+    """Beams are split and dropped at random for twenty steps, longer than the first buffers."""
+    model = build_model(variant)
+    encoded = encoded_clips(model, lengths)
+    frames, mask = (part.repeat_interleave(BEAMS, dim=0) for part in encoded.values())
+    rows = 2 * BEAMS
+    beams, texts = AvsrBeamCache(BEAMS), torch.zeros(rows, 0, dtype=torch.long)
+    for _ in range(20):
+        texts = torch.cat((texts, torch.randint(1, model.config.vocab_size, (rows, 1))), dim=1)
+        stepped = model.get_decoder().step(texts[:, -1:], beams, frames, mask)
+        with torch.no_grad():
+            whole = model.get_decoder()(texts, encoder_hidden_states=frames, encoder_attention_mask=mask)
+        torch.testing.assert_close(stepped[:, 0], whole.last_hidden_state[:, -1], atol=1e-5, rtol=1e-4)
+        parents = torch.randint(0, BEAMS, (2, BEAMS)) + torch.tensor([[0], [BEAMS]])
+        texts = texts[parents.flatten()]
+        beams.reorder_cache(parents.flatten())
+    assert beams.get_seq_length() == 20
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
+def test_the_search_finds_the_same_as_with_the_usual_cache(attention, ctc_weight):
+    model = build_model(attention=attention)
+    asked = {"num_beams": 4, "num_return_sequences": 3, "ctc_weight": ctc_weight, "max_new_tokens": 12}
+    asked |= {"return_dict_in_generate": True, "output_scores": True}
+    ours = model.generate(encoder_outputs=encoded_clips(model), **asked)
+    usual = model.generate(encoder_outputs=encoded_clips(model), cache_implementation="dynamic", **asked)
+    assert type(usual.past_key_values) is not type(ours.past_key_values) is AvsrBeamCache
+    assert torch.equal(ours.sequences, usual.sequences)
+    torch.testing.assert_close(ours.sequences_scores, usual.sequences_scores, atol=1e-4, rtol=1e-5)
+
+
+def test_what_it_cannot_give_is_computed_without_it():
+    model = build_model(attention="eager")
+    found = model.generate(
+        encoder_outputs=encoded_clips(model), num_beams=2, output_attentions=True, return_dict_in_generate=True
+    )
+    assert found.cross_attentions[0][0].shape[-1] == 9  # frames
+    assert not isinstance(found.past_key_values, AvsrBeamCache)
+
+
+def test_what_is_found_is_an_ordinary_tensor():
+    model = build_model()
+    found = model.generate(
+        encoder_outputs=encoded_clips(model), num_beams=2, return_dict_in_generate=True, output_scores=True
+    )
+    assert not any(tensor.is_inference() for tensor in (found.sequences, found.sequences_scores, *found.scores))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 16), (2, 5, 16), (1, 1, 16), (8, 5, 16)])
+def test_a_linear_layer_of_few_rows_is_a_linear_layer(shape):
+    layer, rows = torch.nn.Linear(16, 24), torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(linear_of_few_rows(layer, rows), layer(rows))
+    linear_of_few_rows(layer, rows).sum().backward()
+    assert layer.weight.grad is not None
