@@ -1,63 +1,51 @@
-"""Small corpora in the schema, of pictures with coloured rectangles."""
+"""A small data set in COCO's form, and a checkpoint to start from."""
 
 from __future__ import annotations
 
-import io
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-COLOURS = {"cup": (200, 20, 20), "dog": (20, 200, 20), "cat": (20, 20, 200), "bus": (200, 200, 20), None: (90, 90, 90)}
+SIZE = 64
 
 
 @pytest.fixture(scope="session")
-def rectangles():
+def write_coco() -> Callable[[Path, int], Path]:
     """
-    A function that makes a `datasets.Dataset` of pictures of 64 x 96 or 96 x 64 with two rectangles each.
-
-    Arguments: count; names, drawn evenly; masks, whether there are some; sentences, whether each object has one
-    ("the left cup"); video, frames of each video (0: stills); every_seed. A third of the objects of videos is missing.
+    `write_coco(folder, count)`: pictures of a bright square and a dark bar, the last with a square only; a class that
+    never occurs. Gives the JSON file in the folder.
     """
-    from datasets import Dataset
+    return _write
 
-    from lookhear.training.glee.corpora.masks import encode_runs, write_counts
-    from lookhear.training.glee.corpora.schema import features, make_expression, make_row
 
-    def make(count, names=("cup", "dog", "cat"), masks=True, sentences=False, video=0, seed=0):
-        random = np.random.default_rng(seed)
-        rows = []
-        for index in range(count):
-            size = (64, 96) if index % 3 or video else (96, 64)
-            pixels = np.zeros((*size, 3), dtype=np.uint8) + 30
-            objects, expressions = [], []
-            for place in range(2):
-                if video and random.random() < 0.33 and index % video:
-                    continue
-                x0 = int(random.integers(2, 8)) + place * size[1] // 2
-                y0 = int(random.integers(2, 30))
-                name = (
-                    names[random.integers(len(names))] if not video else names[(index // video + place) % len(names)]
-                )
-                mask = np.zeros(size, dtype=bool)
-                mask[y0 : y0 + 30, x0 : x0 + 20] = True
-                pixels[mask] = COLOURS[name]
-                expressions.append(make_expression(f"the {('left', 'right')[place]} {name}", [len(objects)]))
-                runs = {"counts": write_counts(encode_runs(mask)), "polygons": None}
-                objects.append(
-                    {
-                        "box": [x0, y0, x0 + 20, y0 + 30],
-                        "mask": runs if masks else None,
-                        "category": name,
-                        "track_id": 10 + place if video else None,
-                        "crowd": False,
-                    }
-                )
-            file = io.BytesIO()
-            Image.fromarray(pixels).save(file, "PNG")
-            clip = (f"v{index // video}", index % video) if video else (None, None)
-            said = expressions if sentences else ()
-            rows.append(make_row(f"{seed}-{index}", file.getvalue(), size, objects, said, *clip))
-        return Dataset.from_list(rows, features=features())
+def _write(folder: Path, count: int) -> Path:
+    random, images, annotations = np.random.default_rng(0), [], []
+    folder.mkdir()
+    for index in range(count):
+        picture = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
+        shapes = {1: (4 + 5 * index, 8, 20, 20), 7: (6, 40, 40, 12)}
+        if index == count - 1:
+            del shapes[7]
+        for category, (x, y, width, height) in shapes.items():
+            picture[y : y + height, x : x + width] = 250 if category == 1 else 5
+            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+            entry = {"id": len(annotations) + 1, "image_id": index, "category_id": category, "iscrowd": 0}
+            annotations.append(entry | {"bbox": [x, y, width, height], "segmentation": [corners]})
+        Image.fromarray(picture).save(folder / f"{index}.png")
+        images.append({"id": index, "file_name": f"{index}.png", "height": SIZE, "width": SIZE})
+    categories = [{"id": 7, "name": "dark_bar"}, {"id": 1, "name": "square"}, {"id": 9, "name": "cat"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "own.json").write_text(json.dumps(content))
+    return folder / "own.json"
 
-    return make
+
+@pytest.fixture(scope="session")
+def glee_checkpoint(tiny_glee, tmp_path_factory) -> Path:
+    """The folder of a random model that is small enough to train in milliseconds."""
+    from lookhear.training.glee.export import save_checkpoint
+
+    return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("start"))

@@ -14,7 +14,6 @@ from lookhear.cli import main
 from lookhear.fine_tune import _settings
 from lookhear.training.glee.coco_evaluation import CocoEvaluation, encode_mask
 from lookhear.training.glee.corpora.opening import open_corpus
-from lookhear.training.glee.export import save_checkpoint
 from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
 from lookhear.training.glee.sources import read_vocabulary
@@ -23,35 +22,13 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tiny_glee, tmp_path_factory) -> Path:
-    return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("start"))
+def checkpoint(glee_checkpoint) -> Path:
+    return glee_checkpoint
 
 
 @pytest.fixture
-def own_data(tmp_path) -> Path:
-    """Six pictures of a bright square and a dark bar, the last with a square only; a class that never occurs."""
-    return write_data(tmp_path / "own", 6)
-
-
-def write_data(folder: Path, count: int, **changes) -> Path:
-    random, images, annotations = np.random.default_rng(0), [], []
-    folder.mkdir()
-    for index in range(count):
-        picture = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
-        shapes = {1: (4 + 5 * index, 8, 20, 20), 7: (6, 40, 40, 12)}
-        if index == count - 1:
-            del shapes[7]
-        for category, (x, y, width, height) in shapes.items():
-            picture[y : y + height, x : x + width] = 250 if category == 1 else 5
-            corners = [x, y, x + width, y, x + width, y + height, x, y + height]
-            entry = {"id": len(annotations) + 1, "image_id": index, "category_id": category, "iscrowd": 0}
-            annotations.append(entry | {"bbox": [x, y, width, height], "segmentation": [corners]})
-        Image.fromarray(picture).save(folder / f"{index}.png")
-        images.append({"id": index, "file_name": f"{index}.png", "height": SIZE, "width": SIZE})
-    categories = [{"id": 7, "name": "dark_bar"}, {"id": 1, "name": "square"}, {"id": 9, "name": "cat"}]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "own.json").write_text(json.dumps(content | changes))
-    return folder / "own.json"
+def own_data(write_coco, tmp_path) -> Path:
+    return write_coco(tmp_path / "own", 6)
 
 
 def options(data: Path, checkpoint: Path, output: Path, **changes) -> FineTuneOptions:
@@ -83,9 +60,9 @@ def test_a_folder_that_can_be_pushed(own_data, checkpoint, tmp_path):
     assert card.count("| 3 | ") == card.count("| 6 | ") == 1 and "6 steps of 2 pictures" in card
 
 
-def test_only_what_shall_learn_learns(own_data, checkpoint, tmp_path):
+def test_only_what_shall_learn_learns(own_data, write_coco, checkpoint, tmp_path):
     """A frozen text encoder stays as it is; a trained one doesn't, and other pictures can be measured on."""
-    other = write_data(tmp_path / "other", 2)
+    other = write_coco(tmp_path / "other", 2)
     before = load_for_training(str(checkpoint)).state_dict()
     clip = "model.text_encoder.clip.final_layer_norm.bias"
     for text in ("frozen", "trained"):
