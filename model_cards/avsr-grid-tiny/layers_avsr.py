@@ -69,11 +69,13 @@ class AvsrConvNorm(nn.Module):
         # hidden_states (batch, frames, channels), frame_mask (batch, frames)
         if not self.over_utterance:
             return nn.functional.layer_norm(hidden_states, hidden_states.shape[-1:])
-        weight = frame_mask[..., None].to(hidden_states.dtype)
-        count = weight.sum(dim=(1, 2), keepdim=True).clamp(min=1) * hidden_states.shape[-1]
-        mean = (hidden_states * weight).sum(dim=(1, 2), keepdim=True) / count
-        variance = ((hidden_states - mean).square() * weight).sum(dim=(1, 2), keepdim=True) / count
-        return (hidden_states - mean) / torch.sqrt(variance + 1e-5)
+        # a long clip's sums leave the range of float16
+        states, weight = hidden_states.float(), frame_mask[..., None].float()
+        count = weight.sum(dim=(1, 2), keepdim=True) * states.shape[-1]
+        mean = (states * weight).sum(dim=(1, 2), keepdim=True) / count.clamp(min=1)
+        variance = ((states - mean).square() * weight).sum(dim=(1, 2), keepdim=True) / count.clamp(min=1)
+        variance = variance.masked_fill(count == 0, 1.0)  # a clip without frames stays as it is
+        return ((states - mean) / torch.sqrt(variance + 1e-5)).to(hidden_states.dtype)
 
 
 class AvsrConvBlock(nn.Module):
@@ -214,7 +216,7 @@ class AvsrAttention(nn.Module):
             attention_mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
-            is_causal=self.is_causal and attention_mask is None and query.shape[2] > 1,
+            is_causal=query.shape[2] > 1 and attention_mask is None and self.is_causal,
             **kwargs,
         )
         return self.o_proj(output.flatten(2)), weights  # (batch, length, hidden_size)

@@ -10,6 +10,7 @@ from .configuration_avsr import AvsrConfig
 IGNORED = -100
 
 
+@torch.compiler.disable  # the shapes in PyTorch's CTC loss depend on the lengths' values
 def ctc_objective(
     ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, config: AvsrConfig
 ) -> torch.Tensor:

@@ -152,11 +152,16 @@ class AvsrVisualFrontEnd(nn.Module):
         reach = self.config.stem_kernel_size[0] // 2
         video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
         windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
-        frames = windows[frame_mask].movedim(
-            -1, 1
-        )  # (valid frames, neighbours, height, width), channels last in memory
-        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
-        maps = self.resnet(maps).last_hidden_state  # (valid frames, channels, height', width')
-        vectors = maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
+        if torch.compiler.is_compiling() and not self.training:  # shapes that depend on no values: one graph
+            vectors = self._see(windows.flatten(0, 1)).unflatten(0, frame_mask.shape)
+            return vectors.masked_fill(~frame_mask[..., None], 0.0)
+        vectors = self._see(windows[frame_mask])  # padding costs nothing and isn't in the batch norms' statistics
         features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
         return features.masked_scatter(frame_mask[..., None], vectors)
+
+    def _see(self, windows: torch.Tensor) -> torch.Tensor:
+        """`(frames, height, width, neighbours)` -> `(frames, size)`."""
+        frames = windows.movedim(-1, 1)  # (frames, neighbours, height, width), channels last in memory
+        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
+        maps = self.resnet(maps).last_hidden_state  # (frames, channels, height', width')
+        return maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)

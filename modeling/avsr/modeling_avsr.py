@@ -258,9 +258,10 @@ class AvsrEncoder(AvsrPreTrainedModel):
             video_lengths = video_attention_mask.long().sum(dim=1)
         audio_padding, video_padding = frame_padding(self.config, audio_lengths, video_lengths)
         per_frame = self.config.audio_config.steps_per_frame
-        frames = max(
-            0 if audio_padding is None else int(audio_padding[0].max()) // per_frame,
-            0 if video_padding is None else int(video_padding[0].max()),
+        frames = max(  # of the batch's longest clip, which fills its tensor
+            self.config.min_frames,
+            0 if audio_padding is None else (audio.shape[1] + per_frame - 1) // per_frame,
+            0 if video_padding is None else video.shape[1],
         )
         encoded = {}
         if audio_padding is not None:
