@@ -94,7 +94,8 @@ def ask_expressions(clips: Sequence[Clip]) -> Question:
     """
     clips = [clip for clip in clips if any(picture.expressions for picture in clip)]
     pictures = [picture for clip in clips for picture in clip]
-    asked, rows = [], []
+    asked: list[list[str]] = []
+    rows: list[tuple[int, list[int], list[int]]] = []
     for clip in clips:
         texts = list(dict.fromkeys(text for picture in clip for text, _ in picture.expressions))
         for picture in clip:
@@ -120,7 +121,8 @@ def ask_prompts(clips: Sequence[Clip], random: np.random.Generator, kinds: dict[
     clips = [clip for clip in clips if len(clip[0])]
     pictures = [picture for clip in clips for picture in clip]
     asked: dict[str, list[list]] = {"points": [], "boxes": [], "scribbles": [], "masks": []}
-    rows, sources = [], []
+    rows: list[tuple[int, list[int], list[int]]] = []
+    sources: list[int] = []
     for clip in clips:
         first = clip[0]
         chosen = int(random.integers(len(first)))

@@ -128,12 +128,13 @@ def draw_steps(
     """What is done to a picture of `size`; the same draws give the same steps."""
     steps: list[Step] = [Flip()] if random.random() < recipe.flip else []
     if recipe.jitter is not None:
-        return steps + _jitter(recipe, random, size, may_crop)
+        return steps + _jitter(recipe, recipe.jitter, random, size, may_crop)
     crop = random.random() < recipe.crop
     if crop and may_crop:
         size = resized_size(size, int(random.choice(recipe.crop_edges)))
         least, most = recipe.crop_window
-        window = tuple(int(random.integers(min(side, least), min(side, most) + 1)) for side in size)
+        height, width = (int(random.integers(min(side, least), min(side, most) + 1)) for side in size)
+        window = height, width
         steps += [Resize(size), _window(random, size, window)]
         size = window
     if recipe.shortest_edges:
@@ -175,15 +176,17 @@ def _apply(picture: Picture, recipe: AugmentationRecipe, seed: int, may_crop: bo
     return drop_vanished(picture)
 
 
-def _jitter(recipe: AugmentationRecipe, random: np.random.Generator, size: Size, may_crop: bool) -> list[Step]:
-    """Scaled into a square of `canvas` times the drawn factor; what then passes the canvas is cut off."""
-    least, most = recipe.jitter
-    factor = random.uniform(least, most)
+def _jitter(
+    recipe: AugmentationRecipe, factors: tuple[float, float], random: np.random.Generator, size: Size, may_crop: bool
+) -> list[Step]:
+    """Scaled into a square of `canvas` times a factor between the two; what then passes the canvas is cut off."""
+    factor = random.uniform(*factors)
     edge = recipe.canvas * (factor if may_crop else min(factor, 1.0))
     scale = min(edge / size[0], edge / size[1])
-    scaled = tuple(max(2, round(side * scale)) for side in size)
-    window = tuple(min(side, recipe.canvas) for side in scaled)
-    return [Resize(scaled)] + ([_window(random, scaled, window)] if window != scaled else [])
+    scaled = max(2, round(size[0] * scale)), max(2, round(size[1] * scale))
+    window = min(scaled[0], recipe.canvas), min(scaled[1], recipe.canvas)
+    steps: list[Step] = [Resize(scaled)]
+    return steps + [_window(random, scaled, window)] if window != scaled else steps
 
 
 def _window(random: np.random.Generator, size: Size, window: Size) -> Crop:

@@ -51,7 +51,7 @@ def open_source(
     if reader in FREE_NAMES and vocabulary is None:
         vocabulary = ()
     if stream:
-        shards = corpus_shards(reader, root) or [None]
+        shards: Sequence[Path | None] = corpus_shards(reader, root) or [None]
         read = partial(_read_shard, reader, root, problems, options)
         rows: Any = RowStream(shards, read, seed, buffer)
     else:

@@ -15,7 +15,7 @@ from lookhear.training.glee.corpora.reading import (
     need_keys,
     read_json,
 )
-from lookhear.training.glee.corpora.schema import make_object, make_row, readable
+from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable
 
 SIZE = (720, 1280)  # of all its pictures
 FILES = {
@@ -56,8 +56,7 @@ def read_bdd100k(
         elif not file.is_file():
             problems.add(f"image {name}", f"its file {file} is missing")
         else:
-            objects = [_object(label, problems) for label in frame.get("labels") or ()]
-            objects = [thing for thing in objects if thing is not None]
+            objects = usable(_object(label, problems) for label in frame.get("labels") or ())
             if objects:
                 yield make_row(name, file, SIZE, objects)
         seen.add(name)

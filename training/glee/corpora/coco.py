@@ -13,7 +13,7 @@ from lookhear.training.glee.corpora.reading import (
     first_folder,
     need_keys,
 )
-from lookhear.training.glee.corpora.schema import make_object, make_row, readable, xyxy
+from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable, xyxy
 
 FindImage = Callable[[dict], Path]
 KEYS = ("images", "annotations", "categories")
@@ -154,8 +154,7 @@ def coco_rows(
         elif not file.is_file():
             problems.add(name, f"its file {file} is missing")
         else:
-            objects = [coco_object(entry, size, categories, problems, named) for entry in annotations]
-            objects = [thing for thing in objects if thing is not None]
+            objects = usable(coco_object(entry, size, categories, problems, named) for entry in annotations)
             if not annotations and empty == "report":
                 problems.add(name, "it has no annotated object")
             elif objects or empty == "keep":

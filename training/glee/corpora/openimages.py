@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, first_file, first_folder
-from lookhear.training.glee.corpora.schema import make_object, make_row, readable
+from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable
 
 COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax")
 
@@ -44,8 +44,7 @@ def read_openimages(
         done.add(name)
         size = _picture_size(file, name, problems)
         if size is not None:
-            objects = [_object(line, size, classes, problems) for line in lines]
-            objects = [thing for thing in objects if thing is not None]
+            objects = usable(_object(line, size, classes, problems) for line in lines)
             there = {thing["category"] for thing in objects}
             yield make_row(name, file, size, objects, incomplete=sorted(seen_classes.get(name, set()) - there))
         problems.settle(path)

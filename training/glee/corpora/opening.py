@@ -85,7 +85,7 @@ def stream_corpus(
     from datasets import IterableDataset
 
     shards = corpus_shards(reader, root)
-    given = {"reader": reader, "root": str(root), "problems": problems, "options": options}
+    given: dict[str, Any] = {"reader": reader, "root": str(root), "problems": problems, "options": options}
     if shards is not None:
         given["shards"] = [str(shard) for shard in shards]
     return IterableDataset.from_generator(_stream, features=features(), gen_kwargs=given)
@@ -118,9 +118,11 @@ def _write(rows: Iterator[dict], path: Path) -> Path:
 
     try:
         with ArrowWriter(path=str(path), features=features()) as writer:
+            count = 0
             for row in rows:
                 writer.write(row)
-            if not writer._num_examples and not writer.current_examples:
+                count += 1
+            if not count:
                 raise CorpusError("the corpus has no usable picture")
             writer.finalize()
     except BaseException:

@@ -59,7 +59,8 @@ def read_refcoco(
         if not file.is_file():
             problems.add(f"image {number}", f"its file {file} is missing")
             continue
-        objects, expressions = [], []
+        objects: list[dict] = []
+        expressions: list[dict] = []
         for reference in refs:
             entry = annotations.get(reference["ann_id"])
             if entry is None:

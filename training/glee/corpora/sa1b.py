@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import nms
 
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
-from lookhear.training.glee.corpora.schema import make_object, make_row, xyxy
+from lookhear.training.glee.corpora.schema import make_object, make_row, usable, xyxy
 from lookhear.training.glee.corpora.shards import list_shards, read_shard
 
 LAYOUT = "sa_000000.tar, or folders sa_000000 with sa_1.jpg and sa_1.json"
@@ -53,11 +53,11 @@ def _row(name: str, picture: Path | bytes, content: dict, problems: Problems, ov
         problems.add(f"image {name}", "its JSON has no 'image' with height and width, or no 'annotations'")
         return None
     size = int(image["height"]), int(image["width"])
-    objects = []
-    for entry in annotations:
-        label = f"image {name}, annotation {entry.get('id')}"
-        thing = make_object(label, size, problems, xyxy(entry.get("bbox")), entry.get("segmentation"))
-        objects += [thing] if thing is not None else []
+    label = f"image {name}, annotation"
+    objects = usable(
+        make_object(f"{label} {entry.get('id')}", size, problems, xyxy(entry.get("bbox")), entry.get("segmentation"))
+        for entry in annotations
+    )
     if overlap is not None and objects:
         boxes = torch.tensor([thing["box"] for thing in objects])
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -21,7 +21,7 @@ What a data set's annotations are good for is no column: it is the same for all 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,11 @@ def make_object(
     if box is None:
         return None
     return {"box": box, "mask": mask, "category": category, "track_id": track_id, "crowd": crowd}
+
+
+def usable(objects: Iterable[dict | None]) -> list[dict]:
+    """Without those that `make_object` has reported."""
+    return [thing for thing in objects if thing is not None]
 
 
 def _checked_box(name: str, size: Size, problems: Problems, box: Any) -> list[float] | None:

@@ -63,6 +63,11 @@ def _folder_pairs(folder: Path) -> Iterator[tuple[str, Path | None, bytes]]:
         yield path.stem, next((picture for picture in pictures if picture.is_file()), None), path.read_bytes()
 
 
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return b"" if file is None else file.read()
+
+
 def _tar_pairs(path: Path) -> Iterator[tuple[str, bytes | None, bytes]]:
     """In the order in which pairs become complete; only headers are held until then."""
     waiting: dict[str, tarfile.TarInfo] = {}
@@ -77,8 +82,7 @@ def _tar_pairs(path: Path) -> Iterator[tuple[str, bytes | None, bytes]]:
                     waiting[stem] = member
                 else:
                     picture, text = (other, member) if suffix == ".json" else (member, other)
-                    yield stem, archive.extractfile(picture).read(), archive.extractfile(text).read()
-                archive.members.clear()  # tarfile remembers every header
+                    yield stem, _content(archive, picture), _content(archive, text)
             for stem, member in waiting.items():
                 if member.name.endswith(".json"):
                     yield stem, None, b""

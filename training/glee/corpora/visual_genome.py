@@ -71,7 +71,7 @@ def _images(path: Path) -> dict[int, tuple[int, int]]:
 
 
 def _objects(entry: dict, size: tuple[int, int], problems: Problems) -> tuple[list[dict], list[dict]]:
-    objects = []
+    objects: list[dict] = []
     for item in entry["objects"]:
         name = f"object {item.get('object_id')}"
         category = " ".join(item["names"][0].lower().split()) if item.get("names") else ""
@@ -84,7 +84,8 @@ def _objects(entry: dict, size: tuple[int, int], problems: Problems) -> tuple[li
 
 
 def _regions(entry: dict, size: tuple[int, int], problems: Problems) -> tuple[list[dict], list[dict]]:
-    objects, expressions = [], []
+    objects: list[dict] = []
+    expressions: list[dict] = []
     for item in entry["regions"]:
         name = f"region {item.get('region_id', item.get('id'))}"
         phrase = str(item.get("phrase") or "").strip()

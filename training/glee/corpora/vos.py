@@ -121,7 +121,7 @@ def _rows(video: str, frames: Path, masks: Path, problems: Problems, categories:
 
 def _object(mask: np.ndarray, number: int, categories: dict[int, str]) -> dict:
     return {
-        "box": list(mask_box(mask)),
+        "box": list(mask_box(mask) or ()),
         "mask": {"counts": write_counts(encode_runs(mask)), "polygons": None},
         "category": categories.get(number),
         "track_id": number,

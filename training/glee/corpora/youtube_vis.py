@@ -14,7 +14,7 @@ from lookhear.training.glee.corpora.reading import (
     need_keys,
     read_json,
 )
-from lookhear.training.glee.corpora.schema import make_object, make_row, xyxy
+from lookhear.training.glee.corpora.schema import make_object, make_row, usable, xyxy
 
 FILES = (
     "{split}.json",
@@ -89,13 +89,13 @@ def _frames(
     video: dict, tracks: list[dict], categories: dict[int, str], folder: Path, problems: Problems
 ) -> Iterator[dict]:
     size, length = (int(video["height"]), int(video["width"])), len(video["file_names"])
-    usable = []
+    whole = []
     for entry in tracks:
         lists = [entry[key] for key in ("segmentations", "bboxes") if entry.get(key) is not None]
         if not lists or any(len(values) != length for values in lists):
             problems.add(f"annotation {entry['id']}", f"it has not one mask or box for each of {length} frames")
         else:
-            usable.append(entry)
+            whole.append(entry)
     for index, file_name in enumerate(video["file_names"]):
         name, file = f"video {video['id']}, frame {index}", folder / file_name
         if not file.is_file() and file.with_suffix(".jpg").is_file():
@@ -103,8 +103,7 @@ def _frames(
         if not file.is_file():
             problems.add(name, f"its file {file} is missing")
             continue
-        objects = [_object(entry, index, size, categories, problems) for entry in usable]
-        objects = [thing for thing in objects if thing is not None]
+        objects = usable(_object(entry, index, size, categories, problems) for entry in whole)
         yield make_row(f"{video['id']}/{index}", file, size, objects, video=str(video["id"]), frame=index)
 
 
