@@ -76,20 +76,22 @@ def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
     Args:
         points: `(68, 2)` pixels.
     """
-    centre, spread = points[STEADY].mean(axis=0), float(_spread(points))
+    (centre,), (spread,) = _centre_and_spread(points[None])
     x, y, half = centre[0] + 0.02 * spread, centre[1] + 0.86 * spread, HALF_BOX * spread
     return float(x - half), float(y - half), float(x + half), float(y + half)
 
 
 def face_sizes(points: np.ndarray) -> np.ndarray:
     """Widths of the boxes of `box_of_points`: `(frames, 68, 2)` pixels -> `(frames,)`."""
-    return 2 * HALF_BOX * _spread(points)
+    return 2 * HALF_BOX * _centre_and_spread(points)[1]
 
 
-def _spread(points: np.ndarray) -> np.ndarray:
-    """Root mean square distance of the steady points from their centre: (..., 68, 2) -> (...)."""
-    steady = points[..., STEADY, :]
-    return np.sqrt(((steady - steady.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-1).mean(axis=-1))
+def _centre_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 68, 2) -> centres of the steady points (T, 2) and their root mean square distances from it (T,)."""
+    steady = points[:, STEADY].astype(np.float64)  # (T, n, 2)
+    centre = steady.sum(axis=1) / steady.shape[1]
+    square = np.einsum("tni,tni->t", steady, steady) / steady.shape[1] - np.einsum("ti,ti->t", centre, centre)
+    return centre, np.sqrt(np.maximum(square, 0.0))
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,12 @@ class DlibLandmarkDetector:
         """Looks for a face around the box only, at the size at which the detector sees best."""
         frame = _eight_bit(frame)
         x0, y0, x1, y1 = face.box
-        margin = 0.5 * (x1 - x0)
+        margin = 0.35 * (x1 - x0)
         left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
         patch = frame[top : max(top, int(y1 + margin)), left : max(left, int(x1 + margin))]
         if min(patch.shape[:2]) < 16:
             return False
-        found = self._search(patch, min(8.0, 100.0 / max(face.size, 1.0)), self.threshold - 0.4)
+        found = self._search(patch, min(8.0, 90.0 / max(face.size, 1.0)), self.threshold - 0.4)
         moved = [tuple(np.add(box, (left, top, left, top))) for box, _ in found]
         return any(overlap(box, face.box) > 0.3 for box in moved)
 

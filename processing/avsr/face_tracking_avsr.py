@@ -12,11 +12,14 @@ from .landmarks_avsr import STEADY, Face, FaceFollower, LandmarkDetector, overla
 from .scene_watch_avsr import Change
 
 
+WHOLE_SEARCH = 5  # one of so many searches goes through the whole picture
+
+
 @dataclass
 class FaceTracker:
     """Follows one face through a clip, frame by frame.
 
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every third
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every fifth
     of these searches goes through the whole picture) and carried over in between. While others are in view and it is
     gone, nobody takes its place for `patience` frames. After a cut the search begins anew, at once.
 
@@ -89,7 +92,12 @@ class FaceTracker:
         follower = self._follower if tracked else None
         expected = follower.follow(frame, self._face) if follower else self._face
         self._searches += 1
-        if follower and self._searches % 3 != 1 and _inside(expected, frame) and follower.confirm(frame, expected):
+        if (
+            follower
+            and self._searches % WHOLE_SEARCH != 1
+            and _inside(expected, frame)
+            and follower.confirm(frame, expected)
+        ):
             return expected
         faces = self._find(frame)
         if self._face is None:

@@ -19,6 +19,9 @@ STABLE_POINTS = (33, 36, 39, 42, 45)
 MOUTH = slice(48, 68)
 LEFT_CORNER, RIGHT_CORNER = 48, 54
 
+# Red, green and blue in grey (ITU-R BT.601), in units of 2**-16: sums of 8-bit values are exact in 32 bits.
+LUMA = np.array([19595, 38470, 7471], dtype=np.float32) / 65536
+
 # The mean face, (68, 2): x to the right, y downwards, origin in the mean of the stable points, unit = distance between
 # the outer corners of the eyes (points 36 and 45). Made for this project: generalised Procrustes mean of landmarks
 # found by dlib in 20 clips of speaker s1 of the GRID corpus (their mean over each clip), in scikit-image's picture of
@@ -75,10 +78,16 @@ def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None 
     x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
     left, top = int(np.clip(np.floor(x0), 0, width - 1)), int(np.clip(np.floor(y0), 0, height - 1))
     right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
-    part = frame[top:bottom, left:right]
-    step = max(1, min(step, part.shape[0], part.shape[1]))
-    image = Image.fromarray(np.ascontiguousarray(part)).convert("L")
-    return GreyPatch(np.array(image.reduce(step) if step > 1 else image), left, top, step)
+    grey = _grey(frame[top:bottom, left:right])
+    step = max(1, min(step, *grey.shape))
+    return GreyPatch(np.array(Image.fromarray(grey).reduce(step)) if step > 1 else grey, left, top, step)
+
+
+def _grey(part: np.ndarray) -> np.ndarray:
+    """(h, w, 3) or (h, w) uint8 -> (h, w) uint8, a copy."""
+    if part.ndim == 2:
+        return part.copy()
+    return (part.astype(np.float32) @ LUMA + 0.5).astype(np.uint8)
 
 
 def interpolate_missing(points: np.ndarray) -> np.ndarray:
@@ -220,7 +229,12 @@ def crop_mouths(
     if not patches:
         return np.zeros((0, roi_size, roi_size), dtype=np.uint8)
     height, width = np.max([patch.pixels.shape for patch in patches], axis=0)
-    stack = np.stack([_widened(patch.pixels, height, width) for patch in patches])  # (T, H, W)
+    stack = np.empty((len(patches), height, width), dtype=np.uint8)  # (T, H, W)
+    for whole, patch in zip(stack, patches):
+        rows, columns = patch.pixels.shape
+        whole[:rows, :columns] = patch.pixels
+        whole[rows:, :columns] = patch.pixels[-1]
+        whole[:, columns:] = whole[:, columns - 1 : columns]
     # From region pixels to frame pixels to patch pixels: a patch pixel is the mean of step x step frame pixels.
     back = invert_transforms(transforms)
     step = np.array([p.step for p in patches], dtype=np.float64)[:, None]
@@ -228,12 +242,6 @@ def crop_mouths(
     back[:, :, 2] -= corner + (step - 1) / 2
     back /= step[:, :, None]
     return _bilinear(torch.from_numpy(stack), torch.from_numpy(back), roi_size).numpy()
-
-
-def _widened(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The picture with its last row and column repeated up to this size."""
-    below, beside = height - pixels.shape[0], width - pixels.shape[1]
-    return np.pad(pixels, ((0, below), (0, beside)), mode="edge") if below or beside else pixels
 
 
 def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int) -> torch.Tensor:
