@@ -11,7 +11,6 @@ import numpy as np
 from .landmarks_avsr import STEADY, Face, FaceFollower, LandmarkDetector, overlap
 from .scene_watch_avsr import Change
 
-
 WHOLE_SEARCH = 5  # one of so many searches goes through the whole picture
 
 
