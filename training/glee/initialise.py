@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from transformers import AutoBackbone, AutoTokenizer, CLIPTextModel
+from transformers import AutoTokenizer, CLIPTextModel, ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
-from lookhear.modeling.glee import GleeConfig, GleeEvaConfig, GleeForObjectDetection
+from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 
+BACKBONES = {ResNetConfig: ResNetBackbone, SwinConfig: SwinBackbone}
 SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
 
@@ -52,12 +53,13 @@ def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
     """
     Weights of one of transformers' backbones. ValueError: some that the model needs are missing or of another shape.
     """
-    if isinstance(model.config.backbone_config, GleeEvaConfig):
+    config = model.config.backbone_config
+    kind = BACKBONES.get(type(config))
+    if kind is None:
         raise ValueError(
-            "model.backbone: EVA-02 is not in transformers; start from model.checkpoint, a converted GLEE-Pro"
+            f"model.backbone: transformers has no {config.model_type}; start from model.checkpoint, a GLEE that has one"
         )
-    stages = model.config.backbone_config.out_features
-    weights = AutoBackbone.from_pretrained(backbone, out_features=stages).state_dict()
+    weights = kind.from_pretrained(backbone, out_features=config.out_features).state_dict()
     needed = model.model.backbone.state_dict()
     wrong = [name for name, value in needed.items() if name in weights and weights[name].shape != value.shape]
     # A Swin's norms behind the stages belong to detectors; nothing that classifies has them.

@@ -27,7 +27,7 @@ def _write(folder: Path, count: int) -> Path:
     folder.mkdir()
     for index in range(count):
         picture = random.integers(90, 110, (SIZE, SIZE, 3)).astype(np.uint8)
-        shapes = {1: (4 + 5 * index, 8, 20, 20), 7: (6, 40, 40, 12)}
+        shapes = {1: (4 + 5 * index % 40, 8, 20, 20), 7: (6, 40, 40, 12)}
         if index == count - 1:
             del shapes[7]
         for category, (x, y, width, height) in shapes.items():

@@ -1,0 +1,133 @@
+"""The shipped recipes: complete, and of names that exist."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, CLIPTextModel, ResNetBackbone
+
+import lookhear
+from lookhear.modeling.glee import GleeConfig
+from lookhear.modeling.glee.configuration_glee import DENOISING_TABLES
+from lookhear.modeling.glee.loss_glee import GleeSupervision
+from lookhear.training.glee.augmentation import AugmentationRecipe
+from lookhear.training.glee.corpora.opening import READERS, SHARDS, open_corpus
+from lookhear.training.glee.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
+from lookhear.training.glee.initialise import new_model
+from lookhear.training.glee.mixture import Source
+from lookhear.training.glee.sources import open_source
+from lookhear.training.glee.train_corpora import build, cut, main, open_sources
+from lookhear.training.recipe_reading import read_recipe
+from lookhear.training.running import training_arguments
+
+RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"
+SIZES = ("lite", "plus", "pro")
+CORPUS_RECIPES = [f"stage{stage}_{size}" for stage in (1, 2, 3) for size in SIZES]
+CORPUS_RECIPES += ["data_scale", "video_ytvis19", "video_ytvis21", "video_ovis"]
+OPENING = {"reader", "root", "options", "cache", "stream", "buffer", "seed", "vocabulary", "augmentation"}
+
+
+def shipped(name: str) -> CorpusTrainingRecipe:
+    return read_recipe(RECIPES / f"{name}.yaml", [], CorpusTrainingRecipe, RECIPES)
+
+
+def test_every_recipe_is_looked_at():
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*CORPUS_RECIPES, "scenes_tiny"}
+
+
+@pytest.mark.parametrize("name", CORPUS_RECIPES)
+def test_a_recipe_names_what_exists(name):
+    recipe = shipped(name)
+    tables = recipe.model.config["denoising_tables"]
+    assert tables.items() <= DENOISING_TABLES.items()
+    GleeConfig(**recipe.model.config)
+    for given in recipe.data.sources:
+        source = {**recipe.data.common, **given}
+        assert source["reader"] in READERS and source.keys() <= OPENING | {field.name for field in fields(Source)}
+        assert not source.get("stream") or source["reader"] in SHARDS
+        supervision = GleeSupervision(**source["supervision"])
+        assert supervision.denoising_table in tables
+        # A class is a row of its table: no batch may ask for more of them.
+        assert source.get("most_labels", 100) <= max(100, tables[supervision.denoising_table])
+        AugmentationRecipe(**source.get("augmentation", {}))
+    arguments = training_arguments({**recipe.training, "bf16": False, "use_cpu": True})
+    assert arguments.max_grad_norm == 0.01 and arguments.learning_rate == 1e-4
+    assert max(recipe.optimiser.milestones) < arguments.max_steps
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_published_shares(size):
+    first, second, third = (shipped(f"stage{stage}_{size}").data.sources for stage in (1, 2, 3))
+    assert [(entry["reader"], entry["ratio"]) for entry in first] == [("objects365", 1.0), ("openimages", 1.0)]
+    assert sum(entry["ratio"] for entry in second if entry["reader"] == "refcoco") == pytest.approx(2.5)
+    assert len(second) - 2 == (15 if size == "pro" else 14), "RefCOCO's three are one source of the paper"
+    assert {(entry["reader"], entry["ratio"]) for entry in third[-2:]} == {("grit", 5.0), ("sa1b", 5.0)}
+    learning = shipped(f"stage2_{size}")
+    pro = {"backbone": 1.0, "layer_decay": 0.8} if size == "pro" else {"backbone": 0.1, "layer_decay": None}
+    assert {name: getattr(learning.optimiser, name) for name in pro} == pro
+    assert learning.training["weight_decay"] == (0.1 if size == "pro" else 0.05) and learning.optimiser.text == 0.1
+
+
+def test_a_share_of_the_data_holds_the_smaller_ones(write_coco, tmp_path):
+    source = open_source("coco", write_coco(tmp_path / "own", 12))
+    parts = [set(cut(source, fraction, seed=3).rows["id"]) for fraction in (0.25, 0.5, 1.0)]
+    assert [len(part) for part in parts] == [3, 6, 12] and parts[0] < parts[1] < parts[2]
+    with pytest.raises(ValueError, match="fraction"):
+        open_sources(CorporaRecipe([{"reader": "coco", "root": "."}], fraction=0.0), 0)
+
+
+def test_recipes_that_cannot_run_are_refused(glee_checkpoint):
+    with pytest.raises(ValueError, match="data.sources is empty"):
+        open_sources(CorporaRecipe(), 0)
+    with pytest.raises(ValueError, match=r"data.sources\[0\] has no root"):
+        open_sources(CorporaRecipe([{"reader": "coco"}]), 0)
+    with pytest.raises(ValueError, match="no module 'model.txt'"):
+        build(StartRecipe(checkpoint=str(glee_checkpoint), freeze=["model.txt"]))
+    with pytest.raises(ValueError, match="model.size"):
+        build(StartRecipe(size="mini"))
+    with pytest.raises(ValueError, match="max_steps must be given"):
+        main(
+            str(RECIPES / "stage1_lite.yaml"),
+            ["training.max_steps=-1", "training.bf16=false", "training.use_cpu=true"],
+        )
+
+
+def test_a_new_model_starts_from_a_backbone_and_a_clip(tiny_glee, tmp_path):
+    """Backbone and CLIP as transformers saves them; the teacher is the same CLIP."""
+    model, processor = tiny_glee
+    config = model.config.to_dict()
+    backbone = ResNetBackbone(model.config.backbone_config)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean)
+    backbone.save_pretrained(tmp_path / "backbone")
+    CLIPTextModel(model.config.text_config).save_pretrained(tmp_path / "clip")
+    processor.tokenizer.save_pretrained(tmp_path / "clip")
+    fields = {name: config[name] for name in ("backbone_config", "text_config", "hidden_size", "num_groups")}
+    fields |= {
+        "num_attention_heads": 4,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "fusion_size": 32,
+        "fusion_heads": 2,
+    }
+    recipe = StartRecipe(
+        "", "lite", fields | {"text_teacher": True}, str(tmp_path / "backbone"), str(tmp_path / "clip")
+    )
+    recipe.checkpoint = None
+    made, made_processor = build(recipe)
+    state, saved = made.model.backbone.state_dict(), backbone.state_dict()
+    assert all(torch.equal(value, saved[name]) for name, value in state.items())
+    clip = CLIPTextModel.from_pretrained(tmp_path / "clip").state_dict()
+    for part in (made.model.text_encoder.clip, made.model.text_teacher):
+        assert all(torch.equal(value, clip[name]) for name, value in part.state_dict().items())
+    assert len(made_processor.tokenizer) == len(AutoTokenizer.from_pretrained(tmp_path / "clip"))
+    assert not any(weight.requires_grad for weight in made.model.text_teacher.parameters())
+    wider = fields["backbone_config"] | {"hidden_sizes": [8, 16, 16, 64]}
+    with pytest.raises(ValueError, match="does not fit"):
+        new_model("lite", fields | {"backbone_config": wider}, str(tmp_path / "backbone"))
+
+
+def test_open_corpus_keeps_ids(write_coco, tmp_path):
+    assert open_corpus("coco", write_coco(tmp_path / "own", 3))["id"][:] == ["0", "1", "2"]
