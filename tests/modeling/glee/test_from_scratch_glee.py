@@ -18,11 +18,10 @@ def heads(**fields) -> GleeHeads:
     return GleeHeads(GleeConfig(**SMALL, **fields))
 
 
-def test_a_class_prior_is_where_scores_start():
+def model(**fields) -> GleeForObjectDetection:
     config = GleeConfig(
         **SMALL,
-        class_prior=0.01,
-        backbone_group_norm=True,
+        **fields,
         backbone_config={
             "model_type": "resnet",
             "embedding_size": 8,
@@ -33,14 +32,30 @@ def test_a_class_prior_is_where_scores_start():
         },
         text_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2},
     )
-    model = GleeForObjectDetection(config)
-    assert model.model.heads.class_bias.sigmoid().item() == pytest.approx(0.01)
-    nothing = model.model.heads.class_logits(torch.zeros(1, 2, 64), torch.zeros(1, 3, 64))
+    return GleeForObjectDetection(config)
+
+
+def test_a_class_prior_is_where_scores_start():
+    ready = model(class_prior=0.01).model.heads
+    assert ready.class_bias.sigmoid().item() == pytest.approx(0.01)
+    nothing = ready.class_logits(torch.zeros(1, 2, 64), torch.zeros(1, 3, 64))
     assert torch.allclose(nothing.sigmoid(), torch.tensor(0.01))
-    norms = {type(module) for module in model.model.backbone.modules() if "Norm" in type(module).__name__}
-    assert norms == {nn.GroupNorm}
-    assert GleeFrozenBatchNorm2d not in norms
-    assert "class_bias" not in heads().state_dict() or heads().class_bias is None
+    assert not any("class_bias" in name for name in heads().state_dict())
+
+
+def test_group_norms_take_the_place_of_frozen_batch_norms():
+    for fields, expected in (({}, GleeFrozenBatchNorm2d), ({"backbone_group_norm": True}, nn.GroupNorm)):
+        modules = model(**fields).model.backbone.modules()
+        assert {type(module) for module in modules if "Norm" in type(module).__name__} == {expected}
+
+
+def test_scores_start_spread_out_but_not_so_far_that_a_step_throws_them():
+    """Unit variance in, and class scores differ by some tenths: plain products need a small projection for that."""
+    for scaled in (False, True):
+        ready = model(scaled_products=scaled).model.heads
+        torch.manual_seed(1)
+        logits = ready.class_logits(torch.randn(1, 200, 64), torch.randn(1, 50, 64))
+        assert 0.3 < logits.std() < 3
 
 
 def test_scaled_products_are_divided_by_the_root_of_their_length():

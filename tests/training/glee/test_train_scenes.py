@@ -10,10 +10,11 @@ import pytest
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from lookhear.training.glee.evaluate_scenes import SceneEvaluation, box_iou, exchange_sentences
+from lookhear.training.glee.evaluate_scenes import SceneEvaluation, box_iou, exchange_sentences, table
 from lookhear.training.glee.examples import ask_expressions
+from lookhear.training.glee.portraits import Cutout
 from lookhear.training.glee.recipe import GleeRecipe
-from lookhear.training.glee.scenes import make_scene
+from lookhear.training.glee.scenes import SceneMaterial, make_scene
 from lookhear.training.glee.train import main, train
 from lookhear.training.recipe_reading import read_recipe
 
@@ -95,6 +96,20 @@ def test_stopped_and_resumed_is_as_if_never_stopped(recipe, tmp_path):
     assert set(found) == {"bbox", "segm"} and all(0 <= value <= 1 for value in found.values())
     assert all(0 <= value <= 1 for values in evaluation.expressions(scenes).values() for value in values)
     assert set(evaluation.prompts(scenes)) == {"points", "boxes", "scribbles", "masks"}
+
+
+def test_the_table_has_a_row_for_each_prompt_kind(tiny_glee):
+    model, processor = tiny_glee
+    backdrop = np.full((64, 48, 3), (20, 190, 220), np.uint8)
+    person = np.zeros((64, 48), bool)
+    person[20:, 12:36] = True
+    material = SceneMaterial(frames=[Cutout(backdrop, {"person": person})])
+    evaluation = SceneEvaluation(model, processor, size=(64, 96), batch=2, material=material)
+    rows = {name: (measure, value) for name, measure, value in table(evaluation, 4)}
+    asked = {"label: 8 kinds and people", "expression: attribute or place", "expression: a pair never trained on"}
+    assert asked <= set(rows) and {"another scene's expression", "points", "boxes", "scribbles", "masks"} <= set(rows)
+    measure, value = rows["the person on the left, in the middle, on the right"]
+    assert measure.startswith("P@0.5 (") and 0 <= value <= 1
 
 
 def test_exchanged_sentences_are_other_rows():
