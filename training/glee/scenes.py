@@ -184,7 +184,7 @@ def _arrange(
         low, high = recipe.radius
         radius = side * low * (high / low) ** random.random()
         x, y = random.uniform(0.9 * radius, (width, height) - np.float64(0.9 * radius))
-        if all(np.hypot(x - a, y - b) > recipe.crowding * (radius + r) for _, _, a, b, r in placed):
+        if all(_apart(np.hypot(x - a, y - b), radius, r, recipe.crowding) for _, _, a, b, r in placed):
             # Scenes repeat kinds and colours, or no expression would need more than one word.
             colour, kind = pairs[random.integers(len(pairs))]
             if placed and random.random() < 0.35:
@@ -194,6 +194,11 @@ def _arrange(
             if (colour, kind) not in recipe.excluded:
                 placed.append((colour, kind, float(x), float(y), float(radius)))
     return placed
+
+
+def _apart(distance: float, radius: float, other: float, crowding: float) -> bool:
+    """Whether two shapes overlap in part only: the smaller's centre lies outside the larger in any case."""
+    return distance > max(crowding * (radius + other), radius, other)
 
 
 def _window(x: float, y: float, radius: float, size: tuple[int, int]) -> tuple:

@@ -44,14 +44,15 @@ def test_masks_show_the_colour_that_is_named():
     assert np.mean(right) > 0.98
 
 
-def test_most_of_each_shape_is_seen():
+@pytest.mark.parametrize("crowding", [0.72, 0.5])
+def test_most_of_each_shape_is_seen(crowding):
     shares = []
-    for scene in scenes():
+    for scene in scenes(crowding=crowding, radius=(0.07, 0.24)):
         for shape in scene.shapes:
             x, y = np.arange(128) + 0.5 - shape.x, np.arange(96)[:, None] + 0.5 - shape.y
             whole = coverage(shape.kind, x.astype(np.float32), y.astype(np.float32), shape.radius, 0.0) >= 0.5
             shares.append(shape.mask.sum() / whole.sum())
-    assert np.percentile(shares, 2) > 0.5
+    assert np.percentile(shares, 2) > 0.4
     assert np.min(shares) < 0.95, "nothing overlaps"
 
 
