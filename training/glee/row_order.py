@@ -1,5 +1,6 @@
 """In which order sources and their rows come up; each order can be asked for any place in it."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -126,13 +127,14 @@ class RowStream:
             raise ValueError("shards is empty: a stream needs at least one")
         self.shards, self.read, self.seed, self.buffer = list(shards), read, seed, buffer
         self._rows: Iterator[dict] | None = None
-        self._place = 0
+        self._place, self._process = 0, os.getpid()
 
     def batch(self, turn: int, size: int) -> list[dict]:
         """The rows from `turn * size` on."""
         start = turn * size
-        if self._rows is None or start < self._place:
-            self._rows, self._place = self._stream(), 0
+        if self._rows is None or start < self._place or self._process != os.getpid():
+            # A worker that was forked must not read on in a file that another process reads, too.
+            self._rows, self._place, self._process = self._stream(), 0, os.getpid()
         for _ in islice(self._rows, start - self._place):
             pass
         rows = list(islice(self._rows, size))
@@ -140,7 +142,7 @@ class RowStream:
         return rows
 
     def __getstate__(self) -> dict:
-        """A copy for a worker starts from the beginning: an open file cannot be passed on."""
+        """A copy for another process starts from the beginning: an open file cannot be passed on."""
         return {**self.__dict__, "_rows": None, "_place": 0}
 
     def _stream(self) -> Iterator[dict]:

@@ -100,3 +100,27 @@ def test_a_stream_without_rows_says_so():
         RowStream([], iter)
     with pytest.raises(ValueError, match="none of 2 shards holds a row"):
         RowStream("ab", lambda shard: iter(())).batch(0, 1)
+
+
+def test_a_worker_reads_on_its_own(tmp_path):
+    """Also one that is forked after the stream was begun."""
+    import multiprocessing
+
+    path = tmp_path / "rows.txt"
+    path.write_text("".join(f"{index:06d}\n" for index in range(3000)))
+
+    def read(shard):
+        with path.open("rb", buffering=0) as file:
+            while line := file.read(7):
+                yield {"id": line.decode()}
+
+    stream = RowStream([0], read, buffer=1)
+    begun = [row["id"] for row in stream.batch(0, 100)]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    worker = context.Process(target=lambda: queue.put([row["id"] for row in stream.batch(1, 100)]))
+    worker.start()
+    found = queue.get(timeout=60)
+    worker.join()
+    assert begun[-1] == "000099\n" and found[0] == "000100\n"
+    assert stream.batch(1, 100)[0]["id"] == "000100\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ READERS: dict[str, Callable[..., Iterator[dict]]] = {
     "vos": read_vos,
     "youtube_vis": read_youtube_vis,
 }
+WRITTEN_TOGETHER = 256  # rows
+
 SHARDS: dict[str, Callable[[str | Path], list[Path]]] = {"grit": grit_shards, "sa1b": sa1b_shards}
 
 
@@ -114,16 +117,19 @@ def _stream(
 
 
 def _write(rows: Iterator[dict], path: Path) -> Path:
+    import pyarrow
     from datasets.arrow_writer import ArrowWriter
 
+    schema = features()
+    rows = iter(rows)
     try:
-        with ArrowWriter(path=str(path), features=features()) as writer:
-            count = 0
-            for row in rows:
-                writer.write(row)
-                count += 1
-            if not count:
+        with ArrowWriter(path=str(path), features=schema) as writer:
+            part = list(islice(rows, WRITTEN_TOGETHER))
+            if not part:
                 raise CorpusError("the corpus has no usable picture")
+            while part:
+                writer.write_table(pyarrow.Table.from_pylist(part, schema=schema.arrow_schema))
+                part = list(islice(rows, WRITTEN_TOGETHER))
             writer.finalize()
     except BaseException:
         path.unlink(missing_ok=True)

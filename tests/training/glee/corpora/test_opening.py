@@ -7,11 +7,13 @@ import pytest
 from lookhear.training.glee.corpora.coco import read_coco
 from lookhear.training.glee.corpora.opening import open_corpus, stream_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
+from lookhear.training.glee.corpora.schema import features
 
 
 def test_a_dataset_holds_the_rows(tree, coco):
     rows = list(read_coco(tree.root))
-    assert list(open_corpus("coco", tree.root)) == rows
+    dataset = open_corpus("coco", tree.root)
+    assert list(dataset) == rows and dataset.features == features()
     assert list(stream_corpus("coco", tree.root)) == rows
 
 
