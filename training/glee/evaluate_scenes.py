@@ -1,6 +1,7 @@
 """What a checkpoint finds in scenes it has never seen: `python -m lookhear.training.glee.evaluate_scenes CHECKPOINT`.
 
-With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too.
+With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too;
+with `--plain` there are shapes on plain grounds only, larger and of full contrast.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, 
 EVALUATION_SEED = 777_777
 # Shapes that overlap, small and large ones, low contrast, photos behind them, people beside them.
 HARD_SCENES = SceneRecipe(radius=(0.07, 0.24), crowding=0.6, contrast=0.6, photos=0.5, people=0.3)
+PLAIN_SCENES = SceneRecipe()
 PANELS = SceneRecipe(people=1.0, panels=1.0, objects_beside=(0, 0), photos=0.5)
 MOST_FRAMES = 60
 
@@ -189,6 +191,7 @@ def main() -> None:
     parser.add_argument(
         "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the scenes"
     )
+    parser.add_argument("--plain", action="store_true", help="shapes on plain grounds only")
     parser.add_argument("--frames", nargs="*", default=[], help="videos of talking faces, or folders of videos")
     options = parser.parse_args()
     model = AutoModelForZeroShotObjectDetection.from_pretrained(options.checkpoint)
@@ -196,13 +199,16 @@ def main() -> None:
     material = SceneMaterial(photos, portrait_cutouts(), read_frames(options.frames, MOST_FRAMES))
     processor = AutoProcessor.from_pretrained(options.checkpoint)
     print("| asked by | measure | value |\n|---|---|---|")
-    for name, measure, value in table(SceneEvaluation(model, processor, material=material), options.scenes):
+    evaluation = SceneEvaluation(model, processor, material=material)
+    for name, measure, value in table(evaluation, options.scenes, PLAIN_SCENES if options.plain else HARD_SCENES):
         print(f"| {name} | {measure} | {value:.3f} |", flush=True)
 
 
-def table(evaluation: SceneEvaluation, count: int) -> Iterator[tuple[str, str, float]]:
+def table(
+    evaluation: SceneEvaluation, count: int, recipe: SceneRecipe = HARD_SCENES
+) -> Iterator[tuple[str, str, float]]:
     """What is asked, what is measured, and the value, of so many scenes, row by row."""
-    scenes = evaluation.scenes(count, replace(HARD_SCENES, excluded=HELD_OUT_PAIRS))
+    scenes = evaluation.scenes(count, replace(recipe, excluded=HELD_OUT_PAIRS))
     for mode, name in (("kind", "label: 8 kinds and people"), ("pair", "label: 24 pairs of colour and kind")):
         for kind, value in evaluation.average_precision(scenes, mode).items():
             yield name, f"{'box' if kind == 'bbox' else 'mask'} AP50", value
@@ -212,7 +218,7 @@ def table(evaluation: SceneEvaluation, count: int) -> Iterator[tuple[str, str, f
     yield "expression: attribute or place", *_precision(ious.get("attribute", []) + ious.get("place", []))
     yield (
         "expression: a pair never trained on",
-        *_precision(held_out_ious(evaluation, evaluation.scenes(2 * count, HARD_SCENES))),
+        *_precision(held_out_ious(evaluation, evaluation.scenes(2 * count, recipe))),
     )
     others = evaluation.expressions(scenes, others=True)
     yield "another scene's expression", *_precision([iou for values in others.values() for iou in values])
