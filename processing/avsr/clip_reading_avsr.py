@@ -45,7 +45,8 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
     Reads an input as far as `modality` needs it.
 
     Args:
-        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays.
+        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays; or a
+            [`ClipStream`] of one of them, of which nothing was read yet.
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples a second wanted.
         image_processor: [`MouthRoiImageProcessor`].
@@ -53,7 +54,9 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
     Raises:
         ValueError: names the input and says what is wrong with it: unreadable, or without what `modality` needs.
     """
-    with ClipStream(source, modality, sampling_rate, image_processor, max_lead=math.inf) as stream:
+    if not isinstance(source, ClipStream):
+        source = ClipStream(source, modality, sampling_rate, image_processor, max_lead=math.inf)
+    with source as stream:
         pieces = list(stream)
         trouble = stream.trouble
     clip = Clip(stream.name, report=stream.report)

@@ -1,28 +1,30 @@
 """From a file to what the person says: the pipeline task `audio-visual-speech-recognition`."""
 
+import itertools
 import logging
 import math
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import Dataset
 from transformers.pipelines.base import Pipeline
 
+from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
 from .clip_reading_avsr import MODALITIES, Clip, read_clip
-from .word_timing_avsr import (
-    TimedText,
-    align_ctc,
-    delay_early_starts,
-    mean_confidence,
-    merge_into_blank,
-    time_characters,
-    time_words,
-)
+from .clip_stream_avsr import ClipStream
+from .clip_window_avsr import ClipWindow
+from .long_reading_avsr import LongReading, Reading
+from .recognition_avsr import Recogniser
+from .speech_stream_avsr import SpeechStream, as_chunk
+from .word_timing_avsr import TimedText, mean_confidence, time_words
 
 logger = logging.getLogger(__name__)
 
-NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
 TIMESTAMPS = (False, "word", "char")
+LOADING = ("batch_size", "num_workers")  # arguments of a call that are transformers' own
 
 
 class AudioVisualSpeechRecognitionPipeline(Pipeline):
@@ -49,12 +51,17 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
     - num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
-    - chunk_length_s: `None`; speaker: `None`. Other values are refused so far.
+    - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
+      longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
+      pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
+      are no alternatives then.
+    - speaker: `None`. Other values are refused so far.
 
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
     "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds what was measured on the clip and `"warnings"` in words.
+    first; the report holds what was measured on the clip and `"warnings"` in words. [`stream`] gives the words of one
+    input as soon as they are certain.
 
     Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
     """
@@ -73,7 +80,48 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         batch_size = kwargs.get("batch_size")
         if batch_size is not None and not _is_count(batch_size):
             raise ValueError(f"`batch_size` must be a positive integer, not {batch_size!r}.")
-        return super().__call__(inputs, **kwargs)
+        if isinstance(inputs, list):
+            return list(self._read_all(inputs, kwargs))
+        if isinstance(inputs, (Iterator, Dataset)) and not hasattr(inputs, "read"):
+            return self._read_all(inputs, kwargs)
+        return self._read_together([inputs], kwargs)[0]
+
+    def stream(self, inputs, **kwargs) -> SpeechStream:
+        """
+        The words of one input as soon as they are certain, while the input is read.
+
+        Args:
+            inputs: one input, as of a call.
+            kwargs: as of a call; `return_timestamps="char"` gives characters instead of words.
+
+        Returns:
+            An iterator of `{"text", "timestamp": (start, end) in seconds, "confidence"}`, with `duration`, `position`
+            and `confidence`, and `to_report()` for the end.
+
+        Raises:
+            ValueError: as a call does; what is found out while the input is read, the iterator raises.
+        """
+        self._sanitize_parameters(**kwargs)
+        return self._listen(self._open(inputs, kwargs), kwargs)
+
+    def _read_all(self, inputs: Iterable, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The results of many inputs, so many at a time as go through the model together."""
+        size = kwargs.get("batch_size") or self._batch_size or 1
+        items = iter(inputs) if isinstance(inputs, Iterable) else (inputs[i] for i in range(len(inputs)))
+        while batch := list(itertools.islice(items, size)):
+            yield from self._read_together(batch, kwargs)
+
+    def _read_together(self, inputs: list, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+        """The results of a few inputs: short ones go through the model together, long ones by themselves."""
+        self._sanitize_parameters(**{name: value for name, value in kwargs.items() if name not in LOADING})
+        streams = [self._open(source, kwargs) for source in inputs]
+        short = [stream for stream in streams if not self._is_long(stream, kwargs)]
+        done = iter(super().__call__(short, **{**kwargs, "batch_size": len(short)}) if short else [])
+        return [self._read_long(stream, kwargs) if self._is_long(stream, kwargs) else next(done) for stream in streams]
+
+    @property
+    def _recogniser(self) -> Recogniser:
+        return Recogniser(self.model, self.processor)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline."""
@@ -103,8 +151,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         if unknown:
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of {type(self).__name__}.")
-        if chunk_length_s is not None:
-            raise ValueError("`chunk_length_s` must be None: this version reads each clip in one piece.")
+        if chunk_length_s is not None and not (
+            _is_number(chunk_length_s) and SHORTEST_CHUNK <= chunk_length_s < math.inf
+        ):
+            raise ValueError(
+                f"`chunk_length_s` must be None or a number of seconds, {SHORTEST_CHUNK:g} or more, not "
+                f"{chunk_length_s!r}."
+            )
         if speaker is not None:
             raise ValueError(
                 "`speaker` must be None: choosing one needs a `speaker_locator`, which this version cannot use yet; it "
@@ -117,19 +170,19 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         _check_search(num_beams, num_return_sequences, ctc_weight)
         search = {"num_beams": num_beams, "num_return_sequences": num_return_sequences, "ctc_weight": ctc_weight}
         return (
-            _given(modality=modality),
+            _given(modality=modality, chunk_length_s=chunk_length_s),
             _given(**search),
             _given(return_timestamps=return_timestamps),
         )
 
-    def preprocess(self, inputs, modality: str = "auto") -> dict[str, Any]:
+    def preprocess(self, inputs, modality: str = "auto", chunk_length_s: float | None = None) -> dict[str, Any]:
         """One input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
         self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
         clip = read_clip(inputs, self._modality(modality), extractor.sampling_rate, image_processor)
         for warning in clip.report.warnings:
             logger.warning(f"{clip.name}: {warning}")
-        return {**self._features(clip), "report": clip.to_report()}
+        return {**self._recogniser.features([clip]), "report": clip.to_report()}
 
     def _modality(self, modality: str) -> str:
         """A model of one modality reads only that, so "auto" need not look for the other."""
@@ -145,99 +198,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 "audio-visual checkpoint."
             )
 
-    def _features(self, clip: Clip) -> dict[str, torch.Tensor]:
-        """`input_values` and `attention_mask` (1, samples), `pixel_values_videos` (1, frames, 1, H, W) and its mask."""
-        size = self.processor.image_processor.crop_size
-        absent = {
-            "input_values": torch.zeros(1, 1),
-            "attention_mask": torch.zeros(1, 1, dtype=torch.long),
-            "pixel_values_videos": torch.zeros(1, 1, 1, size, size),
-            "video_attention_mask": torch.zeros(1, 1, dtype=torch.long),
-        }
-        present = self.processor(
-            audio=[clip.audio],
-            sampling_rate=self.processor.feature_extractor.sampling_rate,
-            videos=[clip.mouths],
-            return_tensors="pt",
-        )
-        return {name: present.get(name, value).to(value.dtype) for name, value in absent.items()}
-
-    def _forward(
-        self,
-        model_inputs: dict[str, Any],
-        num_beams: int | None = None,
-        num_return_sequences: int | None = None,
-        ctc_weight: float | None = None,
-    ) -> dict[str, Any]:
-        """Encodes once, searches, and aligns each text found; everything is `(batch, num_return_sequences, …)`."""
-        defaults = self.model.generation_config
-        num_beams = num_beams or defaults.num_beams or NUM_BEAMS
-        texts = num_return_sequences or defaults.num_return_sequences or 1
-        if texts > num_beams:
-            raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
-        encoded = self.model.get_encoder()(**self._present(model_inputs))
-        log_probs = self.model.compute_ctc_logits(encoded).float().log_softmax(-1)  # (batch, steps, vocab)
-        lengths = encoded.frame_mask.sum(dim=1) * self.model.config.ctc_upsampling  # (batch,)
-        found = self.model.generate(
-            encoder_outputs=encoded,
-            num_beams=num_beams,
-            num_return_sequences=texts,
-            ctc_weight=ctc_weight,
-            return_dict_in_generate=True,
-            output_scores=True,
-        )
-        sequences = found if isinstance(found, torch.Tensor) else found.sequences
-        scores = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
-        batch = {
-            name: value.unflatten(0, (-1, texts)) for name, value in self._align(log_probs, lengths, sequences).items()
-        }
-        if scores is not None:
-            batch["score"] = scores.float().unflatten(0, (-1, texts))
-        return {**batch, "report": model_inputs["report"]}
-
-    def _present(self, model_inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The modalities that at least one clip of the batch has, in the model's dtype."""
-        inputs = {}
-        for values, mask in (("input_values", "attention_mask"), ("pixel_values_videos", "video_attention_mask")):
-            if model_inputs[mask].any():
-                inputs[values] = model_inputs[values].to(self.model.dtype)
-                inputs[mask] = model_inputs[mask]
-        return inputs
-
-    def _align(
-        self, log_probs: torch.Tensor, lengths: torch.Tensor, sequences: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """
-        Times and log-probabilities of the characters of each generated text, and how surely there are none.
-
-        log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
-        `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
-        """
-        config = self.model.config
-        texts = sequences.shape[0] // log_probs.shape[0]
-        special = torch.tensor([config.pad_token_id, config.eos_token_id], device=sequences.device)
-        rows = [row[~torch.isin(row, special)] for row in sequences]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id)
-        counts = torch.tensor([len(row) for row in rows], device=sequences.device)
-        log_probs = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)
-        log_probs, lengths = log_probs.repeat_interleave(texts, dim=0), lengths.repeat_interleave(texts)
-        found = align_ctc(log_probs, lengths, ids, counts, blank=config.pad_token_id)
-        valid = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]  # (batch * texts, steps)
-        silence = (log_probs[..., config.pad_token_id] * valid).sum(dim=1) / lengths.clamp(min=1)
-        return {
-            "ids": ids,
-            "starts": found.starts,
-            "ends": found.ends,
-            "log_probs": found.scores,
-            "fits": found.fits,
-            "silence": silence,
-        }
+    def _forward(self, model_inputs: dict[str, Any], **search) -> dict[str, Any]:
+        """What [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
+        return {**self._recogniser.search(model_inputs, **search), "report": model_inputs.get("report")}
 
     def postprocess(self, model_outputs: dict[str, Any], return_timestamps: bool | str = False) -> dict[str, Any]:
         report = dict(model_outputs["report"])
-        seconds = 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
         texts = [
-            self._timed(model_outputs, index, seconds, report["duration"])
+            self._recogniser.timed(model_outputs, 0, index, report["duration"])
             for index in range(model_outputs["ids"].shape[1])
         ]
         best, words = texts[0], time_words(texts[0])
@@ -253,26 +221,82 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             result["score"] = float(model_outputs["score"][0, index])
         return {
             **results[0],
-            "chunks": [
-                {
-                    "text": chunk.text,
-                    "timestamp": (round(chunk.start, 3), round(chunk.end, 3)),
-                    "confidence": round(chunk.confidence, 4),
-                }
-                for chunk in chunks
-            ],
+            "chunks": [as_chunk(chunk) for chunk in chunks],
             "alternatives": results[1:],
             "report": report,
         }
 
-    def _timed(self, outputs: dict[str, Any], index: int, seconds: float, duration: float) -> list[TimedText]:
-        """The characters of one text of one clip, none of them behind the clip's end."""
-        ids = [i for i in outputs["ids"][0, index].tolist() if i != self.model.config.pad_token_id]
-        tokens = [self.processor.tokenizer.decode([i]) for i in ids]
-        rows = (outputs[name][0, index].tolist() for name in ("starts", "ends", "log_probs"))
+    # ------------------------------------------------------------------------------------------------- long input
+
+    def _asked(self, kwargs: dict[str, Any]) -> tuple[dict, dict, dict]:
+        """The settings of `preprocess`, `_forward` and `postprocess`: the call's, else the pipeline's."""
+        given = self._sanitize_parameters(**{name: value for name, value in kwargs.items() if name not in LOADING})
+        kept = self._preprocess_params, self._forward_params, self._postprocess_params
+        return tuple({**before, **now} for before, now in zip(kept, given))
+
+    def _chunk_length(self, kwargs: dict[str, Any]) -> float:
+        chunk_length = self._asked(kwargs)[0].get("chunk_length_s")
+        return chunk_length or getattr(self.model.generation_config, "chunk_length_s", None) or CHUNK_LENGTH
+
+    def _open(self, source: Any, kwargs: dict[str, Any]) -> ClipStream:
+        modality = self._asked(kwargs)[0].get("modality", "auto")
+        self._check_model_reads(modality)
+        extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
+        longest = STRETCH * self._chunk_length(kwargs)
+        return ClipStream(source, self._modality(modality), extractor.sampling_rate, image_processor, max_lead=longest)
+
+    def _is_long(self, stream: ClipStream, kwargs: dict[str, Any]) -> bool:
+        return stream.duration is None or stream.duration > self._chunk_length(kwargs)
+
+    def _listen(self, source: ClipStream, kwargs: dict[str, Any]) -> SpeechStream:
+        _, search, shown = self._asked(kwargs)
+        window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
+        reading = LongReading(
+            window,
+            self._letter_chances,
+            lambda clips: self._read_pieces(clips, {**search, "num_return_sequences": 1}),
+            self._chunk_length(kwargs),
+            self._recogniser.seconds_per_step,
+        )
+        return SpeechStream(source, reading, characters=shown.get("return_timestamps") == "char")
+
+    def _read_long(self, source: ClipStream, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The result of a clip that does not go through the model in one piece."""
+        _, search, shown = self._asked(kwargs)
+        with self._listen(source, kwargs) as speech:
+            chunks = list(speech)
+        between = "" if shown.get("return_timestamps") == "char" else " "
+        report = speech.to_report()
+        if (search.get("num_return_sequences") or self.model.generation_config.num_return_sequences or 1) > 1:
+            report["warnings"].append("a clip that is read in chunks has no alternatives")
+        for warning in report["warnings"]:
+            logger.warning(f"{speech.name}: {warning}")
+        return {
+            "text": between.join(chunk["text"] for chunk in chunks),
+            "confidence": speech.confidence,
+            "chunks": chunks if shown.get("return_timestamps") else [],
+            "alternatives": [],
+            "report": report,
+        }
+
+    def _encode(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        return self._ensure_tensor_on_device(self._recogniser.features(clips), device=self.device)
+
+    def _letter_chances(self, clip: Clip) -> np.ndarray:
+        """`(steps,)`: CTC's probability of any letter."""
+        with self.device_placement(), torch.inference_mode():
+            return self._recogniser.letter_chances(self._encode([clip]))[0].cpu().numpy()
+
+    def _read_pieces(self, clips: list[Clip], search: dict[str, Any]) -> list[Reading]:
+        """What each clip says."""
+        outputs = self.forward(self._encode(clips), **search)
         return [
-            TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(time_characters(tokens, *rows, seconds))
+            Reading(
+                self._recogniser.timed(outputs, index, 0, clip.duration),
+                bool(outputs["fits"][index, 0]),
+                float(outputs["silence"][index, 0]),
+            )
+            for index, clip in enumerate(clips)
         ]
 
     @staticmethod
@@ -294,6 +318,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_search(num_beams: Any, num_return_sequences: Any, ctc_weight: Any) -> None:
     for name, value in (("num_beams", num_beams), ("num_return_sequences", num_return_sequences)):
         if value is not None and not _is_count(value):
@@ -302,6 +330,5 @@ def _check_search(num_beams: Any, num_return_sequences: Any, ctc_weight: Any) ->
         raise ValueError(
             f"`num_return_sequences` ({num_return_sequences}) must not be more than `num_beams` ({num_beams})."
         )
-    number = isinstance(ctc_weight, (int, float)) and not isinstance(ctc_weight, bool)
-    if ctc_weight is not None and not (number and 0 <= ctc_weight <= 1):
+    if ctc_weight is not None and not (_is_number(ctc_weight) and 0 <= ctc_weight <= 1):
         raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {ctc_weight!r}.")

@@ -1,0 +1,257 @@
+"""Reading a clip of any length: window by window, utterance by utterance, word by word, in bounded memory."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .chunking_avsr import (
+    STRETCH,
+    Piece,
+    WindowPlan,
+    choose_seam,
+    overlap_of,
+    plan_window,
+    split_at,
+    within_scene,
+    words_before,
+    words_behind,
+)
+from .clip_reading_avsr import Clip
+from .clip_window_avsr import ClipWindow
+from .word_timing_avsr import TimedText, mean_confidence, time_words
+
+LETTER = 0.5  # probability from which on a CTC step has a letter
+SAID = 8  # words that a seam looks back at
+NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
+
+
+@dataclass(frozen=True)
+class SpokenWord(TimedText):
+    """A word with its characters, which begin with the space before it where the model said one."""
+
+    characters: tuple[TimedText, ...] = ()
+
+
+@dataclass
+class Reading:
+    """
+    What a piece says.
+
+    Attributes:
+        characters: with their times in the piece.
+        fits: whether it has time for them all.
+        silence: mean log-probability that there is no letter.
+    """
+
+    characters: list[TimedText]
+    fits: bool = True
+    silence: float = 0.0
+
+
+class Tally:
+    """
+    How a long clip was read, in a few numbers.
+
+    Attributes:
+        seconds: that were read from `"audio"`, `"visual"` and `"audiovisual"`.
+        sound_only: `[start, end]` in seconds of each stretch that was read without lips.
+        changes: how many pieces were read without their lips because the scene changed in them.
+        fits: whether each text had room in its piece.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {"audio": 0.0, "visual": 0.0, "audiovisual": 0.0}
+        self.sound_only: list[list[float]] = []
+        self.changes = 0
+        self.fits = True
+        self._text, self._silence = _Mean(), _Mean()
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the characters' confidences; without any, how surely nothing was said (0 to 1)."""
+        return math.exp((self._text if self._text.count else self._silence).value)
+
+    def add_piece(self, modality: str, start: float, end: float, reading: Reading) -> None:
+        """Notes one piece (seconds)."""
+        self.seconds[modality] += end - start
+        self.fits &= reading.fits
+        self._silence.add([reading.silence])
+        if modality == "audio" and self.sound_only and start - self.sound_only[-1][1] < NEIGHBOURS:
+            self.sound_only[-1][1] = end
+        elif modality == "audio":
+            self.sound_only.append([start, end])
+
+    def add_window(self, letter_chances: np.ndarray) -> None:
+        """Notes the probabilities `(steps,)` of a window's letters."""
+        self._silence.add(np.log1p(-letter_chances.clip(max=1 - 1e-6)).tolist())
+
+    def add_word(self, word: SpokenWord) -> None:
+        """Notes a finished word."""
+        self._text.add([math.log(max(character.confidence, 1e-30)) for character in word.characters])
+
+
+@dataclass
+class _Mean:
+    """A mean of numbers that are not kept."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: Sequence[float]) -> None:
+        self.total, self.count = self.total + sum(values), self.count + len(values)
+
+    @property
+    def value(self) -> float:
+        return self.total / max(self.count, 1)
+
+
+class LongReading:
+    """
+    An iterator of the words of a clip.
+
+    Args:
+        window: on the clip's stream.
+        letter_chances: a clip -> `(steps,)`, CTC's probability of any letter.
+        read: clips -> what each says.
+        chunk_length: seconds that go through the model at once; up to `STRETCH` times as many where the clip or an
+            utterance ends there.
+        seconds_per_step: of `letter_chances`.
+
+    Attributes:
+        position: seconds that were read.
+        tally: how.
+    """
+
+    def __init__(
+        self,
+        window: ClipWindow,
+        letter_chances: Callable[[Clip], np.ndarray],
+        read: Callable[[list[Clip]], list[Reading]],
+        chunk_length: float,
+        seconds_per_step: float,
+    ):
+        self._window, self._letter_chances, self._read = window, letter_chances, read
+        self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
+        self._said: list[TimedText] = []
+        self._seam: float | None = None
+        self.position = 0.0
+        self.tally = Tally()
+
+    def __iter__(self) -> Iterator[SpokenWord]:
+        window, fps = self._window, self._window.fps
+        chunk, longest = (round(self._chunk_length * share * fps) for share in (1, STRETCH))
+        while True:
+            window.fill(window.first + longest + 1)  # one frame more tells whether the clip goes on
+            last = window.ended and window.last - window.first <= longest
+            end = window.last if last else window.first + chunk
+            clip = window.take(window.first, end)
+            next_start = clip.duration
+            if last and window.first == 0 and window.last <= chunk:
+                yield from self._finish(self._read_parts([(0.0, clip)] if clip.modality else []))
+            elif clip.modality:
+                plan = self._plan(clip, last)
+                if plan.in_utterance:
+                    clip = window.take(window.first, window.first + longest)
+                    plan = self._plan(clip, last)
+                words, next_start = self._words(plan, clip.duration)
+                yield from words
+            if last:
+                self.position = window.last / fps
+                return
+            window.drop(window.first + max(1, round(next_start * fps)))
+            self.position = window.first / fps
+
+    def _plan(self, clip: Clip, last: bool) -> WindowPlan:
+        chances = self._letter_chances(clip)  # (steps,)
+        self.tally.add_window(chances)
+        plan = plan_window(chances > LETTER, self._seconds_per_step, clip.duration, last)
+        if last and self._window.first == 0 and len(plan.pieces) == 1:  # the whole clip is one utterance
+            piece = plan.pieces[0]
+            return WindowPlan((Piece(0.0, clip.duration, piece.speech_start, piece.speech_end),), clip.duration)
+        return plan
+
+    def _words(self, plan: WindowPlan, length: float) -> tuple[list[SpokenWord], float]:
+        """The finished words of a window, and its second at which the next one starts."""
+        parts = [part for piece in plan.pieces for part in self._parts(piece)]
+        words = self._read_parts(parts)
+        if plan.next_start is not None:
+            self._seam = None if parts else self._seam
+            return self._finish(words), plan.next_start
+        start = self._window.first / self._window.fps
+        self._seam = choose_seam(words, start + length, length)
+        return self._finish(words_before(words, self._seam)), self._seam - start - overlap_of(length) / 2
+
+    def _read_parts(self, parts: list[tuple[float, Clip]]) -> list[SpokenWord]:
+        """The words of clips that start at so many seconds, without those that were said before the last seam."""
+        words: list[SpokenWord] = []
+        readings = self._read([clip for _, clip in parts]) if parts else []
+        for (start, clip), reading in zip(parts, readings):
+            self.tally.add_piece(clip.modality, start, start + clip.duration, reading)
+            words += spell_words(reading.characters, start)
+        return words if self._seam is None else words_behind(words, self._seam, self._said)
+
+    def _finish(self, words: list[SpokenWord]) -> list[SpokenWord]:
+        """The words in order of time: none begins before the one in front of it ends, however pieces differ."""
+        until = self._said[-1].end if self._said else 0.0
+        ordered = []
+        for word in words:
+            characters = tuple(not_before(character, until) for character in word.characters)
+            start, end = max(word.start, until), max(word.end, until)
+            ordered.append(SpokenWord(word.text, start, end, word.confidence, characters))
+            self.tally.add_word(ordered[-1])
+            until = end
+        self._said = [*self._said, *ordered][-SAID:]
+        return ordered
+
+    def _parts(self, piece: Piece) -> list[tuple[float, Clip]]:
+        """What of a piece is read together, with its start in the clip; lips only as long as they are of one scene."""
+        window = self._window
+        changes = [(c - window.first) / window.fps for c in self._changes(piece)]
+        piece = within_scene(piece, changes)
+        parts = [self._take(piece)]
+        inside = [c for c in changes if piece.start < c < piece.end]
+        if inside and parts[0][1].modality == "visual":
+            parts = [self._take(part) for part in split_at(piece, inside)]
+        elif inside and parts[0][1].modality == "audiovisual":
+            self.tally.changes += 1
+            parts[0][1].mouths, parts[0][1].modality = None, "audio"
+        return [part for part in parts if part[1].modality]
+
+    def _frames(self, piece: Piece) -> tuple[int, int]:
+        first = self._window.first
+        start, end = (first + round(time * self._window.fps) for time in (piece.start, piece.end))
+        return start, max(start + 1, end)
+
+    def _changes(self, piece: Piece) -> list[int]:
+        return self._window.changes(*self._frames(piece))
+
+    def _take(self, piece: Piece) -> tuple[float, Clip]:
+        start, end = self._frames(piece)
+        return start / self._window.fps, self._window.take(start, end)
+
+
+def not_before(text: TimedText, time: float) -> TimedText:
+    """The same with times of at least `time` seconds."""
+    return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
+
+
+def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWord]:
+    """Characters of a piece that starts at `offset` seconds to words with times in the clip."""
+    moved = [TimedText(c.text, c.start + offset, c.end + offset, c.confidence) for c in characters]
+    words: list[SpokenWord] = []
+    spelled: list[TimedText] = []
+    spaces: list[TimedText] = []
+    for character in [*moved, None]:
+        if character is not None and not character.text.isspace():
+            spelled.append(character)
+            continue
+        if spelled:
+            word = time_words(spelled if character is None else [*spelled, character])[0]
+            before = tuple(spaces[-1:]) if words else ()
+            words.append(SpokenWord(word.text, word.start, word.end, mean_confidence(spelled), (*before, *spelled)))
+            spelled, spaces = [], []
+        if character is not None:
+            spaces.append(character)
+    return words

@@ -1,0 +1,142 @@
+"""From clips to texts with times: the processor, the model's search, and the alignment of what it found."""
+
+from typing import Any
+
+import torch
+
+from .clip_reading_avsr import Clip
+from .word_timing_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters
+
+NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
+
+
+class Recogniser:
+    """
+    A model and its processor, which read clips.
+
+    Args:
+        model: [`AvsrForConditionalGeneration`]; processor: [`AvsrProcessor`].
+    """
+
+    def __init__(self, model, processor):
+        self.model, self.processor = model, processor
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Of CTC."""
+        return 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
+
+    def features(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        """`input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W) and its mask."""
+        size, batch = self.processor.image_processor.crop_size, len(clips)
+        absent = {
+            "input_values": torch.zeros(batch, 1),
+            "attention_mask": torch.zeros(batch, 1, dtype=torch.long),
+            "pixel_values_videos": torch.zeros(batch, 1, 1, size, size),
+            "video_attention_mask": torch.zeros(batch, 1, dtype=torch.long),
+        }
+        present = self.processor(
+            audio=[clip.audio for clip in clips],
+            sampling_rate=self.processor.feature_extractor.sampling_rate,
+            videos=[clip.mouths for clip in clips],
+            return_tensors="pt",
+        )
+        return {name: present.get(name, value).to(value.dtype) for name, value in absent.items()}
+
+    def letter_chances(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(batch, steps)`: CTC's probability of any letter."""
+        config = self.model.config
+        encoded = self.model.get_encoder()(**self._present(features))
+        log_probs = self.model.compute_ctc_logits(encoded).float().log_softmax(-1)  # (batch, steps, vocab)
+        silence = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)[..., config.pad_token_id]
+        return 1 - silence.exp()
+
+    def search(
+        self,
+        inputs: dict[str, Any],
+        num_beams: int | None = None,
+        num_return_sequences: int | None = None,
+        ctc_weight: float | None = None,
+    ) -> dict[str, Any]:
+        """
+        Encodes once, searches, and aligns each text found.
+
+        Args:
+            inputs: as of [`features`].
+            num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
+
+        Returns:
+            What [`_align`] says, and the texts' `"score"`; everything is `(batch, num_return_sequences, …)`.
+        """
+        defaults = self.model.generation_config
+        num_beams = num_beams or defaults.num_beams or NUM_BEAMS
+        texts = num_return_sequences or defaults.num_return_sequences or 1
+        if texts > num_beams:
+            raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
+        encoded = self.model.get_encoder()(**self._present(inputs))
+        log_probs = self.model.compute_ctc_logits(encoded).float().log_softmax(-1)  # (batch, steps, vocab)
+        lengths = encoded.frame_mask.sum(dim=1) * self.model.config.ctc_upsampling  # (batch,)
+        found = self.model.generate(
+            encoder_outputs=encoded,
+            num_beams=num_beams,
+            num_return_sequences=texts,
+            ctc_weight=ctc_weight,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        sequences = found if isinstance(found, torch.Tensor) else found.sequences
+        scores = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
+        batch = {
+            name: value.unflatten(0, (-1, texts)) for name, value in self._align(log_probs, lengths, sequences).items()
+        }
+        if scores is not None:
+            batch["score"] = scores.float().unflatten(0, (-1, texts))
+        return batch
+
+    def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The modalities that at least one clip of the batch has, in the model's dtype."""
+        inputs = {}
+        for values, mask in (("input_values", "attention_mask"), ("pixel_values_videos", "video_attention_mask")):
+            if features[mask].any():
+                inputs[values] = features[values].to(self.model.dtype)
+                inputs[mask] = features[mask]
+        return inputs
+
+    def _align(
+        self, log_probs: torch.Tensor, lengths: torch.Tensor, sequences: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """
+        Times and log-probabilities of the characters of each generated text, and how surely there are none.
+
+        log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
+        `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
+        """
+        config = self.model.config
+        texts = sequences.shape[0] // log_probs.shape[0]
+        special = torch.tensor([config.pad_token_id, config.eos_token_id], device=sequences.device)
+        rows = [row[~torch.isin(row, special)] for row in sequences]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id)
+        counts = torch.tensor([len(row) for row in rows], device=sequences.device)
+        log_probs = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)
+        log_probs, lengths = log_probs.repeat_interleave(texts, dim=0), lengths.repeat_interleave(texts)
+        found = align_ctc(log_probs, lengths, ids, counts, blank=config.pad_token_id)
+        valid = torch.arange(log_probs.shape[1], device=lengths.device) < lengths[:, None]  # (batch * texts, steps)
+        silence = (log_probs[..., config.pad_token_id] * valid).sum(dim=1) / lengths.clamp(min=1)
+        return {
+            "ids": ids,
+            "starts": found.starts,
+            "ends": found.ends,
+            "log_probs": found.scores,
+            "fits": found.fits,
+            "silence": silence,
+        }
+
+    def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
+        """The characters of one text of one clip, none of them behind the clip's end."""
+        ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
+        tokens = [self.processor.tokenizer.decode([i]) for i in ids]
+        rows = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
+        return [
+            TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
+            for c in delay_early_starts(time_characters(tokens, *rows, self.seconds_per_step))
+        ]

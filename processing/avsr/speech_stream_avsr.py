@@ -1,0 +1,110 @@
+"""What is said in a clip of any length, word by word while the clip is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .clip_stream_avsr import ClipStream
+from .long_reading_avsr import LongReading, SpokenWord
+from .word_timing_avsr import TimedText
+
+RUNS_NAMED = 5  # stretches that a warning names
+
+
+class SpeechStream:
+    """
+    An iterator of finished words or characters, `{"text", "timestamp": (start, end) in seconds, "confidence"}`, in the
+    order of their times. A context manager, too, that closes the source; so does the end of the iteration.
+
+    Args:
+        source: the clip that is read; reading: of it.
+        characters: whether characters are given instead of words.
+
+    Attributes:
+        name: how messages call the source.
+        duration: seconds that the source announces, None where it does not.
+    """
+
+    def __init__(self, source: ClipStream, reading: LongReading, characters: bool):
+        self.name, self.duration = source.name, source.duration
+        self._source, self._reading = source, reading
+        self._chunks = self._spell() if characters else map(as_chunk, reading)
+
+    @property
+    def position(self) -> float:
+        """Seconds of the clip that are done with."""
+        return self._reading.position
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the confidences (0 to 1) of all characters so far; without any, of the silence."""
+        return round(self._reading.tally.confidence, 4)
+
+    def __iter__(self) -> SpeechStream:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        try:
+            return next(self._chunks)
+        except BaseException:  # the end is one, too
+            self.close()
+            raise
+
+    def __enter__(self) -> SpeechStream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the source; nothing more can be read."""
+        self._source.close()
+
+    def _spell(self) -> Iterator[dict[str, Any]]:
+        """Characters, with a space between any two words."""
+        before: SpokenWord | None = None
+        for word in self._reading:
+            first = word.characters[0]
+            if before is not None and not first.text.isspace():
+                yield as_chunk(TimedText(" ", before.end, first.start, 1.0))
+            yield from map(as_chunk, word.characters[before is None and first.text.isspace() :])
+            before = word
+
+    def to_report(self) -> dict[str, Any]:
+        """
+        What was measured on the clip, complete at the end of the iteration: the same as of a short one, and
+        `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
+        """
+        tally, report = self._reading.tally, self._source.report
+        read = {kind for kind, seconds in tally.seconds.items() if seconds}
+        modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
+        sound_only = tally.sound_only if report.frames else []
+        runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
+        about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
+        facts = report.to_dict()
+        return {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
+
+    def _warnings(self, sound_only: list[list[float]]) -> list[str]:
+        tally, said = self._reading.tally, []
+        if sound_only:
+            share = sum(end - start for start, end in sound_only) / max(sum(tally.seconds.values()), 1e-9)
+            named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
+            more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
+            said.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
+        if tally.changes:
+            said.append(f"the scene changes within {tally.changes} utterances: they were read from sound only")
+        if tally.seconds["visual"] and (tally.seconds["audio"] or tally.seconds["audiovisual"]):
+            said.append(f"{tally.seconds['visual']:.1f} s without sound were read from lips only")
+        if not tally.fits:
+            said.append("the text has more letters than the clip has time for: some times are spread evenly")
+        return said
+
+
+def as_chunk(text: TimedText) -> dict[str, Any]:
+    """A word or character as results hold it."""
+    return {
+        "text": text.text,
+        "timestamp": (round(text.start, 3), round(text.end, 3)),
+        "confidence": round(text.confidence, 4),
+    }
