@@ -95,6 +95,14 @@ def test_greedy_ctc_is_the_plain_loop():
         assert found[row].tolist() == text
 
 
+def test_greedy_ctc_takes_the_eos_for_silence():
+    """It is never a letter, and two equal letters with only an EOS between them are two."""
+    paths = torch.tensor([[EOS, 1, EOS, 1, 1, EOS, EOS, 2], [EOS] * 8, [3, EOS, BLANK, 3, 3, BLANK, EOS, EOS]])
+    logits = 5.0 * torch.nn.functional.one_hot(paths, 5)
+    found = best_path(logits, torch.tensor([8, 8, 7]), BLANK, EOS)
+    assert [row.tolist() for row in found] == [[1, 1, 2], [], [3, 3]]
+
+
 @pytest.fixture(scope="module")
 def reader(make_model):
     """A recogniser of three letters (1, 2, 3) and two short clips of 1 and 3 steps for it."""
