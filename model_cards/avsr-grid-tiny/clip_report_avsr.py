@@ -146,7 +146,7 @@ def laplacian_variance(crops: np.ndarray) -> np.ndarray:
 
 
 def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
-    """Median variance of the Laplacian of `(frames, height, width)` uint8 crops, reduced to the standard mouth width."""
+    """Median variance of the Laplacian of `(frames, height, width)` uint8 crops at the standard mouth width."""
     crops = torch.from_numpy(mouths).float()
     if mouth_width > STANDARD_MOUTH:
         side = max(3, round(mouths.shape[-1] * STANDARD_MOUTH / mouth_width))

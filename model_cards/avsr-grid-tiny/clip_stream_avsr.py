@@ -20,6 +20,7 @@ from .read_ahead_avsr import ReadAhead, read_ahead
 __all__ = ["ClipPiece", "ClipStream", "refuse_unreadable"]
 
 DECODED = 32 << 20  # bytes of pictures and sound that may wait for the search for faces
+WARNINGS = 100  # sentences about one file at most
 PIECES = 4  # pieces that may wait for the reader
 
 
@@ -46,12 +47,12 @@ def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None
 class ClipStream:
     """Reads a source piece by piece: an iterator of [`ClipPiece`], and a context manager that closes the source.
 
-    Decoding runs in one thread and the search for faces in another one, both a little ahead of the reader. Neither they
-    nor the report keep more of a long clip than of a short one.
+    Decoding runs in one thread and the search for faces in another one, both a little ahead of the reader. Neither
+    they nor the report keep more of a long clip than of a short one.
 
     Args:
-        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays; instead
-            of `"video"` there may be `"mouths"`, crops of the image processor.
+        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
+            instead of `"video"` there may be `"mouths"`, crops of the image processor.
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples a second wanted.
         image_processor: [`MouthRoiImageProcessor`].
@@ -100,7 +101,7 @@ class ClipStream:
 
     @property
     def trouble(self) -> str | None:
-        """Why lips cannot be read: there is no video, or (when the iteration is over) no face in it; None otherwise."""
+        """Why lips cannot be read: there is no video, or (known when the iteration is over) no face; else None."""
         return self._work.trouble
 
     def __iter__(self) -> ClipStream:
@@ -134,10 +135,14 @@ class _FileSource:
 
     def __init__(self, source: MediaSource, sampling_rate: int | None, fps: float | None):
         self._said: list[str] = []
-        self._media = MediaStream(source, fps, sampling_rate, on_warning=self._said.append)
+        self._media = MediaStream(source, fps, sampling_rate, on_warning=self._say)
         self.name, self.duration = self._media.name, self._media.survey.announced
         self.has_sound, self.has_pictures = self._media.sound is not None, self._media.pictures is not None
         self._rate = sampling_rate
+
+    def _say(self, sentence: str) -> None:
+        if len(self._said) < WARNINGS:
+            self._said.append(sentence)
 
     @property
     def fps_in(self) -> float | None:

@@ -36,8 +36,8 @@ class MouthClip:
     Attributes:
         mouths: `(T, roi_size, roi_size)` uint8 grey crops; black in a scene without a face, and from ten seconds after
             the face was lost until it is back.
-        landmarks: `(T, 68, 2)` float32 pixels of the source picture, gaps interpolated, not smoothed; NaN where the crop
-            is black.
+        landmarks: `(T, 68, 2)` float32 pixels of the source picture, gaps interpolated, not smoothed; NaN where the
+            crop is black.
         found: `(T,)` bool, False where the landmarks are interpolated.
         report: numbers and warnings.
     """

@@ -18,8 +18,8 @@ WHOLE_SEARCH = 5  # one of so many searches goes through the whole picture
 class FaceTracker:
     """Follows one face through a clip, frame by frame.
 
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every fifth
-    of these searches goes through the whole picture) and carried over in between. While others are in view and it is
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every
+    fifth of these searches goes through the whole picture) and carried over in between. While others are in view and it is
     gone, nobody takes its place for `patience` frames. After a cut the search begins anew, at once.
 
     Attributes:

@@ -40,8 +40,8 @@ class MediaStream:
         complete: whether the source was read to its end, and not only to `end`.
 
     Raises:
-        MediaError: the source cannot be read, or holds neither video nor sound. While it is read: it holds a video, and
-            no sound is wanted or there, of which no frame can be decoded; or sound only that cannot be decoded.
+        MediaError: the source cannot be read, or holds neither video nor sound. While it is read: it holds a video,
+            and no sound is wanted or there, of which no frame can be decoded; or sound only that cannot be decoded.
     """
 
     def __init__(

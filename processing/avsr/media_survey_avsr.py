@@ -94,7 +94,7 @@ class MediaSurvey:
         self.video, self.origin = None, stream_start(self.sound)
 
     def finish(self) -> None:
-        """Takes stock once all packets were noted: lengths, a file that is cut off, sound that outlasts the picture."""
+        """Takes stock once all packets were noted: lengths, a file that is cut off, sound without picture."""
         self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
         main, there = self.video or self.sound, self.video_end if self.video else self.sound_end
         announced = self._announced(main)

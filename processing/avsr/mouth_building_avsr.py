@@ -59,7 +59,7 @@ class MouthBlock:
         return cls(mouths, points, *(np.zeros(0, dtype=bool) for _ in range(3)))
 
 
-# ----------------------------------------------------------------------------------------------- where landmarks are from
+# --------------------------------------------------------------------------------------------- where landmarks are from
 
 
 class _GivenLandmarks:
@@ -98,7 +98,7 @@ class _TrackedLandmarks(FaceTracker):
 def landmark_source(
     landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
 ) -> _GivenLandmarks | _TrackedLandmarks:
-    """What tells `MouthBuilder` the landmarks of each frame; see `MouthRoiImageProcessor.extract` for the arguments."""
+    """What tells `MouthBuilder` each frame's landmarks; the arguments are those of `MouthRoiImageProcessor.extract`."""
     if landmarks is None:
         return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
     if isinstance(landmarks, PrecomputedLandmarks):
@@ -111,7 +111,7 @@ def landmark_source(
     return _GivenLandmarks(points)
 
 
-# ---------------------------------------------------------------------------------------------------------- the builder
+# ------------------------------------------------------------------------------------------------------- the builder
 
 
 @dataclass
