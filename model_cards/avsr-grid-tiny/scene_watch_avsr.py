@@ -9,7 +9,7 @@ import numpy as np
 
 SIDE = 32  # pixels of the square thumbnails
 BLANK = 3.0  # grey levels: a thumbnail that varies less is a black, white or washed out picture
-DIFFERENT = 0.25  # 1 - correlation of two thumbnails of different scenes, at least
+DIFFERENT = 0.12  # 1 - correlation of two thumbnails of different scenes, at least; two frames of one differ by 0.001
 UNUSUAL = 6.0  # times the running level of change
 FLASH = 6  # frames: whatever goes back to the old scene within this time was a flash, and not a cut
 PACE = 0.1  # how fast the running level follows
