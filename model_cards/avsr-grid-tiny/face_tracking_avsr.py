@@ -63,15 +63,17 @@ class FaceTracker:
         elif self._follower is not None and tracked and index % self.detect_every:
             face = self._follower.follow(frame, self._face)
             face = face if _inside(face, frame) else None
-        elif (
-            self._follower is not None and not tracked and self._lost > 10 and index % (5 if self._lost <= 50 else 10)
-        ):
+        elif self._follower is not None and not tracked and index % self._pause():
             face = None  # nobody for a while: look less often
         else:
             face = self._search(frame, tracked)
         self._lost = 0 if face is not None else self._lost + 1
         self._face = face if face is not None else self._face
         return face
+
+    def _pause(self) -> int:
+        """Frames from one search for a lost face to the next."""
+        return next((pause for lost, pause in ((250, 25), (50, 10), (10, 5)) if self._lost > lost), 1)
 
     def _search_new_scene(self, frame: np.ndarray) -> Face | None:
         """The face at the same place, in case nothing but the light has changed; otherwise the most prominent one."""
