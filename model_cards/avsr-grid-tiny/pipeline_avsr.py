@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers.pipelines.base import Pipeline
 
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
+from .clip_pieces_avsr import MAX_LEAD
 from .clip_reading_avsr import MODALITIES, Clip, read_clip
 from .clip_stream_avsr import ClipStream
 from .clip_window_avsr import ClipWindow
@@ -242,8 +243,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         modality = self._asked(kwargs)[0].get("modality", "auto")
         self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        longest = STRETCH * self._chunk_length(kwargs)
-        return ClipStream(source, self._modality(modality), extractor.sampling_rate, image_processor, max_lead=longest)
+        lead = math.inf if isinstance(source, dict) else max(MAX_LEAD, STRETCH * self._chunk_length(kwargs))
+        return ClipStream(source, self._modality(modality), extractor.sampling_rate, image_processor, max_lead=lead)
 
     def _is_long(self, stream: ClipStream, kwargs: dict[str, Any]) -> bool:
         return stream.duration is None or stream.duration > self._chunk_length(kwargs)

@@ -48,6 +48,7 @@ def test_a_long_clip_has_the_result_of_a_short_one(asr, modality, timestamps):
     assert set(result) == set(short) and set(result["report"]) == {*short["report"], "sound_only"}
     assert result["report"]["duration"] == 9.0 and result["alternatives"] == []
     assert result["report"]["modality"] == {"auto": "audiovisual"}.get(modality, modality)
+    assert not any("sound" in warning for warning in result["report"]["warnings"])
     assert 0 < result["confidence"] <= 1
     assert ("" if timestamps == "char" else " ").join(c["text"] for c in result["chunks"]) == result["text"] != ""
     assert result["text"] == " ".join(result["text"].split())
