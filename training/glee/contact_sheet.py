@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lookhear.processing.glee import draw_objects
 from lookhear.training.glee.corpora.picture import Picture
 
-MARGIN, HEADING = 8, 24  # pixels
+MARGIN, HEADING, LETTERS = 8, 24, 12  # pixels on the sheet
 
 
 def annotated_objects(picture: Picture) -> list[dict[str, Any]]:
@@ -36,7 +36,8 @@ def contact_sheet(
     pairs = []
     for picture, objects in zip(pictures, found):
         image = Image.fromarray(picture.image.permute(1, 2, 0).numpy())
-        drawn = [draw_objects(image, objects), draw_objects(image, annotated_objects(picture))]
+        letters = max(1, round(LETTERS * image.width / width))
+        drawn = [draw_objects(image, each, text_size=letters) for each in (objects, annotated_objects(picture))]
         height = round(image.height * width / image.width)
         pairs.append([side.resize((width, height), Image.Resampling.LANCZOS) for side in drawn])
     rows = [pairs[first : first + columns] for first in range(0, len(pairs), columns)]

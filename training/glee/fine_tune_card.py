@@ -45,7 +45,8 @@ def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
         threshold: lowest score of what the contact sheet shows.
     """
     options, found = facts.options, [name for name in NAMES if name in facts.metrics]
-    measured_on = "held-out pictures" if facts.held_out else "the pictures that it was trained on"
+    count = facts.measured
+    measured_on = f"{count} held-out pictures" if facts.held_out else f"The {count} pictures that it was trained on"
     classes = ", ".join(facts.classes[:50]) + (" …" if len(facts.classes) > 50 else "")
     rows = [f"| {NAMES[name]} | {100 * facts.metrics[name]:.1f} |" for name in found]
     shown = ", ".join(f'"{name}"' for name in facts.classes[:3])
@@ -76,7 +77,7 @@ chosen by hand.
 
 ## Results
 
-{facts.measured} {measured_on}, COCO's average precision (pycocotools) in percent, one picture at a time, all classes asked
+{measured_on}: COCO's average precision (pycocotools) in percent, one picture at a time, all classes asked
 for.
 
 {warning}| measure | value |
@@ -85,9 +86,9 @@ for.
 
 {_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
-- Data: `{Path(options.data).name}`; its licence and yours are not known here: fill in `license` above before publishing.
-- {facts.state.global_step} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g} (backbone x
-  {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
+- Data: `{Path(options.data).name}`; its licence and yours are not known here: say them in `license` above before publishing.
+- {facts.state.global_step} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g}
+  (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
 {_choice(facts)}
 ## Limits
 
@@ -114,7 +115,7 @@ def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
         {"type": "mean_average_precision", "name": NAMES[key], "value": round(100 * facts.metrics[key], 2)}
         for key in found
     ]
-    head = {"library_name": "transformers", "pipeline_tag": task["type"]}
+    head = {"license": "other", "library_name": "transformers", "pipeline_tag": task["type"]}
     head |= {"tags": ["object-detection", "instance-segmentation", "glee", "lookhear"]}
     if not Path(facts.options.model).exists():
         head["base_model"] = facts.options.model
