@@ -58,6 +58,7 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["transcribe", "a.mp4", "--num-beams", "-2"], "--num-beams"),
         (["transcribe", "a.mp4", "--ctc-weight", "2"], "--ctc-weight"),
         (["transcribe", "a.mp4", "--format", "doc"], "'doc'"),
+        (["transcribe", "a.mp4", "--chunk-length", "1"], "--chunk-length"),
         (["transcribe", "a.mp4", "b.mp4", "--format", "srt"], "--output"),
         (["transcribe", "x/a.mp4", "y/a.mp4", "--output", "out"], "both"),
         (["evaluate", "avsr", "--model", ".", "--data", "nowhere", "--modality", "smell"], "'smell'"),
@@ -108,6 +109,58 @@ def test_transcribe_writes_every_format(run, tiny_checkpoint, talking_clips, tmp
     assert (code, out) == (0, f"{path}\n")
     if kind == "json":
         assert {"text", "confidence", "chunks", "report"} <= set(json.loads(path.read_text()))
+
+
+@pytest.fixture
+def long_sound(tmp_path):
+    """Twelve seconds of noise with pauses, as a file."""
+    wave = 0.1 * np.random.default_rng(0).standard_normal(12 * 16000).astype(np.float32)
+    wave[2 * 16000 : 3 * 16000] = wave[6 * 16000 : 8 * 16000] = 0
+    soundfile.write(tmp_path / "long.wav", wave, 16000)
+    return tmp_path / "long.wav"
+
+
+def test_a_long_file_has_a_bar_that_knows_its_length(run, tiny_checkpoint, long_sound):
+    arguments = ["transcribe", long_sound, "--model", tiny_checkpoint, "--chunk-length", 2, *FAST]
+    code, out, err = run(*arguments, "--progress")
+    assert code == 0 and out.count("\n") == 1
+    assert "long 100%" in err and "12/12 s" in err
+    code, again, err = run(*arguments)
+    assert (code, again) == (0, out) and "long 100%" not in err  # no terminal, no bar
+
+
+def test_long_and_short_files_together(run, tiny_checkpoint, talking_clips, long_sound, tmp_path):
+    files = [talking_clips / "0.mp4", long_sound, tmp_path / "missing.mp4", talking_clips / "2.wav"]
+    arguments = ["--model", tiny_checkpoint, "--chunk-length", 4, *FAST]
+    code, out, err = run("transcribe", *files, *arguments)
+    assert code == 2 and "missing.mp4" in err
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[0] for row in rows] == [str(files[0]), str(files[1]), str(files[3])]
+    for file, text in rows:
+        assert run("transcribe", file, *arguments)[1] == text + "\n"
+
+
+@pytest.mark.parametrize(("stop", "code"), [(ValueError("the file ends here"), 2), (KeyboardInterrupt(), 130)])
+def test_what_was_read_before_a_stop_is_written(run, tiny_checkpoint, long_sound, tmp_path, monkeypatch, stop, code):
+    from lookhear.processing.avsr.clip_stream_avsr import ClipStream
+
+    read_on = ClipStream.__next__
+    arguments = ["transcribe", long_sound, "--model", tiny_checkpoint, "--chunk-length", 2, *FAST]
+    whole = run(*arguments)[1].split()
+
+    def stopped(self):
+        piece = read_on(self)
+        if piece.start >= 9:
+            raise stop
+        return piece
+
+    monkeypatch.setattr(ClipStream, "__next__", stopped)
+    result, out, err = run(*arguments, "--format", "json", "--timestamps", "word", "--output", tmp_path)
+    assert (result, out) == (code, f"{tmp_path / 'long.json'}\n")
+    assert "s were read)" in err and "Traceback" not in err
+    part = json.loads((tmp_path / "long.json").read_text())
+    assert part["text"] and part["text"].split() == whole[: len(part["text"].split())]
+    assert len(part["chunks"]) < len(whole) and 2 < part["report"]["duration"] < 9
 
 
 def test_unreadable_files_are_named(run, tiny_checkpoint, tmp_path, caplog):

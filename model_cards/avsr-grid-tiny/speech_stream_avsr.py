@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 from .clip_stream_avsr import ClipStream
 from .long_reading_avsr import LongReading, SpokenWord
 from .word_timing_avsr import TimedText
+
+logger = logging.getLogger(__name__)
 
 RUNS_NAMED = 5  # stretches that a warning names
 
@@ -19,17 +22,19 @@ class SpeechStream:
 
     Args:
         source: the clip that is read; reading: of it.
-        characters: whether characters are given instead of words.
+        timestamps: `"char"` gives characters instead of words; `False` leaves the chunks out of the result.
+        chunked: whether the clip is longer than a chunk.
 
     Attributes:
+        source, chunked: as given.
         name: how messages call the source.
         duration: seconds that the source announces, None where it does not.
     """
 
-    def __init__(self, source: ClipStream, reading: LongReading, characters: bool):
-        self.name, self.duration = source.name, source.duration
-        self._source, self._reading = source, reading
-        self._chunks = self._spell() if characters else map(as_chunk, reading)
+    def __init__(self, source: ClipStream, reading: LongReading, timestamps: bool | str, chunked: bool):
+        self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
+        self._reading, self._timestamps = reading, timestamps
+        self._chunks = self._spell() if timestamps == "char" else map(as_chunk, reading)
 
     @property
     def position(self) -> float:
@@ -47,8 +52,11 @@ class SpeechStream:
     def __next__(self) -> dict[str, Any]:
         try:
             return next(self._chunks)
-        except BaseException:  # the end is one, too
+        except BaseException as end:
             self.close()
+            if isinstance(end, StopIteration):
+                for warning in self.to_report()["warnings"]:
+                    logger.warning(f"{self.name}: {warning}")
             raise
 
     def __enter__(self) -> SpeechStream:
@@ -59,7 +67,18 @@ class SpeechStream:
 
     def close(self) -> None:
         """Closes the source; nothing more can be read."""
-        self._source.close()
+        self.source.close()
+
+    def to_result(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
+        """The chunks that the iteration gave (all, or as far as it came) as the result of a call."""
+        between = "" if self._timestamps == "char" else " "
+        return {
+            "text": between.join(chunk["text"] for chunk in chunks),
+            "confidence": self.confidence,
+            "chunks": chunks if self._timestamps else [],
+            "alternatives": [],
+            "report": self.to_report(),
+        }
 
     def _spell(self) -> Iterator[dict[str, Any]]:
         """Characters, with a space between any two words."""
@@ -76,7 +95,7 @@ class SpeechStream:
         What was measured on the clip, complete at the end of the iteration: the same as of a short one, and
         `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
         """
-        tally, report = self._reading.tally, self._source.report
+        tally, report = self._reading.tally, self.source.report
         read = {kind for kind, seconds in tally.seconds.items() if seconds}
         modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
         sound_only = tally.sound_only if report.frames else []

@@ -97,7 +97,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
         Returns:
             An iterator of `{"text", "timestamp": (start, end) in seconds, "confidence"}`, with `duration`, `position`
-            and `confidence`, and `to_report()` for the end.
+            and `confidence`, and for the end `to_result(chunks)` and `to_report()`.
 
         Raises:
             ValueError: as a call does; what is found out while the input is read, the iterator raises.
@@ -240,6 +240,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return chunk_length or getattr(self.model.generation_config, "chunk_length_s", None) or CHUNK_LENGTH
 
     def _open(self, source: Any, kwargs: dict[str, Any]) -> ClipStream:
+        if isinstance(source, ClipStream):
+            return source
         modality = self._asked(kwargs)[0].get("modality", "auto")
         self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
@@ -259,26 +261,17 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             self._chunk_length(kwargs),
             self._recogniser.seconds_per_step,
         )
-        return SpeechStream(source, reading, characters=shown.get("return_timestamps") == "char")
+        return SpeechStream(source, reading, shown.get("return_timestamps", "word"), self._is_long(source, kwargs))
 
     def _read_long(self, source: ClipStream, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The result of a clip that does not go through the model in one piece."""
-        _, search, shown = self._asked(kwargs)
-        with self._listen(source, kwargs) as speech:
-            chunks = list(speech)
-        between = "" if shown.get("return_timestamps") == "char" else " "
-        report = speech.to_report()
+        """The result of a clip that is longer than a chunk."""
+        asked = self._asked(kwargs)
+        search, timestamps = asked[1], asked[2].get("return_timestamps", False)
+        with self._listen(source, {**kwargs, "return_timestamps": timestamps}) as speech:
+            result = speech.to_result(list(speech))
         if (search.get("num_return_sequences") or self.model.generation_config.num_return_sequences or 1) > 1:
-            report["warnings"].append("a clip that is read in chunks has no alternatives")
-        for warning in report["warnings"]:
-            logger.warning(f"{speech.name}: {warning}")
-        return {
-            "text": between.join(chunk["text"] for chunk in chunks),
-            "confidence": speech.confidence,
-            "chunks": chunks if shown.get("return_timestamps") else [],
-            "alternatives": [],
-            "report": report,
-        }
+            result["report"]["warnings"].append("a clip that is read in chunks has no alternatives")
+        return result
 
     def _encode(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         return self._ensure_tensor_on_device(self._recogniser.features(clips), device=self.device)

@@ -103,6 +103,10 @@ def _add_transcribe(commands) -> None:
     parser.add_argument("--format", choices=FORMATS, default="txt", help="of the result (txt)")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
     parser.add_argument("--timestamps", choices=("word", "char"), help="put times into the json")
+    chunk = "what goes through the model at once; longer files are read utterance by utterance (the checkpoint's)"
+    parser.add_argument("--chunk-length", type=_chunk_length, metavar="SECONDS", help=chunk)
+    bar = "show how far a long file is read (on a terminal)"
+    parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     _add_search(parser)
 
 
@@ -118,33 +122,70 @@ def _transcribe(options: argparse.Namespace) -> int:
     asr = _pipeline(options)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
-    for file, name, result in _results(asr, options, names, timestamps):
-        if isinstance(result, Exception):
-            failed += 1
-            print(f"lookhear transcribe: error: {' '.join(str(result).split())}", file=sys.stderr)
-            continue
-        if options.output is not None:
+    for file, name, result, error in _results(asr, options, names, timestamps):
+        if result is not None and options.output is not None:
             print(write_captions(result, options.output / f"{name}.{options.format}", options.format))
-        else:
+        elif result is not None:
             start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
             print(start + format_captions(result, options.format), end="", flush=True)
+        if error is not None:
+            failed += 1
+            part = "" if result is None else f" (the first {result['report']['duration']:.1f} s were read)"
+            message = " ".join(str(error).split()) or type(error).__name__
+            print(f"lookhear transcribe: error: {message}{part}", file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
     return 2 if failed else 0
 
 
 def _results(asr, options: argparse.Namespace, names: list[str], timestamps):
-    """(file, name, result or error) one by one; a batch in which one file cannot be read is read file by file."""
-    settings = {"modality": options.modality, "return_timestamps": timestamps, **_search_settings(options)}
+    """(file, name, result, error) one by one; a batch in which one file cannot be read is read file by file."""
+    settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **_search_settings(options)}
+    settings["return_timestamps"] = timestamps
     for first in range(0, len(names), options.batch_size):
         files = options.files[first : first + options.batch_size]
+        opened = [_attempt(asr.stream, file, **settings) for file in files]
+        short = [speech.source for speech, error in opened if error is None and not speech.chunked]
+        together, failed = _attempt(asr, short, batch_size=len(short), **settings) if short else ([], None)
+        together = iter(together or [])
+        for file, name, (speech, error) in zip(files, names[first:], opened):
+            if error is not None:
+                result = None
+            elif speech.chunked:
+                result, error = _read_long(speech, name, options.progress)
+            elif failed is not None:
+                result, error = _attempt(asr, file, **settings)
+            else:
+                result = next(together)
+            yield file, name, result, error
+
+
+def _attempt(read, *arguments, **settings):
+    """(what `read` returns, None), or (None, the error) where the input is bad."""
+    try:
+        return read(*arguments, **settings), None
+    except (ValueError, OSError) as error:
+        return None, error
+
+
+def _read_long(speech, name: str, progress: bool | None):
+    """The result of a long file, as far as it could be read, and what stopped the reading of it."""
+    from tqdm.auto import tqdm
+
+    hidden = not sys.stderr.isatty() if progress is None else not progress
+    shape = (
+        "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if speech.duration else None
+    )
+    chunks, error = [], None
+    with speech, tqdm(total=speech.duration, desc=name, file=sys.stderr, disable=hidden, bar_format=shape) as bar:
         try:
-            results = asr(list(files), batch_size=len(files), **settings) if len(files) > 1 else []
-        except (ValueError, OSError):
-            results = []
-        for index, (file, name) in enumerate(zip(files, names[first:])):
-            try:
-                yield file, name, results[index] if results else asr(file, **settings)
-            except (ValueError, OSError) as error:
-                yield file, name, error
+            for chunk in speech:
+                chunks.append(chunk)
+                bar.update(speech.position - bar.n)
+            bar.update(speech.position - bar.n)
+        except (ValueError, OSError, KeyboardInterrupt) as caught:
+            error = caught
+    return (speech.to_result(chunks) if chunks or error is None else None), error
 
 
 def _name(file: str) -> str:
@@ -518,6 +559,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _chunk_length(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 2 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 2 or more")
+    return number
 
 
 def _share(text: str) -> float:
