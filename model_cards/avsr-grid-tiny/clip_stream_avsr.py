@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -57,7 +58,8 @@ class ClipStream:
         sampling_rate: samples a second wanted.
         image_processor: [`MouthRoiImageProcessor`].
         landmarks: where faces come from, as of `MouthRoiImageProcessor.extract`.
-        max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for.
+        max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for;
+            those of arrays always are.
 
     Attributes:
         name: how messages call the source.
@@ -82,7 +84,7 @@ class ClipStream:
             image_processor.fps if modality != "audio" else None,
         )
         if isinstance(source, dict):
-            raw = ArraySource(source, *wanted, image_processor.roi_size)
+            raw, max_lead = ArraySource(source, *wanted, image_processor.roi_size), math.inf
         else:
             raw = _FileSource(source, *wanted)
         self.name, self.duration = raw.name, raw.duration

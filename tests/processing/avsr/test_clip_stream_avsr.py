@@ -276,6 +276,14 @@ def test_streams_that_lie_apart_in_the_file(tmp_path, sound_first):
     assert empty[0] and not empty[-1]
 
 
+def test_arrays_wait_for_each_other():
+    mouths = np.ones((3000, 24, 24), np.uint8)
+    with stream({"audio": np.ones(120 * RATE, np.float32), "sampling_rate": RATE, "mouths": mouths}) as clip:
+        pieces = list(clip)
+    assert joined(pieces, "audio").all() and len(joined(pieces, "audio")) == 120 * RATE
+    assert joined(pieces, "found").all() and len(joined(pieces, "mouths")) == 3000
+
+
 def test_the_cutter_holds_no_more_than_the_lead():
     cutter = PieceCutter(RATE, 25.0, 24, has_sound=True, has_lips=True, max_lead=5.0)
     held = []
