@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from lookhear.processing.glee.prompt_processing_glee import clean_expression
 from lookhear.training.glee.asking import (
     Clip,
     Question,
@@ -44,8 +45,8 @@ class Source:
         supervision: fields of `GleeSupervision`.
         vocabulary: all categories; empty: only those in the batch are asked for. most_labels: of a batch.
         expressions: sentences of a picture, at most; with clips one.
-        prompts: share of the batches that ask for visual prompts instead (0.2 in the published training for COCO, SA-1B, UVO
-            and frames of videos); prompt_kinds: which.
+        prompts: share of the batches that ask by visual prompts instead (0.2 in the published training for COCO, SA-1B, UVO
+            and frames of videos); 1: pictures without objects are passed over; prompt_kinds: which.
         frames: of a clip; 1: pictures stand alone. reach: how many annotated frames apart they may be. A still stands for
             all frames, changed in a way of its own in each.
         repeat_threshold: LVIS' t of repeat-factor sampling; 0: each picture comes up once a round.
@@ -155,20 +156,24 @@ class CorpusBatches(Dataset):
                     break
                 row = random.integers(len(source.rows))
             else:
-                raise CorpusError(f"{MOST_TRIES} pictures in a row cannot be used: {self.problems.summary()}")
+                found = self.problems.summary()
+                raise CorpusError(
+                    f"{MOST_TRIES} pictures in a row cannot be used, or show nothing to ask for; {found}"
+                )
 
     def _decoded(self, rows: list[dict], number: int) -> Clip | None:
-        """The pictures of a clip; None where one is broken, or nothing is said where sentences are asked."""
+        """The pictures of a clip; None where one is broken, or there is nothing of what the source always asks for."""
         source = self.sources[number]
-        if source.task != "labels" and not any(row["expressions"] for row in rows):
-            return None
         shortest = source.augmentation.largest_needed() if source.augmentation is not None else None
         try:
-            return [take_picture(row, shortest) for row in rows]
+            clip = [take_picture(row, shortest) for row in rows]
         except CorpusError as error:
             self.problems.add(f"source {number}", str(error))
             self.problems.settle(f"source {number}")
             return None
+        said = any(clean_expression(text) for picture in clip for text, _ in picture.expressions)
+        wanted = (source.task == "labels" or said) and (source.prompts < 1 or len(clip[0]))
+        return clip if wanted else None
 
     def _changed(self, clip: Clip, source: Source, random: np.random.Generator) -> Clip:
         if source.augmentation is None:

@@ -11,7 +11,7 @@ from lookhear.training.glee.augmentation import AugmentationRecipe
 from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.opening import corpus_shards, open_corpus, read_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, need_keys, read_json
-from lookhear.training.glee.corpora.supervision import CORPUS_SUPERVISION, CORPUS_TASKS, FREE_NAMES
+from lookhear.training.glee.corpora.supervision import CORPUS_PROMPTS, CORPUS_SUPERVISION, CORPUS_TASKS, FREE_NAMES
 from lookhear.training.glee.mixture import Source
 from lookhear.training.glee.row_order import RowStream
 from lookhear.training.glee.sampling import category_vocabulary
@@ -48,6 +48,7 @@ def open_source(
     phrases = reader == "visual_genome" and options.get("kind") == "regions"
     task = fields.pop("task", None) or ("phrases" if phrases else CORPUS_TASKS.get(reader, "labels"))
     supervision = CORPUS_SUPERVISION.get(reader, {}) | fields.pop("supervision", {})
+    fields = {"prompts": CORPUS_PROMPTS.get(reader, 0.0)} | fields
     if reader in FREE_NAMES and vocabulary is None:
         vocabulary = ()
     if stream:

@@ -223,6 +223,22 @@ def test_prompts_have_the_published_shares(rectangles):
     assert kinds.count("masks") > kinds.count("points") > kinds.count("boxes") > 0
 
 
+def test_what_a_source_always_asks_for_is_in_its_pictures(rectangles):
+    rows = rectangles(20, sentences=True, video=4)
+    bare = [place for place, row in enumerate(rows) if not row["objects"]]
+    assert bare
+    for fields in ({"prompts": 1.0}, {"task": "expressions"}, {"task": "phrases"}):
+        batches = CorpusBatches([Source(rows, images=4, augmentation=None, **fields)], 15)
+        for index in range(15):
+            question = batches[index]
+            assert (
+                len(question.pictures) == 4
+                and all(map(len, question.pictures))
+                and "labels" not in question.asked
+                or (fields == {"task": "phrases"} and all(found for _, found, _ in question.rows))
+            )
+
+
 def test_boxes_alone_teach_boxes_alone(rectangles, collator, tiny_glee):
     tiny_glee[0].config.loss_settings = {"mask_points": 32}
     source = Source(rectangles(4, masks=False), prompts=0.5, augmentation=SMALL, supervision={"masks": False})
@@ -333,6 +349,7 @@ def test_open_source_fills_in_what_is_usual(coco_folder):
     path = coco_folder / "annotations/instances_train2017.json"
     assert open_source("coco", coco_folder, vocabulary=path).vocabulary == ["traffic light", "dog"]
     assert open_source("coco", coco_folder, vocabulary=()).vocabulary == []
+    assert source.prompts == 0
     stream = open_source("coco", coco_folder, stream=True)
     assert {row["id"] for row in stream.rows.batch(0, 2)} == {"7", "9"}
     with pytest.raises(ValueError, match="source coco: .*unexpected keyword argument 'colour'"):

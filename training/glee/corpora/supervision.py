@@ -17,3 +17,7 @@ CORPUS_SUPERVISION: dict[str, dict] = {
 # Corpora of free names: one that is not said of an object may still be true of it, so none is asked for as absent but
 # those of the batch's other pictures.
 FREE_NAMES = ("visual_genome",)
+
+# Share of the batches that ask by visual prompts where a recipe does not say: of the objects in such videos only some are
+# annotated, so that asking for all objects would teach not to find the others.
+CORPUS_PROMPTS = {"vos": 1.0}
