@@ -148,9 +148,7 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
     found = trainer.detect()
     metrics = trainer.evaluation.precision(found)
     if trainer.is_world_process_zero():
-        facts = FineTuneFacts(
-            options, classes, len(rows), len(measured), own, masks, trainer.state, metrics
-        )
+        facts = FineTuneFacts(options, classes, len(rows), len(measured), own, masks, trainer.state, metrics)
         write_results(trainer, found, facts)
     trainer.accelerator.wait_for_everyone()
     return metrics
