@@ -190,7 +190,8 @@ def test_evaluate_writes_what_it_prints(run, tiny_checkpoint, talking_clips, tmp
     assert [(row["modality"], row["noise"], row["snr"]) for row in rows] == [
         (modality, "talker", snr) for modality in ("audio", "visual") for snr in ("-5", "clean")
     ]
-    assert all(set(row) == {"modality", "noise", "snr", "wer", "cer", "interval", "clips"} for row in rows)
+    assert all(set(row) == {"modality", "noise", "snr", "wer", "cer", "interval", "clips", "rtfx"} for row in rows)
+    assert all(row["rtfx"] > 0 for row in rows)
     assert all(row["clips"] == 3 and row["interval"][0] <= row["wer"] <= row["interval"][1] for row in rows)
     assert len(out.splitlines()) == 2 + len(rows)
 
