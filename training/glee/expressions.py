@@ -130,11 +130,11 @@ def _groups(scene: Scene) -> dict[str, list[int]]:
 
 
 def _complete(scene: Scene, text: str) -> bool:
-    """Whether all there are in the picture are known: of a person, the face and the mouth may not be."""
-    if text not in PARTS:
-        return True
-    kinds = [shape.kind for shape in scene.shapes]
-    return kinds.count(text) == kinds.count("person")
+    """Whether all in the picture that the words may fit are known: a person's face, mouth or clothes may not be."""
+    people = [shape for shape in scene.shapes if shape.kind == "person"]
+    if text in PARTS:
+        return sum(shape.kind == text for shape in scene.shapes) == len(people)
+    return not text.startswith("person in ") or all(person.phrases for person in people)
 
 
 def _first(scene: Scene, members: list[int], measure, margin: float) -> int | None:

@@ -21,7 +21,7 @@ HELD_OUT_PAIRS = frozenset(
     }
 )
 PARTS = ("face", "mouth")  # of a person
-# Less of a shape than this must be seen for it to be asked for; and at least so many pixels.
+# Of a shape, a face or a mouth this share must be seen for it to be asked for; and so many pixels of a person or a part.
 LEAST_SEEN, LEAST_PIXELS = 0.3, 12
 
 
@@ -148,7 +148,9 @@ def _people_seen(people: list[Person], owner: np.ndarray) -> list[Shape]:
         for part, drawn in person.parts.items():
             mask = np.zeros(owner.shape, bool)
             mask[person.window] = mine & drawn
-            if mask.sum() >= max(LEAST_PIXELS, LEAST_SEEN * drawn.sum()):
+            # Nobody who can be seen is left out, or "the person in the middle" would be somebody else.
+            least = 0 if part == "person" else LEAST_SEEN * drawn.sum()
+            if mask.sum() >= max(LEAST_PIXELS, least):
                 box = _box(mask)
                 centre, radius = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (box[2] - box[0]) / 2
                 words = (person.colour, person.phrases) if part == "person" else ("", ())

@@ -89,6 +89,21 @@ def test_faces_are_asked_for_only_where_all_are_known():
         assert ("the woman in the red suit" in texts) == expected
 
 
+def test_clothes_are_enough_only_where_all_are_known():
+    """ "The person in red" could also be somebody whose clothes nobody has looked at; "in the red suit" nobody else has."""
+    plain, whole = np.full((64, 40, 3), 120, np.uint8), np.ones((64, 40), bool)
+    people = [Cutout(plain, {"person": whole}, "woman", "suit", None, "red"), Cutout(plain, {"person": whole})]
+    material, recipe = SceneMaterial(portraits=people), SceneRecipe(people=1.0, objects_beside=(0, 0))
+    scenes = [make_scene(np.random.default_rng(seed), (96, 128), recipe, material) for seed in range(20)]
+    mixed = [scene for scene in scenes if {shape.colour for shape in scene.shapes} == {"red", ""}]
+    assert mixed
+    for scene in mixed:
+        texts = {expression.text for expression in all_expressions(scene)}
+        assert "the person in red" not in texts
+        if [shape.colour for shape in scene.shapes].count("red") == 1:
+            assert "the woman in the red suit" in texts
+
+
 def test_a_missing_video_is_named(tmp_path):
     with pytest.raises(ValueError, match="no video in .*nothing.mp4"):
         read_frames([tmp_path / "nothing.mp4"], 3)
