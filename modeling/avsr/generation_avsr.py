@@ -17,16 +17,19 @@ IMPOSSIBLE = -5e8  # below it is what transformers' beam search marks as no pref
 
 def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: int) -> list[torch.Tensor]:
     """
-    Greedy CTC: the best label of each step, repetitions and blanks removed.
+    Greedy CTC: the best label of each step, repetitions and blanks removed. The EOS is silence, its probability blank's.
 
     Args:
-        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; blank, eos: silent labels.
+        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; blank, eos: their ids.
     Returns:
         One int64 tensor of labels per clip.
     """
-    steps = ctc_logits.argmax(dim=-1)  # (batch, steps)
+    scores = ctc_logits.clone()
+    scores[..., blank] = torch.logaddexp(ctc_logits[..., blank], ctc_logits[..., eos])
+    scores[..., eos] = NEVER
+    steps = scores.argmax(dim=-1)  # (batch, steps)
     valid = torch.arange(steps.shape[1], device=steps.device)[None] < lengths[:, None]
-    steps = steps.masked_fill((steps == eos) | ~valid, blank)
+    steps = steps.masked_fill(~valid, blank)
     previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
     kept = (steps != previous) & (steps != blank)
     return [row[keep] for row, keep in zip(steps, kept)]

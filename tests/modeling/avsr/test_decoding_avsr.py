@@ -87,8 +87,9 @@ def test_greedy_ctc_is_the_plain_loop():
     found = best_path(logits, lengths, BLANK, EOS)
     for row, length in enumerate(lengths.tolist()):
         text, previous = [], BLANK
-        for label in logits[row, :length].argmax(dim=-1).tolist():
-            label = BLANK if label == EOS else label
+        for step in logits[row, :length].softmax(dim=-1).tolist():
+            step[BLANK] += step.pop(EOS)  # the last label
+            label = step.index(max(step))
             if label not in (BLANK, previous):
                 text.append(label)
             previous = label
