@@ -15,7 +15,8 @@ from lookhear.training.glee.examples import ask_expressions
 from lookhear.training.glee.portraits import Cutout
 from lookhear.training.glee.recipe import GleeRecipe
 from lookhear.training.glee.scenes import SceneMaterial, make_scene
-from lookhear.training.glee.train import main, train
+from lookhear.training.glee.shapes import COLOURS
+from lookhear.training.glee.train import build_processor, main, train
 from lookhear.training.recipe_reading import read_recipe
 
 RECIPE = {
@@ -137,3 +138,15 @@ def test_the_shipped_recipe_is_read():
     path = Path(__file__).parents[3] / "training" / "glee" / "recipes" / "scenes_tiny.yaml"
     recipe = read_recipe(path, [], GleeRecipe, path.parent)
     assert recipe.training["max_steps"] > 0 and recipe.model.config["mask_positions"]
+
+    look, picture = recipe.data.scene_recipe(), np.zeros((96, 48, 3), np.uint8)
+    assert look.people and look.photos
+    everyone = [
+        Cutout(picture, {"person": np.ones((96, 48), bool)}, "woman", garment, None, colour)
+        for garment in ("suit", "uniform")
+        for colour in COLOURS
+    ]
+    material = SceneMaterial(portraits=everyone, frames=[Cutout(picture, {"person": np.ones((96, 48), bool)})])
+    tokenizer = build_processor(recipe, material).tokenizer
+    longest = "the woman in the orange uniform right of the yellow triangle"
+    assert tokenizer.tokenize(longest) == [f"{word}</w>" for word in longest.split()]
