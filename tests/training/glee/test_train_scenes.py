@@ -51,6 +51,7 @@ RECIPE = {
         },
         "image_processor": {"size": {"shortest_edge": 64}},
         "merges": 20,
+        "max_length": 64,  # few merges, many pieces
     },
     "data": {"canvases": [[64, 64]], "images": {"labels": 2, "expressions": 2, "prompts": 2}},
     "training": {
