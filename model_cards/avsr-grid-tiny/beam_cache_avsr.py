@@ -9,11 +9,14 @@ class LayerBeams:
 
     Attributes:
         heard: of the encoder's frames, two `(clips, heads, frames, head_dim)`, shared by the beams of a clip.
+        fused: weight and bias of self-attention's query, key and value as one; None where they must stay apart.
         said: of the characters so far, `(2, clips, heads, capacity, head_dim)`; the buffer doubles when it is full.
     """
 
-    def __init__(self, heard: tuple[torch.Tensor, torch.Tensor]):
-        self.heard = heard
+    def __init__(
+        self, heard: tuple[torch.Tensor, torch.Tensor], fused: tuple[torch.Tensor, torch.Tensor] | None = None
+    ):
+        self.heard, self.fused = heard, fused
         self.said: torch.Tensor | None = None
         self.length = 0
 

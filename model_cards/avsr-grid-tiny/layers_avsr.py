@@ -39,19 +39,23 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
     return features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
 
 
-def linear_of_few_rows(layer: nn.Linear, rows: torch.Tensor) -> torch.Tensor:
+def linear_of_few_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """
-    `layer(rows)` for `(batch, length, in_features)`, sooner where rows are few, as in a step of a beam search: a CPU
-    multiplies 4 to 16 rows by eight blocks of a weight in two thirds of the time that the whole takes.
+    `linear(rows, weight, bias)` for `(batch, length, in_features)`, sooner where rows are few, as in a step of a beam
+    search: a CPU multiplies 4 to 16 rows by eight blocks of a weight in two thirds of the time that the whole takes.
     """
-    weight, bias = layer.weight, layer.bias
     batch, length, size = rows.shape
-    plain = rows.device.type != "cpu" or bias is None or weight.shape[0] % 8 or torch.is_grad_enabled()
-    if plain or not 3 < batch * length <= 16:
-        return layer(rows)
-    blocks = weight.view(8, -1, size).transpose(1, 2)  # (8, in_features, out_features / 8)
-    output = torch.baddbmm(bias.view(8, 1, -1), rows.view(1, -1, size).expand(8, -1, -1), blocks)
+    blocks = 8 if 3 < batch * length <= 16 and rows.device.type == "cpu" and not torch.is_grad_enabled() else 0
+    if not blocks or weight.shape[0] % blocks:
+        return nn.functional.linear(rows, weight, bias)
+    weights = weight.view(blocks, -1, size).transpose(1, 2)  # (blocks, in_features, out_features / blocks)
+    output = torch.baddbmm(bias.view(blocks, 1, -1), rows.view(1, -1, size).expand(blocks, -1, -1), weights)
     return output.transpose(0, 1).reshape(batch, length, -1)
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether the layer is its weight and bias and nothing else: no adapter, no quantised weight."""
+    return type(layer) is nn.Linear and layer.bias is not None
 
 
 class AvsrConvNorm(nn.Module):
@@ -225,13 +229,33 @@ class AvsrAttention(nn.Module):
         """Keys and values `(batch, heads, length, head_dim)`."""
         return self._split_heads(self.k_proj(hidden_states)), self._split_heads(self.v_proj(hidden_states))
 
+    def fuse(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Weight and bias of query, key and value as one, which is read sooner than three; None with adapters."""
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        if not all(map(is_plain, layers)):
+            return None
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
     def attend(
-        self, hidden_states: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
+        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
-        """`forward` for keys and values that are there already."""
-        query = self._split_heads(self.q_proj(hidden_states))
+        """What `forward` does with query, keys and values `(batch, heads, length, head_dim)`."""
         output = nn.functional.scaled_dot_product_attention(query, keys, values, mask, scale=self.scaling)
         return self.o_proj(output.transpose(1, 2).flatten(2))
+
+    def step(self, hidden_states: torch.Tensor, past: LayerBeams, mask: torch.Tensor) -> torch.Tensor:
+        """One more character `(clips, beams, hidden_size)` attends to those before it and to itself."""
+        if past.fused is None:
+            query, (keys, values) = self._split_heads(self.q_proj(hidden_states)), self.project(hidden_states)
+        else:
+            query, keys, values = map(
+                self._split_heads, linear_of_few_rows(hidden_states, *past.fused).chunk(3, dim=-1)
+            )
+        return self.attend(query, *past.append(keys, values), mask)
+
+    def step_across(self, hidden_states: torch.Tensor, past: LayerBeams, mask: torch.Tensor | None) -> torch.Tensor:
+        """One more character `(clips, beams, hidden_size)` attends to the encoder's frames."""
+        return self.attend(self._split_heads(self.q_proj(hidden_states)), *past.heard, mask)
 
 
 class AvsrFeedForward(nn.Module):
@@ -243,10 +267,17 @@ class AvsrFeedForward(nn.Module):
         self.dropout = config.activation_dropout
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.activation(linear_of_few_rows(self.fc1, hidden_states))
+        hidden_states = self.activation(self.fc1(hidden_states))
         if self.training:
             hidden_states = nn.functional.dropout(hidden_states, p=self.dropout)
-        return linear_of_few_rows(self.fc2, hidden_states)
+        return self.fc2(hidden_states)
+
+    def step(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`forward` for few rows."""
+        if not (is_plain(self.fc1) and is_plain(self.fc2)):
+            return self(hidden_states)
+        hidden_states = linear_of_few_rows(hidden_states, self.fc1.weight, self.fc1.bias)
+        return linear_of_few_rows(self.activation(hidden_states), self.fc2.weight, self.fc2.bias)
 
 
 class AvsrResidual(nn.Module):
@@ -320,14 +351,14 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
         """`forward` for one more character of each beam `(clips, beams, hidden_size)`, in the middle of a beam search."""
 
         def attend_to_self(states: torch.Tensor) -> torch.Tensor:
-            return self.self_attn.attend(states, *past.append(*self.self_attn.project(states)), mask)
+            return self.self_attn.step(states, past, mask)
 
         def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
-            return self.encoder_attn.attend(states, *past.heard, encoder_mask)
+            return self.encoder_attn.step_across(states, past, encoder_mask)
 
         hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)
-        return self.feed_forward_residual(hidden_states, self.feed_forward)
+        return self.feed_forward_residual(hidden_states, self.feed_forward.step)
 
 
 class AvsrTransformer(nn.Module):

@@ -421,7 +421,9 @@ class AvsrDecoder(AvsrPreTrainedModel):
         """
         if not beams.layers:
             heard = frames[:: beams.num_beams]  # the same for all beams of a clip
-            beams.layers = [LayerBeams(layer.encoder_attn.project(heard)) for layer in self.layers]
+            beams.layers = [
+                LayerBeams(layer.encoder_attn.project(heard), layer.self_attn.fuse()) for layer in self.layers
+            ]
             if not frame_mask.all():
                 beams.encoder_mask = as_bias(frame_mask[:: beams.num_beams, None, None], frames.dtype)
         hidden_states = self.embed_tokens(input_ids)

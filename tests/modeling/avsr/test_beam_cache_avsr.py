@@ -74,6 +74,23 @@ def test_what_is_found_is_an_ordinary_tensor():
 def test_a_linear_layer_of_few_rows_is_a_linear_layer(shape):
     layer, rows = torch.nn.Linear(16, 24), torch.randn(shape)
     with torch.no_grad():
-        torch.testing.assert_close(linear_of_few_rows(layer, rows), layer(rows))
-    linear_of_few_rows(layer, rows).sum().backward()
+        torch.testing.assert_close(linear_of_few_rows(rows, layer.weight, layer.bias), layer(rows))
+    linear_of_few_rows(rows, layer.weight, layer.bias).sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_layers_that_are_more_than_their_weights_are_called():
+    """As adapters make them."""
+
+    class Adapted(torch.nn.Linear):
+        def forward(self, rows):
+            return super().forward(rows) + 1.0
+
+    model, clips = build_model(), encoded_clips(build_model())
+    asked = {"num_beams": 4, "max_new_tokens": 8, "return_dict_in_generate": True, "output_scores": True}
+    for layer in model.get_decoder().layers:
+        layer.self_attn.v_proj.__class__ = layer.feed_forward.fc2.__class__ = Adapted
+    ours = model.generate(encoder_outputs=clips, **asked)
+    usual = model.generate(encoder_outputs=clips, cache_implementation="dynamic", **asked)
+    assert torch.equal(ours.sequences, usual.sequences)
+    torch.testing.assert_close(ours.sequences_scores, usual.sequences_scores, atol=1e-4, rtol=1e-5)
