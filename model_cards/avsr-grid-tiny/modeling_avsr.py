@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .beam_cache_avsr import AvsrBeamCache, LayerBeams, as_bias
+from .beam_decoding_avsr import AvsrBeamCache
 from .configuration_avsr import AvsrConfig
 from .frontends_avsr import AvsrSpectrogramFrontEnd, AvsrVisualFrontEnd, AvsrWaveformFrontEnd
 from .generation_avsr import AvsrGenerationMixin
@@ -420,19 +420,11 @@ class AvsrDecoder(AvsrPreTrainedModel):
             `(clips * beams, 1, hidden_size)`.
         """
         if not beams.layers:
-            heard = frames[:: beams.num_beams]  # the same for all beams of a clip
-            beams.layers = [
-                LayerBeams(layer.encoder_attn.project(heard), layer.self_attn.fuse()) for layer in self.layers
-            ]
-            if not frame_mask.all():
-                beams.encoder_mask = as_bias(frame_mask[:: beams.num_beams, None, None], frames.dtype)
+            beams.listen(self.layers, frames, frame_mask)
         hidden_states = self.embed_tokens(input_ids)
         position = sinusoidal_positions(1, hidden_states.shape[2], hidden_states.device, offset=beams.steps)
         hidden_states = (hidden_states + position.to(hidden_states.dtype)).view(-1, beams.num_beams, position.shape[1])
-        mask = beams.grow(hidden_states)
-        for layer, past in zip(self.layers, beams.layers):
-            hidden_states = layer.step(hidden_states, past, mask, beams.encoder_mask)
-        return self.norm(hidden_states).view(-1, 1, hidden_states.shape[2])
+        return self.norm(beams.grow(hidden_states)).view(-1, 1, position.shape[1])
 
 
 class AvsrModel(AvsrPreTrainedModel):

@@ -6,7 +6,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.generation.utils import GenerateOutput
 
-from .beam_cache_avsr import AvsrBeamCache
+from .beam_decoding_avsr import AvsrBeamCache
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER
 from .joint_search_avsr import CtcTracker, JointLogitsProcessor, LanguageModelTracker
 

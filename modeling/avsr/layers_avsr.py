@@ -13,7 +13,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
-from .beam_cache_avsr import LayerBeams
 from .configuration_avsr import AvsrConfig
 
 
@@ -37,25 +36,6 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
     index = torch.arange(size, device=features.device)[None] - left[:, None]  # (batch, size)
     index = torch.minimum(index.clamp(min=0), (lengths - 1).clamp(min=0)[:, None])
     return features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
-
-
-def linear_of_few_rows(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """
-    `linear(rows, weight, bias)` for `(batch, length, in_features)`, sooner where rows are few, as in a step of a beam
-    search: a CPU multiplies 4 to 16 rows by eight blocks of a weight in two thirds of the time that the whole takes.
-    """
-    batch, length, size = rows.shape
-    blocks = 8 if 3 < batch * length <= 16 and rows.device.type == "cpu" and not torch.is_grad_enabled() else 0
-    if not blocks or weight.shape[0] % blocks:
-        return nn.functional.linear(rows, weight, bias)
-    weights = weight.view(blocks, -1, size).transpose(1, 2)  # (blocks, in_features, out_features / blocks)
-    output = torch.baddbmm(bias.view(blocks, 1, -1), rows.view(1, -1, size).expand(blocks, -1, -1), weights)
-    return output.transpose(0, 1).reshape(batch, length, -1)
-
-
-def is_plain(layer: nn.Module) -> bool:
-    """Whether the layer is its weight and bias and nothing else: no adapter, no quantised weight."""
-    return type(layer) is nn.Linear and layer.bias is not None
 
 
 class AvsrConvNorm(nn.Module):
@@ -180,9 +160,10 @@ class AvsrAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+    def split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """`(batch, length, hidden_size)` -> `(batch, heads, length, head_dim)`."""
         batch, length = states.shape[:2]
-        return states.view(batch, length, -1, self.head_dim).transpose(1, 2)  # (batch, heads, length, head_dim)
+        return states.view(batch, length, -1, self.head_dim).transpose(1, 2)
 
     def _keys_and_values(
         self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
@@ -192,7 +173,8 @@ class AvsrAttention(nn.Module):
             cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
             if is_cross and past_key_values.is_updated.get(self.layer_idx):
                 return cache.layers[self.layer_idx].keys, cache.layers[self.layer_idx].values
-        keys, values = self.project(key_value_states if is_cross else hidden_states)
+        source = key_value_states if is_cross else hidden_states
+        keys, values = self.split_heads(self.k_proj(source)), self.split_heads(self.v_proj(source))
         if cache is not None:
             keys, values = cache.update(keys, values, self.layer_idx)
             if is_cross:
@@ -207,7 +189,7 @@ class AvsrAttention(nn.Module):
         past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        query = self._split_heads(self.q_proj(hidden_states))
+        query = self.split_heads(self.q_proj(hidden_states))
         keys, values = self._keys_and_values(hidden_states, key_value_states, past_key_values)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -225,38 +207,6 @@ class AvsrAttention(nn.Module):
         )
         return self.o_proj(output.flatten(2)), weights  # (batch, length, hidden_size)
 
-    def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values `(batch, heads, length, head_dim)`."""
-        return self._split_heads(self.k_proj(hidden_states)), self._split_heads(self.v_proj(hidden_states))
-
-    def fuse(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Weight and bias of query, key and value as one, which is read sooner than three; None with adapters."""
-        layers = (self.q_proj, self.k_proj, self.v_proj)
-        if not all(map(is_plain, layers)):
-            return None
-        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
-
-    def attend(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """What `forward` does with query, keys and values `(batch, heads, length, head_dim)`."""
-        output = nn.functional.scaled_dot_product_attention(query, keys, values, mask, scale=self.scaling)
-        return self.o_proj(output.transpose(1, 2).flatten(2))
-
-    def step(self, hidden_states: torch.Tensor, past: LayerBeams, mask: torch.Tensor) -> torch.Tensor:
-        """One more character `(clips, beams, hidden_size)` attends to those before it and to itself."""
-        if past.fused is None:
-            query, (keys, values) = self._split_heads(self.q_proj(hidden_states)), self.project(hidden_states)
-        else:
-            query, keys, values = map(
-                self._split_heads, linear_of_few_rows(hidden_states, *past.fused).chunk(3, dim=-1)
-            )
-        return self.attend(query, *past.append(keys, values), mask)
-
-    def step_across(self, hidden_states: torch.Tensor, past: LayerBeams, mask: torch.Tensor | None) -> torch.Tensor:
-        """One more character `(clips, beams, hidden_size)` attends to the encoder's frames."""
-        return self.attend(self._split_heads(self.q_proj(hidden_states)), *past.heard, mask)
-
 
 class AvsrFeedForward(nn.Module):
     def __init__(self, config: AvsrConfig):
@@ -271,13 +221,6 @@ class AvsrFeedForward(nn.Module):
         if self.training:
             hidden_states = nn.functional.dropout(hidden_states, p=self.dropout)
         return self.fc2(hidden_states)
-
-    def step(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`forward` for few rows."""
-        if not (is_plain(self.fc1) and is_plain(self.fc2)):
-            return self(hidden_states)
-        hidden_states = linear_of_few_rows(hidden_states, self.fc1.weight, self.fc1.bias)
-        return linear_of_few_rows(self.activation(hidden_states), self.fc2.weight, self.fc2.bias)
 
 
 class AvsrResidual(nn.Module):
@@ -344,21 +287,6 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
         hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)
         return self.feed_forward_residual(hidden_states, self.feed_forward)
-
-    def step(
-        self, hidden_states: torch.Tensor, past: LayerBeams, mask: torch.Tensor, encoder_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """`forward` for one more character of each beam `(clips, beams, hidden_size)`, in the middle of a beam search."""
-
-        def attend_to_self(states: torch.Tensor) -> torch.Tensor:
-            return self.self_attn.step(states, past, mask)
-
-        def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
-            return self.encoder_attn.step_across(states, past, encoder_mask)
-
-        hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
-        hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)
-        return self.feed_forward_residual(hidden_states, self.feed_forward.step)
 
 
 class AvsrTransformer(nn.Module):

@@ -1,10 +1,9 @@
-"""The cache of the beam search gives what the decoder gives without any."""
+"""What the decoder gives in a beam search is what it gives without."""
 
 import pytest
 import torch
 
-from lookhear.modeling.avsr.beam_cache_avsr import AvsrBeamCache
-from lookhear.modeling.avsr.layers_avsr import linear_of_few_rows
+from lookhear.modeling.avsr.beam_decoding_avsr import AvsrBeamCache, in_blocks
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
 from tests.modeling.avsr.conftest import build_model
 
@@ -70,13 +69,20 @@ def test_what_is_found_is_an_ordinary_tensor():
     assert not any(tensor.is_inference() for tensor in (found.sequences, found.sequences_scores, *found.scores))
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 16), (2, 5, 16), (1, 1, 16), (8, 5, 16)])
-def test_a_linear_layer_of_few_rows_is_a_linear_layer(shape):
-    layer, rows = torch.nn.Linear(16, 24), torch.randn(shape)
+@pytest.mark.parametrize("shape", [(1, 5, 16), (2, 8, 16)])
+def test_linear_layers_in_blocks_are_linear_layers(shape):
+    layers, rows = [torch.nn.Linear(16, 24), torch.nn.Linear(16, 8)], torch.randn(shape)
     with torch.no_grad():
-        torch.testing.assert_close(linear_of_few_rows(rows, layer.weight, layer.bias), layer(rows))
-    linear_of_few_rows(rows, layer.weight, layer.bias).sum().backward()
-    assert layer.weight.grad is not None
+        expected = [layer(rows) for layer in layers]
+        torch.testing.assert_close(in_blocks(shape[0] * shape[1], layers[0])(rows), expected[0])
+        joined = in_blocks(shape[0] * shape[1], *layers)(rows)
+        torch.testing.assert_close(joined, torch.cat(expected, dim=-1))
+
+
+def test_blocks_only_where_they_help():
+    layer = torch.nn.Linear(16, 24)
+    assert in_blocks(1, layer) is None and in_blocks(40, layer) is None
+    assert in_blocks(5, torch.nn.Linear(16, 25)) is None and in_blocks(5, torch.nn.Linear(16, 24, bias=False)) is None
 
 
 def test_layers_that_are_more_than_their_weights_are_called():
