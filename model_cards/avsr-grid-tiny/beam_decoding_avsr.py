@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from .layers_avsr import AvsrAttention, AvsrDecoderLayer
 
-FEW_ROWS = range(4, 17)
+FEWEST_ROWS, MOST_ROWS = 4, 16
 BLOCKS = 8
 
 
@@ -32,7 +32,7 @@ class BlockLinear:
 def in_blocks(rows: int, *layers: nn.Module) -> BlockLinear | None:
     """The layers side by side for so many rows; None where they are better or, as with adapters, only called."""
     plain = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
-    if not plain or rows not in FEW_ROWS or layers[0].weight.device.type != "cpu":
+    if not plain or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
         return None
     if len(layers) == 1:
         weight, bias = layers[0].weight, layers[0].bias
