@@ -245,7 +245,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         modality = self._asked(kwargs)[0].get("modality", "auto")
         self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        lead = math.inf if isinstance(source, dict) else max(MAX_LEAD, STRETCH * self._chunk_length(kwargs))
+        lead = max(MAX_LEAD, STRETCH * self._chunk_length(kwargs))
         return ClipStream(source, self._modality(modality), extractor.sampling_rate, image_processor, max_lead=lead)
 
     def _is_long(self, stream: ClipStream, kwargs: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.expressions import FORMS, choose_expressions
 from lookhear.training.glee.recipe import SceneDataRecipe
+from lookhear.training.glee.sampling import draw, draw_prompt
 from lookhear.training.glee.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
 from lookhear.training.glee.shapes import COLOURS, KINDS
 
@@ -55,7 +56,7 @@ class SceneBatches(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
-        task = _draw(random, self.recipe.tasks)
+        task = draw(random, self.recipe.tasks)
         canvas = tuple(self.recipe.canvases[random.integers(len(self.recipe.canvases))])
         look = self.recipe.scene_recipe()
         material = self.material
@@ -71,7 +72,7 @@ class SceneBatches(Dataset):
 
 def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | None = None) -> SceneBatch:
     """All objects that a list of labels names; an object has one label at most."""
-    mode = mode or _draw(random, LABEL_MODES)
+    mode = mode or draw(random, LABEL_MODES)
     if mode == "object":
         labels = ["object"]
     else:
@@ -128,25 +129,21 @@ def ask_prompts(scenes: list[Scene], random: np.random.Generator, count: int, ki
     rows = []
     for number, scene in enumerate(scenes):
         shapes = random.permutation(len(scene.shapes))[:count]
-        drawn = [(kind or _draw(random, PROMPT_KINDS), int(shape)) for shape in shapes]
+        drawn = [(kind or draw(random, PROMPT_KINDS), int(shape)) for shape in shapes]
         for name in asked:
             mine = [shape for other, shape in drawn if other == name]
-            asked[name].append([draw_prompt(name, scene.shapes[shape], random) for shape in mine])
+            asked[name].append([show_shape(name, scene.shapes[shape], random) for shape in mine])
             rows += [(number, [shape], [0]) for shape in mine]  # as the processor orders them
     return SceneBatch(scenes, {name: prompts for name, prompts in asked.items() if any(prompts)}, rows)
 
 
-def draw_prompt(kind: str, shape: Shape, random: np.random.Generator) -> Any:
-    """What a hand might draw to show a shape, in pixels of its scene."""
-    if kind == "masks":
-        return shape.mask
+def show_shape(kind: str, shape: Shape, random: np.random.Generator) -> Any:
+    """What a hand might draw to show a shape, in pixels of its scene; a hand's boxes are not exact."""
+    box = shape.box
     if kind == "boxes":
-        x0, y0, x1, y1 = shape.box
-        extent = np.array([x1 - x0, y1 - y0] * 2)
-        return tuple(float(value) for value in shape.box + random.uniform(-0.06, 0.06, 4) * extent)
-    rows, columns = shape.mask.nonzero()
-    picked = random.integers(len(rows), size=1 if kind == "points" else 4)
-    return [(float(columns[i]) + 0.5, float(rows[i]) + 0.5) for i in picked]
+        x0, y0, x1, y1 = box
+        box = box + random.uniform(-0.06, 0.06, 4) * np.array([x1 - x0, y1 - y0] * 2)
+    return draw_prompt(kind, box, shape.mask, random)
 
 
 @dataclass
@@ -188,10 +185,3 @@ def targets(shapes: list[Shape], classes: list[int], canvas: tuple[int, int]) ->
         "boxes": torch.cat((centres, extents), dim=1),
         "masks": masks,
     }
-
-
-def _draw(random: np.random.Generator, shares: dict[str, float]) -> str:
-    """One of the names, as often as its share says."""
-    names = list(shares)
-    weights = np.array([shares[name] for name in names], dtype=float)
-    return names[random.choice(len(names), p=weights / weights.sum())]
