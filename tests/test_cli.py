@@ -216,6 +216,26 @@ def test_train_gets_recipe_and_settings(run, monkeypatch, tmp_path):
     assert shipped.is_file() and shipped.name == "grid_tiny.yaml"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "module"), [("stage1_lite.yaml", "train_corpora"), ("scenes_tiny.yaml", "train"), ("own.yaml", "train")]
+)
+def test_a_recipe_says_which_training_it_is_for(run, monkeypatch, tmp_path, recipe, module):
+    import importlib
+
+    called = []
+    training = importlib.import_module(f"lookhear.training.glee.{module}")
+    monkeypatch.setattr(training, "main", lambda recipe, settings: called.append(recipe.name))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.yaml").write_text("system: glee_scenes")
+    assert run("train", recipe)[0] == 0 and called == [recipe]
+
+
+def test_a_recipe_for_no_training_is_refused(run, tmp_path):
+    (tmp_path / "own.yaml").write_text("system: gleee")
+    code, _, error = run("train", tmp_path / "own.yaml")
+    assert code == 2 and "avsr, glee, glee_scenes" in error and error.count("\n") == 1
+
+
 def test_synthesize_prints_its_files(run, tmp_path):
     code, out, _ = run(
         "synthesize", "--text", "bin", "--portrait", "hopper", "--seed", 3, "-o", tmp_path / "a" / "clip.mp4"

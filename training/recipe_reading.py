@@ -1,12 +1,16 @@
-"""Reading recipes: a YAML file whose sections fill dataclasses, with overrides from the command line."""
+"""Reading recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
+
+Beside its sections a recipe says in `system` which training it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
+"""
 
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
 R = TypeVar("R")
+SYSTEMS = ("avsr", "glee", "glee_scenes")
 
 
 def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: type[R], shipped: Path) -> R:
@@ -17,20 +21,14 @@ def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: 
         path: YAML file; its sections are the fields of `kind`, each a dataclass, or a plain mapping.
         overrides: `section.field=value` strings, the value in YAML (`training.max_steps=100`).
         kind: a dataclass whose fields have default factories.
-        shipped: a folder of recipes, named where `path` is no file.
+        shipped: a folder with folders `recipes` below it, whose files are named where `path` is no file.
     Raises:
         ValueError: no such file, no YAML, or a section or field that does not exist; the known ones are named.
     """
-    path = Path(path)
-    if not path.is_file():
-        names = sorted(p.name for p in shipped.glob("*.yaml"))
-        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(names)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
+    content = _load(Path(path), shipped)
     if not isinstance(content, dict):
         raise ValueError(f"recipe {str(path)!r} must have the sections {_names(kind)}")
+    content.pop("system", None)
     for override in overrides:
         _override(content, override)
     _check(content, kind, "recipe")
@@ -41,6 +39,32 @@ def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: 
             _check(given, section, part.name)
         built[part.name] = section(**given)
     return kind(**built)
+
+
+def read_system(path: str | Path, shipped: Path) -> str:
+    """
+    Which training a recipe is for; `avsr` where it doesn't say.
+
+    Args:
+        path, shipped: as of [`read_recipe`].
+    Raises:
+        ValueError: no such file, no YAML, or no such system.
+    """
+    content = _load(Path(path), shipped)
+    system = content.get("system", SYSTEMS[0]) if isinstance(content, dict) else SYSTEMS[0]
+    if system not in SYSTEMS:
+        raise ValueError(f"recipe {str(path)!r}: system must be one of {', '.join(SYSTEMS)}, not {system!r}")
+    return system
+
+
+def _load(path: Path, shipped: Path) -> Any:
+    if not path.is_file():
+        names = sorted(p.name for p in shipped.rglob("recipes/*.yaml"))
+        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(names)}")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _override(content: dict, override: str) -> None:

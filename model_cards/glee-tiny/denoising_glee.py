@@ -72,12 +72,19 @@ def make_denoising(
             their size, and stretched, as a share of their size, at most.
     Returns:
         `None` where nothing is annotated, or more than `most_queries` objects in a row.
+    Raises:
+        ValueError: a class that the table has no row for (on a GPU it is left to the kernel: looking would cost a copy).
     """
     slots = max(targets.counts, default=0)
     groups = most_queries // slots if slots else 0
     if not groups:
         return None
     device = targets.boxes.device
+    if device.type == "cpu" and (highest := int(targets.classes.max())) >= table.num_embeddings:
+        raise ValueError(
+            f"class_labels hold {highest}, and the denoising table of this data has {table.num_embeddings} rows: enlarge it "
+            "in config.denoising_tables, or name another one in supervision.denoising_table."
+        )
     row = torch.tensor([r for r, count in enumerate(targets.counts) for _ in range(count)], device=device).repeat(
         groups
     )

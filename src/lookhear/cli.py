@@ -346,10 +346,9 @@ def _train(options: argparse.Namespace) -> None:
         from lookhear.fine_tune import run
 
         return run(options, options.settings)
-    from lookhear.training.avsr.train import main as train
+    from lookhear.training.run_recipe import run_recipe
 
-    shipped = Path(__file__).parent / "training" / "avsr" / "recipes" / options.recipe
-    train(shipped if shipped.is_file() and not options.recipe.exists() else options.recipe, options.settings)
+    run_recipe(options.recipe, options.settings)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluate

@@ -117,4 +117,4 @@ class Recipe:
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
     """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`; see [`read_recipe`]."""
-    return read_recipe(path, overrides, Recipe, Path(__file__).parent / "recipes")
+    return read_recipe(path, overrides, Recipe, Path(__file__).parent)

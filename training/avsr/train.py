@@ -5,6 +5,7 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 """
 
 import sys
+from pathlib import Path
 
 from transformers import AutoProcessor, set_seed
 
@@ -88,7 +89,7 @@ def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
     return model
 
 
-def main(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> None:
+def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """What `lookhear train` runs. Raises ValueError for a recipe that cannot be run."""
     loaded = load_recipe(recipe, overrides)
     if loaded.model.task == "words":

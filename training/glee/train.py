@@ -86,9 +86,9 @@ def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObje
     return model
 
 
-def main(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> None:
+def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
-    train(read_recipe(recipe, overrides, GleeRecipe, Path(__file__).parent / "recipes"))
+    train(read_recipe(recipe, overrides, GleeRecipe, Path(__file__).parent))
 
 
 if __name__ == "__main__":

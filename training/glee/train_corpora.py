@@ -95,9 +95,9 @@ def build(recipe: StartRecipe) -> tuple[GleeForObjectDetection, GleeProcessor]:
     return model, processor
 
 
-def main(recipe: str, overrides: list[str] | tuple[str, ...] = ()) -> None:
+def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
-    train(read_recipe(recipe, overrides, CorpusTrainingRecipe, Path(__file__).parent / "recipes"))
+    train(read_recipe(recipe, overrides, CorpusTrainingRecipe, Path(__file__).parent))
 
 
 if __name__ == "__main__":

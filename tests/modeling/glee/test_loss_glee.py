@@ -156,6 +156,8 @@ def test_denoising_queries_start_near_the_objects_and_keep_their_secret(labels):
     shift = (moved.boxes[moved.rows, moved.indices] - targets.boxes[moved.rows, moved.objects])[:, 2:].abs()
     assert (shift <= reach + 1e-6).all() and shift.max() > 0.01
     assert make_denoising(targets, table, most_queries=1) is None
+    with pytest.raises(ValueError, match="class_labels hold 2, .* has 1 rows"):
+        make_denoising(targets, torch.nn.Embedding(1, 8))
 
 
 def test_loss_settings_name_only_what_differs():

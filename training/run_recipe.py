@@ -1,0 +1,29 @@
+"""What `lookhear train RECIPE` runs: the training that the recipe is for."""
+
+from pathlib import Path
+
+from lookhear.training.recipe_reading import read_system
+
+FOLDER = Path(__file__).parent
+
+
+def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
+    """
+    Trains by a recipe.
+
+    Args:
+        recipe: a file, or the name of a shipped recipe; overrides: `section.field=value` strings.
+    Raises:
+        ValueError: there is no such recipe, or it cannot be run.
+    """
+    shipped = sorted(FOLDER.glob(f"*/recipes/{recipe.name}"))
+    if not recipe.exists() and len(recipe.parts) == 1 and shipped:
+        recipe = shipped[0]
+    system = read_system(recipe, FOLDER)
+    if system == "avsr":
+        from lookhear.training.avsr.train import main
+    elif system == "glee":
+        from lookhear.training.glee.train_corpora import main
+    else:
+        from lookhear.training.glee.train import main
+    main(recipe, overrides)
