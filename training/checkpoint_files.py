@@ -30,7 +30,7 @@ class _Inert:
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
-    The state dict in a file: bare, or what Lightning, MoCo and fairseq keep under `state_dict` or `model`.
+    The state dict in a file: bare, or what Lightning, MoCo, fairseq and DeepSpeed keep under `state_dict`, `model`, `module`.
 
     Only tensors and plain containers are made from the file. Objects of other classes (settings, the trainer's state)
     are not made, and nothing that the file names is imported or called.
@@ -48,7 +48,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     except Exception as error:
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(f"checkpoint {str(path)!r} cannot be read safely: {reason.splitlines()[0]}") from None
-    for entry in ("state_dict", "model"):
+    for entry in ("state_dict", "model", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
             content = content[entry]
     if not isinstance(content, Mapping) or not content:

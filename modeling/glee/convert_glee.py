@@ -25,6 +25,9 @@ DROPPED = (
 # Dropped unless the model is to be trained further.
 TRAINING_ONLY = ("text_teacher.", "denoising_labels.")
 
+# What EVA-02's masked-image training has beside a backbone.
+EVA_PRETRAINING = r"cls_token|mask_token|(?:(?:fc_)?norm|(?:lm_)?head)\.(?:weight|bias)|(?:blocks\.\d+\.attn\.)?rope\w*\.freqs_(?:cos|sin)"
+
 # Matrices that were kept as (in, out).
 TRANSPOSED = (
     "text_encoder.projection.weight",
@@ -124,6 +127,23 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: boo
     if unknown:
         raise ValueError(f"checkpoint: {len(unknown)} names are none of GLEE's: {shorten(unknown)}")
     return converted
+
+
+def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    EVA-02 as its masked-image training publishes it, under the names of GLEE's backbone; the pyramid is not among them.
+
+    Args:
+        weights: names with or without the prefix `backbone.net.`.
+    Raises:
+        ValueError: names that EVA-02 does not have.
+    """
+    bare = {name.removeprefix("backbone.net."): value for name, value in weights.items()}
+    needed = {name: value for name, value in bare.items() if not re.fullmatch(EVA_PRETRAINING, name)}
+    targets = {name: _target(f"backbone.net.{name}") for name in needed}
+    if unknown := [name for name, target in targets.items() if target is None]:
+        raise ValueError(f"checkpoint: {len(unknown)} names are none of EVA-02's: {shorten(unknown)}")
+    return {target.removeprefix("backbone."): needed[name] for name, target in targets.items()}
 
 
 def shorten(names: list[str], limit: int = 8) -> str:

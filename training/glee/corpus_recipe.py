@@ -14,7 +14,7 @@ class StartRecipe:
     Attributes:
         checkpoint: GLEE folder or Hub id to start from; None: a new model.
         size: of a new model: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ, also for a checkpoint.
-        backbone: folder or Hub id of a backbone in transformers, whose weights a new model starts with.
+        backbone: folder or Hub id of a backbone in transformers, or the file of an EVA-02, which a new model starts with.
         text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and is held to, as its teacher).
         freeze: modules that stay as they are (`model.text_encoder.clip`).
     """

@@ -5,8 +5,12 @@ from typing import Any
 from transformers import AutoTokenizer, CLIPTextModel, ResNetBackbone, ResNetConfig, SwinBackbone, SwinConfig
 
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
+from lookhear.modeling.glee.convert_glee import convert_eva_state_dict
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
+from lookhear.training.checkpoint_files import read_checkpoint
 
+# A Swin's norms behind the stages and EVA-02's pyramid belong to detectors; nothing that was trained alone has them.
+DETECTOR_PARTS = ("hidden_states_norms.", "pyramid.")
 BACKBONES = {ResNetConfig: ResNetBackbone, SwinConfig: SwinBackbone}
 SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
@@ -32,7 +36,7 @@ def new_model(
 
     Args:
         size: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ.
-        backbone: folder or Hub id of a ResNet or Swin of the same sizes; text: of a CLIP.
+        backbone: folder or Hub id of a ResNet or Swin of the same sizes, or the file of an EVA-02; text: of a CLIP.
     Raises:
         ValueError: no such size, or weights that don't fit.
     """
@@ -51,19 +55,20 @@ def new_model(
 
 def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
     """
-    Weights of one of transformers' backbones. ValueError: some that the model needs are missing or of another shape.
+    Weights of one of transformers' backbones, or of an EVA-02 as its authors publish it (a file, patches of 16 pixels).
+
+    Raises:
+        ValueError: some that the model needs are missing or of another shape.
     """
     config = model.config.backbone_config
     kind = BACKBONES.get(type(config))
     if kind is None:
-        raise ValueError(
-            f"model.backbone: transformers has no {config.model_type}; start from model.checkpoint, a GLEE that has one"
-        )
-    weights = kind.from_pretrained(backbone, out_features=config.out_features).state_dict()
+        weights = convert_eva_state_dict(read_checkpoint(backbone))
+    else:
+        weights = kind.from_pretrained(backbone, out_features=config.out_features).state_dict()
     needed = model.model.backbone.state_dict()
     wrong = [name for name, value in needed.items() if name in weights and weights[name].shape != value.shape]
-    # A Swin's norms behind the stages belong to detectors; nothing that classifies has them.
-    missing = [name for name in needed if name not in weights and not name.startswith("hidden_states_norms.")]
+    missing = [name for name in needed if name not in weights and not name.startswith(DETECTOR_PARTS)]
     if wrong or missing:
         raise ValueError(f"model.backbone {backbone!r} does not fit: {', '.join((wrong + missing)[:5])}")
     model.model.backbone.load_state_dict({name: weights[name] for name in needed if name in weights}, strict=False)

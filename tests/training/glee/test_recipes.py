@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, CLIPTextModel, ResNetBackbone
 
 import lookhear
-from lookhear.modeling.glee import GleeConfig
+from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.configuration_glee import DENOISING_TABLES
 from lookhear.modeling.glee.loss_glee import GleeSupervision
 from lookhear.training.glee.augmentation import AugmentationRecipe
@@ -127,6 +127,40 @@ def test_a_new_model_starts_from_a_backbone_and_a_clip(tiny_glee, tmp_path):
     wider = fields["backbone_config"] | {"hidden_sizes": [8, 16, 16, 64]}
     with pytest.raises(ValueError, match="does not fit"):
         new_model("lite", fields | {"backbone_config": wider}, str(tmp_path / "backbone"))
+
+
+def test_a_new_pro_starts_from_the_file_of_an_eva02(tmp_path):
+    """Named as its authors publish it, with what only its own training needs; the pyramid stays random."""
+    sizes = {"hidden_size": 24, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2}
+    eva = GleeEvaConfig(image_size=128, window_size=4, window_block_indexes=[0], pyramid_size=32, **sizes)
+    fields = {"backbone_config": eva, "hidden_size": 32, "num_attention_heads": 4, "num_groups": 8}
+    fields |= {"encoder_layers": 1, "decoder_layers": 1, "fusion_size": 32, "fusion_heads": 2}
+    fields["text_config"] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model = new_model("pro", fields)
+    wanted = {
+        name: torch.rand_like(value)
+        for name, value in model.model.backbone.state_dict().items()
+        if not name.startswith("pyramid.")
+    }
+    names = {"embeddings.position_embeddings": "pos_embed", "embeddings.patch_embeddings": "patch_embed.proj"}
+    names |= {"layers.": "blocks.", "layernorm_before": "norm1", "layernorm_after": "norm2", "mlp.norm": "mlp.ffn_ln"}
+    names |= {"attention.q_proj.bias": "attn.q_bias", "attention.v_proj.bias": "attn.v_bias"}
+    names |= {"attention.o_proj": "attn.proj", "attention.": "attn."}
+    names |= {"mlp.gate_proj": "mlp.w1", "mlp.up_proj": "mlp.w2", "mlp.down_proj": "mlp.w3"}
+    published = {"cls_token": torch.zeros(1), "norm.weight": torch.zeros(24), "lm_head.bias": torch.zeros(3)}
+    for name, value in wanted.items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        published[name] = value
+    torch.save({"module": published}, tmp_path / "eva.pt")
+    state = new_model("pro", fields, str(tmp_path / "eva.pt")).model.backbone.state_dict()
+    assert len(wanted) > 30 and all(torch.equal(state[name], value) for name, value in wanted.items())
+    torch.save(published | {"pos_embed": torch.zeros(1, 5, 24)}, tmp_path / "eva.pt")
+    with pytest.raises(ValueError, match="does not fit: embeddings.position_embeddings"):
+        new_model("pro", fields, str(tmp_path / "eva.pt"))
+    torch.save(published | {"blocks.0.attn.qkv.weight": torch.zeros(1)}, tmp_path / "eva.pt")
+    with pytest.raises(ValueError, match="none of EVA-02's: blocks.0.attn.qkv.weight"):
+        new_model("pro", fields, str(tmp_path / "eva.pt"))
 
 
 def test_open_corpus_keeps_ids(write_coco, tmp_path):
