@@ -30,6 +30,25 @@ def canvas_groups(pixel_mask: torch.Tensor, divisor: int) -> list[tuple[tuple[in
     ]
 
 
+def map_size(canvas: tuple[int, int], stride: int) -> tuple[int, int]:
+    """(height, width) of the feature map of a canvas, (height, width) in pixels."""
+    return -(-canvas[0] // stride), -(-canvas[1] // stride)
+
+
+def join_maps(maps: list[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
+    """
+    Feature maps of several canvases as one tensor, each in the upper left corner, zeros around it.
+
+    Args:
+        maps: of each canvas, `(some, channels, height, width)`; order: `(images,)` int64, which of their rows comes where.
+    Returns:
+        `(images, channels, height, width)` of the largest.
+    """
+    height, width = (max(part.shape[axis] for part in maps) for axis in (-2, -1))
+    padded = [nn.functional.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2])) for part in maps]
+    return torch.cat(padded)[order]
+
+
 def merge_canvases(
     outputs: list[ModelOutput],
     rows: list[torch.Tensor],

@@ -26,7 +26,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_glee import make_backbone
-from .canvas_glee import canvas_groups, merge_canvases, sizes_of_images
+from .canvas_glee import canvas_groups, join_maps, map_size, merge_canvases, sizes_of_images
 from .configuration_glee import GleeConfig
 from .decoder_glee import (
     GleeClassProjection,
@@ -56,6 +56,25 @@ class GleeLabelEmbeddings(ModelOutput):
 
     class_embeddings: torch.Tensor | None = None
     class_tokens: torch.Tensor | None = None
+
+
+@dataclass
+class GleeImageFeatures(ModelOutput):
+    r"""
+    What the model has seen of images before it knows what is looked for.
+
+    levels (`tuple` of four `torch.Tensor` of shape `(images, hidden_size, height, width)`): finest first.
+    lateral (`torch.Tensor` of shape `(images, hidden_size, height, width)`): the finest map of all, for the masks.
+
+    With `config.padding_mask` the maps of a smaller canvas are in the upper left corner, and zeros around them.
+    """
+
+    levels: tuple[torch.Tensor, ...] | None = None
+    lateral: torch.Tensor | None = None
+
+    def of_images(self, images: list[int] | torch.Tensor) -> "GleeImageFeatures":
+        """Copies of the maps of some images, by their numbers."""
+        return GleeImageFeatures(tuple(level[images] for level in self.levels), self.lateral[images])
 
 
 @dataclass
@@ -215,6 +234,48 @@ class GleeModel(GleePreTrainedModel):
         tokens = self.text_encoder(input_ids, attention_mask)
         return GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
 
+    def get_expression_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """
+        What the model needs to know of sentences; computed once, it serves any number of images.
+
+        Args:
+            input_ids, attention_mask: `(texts, length)`, see `expression_input_ids` of [`GleeModel.forward`].
+        Returns:
+            `(texts, length, hidden_size)`.
+        """
+        return self.text_encoder(input_ids, attention_mask)
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+    ) -> GleeImageFeatures:
+        """
+        What the model needs to know of images; computed once, it serves any number of questions about them.
+
+        Args:
+            pixel_values: `(images, 3, height, width)`; pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
+        """
+        if not self.config.padding_mask or pixel_mask is None:
+            return self._image_features(pixel_values)
+        groups = canvas_groups(pixel_mask, self.config.canvas_divisor)
+        parts = [self._image_features(pixel_values[images, :, :h, :w]) for (h, w), images in groups]
+        order = torch.cat([images for _, images in groups]).argsort()
+        levels = tuple(join_maps(list(maps), order) for maps in zip(*(part.levels for part in parts)))
+        return GleeImageFeatures(levels, join_maps([part.lateral for part in parts], order))
+
+    def _image_features(self, pixel_values: torch.Tensor) -> GleeImageFeatures:
+        levels, lateral = self.pixel_decoder.project(self.backbone(pixel_values).feature_maps)
+        return GleeImageFeatures(tuple(levels), lateral)
+
+    def _features_of_canvas(
+        self, features: GleeImageFeatures, images: torch.Tensor, canvas: tuple[int, int]
+    ) -> GleeImageFeatures:
+        """The part of the maps that belongs to some images on a smaller canvas, (height, width) in pixels."""
+        cut = []
+        for feature_map, stride in zip((features.lateral, *features.levels), self.pixel_decoder.strides):
+            height, width = map_size(canvas, stride)
+            cut.append(feature_map[images, :, :height, :width])
+        return GleeImageFeatures(tuple(cut[1:]), cut[0])
+
     def distil(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[GleeLabelEmbeddings, torch.Tensor]:
@@ -235,10 +296,12 @@ class GleeModel(GleePreTrainedModel):
         class_tokens: torch.Tensor | None,
         expression_input_ids: torch.Tensor | None,
         expression_attention_mask: torch.Tensor | None,
+        tokens: torch.Tensor | None,
         **prompts: torch.Tensor | None,
     ) -> GleeRequest:
         if expression_input_ids is not None:
-            tokens = self.text_encoder(expression_input_ids, expression_attention_mask)  # (rows, tokens, size)
+            tokens = self.text_encoder(expression_input_ids, expression_attention_mask)
+        if tokens is not None:  # (rows, tokens, size)
             classes = mean_of_tokens(tokens, expression_attention_mask)[:, None]
             return GleeRequest(classes, tokens, expression_attention_mask.bool(), **prompts)
         if class_embeddings is None:
@@ -257,11 +320,13 @@ class GleeModel(GleePreTrainedModel):
         class_tokens: torch.Tensor | None = None,
         expression_input_ids: torch.Tensor | None = None,
         expression_attention_mask: torch.Tensor | None = None,
+        expression_tokens: torch.Tensor | None = None,
         prompt_masks: torch.Tensor | None = None,
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        image_features: GleeImageFeatures | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
@@ -275,6 +340,8 @@ class GleeModel(GleePreTrainedModel):
         class_embeddings, class_tokens (*optional*): of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
         expression_input_ids, expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
             Padded to the text encoder's full length: the published weights expect to see the padding, too.
+        expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
+            Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
         prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded canvas.
         prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
         prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
@@ -284,13 +351,16 @@ class GleeModel(GleePreTrainedModel):
             The image of each prompt; by default prompt i belongs to image i.
         prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
             The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
-            what was shown in its first frame is looked for. By default each prompt stands for itself.
+            what was shown in its first frame is looked for. By default each prompt stands for itself. With
+            `config.padding_mask` all images must have one canvas.
+        image_features ([`GleeImageFeatures`], *optional*):
+            Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
         denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
             ValueError: nothing or several things are asked, or sizes don't fit.
         """
-        prompts = prompt_masks if expression_input_ids is None else expression_input_ids
+        prompts = next((x for x in (expression_input_ids, expression_tokens, prompt_masks) if x is not None), None)
         check_request(
             self.config,
             pixel_values=pixel_values,
@@ -300,10 +370,12 @@ class GleeModel(GleePreTrainedModel):
             class_tokens=class_tokens,
             expression_input_ids=expression_input_ids,
             expression_attention_mask=expression_attention_mask,
+            expression_tokens=expression_tokens,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
+            lateral=None if image_features is None else image_features.lateral,
         )
         if prompts is not None and prompt_image_indices is None:
             prompt_image_indices = torch.arange(len(prompts), device=pixel_values.device)
@@ -314,6 +386,7 @@ class GleeModel(GleePreTrainedModel):
             class_tokens,
             expression_input_ids,
             expression_attention_mask,
+            expression_tokens,
             image_indices=prompt_image_indices if prompts is not None else None,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
@@ -321,24 +394,29 @@ class GleeModel(GleePreTrainedModel):
             prompt_sources=prompt_sources,
         )
         if not self.config.padding_mask or pixel_mask is None:
-            return self._perceive(pixel_values, request, denoising, **kwargs)
-        return self._perceive_alone(pixel_values, pixel_mask, request, **kwargs)
+            return self._perceive(pixel_values, request, image_features, denoising, **kwargs)
+        return self._perceive_alone(pixel_values, pixel_mask, request, image_features, **kwargs)
 
     def _perceive_alone(
         self,
         pixel_values: torch.Tensor,
         pixel_mask: torch.Tensor,
         request: GleeRequest,
+        features: GleeImageFeatures | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
         """As if each image were alone on its own canvas; images of equal canvases share a pass."""
         size = tuple(pixel_mask.shape[-2:])
         canvases, rows, outputs = [], [], []
-        for canvas, images in canvas_groups(pixel_mask, self.config.canvas_divisor):
+        groups = canvas_groups(pixel_mask, self.config.canvas_divisor)
+        if request.prompt_sources is not None and len(groups) > 1:
+            raise ValueError("prompt_sources need images of one canvas where the model has padding_mask.")
+        for canvas, images in groups:
             group_rows, group_request = request.of_images(images, canvas, size)
             if len(group_rows):
                 alone = pixel_values[images, :, : canvas[0], : canvas[1]]
-                outputs.append(self._perceive(alone, group_request, **kwargs))
+                seen = None if features is None else self._features_of_canvas(features, images, canvas)
+                outputs.append(self._perceive(alone, group_request, seen, **kwargs))
                 canvases.append(canvas)
                 rows.append(group_rows)
         return merge_canvases(outputs, rows, canvases, size, own_classes=request.text_mask is not None)
@@ -347,10 +425,11 @@ class GleeModel(GleePreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         request: GleeRequest,
+        features: GleeImageFeatures | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
-        levels, lateral = self.pixel_decoder.project(self.backbone(pixel_values).feature_maps)
+        levels, lateral = (self._image_features(pixel_values) if features is None else features).to_tuple()
         text = request.text
         if request.image_indices is not None:
             levels, lateral = [level[request.image_indices] for level in levels], lateral[request.image_indices]
@@ -393,11 +472,15 @@ class GleeModel(GleePreTrainedModel):
         )
 
     def _template(self, images: torch.Tensor, request: GleeRequest) -> torch.Tensor:
-        crops = template_crops(images, request.prompt_masks, request.prompt_types, self.config.template_size)
+        masks, kinds, places = request.prompt_masks, request.prompt_types, None
+        if request.prompt_sources is not None:  # the others' templates wouldn't be looked at
+            sources, places = request.prompt_sources.unique(return_inverse=True)
+            images, masks, kinds = images[sources], masks[sources], kinds[sources]
+        crops = template_crops(images, masks, kinds, self.config.template_size)
         with torch.no_grad():  # as published: the backbone learns from whole images only
             feature_maps = self.backbone(crops).feature_maps
         tokens = self.visual_prompter.template_tokens(feature_maps)
-        return tokens if request.prompt_sources is None else tokens[request.prompt_sources]
+        return tokens if places is None else tokens[places]
 
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
@@ -431,6 +514,16 @@ class GleeForObjectDetection(GleePreTrainedModel):
         """See [`GleeModel.get_label_embeddings`]."""
         return self.model.get_label_embeddings(input_ids, attention_mask)
 
+    def get_expression_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """See [`GleeModel.get_expression_tokens`]."""
+        return self.model.get_expression_tokens(input_ids, attention_mask)
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+    ) -> GleeImageFeatures:
+        """See [`GleeModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, pixel_mask)
+
     @can_return_tuple
     def forward(
         self,
@@ -442,11 +535,13 @@ class GleeForObjectDetection(GleePreTrainedModel):
         class_tokens: torch.Tensor | None = None,
         expression_input_ids: torch.Tensor | None = None,
         expression_attention_mask: torch.Tensor | None = None,
+        expression_tokens: torch.Tensor | None = None,
         prompt_masks: torch.Tensor | None = None,
         prompt_types: torch.Tensor | None = None,
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        image_features: GleeImageFeatures | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
         supervision: GleeSupervision | None = None,
         loss_draws: GleeLossDraws | None = None,
@@ -469,7 +564,8 @@ class GleeForObjectDetection(GleePreTrainedModel):
         """
         targets = denoising = distillation = None
         if labels is not None:
-            rows = next(x for x in (prompt_masks, expression_input_ids, pixel_values) if x is not None)
+            asked = (prompt_masks, expression_input_ids, expression_tokens, pixel_values)
+            rows = next(x for x in asked if x is not None)
             supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
             criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), loss_draws)
             targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
@@ -488,16 +584,18 @@ class GleeForObjectDetection(GleePreTrainedModel):
             class_tokens=class_tokens,
             expression_input_ids=expression_input_ids,
             expression_attention_mask=expression_attention_mask,
+            expression_tokens=expression_tokens,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
             prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
+            image_features=image_features,
             denoising=denoising,
             **kwargs,
         )
         image_sizes, padded_sizes = _canvas_sizes(pixel_values, pixel_mask)
-        if expression_input_ids is not None or prompt_masks is not None:
+        if any(prompt is not None for prompt in (expression_input_ids, expression_tokens, prompt_masks)):
             if prompt_image_indices is not None:
                 image_sizes, padded_sizes = image_sizes[prompt_image_indices], padded_sizes[prompt_image_indices]
         auxiliary = proposals = None

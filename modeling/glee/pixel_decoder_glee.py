@@ -114,6 +114,11 @@ class GleePixelDecoder(nn.Module):
         self.output_norm = nn.GroupNorm(config.num_groups, size)
         self.mask_projection = nn.Conv2d(size, size, 1)
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels that a cell stands for: of the finest map of all, then of the four levels."""
+        return (4 if self.config.project_features else 8, 8, 16, 32, 64)
+
     def project(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """
         The part that doesn't depend on text; behind it the backbone's maps aren't needed any more.

@@ -14,6 +14,7 @@ COMPANIONS = {
     "input_ids": "attention_mask",
     "class_embeddings": "class_tokens",
     "expression_input_ids": "expression_attention_mask",
+    "expression_tokens": "expression_attention_mask",
     "prompt_masks": "prompt_types",
 }
 
@@ -81,18 +82,23 @@ def check_request(config: GleeConfig, *, pixel_values: torch.Tensor, **inputs: t
             f"pixel_values must be padded to multiples of {COARSEST_STRIDE} (the image processor does it), not {size}."
         )
     masks = inputs["prompt_masks"]
-    if inputs["prompt_sources"] is not None and (masks is None or config.padding_mask):
-        raise ValueError("prompt_sources belong to prompt_masks, and to a model without padding_mask.")
+    if inputs["prompt_sources"] is not None and masks is None:
+        raise ValueError("prompt_sources belong to prompt_masks.")
     if masks is not None and tuple(masks.shape[-2:]) != size:
         raise ValueError(f"prompt_masks must have the canvas's size {size}, not {tuple(masks.shape[-2:])}.")
-    prompts = masks if inputs["expression_input_ids"] is None else inputs["expression_input_ids"]
+    if inputs["lateral"] is not None and len(inputs["lateral"]) != len(pixel_values):
+        raise ValueError(
+            f"image_features are those of {len(inputs['lateral'])} images, pixel_values hold {len(pixel_values)}."
+        )
+    sentences = _sentences(inputs)
+    prompts = masks if sentences is None else sentences
     if prompts is not None:
         _check_indices(inputs["prompt_image_indices"], len(prompts), len(pixel_values))
 
 
 def _check_kind(config: GleeConfig, inputs: dict[str, torch.Tensor | None]) -> None:
     labels = inputs["input_ids"] if inputs["class_embeddings"] is None else inputs["class_embeddings"]
-    if inputs["expression_input_ids"] is not None:
+    if _sentences(inputs) is not None:
         if labels is not None or inputs["prompt_masks"] is not None:
             raise ValueError(
                 "expression_input_ids can't be combined with input_ids or prompt_masks: one call for each."
@@ -104,6 +110,11 @@ def _check_kind(config: GleeConfig, inputs: dict[str, torch.Tensor | None]) -> N
             raise ValueError(f"prompt_masks are scored against one label ('object'); input_ids hold {len(labels)}.")
         if not config.template_fuser:
             raise ValueError("prompt_masks need a model with template_fuser=True; this one (stage 1) has none.")
+
+
+def _sentences(inputs: dict[str, torch.Tensor | None]) -> torch.Tensor | None:
+    ids = inputs["expression_input_ids"]
+    return inputs["expression_tokens"] if ids is None else ids
 
 
 def _check_indices(indices: torch.Tensor | None, prompts: int, images: int) -> None:

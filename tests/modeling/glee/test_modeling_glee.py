@@ -332,6 +332,37 @@ def test_training_form_holds_a_frozen_teacher(make_config):
     assert not hasattr(GleeForObjectDetection(make_config()).model, "text_teacher")
 
 
+@pytest.mark.parametrize("backbone", ["resnet", "eva"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_features_of_images_serve_every_question(make_model, make_inputs, monkeypatch, backbone, alone):
+    """The backbone runs once; with `padding_mask` each image has its own canvas in the maps, too."""
+    model = make_model(backbone, padding_mask=alone)
+    images = {name: make_inputs()[name] for name in ("pixel_values", "pixel_mask")}
+    with torch.no_grad():
+        features = model.get_image_features(**images)
+        assert [len(level) for level in (*features.levels, features.lateral)] == [len(images["pixel_values"])] * 5
+        expected = {kind: model(**make_inputs(kind)) for kind in KINDS}
+        monkeypatch.setattr(model.model, "_image_features", lambda *_: pytest.fail("the backbone ran"))
+        for kind, outputs in expected.items():
+            again = model(**make_inputs(kind), image_features=features)
+            for name in ("logits", "pred_boxes", "pred_masks"):
+                torch.testing.assert_close(again[name], outputs[name], atol=1e-5, rtol=1e-5)
+        with pytest.raises(ValueError, match="image_features are those of 1 image"):
+            model(**make_inputs(), image_features=features.of_images([0]))
+
+
+def test_tokens_of_sentences_stand_for_them(model, make_inputs):
+    inputs = make_inputs("expressions")
+    with torch.no_grad():
+        expected = model(**inputs)
+        ids, mask = inputs.pop("expression_input_ids"), inputs["expression_attention_mask"]
+        again = model(**inputs, expression_tokens=model.get_expression_tokens(ids, mask))
+    torch.testing.assert_close(again.logits, expected.logits)
+    torch.testing.assert_close(again.image_sizes, expected.image_sizes)
+    with pytest.raises(ValueError, match="expression_attention_mask"):
+        model(**make_inputs() | {"input_ids": None}, expression_tokens=torch.zeros(2, 4, 32))
+
+
 def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
     inputs = make_inputs("prompts")
     with torch.no_grad():
@@ -345,6 +376,19 @@ def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
     torch.testing.assert_close(own.logits[0], first.logits[0])
     assert not torch.allclose(own.logits[1], first.logits[1])
     torch.testing.assert_close(first.logits, again.logits)
+
+
+def test_prompts_of_a_clip_need_one_canvas(make_model, make_inputs):
+    model, inputs = make_model(padding_mask=True), make_inputs("prompts")
+    sources = torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long)
+    with pytest.raises(ValueError, match="prompt_sources need images of one canvas"):
+        model(**inputs, prompt_sources=sources)
+    inputs["pixel_mask"] = torch.ones_like(inputs["pixel_mask"])
+    plain = make_model()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        expected, found = (each(**inputs, prompt_sources=sources) for each in (plain, model))
+    torch.testing.assert_close(found.logits, expected.logits)
 
 
 def test_the_teacher_is_a_loss_where_labels_are_asked(make_model, make_inputs):
