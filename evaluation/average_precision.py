@@ -1,0 +1,304 @@
+"""Average precision and recall as COCO defines them: pycocotools' matching and accumulation, one label at a time.
+
+Source: pycocotools.cocoeval, https://cocodataset.org/#detection-eval. A label at a time means that only the pictures that
+have that label are looked at, and that two labels' curves are never held together with all the pictures of a data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import numpy as np
+
+from lookhear.evaluation.mask_runs import coco_mask, mask_area, to_runs
+
+try:
+    from pycocotools.cocoeval import COCOeval
+except ImportError:
+    raise ImportError("average precision needs pycocotools: pip install 'lookhear[eval]'") from None
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+WHOLE = 1e5**2
+PICTURE_AREAS = {"": (0, WHOLE), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, WHOLE)}
+Things = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
+
+
+@dataclass(frozen=True)
+class PrecisionTable:
+    """
+    Curves of all labels that occur in the truth.
+
+    precision `(thresholds, recalls, labels, areas, limits)` and recall `(thresholds, labels, areas, limits)`, float64, -1
+    where nothing is to be found.
+    """
+
+    labels: list[str]
+    precision: np.ndarray
+    recall: np.ndarray
+    areas: list[str]
+    limits: list[int]
+
+    def average_precision(self, threshold: float | None = None, area: str = "", labels: Sequence[str] | None = None):
+        """Mean over thresholds (or at one), recalls and labels (or some), at the highest limit; NaN where nothing is to be found."""
+        table = self.precision[_places(threshold)][..., self.areas.index(area), -1]
+        return _mean(table[:, :, self._columns(labels)])
+
+    def average_recall(self, limit: int | None = None, area: str = "", labels: Sequence[str] | None = None) -> float:
+        """Mean over thresholds and labels of the highest recall with at most `limit` results a picture (the highest)."""
+        table = self.recall[:, :, self.areas.index(area), -1 if limit is None else self.limits.index(limit)]
+        return _mean(table[:, self._columns(labels)])
+
+    def by_label(self) -> dict[str, float]:
+        """Average precision of each label."""
+        return {label: self.average_precision(labels=[label]) for label in self.labels}
+
+    def _columns(self, labels: Sequence[str] | None) -> list[int]:
+        return [place for place, label in enumerate(self.labels) if labels is None or label in labels]
+
+
+def picture_precision(
+    references: Sequence[Mapping],
+    predictions: Sequence[Mapping],
+    kind: str = "box",
+    limits: Sequence[int] = (1, 10, 100),
+) -> PrecisionTable:
+    """
+    Precision and recall of boxes or masks in pictures.
+
+    Args:
+        references: of each picture `{"labels": [str], "boxes": [(x0, y0, x1, y1)], "masks": [run lengths]}`, boxes or masks
+            as `kind` says, in pixels; if given, `crowd` (bool an object: a region of many, which is never missed) and
+            `areas` (pixels, for small, medium and large; the mask's or the box's area).
+        predictions: of each picture the same with `scores`, in the order of `references`.
+        kind: "box" or "mask".
+        limits: how many of the best results of a label count in a picture; the last one for AP.
+
+    Raises:
+        ValueError: predictions do not fit the references.
+    """
+    truth, found = read_pictures(references, predictions, kind)
+    return precision_table(truth, found, kind, limits)
+
+
+def federated_precision(
+    references: Sequence[Mapping], predictions: Sequence[Mapping], kind: str = "mask", limit: int = 300
+) -> PrecisionTable:
+    """
+    The same as LVIS defines it, where not every picture is annotated for every label.
+
+    Source: Gupta, Dollar, Girshick: LVIS, CVPR 2019, section 2, and its evaluation code. A result counts where its label is
+    in the picture or in the picture's `absent` labels; one that matches nothing is no error where the label is among
+    `not_exhaustive`. The best `limit` results of a picture are taken over all labels.
+
+    Args:
+        references: as of `picture_precision`, with `absent` and `not_exhaustive`, lists of labels.
+    """
+    truth, found = read_pictures(references, _best(predictions, limit), kind)
+    open_labels = set()
+    for picture, reference in enumerate(references):
+        known = {*reference["labels"], *(reference.get("absent") or ())}
+        open_labels |= {(label, picture) for label in reference.get("not_exhaustive") or ()}
+        for label in set(found_in(found, picture)) - known:
+            del found[label][picture]
+    return precision_table(truth, found, kind, (limit,), open_labels=open_labels)
+
+
+def class_agnostic_precision(
+    references: Sequence[Mapping],
+    predictions: Sequence[Mapping],
+    kind: str = "mask",
+    limits: Sequence[int] = (1, 10, 100),
+) -> PrecisionTable:
+    """
+    Precision and recall of objects whatever they are called (open world): labels are left out on both sides.
+
+    `known` of the references (bool an object) marks objects that don't count either way, such as those of the classes that
+    were trained on, so that the recall is that of the unknown ones.
+    """
+    references = [{**row, "labels": ["object"] * len(_column(row, kind))} for row in references]
+    predictions = [{**row, "labels": ["object"] * len(row["scores"])} for row in predictions]
+    return picture_precision(references, predictions, kind, limits)
+
+
+def video_precision(
+    references: Sequence[Mapping], predictions: Sequence[Mapping], limits: Sequence[int] = (1, 10, 100)
+) -> PrecisionTable:
+    """
+    Precision and recall of masks that are followed through videos (YouTube-VIS).
+
+    Source: Yang, Fan, Xu: Video instance segmentation, ICCV 2019, section 4, and its evaluation code: the IoU of two tracks is
+    the sum of all frames' intersections over the sum of all frames' unions; a track's area is the mean over the frames in
+    which it is seen, small below 128 x 128 pixels, large above 256 x 256.
+
+    Args:
+        references: of each video `{"labels": [str], "masks": [track]}`, a track being one mask (run lengths) a frame or
+            None; `crowd` if given.
+        predictions: of each video the same with `scores`.
+    """
+    truth: Things = {}
+    found: Things = {}
+    numbers = iter(range(1, 1 << 62))
+    for video, (reference, prediction) in enumerate(_pairs(references, predictions)):
+        lengths = {len(track) for row in (reference, prediction) for track in row["masks"]}
+        if len(lengths) > 1:
+            raise ValueError(f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None a frame")
+        for row, things in ((reference, truth), (prediction, found)):
+            for index, entry in enumerate(_entries(row, "masks", video)):
+                runs = [to_runs(mask) if mask else None for mask in row["masks"][index]]
+                areas = [mask_area(mask) for mask in runs if mask]
+                areas = [area for area in areas if area]
+                entry |= {"id": next(numbers), "segmentations": runs, "area": float(np.mean(areas)) if areas else 0.0}
+                things.setdefault(row["labels"][index], {}).setdefault(video, []).append(entry)
+    return precision_table(truth, found, "track", limits, areas=VIDEO_AREAS)
+
+
+VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
+
+
+def read_pictures(references: Sequence[Mapping], predictions: Sequence[Mapping], kind: str) -> tuple[Things, Things]:
+    """Rows as pycocotools' objects, by label and picture."""
+    if kind not in ("box", "mask"):
+        raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
+    truth: Things = {}
+    found: Things = {}
+    numbers = iter(range(1, 1 << 62))  # pycocotools takes an id of 0 for no match
+    for picture, rows in enumerate(_pairs(references, predictions)):
+        for row, things in zip(rows, (truth, found)):
+            for index, entry in enumerate(_entries(row, "boxes" if kind == "box" else "masks", picture)):
+                if kind == "box":
+                    x0, y0, x1, y1 = row["boxes"][index]
+                    entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+                else:
+                    runs = to_runs(row["masks"][index])
+                    entry |= {"segmentation": runs, "area": float(mask_area(runs))}
+                if row.get("areas"):
+                    entry["area"] = row["areas"][index]
+                things.setdefault(row["labels"][index], {}).setdefault(picture, []).append(
+                    entry | {"id": next(numbers)}
+                )
+    return truth, found
+
+
+def precision_table(
+    truth: Things,
+    found: Things,
+    kind: str,
+    limits: Sequence[int],
+    *,
+    areas: Mapping[str, tuple[float, float]] = PICTURE_AREAS,
+    open_labels: set[tuple[str, int]] = frozenset(),
+) -> PrecisionTable:
+    """pycocotools' curves of each label in the truth."""
+    labels = sorted(truth)
+    shape = (len(THRESHOLDS), 101, len(labels), len(areas), len(limits))
+    precision, recall = np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
+    for column, label in enumerate(labels):
+        evaluation = _LabelEvaluation(truth[label], found.get(label, {}), kind, areas, limits)
+        evaluation.open_pictures = (
+            {picture for name, picture in open_labels if name == label} if open_labels else set()
+        )
+        with redirect_stdout(StringIO()):
+            evaluation.evaluate()
+            evaluation.accumulate()
+        precision[:, :, column] = evaluation.eval["precision"][:, :, 0]
+        recall[:, column] = evaluation.eval["recall"][:, 0]
+    return PrecisionTable(labels, precision, recall, list(areas), list(limits))
+
+
+class _LabelEvaluation(COCOeval):
+    """pycocotools' evaluation of one label, on objects that are there already, so that it builds no index."""
+
+    def __init__(
+        self, truth: dict[int, list], found: dict[int, list], kind: str, areas: Mapping, limits: Sequence[int]
+    ):
+        super().__init__(iouType="segm" if kind == "mask" else "bbox")
+        self.truth, self.found, self.tracks = truth, found, kind == "track"
+        self.open_pictures: set[int] = set()
+        self.params.imgIds, self.params.catIds = sorted({*truth, *found}), [0]
+        self.params.iouThrs, self.params.maxDets = THRESHOLDS, list(limits)
+        self.params.areaRng, self.params.areaRngLbl = [list(area) for area in areas.values()], list(areas)
+
+    def _prepare(self) -> None:
+        for name, things in (("_gts", self.truth), ("_dts", self.found)):
+            getattr(self, name).update({(picture, 0): entries for picture, entries in things.items()})
+
+    def computeIoU(self, imgId: int, catId: int):
+        """pycocotools' hook: (found, truth) of one picture, the best first."""
+        if not self.tracks:
+            return super().computeIoU(imgId, catId)
+        found = sorted(self._dts[imgId, catId], key=lambda entry: -entry["score"])[: self.params.maxDets[-1]]
+        truth = self._gts[imgId, catId]
+        pairs = [[track_iou(one["segmentations"], other["segmentations"]) for other in truth] for one in found]
+        return np.array(pairs) if found and truth else []
+
+    def evaluateImg(self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int):
+        """pycocotools' hook: what matches nothing is no error where the label is not marked throughout."""
+        result = super().evaluateImg(imgId, catId, aRng, maxDet)
+        if result is not None and imgId in self.open_pictures:
+            result["dtIgnore"] = np.logical_or(result["dtIgnore"], result["dtMatches"] == 0)
+        return result
+
+
+def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float:
+    """All frames' intersections over all frames' unions of two tracks of run lengths; 0 if both are never seen."""
+    shared = union = 0
+    for first, second in zip(one, other, strict=True):
+        if first and second:
+            both = mask_area(coco_mask.merge([first, second], True))
+            shared += both
+            union += mask_area(first) + mask_area(second) - both
+        elif first or second:
+            union += mask_area(first or second)
+    return shared / union if union else 0.0
+
+
+def found_in(found: Things, picture: int) -> list[str]:
+    """Labels that were found in a picture."""
+    return [label for label, pictures in found.items() if picture in pictures]
+
+
+def _best(predictions: Sequence[Mapping], limit: int) -> list[Mapping]:
+    """The `limit` best results of each picture."""
+    kept = []
+    for row in predictions:
+        order = np.argsort(-np.asarray(row["scores"], np.float64), kind="stable")[:limit]
+        kept.append({name: [values[place] for place in order] for name, values in row.items() if values is not None})
+    return kept
+
+
+def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):
+    if len(references) != len(predictions):
+        raise ValueError(f"references ({len(references)}) and predictions ({len(predictions)}) differ in number")
+    return zip(references, predictions)
+
+
+def _entries(row: Mapping, column: str, number: int) -> list[dict[str, Any]]:
+    """The beginnings of a row's objects, its columns checked."""
+    count = len(row["labels"])
+    names = [column, *(name for name in ("scores", "crowd", "known", "areas") if row.get(name))]
+    for name in names:
+        if len(row.get(name) or ()) != count:
+            raise ValueError(f"row {number}: {count} labels, but {len(row.get(name) or ())} {name}")
+    if row.get("scores") is not None:
+        return [{"score": float(score)} for score in row["scores"]]
+    crowd, known = (row.get(name) or [False] * count for name in ("crowd", "known"))
+    return [{"iscrowd": int(many), "ignore": int(many or off)} for many, off in zip(crowd, known)]
+
+
+def _column(row: Mapping, kind: str) -> Sequence:
+    return row["boxes" if kind == "box" else "masks"]
+
+
+def _places(threshold: float | None) -> list[int]:
+    if threshold is None:
+        return list(range(len(THRESHOLDS)))
+    return [int(np.argmin(np.abs(THRESHOLDS - threshold)))]
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[values > -1]
+    return float(known.mean()) if known.size else float("nan")
