@@ -1,0 +1,1 @@
+"""Published evaluations, run on their own layouts with the pipeline `object-perception`; README.md lists them."""

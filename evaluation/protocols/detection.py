@@ -1,0 +1,250 @@
+"""COCO, LVIS, UVO's frames and ODinW: names, or everything, are looked for in pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookhear.evaluation.average_precision import (
+    PrecisionTable,
+    class_agnostic_precision,
+    federated_precision,
+    picture_precision,
+)
+from lookhear.evaluation.mask_runs import to_runs, to_text
+from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.layout import (
+    LayoutError,
+    by_key,
+    corners,
+    find_file,
+    find_folder,
+    label_names,
+    need_folder,
+    read_json,
+    xywh,
+)
+from lookhear.evaluation.protocols.pictures import ask_pictures
+from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.submission import write_json_list
+
+KINDS = ("box", "mask")
+COCO_LIMIT, LVIS_LIMIT = 100, 300  # results a picture
+FREQUENCIES = {"rare": "r", "common": "c", "frequent": "f"}
+ODINW_FILES = ("annotations_without_background.json", "_annotations.coco.json")
+
+
+def run_coco(run: ProtocolRun) -> ProtocolReport:
+    """
+    COCO: `annotations/instances_val2017.json` and `val2017/`; box and mask AP.
+
+    Splits: `val2017` (default), `train2017`, … with annotations; `test-dev2017` (`annotations/image_info_test-dev2017.json`,
+    pictures in `test2017/`) and `test2017` without, whose results file goes to the server.
+    """
+    root, split = need_folder(run.data, "annotations/instances_val2017.json and val2017"), run.split or "val2017"
+    names = [f"annotations/{kind}_{split}.json" for kind in ("instances", "image_info")]
+    path = find_file(root, names)
+    folder = _pictures(
+        run, [split, f"images/{split}", split.replace("-dev", ""), f"images/{split.replace('-dev', '')}"]
+    )
+    content = read_json(path, ("images", "categories"))
+    names_of = label_names(content["categories"], path)
+    images = run.some(content["images"])
+    kept = run.kept(split, top_k=COCO_LIMIT)
+    prompts = {"labels": list(names_of.values())}
+    questions = [(str(image["id"]), folder / image["file_name"], prompts) for image in images]
+    ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
+    file = write_coco_results(run.output / f"detections_{split}_results.json", kept, images, names_of)
+    if "annotations" not in content:
+        note = f"{split} has no public annotations: upload {file.name} (boxes and masks) to COCO's evaluation server"
+        return ProtocolReport(run.name, split, {}, len(images), "pictures", [file], note)
+    references = coco_references(images, content["annotations"], names_of)
+    tables = {kind: picture_precision(references, _rows(kept, images), kind) for kind in KINDS}
+    metrics = {f"{kind}_{name}": value for kind, table in tables.items() for name, value in figures(table).items()}
+    parts = {f"{kind}_AP": table.by_label() for kind, table in tables.items()}
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file], "", parts)
+
+
+def run_lvis(run: ProtocolRun) -> ProtocolReport:
+    """
+    LVIS v1: `lvis_v1_val.json` over COCO's `train2017/` and `val2017/`; mask and box AP with rare, common, frequent labels.
+
+    Splits: `val` (default), `minival` (`lvis_v1_minival.json` or `lvis_v1_minival_inserted_image_name.json`).
+    """
+    root, split = need_folder(run.data, "lvis_v1_val.json"), run.split or "val"
+    ends = ("", "_inserted_image_name")
+    path = find_file(root, [f"{at}lvis_v1_{split}{end}.json" for at in ("", "annotations/") for end in ends])
+    folder = need_folder(run.images or root, "COCO's train2017 and val2017")
+    content = read_json(path, ("images", "annotations", "categories"))
+    names_of = label_names(content["categories"], path)
+    images = run.some(content["images"])
+    kept = run.kept(split, top_k=LVIS_LIMIT)
+    prompts = {"labels": list(names_of.values())}
+    ask_pictures(
+        run,
+        kept,
+        [(str(image["id"]), _lvis_picture(folder, image), prompts) for image in images],
+        threshold=0.0,
+        top_k=LVIS_LIMIT,
+    )
+    file = write_coco_results(run.output / f"detections_lvis_{split}_results.json", kept, images, names_of)
+    references = coco_references(images, content["annotations"], names_of)
+    for row, image in zip(references, images):
+        row["absent"] = [names_of[number] for number in image["neg_category_ids"]]
+        row["not_exhaustive"] = [names_of[number] for number in image["not_exhaustive_category_ids"]]
+    frequency = {names_of[entry["id"]]: entry.get("frequency") for entry in content["categories"]}
+    metrics: dict[str, float] = {}
+    for kind in KINDS:
+        table = federated_precision(references, _rows(kept, images), kind, LVIS_LIMIT)
+        metrics |= {f"{kind}_{name}": value for name, value in figures(table).items() if "AR" not in name}
+        for name, letter in FREQUENCIES.items():
+            labels = [label for label, value in frequency.items() if value == letter]
+            metrics[f"{kind}_AP_{name}"] = table.average_precision(labels=labels)
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file])
+
+
+def run_uvo(run: ProtocolRun) -> ProtocolReport:
+    """
+    UVO's single frames: `FrameSet/UVO_frame_val.json` and `uvo_videos_sparse_frames/`; AR and AP of masks and boxes whatever
+    they are called, found by asking for "object".
+    """
+    root, split = need_folder(run.data, "FrameSet/UVO_frame_val.json"), run.split or "val"
+    ends = ("", "_onecate", "_onecategory")
+    names = [f"{at}FrameSet/UVO_frame_{split}{end}.json" for at in ("", "annotations/") for end in ends]
+    path = find_file(root, names)
+    frames = ["uvo_videos_sparse_frames", "uvo_videos_sparse_frames_jpg", "uvo_videos_frames"]
+    folder = _pictures(run, frames)
+    content = read_json(path, ("images", "annotations"))
+    images = run.some(content["images"])
+    kept = run.kept(split, top_k=COCO_LIMIT)
+    questions = [
+        (str(image["id"]), png_or_jpg(folder / image["file_name"]), {"labels": ["object"]}) for image in images
+    ]
+    ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
+    file = write_coco_results(run.output / f"detections_uvo_{split}_results.json", kept, images, {1: "object"})
+    references = coco_references(images, content["annotations"], None)
+    metrics: dict[str, float] = {}
+    for kind in KINDS:
+        table = class_agnostic_precision(references, _rows(kept, images), kind)
+        metrics |= {f"{kind}_{name}": value for name, value in figures(table).items()}
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file])
+
+
+def run_odinw(run: ProtocolRun) -> ProtocolReport:
+    """
+    ODinW (13 or 35 data sets): every folder below `data` with `test/annotations_without_background.json` beside its pictures,
+    or `export/test_annotations_without_background.json`; box AP of each data set, and the mean.
+
+    Splits: `test` (default), `valid`, …
+    """
+    root, split = need_folder(run.data, "ODinW's data sets"), run.split or "test"
+    sets = run.some(sorted(odinw_sets(root, split).items()))
+    if not sets:
+        raise LayoutError(f"{root}: no {split}/{ODINW_FILES[0]} in any folder below; unpack the data sets there")
+    each, files, count = {}, [], 0
+    for name, path in sets:
+        content = read_json(path, ("images", "annotations", "categories"))
+        used = {entry["category_id"] for entry in content["annotations"]}
+        # Roboflow's files may have a category 0 that stands above the others and is never used.
+        categories = [entry for entry in content["categories"] if entry["id"] in used or entry["id"] != 0]
+        names_of = label_names(categories, path)
+        kept = run.kept(split, part=f"predictions/{name.replace('/', '_')}", top_k=COCO_LIMIT)
+        prompts = {"labels": list(names_of.values())}
+        questions = [(str(image["id"]), path.parent / image["file_name"], prompts) for image in content["images"]]
+        ask_pictures(run, kept, questions, masks=False, what=name, threshold=0.0, top_k=COCO_LIMIT)
+        references = coco_references(content["images"], content["annotations"], names_of, masks=False)
+        each[name] = picture_precision(references, _rows(kept, content["images"]), "box").average_precision()
+        count += len(content["images"])
+    values = np.array(list(each.values()))
+    metrics = {"box_AP": float(np.nanmean(values)), "box_AP_median": float(np.nanmedian(values))}
+    note = f"mean over {len(each)} data sets; ODinW-13 and ODinW-35 are the published choices"
+    return ProtocolReport(run.name, split, metrics, count, "pictures", files, note, {"box_AP": each})
+
+
+def odinw_sets(root: Path, split: str) -> dict[str, Path]:
+    """Name -> annotation file of each data set; a name is its path below `root` without the split."""
+    found = {}
+    for end in ODINW_FILES:
+        for path in sorted(root.rglob(f"{split}/{end}")):
+            found.setdefault(path.parent.parent.relative_to(root).as_posix(), path)
+        for path in sorted(root.rglob(f"{split}_{end.lstrip('_')}")):
+            found.setdefault(path.parent.relative_to(root).as_posix(), path)
+    return found
+
+
+def coco_references(
+    images: Sequence[dict], annotations: Sequence[dict], names: Mapping[int, str] | None, masks: bool = True
+) -> list[dict[str, Any]]:
+    """
+    Rows of the truth, one a picture.
+
+    Args:
+        names: of the categories; None calls everything "object".
+        masks: read `segmentation` besides `bbox`; an annotation without one has its box as its mask.
+    """
+    of_image, rows = by_key(annotations, "image_id"), []
+    for image in images:
+        row: dict[str, Any] = {"labels": [], "boxes": [], "crowd": [], "areas": []} | ({"masks": []} if masks else {})
+        for entry in of_image.get(image["id"], ()):
+            row["labels"].append(names[entry["category_id"]] if names else "object")
+            row["boxes"].append(corners(entry["bbox"]))
+            row["crowd"].append(bool(entry.get("iscrowd", 0)))
+            row["areas"].append(float(entry.get("area", entry["bbox"][2] * entry["bbox"][3])))
+            if masks:
+                x0, y0, x1, y1 = row["boxes"][-1]
+                shape = entry.get("segmentation") or [[x0, y0, x1, y0, x1, y1, x0, y1]]
+                row["masks"].append(to_text(to_runs(shape, (image["height"], image["width"]))))
+        rows.append(row)
+    return rows
+
+
+def write_coco_results(path: Path, kept: KeptResults, images: Sequence[dict], names: Mapping[int, str]) -> Path:
+    """COCO's list of results, written as it is read."""
+    numbers = {name: number for number, name in names.items()}
+
+    def entries() -> Iterator[dict[str, Any]]:
+        for image, row in zip(images, _values(kept, images)):
+            for place, score in enumerate(row["scores"]):
+                entry = {"image_id": image["id"], "category_id": numbers[row["labels"][place]], "score": score}
+                yield entry | {"bbox": xywh(row["boxes"][place]), "segmentation": row["masks"][place]}
+
+    return write_json_list(path, entries())
+
+
+def figures(table: PrecisionTable) -> dict[str, float]:
+    """COCO's figures by their short names."""
+    areas = ("small", "medium", "large")
+    return {
+        "AP": table.average_precision(),
+        "AP50": table.average_precision(0.5),
+        "AP75": table.average_precision(0.75),
+        **{f"AP_{area}": table.average_precision(area=area) for area in areas},
+        **{f"AR_{limit}": table.average_recall(limit) for limit in table.limits},
+        **{f"AR_{area}": table.average_recall(area=area) for area in areas},
+    }
+
+
+def png_or_jpg(path: Path) -> Path:
+    """The picture, or the JPEG that lies in its place."""
+    return path if path.is_file() or not path.with_suffix(".jpg").is_file() else path.with_suffix(".jpg")
+
+
+def _lvis_picture(folder: Path, image: Mapping[str, Any]) -> Path:
+    if "coco_url" in image:  # …/train2017/000000391895.jpg: a part of LVIS' validation lies in COCO's train2017
+        return folder.joinpath(*image["coco_url"].split("/")[-2:])
+    return folder / image["file_name"]
+
+
+def _pictures(run: ProtocolRun, names: Sequence[str]) -> Path:
+    return need_folder(run.images, "the pictures") if run.images else find_folder(run.data, list(dict.fromkeys(names)))
+
+
+def _rows(kept: KeptResults, images: Sequence[dict]) -> list[dict]:
+    return list(_values(kept, images))
+
+
+def _values(kept: KeptResults, images: Sequence[dict]) -> Iterator[dict]:
+    return kept.values([str(image["id"]) for image in images])

@@ -1,0 +1,70 @@
+"""What was found, kept on disk as it comes: a run that is stopped goes on, and memory does not grow with the data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class KeptResults:
+    """
+    A file of JSON lines: what the run is about, then `[key, value]` of each question that was answered.
+
+    Args:
+        path: of the file; it is gone on with where it is there. A line that was cut off is dropped.
+        about: plain values that say what the run is (protocol, split, model, settings).
+
+    Raises:
+        ValueError: the file is of another run.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]):
+        self.path = path
+        self._places: dict[str, int] = {}  # key -> where its line begins
+        head = json.dumps({"about": dict(about)}, ensure_ascii=False) + "\n"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(head, encoding="utf-8")
+        with path.open("rb") as file:
+            first = file.readline()
+            if first != head.encode():
+                raise ValueError(
+                    f"{path} holds the results of another run ({first[:200].decode(errors='replace').strip()}); "
+                    "choose another output folder, or remove it"
+                )
+            end = file.tell()
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._places[json.loads(line)[0]] = end
+                end += len(line)
+        with path.open("r+b") as file:
+            file.truncate(end)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, key: str) -> Any:
+        with self.path.open("rb") as file:
+            file.seek(self._places[key])
+            return json.loads(file.readline())[1]
+
+    def values(self, keys: list[str]) -> Iterator[Any]:
+        """The values of some keys, read one after the other."""
+        with self.path.open("rb") as file:
+            for key in keys:
+                file.seek(self._places[key])
+                yield json.loads(file.readline())[1]
+
+    def add(self, key: str, value: Any) -> None:
+        """Keeps one value at once."""
+        line = json.dumps([key, value], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        with self.path.open("ab") as file:
+            place = file.tell()
+            file.write(line)
+        self._places[key] = place

@@ -1,0 +1,96 @@
+"""Files and folders of a data set as it is published, with one clear line where something is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class LayoutError(ValueError):
+    """A folder is not laid out as the protocol expects; the message says what belongs where."""
+
+
+def need_folder(path: str | Path, layout: str) -> Path:
+    """`path`, if it is a folder; `layout` says what should be in it."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise LayoutError(f"{folder} is no folder; expected one with {layout}")
+    return folder
+
+
+def find_file(root: Path, names: Sequence[str]) -> Path:
+    """The first of these files that exists below `root`."""
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise LayoutError(f"{root}: expected {' or '.join(names)}; copy the file there, or name the folder that holds it")
+
+
+def find_folder(root: Path, names: Sequence[str]) -> Path:
+    """The first of these folders that exists below `root`."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise LayoutError(f"{root}: expected a folder {' or '.join(names)}; unpack the pictures there")
+
+
+def need_files(files: Iterable[Path], place: str) -> list[Path]:
+    """The files, if all of them exist."""
+    files = list(files)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise LayoutError(f"{place}: {missing[0]} is missing{more}; unpack the pictures there")
+    if not files:
+        raise LayoutError(f"{place}: it has no pictures")
+    return files
+
+
+def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """A JSON file whose object has these keys."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LayoutError(f"{path} is not JSON: {error}") from None
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise LayoutError(f"{path}: expected an object with {', '.join(keys)}; {', '.join(missing)} is missing")
+    return content
+
+
+def label_names(categories: Sequence[dict], path: Path) -> dict[int, str]:
+    """
+    Id -> name in words, which the model is asked for: `baseball_bat` -> `baseball bat`. A name that another category has
+    already is left as it is written.
+    """
+    names: dict[int, str] = {}
+    for entry in categories:
+        if "id" not in entry or "name" not in entry:
+            raise LayoutError(f"{path}: a category has no id or no name: {entry}")
+        words = " ".join(str(entry["name"]).replace("_", " ").split())
+        names[entry["id"]] = words if words not in names.values() else str(entry["name"])
+    if len(set(names.values())) < len(names) or not names:
+        raise LayoutError(f"{path}: its categories need names, each one of its own")
+    return names
+
+
+def by_key(entries: Iterable[dict], key: str) -> dict[Any, list[dict]]:
+    """Entries by the value of a key, in their order."""
+    grouped: dict[Any, list[dict]] = {}
+    for entry in entries:
+        grouped.setdefault(entry[key], []).append(entry)
+    return grouped
+
+
+def corners(box: Sequence[float]) -> list[float]:
+    """(x, y, width, height) as [x0, y0, x1, y1]."""
+    x, y, width, height = box
+    return [x, y, x + width, y + height]
+
+
+def xywh(box: Sequence[float]) -> list[float]:
+    """(x0, y0, x1, y1) as [x, y, width, height]."""
+    x0, y0, x1, y1 = box
+    return [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]

@@ -1,0 +1,63 @@
+"""Asks about pictures, some at a time, and keeps what is found as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lookhear.evaluation.mask_runs import encode_mask
+from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.layout import need_files
+from lookhear.evaluation.protocols.run import ProtocolRun
+
+Question = tuple[str, Path, Mapping[str, Any]]  # key, picture, prompts
+
+
+def ask_pictures(
+    run: ProtocolRun,
+    kept: KeptResults,
+    questions: Sequence[Question],
+    masks: bool = True,
+    what: str = "pictures",
+    **settings: Any,
+) -> None:
+    """
+    Answers the questions that are not answered yet.
+
+    Args:
+        kept: gets `answer_columns` of each.
+        masks: keep masks besides boxes; what: is told to `run.progress`.
+        settings: of the pipeline, such as `threshold` and `top_k`.
+
+    Raises:
+        LayoutError: a picture is missing; before anything is asked.
+    """
+    open_questions = [question for question in questions if question[0] not in kept]
+    if open_questions:
+        need_files((picture for _, picture, _ in open_questions), str(run.images or run.data))
+    done = len(questions) - len(open_questions)
+    run.progress(what, done, len(questions))
+    for first in range(0, len(open_questions), run.batch_size):
+        some = open_questions[first : first + run.batch_size]
+        inputs = [{"image": str(picture), **prompts} for _, picture, prompts in some]
+        answers = run.see(inputs, batch_size=len(some), **settings)
+        for (key, _, _), answer in zip(some, answers, strict=True):
+            kept.add(key, answer_columns(answer, masks))
+        done += len(some)
+        run.progress(what, done, len(questions))
+
+
+def answer_columns(answer: Sequence[Mapping[str, Any]], masks: bool = True) -> dict[str, list]:
+    """The pipeline's results of a picture as `labels`, `scores`, `boxes` (x0, y0, x1, y1) and `masks` (run lengths)."""
+    columns = {
+        "labels": [found["label"] for found in answer],
+        "scores": [float(found["score"]) for found in answer],
+        "boxes": [plain_box(found["box"]) for found in answer],
+    }
+    return columns | ({"masks": [encode_mask(found["mask"]) for found in answer]} if masks else {})
+
+
+def plain_box(box: Mapping[str, float]) -> list[float]:
+    """The pipeline's box as [x0, y0, x1, y1]."""
+    return [float(box[name]) for name in ("xmin", "ymin", "xmax", "ymax")]

@@ -1,0 +1,31 @@
+import pytest
+
+from lookhear.evaluation.protocols.kept_results import KeptResults
+
+
+def test_results_are_there_again(tmp_path):
+    path, about = tmp_path / "out" / "predictions.jsonl", {"protocol": "coco", "model": "glee"}
+    kept = KeptResults(path, about)
+    kept.add("7", {"scores": [0.5]})
+    kept.add("a/b", ["ä", None])
+    again = KeptResults(path, about)
+    assert len(again) == 2 and "7" in again and "8" not in again
+    assert again["a/b"] == ["ä", None] and list(again.values(["a/b", "7"])) == [["ä", None], {"scores": [0.5]}]
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    kept = KeptResults(path, {})
+    kept.add("1", [1])
+    with path.open("ab") as file:
+        file.write(b'["2", [1, 2')
+    again = KeptResults(path, {})
+    assert "2" not in again
+    again.add("3", [3])
+    assert [KeptResults(path, {})[key] for key in ("1", "3")] == [[1], [3]]
+
+
+def test_results_of_another_run_are_refused(tmp_path):
+    KeptResults(tmp_path / "predictions.jsonl", {"model": "one"})
+    with pytest.raises(ValueError, match="another run"):
+        KeptResults(tmp_path / "predictions.jsonl", {"model": "two"})
