@@ -1,0 +1,55 @@
+"""`lookhear evaluate glee`: a published protocol on its own folder, its figures, and the file that a server wants."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+
+def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) -> None:
+    """
+    Runs the protocol and prints its figures.
+
+    Args:
+        options: of the command line; `output` is None for a folder with the protocol's name.
+        progress: told (what, done, total).
+    Raises:
+        ValueError: no protocol is named, or what `run_protocol` raises.
+    """
+    if options.protocol is None:
+        raise ValueError("evaluate glee needs --protocol, such as coco; evaluation/protocols/README.md lists them")
+    from lookhear.evaluation.protocols.run import ProtocolRun
+    from lookhear.evaluation.protocols.running import format_report, run_protocol
+
+    report = run_protocol(
+        ProtocolRun(
+            options.protocol,
+            options.data,
+            options.output or Path(options.protocol),
+            see=_perceiver(options.model, options.device),
+            model=str(options.model),
+            split=options.split,
+            images=options.images,
+            limit=options.limit,
+            batch_size=options.batch_size,
+            tracking=options.tracking,
+            progress=progress,
+        )
+    )
+    print(format_report(report), end="")
+
+
+def _perceiver(model: str, device: str | None) -> Callable:
+    """The pipeline, loaded when it is asked for the first time: after the folder has been looked at, or never."""
+
+    @cache
+    def load():
+        from transformers import pipeline
+
+        import lookhear  # noqa: F401 - registers the task
+
+        return pipeline("object-perception", model=model, device=device)
+
+    return lambda inputs, **settings: load()(inputs, **settings)
