@@ -40,7 +40,9 @@ def read_image(source: ImageSource) -> Image.Image:
     if not isinstance(source, (Image.Image, np.ndarray, torch.Tensor)):
         source = _opened(_content(source, name), name)
     elif not isinstance(source, Image.Image) and source.ndim == 4:
-        raise ValueError(f"`inputs`: {name} holds several pictures: pass a list of them; video comes with tracking.")
+        raise ValueError(
+            f"`inputs`: {name} holds several pictures: pass them as a list, or by themselves as the frames of a video."
+        )
     try:
         return read_images(source)[0]
     except ValueError as error:
@@ -69,9 +71,7 @@ def is_video(content: bytes) -> bool:
 
 
 def _no_video(name: str) -> ValueError:
-    return ValueError(
-        f"`inputs`: {name} is a video, and video comes with tracking, which is not there yet: pass images."
-    )
+    return ValueError(f'`inputs`: {name} is a video, not an image: pass one video by itself, or as {{"video": …}}.')
 
 
 def _opened(content: bytes, name: str) -> Image.Image:
@@ -128,18 +128,33 @@ def _file(path: Path, name: str) -> bytes:
 
 
 def _download(url: str, name: str) -> bytes:
-    """At most `MAX_DOWNLOAD_BYTES` from an http(s) address."""
-    content, began = bytearray(), monotonic()
+    content = io.BytesIO()
+    fetch(url, name, content, MAX_DOWNLOAD_BYTES, MAX_DOWNLOAD_SECONDS)
+    return content.getvalue()
+
+
+def fetch(url: str, name: str, target: BinaryIO, most_bytes: int, most_seconds: float) -> None:
+    """
+    Writes what an http(s) address gives.
+
+    Args:
+        name: how messages call it; target: a binary file.
+
+    Raises:
+        ValueError: no answer within 30 s, an error status, or more than `most_bytes` or `most_seconds`.
+    """
+    received, began = 0, monotonic()
     try:
         with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as answer:
             if not answer.geturl().lower().startswith(("http://", "https://")):
                 raise ValueError(f"it leads away from http(s) to {answer.geturl()!r}")
             while block := answer.read(1 << 20):
-                content += block
-                if len(content) > MAX_DOWNLOAD_BYTES:
-                    raise ValueError(f"it is larger than {MAX_DOWNLOAD_BYTES} bytes")
-                if monotonic() - began > MAX_DOWNLOAD_SECONDS:
-                    raise ValueError(f"it takes longer than {MAX_DOWNLOAD_SECONDS:.0f} s")
+                target.write(block)
+                received += len(block)
+                if received > most_bytes:
+                    raise ValueError(f"it is larger than {most_bytes} bytes")
+                if monotonic() - began > most_seconds:
+                    raise ValueError(f"it takes longer than {most_seconds:.0f} s")
     except urllib.error.HTTPError as error:
         raise ValueError(
             f"`inputs`: {name} cannot be fetched: the server answers {error.code} {error.reason}."
@@ -147,4 +162,3 @@ def _download(url: str, name: str) -> bytes:
     except Exception as error:  # URLError, timeouts, broken addresses, http.client's own
         reason = getattr(error, "reason", None) or error
         raise ValueError(f"`inputs`: {name} cannot be fetched: {reason or type(error).__name__}.") from None
-    return bytes(content)

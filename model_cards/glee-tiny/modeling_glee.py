@@ -72,8 +72,8 @@ class GleeImageFeatures(ModelOutput):
     levels: tuple[torch.Tensor, ...] | None = None
     lateral: torch.Tensor | None = None
 
-    def of_images(self, images: list[int] | torch.Tensor) -> "GleeImageFeatures":
-        """Copies of the maps of some images, by their numbers."""
+    def of_images(self, images: list[int] | torch.Tensor | slice) -> "GleeImageFeatures":
+        """The maps of some images; copies, if they are named by numbers."""
         return GleeImageFeatures(tuple(level[images] for level in self.levels), self.lateral[images])
 
 

@@ -53,14 +53,14 @@ def draw_objects(
     """
     Draws objects on a copy of their picture.
 
-    Each label has its colour; where all objects have the same label, each object has its own. Lines and letters grow
-    with the picture. A tag stays inside the picture and off other tags where there is room; in a picture too small for
+    Each label has its colour; where all objects have the same label, each object has its own. Objects of a video have
+    the colour of their track, the same in all frames, and its id in their tags. Lines and letters grow with the picture. A tag stays inside the picture and off other tags where there is room; in a picture too small for
     any letters there are none. Prompts are white with a dark rim.
 
     Args:
         image: PIL image, array or tensor; see `read_images`.
         results: what `object-perception` gives for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax",
-            "ymax"}` in pixels), and where there are `"score"` (0 to 1) and `"mask"` (`(height, width)` bool).
+            "ymax"}` in pixels), and where there are `"score"` (0 to 1), `"mask"` (`(height, width)` bool) and `"track_id"`.
         points: points of each object asked for, `(x, y)` in pixels.
         boxes: `(x0, y0, x1, y1)` of each object asked for.
         scribbles: polyline `[(x, y), …]` or `(height, width)` bool of each object asked for.
@@ -119,9 +119,11 @@ class _Object:
     box: Rectangle
     mask: torch.Tensor | None  # (height, width) bool
     colour: Colour
+    track: int | None
 
     def text(self, scores: bool) -> str:
         label = " ".join(self.label.split())
+        label = label if self.track is None else f"{self.track} {label}"
         return f"{label} {self.score:.2f}".strip() if scores and self.score is not None else label
 
 
@@ -138,7 +140,9 @@ def _objects(results: Sequence[Mapping[str, Any]], picture: Image.Image) -> list
                     f"{(picture.height, picture.width)} (height, width): pass the picture that was looked at."
                 )
         box = _inside(tuple(float(result["box"][side]) for side in ("xmin", "ymin", "xmax", "ymax")), picture)
-        objects.append(_Object(str(result["label"]), result.get("score"), box, mask, colour))
+        track = result.get("track_id")
+        colour = colour if track is None else PALETTE[track % len(PALETTE)]
+        objects.append(_Object(str(result["label"]), result.get("score"), box, mask, colour, track))
     return objects
 
 

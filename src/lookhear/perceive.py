@@ -14,6 +14,7 @@ from PIL import Image
 from lookhear.evaluation.tables import whole_file, write_text
 from lookhear.processing.glee.image_source_glee import read_image
 from lookhear.processing.glee.rendering_glee import draw_objects
+from lookhear.processing.glee.run_lengths_glee import run_lengths
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
@@ -130,14 +131,6 @@ def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]
         for found in objects
     ]
     return {"image": file, "height": image.height, "width": image.width, "objects": plain}
-
-
-def run_lengths(mask: np.ndarray) -> list[int]:
-    """`(height, width)` bool as COCO's uncompressed run lengths: column by column, the first run is of False."""
-    pixels = np.asarray(mask, bool).flatten(order="F")
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    lengths = np.diff([0, *edges, len(pixels)]).tolist()
-    return [0, *lengths] if len(pixels) and pixels[0] else lengths
 
 
 def read_mask(path: str) -> np.ndarray:

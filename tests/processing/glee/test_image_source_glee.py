@@ -125,7 +125,7 @@ def test_pixels_that_are_not_are_named():
             read_image(array)
 
 
-def test_videos_wait_for_tracking(tmp_path):
+def test_videos_are_no_images(tmp_path):
     beginnings = {
         "clip.mp4": b"\0\0\0\x20ftypisom",
         "clip.mov": b"\0\0\0\x14ftypqt  ",
@@ -137,7 +137,7 @@ def test_videos_wait_for_tracking(tmp_path):
         assert is_video(beginning)
         (tmp_path / name).write_bytes(beginning + bytes(100))
         for source in (tmp_path / name, beginning + bytes(100)):
-            with pytest.raises(ValueError, match="is a video, and video comes with tracking"):
+            with pytest.raises(ValueError, match="is a video, not an image"):
                 read_image(source)
     assert not is_video(b"\0\0\0\x20ftypavif") and not is_video(b"RIFF\0\0\0\0WEBP")
 

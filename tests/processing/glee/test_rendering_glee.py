@@ -209,3 +209,13 @@ def test_prompts_are_drawn():
 def test_bad_arguments_are_named(arguments, name):
     with pytest.raises(ValueError, match=name):
         draw_objects(**{"image": grey(), "results": [], **arguments})
+
+
+def test_tracks_keep_their_colour_and_show_their_id():
+    first, second = ({**result(x, 80, x + 60, 140), "track_id": number} for x, number in ((40, 3), (200, 5)))
+    together, alone = draw_objects(grey(), [first, second]), draw_objects(grey(), [second])
+    for picture in (together, alone):
+        assert np.abs(np.asarray(picture)[110, 200].astype(int) - PALETTE[5]).max() <= 30  # the line at the left
+    assert np.abs(np.asarray(together)[110, 40].astype(int) - PALETTE[3]).max() <= 30
+    plain = draw_objects(grey(), [{**second, "track_id": None}])
+    assert (np.asarray(plain) != np.asarray(alone)).any()

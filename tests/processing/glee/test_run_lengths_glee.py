@@ -1,0 +1,36 @@
+"""COCO's run lengths: what pycocotools writes and reads, and the way back."""
+
+import numpy as np
+import pytest
+
+from lookhear.processing.glee.run_lengths_glee import coco_rle, compress_runs, expand_runs, mask_of_rle, run_lengths
+
+
+def masks():
+    generator = np.random.default_rng(0)
+    for shape in ((1, 1), (7, 5), (1, 9), (300, 400)):
+        yield generator.random(shape) > 0.5
+        yield np.zeros(shape, bool)
+        yield np.ones(shape, bool)
+    blob = np.zeros((480, 640), bool)
+    blob[100:400, 50:600] = True
+    yield blob
+
+
+def test_masks_come_back():
+    for mask in masks():
+        rle = coco_rle(mask)
+        assert rle["size"] == list(mask.shape) and np.array_equal(mask_of_rle(rle), mask)
+        assert expand_runs(compress_runs(run_lengths(mask))) == run_lengths(mask)
+        assert np.array_equal(mask_of_rle({"size": mask.shape, "counts": run_lengths(mask)}), mask)
+
+
+def test_they_are_cocos():
+    coco = pytest.importorskip("pycocotools.mask")
+    for mask in masks():
+        expected = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert coco_rle(mask)["counts"] == expected["counts"].decode()
+
+
+def test_a_known_text():
+    assert compress_runs([6]) == "6" and compress_runs([2, 1, 1, 2]) == "2111"

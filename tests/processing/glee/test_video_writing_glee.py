@@ -1,0 +1,51 @@
+"""Videos written picture by picture: their times, odd sizes, and whole files only."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookhear.processing.glee.video_source_glee import open_video
+from lookhear.processing.glee.video_writing_glee import VideoWriter
+
+
+def test_pictures_come_back_at_their_times(tmp_path, numbered):
+    path, times = tmp_path / "new" / "clip.mp4", [0.0, 0.04, 0.5, 0.52, 2.0]
+    writer = VideoWriter(path, (47, 63), 25)
+    for index, (time, pixels) in enumerate(zip(times, numbered(5, 47, 63))):
+        writer.add(index, time, Image.fromarray(pixels) if index % 2 else pixels)
+    assert not path.exists()
+    writer.close()
+    writer.close()
+    frames = list(open_video(path).read(lambda message: None))
+    np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
+    assert frames[0].image.size == (64, 48)  # H.264 has even sides
+    levels = [np.asarray(frame.image)[:47, :63].mean() for frame in frames]
+    np.testing.assert_allclose(levels, [20, 25, 30, 35, 40], atol=3)
+    assert [each.name for each in path.parent.iterdir()] == ["clip.mp4"]
+
+
+def test_without_times_frames_follow_at_their_rate(tmp_path, numbered):
+    writer = VideoWriter(tmp_path / "clip.mkv", (48, 64), 10)
+    for index, pixels in enumerate(numbered(3)):
+        writer.add(index, None, pixels)
+    writer.close()
+    frames = list(open_video(tmp_path / "clip.mkv").read(lambda message: None))
+    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.2], atol=1e-3)
+
+
+def test_what_is_not_finished_leaves_nothing(tmp_path, numbered):
+    for frames in ([], numbered(2)):
+        writer = VideoWriter(tmp_path / "clip.mp4", (48, 64))
+        for index, pixels in enumerate(frames):
+            writer.add(index, None, pixels)
+        writer.discard() if frames else writer.close()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_files_and_pictures_are_named(tmp_path, numbered):
+    with pytest.raises(ValueError, match="clip.doc: the ending must be one of .mp4"):
+        VideoWriter(tmp_path / "clip.doc", (48, 64))
+    writer = VideoWriter(tmp_path / "clip.mp4", (48, 64))
+    with pytest.raises(ValueError, match=r"frame 3 is \(20, 20, 3\), not \(48, 64, 3\)"):
+        writer.add(3, None, np.zeros((20, 20, 3), np.uint8))
+    writer.discard()
