@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             split=options.split,
             images=options.images,
             limit=options.limit,
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or 1,
             tracking=options.tracking,
             progress=progress,
         )
