@@ -1,18 +1,18 @@
 """COCO's average precision of boxes and masks (pycocotools) on rows of the corpora's schema."""
 
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from typing import Any
 
 import numpy as np
 import torch
 
+from lookhear.evaluation.average_precision import picture_precision
+from lookhear.evaluation.mask_runs import mask_area, to_runs
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.picture import take_picture
 
-KINDS = {"box": "bbox", "mask": "segm"}
+THRESHOLDS = {"": None, "50": 0.5, "75": 0.75}
 TOP_K = 100
 
 
@@ -27,7 +27,7 @@ class CocoEvaluation:
 
     def __init__(self, rows: Sequence[dict], classes: Sequence[str], masks: bool = True):
         self.rows, self.classes = rows, list(classes)
-        self.kinds = {name: kind for name, kind in KINDS.items() if masks or name == "box"}
+        self.kinds = ("box", "mask") if masks else ("box",)
 
     @torch.no_grad()
     def detect(self, model: GleeForObjectDetection, processor: GleeProcessor, places: Sequence[int]) -> list[dict]:
@@ -46,7 +46,7 @@ class CocoEvaluation:
                 scores, answer["labels"].tolist(), boxes, answer["masks"].cpu()
             ):
                 entry = {"image_id": place + 1, "category_id": label + 1, "score": score}
-                found.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": encode_mask(mask.numpy())})
+                found.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": to_runs(mask.numpy())})
         return found
 
     def precision(self, found: Sequence[dict]) -> dict[str, float]:
@@ -56,67 +56,51 @@ class CocoEvaluation:
         Returns:
             `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, from 0 to 1; `box_AP_NAME` of each class that occurs.
         """
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        metrics = {}
-        with redirect_stdout(StringIO()):
-            truth = COCO()
-            truth.dataset = self._truth()
-            truth.createIndex()
-            for name, kind in self.kinds.items():
-                if not found:
-                    metrics |= {f"{name}_AP": 0.0, f"{name}_AP50": 0.0, f"{name}_AP75": 0.0}
-                    continue
-                evaluation = COCOeval(truth, truth.loadRes([dict(entry) for entry in found]), kind)
-                evaluation.evaluate()
-                evaluation.accumulate()
-                table = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU thresholds, recalls, classes)
-                metrics |= {f"{name}_AP{at}": _mean(table[part]) for at, part in PARTS.items()}
-                for index, label in enumerate(self.classes):
-                    if (table[..., index] > -1).any():
-                        metrics[f"{name}_AP_{label}"] = _mean(table[..., index])
+        references, predictions, metrics = self._references(), self._predictions(found), {}
+        for kind in self.kinds:
+            table = picture_precision(references, predictions, kind)
+            metrics |= {f"{kind}_AP{at}": _known(table.average_precision(value)) for at, value in THRESHOLDS.items()}
+            of_class = table.by_label()
+            metrics |= {f"{kind}_AP_{label}": of_class[label] for label in self.classes if label in of_class}
         return metrics
 
-    def _truth(self) -> dict[str, Any]:
-        annotations, images = [], []
+    def _references(self) -> list[dict[str, list]]:
+        """The truth of each row, as `picture_precision` wants it."""
+        references = []
         for place in range(len(self.rows)):
             row = self.rows[place]
-            images.append({"id": place + 1, "height": row["height"], "width": row["width"]})
-            for thing in row["objects"]:
-                if thing["category"] in self.classes:
-                    entry = {"id": len(annotations) + 1, "image_id": place + 1}
-                    entry["category_id"] = self.classes.index(thing["category"]) + 1
-                    annotations.append(entry | _annotation(thing, row))
-        categories = [{"id": index + 1, "name": name} for index, name in enumerate(self.classes)]
-        return {"info": {}, "images": images, "categories": categories, "annotations": annotations}
+            things = [thing for thing in row["objects"] if thing["category"] in self.classes]
+            masks = [_runs(thing["mask"], (row["height"], row["width"])) for thing in things]
+            areas = [_area(thing["box"], mask) for thing, mask in zip(things, masks)]
+            columns = {"boxes": [thing["box"] for thing in things], "masks": masks, "areas": areas}
+            columns["crowd"] = [bool(thing["crowd"]) for thing in things]
+            references.append({"labels": [thing["category"] for thing in things], **columns})
+        return references
+
+    def _predictions(self, found: Sequence[dict]) -> list[dict[str, list]]:
+        """COCO's results as rows."""
+        rows = [{"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))]
+        for entry in found:
+            row, (x, y, width, height) = rows[entry["image_id"] - 1], entry["bbox"]
+            row["labels"].append(self.classes[entry["category_id"] - 1])
+            row["scores"].append(entry["score"])
+            row["boxes"].append([x, y, x + width, y + height])
+            row["masks"].append(entry["segmentation"])
+        return rows
 
 
-PARTS = {"": slice(None), "50": slice(0, 1), "75": slice(5, 6)}  # thresholds 0.5, 0.55, …
+def _runs(mask: dict | None, size: tuple[int, int]) -> dict[str, Any] | None:
+    """A row's mask as pycocotools' run lengths."""
+    if mask is None:
+        return None
+    return to_runs(mask["polygons"], size) if mask["polygons"] else to_runs({"size": size, "counts": mask["counts"]})
 
 
-def _annotation(thing: dict, row: dict) -> dict[str, Any]:
-    from pycocotools import mask as coco_mask
-
-    x0, y0, x1, y1 = thing["box"]
-    entry = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": int(thing["crowd"])}
-    mask, size = thing["mask"], [row["height"], row["width"]]
-    if mask is not None:
-        if mask["polygons"] is not None:
-            runs = coco_mask.merge(coco_mask.frPyObjects([list(polygon) for polygon in mask["polygons"]], *size))
-        else:
-            runs = {"size": size, "counts": mask["counts"].encode("ascii")}
-        entry |= {"segmentation": runs, "area": float(coco_mask.area(runs))}
-    return entry
+def _area(box: Sequence[float], mask: dict | None) -> float:
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0) if mask is None else float(mask_area(mask))
 
 
-def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """`(height, width)` bool as pycocotools' run lengths."""
-    from pycocotools import mask as coco_mask
-
-    return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-
-
-def _mean(precision: np.ndarray) -> float:
-    known = precision[precision > -1]
-    return float(known.mean()) if len(known) else 0.0
+def _known(value: float) -> float:
+    """0 where no class occurs."""
+    return 0.0 if np.isnan(value) else value

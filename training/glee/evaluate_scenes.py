@@ -7,15 +7,15 @@ with `--plain` there are shapes on plain grounds only, larger and of full contra
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import replace
-from io import StringIO
 
 import numpy as np
 import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.evaluation.average_precision import picture_precision
+from lookhear.evaluation.mask_runs import to_runs
 from lookhear.training.glee.backgrounds import read_photos
 from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
 from lookhear.training.glee.expressions import FORMS, SIDES, by_order
@@ -70,9 +70,8 @@ class SceneEvaluation:
         Args:
             mode: `kind` asks for the eight kinds and people, `pair` for kinds with their colours.
         """
-        from pycocotools import mask as coco_mask
-
-        truth, found, names = [], [], {}
+        references = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
+        predictions = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             asked = ask_labels(some, np.random.default_rng(start), mode)
@@ -80,16 +79,21 @@ class SceneEvaluation:
             answers = self.processor.post_process_instance_segmentation(
                 outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
             )
-            labels = [names.setdefault(label, len(names) + 1) for label in asked.asked["labels"]]
+            labels = asked.asked["labels"]
             for (number, shapes, classes), answer in zip(asked.rows, answers):
-                for shape, name in zip(shapes, classes):
-                    shape = some[number].shapes[shape]
-                    truth.append(_annotation(start + number, labels[name], shape.box, shape.mask, coco_mask))
-                for score, name, box, mask in zip(*(answer[key] for key in ("scores", "labels", "boxes", "masks"))):
-                    entry = _annotation(start + number, labels[int(name)], box.tolist(), mask.numpy(), coco_mask)
-                    found.append({**entry, "score": float(score)})
-        images = [{"id": index + 1, "height": self.size[0], "width": self.size[1]} for index in range(len(scenes))]
-        return {kind: coco_ap50(truth, found, images, len(names), kind) for kind in ("bbox", "segm")}
+                truth = [(labels[name], some[number].shapes[place]) for place, name in zip(shapes, classes)]
+                row = references[start + number]
+                row["labels"] += [label for label, _ in truth]
+                row["boxes"] += [shape.box for _, shape in truth]
+                row["masks"] += [to_runs(shape.mask) for _, shape in truth]
+                row = predictions[start + number]
+                row["labels"] += [labels[name] for name in answer["labels"].tolist()]
+                row["scores"] += answer["scores"].tolist()
+                row["boxes"] += answer["boxes"].tolist()
+                row["masks"] += [to_runs(mask.numpy()) for mask in answer["masks"]]
+        tables = {"bbox": picture_precision(references, predictions, "box")}
+        tables["segm"] = picture_precision(references, predictions, "mask")
+        return {kind: table.average_precision(0.5) for kind, table in tables.items()}
 
     def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
         """
@@ -142,36 +146,6 @@ def exchange_sentences(asked: SceneBatch) -> SceneBatch:
     moved = iter(texts[1:] + texts[:1])
     exchanged = [[next(moved) for _ in of_scene] for of_scene in asked.asked["expressions"]]
     return SceneBatch(asked.scenes, {"expressions": exchanged}, asked.rows)
-
-
-def _annotation(image: int, category: int, box, mask: np.ndarray, coco_mask) -> dict:
-    x0, y0, x1, y1 = box
-    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    fields = {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": encoded, "area": float(mask.sum()), "iscrowd": 0}
-    return {"image_id": image + 1, "category_id": category, **fields}
-
-
-def coco_ap50(truth: list[dict], found: list[dict], images: list[dict], categories: int, kind: str) -> float:
-    """pycocotools' AP at an IoU of 0.5, from 0 to 1; `kind` is "bbox" or "segm"."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": images,
-        "categories": [{"id": index + 1} for index in range(categories)],
-        "annotations": [{**entry, "id": index + 1} for index, entry in enumerate(truth)],
-    }
-    with redirect_stdout(StringIO()):
-        coco.createIndex()
-        results = coco.loadRes([dict(entry) for entry in found])
-        evaluation = COCOeval(coco, results, kind)
-        evaluation.params.iouThrs = np.array([0.5])
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # (recalls, categories)
-    return float(precision[:, precision[0] > -1].mean())
 
 
 def box_iou(box, other) -> float:

@@ -11,8 +11,9 @@ from PIL import Image
 from transformers import pipeline
 
 from lookhear.cli import main
+from lookhear.evaluation.mask_runs import to_runs
 from lookhear.fine_tune import _settings
-from lookhear.training.glee.coco_evaluation import CocoEvaluation, encode_mask
+from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
@@ -114,13 +115,16 @@ def test_precision_of_perfect_and_of_no_answers(own_data):
     rows = open_corpus("coco", own_data)
     classes = read_vocabulary(own_data)
     evaluation = CocoEvaluation(rows, classes)
-    truth = evaluation._truth()["annotations"]
-    perfect = [{**entry, "score": 0.9} for entry in truth]
+    perfect = []
+    for number, row in enumerate(evaluation._references(), start=1):
+        for label, (x0, y0, x1, y1), mask in zip(row["labels"], row["boxes"], row["masks"]):
+            entry = {"image_id": number, "category_id": classes.index(label) + 1, "score": 0.9}
+            perfect.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": mask})
     assert set(evaluation.precision(perfect).values()) == {1.0}
     assert set(evaluation.precision([]).values()) == {0.0}
     half = [entry for entry in perfect if entry["category_id"] == 2]
     assert evaluation.precision(half)["box_AP50"] == pytest.approx(0.5)
-    wrong = encode_mask(np.eye(SIZE, dtype=bool))
+    wrong = to_runs(np.eye(SIZE, dtype=bool))
     masks = evaluation.precision([{**entry, "segmentation": wrong} for entry in perfect])
     assert masks["box_AP"] == 1.0 and masks["mask_AP"] == 0.0
 
