@@ -1,4 +1,4 @@
-"""From an image and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
+"""From an image or video and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,13 +9,17 @@ import torch
 from transformers.pipelines.base import Pipeline
 
 from .label_cache_glee import LabelCache
-from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request
+from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request, make_video_request
+from .perception_result_glee import plain_result
 from .post_processing_glee import (
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
 )
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
+from .tracking_glee import MODES
+from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
+from .video_source_glee import is_video_source, open_video
 
 THRESHOLD = 0.2  # of the published demo
 TOP_K = 100  # as COCO counts
@@ -24,7 +28,7 @@ PROMPTS_AT_ONCE = 4  # expressions or visual prompts in one pass; each has queri
 
 class ObjectPerceptionPipeline(Pipeline):
     """
-    Finds and segments whatever is named, described, or pointed at.
+    Finds and segments whatever is named, described, or pointed at, and follows it through videos.
 
     ```python
     >>> import lookhear
@@ -34,12 +38,17 @@ class ObjectPerceptionPipeline(Pipeline):
     >>> see("street.jpg", labels=["person", "traffic light"])[0]
     {'score': 0.91, 'label': 'person', 'box': {'xmin': 12.5, …}, 'mask': array([[False, …]])}
     >>> see("street.jpg", expressions=["the woman with the red umbrella"], points=[[(120, 80)]])
+    >>> for results in see("street.mp4", labels=["person"]):
+    ...     print([found["track_id"] for found in results])
     ```
 
-    A call takes one image or several, and these arguments (texts and numbers may be given to `pipeline(...)` too):
+    A call takes one image, several, or a video, and these arguments (texts and numbers may be given to `pipeline(...)` too):
 
     - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image, "labels": …}`
       with prompts of its own; a list of those; a generator or data set of those, which gives an iterator.
+      A video is a path or URL with a video's ending, a file or bytes with a video's beginning, a folder of numbered
+      pictures, an array `(frames, height, width, 3)`, or whatever is said to be one: `{"video": video, "labels": …}`, where
+      `video` may also be a list or generator of pictures, and `"fps"` says how fast pictures follow each other.
     - labels: names of categories, any number of objects each; `["object"]` finds everything.
     - expressions: sentences about one object each.
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
@@ -47,9 +56,15 @@ class ObjectPerceptionPipeline(Pipeline):
     - For a list of images each of these is one list an image; a flat list of labels or of expressions serves all.
     - threshold: the lowest score (0.2), and top_k: the most results (100), of labels.
     - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
-      results depend a little on batch mates, unless the model's configuration has `padding_mask=True`.
+      results depend a little on batch mates, unless the model's configuration has `padding_mask=True`. Of a video it is the
+      frames that go through the model together (4).
     - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on it; at
-      800 x 1333 pixels each takes about half a gigabyte.
+      800 x 1333 pixels each takes about half a gigabyte. In a video each frame counts.
+    - tracking: of labels in a video: "memory" (tracks are born, hidden, found again and forgotten) or "minvis" (the
+      published one: the queries of the first frame, all the way).
+
+    For a video it returns a `VideoPerception`, an iterator of one list a frame, whose results have a `"track_id"`; prompts
+    may be added to it or dropped at any frame.
 
     Returns, for each image, one list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first what
     was found of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
@@ -79,7 +94,28 @@ class ObjectPerceptionPipeline(Pipeline):
         if batch_size is not None and not _is_count(batch_size):
             raise ValueError(f"`batch_size` must be a positive integer, not {batch_size!r}.")
         prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
+        if is_video_source(inputs):
+            return self._follow(inputs, prompts, batch_size or self._batch_size or WINDOW, **kwargs)
         return super().__call__(distribute(inputs, prompts), **kwargs)
+
+    def _follow(
+        self,
+        inputs: Any,
+        prompts: dict[str, Any],
+        window: int,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> VideoPerception:
+        """Opens a video; frames go through the model as results are taken."""
+        defaults, forward, tracking = self._sanitize_parameters(**kwargs)
+        source, fps, prompts = make_video_request(inputs, prompts, {**self._preprocess_params, **defaults})
+        settings = {"threshold": THRESHOLD, "top_k": TOP_K, "prompts_at_once": PROMPTS_AT_ONCE, "window": window}
+        settings |= {**self._forward_params, **forward, **self._postprocess_params, **tracking}
+        video = open_video(source, fps)
+        return VideoPerception(
+            video, self.model, self.processor, self._label_inputs, VideoSettings(**settings), prompts
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline."""
@@ -103,6 +139,7 @@ class ObjectPerceptionPipeline(Pipeline):
         threshold: float | None = None,
         top_k: int | None = None,
         prompts_at_once: int | None = None,
+        tracking: str | None = None,
         **unknown,
     ) -> tuple[dict, dict, dict]:
         if unknown:
@@ -112,10 +149,12 @@ class ObjectPerceptionPipeline(Pipeline):
         for name, value in (("top_k", top_k), ("prompts_at_once", prompts_at_once)):
             if value is not None and not _is_count(value):
                 raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+        if tracking is not None and tracking not in MODES:
+            raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {tracking!r}.")
         return (
             _given(labels=labels, expressions=expressions),
             _given(threshold=threshold, top_k=top_k, prompts_at_once=prompts_at_once),
-            {},
+            _given(tracking=tracking),
         )
 
     def get_iterator(
@@ -155,18 +194,28 @@ class ObjectPerceptionPipeline(Pipeline):
         canvas = _Canvas.of(requests, self.processor)
         kinds = self._expressions(requests), self._visual_prompts(requests, canvas)  # before anything takes long
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
+        features = self._image_features(canvas)
         for labels, images in _images_of_labels(requests).items():
             inputs = canvas.images(images) | self._label_inputs(labels)
-            found = self.forward(inputs, threshold=threshold, top_k=top_k)
+            seen = _of_images(features, images)
+            found = self.forward(inputs, threshold=threshold, top_k=top_k, image_features=seen)
             for image, objects in zip(images, found["objects"]):
                 results[image] += self.postprocess(objects, labels)
         for prompts in kinds:
             for first in range(0, len(prompts), prompts_at_once):
                 several = prompts[first : first + prompts_at_once]
-                found = self.forward(self._prompt_inputs(several, canvas))
+                images = sorted({prompt.image for prompt in several})
+                inputs = self._prompt_inputs(several, images, canvas)
+                found = self.forward(inputs, image_features=_of_images(features, images))
                 for prompt, objects in zip(several, found["objects"]):
                     results[prompt.image] += self.postprocess(objects, (prompt.label,))
         return results
+
+    def _image_features(self, canvas: "_Canvas") -> Any:
+        """What the backbone sees, computed once for all that is asked of the images."""
+        pixel_values = self._in_dtype(canvas.pixel_values).to(self.device)
+        with self.device_placement(), torch.no_grad():
+            return self.model.get_image_features(pixel_values, canvas.pixel_mask.to(self.device))
 
     def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """`class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, computed once for a list of labels."""
@@ -195,21 +244,26 @@ class ObjectPerceptionPipeline(Pipeline):
                 prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
         return prompts
 
-    def _prompt_inputs(self, prompts: Sequence["_Prompt"], canvas: "_Canvas") -> dict[str, torch.Tensor]:
+    def _prompt_inputs(
+        self, prompts: Sequence["_Prompt"], images: list[int], canvas: "_Canvas"
+    ) -> dict[str, torch.Tensor]:
         """Tensors of some prompts and of the images that they belong to."""
-        images = sorted({prompt.image for prompt in prompts})
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
         labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
         indices = torch.tensor([images.index(prompt.image) for prompt in prompts])
         return canvas.images(images) | rows | labels | {"prompt_image_indices": indices}
 
     def _forward(
-        self, model_inputs: dict[str, torch.Tensor], threshold: float = THRESHOLD, top_k: int = TOP_K
+        self,
+        model_inputs: dict[str, torch.Tensor],
+        threshold: float = THRESHOLD,
+        top_k: int = TOP_K,
+        image_features: Any = None,
     ) -> dict[str, list[dict[str, torch.Tensor]]]:
         """Runs the model and keeps what is asked for: `objects`, one dict of tensors an image or prompt."""
         sizes = model_inputs["target_sizes"]
         inputs = {name: self._in_dtype(value) for name, value in model_inputs.items() if name != "target_sizes"}
-        outputs, indices = self.model(**inputs), inputs.get("prompt_image_indices")
+        outputs, indices = self.model(**inputs, image_features=image_features), inputs.get("prompt_image_indices")
         if "prompt_masks" in inputs:
             return {"objects": post_process_interactive(outputs, sizes, indices)}
         if "expression_input_ids" in inputs:
@@ -221,23 +275,8 @@ class ObjectPerceptionPipeline(Pipeline):
 
     def postprocess(self, model_outputs: dict[str, torch.Tensor], labels: Sequence[str]) -> list[dict[str, Any]]:
         """Tensors of one image or prompt as plain results."""
-        height, width = model_outputs["masks"].shape[-2:]
-        boxes = model_outputs["boxes"].float().clamp(min=0)
-        boxes = torch.minimum(boxes, boxes.new_tensor([width, height, width, height]))
-        return [
-            {
-                "score": round(score, 4),
-                "label": labels[label],
-                "box": {name: round(side, 2) for name, side in zip(("xmin", "ymin", "xmax", "ymax"), box)},
-                "mask": mask.numpy(),
-            }
-            for score, label, box, mask in zip(
-                model_outputs["scores"].tolist(),
-                model_outputs["labels"].tolist(),
-                boxes.tolist(),
-                model_outputs["masks"],
-            )
-        ]
+        found = zip(*(model_outputs[name] for name in ("scores", "labels", "boxes", "masks")))
+        return [plain_result(float(score), labels[label], box, mask) for score, label, box, mask in found]
 
 
 @dataclass(frozen=True)
@@ -299,6 +338,11 @@ def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, 
         if request.labels is not None:
             images.setdefault(request.labels, []).append(image)
     return images
+
+
+def _of_images(features: Any, images: list[int]) -> Any:
+    """The features of some images of the batch; all of them need no copy."""
+    return features if images == list(range(len(features.lateral))) else features.of_images(images)
 
 
 def _named(request: PerceptionRequest, processor: GleePromptProcessor, **arguments: Any) -> dict[str, Any]:

@@ -85,17 +85,7 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Perce
     """
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
-        prompts = {name: given[name] for name in PROMPTS if given.get(name) is not None}
-        prompts = prompts or {name: value for name, value in defaults.items() if value is not None}
-        if not prompts:
-            raise ValueError(f"nothing to look for: pass {', '.join(f'`{name}`' for name in PROMPTS)}.")
-        for name, value in prompts.items():
-            if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) and not hasattr(value, "shape"):
-                what = "strings" if name in TEXTS else "objects"
-                raise ValueError(f"`{name}` must be a list of {what}, not {type(value).__name__}.")
-            if len(value) == 0 and given["index"] is None:
-                raise ValueError(f"`{name}` is empty: pass at least one.")
-            _check_objects(name, value)
+        prompts = check_prompts(_or_defaults(given, defaults), may_be_empty=given["index"] is not None)
         image = read_image(given["image"])
     except ValueError as error:
         raise place.named(error) from None
@@ -106,6 +96,55 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Perce
         visual={name: list(prompts[name]) for name in VISUAL if len(prompts.get(name, ()))},
         index=given["index"],
     )
+
+
+def make_video_request(
+    inputs: Any, prompts: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[Any, float | None, dict[str, Any]]:
+    """
+    What a call with a video asks.
+
+    Args:
+        inputs: the video; or `{"video": video, "fps": frames a second, "labels": …}`, the last two where needed.
+        prompts: arguments of the call; defaults: prompts of a video that comes without any.
+
+    Returns:
+        the video, `fps`, and the prompts.
+
+    Raises:
+        ValueError: nothing is asked, or an argument is unknown.
+    """
+    given: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {"video": inputs}
+    if unknown := set(given) - {"video", "fps", *PROMPTS}:
+        raise ValueError(
+            f"`inputs` has an unknown key {sorted(map(str, unknown))[0]!r}; known: video, fps, {', '.join(PROMPTS)}."
+        )
+    return given["video"], given.get("fps"), check_prompts(_or_defaults({**prompts, **given}, defaults))
+
+
+def check_prompts(prompts: Mapping[str, Any], may_be_empty: bool = False) -> dict[str, Any]:
+    """
+    Looks at the prompts of one image or video, as far as that can be done without it.
+
+    Raises:
+        ValueError: there are none, or one is not what its name says.
+    """
+    if not prompts:
+        raise ValueError(f"nothing to look for: pass {', '.join(f'`{name}`' for name in PROMPTS)}.")
+    for name, value in prompts.items():
+        if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)) and not hasattr(value, "shape"):
+            what = "strings" if name in TEXTS else "objects"
+            raise ValueError(f"`{name}` must be a list of {what}, not {type(value).__name__}.")
+        if len(value) == 0 and not may_be_empty:
+            raise ValueError(f"`{name}` is empty: pass at least one.")
+        _check_objects(name, value)
+    return dict(prompts)
+
+
+def _or_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompts among what was given, or if there are none the others."""
+    prompts = {name: given[name] for name in PROMPTS if given.get(name) is not None}
+    return prompts or {name: value for name, value in defaults.items() if value is not None}
 
 
 def _check_objects(name: str, value: Sequence[Any]) -> None:

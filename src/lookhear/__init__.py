@@ -28,7 +28,14 @@ from lookhear.processing.avsr import (
     AvsrTokenizer,
     MouthRoiImageProcessor,
 )
-from lookhear.processing.glee import GleeImageProcessor, GleeProcessor, GleePromptProcessor, ObjectPerceptionPipeline
+from lookhear.processing.glee import (
+    GleeImageProcessor,
+    GleeProcessor,
+    GleePromptProcessor,
+    GleeTracker,
+    ObjectPerceptionPipeline,
+    VideoPerception,
+)
 
 __version__ = version("lookhear")
 __all__ = [
@@ -46,8 +53,10 @@ __all__ = [
     "GleeModel",
     "GleeProcessor",
     "GleePromptProcessor",
+    "GleeTracker",
     "MouthRoiImageProcessor",
     "ObjectPerceptionPipeline",
+    "VideoPerception",
 ]
 
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)

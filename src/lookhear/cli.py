@@ -197,16 +197,19 @@ def _name(file: str) -> str:
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv")  # that are written
 
 
 def _add_perceive(commands) -> None:
     example = (
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
-        'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json'
+        'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
+        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 --json tracks.jsonl'
     )
-    summary = "find and segment what is named, described or pointed at in images"
+    summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = _command(commands, "perceive", summary, example, _perceive)
-    parser.add_argument("files", nargs="+", metavar="IMAGE", help="image file, or URL")
+    files = "image file, or URL; or one video: file, URL, or folder of numbered pictures"
+    parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
     _add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
     parser.add_argument(
         "--labels", type=_list, help="comma-separated names, any number of objects each; 'object' is all"
@@ -227,11 +230,24 @@ def _add_perceive(commands) -> None:
     parser.add_argument(
         "--top-k", type=_positive, default=100, metavar="N", help="most objects that --labels finds (100)"
     )
-    parser.add_argument("--batch-size", type=_positive, default=1, metavar="N", help="images looked at together (1)")
-    out = "draw what was found: an image file, or a folder for NAME.png of each image"
+    together = "images (1) or frames (4) that go through the model together"
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help=together)
+    out = "draw what was found: an image file, or a folder for NAME.png of each image; of a video an mp4, mov or mkv"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
-    masks = "with masks as COCO run lengths; without a name, or with -, on stdout instead of the table"
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=masks)
+    masks = (
+        "with masks as COCO run lengths, of a video a line a frame; without a name, or with -, on stdout instead of "
+    )
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=masks + "the table")
+    video = parser.add_argument_group("a video")
+    video.add_argument(
+        "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
+    )
+    video.add_argument("--mot", type=Path, metavar="FILE", help="boxes of the tracks as MOT Challenge has them")
+    video.add_argument("--fps", type=_rate, metavar="N", help="frames a second of a folder of pictures")
+    how = "how labels are followed: with a memory (memory), or as published (minvis)"
+    video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
+    bar = "show how far it is (on a terminal)"
+    video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
 
 
 def _perceive(options: argparse.Namespace) -> int:
@@ -242,28 +258,83 @@ def _perceive(options: argparse.Namespace) -> int:
         raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
         raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
+    if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
+        return _perceive_video(options)
+    for name in ("coco_vis", "mot", "fps", "tracking"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is none")
     pictures = _overlays(options.files, options.out)
     _model(options)
 
-    from transformers import pipeline
+    from lookhear.perceive import perceive
 
-    import lookhear  # noqa: F401 - registers the task
-    from lookhear.perceive import perceive, read_mask
-
-    prompts = {"labels": options.labels, "expressions": options.expression, "points": options.point}
-    prompts |= {"boxes": options.box, "scribbles": options.scribble}
-    prompts["masks"] = [read_mask(mask) for mask in options.mask or ()] or None
+    prompts = _prompts(options)
     failed = perceive(
         options.files,
-        pipeline("object-perception", model=options.model, device=options.device),
-        {name: value for name, value in prompts.items() if value is not None},
+        _seeing(options),
+        prompts,
         pictures=pictures,
         json_path=options.json,
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or 1,
         threshold=options.threshold,
         top_k=options.top_k,
     )
     return 2 if failed else 0
+
+
+def _perceive_video(options: argparse.Namespace) -> int:
+    if len(options.files) > 1:
+        raise ValueError(f"a video is looked at by itself, and there are {len(options.files)} files")
+    file, out = options.files[0], options.out
+    if out is not None and (out.is_dir() or not out.suffix):
+        out = out / f"{_name(file)}.mp4"
+    if out is not None and out.suffix.lower() not in VIDEOS:
+        raise ValueError(f"--out {out}: the ending of a video must be one of {', '.join(VIDEOS)}")
+    json = None if options.json in (None, "-") else Path(options.json)
+    written = [path.absolute() for path in (out, json, options.coco_vis, options.mot) if path is not None]
+    for path in written:
+        if written.count(path) > 1 or path == Path(file).absolute():
+            raise ValueError(f"{path} would be written over")
+    _model(options)
+
+    from lookhear.perceive_video import VideoOutputs, perceive_video
+
+    settings = {"batch_size": options.batch_size, "tracking": options.tracking}
+    prompts = _prompts(options)
+    return perceive_video(
+        file,
+        _seeing(options),
+        prompts,
+        VideoOutputs(out, options.json, options.coco_vis, options.mot),
+        fps=options.fps,
+        progress=options.progress,
+        threshold=options.threshold,
+        top_k=options.top_k,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def _is_video(file: str) -> bool:
+    from lookhear.processing.glee.video_source_glee import is_video_source
+
+    return is_video_source(file)
+
+
+def _seeing(options: argparse.Namespace):
+    from transformers import pipeline
+
+    import lookhear  # noqa: F401 - registers the task
+
+    return pipeline("object-perception", model=options.model, device=options.device)
+
+
+def _prompts(options: argparse.Namespace) -> dict:
+    from lookhear.perceive import read_mask
+
+    prompts = {"labels": options.labels, "expressions": options.expression, "points": options.point}
+    prompts |= {"boxes": options.box, "scribbles": options.scribble}
+    prompts["masks"] = [read_mask(mask) for mask in options.mask or ()] or None
+    return {name: value for name, value in prompts.items() if value is not None}
 
 
 def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
@@ -558,6 +629,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
 
 
 def _chunk_length(text: str) -> float:

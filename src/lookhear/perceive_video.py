@@ -1,0 +1,201 @@
+"""`lookhear perceive` of a video: tracks as a table, as JSON lines, in two exchange layouts, and drawn on the video."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lookhear.processing.glee.rendering_glee import draw_objects
+from lookhear.processing.glee.track_writing_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, json_line
+from lookhear.processing.glee.video_perception_glee import VideoPerception
+from lookhear.processing.glee.video_writing_glee import VideoWriter
+
+HEADER = ("track", "label", "score", "frames", "first", "last")
+
+
+@dataclass(frozen=True)
+class VideoOutputs:
+    """Where results go; None for nowhere. `json` may be "-" for the standard output, in place of the table."""
+
+    overlay: Path | None = None
+    json: str | None = None
+    coco: Path | None = None
+    mot: Path | None = None
+
+
+class Writer(Protocol):
+    """A file that is written frame by frame; `discard` takes back what `close` would keep."""
+
+    def add(self, index: int, time: float | None, results: Sequence[Mapping[str, Any]]) -> None: ...
+    def close(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+def perceive_video(
+    file: str,
+    see: Any,
+    prompts: Mapping[str, Any],
+    outputs: VideoOutputs,
+    *,
+    fps: float | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> int:
+    """
+    Looks at a video, frame by frame; prints and writes what was found and followed.
+
+    Args:
+        file: path, folder of numbered pictures, or URL.
+        see: pipeline of the task `object-perception`.
+        prompts: what to look for, about the first frame.
+        outputs: what is written. An error on the way leaves what came before it.
+        fps: frames a second of a folder; progress: show a bar (on a terminal).
+        settings: of the pipeline, such as `threshold`.
+
+    Returns:
+        0, or 2 where the video could not be read to its end; what is wrong has been said then.
+
+    Raises:
+        ValueError: the video or the prompts cannot be used at all.
+    """
+    given = {"video": file} if fps is None else {"video": file, "fps": fps}
+    tracks: dict[int, _Track] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are told below, in the command's form
+        with see(given, **prompts, **settings) as video:
+            error = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
+            told = video.warnings
+            frames = video.index + 1
+    for message in told:
+        print(f"lookhear perceive: warning: {file}: {message}", file=sys.stderr)
+    if outputs.json != "-" and frames:
+        print(format_tracks(tracks), end="")
+    for path in (outputs.overlay, outputs.coco, outputs.mot):
+        if path is not None and frames:
+            print(path, file=sys.stderr)
+    if error is None:
+        return 0
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        message = "stopped"
+    print(f"lookhear perceive: error: {message} (the first {frames} frames were looked at)", file=sys.stderr)
+    if not isinstance(error, (ValueError, OSError)):
+        raise error
+    return 2
+
+
+def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track], bar: Any) -> BaseException | None:
+    """Goes through the video; returns what stopped it. What came before is kept in any case."""
+    error: BaseException | None = None
+    try:
+        with bar:
+            for results in video:
+                for writer in writers:
+                    writer.add(video.index, video.time, results)
+                for found in results:
+                    tracks.setdefault(found["track_id"], _Track(found["label"])).add(video.index, video.time, found)
+                bar.update()
+    except BaseException as caught:  # also Ctrl-C, and whatever the model raises
+        error = caught
+    for writer in writers:
+        try:
+            writer.close() if video.index >= 0 else writer.discard()
+        except Exception as caught:
+            error = error or caught
+    return error
+
+
+def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: Mapping[str, Any]) -> list[Writer]:
+    """What each frame is given to; if one cannot be made, those before it are taken back."""
+    labels = [*(prompts.get("labels") or ()), *(prompts.get("expressions") or ())]
+    makers = [
+        (outputs.json, lambda path: _StandardOutput(video) if path == "-" else JsonLinesWriter(path, video.size)),
+        (outputs.coco, lambda path: CocoVideoWriter(path, video.size, Path(file).name, labels)),
+        (outputs.mot, MotWriter),
+        (outputs.overlay, lambda path: _Overlay(path, video, prompts)),
+    ]
+    made: list[Writer] = []
+    with contextlib.ExitStack() as unfinished:
+        for path, make in makers:
+            if path is not None:
+                made.append(make(path))
+                unfinished.callback(made[-1].discard)
+        unfinished.pop_all()
+    return made
+
+
+class _StandardOutput:
+    """JSON lines, as soon as they are there."""
+
+    def __init__(self, video: VideoPerception):
+        self._video = video
+
+    def add(self, index: int, time: float | None, results: Sequence[Mapping[str, Any]]) -> None:
+        print(json_line(index, time, self._video.size, results), flush=True)
+
+    def close(self) -> None:
+        pass
+
+    discard = close
+
+
+class _Overlay:
+    """The video with what was found drawn on it, and the prompts on the frame that they were given for."""
+
+    def __init__(self, path: Path, video: VideoPerception, prompts: Mapping[str, Any]):
+        self._video, self._file = video, VideoWriter(path, video.size, video.fps)
+        self._drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if prompts.get(name)}
+
+    def add(self, index: int, time: float | None, results: Sequence[Mapping[str, Any]]) -> None:
+        drawn = self._drawn if index == 0 else {}
+        self._file.add(index, time, draw_objects(self._video.frame, results, **drawn))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def discard(self) -> None:
+        self._file.discard()
+
+
+class _Track:
+    """A line of the table: a few numbers, however long the track."""
+
+    def __init__(self, label: str):
+        self.label, self.frames, self.score = label, 0, 0.0
+        self.first = self.last = ""
+
+    def add(self, index: int, time: float | None, found: Mapping[str, Any]) -> None:
+        self.last = f"#{index}" if time is None else f"{time:.2f} s"
+        self.first = self.first or self.last
+        self.label = found["label"]
+        self.frames += 1
+        self.score += found["score"]
+
+
+def format_tracks(tracks: Mapping[int, _Track]) -> str:
+    """Aligned columns, one track a line: id, latest label, mean score, frames, first and last time."""
+    cells = [HEADER]
+    for number, track in sorted(tracks.items()):
+        score = f"{track.score / track.frames:.2f}"
+        cells.append((str(number), track.label, score, str(track.frames), track.first, track.last))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADER))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 1 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+
+
+def _bar(video: VideoPerception, file: str, progress: bool | None) -> Any:
+    from tqdm.auto import tqdm
+
+    hidden = not sys.stderr.isatty() if progress is None else not progress
+    return tqdm(total=video.frames, desc=Path(file).name, unit=" frames", file=sys.stderr, disable=hidden)
