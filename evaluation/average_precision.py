@@ -1,7 +1,7 @@
 """Average precision and recall as COCO defines them: pycocotools' matching and accumulation, one label at a time.
 
 Source: pycocotools.cocoeval, https://cocodataset.org/#detection-eval. A label at a time means that only the pictures that
-have that label are looked at, and that two labels' curves are never held together with all the pictures of a data set.
+have that label are looked at; some labels at a time are read from the rows, so that memory does not grow with a large vocabulary.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ except ImportError:
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 WHOLE = 1e5**2
 PICTURE_AREAS = {"": (0, WHOLE), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, WHOLE)}
+LABELS_AT_ONCE = 150  # that are held in memory; the rows are gone through once for each such group
 Things = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
 
 
@@ -80,8 +81,11 @@ def picture_precision(
     Raises:
         ValueError: predictions do not fit the references.
     """
-    truth, found = read_pictures(references, predictions, kind)
-    return precision_table(truth, found, kind, limits)
+    tables = []
+    for labels in _groups(references):
+        truth, found = read_pictures(references, predictions, kind, labels)
+        tables.append(precision_table(truth, found, kind, limits))
+    return _joined(tables)
 
 
 def federated_precision(
@@ -97,14 +101,14 @@ def federated_precision(
     Args:
         references: as of `picture_precision`, with `absent` and `not_exhaustive`, lists of labels.
     """
-    truth, found = read_pictures(references, _best(predictions, limit), kind)
-    open_labels = set()
-    for picture, reference in enumerate(references):
-        known = {*reference["labels"], *(reference.get("absent") or ())}
-        open_labels |= {(label, picture) for label in reference.get("not_exhaustive") or ()}
-        for label in set(found_in(found, picture)) - known:
-            del found[label][picture]
-    return precision_table(truth, found, kind, (limit,), open_labels=open_labels)
+    open_labels = {
+        (label, picture) for picture, row in enumerate(references) for label in row.get("not_exhaustive") or ()
+    }
+    tables = []
+    for labels in _groups(references):
+        truth, found = read_pictures(references, predictions, kind, labels, federated_limit=limit)
+        tables.append(precision_table(truth, found, kind, (limit,), open_labels=open_labels))
+    return _joined(tables)
 
 
 def class_agnostic_precision(
@@ -159,28 +163,63 @@ def video_precision(
 VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
 
 
-def read_pictures(references: Sequence[Mapping], predictions: Sequence[Mapping], kind: str) -> tuple[Things, Things]:
-    """Rows as pycocotools' objects, by label and picture."""
+def read_pictures(
+    references: Sequence[Mapping],
+    predictions: Sequence[Mapping],
+    kind: str,
+    labels: Sequence[str] | None = None,
+    federated_limit: int | None = None,
+) -> tuple[Things, Things]:
+    """
+    Rows as pycocotools' objects, by label and picture.
+
+    Args:
+        labels: the only ones that are read.
+        federated_limit: keep the best results of a picture over all labels, and of these what the picture is annotated for.
+    """
     if kind not in ("box", "mask"):
         raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
+    wanted = None if labels is None else set(labels)
     truth: Things = {}
     found: Things = {}
     numbers = iter(range(1, 1 << 62))  # pycocotools takes an id of 0 for no match
-    for picture, rows in enumerate(_pairs(references, predictions)):
-        for row, things in zip(rows, (truth, found)):
+    for picture, (reference, prediction) in enumerate(_pairs(references, predictions)):
+        known = None
+        if federated_limit is not None:
+            prediction = _best(prediction, federated_limit)
+            known = {*reference["labels"], *(reference.get("absent") or ())}
+        for row, things, allowed in ((reference, truth, None), (prediction, found, known)):
             for index, entry in enumerate(_entries(row, "boxes" if kind == "box" else "masks", picture)):
-                if kind == "box":
-                    x0, y0, x1, y1 = row["boxes"][index]
-                    entry |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
-                else:
-                    runs = to_runs(row["masks"][index])
-                    entry |= {"segmentation": runs, "area": float(mask_area(runs))}
-                if row.get("areas"):
-                    entry["area"] = row["areas"][index]
-                things.setdefault(row["labels"][index], {}).setdefault(picture, []).append(
-                    entry | {"id": next(numbers)}
-                )
+                label = row["labels"][index]
+                if (wanted is None or label in wanted) and (allowed is None or label in allowed):
+                    entry |= _shape(row, kind, index) | {"id": next(numbers)}
+                    things.setdefault(label, {}).setdefault(picture, []).append(entry)
     return truth, found
+
+
+def _shape(row: Mapping, kind: str, index: int) -> dict[str, Any]:
+    """A box or mask, and its area, by pycocotools' names."""
+    if kind == "box":
+        x0, y0, x1, y1 = row["boxes"][index]
+        shape = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+    else:
+        runs = to_runs(row["masks"][index])
+        shape = {"segmentation": runs, "area": float(mask_area(runs))}
+    return shape | ({"area": row["areas"][index]} if row.get("areas") else {})
+
+
+def _groups(references: Sequence[Mapping]) -> list[list[str]]:
+    """Labels that occur in the truth, some at a time; one empty group if there are none, so that the rows are looked at."""
+    labels = sorted({label for row in references for label in row["labels"]})
+    return [labels[first : first + LABELS_AT_ONCE] for first in range(0, max(len(labels), 1), LABELS_AT_ONCE)]
+
+
+def _joined(tables: Sequence[PrecisionTable]) -> PrecisionTable:
+    """One table of several groups of labels."""
+    labels = [label for table in tables for label in table.labels]
+    precision = np.concatenate([table.precision for table in tables], axis=2)
+    recall = np.concatenate([table.recall for table in tables], axis=1)
+    return PrecisionTable(labels, precision, recall, tables[0].areas, tables[0].limits)
 
 
 def precision_table(
@@ -256,18 +295,12 @@ def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float
     return shared / union if union else 0.0
 
 
-def found_in(found: Things, picture: int) -> list[str]:
-    """Labels that were found in a picture."""
-    return [label for label, pictures in found.items() if picture in pictures]
-
-
-def _best(predictions: Sequence[Mapping], limit: int) -> list[Mapping]:
-    """The `limit` best results of each picture."""
-    kept = []
-    for row in predictions:
-        order = np.argsort(-np.asarray(row["scores"], np.float64), kind="stable")[:limit]
-        kept.append({name: [values[place] for place in order] for name, values in row.items() if values is not None})
-    return kept
+def _best(row: Mapping, limit: int) -> Mapping:
+    """A picture's best results."""
+    if len(row["scores"]) <= limit:
+        return row
+    order = np.argsort(-np.asarray(row["scores"], np.float64), kind="stable")[:limit]
+    return {name: [values[place] for place in order] for name, values in row.items() if values is not None}
 
 
 def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):

@@ -15,7 +15,7 @@ from lookhear.evaluation.average_precision import (
     picture_precision,
 )
 from lookhear.evaluation.mask_runs import to_runs, to_text
-from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
     by_key,
@@ -206,7 +206,7 @@ def write_coco_results(path: Path, kept: KeptResults, images: Sequence[dict], na
     numbers = {name: number for number, name in names.items()}
 
     def entries() -> Iterator[dict[str, Any]]:
-        for image, row in zip(images, _values(kept, images)):
+        for image, row in zip(images, _rows(kept, images)):
             for place, score in enumerate(row["scores"]):
                 entry = {"image_id": image["id"], "category_id": numbers[row["labels"][place]], "score": score}
                 yield entry | {"bbox": xywh(row["boxes"][place]), "segmentation": row["masks"][place]}
@@ -242,9 +242,5 @@ def _pictures(run: ProtocolRun, names: Sequence[str]) -> Path:
     return need_folder(run.images, "the pictures") if run.images else find_folder(run.data, list(dict.fromkeys(names)))
 
 
-def _rows(kept: KeptResults, images: Sequence[dict]) -> list[dict]:
-    return list(_values(kept, images))
-
-
-def _values(kept: KeptResults, images: Sequence[dict]) -> Iterator[dict]:
-    return kept.values([str(image["id"]) for image in images])
+def _rows(kept: KeptResults, images: Sequence[dict]) -> KeptRows:
+    return KeptRows(kept, [str(image["id"]) for image in images])

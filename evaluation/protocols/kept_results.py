@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class KeptResults:
             file.seek(self._places[key])
             return json.loads(file.readline())[1]
 
-    def values(self, keys: list[str]) -> Iterator[Any]:
+    def values(self, keys: Sequence[str]) -> Iterator[Any]:
         """The values of some keys, read one after the other."""
         with self.path.open("rb") as file:
             for key in keys:
@@ -68,3 +68,19 @@ class KeptResults:
             place = file.tell()
             file.write(line)
         self._places[key] = place
+
+
+class KeptRows(Sequence):
+    """The values of some keys as a sequence that is read from the disk each time."""
+
+    def __init__(self, kept: KeptResults, keys: Sequence[str]):
+        self._kept, self._keys = kept, list(keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, place: int) -> Any:
+        return self._kept[self._keys[place]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._kept.values(self._keys)

@@ -181,6 +181,26 @@ def test_open_world_leaves_names_and_known_objects_out():
     assert class_agnostic_precision(known, found, "box").average_precision() == pytest.approx(1)
 
 
+def test_groups_of_labels_give_the_same_table(monkeypatch):
+    """A large vocabulary is read some labels at a time."""
+    generator = np.random.default_rng(0)
+
+    def things(scored):
+        for label in generator.choice(list("abcdefg"), 12):
+            x, y = generator.integers(0, 50, 2).tolist()
+            yield (str(label), [x, y, x + 20, y + 20], *([float(generator.random())] if scored else []))
+
+    truth, found = rows(*(list(things(False)) for _ in range(6))), rows(*(list(things(True)) for _ in range(6)))
+    for row in truth:
+        row |= {"absent": ["a"], "not_exhaustive": ["b"]}
+    whole = picture_precision(truth, found), federated_precision(truth, found, "box", 9)
+    monkeypatch.setattr("lookhear.evaluation.average_precision.LABELS_AT_ONCE", 3)
+    parts = picture_precision(truth, found), federated_precision(truth, found, "box", 9)
+    for one, other in zip(whole, parts):
+        assert one.labels == other.labels == list("abcdefg")
+        assert (one.precision == other.precision).all() and (one.recall == other.recall).all()
+
+
 def track(*spans) -> list:
     """A track of 4 x 8 pixels: the columns that are covered in each frame, None where it is not seen."""
     made = []
@@ -228,6 +248,30 @@ def test_video_precision_by_hand():
     assert table.average_precision(0.5) == pytest.approx(low)
     assert table.average_recall(1) == pytest.approx(3 / 10 * 0.5)  # the wrong one is the second video's best
     assert table.average_recall(10) == pytest.approx(0.3 * 1 + 0.7 * 0.5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_video_of_one_frame_is_a_picture(seed):
+    """The same precision and recall as of pictures, whose figures are pycocotools'."""
+    generator = np.random.default_rng(seed)
+
+    def blocks(scored):
+        row = {"labels": [], "masks": []} | ({"scores": []} if scored else {})
+        for _ in range(generator.integers(0, 7)):
+            mask, (y, x) = np.zeros((20, 20), bool), generator.integers(0, 4, 2)
+            mask[y : y + 14, x : x + 14] = True
+            row["labels"].append(str(generator.choice(["cat", "dog"])))
+            row["masks"].append(encode_mask(mask))
+            if scored:
+                row["scores"].append(float(generator.random()))
+        return row
+
+    truth, found = [blocks(False) for _ in range(8)], [blocks(True) for _ in range(8)]
+    videos = [[{**row, "masks": [[mask] for mask in row["masks"]]} for row in side] for side in (truth, found)]
+    pictures, tracks = picture_precision(truth, found, "mask"), video_precision(*videos)
+    assert tracks.labels == pictures.labels and 0 < pictures.average_precision() < 1
+    assert (tracks.precision[:, :, :, 0] == pictures.precision[:, :, :, 0]).all()
+    assert (tracks.recall[:, :, 0] == pictures.recall[:, :, 0]).all()
 
 
 def test_area_of_a_track_is_the_mean_over_the_frames_in_which_it_is_seen():

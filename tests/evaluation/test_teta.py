@@ -1,5 +1,7 @@
 """TETA on cases worked out by hand from the definition (Li et al., ECCV 2022, section 4)."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,111 @@ def test_videos_are_added():
     frame = ({1: "cat"}, {7: "cat"}, {(1, 7): 1.0})
     rates, _ = teta([video(frame, frame, name="a"), video(({1: "cat"}, {}, {}), name="b")])
     assert rates["LocA"] == pytest.approx(2 / 3) and rates["AssocA"] == rates["ClsA"] == 1
+
+
+def slow_teta(frames, margin: float) -> dict[str, tuple[float, float, float]]:
+    """
+    (LocA, AssocA, ClsA) of each label of one video, step by step as the published evaluation goes, with loops and dicts.
+
+    frames: (true `{id: label}`, found `{id: label}`, `{(true id, found id): IoU}`).
+    """
+    labels = sorted({label for truth, _, _ in frames for label in truth.values()})
+
+    def iou(frame, one, other):
+        return frame[2].get((one, other), 0.0)
+
+    def pairs_of(truths, founds):
+        """Of each frame its pairs, of these objects and these tracks (sets of ids, frame by frame)."""
+        shared, lengths = {}, ({}, {})
+        for frame, truth, found in zip(frames, truths, founds):
+            for side, ids in enumerate((truth, found)):
+                for number in ids:
+                    lengths[side][number] = lengths[side].get(number, 0) + 1
+            for one in truth:
+                for other in found:
+                    value = iou(frame, one, other)
+                    rest = sum(iou(frame, one, x) for x in found) + sum(iou(frame, x, other) for x in truth) - value
+                    if rest > 1e-12:
+                        shared[one, other] = shared.get((one, other), 0) + value / rest
+        score = {p: part / (lengths[0][p[0]] + lengths[1][p[1]] - part) for p, part in shared.items()}
+        chosen = []
+        for frame, truth, found in zip(frames, truths, founds):
+            size = min(len(truth), len(found))
+            options = [
+                list(zip(rows, columns))
+                for rows in itertools.combinations(sorted(truth), size)
+                for columns in itertools.permutations(sorted(found), size)
+            ]
+            chosen.append(max(options, key=lambda option: sum(score.get(p, 0) * iou(frame, *p) for p in option)))
+        return chosen, lengths
+
+    everyone = [set(truth) for truth, _, _ in frames]
+    near = {other for frame in frames for one in frame[0] for other in frame[1] if iou(frame, one, other) >= 0.5}
+    owners = pairs_of(everyone, [near & set(found) for _, found, _ in frames])[0]
+    results, false_labels = {}, {}
+    for label in labels:
+        truths = [{number for number, name in truth.items() if name == label} for truth, _, _ in frames]
+        surroundings = []
+        for frame, mine, owned in zip(frames, truths, owners):
+            taken = {other for one, other in owned if one not in mine and iou(frame, one, other) >= 0.5}
+            around = {other for other in frame[1] if any(iou(frame, one, other) >= 0.5 for one in mine)}
+            surroundings.append(around - taken)
+        kept = set().union(*surroundings)
+        founds = [kept & set(found) for _, found, _ in frames]
+        chosen, lengths = pairs_of(truths, founds)
+        located, associated, classified = [], [], []
+        for step in range(20):
+            threshold = 0.05 * step
+            good = [[p for p in some if iou(frame, *p) >= threshold - 1e-12] for frame, some in zip(frames, chosen)]
+            hits = [p for some in good for p in some]
+            missed = sum(map(len, truths)) - len(hits)
+            wrong = 0
+            for frame, mine, around, some in zip(frames, truths, surroundings, good):
+                candidates = {other for other in around if any(iou(frame, one, other) >= margin for one in mine)}
+                wrong += len(candidates - {other for _, other in some})
+            located.append(len(hits) / max(1, len(hits) + missed + wrong))
+            total = sum(hits.count(p) / (lengths[0][p[0]] + lengths[1][p[1]] - hits.count(p)) for p in hits)
+            associated.append(total / max(1, len(hits)))
+            if step >= 10:
+                names = [frame[1][other] for frame, some in zip(frames, good) for _, other in some]
+                classified.append([names.count(label), len(names) - names.count(label)])
+                for name in names:
+                    if name != label:
+                        false_labels[name, step] = false_labels.get((name, step), 0) + 1
+        results[label] = (np.mean(located), np.mean(associated), classified)
+    return {
+        label: (
+            one,
+            two,
+            np.mean(
+                [
+                    right / max(1, right + bad + false_labels.get((label, step), 0))
+                    for step, (right, bad) in enumerate(rest, 10)
+                ]
+            ),
+        )
+        for label, (one, two, rest) in results.items()
+    }
+
+
+@pytest.mark.parametrize("margin", [0.5, 0.75])
+@pytest.mark.parametrize("seed", range(5))
+def test_against_a_slow_definition(seed, margin):
+    """Tracks that go along with an object, that change, that overlap two objects, with names that change."""
+    generator = np.random.default_rng(seed)
+    frames = []
+    for _ in range(6):
+        truth = {n: "cat" if n < 3 else "dog" for n in range(1, 5) if generator.random() < 0.8}
+        found = {n: str(generator.choice(["cat", "dog", "fox"])) for n in range(11, 16) if generator.random() < 0.8}
+        ious = {
+            (one, other): float(generator.random() ** (1 if other - one == 10 else 3))
+            for one in truth
+            for other in found
+        }
+        frames.append((truth, found, ious))
+    _, each = teta([video(*frames)], margin)
+    for label, expected in slow_teta(frames, margin).items():
+        assert [each[label][name] for name in ("LocA", "AssocA", "ClsA")] == pytest.approx(expected), label
 
 
 def test_labels_are_needed():
