@@ -52,8 +52,13 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
     if run.batch_size < 1:
         raise ValueError(f"batch_size has to be at least 1, not {run.batch_size}")
     report = PROTOCOLS[run.name](run)
-    write_text(run.output / "report.json", json.dumps(report.to_dict(), indent=2, allow_nan=False) + "\n")
+    write_text(run.output / "report.json", to_json(report))
     return report
+
+
+def to_json(report: ProtocolReport) -> str:
+    """The report as JSON text; a figure that does not exist is null."""
+    return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def format_report(report: ProtocolReport) -> str:

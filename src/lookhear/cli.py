@@ -427,25 +427,51 @@ def _train(options: argparse.Namespace) -> None:
 
 def _add_evaluate(commands) -> None:
     example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
-    summary = "measure error rates under noise; the table goes to stdout"
+    example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
+    summary = "measure error rates under noise, or run a published protocol for objects; the figures go to stdout"
     parser = _command(commands, "evaluate", summary, example, _evaluate)
-    parser.add_argument("system", choices=("avsr",), help="what to measure")
-    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`"
+    parser.add_argument("system", choices=("avsr", "glee"), help="what to measure")
+    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; of glee, the "
+    data += "folder of the protocol's data set as it is published"
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help=data)
     _add_model(parser)
+    _add_protocol(parser)
     parser.add_argument("--modality", type=_list, default=list(MODALITIES), help="comma-separated (all three)")
     parser.add_argument("--snr", type=_list, default=["clean"], help="comma-separated decibels and 'clean' (clean)")
     noise = "comma-separated: babble, human, talker, or a sound file (babble)"
     parser.add_argument("--noise", type=_list, default=["babble"], help=noise)
     _add_search(parser)
+    parser.set_defaults(batch_size=None)  # 8 clips, or 1 picture: padding changes a little what is found
     parser.add_argument("--seed", type=int, default=0, help="of noise and intervals (0)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N clips only")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N clips, pictures or videos only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw WER over SNR (png, svg, pdf)")
 
 
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    glee = parser.add_argument_group("a published protocol (lookhear evaluate glee)")
+    glee.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="coco, lvis, refcoco, ytvis19, davis, tao, …; evaluation/protocols/README.md lists all",
+    )
+    glee.add_argument("--split", help="part of the data set (the protocol's own)")
+    glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
+    kept = "predictions, figures, and the file for a server; a stopped run goes on there (the protocol's name)"
+    glee.add_argument("--output", type=Path, metavar="DIR", help=kept)
+    how = "how labels are followed: with a memory (memory), or as published (minvis)"
+    glee.add_argument("--tracking", choices=("memory", "minvis"), default="memory", help=how)
+
+
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.system == "glee":
+        from lookhear.evaluate_glee import run
+
+        if options.model == _packaged("avsr-grid-tiny"):
+            options.model = _packaged("glee-tiny")
+        _model(options)
+        return run(options, _Progress("it"))
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
@@ -460,7 +486,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             seed=options.seed,
             limit=options.limit,
             device=options.device,
-            batch_size=options.batch_size,
+            batch_size=options.batch_size or 8,
             progress=_Progress(),
             **_search_settings(options),
         )
@@ -477,16 +503,16 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 class _Progress:
-    """A bar on stderr for each label that reports: (label, done, total)."""
+    """A bar on stderr for each label that reports: (label, done, total); `unit` is what is counted."""
 
-    def __init__(self):
-        self.bar, self.label = None, None
+    def __init__(self, unit: str = "clip"):
+        self.bar, self.label, self.unit = None, None, unit
 
     def __call__(self, label: str, done: int, total: int) -> None:
         from tqdm.auto import tqdm
 
         if self.label != label:
-            self.bar, self.label = tqdm(total=total, desc=label, unit="clip", file=sys.stderr), label
+            self.bar, self.label = tqdm(total=total, desc=label, unit=self.unit, file=sys.stderr), label
         self.bar.update(done - self.bar.n)
         if done >= total:
             self.bar.close()
@@ -594,10 +620,14 @@ def _demo(options: argparse.Namespace) -> None:
 def _add_model(
     parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
 ) -> None:
-    default = Path(__file__).parent / "model_cards" / name
     text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
-    parser.add_argument("--model", default=str(default), help=text)
+    parser.add_argument("--model", default=_packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+
+
+def _packaged(name: str) -> str:
+    """The folder of a checkpoint that comes with the package."""
+    return str(Path(__file__).parent / "model_cards" / name)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from lookhear.evaluation.tables import write_text
+
 
 def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) -> None:
     """
@@ -20,8 +22,13 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
     """
     if options.protocol is None:
         raise ValueError("evaluate glee needs --protocol, such as coco; evaluation/protocols/README.md lists them")
+    for name in ("csv", "picture"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name} is about avsr; the figures of a protocol go to stdout, --json and the output folder"
+            )
     from lookhear.evaluation.protocols.run import ProtocolRun
-    from lookhear.evaluation.protocols.running import format_report, run_protocol
+    from lookhear.evaluation.protocols.running import format_report, run_protocol, to_json
 
     report = run_protocol(
         ProtocolRun(
@@ -39,6 +46,8 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
         )
     )
     print(format_report(report), end="")
+    if options.json is not None:
+        write_text(options.json, to_json(report))
 
 
 def _perceiver(model: str, device: str | None) -> Callable:

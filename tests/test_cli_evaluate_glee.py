@@ -1,0 +1,95 @@
+"""`lookhear evaluate glee`: a protocol with a real pipeline, figures on stdout, one line for bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lookhear import cli
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs the command line in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        try:
+            code = cli.main(["evaluate", "glee", *(str(argument) for argument in arguments)])
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def model(tiny_glee, tmp_path_factory):
+    from lookhear.training.glee.export import save_checkpoint
+
+    return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("glee"))
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Two pictures of noise with a box each, in COCO's layout."""
+    root, generator = tmp_path / "coco", np.random.default_rng(0)
+    (root / "val2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    images, annotations = [], []
+    for number in (1, 2):
+        Image.fromarray(generator.integers(0, 255, (60, 90, 3), dtype=np.uint8)).save(root / f"val2017/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "height": 60, "width": 90})
+        entry = {"id": number, "image_id": number, "category_id": 1, "bbox": [10, 10, 40, 30], "area": 1200}
+        annotations.append(entry | {"iscrowd": 0, "segmentation": [[10, 10, 50, 10, 50, 40, 10, 40]]})
+    categories = [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_coco(run, coco, model, tmp_path):
+    options = ("--protocol", "coco", "--data", coco, "--model", model, "--output", tmp_path / "out")
+    code, out, err = run(*options)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "coco val2017: 2 pictures" and any(line.startswith("mask_AP50 ") for line in lines)
+    results = json.loads((tmp_path / "out" / "detections_val2017_results.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {entry["image_id"] for entry in results} == {1, 2} and 0 <= report["metrics"]["box_AP"] <= 1
+    assert "pictures" in err
+    # All is there already: nothing is asked again.
+    assert run(*options, "--json", tmp_path / "again.json")[1] == out
+    assert json.loads((tmp_path / "again.json").read_text()) == report
+
+
+def test_davis(run, model, tmp_path):
+    """A first-frame mask is followed by the real video path."""
+    root, generator = tmp_path / "davis", np.random.default_rng(0)
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder / "480p" / "dog").mkdir(parents=True)
+    numbers = np.zeros((60, 90), np.uint8)
+    numbers[10:40, 20:60] = 255
+    for place in range(5):
+        noise = generator.integers(0, 255, (60, 90, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(root / "JPEGImages" / "480p" / "dog" / f"{place:05d}.jpg")
+        Image.fromarray(numbers).save(root / "Annotations" / "480p" / "dog" / f"{place:05d}.png")
+    options = ("--data", root, "--split", "all", "--model", model, "--output", tmp_path / "out")
+    code, out, err = run("--protocol", "davis", *options)
+    assert code == 0, err
+    assert out.startswith("davis all: 1 objects\nJ&F ") and (tmp_path / "out" / "results.zip").is_file()
+
+
+def test_bad_input_is_one_line(run, coco, model, tmp_path):
+    (coco / "val2017" / "2.png").unlink()
+    for arguments, words in (
+        ((), "--protocol"),
+        (("--protocol", "coco", "--csv", "a.csv"), "--csv is about avsr"),
+        (("--protocol", "imagenet"), "choose from coco, lvis"),
+        (("--protocol", "coco"), "2.png is missing"),
+        (("--protocol", "coco", "--split", "val2014"), "instances_val2014.json"),
+        (("--protocol", "coco", "--model", "./nowhere"), "no folder ./nowhere"),
+    ):
+        code, out, err = run("--data", coco, "--model", model, "--output", tmp_path / "out", *arguments)
+        message = err.strip().splitlines()[-1]
+        assert code == 2 and words in message and not out, (arguments, err)
