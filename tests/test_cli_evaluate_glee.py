@@ -1,6 +1,7 @@
 """`lookhear evaluate glee`: a protocol with a real pipeline, figures on stdout, one line for bad input."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -78,6 +79,36 @@ def test_davis(run, model, tmp_path):
     code, out, err = run("--protocol", "davis", *options)
     assert code == 0, err
     assert out.startswith("davis all: 1 objects\nJ&F ") and (tmp_path / "out" / "results.zip").is_file()
+
+
+def test_names_and_sentences_in_videos(run, model, tmp_path):
+    """YouTube-VIS and Ref-YouTube-VOS with the real video path: nothing can be measured, the servers' files are there."""
+    root, generator = tmp_path / "ytvos", np.random.default_rng(0)
+    frames = [f"{place:05d}" for place in range(3)]
+    for frame in frames:
+        path = root / "valid" / "JPEGImages" / "v1" / f"{frame}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 255, (60, 90, 3), dtype=np.uint8)).save(path)
+    files = [f"v1/{frame}.jpg" for frame in frames]
+    video = {"id": 1, "file_names": files, "height": 60, "width": 90, "length": 3}
+    content = {"videos": [video], "categories": [{"id": 4, "name": "dog"}, {"id": 9, "name": "cat"}]}
+    (root / "valid.json").write_text(json.dumps(content))
+    expressions = {"0": {"exp": "the dog on the left"}, "1": {"exp": "a cat"}}
+    path = root / "meta_expressions" / "valid" / "meta_expressions.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"videos": {"v1": {"expressions": expressions, "frames": frames}}}))
+    for protocol in ("ytvis19", "refytvos"):
+        options = ("--data", root, "--model", model, "--output", tmp_path / protocol)
+        code, out, err = run("--protocol", protocol, *options)
+        assert code == 0 and out.splitlines()[-1].endswith("(youtube-vos.org) (split valid)") == (
+            protocol == "ytvis19"
+        ), err
+        assert "upload results.zip" in out
+    tracks = json.loads((tmp_path / "ytvis19" / "results.json").read_text())
+    assert all(len(track["segmentations"]) == 3 and track["category_id"] in (4, 9) for track in tracks)
+    with zipfile.ZipFile(tmp_path / "refytvos" / "results.zip") as archive:
+        names = sorted(archive.namelist())
+    assert names == [f"Annotations/v1/{number}/{frame}.png" for number in "01" for frame in frames]
 
 
 def test_bad_input_is_one_line(run, coco, model, tmp_path):
