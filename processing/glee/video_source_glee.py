@@ -51,6 +51,8 @@ def _is_video_path(path: str) -> bool:
     try:
         if os.path.isdir(path) or Path(path).suffix.lower() in VIDEO_ENDINGS:
             return True
+        if not os.path.isfile(path):  # a pipe must not be opened for a look
+            return False
         with open(path, "rb") as file:
             return is_video(file.read(BEGINNING))
     except (OSError, ValueError):  # whoever reads it will say what is wrong
