@@ -55,7 +55,7 @@ def test_coco(run, coco, model, tmp_path):
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0] == "coco val2017: 2 pictures" and any(line.startswith("mask_AP50 ") for line in lines)
-    results = json.loads((tmp_path / "out" / "detections_val2017_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "detections_val2017_segm_results.json").read_text())
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert {entry["image_id"] for entry in results} == {1, 2} and 0 <= report["metrics"]["box_AP"] <= 1
     assert "pictures" in err

@@ -57,15 +57,15 @@ def run_coco(run: ProtocolRun) -> ProtocolReport:
     prompts = {"labels": list(names_of.values())}
     questions = [(str(image["id"]), folder / image["file_name"], prompts) for image in images]
     ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
-    file = write_coco_results(run.output / f"detections_{split}_results.json", kept, images, names_of)
+    files = write_coco_results(run.output, f"detections_{split}", kept, images, names_of)
     if "annotations" not in content:
-        note = f"{split} has no public annotations: upload {file.name} (boxes and masks) to COCO's evaluation server"
-        return ProtocolReport(run.name, split, {}, len(images), "pictures", [file], note)
+        note = f"{split} has no public annotations: upload each results file in a zip to COCO's evaluation server"
+        return ProtocolReport(run.name, split, {}, len(images), "pictures", files, note)
     references = coco_references(images, content["annotations"], names_of)
     tables = {kind: picture_precision(references, _rows(kept, images), kind) for kind in KINDS}
     metrics = {f"{kind}_{name}": value for kind, table in tables.items() for name, value in figures(table).items()}
     parts = {f"{kind}_AP": table.by_label() for kind, table in tables.items()}
-    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file], "", parts)
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", files, "", parts)
 
 
 def run_lvis(run: ProtocolRun) -> ProtocolReport:
@@ -90,7 +90,7 @@ def run_lvis(run: ProtocolRun) -> ProtocolReport:
         threshold=0.0,
         top_k=LVIS_LIMIT,
     )
-    file = write_coco_results(run.output / f"detections_lvis_{split}_results.json", kept, images, names_of)
+    files = write_coco_results(run.output, f"detections_lvis_{split}", kept, images, names_of)
     references = coco_references(images, content["annotations"], names_of)
     for row, image in zip(references, images):
         row["absent"] = [names_of[number] for number in image["neg_category_ids"]]
@@ -103,7 +103,7 @@ def run_lvis(run: ProtocolRun) -> ProtocolReport:
         for name, letter in FREQUENCIES.items():
             labels = [label for label, value in frequency.items() if value == letter]
             metrics[f"{kind}_AP_{name}"] = table.average_precision(labels=labels)
-    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file])
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", files)
 
 
 def run_uvo(run: ProtocolRun) -> ProtocolReport:
@@ -124,13 +124,13 @@ def run_uvo(run: ProtocolRun) -> ProtocolReport:
         (str(image["id"]), png_or_jpg(folder / image["file_name"]), {"labels": ["object"]}) for image in images
     ]
     ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
-    file = write_coco_results(run.output / f"detections_uvo_{split}_results.json", kept, images, {1: "object"})
+    files = write_coco_results(run.output, f"detections_uvo_{split}", kept, images, {1: "object"})
     references = coco_references(images, content["annotations"], None)
     metrics: dict[str, float] = {}
     for kind in KINDS:
         table = class_agnostic_precision(references, _rows(kept, images), kind)
         metrics |= {f"{kind}_{name}": value for name, value in figures(table).items()}
-    return ProtocolReport(run.name, split, metrics, len(images), "pictures", [file])
+    return ProtocolReport(run.name, split, metrics, len(images), "pictures", files)
 
 
 def run_odinw(run: ProtocolRun) -> ProtocolReport:
@@ -201,17 +201,26 @@ def coco_references(
     return rows
 
 
-def write_coco_results(path: Path, kept: KeptResults, images: Sequence[dict], names: Mapping[int, str]) -> Path:
-    """COCO's list of results, written as it is read."""
+def write_coco_results(
+    output: Path, stem: str, kept: KeptResults, images: Sequence[dict], names: Mapping[int, str]
+) -> list[Path]:
+    """
+    COCO's lists of results, written as they are read: `STEM_bbox_results.json` and `STEM_segm_results.json`.
+
+    They are two files because what reads them takes an object's area from its box where it has one, also to tell small masks
+    from large ones.
+    """
     numbers = {name: number for number, name in names.items()}
 
-    def entries() -> Iterator[dict[str, Any]]:
+    def entries(field: str) -> Iterator[dict[str, Any]]:
         for image, row in zip(images, _rows(kept, images)):
             for place, score in enumerate(row["scores"]):
+                shape = xywh(row["boxes"][place]) if field == "bbox" else row["masks"][place]
                 entry = {"image_id": image["id"], "category_id": numbers[row["labels"][place]], "score": score}
-                yield entry | {"bbox": xywh(row["boxes"][place]), "segmentation": row["masks"][place]}
+                yield entry | {field: shape}
 
-    return write_json_list(path, entries())
+    fields = {"bbox": "bbox", "segmentation": "segm"}
+    return [write_json_list(output / f"{stem}_{end}_results.json", entries(field)) for field, end in fields.items()]
 
 
 def figures(table: PrecisionTable) -> dict[str, float]:

@@ -41,9 +41,13 @@ def test_coco(coco, start):
     assert report.metrics["box_AP"] == report.metrics["mask_AP"] == pytest.approx(1) and report.count == 2
     assert see.asked[0]["labels"] == ["tea cup", "pen"]  # names in words, all of them for every picture
     assert see.settings == {"batch_size": 2, "threshold": 0.0, "top_k": 100}
-    results = json.loads((coco.parent / "out" / "detections_val2017_results.json").read_text())
-    assert [(entry["image_id"], entry["category_id"]) for entry in results] == [(1, 7), (1, 9), (2, 9)]
-    assert results[0]["bbox"] == [2, 2, 10, 8] and results[0]["segmentation"]["size"] == list(SIZE)
+    boxes, masks = (json.loads(file.read_text()) for file in report.files)
+    for results in (boxes, masks):
+        assert [(entry["image_id"], entry["category_id"]) for entry in results] == [(1, 7), (1, 9), (2, 9)]
+    assert boxes[0]["bbox"] == [2, 2, 10, 8] and masks[0]["segmentation"]["size"] == list(SIZE)
+    assert [file.name for file in report.files] == [
+        f"detections_val2017_{kind}_results.json" for kind in ("bbox", "segm")
+    ]
     saved = json.loads((coco.parent / "out" / "report.json").read_text())
     assert saved["metrics"]["mask_AP50"] == pytest.approx(1) and saved["metrics"]["box_AP_large"] is None
     assert "box_AP " in format_report(report)
@@ -55,12 +59,14 @@ def test_results_file_is_what_pycocotools_reads(coco, start):
 
     report = run_protocol(start("coco", Painter(NAMES, blind=[1], extra="pen")))
     ground = COCO(str(coco / "annotations" / "instances_val2017.json"))
-    for kind, name in (("box", "bbox"), ("mask", "segm")):
-        evaluation = COCOeval(ground, ground.loadRes(str(report.files[0])), name)
+    for kind, name, file in (("box", "bbox", report.files[0]), ("mask", "segm", report.files[1])):
+        evaluation = COCOeval(ground, ground.loadRes(str(file)), name)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-        assert report.metrics[f"{kind}_AP"] == pytest.approx(evaluation.stats[0]) and 0 < evaluation.stats[0] < 0.5
+        assert 0 < evaluation.stats[0] < 0.5
+        for place, figure in enumerate(("AP", "AP50", "AP75", "AP_small")):
+            assert report.metrics[f"{kind}_{figure}"] == pytest.approx(evaluation.stats[place])
 
 
 def test_a_stopped_run_goes_on(coco, start):
