@@ -24,6 +24,7 @@ except ImportError:
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 WHOLE = 1e5**2
 PICTURE_AREAS = {"": (0, WHOLE), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, WHOLE)}
+VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
 LABELS_AT_ONCE = 150  # that are held in memory; the rows are gone through once for each such group
 Things = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
 
@@ -143,6 +144,18 @@ def video_precision(
             None; `crowd` if given.
         predictions: of each video the same with `scores`.
     """
+    tables = []
+    for labels in _groups(references):
+        truth, found = read_tracks(references, predictions, labels)
+        tables.append(precision_table(truth, found, "track", limits, areas=VIDEO_AREAS))
+    return _joined(tables)
+
+
+def read_tracks(
+    references: Sequence[Mapping], predictions: Sequence[Mapping], labels: Sequence[str]
+) -> tuple[Things, Things]:
+    """Rows of videos as pycocotools' objects, by label and video, of some labels."""
+    wanted = set(labels)
     truth: Things = {}
     found: Things = {}
     numbers = iter(range(1, 1 << 62))
@@ -151,16 +164,14 @@ def video_precision(
         if len(lengths) > 1:
             raise ValueError(f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None a frame")
         for row, things in ((reference, truth), (prediction, found)):
-            for index, entry in enumerate(_entries(row, "masks", video)):
-                runs = [to_runs(mask) if mask else None for mask in row["masks"][index]]
-                areas = [mask_area(mask) for mask in runs if mask]
-                areas = [area for area in areas if area]
-                entry |= {"id": next(numbers), "segmentations": runs, "area": float(np.mean(areas)) if areas else 0.0}
-                things.setdefault(row["labels"][index], {}).setdefault(video, []).append(entry)
-    return precision_table(truth, found, "track", limits, areas=VIDEO_AREAS)
-
-
-VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
+            for label, entry, track in zip(row["labels"], _entries(row, "masks", video), row["masks"]):
+                if label in wanted:
+                    runs = [None if mask is None else to_runs(mask) for mask in track]
+                    areas = [area for area in (mask_area(mask) for mask in runs if mask) if area]
+                    size = float(np.mean(areas)) if areas else 0.0
+                    entry |= {"id": next(numbers), "segmentations": runs, "area": size}
+                    things.setdefault(label, {}).setdefault(video, []).append(entry)
+    return truth, found
 
 
 def read_pictures(

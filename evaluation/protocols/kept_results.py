@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +71,21 @@ class KeptResults:
 
 
 class KeptRows(Sequence):
-    """The values of some keys as a sequence that is read from the disk each time."""
+    """
+    The values of some keys as a sequence that is read from the disk each time.
 
-    def __init__(self, kept: KeptResults, keys: Sequence[str]):
-        self._kept, self._keys = kept, list(keys)
+    Args:
+        make: turns (place in the sequence, kept value) into what is given; None gives what was kept.
+    """
+
+    def __init__(self, kept: KeptResults, keys: Sequence[str], make: Callable[[int, Any], Any] | None = None):
+        self._kept, self._keys, self._make = kept, list(keys), make or (lambda place, value: value)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __getitem__(self, place: int) -> Any:
-        return self._kept[self._keys[place]]
+        return self._make(place, self._kept[self._keys[place]])
 
     def __iter__(self) -> Iterator[Any]:
-        return self._kept.values(self._keys)
+        return (self._make(place, value) for place, value in enumerate(self._kept.values(self._keys)))

@@ -9,7 +9,7 @@ from typing import Any
 from lookhear.evaluation.average_precision import video_precision
 from lookhear.evaluation.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.detection import figures, png_or_jpg
-from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (
     by_key,
     find_file,
@@ -81,7 +81,8 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
         note = f"{path.name} has no public annotations: upload results.zip to {server} (split {split})"
         return ProtocolReport(run.name, split, {}, len(videos), "videos", files, note)
     references = track_references(videos, content["annotations"], names if named else None)
-    predictions = [track_columns(tracks, len(video["file_names"])) for video, tracks in zip(videos, kept.values(keys))]
+    lengths = [len(video["file_names"]) for video in videos]
+    predictions = KeptRows(kept, keys, lambda place, tracks: track_columns(tracks, lengths[place]))
     table = video_precision(references, predictions)
     parts = {"AP": table.by_label()} if named else {}
     return ProtocolReport(run.name, split, figures(table), len(videos), "videos", files, "", parts)

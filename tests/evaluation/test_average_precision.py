@@ -201,6 +201,16 @@ def test_groups_of_labels_give_the_same_table(monkeypatch):
         assert (one.precision == other.precision).all() and (one.recall == other.recall).all()
 
 
+def test_groups_of_labels_in_videos(monkeypatch):
+    truth = [{"labels": list("abc"), "masks": [track((0, 4)), track((2, 6)), track((4, 8))]}]
+    found = [
+        {"labels": list("cba"), "masks": [track((4, 7)), track((2, 6)), track((3, 8))], "scores": [0.5, 0.4, 0.3]}
+    ]
+    whole = video_precision(truth, found)
+    monkeypatch.setattr("lookhear.evaluation.average_precision.LABELS_AT_ONCE", 2)
+    assert video_precision(truth, found).by_label() == whole.by_label() and 0 < whole.average_precision() < 1
+
+
 def track(*spans) -> list:
     """A track of 4 x 8 pixels: the columns that are covered in each frame, None where it is not seen."""
     made = []

@@ -1,6 +1,6 @@
 import pytest
 
-from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 
 
 def test_results_are_there_again(tmp_path):
@@ -23,6 +23,15 @@ def test_a_line_that_was_cut_off_is_dropped(tmp_path):
     assert "2" not in again
     again.add("3", [3])
     assert [KeptResults(path, {})[key] for key in ("1", "3")] == [[1], [3]]
+
+
+def test_rows_are_read_each_time(tmp_path):
+    kept = KeptResults(tmp_path / "predictions.jsonl", {})
+    for number in (3, 1, 2):
+        kept.add(str(number), number)
+    rows = KeptRows(kept, ["1", "3"])
+    assert len(rows) == 2 and list(rows) == list(rows) == [1, 3] and rows[1] == 3
+    assert list(KeptRows(kept, ["2", "3"], lambda place, value: (place, value))) == [(0, 2), (1, 3)]
 
 
 def test_results_of_another_run_are_refused(tmp_path):
