@@ -6,7 +6,7 @@ have that label are looked at; some labels at a time are read from the rows, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -240,7 +240,7 @@ def precision_table(
     limits: Sequence[int],
     *,
     areas: Mapping[str, tuple[float, float]] = PICTURE_AREAS,
-    open_labels: set[tuple[str, int]] = frozenset(),
+    open_labels: Set[tuple[str, int]] = frozenset(),
 ) -> PrecisionTable:
     """pycocotools' curves of each label in the truth."""
     labels = sorted(truth)

@@ -137,8 +137,11 @@ def association_sums(
         Three `(thresholds,)` float64.
     """
     either = np.maximum(1, truth_frames[:, None] + found_frames[None, :] - together)
-    wholes = (either, np.maximum(1, truth_frames[:, None]), np.maximum(1, found_frames[None, :]))
-    return tuple((together * (together / whole)).sum(axis=(1, 2)) for whole in wholes)
+
+    def total(whole: np.ndarray) -> np.ndarray:
+        return (together * (together / whole)).sum(axis=(1, 2))
+
+    return total(either), total(np.maximum(1, truth_frames[:, None])), total(np.maximum(1, found_frames[None, :]))
 
 
 def count_labels(videos: Iterable[TrackVideo]) -> dict[str, HotaCounts]:

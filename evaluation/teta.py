@@ -168,5 +168,8 @@ def _count_label(
 
 def _means(right: np.ndarray, missed: np.ndarray, false: np.ndarray) -> tuple[float, float, float]:
     """Accuracy, recall and precision, averaged over thresholds."""
-    wholes = (right + missed + false, right + missed, right + false)
-    return tuple(float((right / np.maximum(1, whole)).mean()) for whole in wholes)
+
+    def mean(whole: np.ndarray) -> float:
+        return float((right / np.maximum(1, whole)).mean())
+
+    return mean(right + missed + false), mean(right + missed), mean(right + false)

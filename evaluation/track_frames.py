@@ -60,11 +60,14 @@ def read_videos(
     """
     if kind not in ("box", "mask"):
         raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
-    name, frames, notes, seen = None, [], {}, set()
+    name: str | None = None
+    frames: list[TrackFrame] = []
+    notes: Mapping = {}
+    seen: set[str | None] = set()
     for place, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
         if reference["video"] != name:
             if frames:
-                yield _video(name, frames, notes)
+                yield _video(frames, notes)
             name, frames, notes = reference["video"], [], reference
             if name in seen:
                 raise ValueError(
@@ -73,12 +76,13 @@ def read_videos(
             seen.add(name)
         frames.append(_frame(reference, prediction, kind, place))
     if frames:
-        yield _video(name, frames, notes)
+        yield _video(frames, notes)
 
 
-def _video(name: str, frames: list[TrackFrame], notes: Mapping) -> TrackVideo:
+def _video(frames: list[TrackFrame], notes: Mapping) -> TrackVideo:
+    """A video, by what its first frame's row says of it."""
     absent, partly = notes.get("absent"), notes.get("not_exhaustive")
-    return TrackVideo(name, frames, None if absent is None else frozenset(absent), frozenset(partly or ()))
+    return TrackVideo(notes["video"], frames, None if absent is None else frozenset(absent), frozenset(partly or ()))
 
 
 def _frame(reference: Mapping, prediction: Mapping, kind: str, place: int) -> TrackFrame:
@@ -96,7 +100,7 @@ def _frame(reference: Mapping, prediction: Mapping, kind: str, place: int) -> Tr
         labels.append(names)
         areas.append(things)
     ious = box_ious if kind == "box" else mask_ious
-    return TrackFrame(*ids, ious(*areas), *labels)
+    return TrackFrame(ids[0], ids[1], ious(areas[0], areas[1]), labels[0], labels[1])
 
 
 def of_label(video: TrackVideo, label: str, threshold: float = 0.5) -> TrackVideo:

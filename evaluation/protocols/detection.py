@@ -144,7 +144,8 @@ def run_odinw(run: ProtocolRun) -> ProtocolReport:
     sets = run.some(sorted(odinw_sets(root, split).items()))
     if not sets:
         raise LayoutError(f"{root}: no {split}/{ODINW_FILES[0]} in any folder below; unpack the data sets there")
-    each, files, count = {}, [], 0
+    each: dict[str, float] = {}
+    count = 0
     for name, path in sets:
         content = read_json(path, ("images", "annotations", "categories"))
         used = {entry["category_id"] for entry in content["annotations"]}
@@ -161,12 +162,12 @@ def run_odinw(run: ProtocolRun) -> ProtocolReport:
     values = np.array(list(each.values()))
     metrics = {"box_AP": float(np.nanmean(values)), "box_AP_median": float(np.nanmedian(values))}
     note = f"mean over {len(each)} data sets; ODinW-13 and ODinW-35 are the published choices"
-    return ProtocolReport(run.name, split, metrics, count, "pictures", files, note, {"box_AP": each})
+    return ProtocolReport(run.name, split, metrics, count, "pictures", [], note, {"box_AP": each})
 
 
 def odinw_sets(root: Path, split: str) -> dict[str, Path]:
     """Name -> annotation file of each data set; a name is its path below `root` without the split."""
-    found = {}
+    found: dict[str, Path] = {}
     for end in ODINW_FILES:
         for path in sorted(root.rglob(f"{split}/{end}")):
             found.setdefault(path.parent.parent.relative_to(root).as_posix(), path)
