@@ -67,14 +67,18 @@ class TrackedObject:
 def mask_qualities(masks: torch.Tensor) -> torch.Tensor:
     """`(n,)` float32: how sure masks `(n, h, w)` of logits are of themselves, the mean probability of the pixels inside;
     0 where no pixel is inside."""
-    logits = masks.float().flatten(1)
-    inside = logits > 0
-    return (logits.sigmoid() * inside).sum(dim=1) / inside.sum(dim=1).clamp(min=1)
+    qualities = masks.new_zeros(len(masks), dtype=torch.float32)
+    for place, logits in enumerate(masks):  # one by one they stay in the processor's cache
+        inside = logits > 0
+        chances = logits.float().masked_fill(~inside, -torch.inf).sigmoid()  # 0 outside
+        qualities[place] = chances.sum() / inside.sum().clamp(min=1)
+    return qualities
 
 
 def mask_overlaps(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """`(n, m)` IoU of `(n, h, w)` and `(m, h, w)` bool masks; 0 for two empty ones."""
-    first, second = masks.flatten(1).float(), others.flatten(1).float()
+    first = masks.flatten(1).float()
+    second = first if others is masks else others.flatten(1).float()
     shared = first @ second.T
     union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None] - shared
     return shared / union.clamp(min=1)
@@ -96,7 +100,7 @@ def distinct(masks: torch.Tensor, scores: torch.Tensor, most_overlap: float) -> 
         `(n,)` int64: for each candidate the one that stands for it, itself or a better one; never a left-out one.
     """
     order = scores.argsort(descending=True, stable=True)
-    alike = (mask_overlaps(masks[order], masks[order]) > most_overlap).cpu()
+    alike = (mask_overlaps(masks, masks) > most_overlap)[order][:, order].cpu()
     stands = torch.full((len(order),), -1, dtype=torch.int64)
     for place in range(len(order)):
         if stands[place] < 0:
