@@ -106,7 +106,7 @@ class SceneEvaluation:
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             for form in FORMS:
-                asked = ask_expressions(some, np.random.default_rng(start), 1, (form,))
+                asked = ask_expressions(some, np.random.default_rng(start), 1, {form: 1.0})
                 if others:
                     asked = exchange_sentences(asked)
                 if asked.rows:

@@ -1,5 +1,6 @@
 """Batches of generated scenes with what is asked about them and the answers; one task a batch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lookhear.processing.glee import GleeProcessor
-from lookhear.training.glee.expressions import FORMS, choose_expressions
+from lookhear.training.glee.expressions import EVENLY, choose_expressions
 from lookhear.training.glee.recipe import SceneDataRecipe
 from lookhear.training.glee.sampling import draw, draw_prompt
 from lookhear.training.glee.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
@@ -66,7 +67,7 @@ class SceneBatches(Dataset):
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":
-            return ask_expressions(scenes, random, self.recipe.expressions)
+            return ask_expressions(scenes, random, self.recipe.expressions, self.recipe.forms)
         return ask_prompts(scenes, random, self.recipe.prompts)
 
 
@@ -115,7 +116,7 @@ def _pairs(scenes: list[Scene], random: np.random.Generator, kinds: list[str]) -
 
 
 def ask_expressions(
-    scenes: list[Scene], random: np.random.Generator, count: int, forms: tuple[str, ...] = FORMS
+    scenes: list[Scene], random: np.random.Generator, count: int, forms: Mapping[str, float] = EVENLY
 ) -> SceneBatch:
     """Sentences, each about one shape of its scene."""
     chosen = [choose_expressions(scene, random, count, forms) for scene in scenes]

@@ -1,10 +1,11 @@
 """Sentences about one object of a scene, true of that object only: by attribute, place, size or relation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from lookhear.training.glee.sampling import draw
 from lookhear.training.glee.scenes import PARTS, Scene
 from lookhear.training.glee.shapes import KINDS
 
@@ -26,6 +27,7 @@ RELATIONS = {
 # Where people are among two and among three, from left to right.
 SIDES = {2: ("on the left", "on the right"), 3: ("on the left", "in the middle", "on the right")}
 FORMS = ("attribute", "place", "size", "relation")
+EVENLY = dict.fromkeys(FORMS, 1.0)
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,15 @@ def all_expressions(scene: Scene) -> list[Expression]:
 
 
 def choose_expressions(
-    scene: Scene, random: np.random.Generator, count: int, forms: tuple[str, ...] = FORMS
+    scene: Scene, random: np.random.Generator, count: int, forms: Mapping[str, float] = EVENLY
 ) -> list[Expression]:
-    """Up to `count` different sentences, each of a form drawn among those that the scene has sentences for."""
+    """Up to `count` different sentences, each of a form drawn by its share among those that the scene has sentences for."""
     found = all_expressions(scene)
-    groups = [[expression for expression in found if expression.form == form] for form in forms]
-    groups = [group for group in groups if group]
+    groups = {form: [expression for expression in found if expression.form == form] for form in forms}
     chosen: list[Expression] = []
-    while groups and len(chosen) < count:
-        group = groups[random.integers(len(groups))]
+    while len(chosen) < count and (shares := {form: forms[form] for form, group in groups.items() if group}):
+        group = groups[draw(random, shares)]
         chosen.append(group.pop(random.integers(len(group))))
-        groups = [group for group in groups if group]
     return chosen
 
 

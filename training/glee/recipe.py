@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lookhear.training.glee.backgrounds import read_photos
+from lookhear.training.glee.expressions import EVENLY, FORMS
 from lookhear.training.glee.portraits import portrait_cutouts, read_frames
 from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
 
@@ -17,6 +18,7 @@ class SceneDataRecipe:
         canvases: (height, width) of the scenes of a batch, drawn evenly; multiples of 32.
         tasks: share of the batches of each task: `labels`, `expressions`, `prompts`.
         images: scenes of a batch of each task; a scene has `expressions` sentences, `prompts` prompts.
+        forms: share of the sentences of each form: `attribute`, `place`, `size`, `relation`.
         scenes: fields of `SceneRecipe` that differ from its defaults.
         hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
         photos: COCO folder with `image_licenses.csv` whose free photos lie behind scenes; photo_split: of its images.
@@ -29,6 +31,7 @@ class SceneDataRecipe:
     images: dict[str, int] = field(default_factory=lambda: {"labels": 16, "expressions": 8, "prompts": 8})
     expressions: int = 2
     prompts: int = 2
+    forms: dict[str, float] = field(default_factory=lambda: dict(EVENLY))
     scenes: dict[str, Any] = field(default_factory=dict)
     hold_out_pairs: bool = True
     photos: str | None = None
@@ -36,6 +39,11 @@ class SceneDataRecipe:
     portraits: bool = True
     frames: list[str] = field(default_factory=list)
     most_frames: int = 200
+
+    def __post_init__(self):
+        for name, known in (("tasks", ("labels", "expressions", "prompts")), ("forms", FORMS)):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise ValueError(f"data.{name} has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
 
     def scene_recipe(self) -> SceneRecipe:
         excluded = HELD_OUT_PAIRS if self.hold_out_pairs else frozenset()

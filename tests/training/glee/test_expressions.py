@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lookhear.training.glee.expressions import FORMS, all_expressions, choose_expressions
+from lookhear.training.glee.recipe import SceneDataRecipe
 from lookhear.training.glee.scenes import Scene, Shape, make_scene
 
 
@@ -74,10 +75,19 @@ def words_of(shape: Shape) -> set[str]:
 
 def test_choice_is_of_different_sentences_and_of_the_forms_asked_for(scene):
     random = np.random.default_rng(0)
-    chosen = choose_expressions(scene, random, 8)
-    assert len({expression.text for expression in chosen}) == 8
+    chosen = choose_expressions(scene, random, 20)
+    assert len({expression.text for expression in chosen}) == 20
     assert {expression.form for expression in chosen} == set(FORMS)
-    assert {expression.form for expression in choose_expressions(scene, random, 5, ("place",))} == {"place"}
+    assert {expression.form for expression in choose_expressions(scene, random, 5, {"place": 1.0})} == {"place"}
+
+
+def test_forms_come_by_their_shares(scene):
+    random = np.random.default_rng(0)
+    shares = {"attribute": 1.0, "place": 3.0}
+    forms = [choose_expressions(scene, random, 1, shares)[0].form for _ in range(400)]
+    assert set(forms) == set(shares) and forms.count("place") == pytest.approx(300, abs=30)
+    with pytest.raises(ValueError, match="data.forms has no 'colour'"):
+        SceneDataRecipe(forms={"colour": 1.0})
 
 
 def test_an_empty_scene_has_no_sentences():

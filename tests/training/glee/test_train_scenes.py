@@ -116,7 +116,7 @@ def test_the_table_has_a_row_for_each_prompt_kind(tiny_glee):
 
 def test_exchanged_sentences_are_other_rows():
     scenes = [make_scene(np.random.default_rng(seed), (64, 64)) for seed in range(3)]
-    asked = ask_expressions(scenes, np.random.default_rng(0), 1, ("attribute",))
+    asked = ask_expressions(scenes, np.random.default_rng(0), 1, {"attribute": 1.0})
     moved = exchange_sentences(asked)
     assert moved.rows == asked.rows
     before, after = ([t for of in a.asked["expressions"] for t in of] for a in (asked, moved))
