@@ -15,12 +15,12 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.evaluation.average_precision import picture_precision
-from lookhear.evaluation.mask_runs import to_runs
+from lookhear.evaluation.mask_runs import box_ious, to_runs
 from lookhear.training.glee.backgrounds import read_photos
 from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
 from lookhear.training.glee.expressions import FORMS, SIDES, by_order
 from lookhear.training.glee.portraits import portrait_cutouts, read_frames
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, make_scene
+from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
 
 # Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
 EVALUATION_SEED = 777_777
@@ -111,7 +111,7 @@ class SceneEvaluation:
                     asked = exchange_sentences(asked)
                 if asked.rows:
                     for (number, (shape,), _), answer in zip(asked.rows, self._grounded(asked)):
-                        ious[form].append(box_iou(answer["boxes"][0].tolist(), some[number].shapes[shape].box))
+                        ious[form].append(_iou(answer, some[number].shapes[shape]))
         return dict(ious)
 
     def _grounded(self, asked: SceneBatch) -> list[dict]:
@@ -146,15 +146,6 @@ def exchange_sentences(asked: SceneBatch) -> SceneBatch:
     moved = iter(texts[1:] + texts[:1])
     exchanged = [[next(moved) for _ in of_scene] for of_scene in asked.asked["expressions"]]
     return SceneBatch(asked.scenes, {"expressions": exchanged}, asked.rows)
-
-
-def box_iou(box, other) -> float:
-    """IoU of two boxes (x0, y0, x1, y1)."""
-    width = min(box[2], other[2]) - max(box[0], other[0])
-    height = min(box[3], other[3]) - max(box[1], other[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
-    return shared / (sum(areas) - shared)
 
 
 def main() -> None:
@@ -234,7 +225,12 @@ def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, 
         [scene], {"expressions": [[text for text, _ in sentences]]}, [(0, [i], [0]) for _, i in sentences]
     )
     answers = evaluation._grounded(asked)
-    return [box_iou(a["boxes"][0].tolist(), scene.shapes[i].box) for a, (_, i) in zip(answers, sentences)]
+    return [_iou(answer, scene.shapes[i]) for answer, (_, i) in zip(answers, sentences)]
+
+
+def _iou(answer: dict, shape: Shape) -> float:
+    """Of the box of a sentence's answer and that of what it is about."""
+    return float(box_ious(answer["boxes"][:1], [shape.box])[0, 0])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from lookhear.training.glee.evaluate_scenes import SceneEvaluation, box_iou, exchange_sentences, table
+from lookhear.evaluation.mask_runs import box_ious
+from lookhear.training.glee.evaluate_scenes import SceneEvaluation, exchange_sentences, table
 from lookhear.training.glee.examples import ask_expressions
 from lookhear.training.glee.portraits import Cutout
 from lookhear.training.glee.recipe import GleeRecipe
@@ -124,8 +125,8 @@ def test_exchanged_sentences_are_other_rows():
 
 
 def test_box_iou():
-    assert box_iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
-    assert box_iou((0, 0, 1, 1), (2, 2, 3, 3)) == 0
+    assert box_ious([(0, 0, 2, 2)], [(1, 0, 3, 2)])[0, 0] == pytest.approx(1 / 3)
+    assert box_ious([(0, 0, 1, 1)], [(2, 2, 3, 3)])[0, 0] == 0
 
 
 def test_recipes_that_cannot_run_are_refused(recipe):
