@@ -48,25 +48,51 @@ def compress_runs(lengths: Sequence[int]) -> str:
     return "".join(text)
 
 
-def expand_runs(text: str) -> list[int]:
-    """Run lengths of COCO's text, the other way round."""
-    lengths: list[int] = []
-    number = shift = 0
-    for character in text:
-        group = ord(character) - 48
-        number |= (group & 31) << shift
-        shift += 5
-        if group & 32:
-            continue
-        if group & 16:
-            number -= 1 << shift
-        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
-        number = shift = 0
+def expand_runs(text: str) -> np.ndarray:
+    """
+    Run lengths of COCO's text, the other way round.
+
+    Returns:
+        `(n,)` int64.
+    Raises:
+        ValueError: the text has other characters, or breaks off within a number.
+    """
+    codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise ValueError("run lengths are damaged: the string breaks off or has characters that do not belong there")
+    last = np.flatnonzero(codes & 32 == 0)  # the last group of each number
+    starts = np.concatenate(([0], last[:-1] + 1))
+    place = 5 * (np.arange(len(codes)) - np.repeat(starts, last - starts + 1))
+    if place.max() > 50:
+        raise ValueError("run lengths are damaged: a number has too many digits")
+    lengths = np.add.reduceat((codes & 31) << place, starts)
+    lengths -= np.where(codes[last] & 16 != 0, np.int64(1) << place[last] + 5, 0)
+    lengths[1::2] = lengths[1::2].cumsum()
+    lengths[2::2] = lengths[2::2].cumsum()
     return lengths
 
 
-def mask_of_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """`(height, width)` bool of `coco_rle`, or of uncompressed run lengths."""
-    lengths = expand_runs(rle["counts"]) if isinstance(rle["counts"], str) else rle["counts"]
+def mask_of_runs(lengths: Sequence[int] | np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """
+    The mask that run lengths stand for.
+
+    Args:
+        lengths: as `run_lengths` gives them; size: (height, width).
+    Returns:
+        `(height, width)` bool.
+    Raises:
+        ValueError: they do not cover a mask of that size.
+    """
+    lengths, (height, width) = np.asarray(lengths, np.int64), size
+    if lengths.sum() != height * width or (lengths < 0).any():
+        raise ValueError(
+            f"run lengths cover {lengths.sum()} pixels, but a mask of {height} x {width} has {height * width}"
+        )
     values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape(rle["size"], order="F")
+    return np.repeat(values, lengths).reshape(width, height).T
+
+
+def mask_of_rle(rle: Mapping[str, Any]) -> np.ndarray:
+    """`(height, width)` bool of `coco_rle`, or of uncompressed run lengths. ValueError: they are damaged."""
+    counts = rle["counts"]
+    return mask_of_runs(expand_runs(counts) if isinstance(counts, str) else counts, rle["size"])

@@ -3,11 +3,20 @@
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle, compress_runs, expand_runs, mask_of_rle, run_lengths
+from lookhear.processing.glee.run_lengths_glee import (
+    coco_rle,
+    compress_runs,
+    expand_runs,
+    mask_of_rle,
+    mask_of_runs,
+    run_lengths,
+)
 
 
 def masks():
     generator = np.random.default_rng(0)
+    for _ in range(60):
+        yield generator.random(generator.integers(1, 30, 2)) < generator.random()
     for shape in ((1, 1), (7, 5), (1, 9), (300, 400)):
         yield generator.random(shape) > 0.5
         yield np.zeros(shape, bool)
@@ -21,7 +30,7 @@ def test_masks_come_back():
     for mask in masks():
         rle = coco_rle(mask)
         assert rle["size"] == list(mask.shape) and np.array_equal(mask_of_rle(rle), mask)
-        assert expand_runs(compress_runs(run_lengths(mask))) == run_lengths(mask)
+        assert expand_runs(rle["counts"]).tolist() == run_lengths(mask)
         assert np.array_equal(mask_of_rle({"size": mask.shape, "counts": run_lengths(mask)}), mask)
 
 
@@ -34,3 +43,16 @@ def test_they_are_cocos():
 
 def test_a_known_text():
     assert compress_runs([6]) == "6" and compress_runs([2, 1, 1, 2]) == "2111"
+    assert expand_runs("2111").tolist() == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "é", "51S", "oooooooooooooooo0", "5 ", "8"])
+def test_damaged_ones_are_refused(text):
+    with pytest.raises(ValueError, match="damaged|cover"):
+        mask_of_rle({"size": (3, 3), "counts": text})
+
+
+@pytest.mark.parametrize("lengths", [[4, 4], [0, 10, -1], []])
+def test_those_of_another_size_are_refused(lengths):
+    with pytest.raises(ValueError, match="run lengths cover . pixels, but a mask of 3 x 3 has 9"):
+        mask_of_runs(lengths, (3, 3))

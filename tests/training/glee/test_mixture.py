@@ -32,7 +32,7 @@ def rectangles():
     """
     from datasets import Dataset
 
-    from lookhear.training.glee.corpora.masks import encode_runs, write_counts
+    from lookhear.processing.glee.run_lengths_glee import coco_rle
     from lookhear.training.glee.corpora.schema import features, make_expression, make_row
 
     def make(count, names=("cup", "dog", "cat"), masks=True, sentences=False, video=0, seed=0):
@@ -54,7 +54,7 @@ def rectangles():
                 mask[y0 : y0 + 30, x0 : x0 + 20] = True
                 pixels[mask] = COLOURS[name]
                 expressions.append(make_expression(f"the {('left', 'right')[place]} {name}", [len(objects)]))
-                runs = {"counts": write_counts(encode_runs(mask)), "polygons": None}
+                runs = {"counts": coco_rle(mask)["counts"], "polygons": None}
                 objects.append(
                     {
                         "box": [x0, y0, x0 + 20, y0 + 30],

@@ -1,8 +1,10 @@
-"""Masks as COCO writes them: run lengths down the columns, plain or as a string, and polygons."""
+"""Masks of the corpora as pixels: COCO's run lengths and polygons; boxes round them."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from lookhear.processing.glee.run_lengths_glee import expand_runs, mask_of_runs
 
 Size = tuple[int, int]  # (height, width)
 
@@ -20,66 +22,8 @@ def decode_mask(mask: dict, size: Size) -> np.ndarray:
         ValueError: the run lengths are damaged or of another size.
     """
     if mask["counts"] is not None:
-        return decode_runs(read_counts(mask["counts"]), size)
+        return mask_of_runs(expand_runs(mask["counts"]), size)
     return fill_polygons(mask["polygons"], size)
-
-
-def decode_runs(counts: np.ndarray, size: Size) -> np.ndarray:
-    """`(n,)` run lengths, beginning with zeros, down the columns -> `(height, width)` bool. ValueError: another size."""
-    height, width = size
-    if counts.sum() != height * width or (counts < 0).any():
-        raise ValueError(
-            f"run lengths cover {counts.sum()} pixels, but a mask of {height} x {width} has {height * width}"
-        )
-    values = np.arange(len(counts)) % 2 == 1
-    return np.repeat(values, counts).reshape(width, height).T
-
-
-def encode_runs(mask: np.ndarray) -> np.ndarray:
-    """`(height, width)` bool -> run lengths as `decode_runs` takes them, int64."""
-    flat = np.concatenate(([False], mask.T.reshape(-1)))  # the first run is one of zeros, be it empty
-    starts = np.flatnonzero(flat[1:] != flat[:-1])
-    return np.diff(np.concatenate(([0], starts, [mask.size])))
-
-
-def read_counts(text: str) -> np.ndarray:
-    """
-    The run lengths in COCO's string: groups of 5 bits, the lowest first, from "0" on; bit 5 says that another group follows.
-    From the fourth on, a number is the difference to the one before the last.
-
-    Returns:
-        `(n,)` int64.
-    Raises:
-        ValueError: the string has other characters, or breaks off within a number.
-    """
-    codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("run lengths are damaged: the string breaks off or has characters that do not belong there")
-    last = np.flatnonzero(codes & 32 == 0)  # the last group of each number
-    starts = np.concatenate(([0], last[:-1] + 1))
-    place = 5 * (np.arange(len(codes)) - np.repeat(starts, last - starts + 1))
-    if place.max() > 50:
-        raise ValueError("run lengths are damaged: a number has too many digits")
-    values = np.add.reduceat((codes & 31) << place, starts)
-    negative = codes[last] & 16 != 0
-    values -= np.where(negative, np.int64(1) << place[last] + 5, 0)
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
-
-
-def write_counts(counts: Sequence[int] | np.ndarray) -> str:
-    """Run lengths as COCO's string; see `read_counts`."""
-    counts = [int(count) for count in counts]
-    letters = []
-    for index, count in enumerate(counts):
-        value = count - counts[index - 2] if index > 2 else count
-        more = True
-        while more:
-            code, value = value & 31, value >> 5
-            more = value != (-1 if code & 16 else 0)
-            letters.append(chr(48 + code + (32 if more else 0)))
-    return "".join(letters)
 
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size: Size) -> np.ndarray:

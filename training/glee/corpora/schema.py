@@ -25,14 +25,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lookhear.training.glee.corpora.masks import (
-    Size,
-    decode_runs,
-    mask_box,
-    polygon_box,
-    read_counts,
-    write_counts,
-)
+from lookhear.processing.glee.run_lengths_glee import compress_runs, expand_runs, mask_of_runs
+from lookhear.training.glee.corpora.masks import Size, mask_box, polygon_box
 from lookhear.training.glee.corpora.reading import Problems
 
 if TYPE_CHECKING:
@@ -171,13 +165,13 @@ def _checked_runs(segmentation: dict, size: Size) -> str:
         raise ValueError(f"its size is {height} x {width}, its picture's {size[0]} x {size[1]}")
     if isinstance(counts, bytes):
         counts = counts.decode("ascii")
-    runs = read_counts(counts) if isinstance(counts, str) else counts
+    runs = expand_runs(counts) if isinstance(counts, str) else counts
     covered, lowest = sum(map(int, runs)), min(map(int, runs), default=0)
     if covered != size[0] * size[1] or lowest < 0:
         raise ValueError(f"its run lengths cover {covered} pixels of {size[0] * size[1]}")
     if sum(map(int, runs[1::2])) == 0:
         raise ValueError("it is empty")
-    return counts if isinstance(counts, str) else write_counts(counts)
+    return counts if isinstance(counts, str) else compress_runs(counts)
 
 
 def _checked_polygons(segmentation: list) -> list[list[float]]:
@@ -191,7 +185,7 @@ def _checked_polygons(segmentation: list) -> list[list[float]]:
 
 
 def _runs_box(counts: str, size: Size) -> tuple[float, float, float, float] | None:
-    return mask_box(decode_runs(read_counts(counts), size))
+    return mask_box(mask_of_runs(expand_runs(counts), size))
 
 
 def xyxy(box: Any) -> Any:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lookhear.training.glee.corpora.masks import encode_runs, mask_box, write_counts
+from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.training.glee.corpora.masks import mask_box
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
@@ -122,7 +123,7 @@ def _rows(video: str, frames: Path, masks: Path, problems: Problems, categories:
 def _object(mask: np.ndarray, number: int, categories: dict[int, str]) -> dict:
     return {
         "box": list(mask_box(mask) or ()),
-        "mask": {"counts": write_counts(encode_runs(mask)), "polygons": None},
+        "mask": {"counts": coco_rle(mask)["counts"], "polygons": None},
         "category": categories.get(number),
         "track_id": number,
         "crowd": False,

@@ -63,10 +63,9 @@ def square():
 @pytest.fixture
 def coco(tree, square):
     """A COCO tree of two pictures and three objects: polygon, plain run lengths (a crowd), compressed run lengths."""
-    from lookhear.training.glee.corpora.masks import encode_runs, write_counts
+    from lookhear.processing.glee.run_lengths_glee import coco_rle, run_lengths
 
     box, polygon, mask = square
-    runs = encode_runs(mask)
     size = list(tree.size)
     content = {
         "images": [
@@ -76,9 +75,8 @@ def coco(tree, square):
         "annotations": [
             {"id": 1, "image_id": 7, "category_id": 3, "bbox": box, "segmentation": [polygon], "iscrowd": 0},
             {"id": 2, "image_id": 7, "category_id": 5, "bbox": box, "iscrowd": 1}
-            | {"segmentation": {"size": size, "counts": runs.tolist()}},
-            {"id": 3, "image_id": 9, "category_id": 5, "bbox": box, "iscrowd": 0}
-            | {"segmentation": {"size": size, "counts": write_counts(runs)}},
+            | {"segmentation": {"size": size, "counts": run_lengths(mask)}},
+            {"id": 3, "image_id": 9, "category_id": 5, "bbox": box, "iscrowd": 0} | {"segmentation": coco_rle(mask)},
         ],
         "categories": [{"id": 3, "name": "traffic_light"}, {"id": 5, "name": "dog"}],
     }

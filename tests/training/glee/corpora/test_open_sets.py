@@ -7,8 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
+from lookhear.processing.glee.run_lengths_glee import coco_rle
 from lookhear.training.glee.corpora.bdd100k import read_bdd100k
-from lookhear.training.glee.corpora.masks import decode_mask, encode_runs, write_counts
+from lookhear.training.glee.corpora.masks import decode_mask
 from lookhear.training.glee.corpora.openimages import read_openimages
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.refcoco import read_refcoco
@@ -156,7 +157,7 @@ def test_bdd100k(tree, square):
 
     mask = np.zeros((720, 1280), dtype=bool)
     mask[10:20, 30:50] = True
-    runs = {"size": [720, 1280], "counts": write_counts(encode_runs(mask))}
+    runs = coco_rle(mask)
     label = {"id": "3", "category": "car", "rle": runs, "attributes": {"crowd": True}}
     tree.json(
         "labels/ins_seg/rles/ins_seg_train.json", {"frames": [{"name": "a.jpg", "labels": [label]}], "config": {}}

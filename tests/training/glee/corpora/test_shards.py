@@ -9,8 +9,8 @@ import tarfile
 import pytest
 from PIL import Image
 
+from lookhear.processing.glee.run_lengths_glee import coco_rle
 from lookhear.training.glee.corpora.grit import read_grit
-from lookhear.training.glee.corpora.masks import encode_runs, write_counts
 from lookhear.training.glee.corpora.opening import stream_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.sa1b import read_sa1b, sa1b_shards
@@ -35,7 +35,7 @@ def segment_anything(square):
     """The JSON of one picture of SA-1B as bytes."""
 
     def make(number: int) -> bytes:
-        runs = {"size": [30, 40], "counts": write_counts(encode_runs(square[2]))}
+        runs = coco_rle(square[2])
         entry = {"id": number * 10, "segmentation": runs, "bbox": square[0], "area": 100, "predicted_iou": 0.9}
         whole = entry | {"id": number * 10 + 1, "bbox": [5, 8, 11, 11]}
         image = {"image_id": number, "width": 40, "height": 30, "file_name": f"sa_{number}.jpg"}

@@ -7,7 +7,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lookhear.training.glee.corpora.masks import decode_mask, encode_runs
+from lookhear.processing.glee.run_lengths_glee import run_lengths
+from lookhear.training.glee.corpora.masks import decode_mask
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.vos import read_refer_youtube_vos, read_vos
 from lookhear.training.glee.corpora.youtube_vis import read_uvo_videos, read_youtube_vis
@@ -16,7 +17,7 @@ from lookhear.training.glee.corpora.youtube_vis import read_uvo_videos, read_you
 @pytest.fixture
 def video(square):
     """YouTube-VIS' JSON of one video of three frames; the object isn't seen in the second."""
-    runs = {"size": [30, 40], "counts": encode_runs(square[2]).tolist()}
+    runs = {"size": [30, 40], "counts": run_lengths(square[2])}
     entry = {"id": 21, "video_id": 4, "category_id": 2, "iscrowd": 0, "width": 40, "height": 30}
     entry |= {"segmentations": [runs, None, runs], "bboxes": [square[0], None, square[0]], "areas": [100, None, 100]}
     names = [f"v0/{index:05d}.jpg" for index in range(3)]
