@@ -96,7 +96,7 @@ def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, M
             found_in[number][frame] = (1.0, encode_mask(mask))
     first = shown[start]
     asked = {"video": [str(file) for file in files[start:]], "masks": list(first.values())}
-    with run.see(asked) as video:
+    with run.see(asked, threshold=0.0) as video:  # what is shown is always asked for
         owner = dict(zip(video.prompts, first))  # track -> object
         for frame, results in enumerate(video, start=start):
             for found in results:

@@ -54,7 +54,8 @@ class ObjectPerceptionPipeline(Pipeline):
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
       `(height, width)` bool; masks: `(height, width)` bool. Pixels of the image, the right way up.
     - For a list of images each of these is one list an image; a flat list of labels or of expressions serves all.
-    - threshold: the lowest score (0.2), and top_k: the most results (100), of labels.
+    - threshold: the lowest score (0.2), and top_k: the most results (100), of labels. In a video the threshold is also that of
+      expressions and of what was shown, whose objects may be absent: in a frame in which none answers well there is none.
     - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
       results depend a little on batch mates, unless the model's configuration has `padding_mask=True`. Of a video it is the
       frames that go through the model together (4).
@@ -68,7 +69,7 @@ class ObjectPerceptionPipeline(Pipeline):
 
     Returns, for each image, one list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first what
     was found of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
-    order and as they were given, however low its score. The label of an expression is its text, that of the others is
+    order and as they were given, in an image however low its score. The label of an expression is its text, that of the others is
     "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
 
     What the text encoder makes of a list of labels is kept for the last 16 lists; after changing the model's weights call

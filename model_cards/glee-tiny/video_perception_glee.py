@@ -29,7 +29,7 @@ class VideoSettings:
     How a video is looked at, see `ObjectPerceptionPipeline`.
 
     Attributes:
-        threshold: the lowest score, of labels; top_k: the most results of a frame, of labels.
+        threshold: the lowest score that is given; top_k: the most results of a frame, of labels.
         prompts_at_once: rows of a pass with expressions or shown objects, one for each frame.
         window: frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
@@ -244,7 +244,7 @@ class VideoPerception:
                 (sentences[place],),
                 tokens[[place]],
                 mask[[place]],
-                ObjectFollower(shown=False, track_id=number),
+                ObjectFollower(shown=False, track_id=number, threshold=self._settings.threshold),
             )
 
         yield from map(make, range(len(sentences)))
@@ -265,7 +265,7 @@ class VideoPerception:
                 (VISUAL_LABEL,),
                 drawn[place].clone(),
                 kinds[place],
-                ObjectFollower(shown=True, track_id=number),
+                ObjectFollower(shown=True, track_id=number, threshold=self._settings.threshold),
             )
 
         yield from map(make, range(len(drawn)))

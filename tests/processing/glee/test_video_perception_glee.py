@@ -96,6 +96,14 @@ def test_results_do_not_depend_on_windows(see, alone):
         assert len(few) == 3 and all(map(same, few, many))
 
 
+def test_the_threshold_is_that_of_all_prompts(see):
+    """What was shown is handed out in its first frame in any case."""
+    asked = {"expressions": ["a dog"], "points": [[(15, 30)]]}
+    every, none = (list(see({"video": film(3)}, threshold=threshold, **asked)) for threshold in (0.0, 1.0))
+    assert [ids(results) for results in every][0] == [1, 2] and ids(every[-1])[0] == 1
+    assert [ids(results) for results in none] == [[2], [], []]
+
+
 def test_ids_are_those_of_the_objects(see):
     video = see({"video": film(3)}, labels=["cat"], expressions=["a dog"], points=[[(15, 30)]], **EVERYTHING)
     assert video.prompts == {3: "cat", 1: "a dog", 2: "object"}
