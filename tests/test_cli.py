@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from lookhear import cli
+from lookhear_command.shared_options import MODALITIES
+from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "prepare", "train", "evaluate", "convert", "synthesize", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
@@ -101,7 +103,7 @@ def test_transcribe_several_files_with_one_that_is_broken(run, tiny_checkpoint, 
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("kind", cli.FORMATS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_transcribe_writes_every_format(run, tiny_checkpoint, talking_clips, tmp_path, kind):
     arguments = ["--model", tiny_checkpoint, "--format", kind, "--output", tmp_path / "new", *FAST]
     code, out, _ = run("transcribe", talking_clips / "2.wav", *arguments)
@@ -250,7 +252,7 @@ def test_demo_reads_a_given_video(run, tiny_checkpoint, talking_clips, tmp_path)
     assert code == 0
     for name in ("clip.srt", "captioned.mp4", "reading.png"):
         assert str(tmp_path / "demo" / name) in out and (tmp_path / "demo" / name).stat().st_size
-    assert all(modality in out for modality in cli.MODALITIES) and "said:" not in out
+    assert all(modality in out for modality in MODALITIES) and "said:" not in out
 
 
 def test_demo_reads_sound_without_picture(run, tiny_checkpoint, talking_clips, tmp_path):

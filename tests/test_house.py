@@ -57,7 +57,7 @@ def test_wheel_holds_what_git_holds(repository, wheel):
     expected = {
         name if name.startswith("lookhear") else f"lookhear/{name}"
         for name in (path.removeprefix("src/") for path in tracked(repository))
-        if name.split("/")[0] in ("lookhear", "lookhear_command.py", *LINKED) and not name.endswith(".gitignore")
+        if name.split("/")[0] in ("lookhear", "lookhear_command", *LINKED) and not name.endswith(".gitignore")
     }
     packed = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert packed == expected

@@ -1,0 +1,67 @@
+"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | synthesize | demo`.
+
+One file a command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to stderr.
+Bad input ends in one line and exit code 2.
+
+`import lookhear` registers its classes with transformers, which takes seconds; help and wrong arguments should not. So
+this is a package of its own, and whatever is heavy is imported by the command that needs it, after the arguments have
+been read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from . import convert, demo, evaluate, perceive, prepare, synthesize, train, transcribe
+from .parsing import Parser
+
+COMMANDS = (transcribe, perceive, prepare, train, evaluate, convert, synthesize, demo)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 2 for bad input, 1 for anything unforeseen, 130 after Ctrl-C."""
+    options = build_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    try:
+        return options.run(options) or 0
+    except (ValueError, OSError, ImportError) as error:
+        code = 2
+        message = str(error)
+    except KeyboardInterrupt:
+        print("lookhear: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("LOOKHEAR_TRACEBACK"):
+            raise
+        code = 1
+        message = f"{type(error).__name__}: {error} (LOOKHEAR_TRACEBACK=1 shows where)"
+    print(f"lookhear {options.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each one's `run` is the function that carries it out."""
+    parser = Parser(
+        prog="lookhear",
+        description="Reads what a talking face says, and finds in images what is named, described or pointed at.",
+        epilog="example: lookhear transcribe clip.mp4",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lookhear')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--snr -5,0` as `--snr=-5,0`: argparse takes a list that begins with a minus for an option."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in ("--snr", "--point", "--box", "--scribble"):
+            joined[-1] += "=" + argument
+        else:
+            joined.append(argument)
+    return joined

@@ -1,0 +1,72 @@
+"""What an argument of the command line may be; argparse turns each refusal into one line."""
+
+import argparse
+import math
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+def chunk_length(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 2 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 2 or more")
+    return number
+
+
+def share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return number
+
+
+def comma_list(text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty entry")
+    return items
+
+
+def box(text: str) -> tuple[float, ...]:
+    return _numbers(text, 4)
+
+
+def points(text: str) -> list[tuple[float, ...]]:
+    return [_numbers(point, 2) for point in text.split(";")]
+
+
+def line(text: str) -> list[tuple[float, ...]]:
+    points = [_numbers(point, 2) for point in text.split()]
+    if not points:
+        raise argparse.ArgumentTypeError("it has no point")
+    return points
+
+
+def _numbers(text: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between them")
+    return numbers

@@ -1,0 +1,47 @@
+"""`lookhear convert`: published checkpoints as folders that `from_pretrained` reads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .parsing import add_command
+
+
+def add(commands) -> None:
+    example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
+    summary = "turn a published checkpoint into a folder that from_pretrained reads"
+    parser = add_command(commands, "convert", summary, example, None)
+    systems = parser.add_subparsers(required=True, metavar="SYSTEM", title="systems")
+    glee = add_command(systems, "glee", "convert a checkpoint of GLEE", example, _convert_glee)
+    glee.add_argument(
+        "checkpoint", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors; no code in it is run"
+    )
+    glee.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+    clip = "openai/clip-vit-base-patch32"
+    glee.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
+    glee.add_argument("--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)")
+    glee.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+    summary = "convert a recogniser, a word classifier, or what a front-end starts from: MoCo v2, wav2vec 2.0"
+    avsr = add_command(
+        systems, "avsr", summary, "lookhear convert avsr audiovisual.ckpt avsr-audiovisual/", _convert_avsr
+    )
+    files = "checkpoint of the reference code, MoCo v2, torchvision or fairseq; no code in it is run; or "
+    avsr.add_argument("checkpoint", metavar="FILE", help=files + "a wav2vec2, HuBERT or WavLM folder or Hub id")
+    avsr.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+    avsr.add_argument(
+        "--config", metavar="FOLDER", help="an AvsrConfig's folder or config.json (read off the weights)"
+    )
+
+
+def _convert_glee(options: argparse.Namespace) -> None:
+    from lookhear.training.glee.convert import convert_checkpoint
+
+    settings = {name: getattr(options, name) for name in ("tokenizer", "config", "for_training")}
+    print(convert_checkpoint(options.checkpoint, options.output, **settings))
+
+
+def _convert_avsr(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.convert import convert_checkpoint
+
+    print(convert_checkpoint(options.checkpoint, options.output, config=options.config))

@@ -1,0 +1,106 @@
+"""`lookhear evaluate`: error rates under noise, and published protocols for objects."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .argument_types import comma_list, positive
+from .parsing import add_command
+from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
+
+
+def add(commands) -> None:
+    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
+    example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
+    summary = "measure error rates under noise, or run a published protocol for objects; the figures go to stdout"
+    parser = add_command(commands, "evaluate", summary, example, run)
+    parser.add_argument("system", choices=("avsr", "glee"), help="what to measure")
+    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; of glee, the "
+    data += "folder of the protocol's data set as it is published"
+    parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help=data)
+    add_model(parser)
+    _add_protocol(parser)
+    parser.add_argument("--modality", type=comma_list, default=list(MODALITIES), help="comma-separated (all three)")
+    parser.add_argument(
+        "--snr", type=comma_list, default=["clean"], help="comma-separated decibels and 'clean' (clean)"
+    )
+    noise = "comma-separated: babble, human, talker, or a sound file (babble)"
+    parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
+    add_search(parser)
+    parser.set_defaults(batch_size=None)  # 8 clips, or 1 picture: padding changes a little what is found
+    parser.add_argument("--seed", type=int, default=0, help="of noise and intervals (0)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first N clips, pictures or videos only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw WER over SNR (png, svg, pdf)")
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    glee = parser.add_argument_group("a published protocol (lookhear evaluate glee)")
+    glee.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help="coco, lvis, refcoco, ytvis19, davis, tao, …; evaluation/protocols/README.md lists all",
+    )
+    glee.add_argument("--split", help="part of the data set (the protocol's own)")
+    glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
+    kept = "predictions, figures, and the file for a server; a stopped run goes on there (the protocol's name)"
+    glee.add_argument("--output", type=Path, metavar="DIR", help=kept)
+    how = "how labels are followed: with a memory (memory), or as published (minvis)"
+    glee.add_argument("--tracking", choices=("memory", "minvis"), default="memory", help=how)
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.system == "glee":
+        from lookhear.evaluate_glee import run
+
+        if options.model == packaged("avsr-grid-tiny"):
+            options.model = packaged("glee-tiny")
+        checked_model(options)
+        return run(options, _Progress("it"))
+    from lookhear.evaluation.avsr_conditions import evaluate_avsr
+    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
+
+    rows = [
+        result.to_dict()
+        for result in evaluate_avsr(
+            checked_model(options),
+            options.data,
+            modalities=options.modality,
+            noises=options.noise,
+            snrs=options.snr,
+            seed=options.seed,
+            limit=options.limit,
+            device=options.device,
+            batch_size=options.batch_size or 8,
+            progress=_Progress(),
+            **search_settings(options),
+        )
+    ]
+    print(format_table(rows), end="")
+    if times := format_word_times(rows):
+        print("\n" + times, end="")
+    if options.json:
+        write_text(options.json, to_json(rows))
+    if options.csv:
+        write_text(options.csv, to_csv(rows))
+    if options.picture:
+        draw_results(rows, options.picture)
+
+
+class _Progress:
+    """A bar on stderr for each label that reports: (label, done, total); `unit` is what is counted."""
+
+    def __init__(self, unit: str = "clip"):
+        self.bar, self.label, self.unit = None, None, unit
+
+    def __call__(self, label: str, done: int, total: int) -> None:
+        from tqdm.auto import tqdm
+
+        if self.label != label:
+            self.bar, self.label = tqdm(total=total, desc=label, unit=self.unit, file=sys.stderr), label
+        self.bar.update(done - self.bar.n)
+        if done >= total:
+            self.bar.close()

@@ -1,0 +1,169 @@
+"""`lookhear perceive`: what is named, described or pointed at in images or a video."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .argument_types import box, comma_list, line, points, positive, rate, share
+from .parsing import add_command
+from .shared_options import add_model, checked_model, result_name
+
+ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv")  # that are written
+
+
+def add(commands) -> None:
+    example = (
+        "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
+        'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
+        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 --json tracks.jsonl'
+    )
+    summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
+    parser = add_command(commands, "perceive", summary, example, run)
+    files = "image file, or URL; or one video: file, URL, or folder of numbered pictures"
+    parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
+    add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
+    parser.add_argument(
+        "--labels", type=comma_list, help="comma-separated names, any number of objects each; 'object' is all"
+    )
+    again = "; may be repeated"
+    parser.add_argument("--expression", action="append", metavar="TEXT", help="a sentence about one object" + again)
+    parser.add_argument(
+        "--point", action="append", type=points, metavar="X,Y[;X,Y…]", help="points of one object" + again
+    )
+    parser.add_argument("--box", action="append", type=box, metavar="X0,Y0,X1,Y1", help="around one object" + again)
+    parser.add_argument(
+        "--scribble", action="append", type=line, metavar='"X,Y X,Y…"', help="a line on one object" + again
+    )
+    parser.add_argument(
+        "--mask", action="append", metavar="FILE", help="image that is black outside one object" + again
+    )
+    parser.add_argument("--threshold", type=share, default=0.2, help="lowest score of what --labels finds (0.2)")
+    parser.add_argument(
+        "--top-k", type=positive, default=100, metavar="N", help="most objects that --labels finds (100)"
+    )
+    together = "images (1) or frames (4) that go through the model together"
+    parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
+    out = "draw what was found: an image file, or a folder for NAME.png of each image; of a video an mp4, mov or mkv"
+    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    masks = (
+        "with masks as COCO run lengths, of a video a line a frame; without a name, or with -, on stdout instead of "
+    )
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=masks + "the table")
+    video = parser.add_argument_group("a video")
+    video.add_argument(
+        "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
+    )
+    video.add_argument("--mot", type=Path, metavar="FILE", help="boxes of the tracks as MOT Challenge has them")
+    video.add_argument("--fps", type=rate, metavar="N", help="frames a second of a folder of pictures")
+    how = "how labels are followed: with a memory (memory), or as published (minvis)"
+    video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
+    bar = "show how far it is (on a terminal)"
+    video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
+
+
+def run(options: argparse.Namespace) -> int:
+    asked = [name for name in ASKED if getattr(options, name) is not None]
+    if not asked:
+        raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
+    if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
+        raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
+    if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
+        raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
+    if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
+        return _perceive_video(options)
+    for name in ("coco_vis", "mot", "fps", "tracking"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is none")
+    pictures = _overlays(options.files, options.out)
+    checked_model(options)
+
+    from lookhear.perceive import perceive
+
+    prompts = _prompts(options)
+    failed = perceive(
+        options.files,
+        _seeing(options),
+        prompts,
+        pictures=pictures,
+        json_path=options.json,
+        batch_size=options.batch_size or 1,
+        threshold=options.threshold,
+        top_k=options.top_k,
+    )
+    return 2 if failed else 0
+
+
+def _perceive_video(options: argparse.Namespace) -> int:
+    if len(options.files) > 1:
+        raise ValueError(f"a video is looked at by itself, and there are {len(options.files)} files")
+    file, out = options.files[0], options.out
+    if out is not None and (out.is_dir() or not out.suffix):
+        out = out / f"{result_name(file)}.mp4"
+    if out is not None and out.suffix.lower() not in VIDEOS:
+        raise ValueError(f"--out {out}: the ending of a video must be one of {', '.join(VIDEOS)}")
+    json = None if options.json in (None, "-") else Path(options.json)
+    written = [path.absolute() for path in (out, json, options.coco_vis, options.mot) if path is not None]
+    for path in written:
+        if written.count(path) > 1 or path == Path(file).absolute():
+            raise ValueError(f"{path} would be written over")
+    checked_model(options)
+
+    from lookhear.perceive_video import VideoOutputs, perceive_video
+
+    settings = {"batch_size": options.batch_size, "tracking": options.tracking}
+    prompts = _prompts(options)
+    return perceive_video(
+        file,
+        _seeing(options),
+        prompts,
+        VideoOutputs(out, options.json, options.coco_vis, options.mot),
+        fps=options.fps,
+        progress=options.progress,
+        threshold=options.threshold,
+        top_k=options.top_k,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+
+
+def _is_video(file: str) -> bool:
+    from lookhear.processing.glee.video_source_glee import is_video_source
+
+    return is_video_source(file)
+
+
+def _seeing(options: argparse.Namespace):
+    from transformers import pipeline
+
+    import lookhear  # noqa: F401 - registers the task
+
+    return pipeline("object-perception", model=options.model, device=options.device)
+
+
+def _prompts(options: argparse.Namespace) -> dict:
+    from lookhear.perceive import read_mask
+
+    prompts = {"labels": options.labels, "expressions": options.expression, "points": options.point}
+    prompts |= {"boxes": options.box, "scribbles": options.scribble}
+    prompts["masks"] = [read_mask(mask) for mask in options.mask or ()] or None
+    return {name: value for name, value in prompts.items() if value is not None}
+
+
+def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
+    """Where the overlay of each file goes."""
+    if out is None:
+        return None
+    folder = len(files) > 1 or out.is_dir() or not out.suffix
+    if folder and (out.is_file() or out.suffix.lower() in PICTURES):
+        raise ValueError(f"--out {out}: several images need a folder")
+    if not folder and out.suffix.lower() not in PICTURES:
+        raise ValueError(f"--out {out}: the ending must be one of {', '.join(PICTURES)}")
+    pictures = [out / f"{result_name(file)}.png" for file in files] if folder else [out]
+    for picture, file in zip(pictures, files):
+        if pictures.count(picture) > 1:
+            raise ValueError(f"two images would both be drawn to {picture}; rename one")
+        if picture.exists() and Path(file).exists() and picture.samefile(file):
+            raise ValueError(f"--out would write over the image {file}")
+    return pictures

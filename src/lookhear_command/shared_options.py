@@ -1,0 +1,50 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+from pathlib import Path
+
+from .argument_types import positive, share
+
+MODALITIES = ("audio", "visual", "audiovisual")
+
+
+def add_model(
+    parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
+) -> None:
+    text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
+    parser.add_argument("--model", default=packaged(name), help=text)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+
+
+def packaged(name: str) -> str:
+    """The folder of a checkpoint that comes with the package."""
+    package = importlib.util.find_spec("lookhear")  # finds the folder, imports nothing
+    return str(Path(package.submodule_search_locations[0]) / "model_cards" / name)
+
+
+def checked_model(options: argparse.Namespace) -> str:
+    """The checkpoint, checked where it is meant as a folder; a Hub id has one slash at most."""
+    model = options.model
+    if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
+        raise ValueError(f"--model: there is no folder {model}")
+    return model
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the beam search (the checkpoint's)")
+    parser.add_argument("--ctc-weight", type=share, metavar="W", help="of CTC in it, 0 to 1 (the checkpoint's)")
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips read together (8)")
+
+
+def search_settings(options: argparse.Namespace) -> dict:
+    settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def result_name(file: str) -> str:
+    """What the result of a file or URL is called: the file's name without its ending."""
+    return Path(file.split("?")[0].rstrip("/")).stem or "result"

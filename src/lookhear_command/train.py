@@ -1,0 +1,47 @@
+"""`lookhear train`: by a recipe, or GLEE on one's own classes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .argument_types import positive
+from .parsing import add_command
+
+
+def add(commands) -> None:
+    example = "lookhear train grid_tiny.yaml training.output_dir=runs/grid training.learning_rate=5e-4\n  "
+    example += "lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/"
+    summary = "train a model by a recipe, or GLEE on your own classes"
+    parser = add_command(commands, "train", summary, example, run)
+    recipe = "a file, the name of a shipped recipe, or 'glee' with the options below"
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help=recipe)
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="replaces one setting")
+    _add_own_classes(parser)
+
+
+def _add_own_classes(parser: argparse.ArgumentParser) -> None:
+    own = parser.add_argument_group("your own classes (lookhear train glee)")
+    own.add_argument("--data", type=Path, metavar="FILE", help="COCO file; its categories are the classes")
+    own.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the file's own)")
+    own.add_argument("--model", metavar="FOLDER", help="GLEE checkpoint to start from: folder or Hub id")
+    own.add_argument("--output", type=Path, metavar="DIR", help="where the result goes; a stopped run goes on there")
+    own.add_argument("--validation", type=Path, metavar="FILE", help="COCO file to measure on (a tenth of --data)")
+    own.add_argument("--validation-images", type=Path, metavar="DIR", help="folder of its pictures (the file's own)")
+    own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
+    own.add_argument("--epochs", type=float, default=12, metavar="N", help="12; after each, AP is measured")
+    own.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures a step and process (2)")
+    own.add_argument("--learning-rate", type=float, default=1e-4, metavar="X", help="1e-4; a tenth for the backbone")
+    own.add_argument("--skip-bad", action="store_true", help="go on without annotations that cannot be used")
+    own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
+    own.add_argument("--seed", type=int, default=0, help="of order, augmentation and what is held out (0)")
+
+
+def run(options: argparse.Namespace) -> None:
+    if str(options.recipe) == "glee":
+        from lookhear.fine_tune import run
+
+        return run(options, options.settings)
+    from lookhear.training.run_recipe import run_recipe
+
+    run_recipe(options.recipe, options.settings)
