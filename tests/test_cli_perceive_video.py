@@ -80,6 +80,12 @@ def test_everything_is_written(run, model, footage, tmp_path):
     assert sorted(path.name for path in out.parent.iterdir()) == ["mot.txt", "out.mp4", "tracks.jsonl", "vis.json"]
 
 
+def test_an_animated_picture(run, model, footage, tmp_path):
+    code, _, err = run(footage / "clip.mp4", "--model", model, *EVERYTHING, "--out", tmp_path / "out.webp")
+    with Image.open(tmp_path / "out.webp") as picture:
+        assert code == 0 and picture.is_animated and picture.n_frames == 6 and picture.size == (64, 48), err
+
+
 def test_a_folder_on_the_standard_output(run, model, footage):
     code, out, _ = run(footage / "folder", "--model", model, "--expression", "a cat", "--fps", 10, "--json")
     entries = [json.loads(line) for line in out.splitlines()]

@@ -1,8 +1,9 @@
-"""Writing pictures as a video, each at its time, a frame at a time."""
+"""Writing pictures as a video or an animated picture, each at its time, a frame at a time."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,37 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ENDINGS = (".mp4", ".m4v", ".mov", ".mkv")
+
+@dataclass(frozen=True)
+class Coding:
+    """An encoder of FFmpeg's, the format of the pixels that it gets, what their sides are multiples of, and options of it
+    and of the file."""
+
+    codec: str
+    pixels: str
+    multiple: int = 1
+    options: dict[str, str] = field(default_factory=dict)
+    file_options: dict[str, str] = field(default_factory=dict)
+
+
+H264 = Coding("libx264", "yuv420p", 2, {"crf": "20", "preset": "veryfast"})
+ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "75"}, {"loop": "0"})  # again and again
+CODINGS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webp": ANIMATED_WEBP}
+ENDINGS = tuple(CODINGS)
 CLOCK = 90_000  # ticks a second
 FPS = 25.0  # of pictures whose rate nobody knows
 
 
 class VideoWriter:
     """
-    A video file (H.264) that appears under its name when it is closed, with what came until then.
+    A video file (H.264) or an animated WebP that appears under its name when it is closed, with what came until then.
+
+    An animated WebP is what web pages show as a picture. Its frames wait in memory, compressed, until it is closed: it is
+    for seconds, not for hours.
 
     Args:
         path: its ending is one of `ENDINGS`; missing folders are made.
-        size: (height, width) of the pictures in pixels; odd ones are filled up by one pixel.
+        size: (height, width) of the pictures in pixels; in H.264 odd ones are filled up by one pixel.
         fps: frames a second, for players and where pictures come without a time; None if unknown.
 
     Raises:
@@ -34,19 +54,21 @@ class VideoWriter:
         except ImportError:
             raise ImportError("Writing video needs PyAV: pip install av") from None
         self.path, self._size, self._fps = Path(path), size, fps or FPS
-        if self.path.suffix.lower() not in ENDINGS:
+        coding = CODINGS.get(self.path.suffix.lower())
+        if coding is None:
             raise ValueError(f"{path}: the ending must be one of {', '.join(ENDINGS)}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._av, self._last = av, -1
         try:
-            self._container: Any = av.open(str(self._partial), "w")
+            self._container: Any = av.open(str(self._partial), "w", options=coding.file_options)
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
         rate = Fraction(self._fps).limit_denominator(1001)
-        self._stream = self._container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-        self._stream.height, self._stream.width = (side + side % 2 for side in size)
-        self._stream.pix_fmt = "yuv420p"
+        self._stream = self._container.add_stream(coding.codec, rate=rate, options=coding.options)
+        self._filled = tuple(-side % coding.multiple for side in size)  # rows and columns that are added
+        self._stream.height, self._stream.width = (side + more for side, more in zip(size, self._filled))
+        self._stream.pix_fmt = coding.pixels
         self._stream.codec_context.time_base = Fraction(1, CLOCK)
 
     def add(self, index: int, time: float | None, picture: Image.Image | np.ndarray) -> None:
@@ -60,8 +82,8 @@ class VideoWriter:
         pixels = np.asarray(picture)
         if pixels.shape != (*self._size, 3):
             raise ValueError(f"{self.path}: frame {index} is {pixels.shape}, not {(*self._size, 3)}")
-        height, width = self._size
-        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        below, right = self._filled
+        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(self._last + 1, round((index / self._fps if time is None else time) * CLOCK))
         frame.pts, frame.time_base = self._last, Fraction(1, CLOCK)

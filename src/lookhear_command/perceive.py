@@ -11,7 +11,7 @@ from .shared_options import add_model, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv")  # that are written
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webp")  # that are written; the last is an animated picture
 
 
 def add(commands) -> None:
@@ -46,7 +46,8 @@ def add(commands) -> None:
     )
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
-    out = "draw what was found: an image file, or a folder for NAME.png of each image; of a video an mp4, mov or mkv"
+    out = "draw what was found: an image file, or a folder for NAME.png of each image; of a video an mp4, mov or mkv, or "
+    out += "an animated webp"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
     masks = (
         "with masks as COCO run lengths, of a video a line a frame; without a name, or with -, on stdout instead of "

@@ -1,4 +1,4 @@
-"""Videos written picture by picture: their times, odd sizes, and whole files only."""
+"""Videos and animated pictures written picture by picture: their times, odd sizes, and whole files only."""
 
 import numpy as np
 import pytest
@@ -24,6 +24,28 @@ def test_pictures_come_back_at_their_times(tmp_path, numbered):
     assert [each.name for each in path.parent.iterdir()] == ["clip.mp4"]
 
 
+def test_an_animated_picture(tmp_path, numbered):
+    path, times = tmp_path / "new" / "clip.webp", [0.0, 0.04, 0.5, 0.52, 2.0]
+    frames = numbered(25, 47, 63)[::5]  # what differs by less than a few levels may become one frame
+    frames[3][:20, :30] = (250, 20, 90)
+    writer = VideoWriter(path, (47, 63), 25)
+    for index, (time, pixels) in enumerate(zip(times, frames)):
+        writer.add(index, time, pixels)
+    assert not path.exists()
+    writer.close()
+    with Image.open(path) as picture:
+        assert (picture.format, picture.size, picture.n_frames, picture.info["loop"]) == ("WEBP", (63, 47), 5, 0)
+        shown = 0
+        for index, pixels in enumerate(frames):
+            picture.seek(index)
+            picture.load()
+            assert picture.info["timestamp"] == shown
+            shown += picture.info["duration"]
+            assert index == 4 or shown == round(1000 * times[index + 1])
+            assert np.abs(np.asarray(picture.convert("RGB")).astype(int) - pixels).mean() < 3
+    assert [each.name for each in path.parent.iterdir()] == ["clip.webp"]
+
+
 def test_without_times_frames_follow_at_their_rate(tmp_path, numbered):
     writer = VideoWriter(tmp_path / "clip.mkv", (48, 64), 10)
     for index, pixels in enumerate(numbered(3)):
@@ -33,9 +55,10 @@ def test_without_times_frames_follow_at_their_rate(tmp_path, numbered):
     np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.2], atol=1e-3)
 
 
-def test_what_is_not_finished_leaves_nothing(tmp_path, numbered):
+@pytest.mark.parametrize("ending", [".mp4", ".webp"])
+def test_what_is_not_finished_leaves_nothing(tmp_path, numbered, ending):
     for frames in ([], numbered(2)):
-        writer = VideoWriter(tmp_path / "clip.mp4", (48, 64))
+        writer = VideoWriter(tmp_path / f"clip{ending}", (48, 64))
         for index, pixels in enumerate(frames):
             writer.add(index, None, pixels)
         writer.discard() if frames else writer.close()
