@@ -1,0 +1,222 @@
+"""What a recogniser reads of composed mixtures: from sound alone, of the person who is named, and of a neighbour."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.rates import ErrorCounts, normalise, word_errors
+
+READINGS = ("sound", "named", "neighbour")
+CHOICES = ("words", "box")
+FOLLOWED = 0.9  # share of a clip's seconds in which the box has to be in the person's part of the picture
+
+Recogniser = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TwoTalkersResult:
+    """
+    What was read of the mixtures of one kind.
+
+    Attributes:
+        reading: "sound" (nobody chosen), "named" (the target), "neighbour" (the person beside the target).
+        people: in view. snr: in dB, None where the target is silent.
+        ids, references, hypotheses: of each mixture; the reference is always what the target says.
+        followed: for each mixture the share (0 to 1) of its seconds in which the box was in the part of the picture of
+            whoever was asked for; 0 where nobody was found; empty for "sound".
+        seconds: length of all mixtures.
+    """
+
+    reading: str
+    people: int
+    snr: float | None
+    ids: list[str] = field(default_factory=list, repr=False)
+    references: list[str] = field(default_factory=list, repr=False)
+    hypotheses: list[str] = field(default_factory=list, repr=False)
+    followed: list[float] = field(default_factory=list, repr=False)
+    seconds: float = 0.0
+
+    @property
+    def words(self) -> ErrorCounts:
+        """Word errors and reference lengths of every mixture."""
+        return word_errors(self.references, self.hypotheses)
+
+    @property
+    def followed_share(self) -> float | None:
+        """Share of the mixtures in which the right person was followed for nine tenths of the time."""
+        return float(np.mean(np.asarray(self.followed) >= FOLLOWED)) if self.followed else None
+
+    @property
+    def words_a_minute(self) -> float:
+        """Words given to the target; all of them are wrong where the target is silent."""
+        words = sum(len(normalise(text).split()) for text in self.hypotheses)
+        return 60 * words / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict:
+        """One row: rates as fractions, `interval` the 95 % bootstrap interval of the WER; these are None of silent targets."""
+        talks = self.snr is not None
+        words = self.words if talks else None
+        return {
+            "people": self.people,
+            "snr": self.snr,
+            "reading": self.reading,
+            "wer": words.rate if talks else None,
+            "interval": list(words.interval()) if talks else None,
+            "followed": self.followed_share,
+            "wrong_words_a_minute": None if talks else self.words_a_minute,
+            "clips": len(self.ids),
+        }
+
+
+def evaluate_two_talkers(
+    asr: Recogniser,
+    folder: str | Path,
+    output: str | Path,
+    *,
+    about: str = "",
+    choose: str = "words",
+    readings: Sequence[str] = READINGS,
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    **settings: Any,
+) -> list[TwoTalkersResult]:
+    """
+    Reads every mixture of a folder; of silent targets only "named".
+
+    Args:
+        asr: the pipeline `audio-visual-speech-recognition`.
+        folder: of `compose_mixtures`.
+        output: folder for what was read; a run that was stopped goes on there.
+        about: what is measured, such as the checkpoint's name; a run of something else does not go on with its readings.
+        choose: "words" names people by their place ("the person on the left"), "box" shows the recogniser each person's part of
+            the picture, which leaves the search for people out of the figures.
+        readings: of `READINGS`.
+        limit: the first mixtures of each kind, so many as if only so many had been composed of talking targets and of silent.
+        progress: called with a label, the number of readings done, and their number.
+        settings: of each call of `asr`, such as `num_beams`.
+
+    Returns:
+        A result for each reading, number of people and level.
+
+    Raises:
+        ValueError: an argument or the folder is unusable, or `output` holds the readings of another run.
+    """
+    for name, values, known in (("readings", readings, READINGS), ("choose", [choose], CHOICES)):
+        if isinstance(values, str) or not len(values) or (unknown := set(values) - set(known)):
+            raise ValueError(f"{name} has to be of {', '.join(known)}, not {unknown.pop() if values else values!r}")
+    rows = read_mixtures(folder, limit)
+    about_run = {"what": about, "choose": choose, **{name: str(value) for name, value in sorted(settings.items())}}
+    kept = KeptResults(Path(output) / f"readings-{choose}.jsonl", about_run)
+    asked = [(row, reading) for row in rows for reading in readings if row["snr"] is not None or reading == "named"]
+    for number, (row, reading) in enumerate(asked, start=1):
+        key = f"{row['file_name']} {reading}"
+        if key not in kept:
+            kept.add(key, read_mixture(asr, Path(folder) / row["file_name"], row, reading, choose, **settings))
+        if progress is not None:
+            progress("mixtures", number, len(asked))
+    return _gathered(asked, kept)
+
+
+def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
+    """
+    The rows of a folder's `metadata.jsonl`.
+
+    Raises:
+        ValueError: there is none, or its rows are not of mixtures.
+    """
+    path = Path(folder) / "metadata.jsonl"
+    if not path.is_file():
+        raise ValueError(f"{folder} has no metadata.jsonl: compose mixtures there first")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not rows or any(not {"file_name", "text", "snr", "target", "people"} <= set(row) for row in rows):
+        raise ValueError(f"{path} does not list mixtures of people side by side; compose them in an empty folder")
+    if limit is None:
+        return rows
+    talking, silent = ([row for row in rows if (row["snr"] is None) == quiet] for quiet in (False, True))
+    return talking[:limit] + silent[:limit]
+
+
+def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: str = "words", **settings: Any) -> dict:
+    """
+    One reading of one mixture.
+
+    Args:
+        path: of the video; row: of `describe`.
+        reading: of `READINGS`; choose: of `CHOICES`.
+
+    Returns:
+        `{"text", "seconds", "followed"}`; of somebody who was not found, or whose face was not, also `"refused"`, the reason.
+    """
+    if reading == "sound":
+        result = asr(str(path), modality="audio", **settings)
+        return {"text": result["text"], "seconds": result["report"]["duration"], "followed": None}
+    place = row["target"] if reading == "named" else (row["target"] + 1) % len(row["people"])
+    part = part_of(path, place, len(row["people"]))
+    speaker = row["people"][place]["prompt"] if choose == "words" else {"box": part}
+    try:
+        result = asr(str(path), speaker=speaker, **settings)
+    except ValueError as error:
+        if path.name not in str(error):  # an argument is wrong, not this clip
+            raise
+        return {"text": "", "seconds": _length(path), "followed": 0.0, "refused": str(error)}
+    report = result["report"]
+    followed = followed_share(report["speaker"]["seconds"], part)
+    return {"text": result["text"], "seconds": report["duration"], "followed": followed}
+
+
+def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, float]:
+    """`(x0, y0, x1, y1)` in pixels of the picture's part that shows the person at a place of so many."""
+    from lookhear.processing.avsr.media_avsr import probe_media
+
+    info = probe_media(path)
+    width = info.width / count
+    return (place * width, 0.0, (place + 1) * width, float(info.height))
+
+
+def followed_share(seconds: Sequence[dict], part: Sequence[float]) -> float:
+    """
+    How long the right person was followed.
+
+    Args:
+        seconds: `{"box": [x0, y0, x1, y1] or None, ...}` of the pipeline's report.
+        part: of the picture in which the person is.
+
+    Returns:
+        Share of the seconds in which the middle of the box is in the part, 0 to 1.
+    """
+    middles = [(row["box"][0] + row["box"][2]) / 2 if row["box"] else -1.0 for row in seconds]
+    return float(np.mean([part[0] <= middle < part[2] for middle in middles])) if middles else 0.0
+
+
+def _length(path: Path) -> float:
+    from lookhear.processing.avsr.media_avsr import probe_media
+
+    return probe_media(path).duration
+
+
+def _gathered(asked: Sequence[tuple[dict, str]], kept: KeptResults) -> list[TwoTalkersResult]:
+    """Readings of one kind together: talking targets first, few people before many, loud targets before faint ones."""
+    groups: dict[tuple[int, float | None, str], TwoTalkersResult] = {}
+    for row, reading in asked:
+        kind = len(row["people"]), row["snr"], reading
+        read, group = kept[f"{row['file_name']} {reading}"], groups.get(kind) or TwoTalkersResult(reading, *kind[:2])
+        groups[kind] = replace(
+            group,
+            ids=[*group.ids, row["file_name"]],
+            references=[*group.references, row["text"]],
+            hypotheses=[*group.hypotheses, read["text"]],
+            followed=group.followed if read["followed"] is None else [*group.followed, read["followed"]],
+            seconds=group.seconds + read["seconds"],
+        )
+    return sorted(groups.values(), key=_order)
+
+
+def _order(result: TwoTalkersResult) -> tuple:
+    return result.snr is None, result.people, -(result.snr or 0.0), READINGS.index(result.reading)
