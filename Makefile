@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-LINT_PATHS := modeling processing training evaluation src tests benchmarks
+LINT_PATHS := modeling processing training evaluation spaces src tests benchmarks
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 
@@ -39,13 +39,12 @@ bench: $(STAMP)  ## every table of benchmarks/, printed
 	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
 	  echo "== $$script"; $(OFFLINE) $(BIN)/python "$$script"; done
 
-space: $(STAMP)  ## serve the Gradio Space on this machine
-	@test -f spaces/lookhear/app.py || { echo "spaces/lookhear/app.py is not there yet: the Space comes with a later version" >&2; exit 2; }
-	cd spaces/lookhear && GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
+space: $(STAMP)  ## serve the Gradio Space on this machine (GRADIO_SERVER_PORT=N: on another port than 7860)
+	cd spaces/lookhear && $(OFFLINE) GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
 
 clean:  ## remove what was built and cached; .venv stays
-	rm -rf build dist demo src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find modeling processing training evaluation src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist demo spaces/lookhear/examples src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find modeling processing training evaluation spaces src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile

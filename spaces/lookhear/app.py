@@ -1,0 +1,87 @@
+"""The LookHear Space: point at a speaker, or describe them, and read what they say; find whatever is named or shown.
+
+`python app.py` serves it; on the Hub the same file runs. Checkpoints are those that come with lookhear, or what
+`LOOKHEAR_SPACE_READ_MODEL` and `LOOKHEAR_SPACE_SEE_MODEL` name (folders or Hub ids).
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported: nothing is counted
+
+import gradio as gr
+from examples import Examples, make_examples
+from limits import Limits
+from read_tab import ReadTab
+from see_tab import SeeTab
+from transformers import pipeline
+
+import lookhear  # noqa: F401 - registers the pipelines
+
+HERE = Path(__file__).parent
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is fetched
+KEPT = 3600  # seconds that uploads and results stay on the server
+ABOUT = """
+<header><h1>LookHear</h1><p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
+"""
+SMALL_PRINT = """
+<footer><p>The checkpoints here are small ones, for trying things out: English commands of the GRID corpus, and the shapes and
+people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree to it.</p></footer>
+"""
+
+
+def build_app(asr: Any, see: Any, examples: Examples, limits: Limits) -> gr.Blocks:
+    """
+    The page.
+
+    Args:
+        asr: pipeline of the task `audio-visual-speech-recognition`.
+        see: pipeline of the task `object-perception`.
+        examples: what may be tried.
+        limits: what is refused.
+    """
+    with gr.Blocks(title="LookHear", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as app:
+        gr.HTML(ABOUT, apply_default_css=False, elem_id="about")
+        with gr.Tabs():
+            with gr.Tab("Read", id="read"):
+                ReadTab(asr, see, examples, limits)
+            with gr.Tab("See", id="see"):
+                SeeTab(see, examples, limits)
+        gr.HTML(SMALL_PRINT, apply_default_css=False, elem_id="small-print")
+    return app.queue(max_size=16, default_concurrency_limit=1)
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's plain theme in blue, with fonts that every reader has."""
+    mono = ["ui-monospace", "Consolas", "monospace"]
+    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=mono)
+
+
+def checkpoint(variable: str, packaged: str) -> str:
+    """What the environment names, or a folder that comes with lookhear."""
+    return os.environ.get(variable) or str(files("lookhear") / "model_cards" / packaged)
+
+
+def main() -> None:
+    """Loads the checkpoints, makes missing examples, serves the page until it is stopped."""
+    limits = Limits.from_environment()
+    examples = make_examples(Path(os.environ.get("LOOKHEAR_SPACE_EXAMPLES") or HERE / "examples"))
+    asr = pipeline("audio-visual-speech-recognition", model=checkpoint("LOOKHEAR_SPACE_READ_MODEL", "avsr-grid-tiny"))
+    see = pipeline("object-perception", model=checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny"))
+    build_app(asr, see, examples, limits).launch(
+        theme=theme(),
+        css_paths=[HERE / "style.css"],
+        max_file_size=f"{limits.megabytes:.0f}mb",
+        allowed_paths=[str(examples.one.parent)],
+        ssr_mode=False,
+        footer_links=[],
+        run_history=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The examples of both tabs, made by `lookhear synthesize` where they are not there yet: no file of anybody else's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from media import first_picture
+
+from lookhear_command import main as lookhear
+
+ONE = ("--text", "bin blue at f two now", "--portrait", "hopper", "--seed", "7")
+TWO = (
+    *("--text", "set red with a four again", "--portrait", "astronaut"),
+    *("--second", "hopper", "--second-text", "lay green by m nine soon", "--seed", "3"),
+)
+SCENE = ("--scene", "--seed", "7")
+MOVING = ("--scene", "--seed", "2")
+POSTER = 240  # pixels, height of a small picture of an example
+
+
+@dataclass(frozen=True)
+class Examples:
+    """
+    Files that exist.
+
+    Attributes:
+        one, two: videos of one and of two talking portraits.
+        scene, moving: a picture of shapes, and a video of moving ones.
+        posters: a small picture of each, by the name of its attribute.
+    """
+
+    one: Path
+    two: Path
+    scene: Path
+    moving: Path
+    posters: dict[str, Path]
+
+
+def make_examples(folder: Path) -> Examples:
+    """
+    The examples, in this folder; those that are missing are made, which takes seconds.
+
+    Raises:
+        RuntimeError: one could not be made.
+    """
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    made = {
+        "one": _made(folder / "one.mp4", ONE),
+        "two": _made(folder / "two.mp4", TWO),
+        "scene": _made(folder / "scene.png", SCENE),
+        "moving": _made(folder / "moving.mp4", MOVING),
+    }
+    posters = {name: _poster(path, folder / f"{name}-poster.jpg") for name, path in made.items()}
+    return Examples(**made, posters=posters)
+
+
+def questions_about(scene: Path, most: int = 3) -> tuple[str, str]:
+    """Names of things in a scene, with commas between them, and a sentence about one of them."""
+    facts = json.loads(scene.with_suffix(".json").read_text(encoding="utf-8"))
+    labels = dict.fromkeys(found["label"] for found in facts["objects"])
+    sentences = [sentence["text"] for sentence in facts["expressions"]]
+    places = [text for text in sentences if "most " in text]
+    return ", ".join(list(labels)[:most]), (places or sentences or [""])[0]
+
+
+def _made(path: Path, arguments: tuple[str, ...]) -> Path:
+    if not path.is_file():
+        print(f"making the example {path.name}", file=sys.stderr)
+        if lookhear(["synthesize", *arguments, "--output", str(path)]):
+            raise RuntimeError(f"the example {path.name} could not be made")
+    return path
+
+
+def _poster(path: Path, poster: Path) -> Path:
+    """A small picture: the first frame of a video."""
+    if not poster.is_file():
+        picture = first_picture(str(path))
+        picture.thumbnail((2 * POSTER, POSTER))
+        picture.save(poster, quality=90)
+    return poster

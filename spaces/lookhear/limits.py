@@ -1,0 +1,127 @@
+"""How much the Space takes: file size, seconds, picture size. Files are measured before anything reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import av
+from PIL import Image
+
+PREFIX = "LOOKHEAR_SPACE_"
+# Containers that hold what they show. Playlists, which name other files and addresses, are none of them.
+CONTAINERS = {"3gp", "asf", "avi", "flv", "matroska", "mov", "mp4", "mpeg", "mpegts", "ogg", "webm"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    What is refused.
+
+    Attributes:
+        megabytes: of an uploaded file.
+        read_seconds: of a video whose speech is read.
+        see_seconds: of a video that is searched for objects, which takes longer.
+        megapixels: of a picture or frame.
+    """
+
+    megabytes: float = 50.0
+    read_seconds: float = 60.0
+    see_seconds: float = 15.0
+    megapixels: float = 17.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
+        """
+        The defaults, or what `LOOKHEAR_SPACE_MEGABYTES`, `…_READ_SECONDS`, `…_SEE_SECONDS`, `…_MEGAPIXELS` say.
+
+        Raises:
+            ValueError: one of them is no positive number.
+        """
+        given = {}
+        for field in fields(cls):
+            text = environment.get(PREFIX + field.name.upper())
+            if text:
+                given[field.name] = _positive(PREFIX + field.name.upper(), text)
+        return cls(**given)
+
+    def check_video(self, path: str, seconds: float) -> None:
+        """
+        Measures a video without decoding it. What cannot be opened passes: who reads it will say what is wrong.
+
+        Args:
+            path: of the file.
+            seconds: the longest that is taken.
+
+        Raises:
+            ValueError: it is too large, too long, its pictures are too large, or it only refers to other files.
+        """
+        self._check_size(path)
+        try:
+            with av.open(path, options={"protocol_whitelist": "file"}) as container:
+                if not CONTAINERS & set(container.format.name.split(",")):
+                    raise ValueError("This kind of file is not taken here: use mp4, mov, mkv, webm, avi or mpg.")
+                streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
+                sizes = [(stream.width, stream.height) for stream in streams if stream.type == "video"]
+                self._check_pixels(max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)))
+                length = _packet_seconds(container, streams)
+        except (av.error.FFmpegError, OSError):
+            return
+        if length > seconds:
+            raise ValueError(
+                f"The video lasts {length:.0f} seconds; {seconds:.0f} are the most here. "
+                "On a machine of your own any length can be read."
+            )
+
+    def check_picture(self, path: str) -> None:
+        """
+        Looks at the size of a picture without decoding it; see `check_video`.
+
+        Raises:
+            ValueError: it is too large.
+        """
+        self._check_size(path)
+        try:
+            with Image.open(path) as picture:
+                size = picture.size
+        except Image.DecompressionBombError:
+            raise ValueError(
+                f"The picture is too large: {self.megapixels:.0f} megapixels are the most here."
+            ) from None
+        except OSError:
+            return
+        self._check_pixels(size)
+
+    def _check_size(self, path: str) -> None:
+        size = Path(path).stat().st_size / 1e6
+        if size > self.megabytes:
+            raise ValueError(f"The file has {size:.0f} megabytes; {self.megabytes:.0f} are the most here.")
+
+    def _check_pixels(self, size: tuple[int, int]) -> None:
+        if size[0] * size[1] > self.megapixels * 1e6:
+            raise ValueError(
+                f"The pictures have {size[0]} x {size[1]} pixels; {self.megapixels:.0f} megapixels are the most here."
+            )
+
+
+def _packet_seconds(container: av.container.InputContainer, streams: list) -> float:
+    """From the first to the last packet; recordings of browsers do not say their length."""
+    first, last = float("inf"), 0.0
+    for packet in container.demux(streams):
+        if packet.pts is not None and packet.time_base is not None:
+            begin = float(packet.pts * packet.time_base)
+            first = min(first, begin)
+            last = max(last, begin + float((packet.duration or 0) * packet.time_base))
+    return max(0.0, last - first)
+
+
+def _positive(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{name} must be a positive number, not {text!r}")
+    return number

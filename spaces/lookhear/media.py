@@ -1,0 +1,32 @@
+"""The first picture of an upload, and whether the upload is a video."""
+
+from __future__ import annotations
+
+import contextlib
+
+from PIL import Image
+
+from lookhear.processing.avsr.media_avsr import read_frames
+from lookhear.processing.glee.image_source_glee import read_image
+from lookhear.processing.glee.video_source_glee import is_video_source
+
+
+def is_video(path: str) -> bool:
+    """By its ending or its first bytes."""
+    return is_video_source(path)
+
+
+def first_picture(path: str) -> Image.Image:
+    """
+    A picture, or the first frame of a video; upright, as both pipelines see it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if not is_video(path):
+        return read_image(path)
+    with contextlib.closing(read_frames(path)) as frames:
+        frame = next(frames, None)
+    if frame is None:
+        raise ValueError("The file has sound only, no pictures.")
+    return Image.fromarray(frame)

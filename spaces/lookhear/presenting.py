@@ -1,0 +1,125 @@
+"""Results as small pieces of HTML. Whatever comes from a user or a model is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+MODALITIES = {"audio": "sound", "visual": "lips", "audiovisual": "sound and lips"}
+NOTHING = '<p class="quiet">Nothing was read.</p>'
+
+
+def said(result: Mapping[str, Any]) -> str:
+    """The text, large, and how sure it is."""
+    text = html.escape(str(result["text"]))
+    if not text:
+        return '<p class="said quiet">(nothing was said)</p>'
+    return f'<p class="said">{text}</p><p class="quiet">{_percent(result["confidence"])} sure</p>'
+
+
+def words_table(chunks: Sequence[Mapping[str, Any]]) -> str:
+    """Each word with its times in seconds and its confidence, as a number and as a bar."""
+    if not chunks:
+        return NOTHING
+    rows = [
+        (html.escape(str(chunk["text"])), *(f"{time:.2f} s" for time in chunk["timestamp"]), _bar(chunk["confidence"]))
+        for chunk in chunks
+    ]
+    return _table(("Word", "From", "To", "Sure"), rows, "words")
+
+
+def report(facts: Mapping[str, Any]) -> str:
+    """What was measured on a clip: warnings first, then numbers."""
+    warnings = "".join(f"<li>{html.escape(str(warning))}</li>" for warning in facts.get("warnings") or ())
+    rows = [(name, html.escape(value)) for name, value in _facts(facts)]
+    return (f'<ul class="warnings">{warnings}</ul>' if warnings else "") + _table(None, rows, "facts") + _who(facts)
+
+
+def objects_table(objects: Sequence[Mapping[str, Any]]) -> str:
+    """What was found in a picture."""
+    if not objects:
+        return '<p class="quiet">Nothing was found.</p>'
+    rows = []
+    for found in objects:
+        box = ", ".join(f"{side:.0f}" for side in found["box"].values())
+        area = f"{int(found['mask'].sum()):,}".replace(",", "\u202f")
+        rows.append((html.escape(str(found["label"])), _bar(found["score"]), box, area))
+    return _table(("What", "Sure", "Box (x0, y0, x1, y1)", "Pixels"), rows, "found")
+
+
+def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
+    """What was followed through a video."""
+    rows = [
+        (
+            str(track["track_id"]),
+            html.escape(str(track["label"])),
+            _bar(track["score"]),
+            str(track["frames"]),
+            f"{track['first']:.2f} s",
+            f"{track['last']:.2f} s",
+        )
+        for track in tracks
+    ]
+    if not rows:
+        return '<p class="quiet">Nothing was found.</p>'
+    return _table(("Track", "What", "Sure", "Frames", "From", "To"), rows, "found")
+
+
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of what is known."""
+
+    def fact(key: str, name: str, shape: str, factor: float = 1.0) -> list[tuple[str, str]]:
+        value = facts.get(key)
+        return [] if value is None else [(name, shape.format(factor * value))]
+
+    modality = facts.get("modality")
+    rate = facts.get("fps_in")
+    lips = facts.get("frames") and modality != "audio"
+    return [
+        *([("Read from", MODALITIES.get(str(modality), str(modality)))] if modality else []),
+        *fact("duration", "Length", "{:.2f} s"),
+        *(fact("frames_with_face", "Frames with the face", "{:.0f} %", 100) if lips else []),
+        *(fact("faces_max", "Faces in view, at most", "{:.0f}") if lips else []),
+        *fact("face_size", "Width of the face", "{:.0f} pixels"),
+        *fact("yaw", "Turn of the head", "{:.0f}\u00b0"),
+        *fact("mouth_outside", "Mouth cut by the edge", "{:.0f} % of the frames", 100),
+        *fact("blur", "Sharpness of the mouth", "{:.0f} (below 15 is blurred)"),
+        *fact("brightness", "Brightness of the mouth", "{:.0f} of 255"),
+        *([("Frame rate", f"{rate:.4g} a second, read at {facts.get('fps_out', 25):.4g}")] if rate else []),
+        *(fact("cuts", "Changes of scene", "{:.0f}") if lips else []),
+        *fact("audio_level_dbfs", "Level of the sound", "{:.0f} dBFS"),
+    ]
+
+
+def _who(facts: Mapping[str, Any]) -> str:
+    """How surely the chosen speaker was followed, one cell a second."""
+    speaker = facts.get("speaker")
+    if not isinstance(speaker, Mapping):
+        return ""
+    cells = "".join(
+        f'<li style="--share: {second["sure"]:.2f}" title="second {second["second"]}: {_percent(second["sure"])} sure, '
+        f'face in {_percent(second["face"])} of the frames"></li>'
+        for second in speaker["seconds"]
+    )
+    text = f"Followed: seen in {_percent(speaker['located'])} of the frames, face in {_percent(speaker['followed'])}."
+    return f'<p>{text}</p><ol class="seconds" aria-label="How surely, second by second">{cells}</ol>'
+
+
+def _bar(share: float) -> str:
+    share = min(max(float(share), 0.0), 1.0)
+    return f'<span class="bar" style="--share: {share:.3f}"></span> {share:.2f}'
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _table(head: Sequence[str] | None, rows: Iterable[Sequence[str]], kind: str) -> str:
+    """`rows` are HTML already; without a head the first cell of a row is its name."""
+    lines = []
+    for cells in rows:
+        begin = f"<td>{cells[0]}</td>" if head else f'<th scope="row">{cells[0]}</th>'
+        lines.append("<tr>" + begin + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>")
+    top = "<thead><tr>" + "".join(f'<th scope="col">{name}</th>' for name in head) + "</tr></thead>" if head else ""
+    return f'<div class="scrolls"><table class="{kind}">{top}<tbody>{"".join(lines)}</tbody></table></div>'

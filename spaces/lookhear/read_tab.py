@@ -1,0 +1,199 @@
+"""The tab "Read": a talking face in, captions out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import presenting
+from drawing_pad import as_prompts, drawing_pad, show_picture
+from examples import Examples
+from limits import Limits
+from media import first_picture
+from messages import errors_as_messages
+from reading import FORMATS, crop_strip, read_video, write_files
+
+WHO = [
+    ("The most prominent face", "prominent"),
+    ("The one I tap", "point"),
+    ("The one I describe", "text"),
+]
+FROM = [("All there is", "auto"), ("Sound and lips", "audiovisual"), ("Lips", "visual"), ("Sound", "audio")]
+WAITING = '<p class="waiting">Captions, words with their times, and a report on the clip appear here.</p>'
+SHOW = "() => document.getElementById('read-answer').scrollIntoView({behavior: 'smooth', block: 'start'})"
+
+
+def as_speaker(who: str, shapes: Any, description: str) -> Any:
+    """
+    The argument `speaker` of the pipeline.
+
+    Args:
+        who: of `WHO`; shapes: what was tapped; description: what was typed.
+
+    Raises:
+        ValueError: what the choice needs is missing.
+    """
+    if who == "text":
+        if not (description or "").strip():
+            raise ValueError("Describe who is to be read, for example: the woman in the orange suit.")
+        return description.strip()
+    if who == "point":
+        points = as_prompts(shapes).get("points")
+        if not points:
+            raise ValueError("Tap the face in the picture first.")
+        return {"point": points[-1][0]}
+    return None
+
+
+class ReadTab:
+    """
+    Lays the tab out, inside of `gr.Blocks`.
+
+    Args:
+        asr: pipeline of the task `audio-visual-speech-recognition`; see: of the task `object-perception`.
+        examples: what may be tried.
+        limits: what is refused.
+    """
+
+    def __init__(self, asr: Any, see: Any, examples: Examples, limits: Limits):
+        self._asr, self._see, self._limits = asr, see, limits
+        self._tries = [(examples.one, "prominent", ""), (examples.two, "text", "the person on the left")]
+        with gr.Row(elem_classes="halves"):
+            with gr.Column(min_width=320):
+                self._lay_out_question(examples)
+            with gr.Column(min_width=320, elem_id="read-answer"):
+                self._lay_out_answer()
+        self._connect()
+
+    def _lay_out_question(self, examples: Examples) -> None:
+        self.video = gr.Video(
+            label=f"Talking face (up to {self._limits.read_seconds:.0f} s)",
+            sources=["upload", "webcam"],
+            include_audio=True,
+            elem_id="read-video",
+        )
+        self.examples = gr.Dataset(
+            components=[gr.Image(visible=False, type="filepath")],
+            samples=[[str(examples.posters["one"])], [str(examples.posters["two"])]],
+            type="index",
+            label="Examples, synthesized",
+            elem_id="read-examples",
+        )
+        self.who = gr.Radio(WHO, value="prominent", label="Who is read", elem_id="read-who")
+        self.pad = drawing_pad(
+            "read-pad",
+            "Tap the face",
+            "The first picture of the video appears here.",
+            tools=["point"],
+            most=1,
+            visible=False,
+        )
+        self.description = gr.Textbox(
+            label="Who",
+            placeholder="the woman in the orange suit",
+            max_length=200,
+            visible=False,
+            elem_id="read-description",
+        )
+        self.modality = gr.Radio(FROM, value="auto", label="Read from", elem_id="read-from")
+        self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
+
+    def _lay_out_answer(self) -> None:
+        self.said = gr.HTML(WAITING, apply_default_css=False, elem_id="read-said")
+        self.captioned = gr.Video(label="With captions", interactive=False, visible=False, elem_id="read-captioned")
+        with gr.Column(visible=False) as self.details:
+            with gr.Row(elem_id="read-downloads"):
+                self.downloads = [
+                    gr.DownloadButton(f"Download .{kind}", size="sm", min_width=100, elem_id=f"read-{kind}")
+                    for kind in FORMATS
+                ]
+            with gr.Accordion("Words", open=True):
+                self.words = gr.HTML(apply_default_css=False, elem_id="read-words")
+            with gr.Accordion("What the model saw", open=True):
+                self.strip = gr.Image(
+                    show_label=False, container=False, interactive=False, buttons=[], elem_id="read-strip"
+                )
+                self.strip_note = gr.HTML(apply_default_css=False, elem_id="read-strip-note")
+            with gr.Accordion("Report on the clip", open=True):
+                self.report = gr.HTML(apply_default_css=False, elem_id="read-report")
+
+    def _connect(self) -> None:
+        self.examples.click(
+            self._try, self.examples, [self.video, self.who, self.description], show_progress="hidden", api_name=False
+        )
+        self.video.change(self._show_first_picture, self.video, self.pad, show_progress="hidden", api_name=False)
+        self.who.change(
+            lambda who: (gr.update(visible=who == "point"), gr.update(visible=who == "text")),
+            self.who,
+            [self.pad, self.description],
+            show_progress="hidden",
+            queue=False,
+            api_name=False,
+        )
+        answer = [self.said, self.captioned, self.details, *self.downloads]
+        answer += [self.words, self.strip, self.strip_note, self.report]
+        question = [self.video, self.who, self.pad, self.description, self.modality]
+        gr.on(
+            [self.button.click, self.description.submit],
+            self._read,
+            question,
+            answer,
+            show_progress_on=[self.said],
+            concurrency_id="model",
+            api_name="read",
+        ).success(js=SHOW, show_progress="hidden", api_name=False)
+
+    def _try(self, index: int) -> tuple[str, str, str]:
+        path, who, description = self._tries[index]
+        return str(path), who, description
+
+    def _show_first_picture(self, video: str | None) -> dict[str, Any]:
+        if video is None:
+            return show_picture(None)
+        with errors_as_messages(video):
+            self._limits.check_video(video, self._limits.read_seconds)
+            return show_picture(first_picture(video))
+
+    def _read(
+        self,
+        video: str | None,
+        who: str,
+        shapes: Any,
+        description: str,
+        modality: str,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is told that progress is wanted
+    ) -> Iterator[tuple]:
+        with errors_as_messages(video), tempfile.TemporaryDirectory() as folder:
+            if video is None:
+                raise ValueError("Choose a video first, or record one.")
+            self._limits.check_video(video, self._limits.read_seconds)
+            speaker = as_speaker(who, shapes, description)
+
+            def tell(share: float, what: str) -> None:
+                progress(share, desc=what)
+
+            reading = read_video(self._asr, self._see, video, speaker, modality, tell)
+            captioned, files = write_files(reading, video, Path(folder), tell)
+            yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it goes on here
+
+    def _answer(self, reading: Any, captioned: Path, files: dict[str, Path]) -> tuple:
+        result, mouths = reading.result, reading.mouths
+        image_processor = self._asr.processor.image_processor
+        strip, note = gr.update(value=None, visible=False), '<p class="quiet">Lips were not read.</p>'
+        if mouths is not None and len(mouths):
+            crop = image_processor.crop_size
+            strip = gr.update(value=crop_strip(mouths, crop), visible=True)
+            note = f'<p class="quiet">From {len(mouths)} pictures of {crop} x {crop} pixels, 25 a second.</p>'
+        return (
+            presenting.said(result),
+            gr.update(value=str(captioned), visible=True),
+            gr.update(visible=True),
+            *(str(files[kind]) for kind in FORMATS),
+            presenting.words_table(result["chunks"]),
+            strip,
+            note,
+            presenting.report(result["report"]),
+        )
