@@ -25,6 +25,7 @@ class ClipPiece:
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or None.
         found: `(frames,)` bool, whether a face was seen.
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
+        absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
     """
 
     start: float
@@ -32,6 +33,7 @@ class ClipPiece:
     mouths: np.ndarray | None
     found: np.ndarray | None
     cuts: np.ndarray | None
+    absent: np.ndarray | None
 
 
 class _Line:
@@ -85,7 +87,7 @@ class PieceCutter:
         self.has_sound, self.has_lips = has_sound, has_lips
         empty = MouthBlock.empty(roi_size)
         self._sound = _Line(np.zeros(0, np.float32))
-        self._lips = [_Line(rows) for rows in (empty.mouths, empty.found, empty.cuts)]
+        self._lips = [_Line(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
 
@@ -103,9 +105,9 @@ class PieceCutter:
         """`(samples,)` float32 that follow what was added before."""
         self._sound.add(samples)
 
-    def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray) -> None:
+    def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
         """Crops that follow what was added before; see `ClipPiece`."""
-        for line, rows in zip(self._lips, (mouths, found, cuts)):
+        for line, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
             line.add(rows)
 
     @property
@@ -144,7 +146,7 @@ class PieceCutter:
         (_, first), (sample, frame) = self._bounds(self._count), self._bounds(self._count + 1)
         self._count += 1
         audio = self._sound.take(sample, completed) if self.has_sound else None
-        lips = [line.take(frame, completed) for line in self._lips] if self.has_lips else [None] * 3
+        lips = [line.take(frame, completed) for line in self._lips] if self.has_lips else [None] * 4
         return ClipPiece(first / self._fps, audio, *lips)
 
     def _bounds(self, count: int) -> tuple[int, int]:

@@ -56,6 +56,7 @@ class ClipReport:
         faces_share: share of searches that saw more than one face.
         fps_in, fps_out: stored frame rate (None where unknown) and that of the result.
         audio_level_dbfs: level of the sound, root mean square, 0 being full scale; None without sound.
+        speaker: who was followed where one was chosen, see `SpeakerReport.finish`; else None.
         warnings: what the user should know, one sentence each.
     """
 
@@ -74,11 +75,13 @@ class ClipReport:
     fps_in: float | None = None
     fps_out: float = 25.0
     audio_level_dbfs: float | None = None
+    speaker: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, ready for `json.dumps`."""
-        return dataclasses.asdict(self) | {"interpolated_runs": [list(run) for run in self.interpolated_runs]}
+        """Plain numbers, lists and strings, ready for `json.dumps`; `"speaker"` only where one was chosen."""
+        facts = dataclasses.asdict(self) | {"interpolated_runs": [list(run) for run in self.interpolated_runs]}
+        return {name: value for name, value in facts.items() if name != "speaker" or value is not None}
 
     def warn(self, sentences: Iterable[str]) -> None:
         """Adds sentences that are not there yet."""

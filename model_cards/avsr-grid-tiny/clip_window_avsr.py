@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .clip_reading_avsr import MIN_FACE_SHARE, Clip
+from .clip_reading_avsr import MIN_FACE_SHARE, Clip, without_others
 from .clip_report_avsr import SILENT_DBFS
 from .clip_stream_avsr import ClipPiece
 
+MIN_THERE = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
 SILENT_POWER = 10 ** (SILENT_DBFS / 10)  # mean square of the samples
 
 
@@ -34,6 +35,7 @@ class ClipWindow:
         self._mouths: list[np.ndarray] = []
         self._found: list[np.ndarray] = []
         self._cuts: list[np.ndarray] = []
+        self._absent: list[np.ndarray] = []
 
     def fill(self, last: int) -> None:
         """Reads on until frame `last` is in memory or the stream ends."""
@@ -51,8 +53,8 @@ class ClipWindow:
             self._audio.append(piece.audio)
             self.last = max(self.last, start + round(len(piece.audio) / self.sampling_rate * self.fps))
         if piece.mouths is not None and len(piece.mouths):
-            values = (piece.mouths, piece.found, piece.cuts)
-            for held, value in zip((self._mouths, self._found, self._cuts), values):
+            values = (piece.mouths, piece.found, piece.cuts, piece.absent)
+            for held, value in zip((self._mouths, self._found, self._cuts, self._absent), values, strict=True):
                 self._pad_to(held, start - self.first, value[:0])
                 held.append(value)
             self.last = max(self.last, start + len(piece.mouths))
@@ -75,6 +77,7 @@ class ClipWindow:
             (self._mouths, frames),
             (self._found, frames),
             (self._cuts, frames),
+            (self._absent, frames),
         ):
             if held:
                 held[:] = [np.concatenate(held)[count:].copy()]
@@ -84,17 +87,25 @@ class ClipWindow:
         """
         The sound and mouths of `start <= frame < end` as a clip; what is silent or hardly shows a face is `None`.
 
-        Its modality is empty where there is nothing to read.
+        Its modality is empty where there is nothing to read: also where a chosen speaker is not in view, whoever talks. In
+        a part where they are out of view for long, it is silent then.
         """
         audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
         mouths = self._slice(self._mouths, start, end, self.first)
+        absent = self._slice(self._absent, start, end, self.first)
+        there = 1.0 if absent is None else 1.0 - float(absent.mean())
+        if absent is not None and there < 1.0:
+            audio = without_others(audio, absent, self.sampling_rate, self.fps)
         if audio is not None and np.square(audio, dtype=np.float64).mean() < SILENT_POWER:
             audio = None
-        if mouths is not None and self._slice(self._found, start, end, self.first).mean() < MIN_FACE_SHARE:
+        found = self._slice(self._found, start, end, self.first)
+        if mouths is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
             mouths = None
+        if there < MIN_THERE:
+            audio = mouths = None
         kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
         modality = kinds[audio is not None, mouths is not None]
-        return Clip("", audio, mouths, modality, (end - start) / self.fps)
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:

@@ -67,6 +67,15 @@ class FaceFollower(Protocol):
         ...
 
 
+@runtime_checkable
+class FaceDescriber(Protocol):
+    """A detector that can also say what a face looks like, so that a person is known again."""
+
+    def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        """A vector; those of one person are less than about 0.55 apart, those of two people more."""
+        ...
+
+
 def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
     """The square in which dlib's face detector would see these landmarks.
 
@@ -122,6 +131,15 @@ def _load_dlib() -> _Dlib:
     raise ImportError("The 68-point model is missing: pip install lookhear[face] (package face_recognition_models)")
 
 
+@functools.lru_cache(maxsize=1)
+def _load_describer() -> Any:
+    """dlib's network for faces, of which 22 MB are loaded once a process."""
+    dlib = _load_dlib()
+    folders = importlib.util.find_spec("face_recognition_models").submodule_search_locations
+    path = Path(next(iter(folders))) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+    return dlib.module.face_recognition_model_v1(str(path))
+
+
 def require_dlib() -> None:
     """Loads dlib and its models. Raises ImportError, saying what to install, where they are missing."""
     _load_dlib()
@@ -171,6 +189,15 @@ class DlibLandmarkDetector:
         found = self._search(patch, min(8.0, 90.0 / max(face.size, 1.0)), self.threshold - 0.4)
         moved = [tuple(np.add(box, (left, top, left, top))) for box, _ in found]
         return any(overlap(box, face.box) > 0.3 for box in moved)
+
+    def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        """`(128,)` of dlib's face recognition network: 0.6 apart, on average, is the limit between two people."""
+        dlib, network = _load_dlib(), _load_describer()
+        edges = (round(edge) for edge in face.box)
+        points = dlib.module.points([dlib.module.point(round(float(x)), round(float(y))) for x, y in face.points])
+        shape = dlib.module.full_object_detection(dlib.module.rectangle(*edges), points)
+        with dlib.lock:
+            return np.array(network.compute_face_descriptor(_eight_bit(frame), shape))
 
     def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[tuple, float]]:
         """((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -62,6 +62,28 @@ class MouthBlock:
 # --------------------------------------------------------------------------------------------- where landmarks are from
 
 
+class LandmarkSource(Protocol):
+    """Says where the landmarks of each frame are, frame by frame.
+
+    Attributes:
+        counts: the number of faces in each search of a whole picture.
+        switches: how often another face of the same scene was taken.
+        switched: whether this has just happened.
+    """
+
+    counts: Sequence[int]
+    switches: int
+    switched: bool
+
+    def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
+        """`(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """Sentences for the report, once all frames were seen."""
+        ...
+
+
 class _GivenLandmarks:
     """Landmarks that are there already, handed out frame by frame."""
 
@@ -97,7 +119,7 @@ class _TrackedLandmarks(FaceTracker):
 
 def landmark_source(
     landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
-) -> _GivenLandmarks | _TrackedLandmarks:
+) -> LandmarkSource:
     """What tells `MouthBuilder` each frame's landmarks; the arguments are those of `MouthRoiImageProcessor.extract`."""
     if landmarks is None:
         return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
@@ -135,10 +157,10 @@ class MouthBuilder:
 
     Args:
         processor: `MouthRoiImageProcessor`, for its settings.
-        source: of `landmark_source`.
+        source: of `landmark_source`, or another one.
     """
 
-    def __init__(self, processor: Any, source: _GivenLandmarks | _TrackedLandmarks):
+    def __init__(self, processor: Any, source: LandmarkSource):
         self.config, self.source = processor, source
         mean_width = float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
         self._unit = processor.mouth_width / mean_width  # region pixels to one distance of the outer eye corners

@@ -16,20 +16,22 @@ PAUSE_SECONDS = 0.8  # a silence of this length ends a cue
 
 @dataclass(frozen=True)
 class Word:
-    """A word and its times in seconds."""
+    """A word, its times in seconds, and who says it, if that is known."""
 
     text: str
     start: float
     end: float
+    speaker: str = ""
 
 
 @dataclass(frozen=True)
 class Cue:
-    """What is on screen from `start` to `end` (seconds): one or more lines."""
+    """What is on screen from `start` to `end` (seconds): one or more lines, and who says them, if that is known."""
 
     lines: tuple[str, ...]
     start: float
     end: float
+    speaker: str = ""
 
 
 def write_captions(result: dict, path: str | os.PathLike, format: str | None = None) -> Path:
@@ -37,7 +39,8 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
     Writes one result of the pipeline to a file; what stands there is replaced only when the new file is complete.
 
     Args:
-        result: `{"text", "chunks", …}` as the pipeline returns it. srt, vtt and tsv need `return_timestamps`.
+        result: `{"text", "chunks", …}` as the pipeline returns it. srt, vtt and tsv need `return_timestamps`. Of
+            `speaker="everyone"` either all or one of its `"speakers"`.
         path: the file to write.
         format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; from the ending of `path` when it is not given.
 
@@ -69,37 +72,45 @@ def format_captions(result: dict, format: str) -> str:
 
 
 def to_txt(result: dict) -> str:
-    """The text on one line."""
-    return _one_line(result["text"]) + "\n"
+    """The text on one line; of several people a line each, with the name in front."""
+    if "speakers" not in result:
+        return _one_line(result["text"]) + "\n"
+    return "".join(f"{one['speaker']}: {_one_line(one['text'])}\n" for one in result["speakers"] if one["text"])
 
 
 def to_srt(result: dict) -> str:
-    """SubRip: numbered cues, comma before the milliseconds."""
-    blocks = [
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(map(_escape_srt, cue.lines))
-        for number, cue in enumerate(make_cues(words_of(result)), 1)
-    ]
+    """SubRip: numbered cues, comma before the milliseconds; of several people with the name in front."""
+    several = "speakers" in result
+    blocks = []
+    for number, cue in enumerate(make_cues(words_of(result)), 1):
+        lines = [f"{cue.speaker}: {cue.lines[0]}", *cue.lines[1:]] if several else cue.lines
+        times = f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}"
+        blocks.append(f"{number}\n{times}\n" + "\n".join(map(_escape_srt, lines)))
     return "".join(block + "\n\n" for block in blocks)
 
 
 def to_vtt(result: dict) -> str:
-    """WebVTT (W3C): a header, full stop before the milliseconds, `&`, `<` and `>` escaped."""
-    blocks = [
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n" + "\n".join(map(_escape_vtt, cue.lines))
-        for cue in make_cues(words_of(result))
-    ]
+    """WebVTT (W3C): a header, full stop before the milliseconds, `&`, `<` and `>` escaped, `<v NAME>` where known."""
+    blocks = []
+    for cue in make_cues(words_of(result)):
+        voice = f"<v {_escape_vtt(cue.speaker)}>" if cue.speaker else ""
+        times = f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}"
+        blocks.append(f"{times}\n{voice}" + "\n".join(map(_escape_vtt, cue.lines)))
     return "WEBVTT\n\n" + "".join(block + "\n\n" for block in blocks)
 
 
 def to_tsv(result: dict) -> str:
-    """One word a line: start and end in milliseconds, the word, its confidence."""
-    chunks = _word_chunks(result)
-    rows = [
-        f"{_milliseconds(c['timestamp'][0])}\t{_milliseconds(c['timestamp'][1])}\t{_one_line(c['text'])}\t"
-        f"{c.get('confidence', float('nan')):.4f}"
-        for c in chunks
-    ]
-    return "\n".join(["start\tend\ttext\tconfidence", *rows]) + "\n"
+    """One word a line: start and end in milliseconds, the word, its confidence; of several people who says it."""
+    header = ["start", "end", "text", "confidence"]
+    rows = []
+    for one in _voices(result):
+        for chunk in _word_chunks(one):
+            times = [_milliseconds(time) for time in chunk["timestamp"]]
+            rows.append([*times, _one_line(chunk["text"]), f"{chunk.get('confidence', float('nan')):.4f}"])
+            rows[-1] += [one["speaker"]] if "speakers" in result else []
+    if "speakers" in result:
+        header, rows = [*header, "speaker"], sorted(rows, key=lambda row: row[0])
+    return "".join("\t".join(map(str, row)) + "\n" for row in [header, *rows])
 
 
 def to_json(result: dict) -> str:
@@ -117,8 +128,21 @@ WRITERS: dict[str, Callable[[dict], str]] = {
 
 
 def words_of(result: dict) -> list[Word]:
-    """The words of a result with their times; characters (`return_timestamps="char"`) are put together."""
-    return [Word(_one_line(c["text"]), *map(float, c["timestamp"])) for c in _word_chunks(result)]
+    """
+    The words of a result with their times; characters (`return_timestamps="char"`) are put together.
+
+    Of several people first all of one, then all of the next.
+    """
+    return [
+        Word(_one_line(chunk["text"]), *map(float, chunk["timestamp"]), one.get("speaker", ""))
+        for one in _voices(result)
+        for chunk in _word_chunks(one)
+    ]
+
+
+def _voices(result: dict) -> list[dict]:
+    """The results of several people, or the one that there is."""
+    return result.get("speakers") or [result]
 
 
 def make_cues(
@@ -132,8 +156,23 @@ def make_cues(
     """
     Words to cues: a cue ends where it is full (`max_lines` of `max_characters`), lasts `max_seconds`, or at a pause.
 
-    Cues do not overlap and are in order; a short one stays for `min_seconds` where the next leaves room.
+    Cues are in order and those of one speaker do not overlap; a short one stays for `min_seconds` where the next leaves
+    room.
     """
+    speakers = list(dict.fromkeys(word.speaker for word in words))
+    limits = max_characters, max_lines, max_seconds, min_seconds, pause_seconds
+    cues = [cue for name in speakers for cue in _cues_of_one([w for w in words if w.speaker == name], *limits)]
+    return sorted(cues, key=lambda cue: cue.start)
+
+
+def _cues_of_one(
+    words: list[Word],
+    max_characters: int,
+    max_lines: int,
+    max_seconds: float,
+    min_seconds: float,
+    pause_seconds: float,
+) -> list[Cue]:
     groups: list[list[Word]] = []
     for word in sorted(words, key=lambda word: word.start):
         group = groups[-1] if groups else None
@@ -152,6 +191,7 @@ def make_cues(
             lines=tuple(break_lines([word.text for word in group], max_characters)),
             start=group[0].start,
             end=min(max(group[-1].end, group[0].start + min_seconds), following),
+            speaker=group[0].speaker,
         )
         for group, following in zip(groups, starts[1:])
     ]

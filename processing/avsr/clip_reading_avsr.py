@@ -11,6 +11,7 @@ from .clip_stream_avsr import ClipStream, refuse_unreadable
 
 MODALITIES = ("auto", "audio", "visual", "audiovisual")
 MIN_FACE_SHARE = 0.2  # with a face in fewer frames than this, most of what the model would see is interpolated
+LONG_ABSENCE = 0.5  # seconds: while a chosen speaker is out of view for longer, whoever is heard is somebody else
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Clip:
         modality: what will be read: `"audio"`, `"visual"` or `"audiovisual"`.
         duration: in seconds.
         report: numbers and warnings about picture and sound.
+        absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Clip:
     modality: str = ""
     duration: float = 0.0
     report: ClipReport = field(default_factory=ClipReport)
+    absent: np.ndarray | None = None
 
     def to_report(self) -> dict[str, Any]:
         """The report as plain numbers, lists and strings, with what was read and for how long."""
@@ -62,7 +65,11 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
     clip = Clip(stream.name, report=stream.report)
     clip.audio = _joined([piece.audio for piece in pieces])
     clip.mouths = _joined([piece.mouths for piece in pieces])
+    clip.absent = _joined([piece.absent for piece in pieces])
     share = clip.report.frames_with_face
+    if clip.absent is not None and clip.absent.any():
+        share = share / max(1.0 - clip.absent.mean(), 1e-9)
+        clip.audio = without_others(clip.audio, clip.absent, sampling_rate, image_processor.fps)
     if trouble is None and share < MIN_FACE_SHARE and modality != "audio":
         trouble = f"a face was found in {share:.0%} of the frames only"
     if trouble is not None:
@@ -70,6 +77,29 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
     _settle_modality(clip, modality, trouble)
     _settle_duration(clip, sampling_rate, image_processor.fps)
     return clip
+
+
+def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: int, fps: float) -> np.ndarray | None:
+    """
+    The sound without what is heard while a chosen speaker is out of view for long.
+
+    Args:
+        audio: `(samples,)` float32, or `None`.
+        absent: `(frames,)` bool, where the speaker is not in view.
+        sampling_rate: of the sound; fps: of the frames.
+
+    Returns:
+        The same, or a copy that fades out and in within a frame.
+    """
+    borders = np.flatnonzero(np.diff(absent, prepend=False, append=False)).reshape(-1, 2)  # [first, behind the last)
+    borders = borders[borders[:, 1] - borders[:, 0] >= LONG_ABSENCE * fps]
+    if audio is None or not len(borders):
+        return audio
+    loudness = np.ones(len(absent), np.float32)
+    for first, end in borders:
+        loudness[first:end] = 0.0
+    middles = (np.arange(len(absent)) + 0.5) / fps * sampling_rate
+    return (audio * np.interp(np.arange(len(audio)), middles, loudness)).astype(np.float32)
 
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:

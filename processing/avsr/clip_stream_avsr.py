@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 from .clip_arrays_avsr import ArraySource
 from .clip_pieces_avsr import MAX_LEAD, ClipPiece, PieceCutter
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
-from .landmarks_avsr import require_dlib
+from .landmarks_avsr import DlibLandmarkDetector, require_dlib
 from .media_source_avsr import MediaSource
 from .media_stream_avsr import SOUND, MediaStream
 from .media_survey_avsr import trimmed_length
 from .mouth_building_avsr import MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead, read_ahead
+from .speaker_boxes_avsr import ChosenSpeaker
+from .speaker_request_avsr import speaker_name
+from .speaker_search_avsr import SpeakerSearch
 
 __all__ = ["ClipPiece", "ClipStream", "refuse_unreadable"]
 
@@ -60,14 +64,17 @@ class ClipStream:
         landmarks: where faces come from, as of `MouthRoiImageProcessor.extract`.
         max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for;
             those of arrays always are.
+        speaker: whose face and mouth they are, and what finds them; None takes the most prominent face. `landmarks` can
+            only be a detector then.
 
     Attributes:
         name: how messages call the source.
         duration: seconds that the source announces, None where it does not.
 
     Raises:
-        ValueError: names the source and says what is wrong: it cannot be read, or is without what `modality` needs.
-            While it is read: nothing of it can be decoded, or there is no face in it and nothing else to read.
+        ValueError: names the source and says what is wrong: it cannot be read, or is without what `modality` needs, or
+            a speaker is chosen and there is no video to find them in. While it is read: nothing of it can be decoded, or
+            there is no face in it and nothing else to read, or the speaker is not found in it.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class ClipStream:
         image_processor: Any,
         landmarks: Any = None,
         max_lead: float = MAX_LEAD,
+        speaker: ChosenSpeaker | None = None,
     ):
         wanted = (
             sampling_rate if modality != "visual" else None,
@@ -91,7 +99,7 @@ class ClipStream:
         self._ahead: ReadAhead | None = None
         self._closed = False
         try:
-            self._work = _Work(raw, modality, sampling_rate, image_processor, landmarks, max_lead)
+            self._work = _Work(raw, modality, sampling_rate, image_processor, landmarks, max_lead, speaker)
         except BaseException:
             raw.close()
             raise
@@ -179,10 +187,15 @@ class _Work:
         image_processor: Any,
         landmarks: Any,
         max_lead: float,
+        speaker: ChosenSpeaker | None,
     ):
         self.source, self.modality, self.report = source, modality, ClipReport()
+        self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
         self.trouble = None if source.has_pictures or source.mouths is not None else "there is no video"
         self._builder: MouthBuilder | None = None
+        if speaker is not None and not source.has_pictures:
+            what = "there are mouths, and no pictures" if source.mouths is not None else "no video is there, or wanted"
+            raise ValueError(f"{source.name}: {speaker_name(speaker.asked)} cannot be looked for: {what}.")
         if source.has_pictures:
             self.trouble = self._prepare(image_processor, landmarks)
         refuse_unreadable(source.name, modality, source.has_sound, self.trouble)
@@ -198,10 +211,13 @@ class _Work:
             if landmarks is None:
                 require_dlib()
         except ImportError as error:  # the face detector is an extra
-            if self.modality != "auto" or not self.source.has_sound:
+            if self.modality != "auto" or not self.source.has_sound or self._speaker is not None:
                 raise
             return str(error)
-        found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
+        if self._speaker is not None:
+            found = self._speaker.face(landmarks or DlibLandmarkDetector())
+        else:
+            found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
         self._builder = MouthBuilder(image_processor, found)
         return None
 
@@ -217,21 +233,39 @@ class _Work:
     def _cut(self) -> Iterator[ClipPiece]:
         if self.source.mouths is not None:
             seen = np.ones(len(self.source.mouths), dtype=bool)
-            self._cutter.add_lips(self.source.mouths, seen, ~seen)
-        for kind, values in read_ahead(self.source.items(), DECODED, lambda item: item[1].nbytes):
-            if kind == SOUND:
-                self._cutter.add_sound(values)
-            elif self._builder is not None:
-                self._take(self._builder.add(values))
-            yield from self._cutter.ready()
-        if self._builder is not None:
-            self._take(self._builder.finish())
+            self._cutter.add_lips(self.source.mouths, seen, ~seen, ~seen)
+        with contextlib.nullcontext() if self._speaker is None else self._speaker:
+            for kind, values in read_ahead(self.source.items(), DECODED, lambda item: item[1].nbytes):
+                if kind == SOUND:
+                    self._cutter.add_sound(values)
+                elif self._builder is not None:
+                    self._see(values)
+                yield from self._cutter.ready()
+            if self._builder is not None:
+                self._see_rest()
         yield from self._cutter.finish(self.source.kept(self._cutter.sound_end))
+
+    def _see(self, frame: np.ndarray) -> None:
+        """One more picture."""
+        if self._speaker is None:
+            self._take(self._builder.add(frame))
+            return
+        for known in self._speaker.add(frame):
+            self._take(self._builder.add(known))
+
+    def _see_rest(self) -> None:
+        """There are no more pictures."""
+        for known in self._speaker.finish() if self._speaker is not None else ():
+            self._take(self._builder.add(known))
+        self._take(self._builder.finish())
 
     def _take(self, blocks: Iterator[Any]) -> None:
         for block in blocks:
             self._lips.add(block.mouths, block.points, block.found, block.outside, block.cuts)
-            self._cutter.add_lips(block.mouths, block.found, block.cuts)
+            absent = np.zeros(len(block.found), dtype=bool)
+            if self._speaker is not None:
+                absent = self._speaker.report.take_absent(len(block.found))
+            self._cutter.add_lips(block.mouths, block.found, block.cuts, absent)
 
     def _finish_report(self) -> None:
         if self._builder is not None and self._cutter.lips_end == 0:
@@ -240,6 +274,8 @@ class _Work:
             self.report = self._lips.finish(self._builder.counts, self._builder.switches, self.source.fps_in)
             self.report.warn(self._builder.warnings())
             self.trouble = None if self.report.frames_with_face else "no face was found"
+            if self._speaker is not None:
+                self._speaker.note(self.report, self.source.name)
         elif self.source.mouths is not None:
             frames = len(self.source.mouths)
             self.report = ClipReport(frames=frames, frames_with_face=1.0, fps_out=self._lips.fps)

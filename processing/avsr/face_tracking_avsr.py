@@ -62,18 +62,14 @@ class FaceTracker:
             face = self._search(frame, tracked=False)
         elif self._follower is not None and tracked and index % self.detect_every:
             face = self._follower.follow(frame, self._face)
-            face = face if _inside(face, frame) else None
-        elif self._follower is not None and not tracked and index % self._pause():
+            face = face if inside(face, frame) else None
+        elif self._follower is not None and not tracked and index % pause_of(self._lost):
             face = None  # nobody for a while: look less often
         else:
             face = self._search(frame, tracked)
         self._lost = 0 if face is not None else self._lost + 1
         self._face = face if face is not None else self._face
         return face
-
-    def _pause(self) -> int:
-        """Frames from one search for a lost face to the next."""
-        return next((pause for lost, pause in ((250, 25), (50, 10), (10, 5)) if self._lost > lost), 1)
 
     def _search_new_scene(self, frame: np.ndarray) -> Face | None:
         """The face at the same place, in case nothing but the light has changed; otherwise the most prominent one."""
@@ -96,7 +92,7 @@ class FaceTracker:
         if (
             follower
             and self._searches % WHOLE_SEARCH != 1
-            and _inside(expected, frame)
+            and inside(expected, frame)
             and follower.confirm(frame, expected)
         ):
             return expected
@@ -106,7 +102,7 @@ class FaceTracker:
         nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
         if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
             return expected if follower else nearest
-        if follower and _inside(expected, frame) and follower.confirm(frame, expected):
+        if follower and inside(expected, frame) and follower.confirm(frame, expected):
             return expected
         return self._again(faces, frame)
 
@@ -114,30 +110,40 @@ class FaceTracker:
         """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
         last = self._face
         reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
-        near = [face for face in faces if _distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
+        near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
         if near:
-            return min(near, key=lambda face: _distance(face, last))
+            return min(near, key=lambda face: distance(face, last))
         if faces and (max(self.counts) <= 1 or self._lost >= self.patience):
             self.switches, self.switched = self.switches + 1, True
             return max(faces, key=lambda face: _prominence(face, frame))
         return None
 
 
-def _inside(face: Face, frame: np.ndarray) -> bool:
+def pause_of(lost: int) -> int:
+    """Frames from one search for a face that was lost so many frames ago to the next."""
+    return next((pause for since, pause in ((250, 25), (50, 10), (10, 5)) if lost > since), 1)
+
+
+def inside(face: Face, frame: np.ndarray) -> bool:
     """Whether the middle of the face is in the picture."""
     x, y = face.points[STEADY].mean(axis=0)
     return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
 
 
-def _distance(first: Face, second: Face) -> float:
+def distance(first: Face, second: Face) -> float:
+    """Pixels between the middles of two faces."""
     return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
 
 
-def _prominence(face: Face, frame: np.ndarray) -> float:
-    """Large and central is what one looks at: area, less with the distance from the middle of the picture."""
-    height, width = frame.shape[:2]
-    centre = np.array([(face.box[0] + face.box[2]) / 2 / width - 0.5, (face.box[1] + face.box[3]) / 2 / height - 0.5])
+def prominence(face: Face, box: tuple[float, float, float, float]) -> float:
+    """Large and central is what one looks at: area, less with the distance from the middle of `(x0, y0, x1, y1)`."""
+    centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2 - box[:2]
+    centre = centre / (box[2] - box[0], box[3] - box[1]) - 0.5
     return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
+
+
+def _prominence(face: Face, frame: np.ndarray) -> float:
+    return prominence(face, (0, 0, frame.shape[1], frame.shape[0]))
 
 
 def track_landmarks(

@@ -17,8 +17,14 @@ from .clip_pieces_avsr import MAX_LEAD
 from .clip_reading_avsr import MODALITIES, Clip, read_clip
 from .clip_stream_avsr import ClipStream
 from .clip_window_avsr import ClipWindow
+from .everyone_avsr import named, people_in, together
+from .landmarks_avsr import DlibLandmarkDetector
 from .long_reading_avsr import LongReading, Reading
+from .media_source_avsr import fetch_media, source_name
 from .recognition_avsr import Recogniser
+from .speaker_boxes_avsr import ChosenSpeaker
+from .speaker_locator_avsr import GivenTrack, ObjectLocator, load_locator
+from .speaker_request_avsr import EVERYONE, check_speaker
 from .speech_stream_avsr import SpeechStream, as_chunk
 from .word_timing_avsr import TimedText, mean_confidence, time_words
 
@@ -56,16 +62,31 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
       pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
       are no alternatives then.
-    - speaker: `None`. Other values are refused so far.
+    - speaker: whom to read where several people are in view. `None` takes the most prominent face. A text about one
+      person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the first
+      picture: whoever that is, is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
+      each picture `(x0, y0, x1, y1)` or None, 25 a second or as many as `"fps"` beside it says. `"everyone"`: all whose
+      faces are in view for a second or longer, up to eight, each by themselves; the result then has a line for each of
+      them in `"text"`, a `"speaker"` in each of its `"chunks"`, and `"speakers"`, a result for each.
+    - speaker_locator: what follows them: a pipeline of the task `object-perception`, or any function of an iterator of
+      pictures `(height, width, 3)` uint8 and of `speaker`, which gives for each picture, as soon as it knows it,
+      `(x0, y0, x1, y1)` in pixels, `(x0, y0, x1, y1, score)` with a score from 0 to 1, or None where the speaker isn't
+      seen. It runs in a thread of its own.
+    - speaker_model: the checkpoint (folder or Hub id) of the locator where none is given; `default_speaker_model` by
+      default, which is the packaged `glee-tiny` once lookhear is imported.
 
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
     "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds what was measured on the clip and `"warnings"` in words. [`stream`] gives the words of one
-    input as soon as they are certain.
+    first; the report holds what was measured on the clip and `"warnings"` in words, of a chosen speaker also who was
+    followed in each second and how surely ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they
+    are certain.
 
     Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
     """
+
+    default_speaker_model: str | None = None  # of whoever packages one
+    _locator: tuple[str | None, ObjectLocator] | None = None
 
     _load_processor = True
     _load_image_processor = False
@@ -102,7 +123,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         Raises:
             ValueError: as a call does; what is found out while the input is read, the iterator raises.
         """
-        self._sanitize_parameters(**kwargs)
+        if self._asked(kwargs)[0].get("speaker") == EVERYONE:
+            raise ValueError('`speaker`: a stream is of one speaker, and "everyone" is for a call.')
         return self._listen(self._open(inputs, kwargs), kwargs)
 
     def _read_all(self, inputs: Iterable, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -114,11 +136,23 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _read_together(self, inputs: list, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """The results of a few inputs: short ones go through the model together, long ones by themselves."""
-        self._sanitize_parameters(**{name: value for name, value in kwargs.items() if name not in LOADING})
+        if self._asked(kwargs)[0].get("speaker") == EVERYONE:
+            return [self._read_everyone(source, kwargs) for source in inputs]
         streams = [self._open(source, kwargs) for source in inputs]
         short = [stream for stream in streams if not self._is_long(stream, kwargs)]
         done = iter(super().__call__(short, **{**kwargs, "batch_size": len(short)}) if short else [])
         return [self._read_long(stream, kwargs) if self._is_long(stream, kwargs) else next(done) for stream in streams]
+
+    def _read_everyone(self, source: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The results of all whose faces are in view: the source is read once for all, and then once for each of them."""
+        name = "the input dictionary" if isinstance(source, dict) else source_name(source)
+        source = source if isinstance(source, dict) else fetch_media(source)
+        people = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
+        results = []
+        for number, person in enumerate(people, 1):
+            (result,) = self._read_together([source], {**kwargs, "speaker": {"track": person}})
+            results.append(named(result, number, name))
+        return together(results)
 
     @property
     def _recogniser(self) -> Recogniser:
@@ -148,6 +182,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         ctc_weight: float | None = None,
         chunk_length_s: float | None = None,
         speaker: Any = None,
+        speaker_locator: Any = None,
+        speaker_model: str | None = None,
         **unknown,
     ) -> tuple[dict, dict, dict]:
         if unknown:
@@ -160,10 +196,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 f"{chunk_length_s!r}."
             )
         if speaker is not None:
-            raise ValueError(
-                "`speaker` must be None: choosing one needs a `speaker_locator`, which this version cannot use yet; it "
-                "reads the most prominent face."
-            )
+            speaker = check_speaker(speaker)
+            if modality == "audio":
+                raise ValueError('`speaker` chooses among faces, and `modality` is "audio": no faces are looked at.')
+        if speaker_locator is not None and not callable(speaker_locator):
+            raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {speaker_locator!r}.")
+        if speaker_model is not None and not isinstance(speaker_model, (str, os.PathLike)):
+            raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {speaker_model!r}.")
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {modality!r}.")
         if return_timestamps is not None and return_timestamps not in TIMESTAMPS:
@@ -171,16 +210,22 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         _check_search(num_beams, num_return_sequences, ctc_weight)
         search = {"num_beams": num_beams, "num_return_sequences": num_return_sequences, "ctc_weight": ctc_weight}
         return (
-            _given(modality=modality, chunk_length_s=chunk_length_s),
+            _given(
+                modality=modality,
+                chunk_length_s=chunk_length_s,
+                speaker=speaker,
+                speaker_locator=speaker_locator,
+                speaker_model=speaker_model,
+            ),
             _given(**search),
             _given(return_timestamps=return_timestamps),
         )
 
-    def preprocess(self, inputs, modality: str = "auto", chunk_length_s: float | None = None) -> dict[str, Any]:
+    def preprocess(self, inputs, modality: str = "auto", **settings: Any) -> dict[str, Any]:
         """One input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
-        self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        clip = read_clip(inputs, self._modality(modality), extractor.sampling_rate, image_processor)
+        stream = self._open(inputs, {"modality": modality, **settings})
+        clip = read_clip(stream, self._modality(modality), extractor.sampling_rate, image_processor)
         for warning in clip.report.warnings:
             logger.warning(f"{clip.name}: {warning}")
         return {**self._recogniser.features([clip]), "report": clip.to_report()}
@@ -242,11 +287,38 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _open(self, source: Any, kwargs: dict[str, Any]) -> ClipStream:
         if isinstance(source, ClipStream):
             return source
-        modality = self._asked(kwargs)[0].get("modality", "auto")
+        asked = self._asked(kwargs)[0]
+        modality = asked.get("modality", "auto")
         self._check_model_reads(modality)
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        lead = max(MAX_LEAD, STRETCH * self._chunk_length(kwargs))
-        return ClipStream(source, self._modality(modality), extractor.sampling_rate, image_processor, max_lead=lead)
+        return ClipStream(
+            source,
+            self._modality(modality),
+            extractor.sampling_rate,
+            image_processor,
+            max_lead=max(MAX_LEAD, STRETCH * self._chunk_length(kwargs)),
+            speaker=self._chosen(**asked),
+        )
+
+    def _chosen(
+        self, speaker: Any = None, speaker_locator: Any = None, speaker_model: str | None = None, **_: Any
+    ) -> ChosenSpeaker | None:
+        """Who is to be read, and what finds them."""
+        if speaker is None:
+            return None
+        if not isinstance(speaker, str) and "track" in speaker:
+            return ChosenSpeaker(speaker, GivenTrack(self.processor.image_processor.fps))
+        if speaker_locator is None:
+            speaker_locator = self._loaded_locator(speaker_model or self.default_speaker_model)
+        if isinstance(speaker_locator, Pipeline):
+            speaker_locator = ObjectLocator(speaker_locator)
+        return ChosenSpeaker(speaker, speaker_locator)
+
+    def _loaded_locator(self, model: str | None) -> ObjectLocator:
+        """The locator of a checkpoint; the latest one is kept."""
+        if self._locator is None or self._locator[0] != model:
+            self._locator = model, load_locator(model, self.device)
+        return self._locator[1]
 
     def _is_long(self, stream: ClipStream, kwargs: dict[str, Any]) -> bool:
         return stream.duration is None or stream.duration > self._chunk_length(kwargs)

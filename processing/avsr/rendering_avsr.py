@@ -53,7 +53,7 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
 
 def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: float) -> Iterator[np.ndarray]:
     """
-    Draws words on frames, each at its time.
+    Draws words on frames, each at its time; of several speakers below each other, with their names.
 
     Args:
         frames: `(height, width, 3)` uint8 RGB; frame k is shown at k / fps.
@@ -65,37 +65,50 @@ def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: flo
     """
     from PIL import Image
 
-    captioner, drawn_for, overlay = None, None, None
+    speakers, captioners = list(dict.fromkeys(word.speaker for word in words)), None
     for index, frame in enumerate(frames):
-        if captioner is None:
+        if captioners is None:
             factor = max(1, math.ceil(MIN_HEIGHT / frame.shape[0]))
             size = frame.shape[1] * factor, frame.shape[0] * factor
-            captioner = _Captioner(words, *size)
+            captioners = [
+                _Captioner([word for word in words if word.speaker == name], *size, name if len(speakers) > 1 else "")
+                for name in speakers
+            ]
         picture = Image.fromarray(frame)
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
-        moment = captioner.moment((index + 0.5) / fps)
-        if moment != drawn_for:
-            drawn_for, overlay = moment, captioner.draw(*moment) if moment else None
-        if overlay is not None:
-            picture.paste(overlay[0], overlay[1], overlay[0])
+        bottom = size[1] - round(0.05 * size[1])
+        for captioner in reversed(captioners):
+            overlay = captioner.overlay((index + 0.5) / fps)
+            if overlay is not None:
+                bottom -= overlay.height
+                picture.paste(overlay, ((size[0] - overlay.width) // 2, bottom), overlay)
+                bottom -= round(0.01 * size[1])
         yield np.asarray(picture)
 
 
 class _Captioner:
-    """Lays the cues of a clip out for one size of picture."""
+    """Lays the cues of one speaker out for one size of picture; the name, if there is one, stands in front of them."""
 
-    def __init__(self, words: Sequence[Word], width: int, height: int):
+    def __init__(self, words: Sequence[Word], width: int, height: int, name: str = ""):
         from PIL import ImageFont
 
-        self.width, self.height = width, height
+        self.name = f"{name}: " if name else ""
+        self._drawn_for, self._overlay = None, None
         self.words = sorted(words, key=lambda word: word.start)
         self.size = max(12, round(min(height / 15, width / 18)))
         longest = max((ImageFont.load_default(self.size).getlength(word.text) for word in words), default=0.0)
         self.size = max(6, int(self.size * min(1.0, 0.95 * width / (longest + self.size))))  # a very long word
         self.font = ImageFont.load_default(self.size)
         fitting = int(0.86 * width / (0.62 * self.size))  # upper-case letters are about 0.62 of the height wide
-        self.cues = make_cues(self.words, max_characters=max(8, min(MAX_CHARACTERS, fitting)))
+        self.cues = make_cues(self.words, max_characters=max(8, min(MAX_CHARACTERS, fitting) - len(self.name)))
+
+    def overlay(self, time: float):
+        """The caption at a time as an RGBA picture; None between cues."""
+        moment = self.moment(time)
+        if moment != self._drawn_for:
+            self._drawn_for, self._overlay = moment, self.draw(*moment) if moment else None
+        return self._overlay
 
     def moment(self, time: float) -> tuple[Cue, int] | None:
         """What is to be seen at a time: the cue and how many of its words have begun; None between cues."""
@@ -108,12 +121,14 @@ class _Captioner:
         return cue, begun + over
 
     def draw(self, cue: Cue, begun: int):
-        """The caption as an RGBA picture, and its place `(left, top)`; word `begun - 1` is the current one."""
+        """The caption as an RGBA picture; word `begun - 1` is the current one."""
         from PIL import Image, ImageDraw
 
         space = self.font.getlength(" ")
         rows = [[(word, self.font.getlength(word)) for word in line.split()] for line in cue.lines]
         widths = [sum(length for _, length in row) + space * (len(row) - 1) for row in rows]
+        front = self.font.getlength(self.name)
+        widths[0] += front
         pad, leading = round(0.45 * self.size), round(1.3 * self.size)
         box = round(max(widths)) + 2 * pad, leading * len(rows) + round(1.2 * pad)
         overlay = Image.new("RGBA", box)
@@ -122,13 +137,15 @@ class _Captioner:
         number = 0
         for row, (line, width) in enumerate(zip(rows, widths)):
             left = (box[0] - width) / 2
+            if row == 0 and front:
+                pen.text((left, 0.6 * pad + 0.5 * leading), self.name, COMING, self.font, anchor="lm")
+                left += front
             for word, length in line:
                 colour = CURRENT if number == begun - 1 else SPOKEN if number < begun else COMING
                 pen.text((left, 0.6 * pad + (row + 0.5) * leading), word, colour, self.font, anchor="lm")
                 left += length + space
                 number += 1
-        top = self.height - overlay.height - round(0.05 * self.height)
-        return overlay, ((self.width - overlay.width) // 2, top)
+        return overlay
 
 
 # ---------------------------------------------------------------------------------------------------------- one picture

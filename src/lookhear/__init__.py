@@ -4,6 +4,7 @@ Importing the package registers its models, processors and pipelines with transf
 """
 
 from importlib.metadata import version
+from pathlib import Path
 
 from transformers import (
     AutoConfig,
@@ -75,6 +76,7 @@ PIPELINE_REGISTRY.register_pipeline(
     pt_model=AutoModelForSpeechSeq2Seq,
     type="multimodal",
 )
+AudioVisualSpeechRecognitionPipeline.default_speaker_model = str(Path(__file__).parent / "model_cards" / "glee-tiny")
 
 AutoConfig.register(GleeConfig.model_type, GleeConfig)
 AutoModel.register(GleeConfig, GleeModel)

@@ -14,6 +14,9 @@ from lookhear.processing.avsr.captions_avsr import (
     words_of,
     write_captions,
 )
+from lookhear.processing.avsr.everyone_avsr import together
+
+FACTS = {"source": "clip.mp4", "modality": "audio", "duration": 6.0, "warnings": []}
 
 
 def result_of(words: list[tuple[str, float, float]]) -> dict:
@@ -22,7 +25,7 @@ def result_of(words: list[tuple[str, float, float]]) -> dict:
         "confidence": 0.9,
         "chunks": [{"text": w, "timestamp": (s, e), "confidence": 0.5} for w, s, e in words],
         "alternatives": [],
-        "report": {"yaw": float("nan"), "frames": np.int64(75), "runs": np.array([[0.0, 1.0]])},
+        "report": {"yaw": float("nan"), "frames": np.int64(75), "runs": np.array([[0.0, 1.0]]), **FACTS},
     }
 
 
@@ -56,7 +59,7 @@ def test_tsv(result):
 
 def test_json_is_plain_and_has_no_nan(result):
     loaded = json.loads(format_captions(result, "json"), parse_constant=pytest.fail)
-    assert loaded["report"] == {"yaw": None, "frames": 75, "runs": [[0.0, 1.0]]}
+    assert loaded["report"] == {"yaw": None, "frames": 75, "runs": [[0.0, 1.0]], **FACTS}
     assert loaded["chunks"][0] == {"text": "LAY", "timestamp": [0.5, 0.75], "confidence": 0.5}
 
 
@@ -123,3 +126,49 @@ def test_file_is_written_whole_or_not_at_all(result, tmp_path):
     write_captions(result, path, format="txt")
     assert path.read_text(encoding="utf-8") == "LAY BLUE NOW\n"
     assert os.listdir(path.parent) == ["clip.srt"]
+
+
+# -------------------------------------------------------------------------------------------------- several speakers
+
+
+@pytest.fixture
+def dialogue() -> dict:
+    one = result_of([("LAY", 0.5, 0.75), ("BLUE", 0.8, 1.0)]) | {"speaker": "Speaker 1"}
+    two = result_of([("SET", 0.6, 0.9), ("A<B", 5.0, 5.5)]) | {"speaker": "Speaker 2"}
+    silent = result_of([]) | {"speaker": "Speaker 3"}
+    return together([one, two, silent])
+
+
+def test_several_speakers_as_one_result(dialogue):
+    assert dialogue["text"] == "Speaker 1: LAY BLUE\nSpeaker 2: SET A<B"
+    assert [chunk["text"] for chunk in dialogue["chunks"]] == ["LAY", "SET", "BLUE", "A<B"]
+    assert [chunk["speaker"][-1] for chunk in dialogue["chunks"]] == ["1", "2", "1", "2"]
+    assert dialogue["confidence"] == 0.9 and dialogue["report"]["people"] == 3
+    assert [one["speaker"] for one in dialogue["speakers"]] == ["Speaker 1", "Speaker 2", "Speaker 3"]
+
+
+def test_each_speaker_has_cues_of_their_own(dialogue):
+    cues = make_cues(words_of(dialogue))
+    assert [(cue.speaker, cue.lines) for cue in cues] == [
+        ("Speaker 1", ("LAY BLUE",)),
+        ("Speaker 2", ("SET",)),
+        ("Speaker 2", ("A<B",)),
+    ]
+    assert cues[0].end > cues[1].start, "they talk at the same time"
+    assert format_captions(dialogue, "vtt") == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:01.500\n<v Speaker 1>LAY BLUE\n\n"
+        "00:00:00.600 --> 00:00:01.600\n<v Speaker 2>SET\n\n00:00:05.000 --> 00:00:06.000\n<v Speaker 2>A&lt;B\n\n"
+    )
+    assert "1\n00:00:00,500 --> 00:00:01,500\nSpeaker 1: LAY BLUE\n\n" in format_captions(dialogue, "srt")
+    assert format_captions(dialogue, "txt") == "Speaker 1: LAY BLUE\nSpeaker 2: SET A<B\n"
+    rows = [line.split("\t") for line in format_captions(dialogue, "tsv").splitlines()]
+    assert rows[0][-1] == "speaker" and [row[2:] for row in rows[1:3]] == [
+        ["LAY", "0.5000", "Speaker 1"],
+        ["SET", "0.5000", "Speaker 2"],
+    ]
+
+
+def test_one_of_the_speakers_alone(dialogue):
+    assert "<v Speaker 2>SET" in format_captions(dialogue["speakers"][1], "vtt")
+    assert "Speaker" not in format_captions(dialogue["speakers"][1], "srt")
+    assert format_captions(dialogue["speakers"][2], "vtt") == "WEBVTT\n\n"

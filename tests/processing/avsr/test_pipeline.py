@@ -246,7 +246,7 @@ def test_unusable_inputs_get_one_clear_error(asr, clip, message):
         ({"ctc_weight": "much"}, "`ctc_weight`"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"chunk_length_s": 1}, "`chunk_length_s`"),
-        ({"speaker": "the man"}, "`speaker`"),
+        ({"speaker": ["the man"]}, "`speaker`"),
         ({"colour": "red"}, "'colour'"),
     ],
     ids=str,

@@ -1,0 +1,111 @@
+"""Everybody in a video: one track a person, whoever leaves, comes back, or stands elsewhere after a cut."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lookhear.processing.avsr.face_survey_avsr import MOST, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.landmarks_avsr import Face
+
+from .test_speaker_face_avsr import Follower, picture, see
+
+
+class Knowing(Follower):
+    """Knows people by their grey level."""
+
+    def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        return np.eye(256)[int(face.score)]
+
+
+def scene(number: int, *faces: tuple[int, float, float, float]) -> np.ndarray:
+    """Faces in front of the scene of that number, which only the watch for cuts sees."""
+    frame = picture(*faces)
+    blocks = np.random.default_rng(number).integers(0, 255, (6, 16), dtype=np.uint8)
+    frame[..., 1] = blocks.repeat(40, axis=0).repeat(40, axis=1)
+    return frame
+
+
+def centres(person: Person, frames: int) -> list[float | None]:
+    """Middle x of each box."""
+    boxes = list(person)
+    boxes += [None] * (frames - len(boxes))
+    return [None if box is None else round((box[0] + box[2]) / 2) for box in boxes]
+
+
+DETECTORS = [see, Follower(), Knowing()]
+ANN, BOB, CEE = 50, 90, 130
+
+
+@pytest.mark.parametrize("detector", DETECTORS, ids=("detector", "follower", "describer"))
+def test_two_people_side_by_side(detector):
+    frames = [scene(1, (BOB, 400 + index, 120, 80), (ANN, 120 - index, 120, 60)) for index in range(60)]
+    ann, bob = find_people(iter(frames), detector, 10, 25.0)
+    assert ann.frames == bob.frames == 60, "counted from left to right"
+    assert centres(ann, 60) == pytest.approx([120 - index for index in range(60)], abs=3)
+    assert centres(bob, 60) == pytest.approx([400 + index for index in range(60)], abs=3)
+    x0, y0, x1, y1 = next(iter(ann))
+    assert x1 - x0 == pytest.approx(90, abs=3) and y1 - y0 == pytest.approx(90, abs=3), "with a margin"
+    assert list(ann) == list(ann), "a track can be read again"
+
+
+@pytest.mark.parametrize("detector", DETECTORS[1:], ids=("follower", "describer"))
+def test_who_comes_back_is_the_same(detector):
+    """Ann leaves for two seconds and is back near where she was; Bob stays."""
+    with_ann = [scene(1, (ANN, 120, 120, 60), (BOB, 400, 120, 60))] * 50
+    without = [scene(1, (BOB, 400, 120, 60))] * 50
+    back = [scene(1, (ANN, 140, 120, 60), (BOB, 400, 120, 60))] * 50
+    people = find_people(with_ann + without + back, detector, 10, 25.0)
+    assert len(people) == 2
+    found = centres(people[0], 150)
+    assert found[:41] == pytest.approx([120] * 41, abs=2) and found[105:] == pytest.approx([140] * 45, abs=2)
+    assert found[50:100] == [None] * 50, "where it was not found again it is not believed in"
+    assert centres(people[1], 150) == pytest.approx([400] * 150, abs=2)
+
+
+def test_people_are_known_again_after_a_cut():
+    """They have changed places; somebody else is between them."""
+    before = [scene(1, (ANN, 120, 120, 60), (BOB, 500, 120, 60))] * 50
+    after = [scene(2, (BOB, 120, 120, 60), (CEE, 320, 120, 60), (ANN, 500, 120, 60))] * 60
+    ann, bob, cee = find_people(before + after, Knowing(), 10, 25.0)
+    assert centres(ann, 110) == pytest.approx([120] * 50 + [500] * 60, abs=2)
+    assert centres(bob, 110) == pytest.approx([500] * 50 + [120] * 60, abs=2)
+    assert centres(cee, 110)[:50] == [None] * 50 and centres(cee, 110)[50:] == pytest.approx([320] * 60, abs=2)
+    assert len(find_people(before + after, Follower(), 10, 25.0)) == 5, "by their place nobody can be known again"
+
+
+def test_a_flash_is_no_cut():
+    frames = [scene(1, (ANN, 120, 120, 60))] * 40
+    frames[20:23] = [scene(2)] * 3
+    (ann,) = find_people(frames, Follower(), 10, 25.0)
+    assert ann.frames >= 35
+
+
+def test_passers_by_are_left_out():
+    frames = [
+        scene(1, (ANN, 120, 120, 60), *([(BOB, 400, 120, 60)] if 30 <= index < 50 else [])) for index in range(99)
+    ]
+    (ann,) = find_people(frames, Follower(), 10, 25.0)
+    assert centres(ann, 99) == pytest.approx([120] * 99, abs=2)
+    (short,) = find_people(frames[:9], Follower(), 10, 25.0)
+    assert short.frames == 9, "of a short video half is enough"
+    assert find_people([scene(1)] * 30, Follower(), 10, 25.0) == []
+    assert find_people([], Follower(), 10, 25.0) == []
+
+
+def test_of_a_crowd_those_seen_longest_are_kept():
+    crowd = [(10 + 9 * index, 24 + 60 * index, 60, 44) for index in range(MOST + 2)]
+    frames = [scene(1, *crowd)] * 30 + [scene(1, *crowd[2:])] * 30
+    people = find_people(frames, Follower(), 10, 25.0)
+    assert [centres(person, 60)[0] // 60 for person in people] == list(range(2, MOST + 2))
+
+
+def test_a_long_video_leaves_little_behind():
+    """A box a frame and face: sixteen bytes, and no picture."""
+    survey = FaceSurvey(Knowing(), 10)
+    frame = scene(1, (ANN, 120, 120, 60))
+    for _ in range(1000):
+        survey.add(frame)
+    (ann,) = survey.people(25.0)
+    assert ann.frames == 1000 and sum(stretch.boxes.nbytes for stretch in ann._stretches) == 16000
+    assert survey._detector.searches <= 101
