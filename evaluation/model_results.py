@@ -65,12 +65,12 @@ class MeasuredTable:
         first = min(self.columns.index(name) for name in self.metrics)
         return [cell for cell in row[:first] if cell]
 
-    def values(self, row: Sequence[str]) -> Iterator[tuple[str, float]]:
-        """(metric, value) of the row's columns with values; a cell "6.0 (3.3 to 9.7)" has the value 6.0."""
+    def values(self, row: Sequence[str]) -> Iterator[tuple[str, str, float]]:
+        """(column, metric, value) of the row's columns with values; a cell "6.0 (3.3 to 9.7)" has the value 6.0."""
         cells = dict(zip(self.columns, row))
         for column, metric in self.metrics.items():
             if number := NUMBER.match(cells[column]):
-                yield re.sub(r"\s*\(.*\)", "", cells.get(metric, metric)), float(number[0])
+                yield column, re.sub(r"\s*\(.*\)", "", cells.get(metric, metric)), float(number[0])
 
 
 def record_table(folder: str | Path, name: str, table: MeasuredTable) -> Path:
@@ -158,7 +158,7 @@ def model_index(model: str, tables: Mapping[str, MeasuredTable]) -> list[dict]:
         )
         for name, table in tables.items()
         for row in table.rows
-        for metric, value in table.values(row)
+        for _, metric, value in table.values(row)
     ]
     return eval_results_to_model_index(model, results) if results else []
 
@@ -186,10 +186,10 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
                 date=table.date,
                 source_url=source,
                 source_name=FILE,
-                notes=next(iter(table.metrics)),
+                notes=column,
             )
             for row in table.rows
-            for _, value in list(table.values(row))[:1]
+            for column, _, value in list(table.values(row))[:1]
         ]
         text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
         files[f".eval_results/{name}.yaml"] = text

@@ -1,4 +1,4 @@
-"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | synthesize | demo`.
+"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | publish | synthesize | demo`.
 
 One file a command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to stderr.
 Bad input ends in one line and exit code 2.
@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import convert, demo, evaluate, perceive, prepare, synthesize, train, transcribe
+from . import convert, demo, evaluate, perceive, prepare, publish, synthesize, train, transcribe
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, prepare, train, evaluate, convert, synthesize, demo)
+COMMANDS = (transcribe, perceive, prepare, train, evaluate, convert, publish, synthesize, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from lookhear.evaluation.model_results import (
     MeasuredTable,
@@ -97,13 +98,27 @@ def test_values_and_what_they_are_about():
 def test_a_column_may_name_the_metric():
     printed = "| asked by | measure | value |\n|---|---|---|\n| points | mean mask IoU (200) | 0.857 |\n"
     found = table({"value": "measure"}, printed)
-    assert list(found.values(found.rows[0])) == [("mean mask IoU", 0.857)]
+    assert list(found.values(found.rows[0])) == [("value", "mean mask IoU", 0.857)]
 
 
 def test_the_hubs_files_are_for_benchmarks_only():
     files = eval_result_files({"grid-noise": table(), "mine": table()}, "org", "https://hub/org/tiny")
     assert list(files) == [".eval_results/grid-noise.yaml"]
     assert "task_id: babble_minus_5_audiovisual" in files[".eval_results/grid-noise.yaml"]
+    assert "notes: WER % (95 %)" in files[".eval_results/grid-noise.yaml"]
+
+
+def test_a_row_has_the_first_metric_that_it_has():
+    """Silent targets have no word error rate, but wrong words."""
+    printed = "| people | SNR dB | read | WER % | wrong words a minute |\n|---|---|---|---|---|\n"
+    printed += "| 2 | -5 | named | 9.5 |  |\n| 2 | silent | named |  | 1.5 |\n"
+    found = table({"WER %": "wer", "wrong words a minute": "wrong words a minute"}, printed)
+    text = eval_result_files({"grid-two-talkers": found}, "org", "https://hub")[".eval_results/grid-two-talkers.yaml"]
+    entries = yaml.safe_load(text)
+    assert [(e["dataset"]["task_id"], e["value"], e["notes"]) for e in entries] == [
+        ("2_minus_5_named", 9.5, "WER %"),
+        ("2_silent_named", 1.5, "wrong words a minute"),
+    ]
 
 
 def test_a_benchmark_has_its_tasks(folder):

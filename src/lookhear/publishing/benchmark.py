@@ -1,0 +1,65 @@
+"""A benchmark as a dataset repository: its card, `eval.yaml` with its tasks, and what it is made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from lookhear.publishing.card import Card, read_card
+from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, folder_files
+
+DATA = frozenset({".parquet", ".tar"})
+SECTIONS = {
+    "how to measure": ("how to measure",),
+    "limits": ("limit",),
+    "consent and misuse": ("consent", "misuse"),
+    "licence": ("licence", "license"),
+}
+
+
+def gather_benchmark(folder: Path, repo: str) -> Publication:
+    """
+    The files of a dataset repository that is a benchmark.
+
+    Raises:
+        ValueError: card, `eval.yaml` and data do not agree. Model results name the benchmark by its folder's name, so the
+            repository has to have it, too.
+    """
+    if repo.split("/")[1] != folder.resolve().name:
+        raise ValueError(
+            f"--repo {repo}: results of models name the benchmark {folder.resolve().name}; so must the repository"
+        )
+    files = folder_files(folder, TEXTS | PICTURES | CLIPS | DATA)
+    card = read_card(folder)
+    card.require_fields(("license", "pretty_name", "task_categories", "configs"))
+    card.require_sections(SECTIONS)
+    card.require_pictures([file.path for file in files])
+    _check_tasks(folder / "eval.yaml", _splits(card, folder))
+    return Publication("benchmark", repo, files)
+
+
+def _splits(card: Card, folder: Path) -> set[tuple[str, str]]:
+    """(config, split) of the card's data; each has at least one file."""
+    found = set()
+    for config in card.metadata["configs"]:
+        for part in config["data_files"]:
+            if not list(folder.glob(part["path"])):
+                raise ValueError(f"{card.path}: there is no file {part['path']} for the split {part['split']}")
+            found.add((config["config_name"], part["split"]))
+    return found
+
+
+def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> None:
+    benchmark = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name in ("name", "description", "evaluation_framework", "tasks"):
+        if not benchmark.get(name):
+            raise ValueError(f"{path} says nothing about {name}")
+    ids = [task["id"] for task in benchmark["tasks"]]
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise ValueError(f"{path}: the task {twice[0]} is there twice")
+    for task in benchmark["tasks"]:
+        if (task["config"], task["split"]) not in splits:
+            raise ValueError(
+                f"{path}: the task {task['id']} is of {task['config']}/{task['split']}, which the card does not have"
+            )

@@ -1,0 +1,97 @@
+"""What is going to be in a repository: its kind and its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TEXTS = frozenset(
+    {".css", ".csv", ".html", ".jinja", ".js", ".json", ".jsonl", ".md", ".py", ".svg", ".txt", ".yaml", ".yml"}
+)
+PICTURES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
+CLIPS = frozenset({".flac", ".mp3", ".mp4", ".ogg", ".wav", ".webm"})
+WEIGHTS = frozenset({".safetensors"})
+LEFT_OUT = frozenset({"__pycache__", ".gitignore", ".DS_Store", ".ipynb_checkpoints", ".git", ".gradio"})
+SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a repository: its path there, and its content on disk or, where it was made for the repository, as bytes."""
+
+    path: str
+    content: Path | bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it is no file of the folder, but written for the repository."""
+        return isinstance(self.content, bytes)
+
+    def read(self) -> bytes:
+        """The whole content; for texts, not for weights."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    A repository as it is going to be.
+
+    Attributes:
+        kind: "model", "space", "metric" or "benchmark".
+        repo: "ORG/NAME".
+        files: sorted by path.
+        remarks: what the publisher should know, in sentences.
+    """
+
+    kind: str
+    repo: str
+    files: list[PublishedFile]
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def repo_type(self) -> str:
+        """The Hub's word for the kind: "model", "space" or "dataset"."""
+        return {"metric": "space", "benchmark": "dataset"}.get(self.kind, self.kind)
+
+    def listing(self) -> str:
+        """One line a file, with its size in bytes, and a line with the sum; what `--dry-run` shows."""
+        lines = [f"{file.size:>12,}  {file.path}{'  (made)' if file.is_made else ''}" for file in self.files]
+        total = f"{sum(file.size for file in self.files):>12,}  {len(self.files)} files for the {self.repo_type} {self.repo}"
+        return "\n".join([*lines, total]) + "\n"
+
+
+def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
+    """
+    Every file below a folder, links followed; caches and what only git reads is left out.
+
+    Raises:
+        ValueError: a file does not belong into such a repository, or holds what looks like a key or token.
+    """
+    files = [PublishedFile(path, file) for path, file in sorted(_walk(folder))]
+    for file in files:
+        if Path(file.path).suffix.lower() not in endings:
+            raise ValueError(
+                f"{folder / file.path} does not belong into the repository (what does: {', '.join(sorted(endings))}); "
+                "move it away"
+            )
+        if Path(file.path).suffix.lower() in TEXTS and SECRET.search(file.read()):
+            raise ValueError(f"{folder / file.path} holds what looks like a key or token; take it out")
+    return files
+
+
+def _walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
+    for path in folder.iterdir():
+        if path.name in LEFT_OUT or path.suffix == ".pyc":
+            continue
+        if path.is_dir():
+            yield from _walk(path, f"{inside}{path.name}/")
+        else:
+            yield inside + path.name, path

@@ -1,0 +1,32 @@
+"""A Space: a Gradio app as it is, with its card and its requirements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lookhear.publishing.card import Card, read_card
+from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, folder_files
+
+
+def gather_space(folder: Path, repo: str) -> Publication:
+    """
+    The files of a Space.
+
+    Raises:
+        ValueError: the card, the app or the requirements are missing.
+    """
+    files = folder_files(folder, TEXTS | PICTURES | CLIPS)
+    card = read_card(folder)
+    check_space(card, [file.path for file in files])
+    return Publication("space", repo, files)
+
+
+def check_space(card: Card, paths: list[str]) -> None:
+    """Raises ValueError where a Space with these files would not start."""
+    card.require_fields(("title", "sdk", "license"))
+    if card.metadata["sdk"] == "gradio":
+        card.require_fields(("sdk_version", "python_version", "app_file"))
+        for path in (card.metadata["app_file"], "requirements.txt"):
+            if path not in paths:
+                raise ValueError(f"{card.path.parent} lacks {path}, which a Space is started with")
+    card.require_pictures(paths)

@@ -1,0 +1,41 @@
+"""`lookhear publish`: a checkpoint, Space, metric or benchmark as a repository of the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .parsing import add_command
+
+
+def add(commands) -> None:
+    example = "lookhear publish model_cards/avsr-grid-tiny --repo ORG/avsr-grid-tiny --dry-run"
+    example += "\n  lookhear publish evaluation/metrics/wer --repo ORG/wer"
+    summary = "put a checkpoint, Space, metric or benchmark on the Hub, all of it or nothing"
+    parser = add_command(commands, "publish", summary, example, run)
+    kinds = "of a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) or a Space (README.md with sdk)"
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=kinds)
+    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="the repository; made if it is not there")
+    parser.add_argument("--dry-run", action="store_true", help="check and list every file; send nothing, ask nobody")
+    parser.add_argument("--private", action="store_true", help="a new repository is seen by its owners only")
+    parser.add_argument("--prune", action="store_true", help="remove files there that the folder does not have")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+
+
+def run(options: argparse.Namespace) -> None:
+    from lookhear.publishing import gather, push
+
+    publication = gather(options.folder, options.repo)
+    for remark in publication.remarks:
+        print(f"lookhear publish: {remark}", file=sys.stderr)
+    if options.dry_run:
+        print(publication.listing(), end="")
+        return
+    done = push(publication, private=options.private, prune=options.prune, message=options.message)
+    if done.others:
+        text = f"{', '.join(done.others)}: there, but not in the folder (--prune removes that)"
+        print(f"lookhear publish: {text}", file=sys.stderr)
+    if not done.changed:
+        print("lookhear publish: nothing has changed since the last commit", file=sys.stderr)
+    print(done.url)
