@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 
-from .track_candidates_glee import FrameCandidates, cosines, distinct, mask_qualities
+from .track_candidates_glee import FrameCandidates, cosines
+from .track_similarity_glee import best_pairs, kind_agreement, nearness
+from .track_state_glee import USUAL_COSINE, Sights, Tracks
+
+BEST_FADE = 0.98  # of a track's best score, a frame
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,15 @@ class TrackerSettings:
         least_similarity: of a candidate that goes on with a track; least_cosine: of its embedding.
         surprise: how much lower than usual for the track that cosine may be, and how much more for each frame that the
             track was not found (surprise_growth): embeddings of something near, or of what hides a thing, differ by more.
-        refresh: share of a new sight in the remembered embedding, and in the remembered motion.
+        refresh: share of a new sight in the remembered motion, and of a clear one in the remembered embedding.
+        clear_score: a sight is clear, of the whole thing, if its score is at least this share of the track's best ones of
+            late, and
+        clear_drop: its cosine at most so much lower than usual. Of a sight with half the best score hardly anything is
+            remembered.
+        near_frames, near_cosine, near_place: what nothing else goes on with also goes on with a track that was not found for
+            at most so many frames, if at least so alike and so near: half hidden things look different.
+        again_cosine, again_kind: a young track, born after an older one was last seen clearly, is that one if at least so
+            alike, embedding and class scores; again_frames: for so many frames it is young.
     """
 
     birth_score: float = 0.35
@@ -50,9 +61,18 @@ class TrackerSettings:
     surprise: float = 0.25
     surprise_growth: float = 0.02
     refresh: float = 0.3
+    clear_score: float = 0.8
+    clear_drop: float = 0.15
+    near_frames: int = 8
+    near_cosine: float = 0.35
+    near_place: float = 0.35
+    again_cosine: float = 0.75
+    again_kind: float = 0.3
+    again_frames: int = 60
 
     def __post_init__(self) -> None:
-        for name in ("birth_score", "keep_score", "sure_score", "same_mask", "least_similarity", "refresh"):
+        shares = ("birth_score", "keep_score", "sure_score", "same_mask", "least_similarity", "refresh", "clear_score")
+        for name in (*shares, "near_place", "again_kind"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be from 0 to 1, not {getattr(self, name)!r}.")
         for name in ("birth_frames", "memory", "most_tracks"):
@@ -60,104 +80,6 @@ class TrackerSettings:
                 raise ValueError(f"`{name}` must be at least 1, not {getattr(self, name)!r}.")
         if min(self.appearance, self.motion, self.kind) < 0 or self.appearance + self.motion + self.kind == 0:
             raise ValueError("`appearance`, `motion` and `kind` must not be negative, nor all of them 0.")
-
-
-@dataclass
-class Tracks:
-    """
-    What is remembered of m tracks.
-
-    Attributes:
-        ids: `(m,)` int64, -1 before it is handed out for the first time.
-        embeddings: `(m, size)`; boxes: `(m, 4)` centre, width and height in pixels; velocities: `(m, 2)` of the centre, a frame.
-        kinds: `(m, K)` mean class probabilities; scores: `(m,)` of late; steady: `(m,)` the usual cosine of its embedding
-            and the next frame's.
-        found: `(m,)` int64, frames in which it was found; missed: frames since the last one.
-    """
-
-    ids: torch.Tensor
-    embeddings: torch.Tensor
-    boxes: torch.Tensor
-    velocities: torch.Tensor
-    kinds: torch.Tensor
-    scores: torch.Tensor
-    steady: torch.Tensor
-    found: torch.Tensor
-    missed: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @classmethod
-    def starting(cls, seen: Sights) -> Tracks:
-        """New tracks of what is seen in a frame, all of it."""
-        count, device = len(seen.scores), seen.scores.device
-        zeros = torch.zeros(count, dtype=torch.int64, device=device)
-        return cls(
-            zeros - 1,
-            seen.embeddings.clone(),
-            seen.boxes.clone(),
-            torch.zeros_like(seen.boxes[:, :2]),
-            seen.kinds.clone(),
-            seen.scores.clone(),
-            torch.full_like(seen.scores, 0.9),
-            zeros + 1,
-            zeros.clone(),
-        )
-
-    def only(self, places: torch.Tensor) -> Tracks:
-        """Those at some places, or where a mask is True."""
-        return Tracks(*(getattr(self, field.name)[places] for field in fields(self)))
-
-    def joined(self, others: Tracks) -> Tracks:
-        """These, then the others."""
-        return Tracks(*(torch.cat((getattr(self, f.name), getattr(others, f.name))) for f in fields(self)))
-
-    def expected_boxes(self) -> torch.Tensor:
-        """`(m, 4)` where the tracks should be in the next frame."""
-        return torch.cat((self.boxes[:, :2] + self.velocities, self.boxes[:, 2:]), dim=1)
-
-
-@dataclass(frozen=True)
-class Sights:
-    """
-    The candidates of a frame that are good enough, each thing once.
-
-    Attributes:
-        places: `(n,)` int64, among the frame's candidates; the other tensors are as in `Tracks`.
-    """
-
-    places: torch.Tensor
-    embeddings: torch.Tensor
-    boxes: torch.Tensor
-    kinds: torch.Tensor
-    scores: torch.Tensor
-
-    @classmethod
-    def of(cls, frame: FrameCandidates, least_score: float, same_mask: float) -> Sights:
-        """A candidate's score is its best class probability times the quality of its mask. One that shows the same as a
-        better one lends its class probabilities to that one."""
-        kinds = frame.logits.float().sigmoid()
-        good = kinds.amax(dim=1) >= least_score  # a mask can only lower a score
-        for values in (frame.embeddings, frame.boxes):
-            good &= values.isfinite().all(dim=1)
-        places = good.nonzero()[:, 0]
-        masks = frame.masks[places]
-        kinds = kinds[places] * mask_qualities(masks)[:, None]
-        good = kinds.amax(dim=1) >= least_score
-        places, masks, kinds = places[good], masks[good], kinds[good]
-        owner = distinct(masks > 0, kinds.amax(dim=1), same_mask)
-        pooled = torch.zeros_like(kinds).scatter_reduce(0, owner[:, None].expand_as(kinds), kinds, "amax")
-        kept = (owner == torch.arange(len(owner), device=owner.device)).nonzero()[:, 0]
-        places, kinds = places[kept], pooled[kept]
-        x0, y0, x1, y1 = frame.boxes[places].float().unbind(dim=1)
-        boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=1)
-        embeddings = torch.nn.functional.normalize(frame.embeddings[places].float(), dim=1)
-        return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1))
-
-    def only(self, places: torch.Tensor) -> Sights:
-        """Those at some places, or where a mask is True."""
-        return Sights(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
 class TrackMemory:
@@ -196,18 +118,16 @@ class TrackMemory:
         self._check_sizes(frame)
         rows, columns = self._matched(seen)
         self._go_on(rows, seen.only(columns))
-        free = torch.ones(len(seen.scores), dtype=torch.bool, device=seen.scores.device)
-        free[columns] = False
-        born = (free & (seen.scores >= settings.birth_score)).nonzero()[:, 0]
-        born = born[seen.scores[born].argsort(descending=True, stable=True)]  # the best one has the lowest number
-        places = torch.full((len(self.tracks) + len(born),), -1, dtype=torch.int64, device=seen.places.device)
-        places[rows], places[len(self.tracks) :] = seen.places[columns], seen.places[born]
+        born = self._unknown(seen, columns)
+        sights = torch.full((len(self.tracks) + len(born),), -1, dtype=torch.int64, device=born.device)  # -1 for none
+        sights[rows], sights[len(self.tracks) :] = columns, born
         self.tracks = self.tracks.joined(Tracks.starting(seen.only(born)))
+        sights = self._known_again(seen, sights)
         self._number(first)
-        shown = (places >= 0) & (self.tracks.ids >= 0)
+        shown = (sights >= 0) & (self.tracks.ids >= 0)
         found = self.tracks.only(shown)
         self._forget()
-        return found, places[shown]
+        return found, seen.places[sights[shown]]
 
     def _check_sizes(self, frame: FrameCandidates) -> None:
         for what, now, before in (
@@ -225,7 +145,7 @@ class TrackMemory:
         tracks, settings = self.tracks, self.settings
         cosine = cosines(tracks.embeddings, seen.embeddings)
         near = nearness(tracks.expected_boxes(), seen.boxes, tracks.missed)
-        kinds = _kind_agreement(tracks.kinds, seen.kinds)
+        kinds = kind_agreement(tracks.kinds, seen.kinds)
         fade = settings.motion * 0.5 ** (tracks.missed / settings.motion_fade)[:, None]
         weighted = settings.appearance * cosine.clamp(min=0) + fade * near + settings.kind * kinds
         weighted = weighted / (settings.appearance + fade + settings.kind)
@@ -234,36 +154,107 @@ class TrackMemory:
         return weighted.masked_fill((weighted < settings.least_similarity) | (cosine < gate), 0.0)
 
     def _matched(self, seen: Sights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tracks, and for each what goes on with it, `(k,)` int64 both: one to one, the most similar in all."""
-        similarity = self.similarities(seen)
-        rows, columns = (torch.from_numpy(x) for x in linear_sum_assignment(similarity.cpu().numpy(), maximize=True))
-        rows, columns = rows.to(similarity.device), columns.to(similarity.device)
-        good = similarity[rows, columns] > 0
-        return rows[good], columns[good]
+        """Tracks, and for each what goes on with it, `(k,)` int64 both: first what is like it in all, then what is near."""
+        rows, columns = best_pairs(self.similarities(seen))
+        near = self._near_similarities(seen)
+        near[rows], near[:, columns] = 0.0, 0.0
+        more = best_pairs(near)
+        return torch.cat((rows, more[0])), torch.cat((columns, more[1]))
+
+    def _near_similarities(self, seen: Sights) -> torch.Tensor:
+        """`(m, n)` of tracks found a short while ago and what is seen where they should be; else 0."""
+        tracks, settings = self.tracks, self.settings
+        cosine = cosines(tracks.embeddings, seen.embeddings)
+        near = nearness(tracks.expected_boxes(), seen.boxes, tracks.missed)
+        late = (tracks.missed > settings.near_frames) | (tracks.ids < 0)
+        never = late[:, None] | (cosine < settings.near_cosine) | (near < settings.near_place)
+        return (cosine + near).masked_fill(never, 0.0)
+
+    def _unknown(self, seen: Sights, columns: torch.Tensor) -> torch.Tensor:
+        """Places of what goes on with no track and starts one; the best one, which has the lowest number, first."""
+        free = torch.ones(len(seen.scores), dtype=torch.bool, device=seen.scores.device)
+        free[columns] = False
+        born = (free & (seen.scores >= self.settings.birth_score)).nonzero()[:, 0]
+        return born[seen.scores[born].argsort(descending=True, stable=True)]
 
     def _go_on(self, rows: torch.Tensor, seen: Sights) -> None:
         """Refreshes the tracks that were found, and lets the others go on unseen."""
-        tracks, share = self.tracks, self.settings.refresh
+        tracks, settings = self.tracks, self.settings
         expected = tracks.expected_boxes()
         gone = torch.ones(len(tracks), dtype=torch.bool, device=rows.device)
         gone[rows] = False
+        tracks.age += 1
+        tracks.unclear += 1
         tracks.missed[gone] += 1
         tracks.boxes[gone], tracks.velocities[gone] = expected[gone], 0.95 * tracks.velocities[gone]
 
-        step = torch.clamp(1 / (tracks.found[rows].float() + 1), min=share)[:, None]  # a mean, at first
-        after_break = tracks.missed[rows][:, None] > 0
+        step = torch.clamp(1 / (tracks.found[rows].float() + 1), min=settings.refresh)[:, None]  # a mean, at first
+        after_break = tracks.missed[rows] > 0
         error = (seen.boxes - expected[rows])[:, :2]
-        tracks.velocities[rows] += torch.where(after_break, 0.0, step) * error
+        tracks.velocities[rows] += torch.where(after_break[:, None], 0.0, step) * error
         tracks.boxes[rows] = seen.boxes
+        self._refresh(rows, seen, after_break)
+        tracks.found[rows] += 1
+        tracks.missed[rows] = 0
+
+    def _refresh(self, rows: torch.Tensor, seen: Sights, after_break: torch.Tensor) -> None:
+        """What the tracks that were found look like now, as far as they are seen clearly, and what they are."""
+        tracks, settings = self.tracks, self.settings
         cosine = (tracks.embeddings[rows] * seen.embeddings).sum(dim=1)
-        tracks.steady[rows] += torch.where(after_break[:, 0], 0.0, 0.2) * (cosine - tracks.steady[rows])
+        ratio = seen.scores / tracks.best[rows].clamp(min=1e-6)
+        clear = (ratio >= settings.clear_score) & (cosine >= tracks.steady[rows] - settings.clear_drop)
+        tracks.unclear[rows[clear]] = 0
+        tracks.best[rows] = torch.maximum(seen.scores, BEST_FADE * tracks.best[rows])
+        tracks.steady[rows] += torch.where(after_break, 0.0, 0.2) * (cosine - tracks.steady[rows])
+        share = (settings.refresh * ((ratio - 0.4) / 0.5).clamp(0, 1))[:, None]
         mixed = (1 - share) * tracks.embeddings[rows] + share * seen.embeddings
         tracks.embeddings[rows] = torch.nn.functional.normalize(mixed, dim=1)
         slow = torch.clamp(1 / (tracks.found[rows].float() + 1), min=0.05)[:, None]
         tracks.kinds[rows] += slow * (seen.kinds - tracks.kinds[rows])
-        tracks.scores[rows] += share * (seen.scores - tracks.scores[rows])
-        tracks.found[rows] += 1
-        tracks.missed[rows] = 0
+        tracks.scores[rows] += settings.refresh * (seen.scores - tracks.scores[rows])
+
+    def _known_again(self, seen: Sights, sights: torch.Tensor) -> torch.Tensor:
+        """
+        Joins young tracks with older ones that have lost what they followed, or follow a piece of it, and are the same.
+
+        Args:
+            sights: `(m,)` int64, what each track was found by in this frame, -1 for those not found.
+        Returns:
+            the same of the tracks that are left.
+        """
+        here = (sights >= 0).nonzero()[:, 0]
+        old, young = best_pairs(self._same_again(here, seen.only(sights[here])))
+        left = torch.ones(len(sights), dtype=torch.bool, device=sights.device)
+        for one, other in zip(old.tolist(), here[young].tolist()):
+            if left[one] and left[other]:
+                self._join(one, other, seen.embeddings[sights[other]])
+                sights[one], left[other] = sights[other], False
+        self.tracks = self.tracks.only(left)
+        return sights[left]
+
+    def _same_again(self, here: torch.Tensor, seen: Sights) -> torch.Tensor:
+        """`(m, n)` cosine of old tracks and sights of the tracks `here`, `(n,)` int64; 0 where they cannot be the same."""
+        tracks, settings = self.tracks, self.settings
+        cosine = cosines(tracks.embeddings, seen.embeddings)
+        own = torch.full_like(tracks.scores, -1.0)  # cosine of what a track is found by anyway
+        own[here] = cosine[here, torch.arange(len(here), device=here.device)]
+        same = (cosine >= settings.again_cosine) & (cosine > own[:, None])
+        same &= kind_agreement(tracks.kinds, seen.kinds) >= settings.again_kind
+        age = tracks.age[here][None]
+        same &= (age < settings.again_frames) & (age < tracks.unclear[:, None]) & (tracks.ids >= 0)[:, None]
+        return cosine.masked_fill(~same, 0.0)
+
+    def _join(self, old: int, young: int, sight: torch.Tensor) -> None:
+        """The older one goes on where the young one is."""
+        tracks, share = self.tracks, self.settings.refresh
+        for values in (tracks.boxes, tracks.velocities, tracks.scores):
+            values[old] = values[young]
+        mixed = (1 - share) * tracks.embeddings[old] + share * sight
+        tracks.embeddings[old] = torch.nn.functional.normalize(mixed, dim=0)
+        tracks.best[old] = torch.maximum(0.9 * tracks.best[old], tracks.best[young])
+        tracks.steady[old] = USUAL_COSINE
+        tracks.found[old] += tracks.found[young]
+        tracks.missed[old] = tracks.unclear[old] = 0
 
     def _number(self, first: bool) -> None:
         """Gives ids to the tracks that are to be handed out from now on."""
@@ -279,21 +270,3 @@ class TrackMemory:
         if len(self.tracks) > settings.most_tracks:
             latest = self.tracks.missed.argsort(stable=True)[: settings.most_tracks]
             self.tracks = self.tracks.only(latest.sort().values)
-
-
-def nearness(expected: torch.Tensor, boxes: torch.Tensor, missed: torch.Tensor) -> torch.Tensor:
-    """
-    How well boxes `(n, 4)` lie where tracks are expected, `(m, 4)`, both (centre x, centre y, width, height): `(m, n)` from
-    0 to 1, 1 in the very place. After `missed` frames `(m,)` a track may have gone farther.
-    """
-    size = (expected[:, None, 2:] * boxes[None, :, 2:]).clamp(min=1.0).sqrt()  # (m, n, 2)
-    off = (expected[:, None, :2] - boxes[None, :, :2]) / size
-    reach = (0.5 + 0.1 * missed.float())[:, None]
-    grown = (expected[:, None, 2:].clamp(min=1.0) / boxes[None, :, 2:].clamp(min=1.0)).log()
-    return torch.exp(-0.5 * (off.square().sum(dim=-1) + 0.25 * grown.square().sum(dim=-1)) / reach.square())
-
-
-def _kind_agreement(kinds: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """`(m, n)` shared over united class probabilities of `(m, K)` and `(n, K)`."""
-    shared = torch.minimum(kinds[:, None], others[None]).sum(dim=-1)
-    return shared / torch.maximum(kinds[:, None], others[None]).sum(dim=-1).clamp(min=1e-6)

@@ -12,7 +12,7 @@ from lookhear.processing.glee.track_candidates_glee import (
     mask_overlaps,
     mask_qualities,
 )
-from lookhear.processing.glee.track_memory_glee import nearness
+from lookhear.processing.glee.track_similarity_glee import nearness
 
 
 def random_masks(count: int, seed: int = 0) -> torch.Tensor:

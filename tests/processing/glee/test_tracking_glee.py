@@ -18,7 +18,8 @@ KINDS, SIZE, GRID, PIXELS = 3, 16, (24, 40), 4  # labels, numbers an embedding, 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that a network might see: its middle in pixels, its kind, its embedding's number, how sure it is."""
+    """Something that a network might see: its middle in pixels, its kind, its embedding's number, how sure it is, and what
+    share of the embedding is that of something else, because it is half hidden."""
 
     x: float
     y: float
@@ -26,6 +27,7 @@ class Thing:
     look: int = 0
     score: float = 0.9
     half: float = 10.0
+    hidden: float = 0.0
 
 
 def looks(count: int = 40, seed: int = 0) -> torch.Tensor:
@@ -34,6 +36,7 @@ def looks(count: int = 40, seed: int = 0) -> torch.Tensor:
 
 
 LOOKS = looks()
+OTHER = 39  # the look of what hides things
 
 
 def candidates(things: Sequence[Thing], random: torch.Generator, idle: int = 5, kinds: int = KINDS) -> FrameCandidates:
@@ -50,7 +53,8 @@ def candidates(things: Sequence[Thing], random: torch.Generator, idle: int = 5, 
         boxes[place] += thing.half * torch.tensor([-1.0, -1.0, 1.0, 1.0]) + torch.randn(4, generator=random)
         inside = ((columns * PIXELS - thing.x).abs() < thing.half) & ((rows * PIXELS - thing.y).abs() < thing.half)
         masks[place][inside] = 8.0
-        embeddings[place] = LOOKS[thing.look] + 0.1 * torch.randn(SIZE, generator=random)
+        look = (1 - thing.hidden) * LOOKS[thing.look] + thing.hidden * LOOKS[OTHER]
+        embeddings[place] = look + 0.1 * torch.randn(SIZE, generator=random)
     order = torch.randperm(count, generator=random)
     return FrameCandidates(logits, boxes, masks, embeddings).chosen(order)
 
@@ -108,6 +112,47 @@ def test_a_stranger_in_the_same_place_is_somebody_else():
     there = [[Thing(60, 40, look=1)]] * 10
     found = track(GleeTracker(), [*there, [], [], *[[Thing(60, 40, look=3, kind=1)]] * 5])
     assert found[-1][0] != found[0][0]
+
+
+def reappearing(time: int, first: int = 10, last: int = 22) -> Thing:
+    """It is hidden at once, nearly all of it, and comes out by and by."""
+    hidden = 0.9 * (last - time) / (last - first) if first <= time < last else 0.0
+    return Thing(20 + 3 * time, 40, look=1, score=0.9 - 0.5 * hidden, hidden=hidden)
+
+
+def test_what_comes_out_by_and_by_is_known_again():
+    """It looks like somebody else at first, who gets a number; when it looks like itself again the two are one."""
+    video = [[reappearing(time), Thing(100, 80, look=2)] for time in range(30)]
+    found = track(GleeTracker(), video)
+    assert found[29] == found[17] == found[9] and found[12][0] != found[9][0]
+    assert all(numbers[1] == found[0][1] for numbers in found)
+    never = track(GleeTracker(settings=TrackerSettings(again_frames=1)), video)
+    assert never[17][0] == never[12][0] != never[9][0], "what it looks like most is the track that followed it"
+
+
+def test_a_piece_is_given_up_for_the_whole():
+    """What is seen of a thing falls into a piece in its place, and the rest of it beside, which looks strange at first."""
+    video = []
+    for time in range(30):
+        whole = reappearing(time)
+        piece = replace(whole, hidden=0.4, score=0.4, half=5)
+        video.append([replace(whole, y=66), piece] if 10 <= time < 16 else [whole])
+    found = track(GleeTracker(), video)
+    assert found[12][1] == found[9][0] and found[29] == found[9]
+
+
+def test_a_half_hidden_thing_is_known_by_its_place():
+    def video(x: int) -> list[list[Thing]]:
+        return [[Thing(60, 40, look=1)]] * 10 + [[Thing(x, 40, look=1, score=0.5, hidden=0.6)]] * 4
+
+    assert {numbers[0] for numbers in track(GleeTracker(), video(62))} == {1}
+    assert track(GleeTracker(), video(100))[-1] == {0: 2}, "somewhere else it is somebody else"
+
+
+def test_a_twin_of_what_is_still_seen_is_somebody_else():
+    video = [[Thing(60, 40, look=1)]] * 10 + [[Thing(60, 40, look=1), Thing(120, 60, look=1)]] * 5
+    found = track(GleeTracker(), video)
+    assert found[-1] == {0: 1, 1: 2}
 
 
 def test_birth():
@@ -185,7 +230,7 @@ def test_state_is_constant_however_many_come_and_go():
         tracks, _ = memory.update(candidates(things, random, idle=2))
         numbers += tracks.ids.tolist()
         sizes.append(elements(memory))
-    assert max(sizes) == sizes[-1] == 12 * (SIZE + 4 + 2 + KINDS + 5), "other than of the most tracks"
+    assert max(sizes) == sizes[-1] == 12 * (SIZE + 4 + 2 + KINDS + 8), "other than of the most tracks"
     assert len(set(numbers)) > 400, "hardly anything came and went"
     first = list(dict.fromkeys(numbers))
     assert first == sorted(first)
