@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -247,6 +250,45 @@ def test_a_space(tmp_path):
     (tmp_path / "README.md").write_text(f"---\n{head.replace('sdk_version: 6.0.0', '')}---\n")
     with pytest.raises(ValueError, match="nothing about sdk_version"):
         gather(tmp_path, "org/a")
+
+
+@pytest.fixture
+def space(tmp_path) -> Path:
+    """A Space that needs lookhear."""
+    head = 'title: a\nsdk: gradio\nsdk_version: 6.0.0\npython_version: "3.11"\napp_file: app.py\nlicense: mit\n'
+    files = {"README.md": f"---\n{head}---\n", "app.py": "import lookhear\n", ".gitignore": "examples/\n# no\n*.tmp\n"}
+    files |= {"requirements.txt": "lookhear[face,demo]\nlookhear-other\n", "examples/a.mp4": "", "x.tmp": ""}
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(content)
+    return tmp_path
+
+
+def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
+    publication = gather(space, "org/a")
+    there = paths(publication)
+    assert not there & {".gitignore", "examples/a.mp4", "x.tmp"}
+    linked = ("modeling", "processing", "training", "evaluation", "model_cards")
+    listed = subprocess.run(["git", "ls-files", "src", *linked], cwd=repository, capture_output=True, text=True)
+    names = [name.removeprefix("src/") for name in listed.stdout.splitlines() if (repository / name).is_file()]
+    links = {f"lookhear/{name}" for name in linked}
+    expected = {name if name.startswith("lookhear") else f"lookhear/{name}" for name in names} - links
+    assert {"lookhear/__init__.py", "lookhear_command/publish.py"} <= there
+    assert expected - there == set()
+    needed = text(publication, "requirements.txt").splitlines()
+    assert {"torch<3,>=2.11", "gradio<7,>=6", "dlib-bin<21,>=20", "lookhear-other"} <= set(needed)
+    assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
+
+
+def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_path_factory):
+    root = tmp_path_factory.mktemp("pushed")
+    for file in gather(space, "org/a").files:
+        if file.path.endswith((".py", "METADATA")):
+            (root / file.path).parent.mkdir(parents=True, exist_ok=True)
+            (root / file.path).write_bytes(file.read())
+    script = "import importlib.util as u, importlib.metadata as m; print(u.find_spec('lookhear').origin, m.version('lookhear'))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert found.split() == [str(root / "lookhear" / "__init__.py"), version("lookhear")]
 
 
 def test_what_is_no_repository(tmp_path):

@@ -45,11 +45,14 @@ class Card:
             ValueError: a section is missing.
         """
         headings = [line.lower() for line in self.text.splitlines() if line.startswith("## ")]
-        for subject, words in sections.items():
-            if not any(word in heading for heading in headings for word in words):
-                raise ValueError(
-                    f"{self.path} has no section about {subject}: a heading such as '## {subject.capitalize()}'"
-                )
+        missing = [
+            subject
+            for subject, words in sections.items()
+            if not any(word in heading for heading in headings for word in words)
+        ]
+        if missing:
+            wanted = ", ".join(f"'## {subject.capitalize()}'" for subject in missing)
+            raise ValueError(f"{self.path} has no section about {', '.join(missing)}: headings such as {wanted}")
 
     def require_pictures(self, there: Sequence[str]) -> None:
         """Raises ValueError where the text shows a picture that is not among these paths."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 TEXTS = frozenset(
@@ -70,12 +71,12 @@ class Publication:
 
 def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
     """
-    Every file below a folder, links followed; caches and what only git reads is left out.
+    Every file below a folder, links followed, as of `walk`.
 
     Raises:
         ValueError: a file does not belong into such a repository, or holds what looks like a key or token.
     """
-    files = [PublishedFile(path, file) for path, file in sorted(_walk(folder))]
+    files = [PublishedFile(path, file) for path, file in sorted(walk(folder))]
     for file in files:
         if Path(file.path).suffix.lower() not in endings:
             raise ValueError(
@@ -87,11 +88,20 @@ def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
     return files
 
 
-def _walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
+def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
+    """(path inside the folder, file) of every file below it; caches and what a folder's `.gitignore` names is left out."""
+    ignored = [*LEFT_OUT, "*.pyc", *_ignored(folder)]
     for path in folder.iterdir():
-        if path.name in LEFT_OUT or path.suffix == ".pyc":
+        if any(fnmatch(path.name, pattern) for pattern in ignored):
             continue
         if path.is_dir():
-            yield from _walk(path, f"{inside}{path.name}/")
+            yield from walk(path, f"{inside}{path.name}/")
         else:
             yield inside + path.name, path
+
+
+def _ignored(folder: Path) -> list[str]:
+    """Names and patterns of a `.gitignore`; those of deeper paths stand in the deeper folders."""
+    file = folder / ".gitignore"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [line.strip().strip("/") for line in lines if line.strip() and not line.startswith(("#", "!"))]

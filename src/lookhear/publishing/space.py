@@ -1,24 +1,24 @@
-"""A Space: a Gradio app as it is, with its card and its requirements."""
+"""A Space: a Gradio app as it is, with its card, its requirements, and this package where it needs that."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from lookhear.publishing.card import Card, read_card
+from lookhear.publishing.package_files import with_package
 from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, folder_files
 
 
 def gather_space(folder: Path, repo: str) -> Publication:
     """
-    The files of a Space.
+    The files of a Space; where its requirements name lookhear, the package goes along (see `with_package`).
 
     Raises:
         ValueError: the card, the app or the requirements are missing.
     """
-    files = folder_files(folder, TEXTS | PICTURES | CLIPS)
-    card = read_card(folder)
-    check_space(card, [file.path for file in files])
-    return Publication("space", repo, files)
+    files = with_package({file.path: file for file in folder_files(folder, TEXTS | PICTURES | CLIPS)})
+    check_space(read_card(folder), list(files))
+    return Publication("space", repo, [files[path] for path in sorted(files)])
 
 
 def check_space(card: Card, paths: list[str]) -> None:

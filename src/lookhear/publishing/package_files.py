@@ -1,0 +1,69 @@
+"""This package as files of a Space, so that the Space runs what it was published with and no release is needed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, PublishedFile, walk
+
+NAME, PACKAGES = "lookhear", ("lookhear", "lookhear_command")
+ENDINGS = TEXTS | PICTURES | WEIGHTS | {".npz"}
+LINE = re.compile(r"^lookhear(?:\[([\w,\- ]*)\])?(?=[\s=<>!~;]|$).*$", re.MULTILINE)
+
+
+def with_package(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
+    """
+    A Space's files with this package among them, where its `requirements.txt` asks for lookhear.
+
+    Beside `app.py` the package is found first; its name and version are there as an installation would leave them. In the
+    requirements its own ones stand in its place.
+
+    Args:
+        files: path -> file, of a Space.
+
+    Returns:
+        The same, or with the package.
+    """
+    asked = files["requirements.txt"].read().decode() if "requirements.txt" in files else ""
+    if (line := LINE.search(asked)) is None:
+        return files
+    extras = {extra.strip() for extra in (line[1] or "").split(",") if extra.strip()}
+    needed = LINE.sub("\n".join(requirements(extras)), asked)
+    installed = distribution(NAME)
+    made = {
+        "requirements.txt": needed.encode(),
+        f"{NAME}-{installed.version}.dist-info/METADATA": (installed.read_text("METADATA") or "").encode(),
+    }
+    package = {file.path: file for file in _package()}
+    return files | package | {path: PublishedFile(path, content) for path, content in made.items()}
+
+
+def requirements(extras: set[str]) -> list[str]:
+    """What this package needs with these extras, sorted, an extra's extras followed."""
+    found, waiting, seen = set(), {"", *extras}, set()
+    while waiting:
+        extra = waiting.pop()
+        seen.add(extra)
+        for text in distribution(NAME).requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            if requirement.name == NAME:
+                waiting |= requirement.extras - seen
+            else:
+                found.add(f"{requirement.name}{requirement.specifier}")
+    return sorted(found)
+
+
+def _package() -> Iterator[PublishedFile]:
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for path, file in sorted(walk(Path(spec.submodule_search_locations[0]))):
+            if file.suffix.lower() in ENDINGS:
+                yield PublishedFile(f"{package}/{path}", file)
