@@ -5,9 +5,12 @@ pipeline gives, frame by frame. Settings are to be chosen with another `--seed` 
 """
 
 import argparse
+import json
+import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,22 +215,75 @@ def lasting_sentences(frames: list[MovingFrame], step: int = 4) -> list[tuple[st
     )
 
 
-def table(evaluation: VideoEvaluation, count: int) -> Iterator[tuple[str, str, float]]:
-    """What is asked, what is measured, and the value, of so many videos."""
-    counts, crossings, kept = MotCounts(), 0, 0
-    shown: dict[str, list[float]] = defaultdict(list)
-    followed, sentences = FollowedFrames(), 0
-    for number in range(count):
+@dataclass(frozen=True)
+class VideoFigures:
+    """
+    What is measured on one video.
+
+    Attributes:
+        labels: counts of tracking by labels; crossings: of two things, and how many of them both came through (kept).
+        shown: kind of prompt -> mean J of the frames; sentence: what became of a sentence, if there is one.
+    """
+
+    labels: MotCounts
+    crossings: int
+    kept: int
+    shown: dict[str, float]
+    sentence: FollowedFrames | None
+
+    @classmethod
+    def of(cls, evaluation: VideoEvaluation, number: int) -> "VideoFigures":
+        """Measures the video with this number."""
         scene = evaluation.scene(number)
         frames = list(scene)
         random = np.random.default_rng((evaluation.seed, VIDEOS, number, 1))
-        found = evaluation.labels(scene, frames)
-        counts, crossings, kept = counts + found[0], crossings + found[1], kept + found[2]
-        for kind, values in evaluation.shown(frames, random).items():
-            shown[kind].append(float(np.mean(values)))
-        of_sentence = evaluation.expression(frames, random)
-        if of_sentence is not None:
-            followed, sentences = followed + of_sentence, sentences + 1
+        labels = evaluation.labels(scene, frames)
+        shown = {kind: float(np.mean(values)) for kind, values in evaluation.shown(frames, random).items()}
+        return cls(*labels, shown, evaluation.expression(frames, random))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "VideoFigures":
+        """The other way round as `asdict`."""
+        sentence = None if values["sentence"] is None else FollowedFrames(**values["sentence"])
+        return cls(**{**values, "labels": MotCounts(**values["labels"]), "sentence": sentence})
+
+
+def kept_figures(
+    folder: Path, about: dict[str, Any], number: int, measure: Callable[[], VideoFigures]
+) -> VideoFigures:
+    """
+    The figures of a video from its file in a folder, or measured and written there; several processes may share the folder.
+
+    Raises:
+        ValueError: the file is about another checkpoint or other settings.
+    """
+    file = folder / f"{number:05d}.json"
+    if file.is_file():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["about"] != about:
+            raise ValueError(
+                f"{file} is about {kept['about']}, not about {about}: choose another folder, or remove it."
+            )
+        return VideoFigures.from_dict(kept["figures"])
+    figures = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps({"about": about, "figures": asdict(figures)}), encoding="utf-8")
+    partial.replace(file)
+    return figures
+
+
+def table(videos: Iterable[VideoFigures]) -> Iterator[tuple[str, str, float]]:
+    """What is asked, what is measured, and the value, of several videos together."""
+    counts, crossings, kept = MotCounts(), 0, 0
+    shown: dict[str, list[float]] = defaultdict(list)
+    followed, sentences = FollowedFrames(), 0
+    for video in videos:
+        counts, crossings, kept = counts + video.labels, crossings + video.crossings, kept + video.kept
+        for kind, value in video.shown.items():
+            shown[kind].append(value)
+        if video.sentence is not None:
+            followed, sentences = followed + video.sentence, sentences + 1
     rates = counts.rates()
     for name in ("idf1", "mota", "recall", "precision"):
         yield "labels", name.upper() if name in ("idf1", "mota") else name, rates[name]
@@ -235,16 +291,9 @@ def table(evaluation: VideoEvaluation, count: int) -> Iterator[tuple[str, str, f
     yield "labels", f"crossings after which both keep their ids ({crossings})", kept / max(crossings, 1)
     for kind, values in shown.items():
         yield f"{kind} in the first frame", f"J ({len(values)})", float(np.mean(values))
-    yield (
-        "expression",
-        f"frames with the right object ({sentences} sentences)",
-        followed.right / max(followed.there, 1),
-    )
-    yield (
-        "expression",
-        f"frames without the object, none found ({followed.away})",
-        followed.silent / max(followed.away, 1),
-    )
+    found, silent = followed.right / max(followed.there, 1), followed.silent / max(followed.away, 1)
+    yield "expression", f"frames with the right object ({sentences} sentences)", found
+    yield "expression", f"frames without the object, none found ({followed.away})", silent
 
 
 def main() -> None:
@@ -252,25 +301,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="how a GLEE checkpoint follows things in generated videos")
     parser.add_argument("checkpoint")
     parser.add_argument("--videos", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first video (0)")
+    parser.add_argument(
+        "--kept", type=Path, help="folder for the figures of each video; those in it are not measured again"
+    )
     parser.add_argument(
         "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the videos"
     )
     parser.add_argument("--tracking", choices=("memory", "minvis"), default="memory")
-    parser.add_argument("--threshold", type=float, help="the lowest score of what labels find")
+    parser.add_argument("--threshold", type=float, help="the lowest score of what is found")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="another one to choose settings with")
     options = parser.parse_args()
     photos = read_photos(options.photos, "val2017") if options.photos else []
     look = SceneRecipe(contrast=0.8, excluded=HELD_OUT_PAIRS, photos=0.5 if photos else 0.0)
+    settings = {"tracking": options.tracking} | ({} if options.threshold is None else {"threshold": options.threshold})
     evaluation = VideoEvaluation(
         pipeline("object-perception", model=options.checkpoint),
         material=SceneMaterial(photos, portrait_cutouts(), []),
         recipe=replace(MovingRecipe(), look=look),
         seed=options.seed,
-        options={"tracking": options.tracking}
-        | ({} if options.threshold is None else {"threshold": options.threshold}),
+        options=settings,
     )
+    about = {"checkpoint": options.checkpoint, "seed": options.seed, "photos": bool(photos), **settings}
+
+    def figures(number: int) -> VideoFigures:
+        if options.kept is None:
+            return VideoFigures.of(evaluation, number)
+        return kept_figures(options.kept, about, number, lambda: VideoFigures.of(evaluation, number))
+
     print("| asked by | measure | value |\n|---|---|---|")
-    for name, measure, value in table(evaluation, options.videos):
+    for name, measure, value in table(map(figures, range(options.first, options.first + options.videos))):
         print(f"| {name} | {measure} | {value:.3f} |", flush=True)
 
 

@@ -13,8 +13,10 @@ from lookhear.training.glee.evaluate_videos import (
     SHOWN,
     FollowedFrames,
     VideoEvaluation,
+    VideoFigures,
     came_through,
     confusable,
+    kept_figures,
     lasting_sentences,
     table,
 )
@@ -76,7 +78,8 @@ def values(see: Knowing, count: int) -> dict[str, float]:
     """The table of the first videos, by its measures without the numbers in brackets."""
     for number in range(count):
         see.scene(number)
-    return {f"{name}: {measure.split(' (')[0]}": value for name, measure, value in table(see.evaluation, count)}
+    videos = [VideoFigures.of(see.evaluation, number) for number in range(count)]
+    return {f"{name}: {measure.split(' (')[0]}": value for name, measure, value in table(videos)}
 
 
 def test_who_knows_the_truth_makes_no_mistakes():
@@ -177,3 +180,23 @@ def test_lasting_sentences_are_true_of_one_thing():
                 fitting = [other for other, known in words.items() if set(text.split()[1:]) <= known]
                 assert fitting == [who]
     assert total > 12
+
+
+def test_figures_are_kept(tmp_path):
+    """Each video is measured once, and the table is the same afterwards; those of another checkpoint are not taken."""
+    see, measured = Knowing(), []
+    for number in range(2):
+        see.scene(number)
+
+    def figures(number: int, about: str = "a") -> VideoFigures:
+        def measure() -> VideoFigures:
+            measured.append(number)
+            return VideoFigures.of(see.evaluation, number)
+
+        return kept_figures(tmp_path / "kept", {"checkpoint": about}, number, measure)
+
+    first, second = ([figures(number) for number in range(2)] for _ in range(2))
+    assert measured == [0, 1] and first == second and list(table(first)) == list(table(second))
+    assert sorted(file.name for file in (tmp_path / "kept").iterdir()) == ["00000.json", "00001.json"]
+    with pytest.raises(ValueError, match="another folder"):
+        figures(0, "b")
