@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .face_tracking_avsr import WHOLE_SEARCH, distance, inside, pause_of, prominence
-from .landmarks_avsr import Face, FaceFollower, LandmarkDetector, overlap
+from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
 from .scene_watch_avsr import Change
 from .speaker_boxes_avsr import Box, SpeakerBox
 from .speaker_report_avsr import SpeakerReport
@@ -15,6 +15,8 @@ from .speaker_report_avsr import SpeakerReport
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
 BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
 GENEROUS = 0.1  # of the box's sides
+LOOKS = 4  # descriptions of the face that are kept, at most
+ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
 BRIDGE = 25  # frames for which a face goes on being followed where the locator misses the speaker
 
 
@@ -42,11 +44,12 @@ class SpeakerFace:
     Landmarks of the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
 
     `look` says where the speaker is in the next frame, and the face is searched for and followed in there only. Of
-    several faces in the box it is the one that was followed so far, or is where that one was in the box; at first the
-    largest and most central one. Where the locator misses the speaker for up to a second, the face is followed on.
+    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box; at
+    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is followed on.
 
     Args:
-        detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame.
+        detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`, a
+            face is known again, and doubted where it looks like another one after an absence or a change of scene.
         detect_every: frames between two searches.
         report: is told what was seen in each frame.
         patience: frames for which a lost face is waited for while another one is in the box.
@@ -62,6 +65,11 @@ class SpeakerFace:
         self.report, self.switches, self.switched = report, 0, False
         self._detector, self._detect_every, self._patience = detector, detect_every, patience
         self._follower = detector if isinstance(detector, FaceFollower) else None
+        self._describer = detector if isinstance(detector, FaceDescriber) else None
+        self._looks: list[np.ndarray] = []
+        self._looked = False  # whether the latest frame was searched
+        self._new_look = False  # whether the face has just been found anew
+        self._strange = False  # whether it looks like another one than before
         self._here: SpeakerBox | None = None
         self._index = self._searches = self._lost = self._missed = 0
         self._in_box = 0  # faces in the box at the latest search
@@ -76,7 +84,9 @@ class SpeakerFace:
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
         """`(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
         face = self._next_face(frame, change)
-        self.report.add(self._here, face is not None, self._in_box)
+        if face is not None and self._looked and self._in_box == 1:
+            self._remember(frame, face)
+        self.report.add(self._here, face is not None, self._in_box, self._strange)
         if face is not None and self._here is not None:
             self._place = _Place.of(face, self._here.box)
         self._lost = 0 if face is not None else self._lost + 1
@@ -87,8 +97,23 @@ class SpeakerFace:
         """There are none: the report has its own."""
         return []
 
+    def _remember(self, frame: np.ndarray, face: Face) -> None:
+        """Notes what the face looks like, and whether that is new."""
+        if self._describer is None or (len(self._looks) == LOOKS and not self._new_look):
+            return
+        look = self._describer.describe(frame, face)
+        if self._new_look:
+            self._strange = self._unlike(look) > ALIKE
+        self._new_look = False
+        if len(self._looks) < LOOKS and not self._strange:
+            self._looks.append(look)
+
+    def _unlike(self, look: np.ndarray) -> float:
+        """Distance from what the face has looked like so far; 0 where that isn't known."""
+        return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
+
     def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
-        index, self._index, self.switched = self._index, self._index + 1, False
+        index, self._index, self.switched, self._looked = self._index, self._index + 1, False, False
         back, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
         tracked = self._face is not None and self._lost == 0
         if change is Change.CUT:
@@ -119,30 +144,31 @@ class SpeakerFace:
         """Looks for the face where it should be, and now and then through the whole box; decides which it is."""
         follower = self._follower if tracked else None
         expected = follower.follow(frame, self._face) if follower else self._face
-        self._searches += 1
+        self._searches, self._looked = self._searches + 1, True
+        self._new_look |= not tracked
         still_there = follower is not None and inside(expected, frame) and self._belongs(expected)
         if still_there and self._searches % WHOLE_SEARCH != 1 and follower.confirm(frame, expected):
             return expected
         faces = self._faces(frame)
         self._in_box = len(faces)
         if self._face is None:
-            return self._likeliest(faces)
+            return self._likeliest(frame, faces)
         nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
         if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
             return expected if still_there else nearest
         if still_there and follower.confirm(frame, expected):
             self._in_box = max(self._in_box, 1)
             return expected
-        return self._again(faces)
+        return self._again(frame, faces)
 
-    def _again(self, faces: list[Face]) -> Face | None:
+    def _again(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
         """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
         last = self._face
         reach = last.size * min(1.0, 0.5 + self._lost / 10.0)
         near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
         if near:
             return min(near, key=lambda face: distance(face, last))
-        face = self._likeliest(faces)
+        face = self._likeliest(frame, faces)
         if face is None:
             return None
         at_its_place = self._place is None or _Place.of(face, self._here.box).far_from(self._place) < 1.0
@@ -153,9 +179,13 @@ class SpeakerFace:
         self.switches, self.switched = self.switches + 1, True
         return face
 
-    def _likeliest(self, faces: list[Face]) -> Face | None:
-        """The face at the place in the box where it was; without such a memory the largest, most central one."""
+    def _likeliest(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
+        """
+        The face that looks like it did; or is where it was in the box; without a memory the largest, most central one.
+        """
         box = self._here.box
+        if self._looks and len(faces) > 1:
+            return min(faces, key=lambda face: self._unlike(self._describer.describe(frame, face)))
         if self._place is not None and len(faces) > 1:
             return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
         return max(faces, key=lambda face: prominence(face, box), default=None)

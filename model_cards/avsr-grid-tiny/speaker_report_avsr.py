@@ -12,6 +12,7 @@ from .speaker_request_avsr import Speaker, plain_speaker, speaker_name
 
 ABSENT = 0.1  # share of the frames without the speaker from which on it is said
 UNSURE = 0.5  # mean sureness below which it is said
+STRANGERS_NAMED = 5  # times at which somebody else may have taken the place that a sentence names
 SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
 
 
@@ -25,12 +26,12 @@ class _Second:
     sure: float = 0.0
     box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
 
-    def add(self, here: SpeakerBox | None, face: bool, in_box: int) -> None:
+    def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool) -> None:
         self.frames += 1
         self.faces += face
         if here is not None:
             self.located += 1
-            self.sure += here.sure / max(in_box, 1)
+            self.sure += here.sure / max(in_box, 1, 2 * strange)
             self.box = tuple(total + edge for total, edge in zip(self.box, here.box, strict=True))
 
     def to_dict(self, number: int) -> dict[str, Any]:
@@ -54,6 +55,7 @@ class SpeakerReport:
         self._now = _Second()
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
+        self._strange, self._strange_from = False, []
         self._absent: list[bool] = []  # not taken yet
 
     @property
@@ -61,7 +63,7 @@ class SpeakerReport:
         """Share of the frames in which the speaker was found."""
         return self._located / max(self._frames, 1)
 
-    def add(self, here: SpeakerBox | None, face: bool, in_box: int) -> None:
+    def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool = False) -> None:
         """
         Notes one more frame.
 
@@ -69,7 +71,11 @@ class SpeakerReport:
             here: where the speaker is, None where they aren't seen.
             face: whether their face was found.
             in_box: faces in the box at the latest search.
+            strange: whether their face looks like another one than before.
         """
+        if strange and not self._strange:
+            self._strange_from.append(self._frames)
+        self._strange = strange
         if int(self._frames / self._fps) > len(self._seconds):
             self._end_second()
         self._frames += 1
@@ -78,7 +84,7 @@ class SpeakerReport:
         self._several += in_box > 1
         self._most = max(self._most, in_box)
         self._absent.append(here is None and not face)
-        self._now.add(here, face, in_box)
+        self._now.add(here, face, in_box, strange)
         self._sure += 0.0 if here is None else here.sure
 
     def take_absent(self, count: int) -> np.ndarray:
@@ -98,7 +104,7 @@ class SpeakerReport:
             `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
             their face; and for each second `{"second", "box", "sure", "face"}`: the mean `[x0, y0, x1, y1]` in pixels,
             None where the speaker wasn't seen; how surely it is the one (0 to 1, divided by the number of faces in the
-            box); and the share of the frames with the face.
+            box, and by two while the face looks like another one than before); and the share of the frames with the face.
         """
         if self._now.frames:
             self._end_second()
@@ -120,4 +126,8 @@ class SpeakerReport:
             said.append(
                 f"up to {self._most} faces are where {name} is: the one seen first or most central was followed"
             )
+        if self._strange_from:
+            times = [f"{frame / self._fps:.1f}" for frame in self._strange_from[:STRANGERS_NAMED]]
+            more = ", …" if len(self._strange_from) > STRANGERS_NAMED else ""
+            said.append(f"from {', '.join(times)}{more} s on the face of {name} looks like another one than before")
         return said

@@ -66,6 +66,13 @@ class Follower:
         return any(found.score == face.score for found in see(frame))
 
 
+class Describer(Follower):
+    """Says what a face looks like: its level, far from all others."""
+
+    def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
+        return np.eye(256)[int(face.score)]
+
+
 @pytest.fixture(params=["detector", "follower"])
 def tracker(request) -> SpeakerFace:
     return SpeakerFace(see if request.param == "detector" else Follower(), 10, SpeakerReport("x", 25.0))
@@ -163,6 +170,25 @@ def test_another_face_elsewhere_in_the_box_is_a_switch(tracker):
     followed(tracker, [(company, LEFT)])
     found = followed(tracker, [(other, LEFT)] * 40)
     assert found[10] is None and found[-1] is not None and tracker.switches == 1
+
+
+def test_a_face_is_known_again_by_its_looks():
+    """After a cut ours is at the edge of the box, and a larger one stands where it was."""
+    tracker = SpeakerFace(Describer(), 10, SpeakerReport("x", 25.0))
+    assert followed(tracker, [(picture((50, 160, 120, 60)), LEFT)] * 5) == [160] * 5
+    after = picture((90, 160, 120, 80), (50, 50, 120, 60))
+    assert followed(tracker, [(after, LEFT)] * 5, Change.CUT) == pytest.approx([50] * 5, abs=1)
+
+
+def test_a_face_that_looks_like_another_one_is_doubted():
+    tracker = SpeakerFace(Describer(), 10, SpeakerReport("the man", 25.0))
+    ours, other = picture((50, 160, 120, 60)), picture((90, 160, 120, 64))
+    followed(tracker, [(ours, LEFT)] * 25)
+    assert followed(tracker, [(other, LEFT)] * 25, Change.CUT) == pytest.approx([160] * 25, abs=1)
+    followed(tracker, [(ours, LEFT)] * 25, Change.CUT)
+    assert [second["sure"] for second in tracker.report.finish()["seconds"]] == [0.9, 0.45, 0.9]
+    said = 'from 1.0 s on the face of "the man" looks like another one than before'
+    assert tracker.report.warnings(0) == [said]
 
 
 def test_no_room_for_a_face(tracker):
