@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
 from pathlib import Path
+from typing import Any
 
-from .argument_types import chunk_length
+from .argument_types import chunk_length, positive, rate
 from .parsing import add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+EVERYONE = "everyone"
 
 
 def add(commands) -> None:
-    example = "lookhear transcribe interview.mp4 --format srt --output subtitles/"
+    example = (
+        "lookhear transcribe interview.mp4 --format srt --output subtitles/\n  "
+        'lookhear transcribe interview.mp4 --speaker "the person on the left"\n  '
+        "lookhear transcribe interview.mp4 --speaker everyone --format vtt --output subtitles/"
+    )
     parser = add_command(commands, "transcribe", "read what is said in video or sound files", example, run)
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
     add_model(parser)
@@ -27,6 +35,90 @@ def add(commands) -> None:
     bar = "show how far a long file is read (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
+    who = parser.add_argument_group("whom to read, where several people are in view")
+    forms = (
+        "words about one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle track each"
+    )
+    who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
+    track = (
+        "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
+    )
+    who.add_argument("--speaker-track", type=Path, metavar="FILE", help=track)
+    who.add_argument(
+        "--speaker-track-id", type=positive, metavar="N", help="of the tracks in that file (the only one)"
+    )
+    who.add_argument("--speaker-fps", type=rate, metavar="N", help="pictures a second of that file (25)")
+    finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
+    who.add_argument("--speaker-model", metavar="MODEL", help=finder)
+
+
+def _speaker(text: str) -> str | dict[str, tuple[float, ...]]:
+    """Two numbers are a point, four a box, and everything else is words."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, and no words about a person")
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it says nothing")
+    return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
+
+
+def _chosen(options: argparse.Namespace) -> Any:
+    """The pipeline's `speaker`."""
+    if options.speaker_track is None:
+        if options.speaker_track_id is not None or options.speaker_fps is not None:
+            raise ValueError(
+                "--speaker-track-id and --speaker-fps are about the file of --speaker-track, and there is none"
+            )
+        return options.speaker
+    if options.speaker is not None:
+        raise ValueError("--speaker and --speaker-track both say whom to read: give one of them")
+    if len(options.files) > 1:
+        raise ValueError(f"--speaker-track is about one video, and there are {len(options.files)}")
+    boxes, fps = read_track(options.speaker_track, options.speaker_track_id)
+    fps = options.speaker_fps or fps
+    return {"track": boxes, **({} if fps is None else {"fps": fps})}
+
+
+def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float | None]:
+    """
+    The boxes of one person.
+
+    Args:
+        path: a JSON list of `[x0, y0, x1, y1]` or null, one a picture; or JSON lines as `lookhear perceive --json` writes
+            them, `{"time", "objects": [{"track_id", "box": …}]}`.
+        number: the `track_id`, needed where the file has several.
+
+    Returns:
+        A box or None for each picture, and how many there are a second, if the file says it.
+
+    Raises:
+        ValueError: the file holds no such thing, or not that track.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            if file.read(1) == "[":
+                file.seek(0)
+                return list(json.load(file)), None
+            file.seek(0)
+            frames = [_seen(json.loads(line)) for line in file if line.strip()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--speaker-track {path} holds no track: {type(error).__name__} {error}") from None
+    numbers = sorted({number for _, seen in frames for number in seen})
+    number = numbers[0] if number is None and len(numbers) == 1 else number
+    if number not in numbers:
+        which = "--speaker-track-id must say which track" if number is None else f"there is no track {number}"
+        raise ValueError(f"--speaker-track {path}: {which}; it has {', '.join(map(str, numbers)) or 'none'}")
+    last = frames[-1][0]
+    return [seen.get(number) for _, seen in frames], (len(frames) - 1) / last if last else None
+
+
+def _seen(frame: dict[str, Any]) -> tuple[float | None, dict[int, list[float]]]:
+    """The time of a frame, and a box for each of its tracks."""
+    edges = ("xmin", "ymin", "xmax", "ymax")
+    return frame["time"], {found["track_id"]: [found["box"][edge] for edge in edges] for found in frame["objects"]}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,17 +128,19 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
-    from lookhear.processing.avsr.captions_avsr import format_captions, write_captions
+    speaker = _chosen(options)
+    from lookhear.processing.avsr.captions_avsr import format_captions
 
     asr = _pipeline(options)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
-    for file, name, result, error in _results(asr, options, names, timestamps):
+    for file, name, result, error in _results(asr, options, names, timestamps, speaker):
         if result is not None and options.output is not None:
-            print(write_captions(result, options.output / f"{name}.{options.format}", options.format))
+            _write(result, options.output, name, options.format)
         elif result is not None:
             start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
-            print(start + format_captions(result, options.format), end="", flush=True)
+            lines = format_captions(result, options.format).splitlines(keepends=True)
+            print("".join(start + line for line in lines), end="", flush=True)
         if error is not None:
             failed += 1
             part = "" if result is None else f" (the first {result['report']['duration']:.1f} s were read)"
@@ -57,10 +151,24 @@ def run(options: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _results(asr, options: argparse.Namespace, names: list[str], timestamps):
+def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
+    """Writes the result; of several people also a file for each of them where it has times."""
+    from lookhear.processing.avsr.captions_avsr import write_captions
+
+    print(write_captions(result, folder / f"{name}.{kind}", kind))
+    for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
+        speaker = one["speaker"].lower().replace(" ", "-")
+        print(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
+
+
+def _results(asr, options: argparse.Namespace, names: list[str], timestamps, speaker):
     """(file, name, result, error) one by one; a batch in which one file cannot be read is read file by file."""
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
-    settings["return_timestamps"] = timestamps
+    settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
+    if speaker == EVERYONE:
+        for file, name in zip(options.files, names, strict=True):
+            yield file, name, *_attempt(asr, file, **settings)
+        return
     for first in range(0, len(names), options.batch_size):
         files = options.files[first : first + options.batch_size]
         opened = [_attempt(asr.stream, file, **settings) for file in files]
