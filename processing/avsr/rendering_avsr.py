@@ -97,7 +97,8 @@ class _Captioner:
         self._drawn_for, self._overlay = None, None
         self.words = sorted(words, key=lambda word: word.start)
         self.size = max(12, round(min(height / 15, width / 18)))
-        longest = max((ImageFont.load_default(self.size).getlength(word.text) for word in words), default=0.0)
+        wide = ImageFont.load_default(self.size).getlength
+        longest = wide(self.name) + max((wide(word.text) for word in words), default=0.0)
         self.size = max(6, int(self.size * min(1.0, 0.95 * width / (longest + self.size))))  # a very long word
         self.font = ImageFont.load_default(self.size)
         fitting = int(0.86 * width / (0.62 * self.size))  # upper-case letters are about 0.62 of the height wide

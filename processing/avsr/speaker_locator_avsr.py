@@ -29,11 +29,20 @@ class ObjectLocator:
         self.see = see
 
     def __call__(self, frames: Iterator[np.ndarray], prompt: Speaker) -> Iterator[tuple[float, ...] | None]:
-        """One `(x0, y0, x1, y1, score)` a frame, or None where the speaker isn't seen."""
+        """
+        One `(x0, y0, x1, y1, score)` a frame, or None where the speaker isn't seen.
+
+        Raises:
+            ValueError: the pipeline cannot use the prompt, such as a point outside of the picture.
+        """
         first = next(frames, None)
         if first is None:
             return
-        with self.see({"video": itertools.chain([first], frames)}, **self._prompts(prompt)) as video:
+        try:
+            video = self.see({"video": itertools.chain([first], frames)}, **self._prompts(prompt))
+        except ValueError as error:
+            raise ValueError(f"`speaker`: {error}") from None
+        with video:
             for results in video:
                 found = max(results, key=lambda found: found["score"], default=None)
                 box = None if found is None else found["box"]

@@ -235,6 +235,14 @@ def test_a_pipeline_for_objects_is_a_locator(prompt, asked):
     assert list(ObjectLocator(see)(iter(frames[:0]), prompt)) == []
 
 
+def test_a_prompt_that_the_pipeline_refuses():
+    def see(inputs, **prompts):
+        raise ValueError("`points`: (900, 5) is outside of the image")
+
+    with pytest.raises(ValueError, match="`speaker`: `points`: .900, 5. is outside"):
+        next(ObjectLocator(see)(iter(np.zeros((2, 8, 8, 3), np.uint8)), {"point": (900.0, 5.0)}))
+
+
 def test_the_packaged_checkpoint_is_the_default(processor, repository, monkeypatch):  # noqa: F811
     asr = AudioVisualSpeechRecognitionPipeline(talkative_model(), processor=processor, device="cpu")
     assert asr._chosen() is None

@@ -45,6 +45,20 @@ def test_each_word_is_coloured_at_its_time():
     assert changed.min() > 380  # only the lower part is drawn on
 
 
+def test_speakers_at_the_same_time_stand_below_each_other():
+    other = [Word("SET", 0.2, 0.6, "Speaker 2"), Word("RED", 0.6, 0.9, "Speaker 2")]
+    both = [*(Word(word.text, word.start, word.end, "Speaker 1") for word in WORDS), *other]
+    alone, together = (list(caption_frames(iter(grey(3)), words, 10)) for words in (WORDS, both))
+    rows = [(frames[3] != 90).any(axis=(1, 2)).sum() for frames in (alone, together)]
+    assert 1.8 * rows[0] < rows[1] < 2.2 * rows[0]
+    columns = [(frames[25] != 90).any(axis=(0, 2)).sum() for frames in (alone, together)]
+    assert columns[1] > 2 * columns[0], "with the name in front, also where one talks alone"
+    one = list(caption_frames(iter(grey(3)), other, 10))
+    assert (one[3] != 90).any(axis=(0, 2)).sum() < (together[3] != 90).any(axis=(0, 2)).sum(), (
+        "a single one needs none"
+    )
+
+
 def test_frames_are_drawn_one_by_one():
     taken = []
 
