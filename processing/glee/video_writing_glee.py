@@ -25,7 +25,7 @@ class Coding:
 
 
 H264 = Coding("libx264", "yuv420p", 2, {"crf": "20", "preset": "veryfast"})
-ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "75"}, {"loop": "0"})  # again and again
+ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "60"}, {"loop": "0"})  # again and again
 CODINGS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webp": ANIMATED_WEBP}
 ENDINGS = tuple(CODINGS)
 CLOCK = 90_000  # ticks a second
