@@ -280,6 +280,19 @@ def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
     assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
 
 
+def test_the_projects_space_is_ready(repository):
+    publication = gather(repository / "spaces" / "lookhear", "org/lookhear")
+    assert publication.repo_type == "space"
+    assert {
+        "app.py",
+        "README.md",
+        "lookhear/__init__.py",
+        "lookhear/model_cards/glee-tiny/model.safetensors",
+    } <= paths(publication)
+    asked = text(publication, "requirements.txt").splitlines()
+    assert "espeakng-loader<1,>=0.2.4" in asked and not [line for line in asked if line.startswith("lookhear")]
+
+
 def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_path_factory):
     root = tmp_path_factory.mktemp("pushed")
     for file in gather(space, "org/a").files:
