@@ -63,6 +63,8 @@ class ObjectPerceptionPipeline(Pipeline):
       800 x 1333 pixels each takes about half a gigabyte. In a video each frame counts.
     - tracking: of labels in a video: "memory" (tracks are born, hidden, found again and forgotten) or "minvis" (the
       published one: the queries of the first frame, all the way).
+    - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): where the sentence
+      alone loses it, it may be found; it takes about as long again as the sentence.
 
     For a video it returns a `VideoPerception`, an iterator of one list a frame, whose results have a `"track_id"`; prompts
     may be added to it or dropped at any frame.
@@ -141,6 +143,7 @@ class ObjectPerceptionPipeline(Pipeline):
         top_k: int | None = None,
         prompts_at_once: int | None = None,
         tracking: str | None = None,
+        reprompt: bool | None = None,
         **unknown,
     ) -> tuple[dict, dict, dict]:
         if unknown:
@@ -152,10 +155,12 @@ class ObjectPerceptionPipeline(Pipeline):
                 raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
         if tracking is not None and tracking not in MODES:
             raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {tracking!r}.")
+        if reprompt is not None and not isinstance(reprompt, bool):
+            raise ValueError(f"`reprompt` must be True or False, not {reprompt!r}.")
         return (
             _given(labels=labels, expressions=expressions),
             _given(threshold=threshold, top_k=top_k, prompts_at_once=prompts_at_once),
-            _given(tracking=tracking),
+            _given(tracking=tracking, reprompt=reprompt),
         )
 
     def get_iterator(

@@ -47,6 +47,11 @@ class FrameCandidates:
         fields = {name: getattr(self, name)[places] for name in ("logits", "boxes", "masks", "embeddings")}
         return replace(self, **fields, confidence=confidence)
 
+    def joined(self, others: FrameCandidates) -> FrameCandidates:
+        """These, then others of the same frame; without `confidence`."""
+        names = ("logits", "boxes", "masks", "embeddings")
+        return FrameCandidates(*(torch.cat((getattr(self, name), getattr(others, name))) for name in names))
+
 
 @dataclass(frozen=True)
 class TrackedObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -92,25 +92,78 @@ class LabelPrompt(VideoPrompt):
 
 
 @dataclass
-class ExpressionPrompt(VideoPrompt):
+class ObjectPrompt(VideoPrompt):
     """
-    The one object that a sentence is about.
+    One object, whose mask may show it in the next window.
 
     Attributes:
-        tokens: of the sentence, for the model, `(1, length, size)`; attention_mask: `(1, length)`.
+        follower: says which candidate it is.
+        latest: what shows the object in this window; None if nothing does.
     """
 
-    tokens: torch.Tensor
-    attention_mask: torch.Tensor
     follower: ObjectFollower
+    latest: Shown | None = field(default=None, init=False)
+    _sight: tuple[int, torch.Tensor] | None = field(
+        default=None, init=False
+    )  # place in the window, mask logits (h, w)
 
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
         thing = self.follower.update(candidates)
         return [] if thing is None else [thing]
 
+    def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
+        for thing in objects:
+            self._sight = place, candidates.masks[thing.candidate]
+
+    def finish_window(self) -> None:
+        if self.window is not None:
+            self.latest = self._shown_by_itself()
+        self._sight = None
+        super().finish_window()
+
+    def _shown_by_itself(self) -> Shown | None:
+        """Its own mask as a prompt, if it was found and has one."""
+        if self._sight is None:
+            return None
+        place, logits = self._sight
+        mask = self.window.sizes.canvas_mask(logits)
+        return Shown(self.window.seen(place), mask, mask.new_zeros((), dtype=torch.int64)) if mask.any() else None
+
 
 @dataclass
-class ShownPrompt(VideoPrompt):
+class ExpressionPrompt(ObjectPrompt):
+    """
+    The one object that a sentence is about.
+
+    Attributes:
+        tokens: of the sentence, for the model, `(1, length, size)`; attention_mask: `(1, length)`.
+        reprompt: whether the object, once found, is also looked for by its own mask in the last frame in which it was found
+            in the window before.
+    """
+
+    tokens: torch.Tensor
+    attention_mask: torch.Tensor
+    reprompt: bool = False
+
+    def found_by_mask(self, candidates: list[FrameCandidates]) -> None:
+        """
+        Takes what its own mask finds; the first candidates are those of the frame that shows it.
+
+        A frame's best answer is one more candidate, with at most the score that the object had so far: the mask helps where
+        the sentence fails, but does not say which object is meant.
+        """
+        most = torch.tensor(self.follower.usual_score).logit(eps=1e-6)
+        for place, found in enumerate(candidates[1:]):
+            best = found.chosen(found.logits[:, 0].argmax()[None])
+            best = replace(best, logits=best.logits.clamp(max=most.to(best.logits)))
+            self.candidates[place] = self.candidates[place].joined(best)
+
+    def _shown_by_itself(self) -> Shown | None:
+        return super()._shown_by_itself() if self.reprompt else None
+
+
+@dataclass
+class ShownPrompt(ObjectPrompt):
     """
     An object that is shown by a point, box, scribble or mask in a frame.
 
@@ -119,17 +172,12 @@ class ShownPrompt(VideoPrompt):
 
     Attributes:
         drawn: the pixels of the canvas that show it, `(H, W)` bool; kind: of prompt, `()` int64.
-        follower: says which candidate it is.
+        first: the frame that it was shown in.
     """
 
     drawn: torch.Tensor
     kind: torch.Tensor
-    follower: ObjectFollower
     first: Shown | None = field(default=None, init=False)
-    latest: Shown | None = field(default=None, init=False)
-    _sight: tuple[int, torch.Tensor] | None = field(
-        default=None, init=False
-    )  # place in the window, mask logits (h, w)
     _known: bool = field(default=False, init=False)  # whether the follower has seen the frame that shows it
 
     def show_in(self, seen: SeenFrame) -> None:
@@ -144,27 +192,8 @@ class ShownPrompt(VideoPrompt):
         self._known = True
         super().found(window, first, candidates[1:])
 
-    def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
-        thing = self.follower.update(candidates)
-        return [] if thing is None else [thing]
-
-    def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
-        for thing in objects:
-            self._sight = place, candidates.masks[thing.candidate]
-
-    def finish_window(self) -> None:
-        if self.window is not None:
-            self.latest = self._shown_by_itself() or self.first
-        self._sight = None
-        super().finish_window()
-
     def _shown_by_itself(self) -> Shown | None:
-        """Its own mask as a prompt, if it was found and has one."""
-        if self._sight is None:
-            return None
-        place, logits = self._sight
-        mask = self.window.sizes.canvas_mask(logits)
-        return Shown(self.window.seen(place), mask, torch.zeros_like(self.first.kind)) if mask.any() else None
+        return super()._shown_by_itself() or self.first
 
 
 def look(
@@ -191,9 +220,13 @@ def look(
         tokens, mask = (torch.cat([getattr(p, name) for p in several]) for name in ("tokens", "attention_mask"))
         for prompt, found in zip(several, window.find_expressions(tokens, mask, first)):
             prompt.found(window, first, found)
-    for several in _parts(prompts, ShownPrompt, prompts_at_once // (count + 1)):
+    shown = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt) and prompt.latest is not None]
+    for several in _parts(shown, ObjectPrompt, prompts_at_once // (count + 1)):
         for prompt, found in zip(several, window.find_shown([p.latest for p in several], shown_label, first)):
-            prompt.found(window, first, found)
+            if isinstance(prompt, ExpressionPrompt):
+                prompt.found_by_mask(found)
+            else:
+                prompt.found(window, first, found)
 
 
 def _parts(prompts: Sequence[VideoPrompt], kind: type, size: int) -> Iterator[list[Any]]:

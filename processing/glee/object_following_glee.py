@@ -57,6 +57,13 @@ class ObjectFollower:
             )
         return self._first(frame) if self.shown and self._object is None else self._next(frame)
 
+    @property
+    def usual_score(self) -> float:
+        """Mean score of the object over the frames in which it was found, from 0 to 1; 0 while there is none."""
+        tracks = self._memory.tracks
+        here = [] if tracks is None or self._object is None else (tracks.ids == self._object).nonzero()[:, 0].tolist()
+        return float(tracks.kinds[here[0], 0]) if here else 0.0
+
     def _first(self, frame: FrameCandidates) -> TrackedObject | None:
         """The best candidate, however bad: somebody has pointed at it."""
         if not len(frame):

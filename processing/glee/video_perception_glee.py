@@ -16,7 +16,7 @@ from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
 from .read_ahead_glee import ReadAhead
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_frames_glee import VideoFrame, of_one_size
-from .video_prompts_glee import ExpressionPrompt, LabelPrompt, ShownPrompt, VideoPrompt, look
+from .video_prompts_glee import ExpressionPrompt, LabelPrompt, ObjectPrompt, ShownPrompt, VideoPrompt, look
 from .video_source_glee import Video
 from .video_window_glee import FrameWindow, PreparedFrame
 
@@ -33,6 +33,7 @@ class VideoSettings:
         prompts_at_once: rows of a pass with expressions or shown objects, one for each frame.
         window: frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
+        reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
     """
 
     threshold: float
@@ -40,6 +41,7 @@ class VideoSettings:
     prompts_at_once: int
     window: int = WINDOW
     tracking: str = "memory"
+    reprompt: bool = False
 
 
 class VideoPerception:
@@ -242,9 +244,10 @@ class VideoPerception:
             return lambda number: ExpressionPrompt(
                 number,
                 (sentences[place],),
+                ObjectFollower(shown=False, track_id=number, threshold=self._settings.threshold),
                 tokens[[place]],
                 mask[[place]],
-                ObjectFollower(shown=False, track_id=number, threshold=self._settings.threshold),
+                self._settings.reprompt,
             )
 
         yield from map(make, range(len(sentences)))
@@ -263,9 +266,9 @@ class VideoPerception:
             return lambda number: ShownPrompt(
                 number,
                 (VISUAL_LABEL,),
+                ObjectFollower(shown=True, track_id=number, threshold=self._settings.threshold),
                 drawn[place].clone(),
                 kinds[place],
-                ObjectFollower(shown=True, track_id=number, threshold=self._settings.threshold),
             )
 
         yield from map(make, range(len(drawn)))
@@ -278,7 +281,7 @@ class VideoPerception:
             return
         self._show([p for p in prompts if isinstance(p, ShownPrompt) and p.first is None], self._place)
         shown_label = {}
-        if any(isinstance(prompt, ShownPrompt) for prompt in prompts):
+        if any(isinstance(prompt, ObjectPrompt) and prompt.latest is not None for prompt in prompts):
             shown_label = self._encode_labels((VISUAL_LABEL,))
         look(prompts, self._window, self._place, self._settings.prompts_at_once, shown_label)
 

@@ -406,6 +406,14 @@ def test_the_named_one_is_found_by_and_by():
     assert found[:2] == [1, 1] and found[5:] == [0] * 15
 
 
+def test_the_usual_score_of_what_is_followed():
+    random, follower = torch.Generator().manual_seed(0), ObjectFollower(shown=False)
+    assert follower.usual_score == 0
+    for score in (0.9, 0.5):
+        follower.update(candidates([Thing(60, 40, score=score)], random, kinds=1))
+    assert follower.usual_score == pytest.approx(0.7, abs=0.01)
+
+
 def test_the_named_one_may_be_absent():
     """Nothing is handed out while it is away, nor where nothing answers well; then it is known again."""
     other = Thing(120, 70, look=2, score=0.15)

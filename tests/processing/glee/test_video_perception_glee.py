@@ -104,6 +104,23 @@ def test_the_threshold_is_that_of_all_prompts(see):
     assert [ids(results) for results in none] == [[2], [], []]
 
 
+def test_an_expression_helped_by_its_own_mask(see):
+    """Within the first window there is no mask yet; later there is one more candidate, never above what the object had."""
+    asked = {"expressions": ["a dog", "the cat"], "threshold": 0.0, "batch_size": 2}
+    alone, helped = see({"video": film(6)}, **asked), see({"video": film(6)}, reprompt=True, **asked)
+    most = 0.0
+    for place, (one, other) in enumerate(zip(alone, helped)):
+        assert place >= 2 or same(one, other)
+        prompts = [helped._prompts[number] for number in (1, 2)]
+        counts = [len(prompt.candidates[place % 2]) for prompt in prompts]
+        assert counts == ([13, 13] if place >= 2 else [12, 12])  # queries
+        if place >= 2:
+            assert all(float(prompt.candidates[place % 2].logits[-1].sigmoid()) <= most + 1e-4 for prompt in prompts)
+        most = max(prompt.follower.usual_score for prompt in prompts) if place % 2 else most
+        assert {found["track_id"] for found in other} <= {1, 2}
+    assert place == 5
+
+
 def test_ids_are_those_of_the_objects(see):
     video = see({"video": film(3)}, labels=["cat"], expressions=["a dog"], points=[[(15, 30)]], **EVERYTHING)
     assert video.prompts == {3: "cat", 1: "a dog", 2: "object"}
