@@ -27,6 +27,7 @@ class Clip:
         duration: in seconds.
         report: numbers and warnings about picture and sound.
         absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
+        found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Clip:
     duration: float = 0.0
     report: ClipReport = field(default_factory=ClipReport)
     absent: np.ndarray | None = None
+    found: np.ndarray | None = None
 
     def to_report(self) -> dict[str, Any]:
         """The report as plain numbers, lists and strings, with what was read and for how long."""
@@ -66,6 +68,7 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
     clip.audio = _joined([piece.audio for piece in pieces])
     clip.mouths = _joined([piece.mouths for piece in pieces])
     clip.absent = _joined([piece.absent for piece in pieces])
+    clip.found = _joined([piece.found for piece in pieces])
     share = clip.report.frames_with_face
     if clip.absent is not None and clip.absent.any():
         share = share / max(1.0 - clip.absent.mean(), 1e-9)

@@ -25,7 +25,8 @@ from .recognition_avsr import Recogniser
 from .speaker_boxes_avsr import ChosenSpeaker
 from .speaker_locator_avsr import GivenTrack, ObjectLocator, load_locator
 from .speaker_request_avsr import EVERYONE, check_speaker
-from .speech_stream_avsr import SpeechStream, as_chunk
+from .speech_activity_avsr import OwnWords
+from .speech_stream_avsr import SpeechStream, as_chunk, note_others
 from .word_timing_avsr import TimedText, mean_confidence, time_words
 
 logger = logging.getLogger(__name__)
@@ -74,6 +75,9 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       seen. It runs in a thread of its own.
     - speaker_model: the checkpoint (folder or Hub id) of the locator where none is given; `default_speaker_model` by
       default, which is the packaged `glee-tiny` once lookhear is imported.
+    - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs where the lips alone give
+      the letters within a second around them this mean probability, 0 to 1; the checkpoint's, or 0.25, by default. All
+      others are left out, and stand in the report as `["speaker"]["others_said"]`. 0 takes every word for the speaker's.
 
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
@@ -184,6 +188,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         speaker: Any = None,
         speaker_locator: Any = None,
         speaker_model: str | None = None,
+        lip_evidence: float | None = None,
         **unknown,
     ) -> tuple[dict, dict, dict]:
         if unknown:
@@ -203,6 +208,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {speaker_locator!r}.")
         if speaker_model is not None and not isinstance(speaker_model, (str, os.PathLike)):
             raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {speaker_model!r}.")
+        if lip_evidence is not None and not (_is_number(lip_evidence) and 0 <= lip_evidence <= 1):
+            raise ValueError(f"`lip_evidence` must be a number from 0 to 1, not {lip_evidence!r}.")
         if modality is not None and modality not in MODALITIES:
             raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {modality!r}.")
         if return_timestamps is not None and return_timestamps not in TIMESTAMPS:
@@ -217,8 +224,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 speaker_locator=speaker_locator,
                 speaker_model=speaker_model,
             ),
-            _given(**search),
-            _given(return_timestamps=return_timestamps),
+            _given(**search, judge_lips=True if speaker is not None else None),
+            _given(return_timestamps=return_timestamps, lip_evidence=lip_evidence),
         )
 
     def preprocess(self, inputs, modality: str = "auto", **settings: Any) -> dict[str, Any]:
@@ -248,20 +255,26 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """What [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
         return {**self._recogniser.search(model_inputs, **search), "report": model_inputs.get("report")}
 
-    def postprocess(self, model_outputs: dict[str, Any], return_timestamps: bool | str = False) -> dict[str, Any]:
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        return_timestamps: bool | str = False,
+        lip_evidence: float | None = None,
+    ) -> dict[str, Any]:
         report = dict(model_outputs["report"])
         texts = [
-            self._recogniser.timed(model_outputs, 0, index, report["duration"])
+            self._recogniser.own_words(model_outputs, 0, index, report["duration"], lip_evidence)
             for index in range(model_outputs["ids"].shape[1])
         ]
-        best, words = texts[0], time_words(texts[0])
+        report = note_others(report, texts[0].others)
+        best, words = texts[0].characters, time_words(texts[0].characters)
         if return_timestamps and not model_outputs["fits"][0, 0]:
             warning = "the text has more letters than the clip has time for: the times are spread evenly"
             report["warnings"] = [*report["warnings"], warning]
         chunks = {"word": words, "char": best}.get(return_timestamps, [])
         results = [
-            {"text": _text(characters), "confidence": self._confidence(characters, model_outputs["silence"][0, index])}
-            for index, characters in enumerate(texts)
+            {"text": _text(own.characters), "confidence": self._confidence(own, model_outputs["silence"][0, index])}
+            for index, own in enumerate(texts)
         ]
         for index, result in enumerate(results[1:], 1):
             result["score"] = float(model_outputs["score"][0, index])
@@ -325,11 +338,12 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _listen(self, source: ClipStream, kwargs: dict[str, Any]) -> SpeechStream:
         _, search, shown = self._asked(kwargs)
+        least = shown.get("lip_evidence")
         window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
         reading = LongReading(
             window,
             self._letter_chances,
-            lambda clips: self._read_pieces(clips, {**search, "num_return_sequences": 1}),
+            lambda clips: self._read_pieces(clips, {**search, "num_return_sequences": 1}, least),
             self._chunk_length(kwargs),
             self._recogniser.seconds_per_step,
         )
@@ -353,22 +367,22 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         with self.device_placement(), torch.inference_mode():
             return self._recogniser.letter_chances(self._encode([clip]))[0].cpu().numpy()
 
-    def _read_pieces(self, clips: list[Clip], search: dict[str, Any]) -> list[Reading]:
+    def _read_pieces(self, clips: list[Clip], search: dict[str, Any], lip_evidence: float | None) -> list[Reading]:
         """What each clip says."""
         outputs = self.forward(self._encode(clips), **search)
-        return [
-            Reading(
-                self._recogniser.timed(outputs, index, 0, clip.duration),
-                bool(outputs["fits"][index, 0]),
-                float(outputs["silence"][index, 0]),
-            )
-            for index, clip in enumerate(clips)
-        ]
+        readings = []
+        for index, clip in enumerate(clips):
+            own = self._recogniser.own_words(outputs, index, 0, clip.duration, lip_evidence)
+            silence = own.log_silence if own.others else float(outputs["silence"][index, 0])
+            readings.append(Reading(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
+        return readings
 
     @staticmethod
-    def _confidence(characters: list[TimedText], silence: torch.Tensor) -> float:
+    def _confidence(own: OwnWords, silence: torch.Tensor) -> float:
         """Of the whole text; of an empty one, how surely nothing was said."""
-        return round(mean_confidence(characters) if characters else math.exp(float(silence)), 4)
+        if own.characters:
+            return round(mean_confidence(own.characters), 4)
+        return round(math.exp(own.log_silence if own.others else float(silence)), 4)
 
 
 def _text(characters: list[TimedText]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .clip_stream_avsr import ClipStream
-from .long_reading_avsr import LongReading, SpokenWord
+from .long_reading_avsr import MOST_OTHERS, LongReading, SpokenWord
 from .word_timing_avsr import TimedText
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,8 @@ class SpeechStream:
         runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
-        return {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
+        facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
+        return note_others(facts, tally.others, tally.others_count)
 
     def _warnings(self, sound_only: list[list[float]]) -> list[str]:
         tally, said = self._reading.tally, []
@@ -118,6 +119,25 @@ class SpeechStream:
         if not tally.fits:
             said.append("the text has more letters than the clip has time for: some times are spread evenly")
         return said
+
+
+def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
+    """
+    The report of a chosen speaker with `["speaker"]["others_said"]`: words that were heard and that their lips do not say.
+
+    Args:
+        report: as a result holds it; one of nobody in particular comes back as it is.
+        others: the words, of very many the first ones; count: how many there are in all, if not those.
+    """
+    if "speaker" not in report:
+        return report
+    count = len(others) if count is None else count
+    speaker = {**report["speaker"], "others_said": [as_chunk(word) for word in others[:MOST_OTHERS]]}
+    sentence = f"{count} words were heard that the speaker's lips do not say: they are left out"
+    said = [sentence if count > 1 else "a word was heard that the speaker's lips do not say: it is left out"] * bool(
+        count
+    )
+    return {**report, "speaker": speaker, "warnings": [*report["warnings"], *said]}
 
 
 def as_chunk(text: TimedText) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class ClipWindow:
             audio = mouths = None
         kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
         modality = kinds[audio is not None, mouths is not None]
-        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent)
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .word_timing_avsr import TimedText, mean_confidence, time_words
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
 SAID = 8  # words that a seam looks back at
+MOST_OTHERS = 1000  # words of others that are kept
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 
 
@@ -43,11 +44,13 @@ class Reading:
         characters: with their times in the piece.
         fits: whether it has time for them all.
         silence: mean log-probability that there is no letter.
+        others: words that were read, too, and are not the chosen speaker's.
     """
 
     characters: list[TimedText]
     fits: bool = True
     silence: float = 0.0
+    others: list[TimedText] = field(default_factory=list)
 
 
 class Tally:
@@ -59,6 +62,7 @@ class Tally:
         sound_only: `[start, end]` in seconds of each stretch that was read without lips.
         changes: how many pieces were read without their lips because the scene changed in them.
         fits: whether each text had room in its piece.
+        others: the first words that are not the chosen speaker's; others_count: how many there are.
     """
 
     def __init__(self) -> None:
@@ -66,6 +70,8 @@ class Tally:
         self.sound_only: list[list[float]] = []
         self.changes = 0
         self.fits = True
+        self.others: list[TimedText] = []
+        self.others_count, self._others_until = 0, 0.0
         self._text, self._silence = _Mean(), _Mean()
 
     @property
@@ -78,10 +84,18 @@ class Tally:
         self.seconds[modality] += end - start
         self.fits &= reading.fits
         self._silence.add([reading.silence])
+        self._add_others([moved(word, start) for word in reading.others])
         if modality == "audio" and self.sound_only and start - self.sound_only[-1][1] < NEIGHBOURS:
             self.sound_only[-1][1] = end
         elif modality == "audio":
             self.sound_only.append([start, end])
+
+    def _add_others(self, words: Sequence[TimedText]) -> None:
+        """Notes words of others; pieces may overlap, and what was noted is not noted again."""
+        new = [word for word in words if word.start >= self._others_until]
+        self._others_until = max([self._others_until, *(word.end for word in new)])
+        self.others_count += len(new)
+        self.others += new[: MOST_OTHERS - len(self.others)]
 
     def add_window(self, letter_chances: np.ndarray) -> None:
         """Notes the probabilities `(steps,)` of a window's letters."""
@@ -232,6 +246,11 @@ class LongReading:
         return start / self._window.fps, self._window.take(start, end)
 
 
+def moved(text: TimedText, offset: float) -> TimedText:
+    """The same, said `offset` seconds later."""
+    return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
+
+
 def not_before(text: TimedText, time: float) -> TimedText:
     """The same with times of at least `time` seconds."""
     return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
@@ -239,11 +258,10 @@ def not_before(text: TimedText, time: float) -> TimedText:
 
 def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWord]:
     """Characters of a piece that starts at `offset` seconds to words with times in the clip."""
-    moved = [TimedText(c.text, c.start + offset, c.end + offset, c.confidence) for c in characters]
     words: list[SpokenWord] = []
     spelled: list[TimedText] = []
     spaces: list[TimedText] = []
-    for character in [*moved, None]:
+    for character in [*(moved(character, offset) for character in characters), None]:
         if character is not None and not character.text.isspace():
             spelled.append(character)
             continue

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from .clip_reading_avsr import Clip
+from .speech_activity_avsr import NEARBY, OWN, OwnWords, lip_evidence, share_out
 from .word_timing_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters
 
 NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
@@ -27,7 +28,10 @@ class Recogniser:
         return 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
 
     def features(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
-        """`input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W) and its mask."""
+        """
+        `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W), `video_attention_mask` and
+        `lips_seen` (B, frames), 1 where the face was found.
+        """
         size, batch = self.processor.image_processor.crop_size, len(clips)
         absent = {
             "input_values": torch.zeros(batch, 1),
@@ -41,13 +45,17 @@ class Recogniser:
             videos=[clip.mouths for clip in clips],
             return_tensors="pt",
         )
-        return {name: present.get(name, value).to(value.dtype) for name, value in absent.items()}
+        features = {name: present.get(name, value).to(value.dtype) for name, value in absent.items()}
+        features["lips_seen"] = features["video_attention_mask"].clone()
+        for row, clip in zip(features["lips_seen"], clips):
+            if clip.mouths is not None and clip.found is not None:
+                row[: len(clip.found)] &= torch.from_numpy(clip.found[: len(row)]).long()
+        return features
 
     def letter_chances(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(batch, steps)`: CTC's probability of any letter."""
         config = self.model.config
-        encoded = self.model.get_encoder()(**self._present(features))
-        log_probs = self.model.compute_ctc_logits(encoded).float().log_softmax(-1)  # (batch, steps, vocab)
+        log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(features)))
         silence = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)[..., config.pad_token_id]
         return 1 - silence.exp()
 
@@ -57,6 +65,7 @@ class Recogniser:
         num_beams: int | None = None,
         num_return_sequences: int | None = None,
         ctc_weight: float | None = None,
+        judge_lips: bool = False,
     ) -> dict[str, Any]:
         """
         Encodes once, searches, and aligns each text found.
@@ -64,9 +73,11 @@ class Recogniser:
         Args:
             inputs: as of [`features`].
             num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
+            judge_lips: whether to say how probable the lips alone find what was read from sound and lips.
 
         Returns:
-            What [`_align`] says, and the texts' `"score"`; everything is `(batch, num_return_sequences, …)`.
+            What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
+            are not seen or nothing is heard; everything is `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
         num_beams = num_beams or defaults.num_beams or NUM_BEAMS
@@ -74,7 +85,7 @@ class Recogniser:
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
         encoded = self.model.get_encoder()(**self._present(inputs))
-        log_probs = self.model.compute_ctc_logits(encoded).float().log_softmax(-1)  # (batch, steps, vocab)
+        log_probs = self._ctc_log_probs(encoded)
         lengths = encoded.frame_mask.sum(dim=1) * self.model.config.ctc_upsampling  # (batch,)
         found = self.model.generate(
             encoder_outputs=encoded,
@@ -91,7 +102,31 @@ class Recogniser:
         }
         if scores is not None:
             batch["score"] = scores.float().unflatten(0, (-1, texts))
+        if judge_lips:
+            batch["lips"] = self._lips(inputs, batch)
         return batch
+
+    def _ctc_log_probs(self, encoded) -> torch.Tensor:
+        """`(batch, steps, vocab)`."""
+        return self.model.compute_ctc_logits(encoded).float().log_softmax(-1)
+
+    def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
+        """`(batch, texts, length)`: how probable the lips alone find each character that was found."""
+        unknown = torch.full_like(found["log_probs"], torch.nan)
+        heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
+        if not (heard & seen).any() or not unknown.numel():
+            return unknown
+        lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
+        log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
+        texts = found["ids"].shape[1]
+        places = [found[name].flatten(0, 1) for name in ("ids", "starts", "ends")]
+        nearby = round(NEARBY / self.seconds_per_step)
+        evidence = lip_evidence(log_probs.repeat_interleave(texts, dim=0), *places, nearby).unflatten(0, (-1, texts))
+        frames = inputs["lips_seen"].shape[1]
+        middles = (found["starts"] + found["ends"]) // 2 // self.model.config.ctc_upsampling
+        visible = inputs["lips_seen"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
+        visible &= (middles < frames) & heard[:, None, None]
+        return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The modalities that at least one clip of the batch has, in the model's dtype."""
@@ -130,6 +165,22 @@ class Recogniser:
             "fits": found.fits,
             "silence": silence,
         }
+
+    def own_words(
+        self, outputs: dict[str, Any], clip: int, index: int, duration: float, least: float | None = None
+    ) -> OwnWords:
+        """
+        What [`timed`] gives, shared out between the lips and others where `search` has judged the lips.
+
+        Args:
+            least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
+        """
+        characters = self.timed(outputs, clip, index, duration)
+        if "lips" not in outputs:
+            return OwnWords(characters)
+        if least is None:
+            least = getattr(self.model.generation_config, "lip_evidence", None)
+        return share_out(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
         """The characters of one text of one clip, none of them behind the clip's end."""
