@@ -12,7 +12,7 @@ from .face_tracking_avsr import inside
 from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
 from .scene_watch_avsr import Change, SceneWatch
 
-SAMPLES = 3  # descriptions of a face on a stretch, at most
+SAMPLES = 2  # descriptions of a face on a stretch, at most
 SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
 NEAR = 1.0  # face widths: without descriptions, who comes back within that distance is the same
 AWAY = 250  # frames: without descriptions, whoever is away for longer is another one

@@ -15,7 +15,7 @@ from .speaker_report_avsr import SpeakerReport
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
 BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
 GENEROUS = 0.1  # of the box's sides
-LOOKS = 4  # descriptions of the face that are kept, at most
+LOOKS = 2  # descriptions of the face that are kept, at most
 ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
 BRIDGE = 25  # frames for which a face goes on being followed where the locator misses the speaker
 

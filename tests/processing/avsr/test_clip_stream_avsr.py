@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import os
 import threading
@@ -20,6 +21,7 @@ from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.media_avsr import MediaError, write_video
 from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
+from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
 
 RATE, HEIGHT, WIDTH = 16000, 96, 128
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
@@ -212,6 +214,35 @@ def test_an_error_in_the_threads_reaches_the_reader_once(video):
         with pytest.raises(ValueError, match="the detector broke"):
             list(clip)
         assert list(clip) == []
+    assert threading.active_count() == threads and str(video) not in open_files()
+
+
+def looks_ahead(frames, prompt):
+    """A locator that takes six frames before it gives their boxes."""
+    while window := list(itertools.islice(frames, 6)):
+        yield from ((0, 0, WIDTH, HEIGHT) for _ in window)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9])
+def test_a_locator_is_left_behind_by_nobody(video, taken):
+    threads = threading.active_count()
+    speaker = ChosenSpeaker("x", looks_ahead)
+    with ClipStream(video, "auto", RATE, PROCESSOR, landmarks=lambda frame: [], speaker=speaker) as clip:
+        pieces = list(itertools.islice(clip, taken))
+    assert len(pieces) == min(taken, 5) and not any(piece.absent.any() or piece.found.any() for piece in pieces)
+    assert threading.active_count() == threads and str(video) not in open_files()
+
+
+def test_what_breaks_a_locator_reaches_the_reader(video):
+    def breaks(frames, prompt):
+        yield from ((0, 0, 9, 9) for _ in itertools.islice(frames, 30))
+        raise OSError("the network is gone")
+
+    threads = threading.active_count()
+    speaker = ChosenSpeaker("x", breaks)
+    with ClipStream(video, "auto", RATE, PROCESSOR, landmarks=lambda frame: [], speaker=speaker) as clip:
+        with pytest.raises(OSError, match="the network is gone"):
+            list(clip)
     assert threading.active_count() == threads and str(video) not in open_files()
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from lookhear.processing.avsr.face_survey_avsr import MOST, FaceSurvey, Person, find_people
-from lookhear.processing.avsr.landmarks_avsr import Face
+from lookhear.processing.avsr.face_survey_avsr import MOST, SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
+from lookhear.processing.avsr.scene_watch_avsr import Change
+from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
+from lookhear.processing.avsr.speaker_face_avsr import SpeakerFace
+from lookhear.processing.avsr.speaker_report_avsr import SpeakerReport
 
 from .test_speaker_face_avsr import Follower, picture, see
 
@@ -109,3 +114,63 @@ def test_a_long_video_leaves_little_behind():
     (ann,) = survey.people(25.0)
     assert ann.frames == 400 and sum(stretch.boxes.nbytes for stretch in ann._stretches) == 6400
     assert survey._detector.searches <= 41
+
+
+# ----------------------------------------------------------------------------------------------------- real portraits
+
+
+@pytest.fixture(scope="module")
+def portraits() -> dict[str, np.ndarray]:
+    """Eileen Collins and Grace Hopper, (240, 220, 3) uint8 each."""
+    pytest.importorskip("dlib", reason="needs lookhear[face]")
+    data = pytest.importorskip("skimage.data", reason="needs lookhear[demo]")
+    cbook = pytest.importorskip("matplotlib.cbook", reason="needs lookhear[demo]")
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:
+        hopper = np.asarray(photo.convert("RGB"))
+    return {"collins": data.astronaut()[:240, 110:330], "hopper": hopper[60:300, 140:360]}
+
+
+def side_by_side(first: np.ndarray, second: np.ndarray, count: int) -> list[np.ndarray]:
+    """They sway a little, each in their own way."""
+    pairs = [(np.roll(first, index % 5, axis=1), np.roll(second, -(index % 4), axis=1)) for index in range(count)]
+    return [np.concatenate(pair, axis=1) for pair in pairs]
+
+
+def test_faces_are_told_apart_by_their_looks(portraits):
+    detector = DlibLandmarkDetector()
+    looks = {}
+    for name, whole in portraits.items():
+        kinds = {"as it is": whole, "smaller, mirrored": whole[::2, ::-2], "darker": whole // 2}
+        for kind, changed in kinds.items():
+            (face,) = detector(np.ascontiguousarray(changed))
+            looks[name, kind] = detector.describe(np.ascontiguousarray(changed), face)
+            assert looks[name, kind].shape == (128,)
+    for (one, kind), look in looks.items():
+        for (other, _), its in looks.items():
+            assert (np.linalg.norm(look - its) < SAME) == (one == other), (one, other, kind)
+
+
+def test_two_portraits_change_places_at_a_cut(portraits):
+    collins, hopper = portraits["collins"], portraits["hopper"]
+    frames = side_by_side(collins, hopper, 40) + side_by_side(hopper, collins[:, ::-1], 40)
+    first, second = find_people(frames, DlibLandmarkDetector(), 10, 25.0)
+    for person, sides in ((first, (110, 330)), (second, (330, 110))):
+        found = centres(person, 80)
+        assert found[5] == pytest.approx(sides[0], abs=60) and found[75] == pytest.approx(sides[1], abs=60)
+        assert sum(x is not None for x in found) >= 70
+
+
+def test_a_chosen_portrait_is_known_again_at_a_cut(portraits):
+    """After the cut the speaker's box holds both, and the other one is where the speaker was."""
+    collins, hopper = portraits["collins"], portraits["hopper"]
+    report = SpeakerReport("the astronaut", 25.0)
+    tracker = SpeakerFace(DlibLandmarkDetector(), 10, report)
+    before, after = SpeakerBox((0, 0, 220, 240)), SpeakerBox((0, 0, 440, 240))
+    frames = [(frame, before) for frame in side_by_side(collins, hopper, 30)]
+    frames += [(frame, after) for frame in side_by_side(hopper, collins, 30)]
+    found = []
+    for index, (frame, box) in enumerate(frames):
+        tracker.look(box)
+        points = tracker.next_points(frame, Change.CUT if index == 30 else Change.NONE)
+        found.append(None if points is None else float(points[36:48, 0].mean()))
+    assert all(x is not None and x < 220 for x in found[:30]) and all(x is not None and x > 220 for x in found[30:])
