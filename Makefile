@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-LINT_PATHS := modeling processing training evaluation spaces src tests benchmarks
+LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 

@@ -13,7 +13,7 @@ from lookhear import cli
 from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
-COMMANDS = ("transcribe", "perceive", "prepare", "train", "evaluate", "convert", "synthesize", "demo")
+COMMANDS = ("transcribe", "perceive", "prepare", "train", "evaluate", "convert", "publish", "synthesize", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
