@@ -1,6 +1,6 @@
-"""`lookhear demo`: a talking face read in three ways, clean and in babble, with captions and a picture.
+"""`lookhear demo`: a talking face read in three ways, clean and in babble, and one of two who talk at the same time.
 
-Without a video of yours everything is made on the spot: a portrait says a sentence of the GRID corpus, and the babble is
+Without a video of yours everything is made on the spot: portraits say sentences of the GRID corpus, and the babble is
 other synthesized voices. Nothing is downloaded.
 """
 
@@ -20,9 +20,17 @@ SEED = 7
 
 
 def run_demo(
-    output, video=None, model=None, device: str | None = None, text: str = SENTENCE, seed: int = SEED
+    output,
+    video=None,
+    model=None,
+    device: str | None = None,
+    text: str = SENTENCE,
+    seed: int = SEED,
+    speaker: str | None = None,
 ) -> dict:
     """Makes or takes a clip, reads it in three ways with and without babble, prints and writes what was read.
+
+    Then two portraits talk at the same time, and one of them is read; of a clip of yours, if you say whom.
 
     Args:
         output: folder for the results; made if missing.
@@ -30,9 +38,11 @@ def run_demo(
         model: checkpoint folder or Hub id; None for the packaged one.
         device: None for the first accelerator, else the CPU.
         text, seed: of the synthesized clip; the babble comes from the seed too.
+        speaker: whom to read of the two portraits, or of your clip: "the person on the left".
 
     Returns:
-        {(modality, "clean" | "babble"): result of the pipeline}, without what the clip has not.
+        {(modality, "clean" | "babble"): result of the pipeline}, without what the clip has not; and
+        {("speaker", "sound alone" | who): result} where one of several is read.
 
     Raises:
         ValueError: the video cannot be read. ImportError: the extras `demo` and `face` are missing.
@@ -40,10 +50,12 @@ def run_demo(
     from transformers import pipeline
 
     import lookhear  # noqa: F401 - registers the task
+    from lookhear.demo_speaker import run_speaker_demo
     from lookhear.processing.avsr.clip_reading_avsr import read_clip
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    given = video
     video, said = (video, None) if video is not None else (_synthesized(output, text, seed), text)
     model = str(model or Path(__file__).parent / "model_cards" / "avsr-grid-tiny")
     asr = pipeline("audio-visual-speech-recognition", model=model, device=device, return_timestamps="word")
@@ -56,6 +68,10 @@ def run_demo(
     print(_table(said, readings))
     for path in _write(output, video, said, clip, noisy, readings):
         print(path)
+    if given is None or speaker is not None:
+        print()
+        chosen = run_speaker_demo(output, asr, speaker, given)
+        readings |= {("speaker", who): result for who, result in chosen.items()}
     return readings
 
 
