@@ -1,4 +1,4 @@
-"""`lookhear evaluate`: error rates under noise, and published protocols for objects."""
+"""`lookhear evaluate`: error rates under noise and beside other talkers, and published protocols for objects."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .argument_types import comma_list, positive
+from .argument_types import comma_list, count, positive
 from .parsing import add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
 
@@ -14,18 +14,20 @@ from .shared_options import MODALITIES, add_model, add_search, checked_model, pa
 def add(commands) -> None:
     example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
-    summary = "measure error rates under noise, or run a published protocol for objects; the figures go to stdout"
+    example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
+    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; the figures go "
+    summary += "to stdout"
     parser = add_command(commands, "evaluate", summary, example, run)
-    parser.add_argument("system", choices=("avsr", "glee"), help="what to measure")
+    parser.add_argument("system", choices=("avsr", "two-talkers", "glee"), help="what to measure")
     data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; of glee, the "
-    data += "folder of the protocol's data set as it is published"
-    parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help=data)
+    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it"
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
+    _add_two_talkers(parser)
     parser.add_argument("--modality", type=comma_list, default=list(MODALITIES), help="comma-separated (all three)")
-    parser.add_argument(
-        "--snr", type=comma_list, default=["clean"], help="comma-separated decibels and 'clean' (clean)"
-    )
+    snr = "comma-separated decibels and 'clean' (clean; of two talkers 5,0,-5)"
+    parser.add_argument("--snr", type=comma_list, help=snr)
     noise = "comma-separated: babble, human, talker, or a sound file (babble)"
     parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
     add_search(parser)
@@ -46,13 +48,36 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     glee.add_argument("--split", help="part of the data set (the protocol's own)")
     glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
-    kept = "predictions, figures, and the file for a server; a stopped run goes on there (the protocol's name)"
-    glee.add_argument("--output", type=Path, metavar="DIR", help=kept)
+    kept = (
+        "of a protocol or two-talkers: what was found, and files for a server; a stopped run goes on there (its name)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help=kept)
     how = "how labels are followed: with a memory (memory), or as published (minvis)"
     glee.add_argument("--tracking", choices=("memory", "minvis"), default="memory", help=how)
 
 
+def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
+    people = parser.add_argument_group("people side by side whose voices are mixed (lookhear evaluate two-talkers)")
+    others = "folder with a metadata.jsonl of people who talk beside those of --data"
+    people.add_argument("--others", type=Path, metavar="FOLDER", help=others)
+    people.add_argument(
+        "--talking", type=count, default=200, metavar="N", help="mixtures in which the target talks (200)"
+    )
+    people.add_argument("--silent", type=count, default=100, metavar="N", help="in which the target is silent (100)")
+    how = "name people by their place (words), or say where they are, without a search (track)"
+    people.add_argument("--choose", choices=("words", "track"), default="words", help=how)
+    people.add_argument(
+        "--speaker-model", metavar="MODEL", help="what finds people: folder or Hub id (the packaged glee-tiny)"
+    )
+
+
 def run(options: argparse.Namespace) -> None:
+    if options.system == "two-talkers":
+        from lookhear.evaluate_two_talkers import run
+
+        return run(options, checked_model(options), search_settings(options), _Progress("it"))
+    if options.data is None:
+        raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
         from lookhear.evaluate_glee import run
 
@@ -70,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
             options.data,
             modalities=options.modality,
             noises=options.noise,
-            snrs=options.snr,
+            snrs=options.snr or ["clean"],
             seed=options.seed,
             limit=options.limit,
             device=options.device,

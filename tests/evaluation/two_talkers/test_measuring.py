@@ -21,8 +21,8 @@ class Listener:
         if speaker is None:
             return {"text": "bin blue at f two now", "report": {"duration": 1.2}}
         if isinstance(speaker, dict):
-            middle = (speaker["box"][0] + speaker["box"][2]) / 2
-            place = int(middle // 48)
+            first = next(iter(speaker["track"]))
+            place = int((first[0] + first[2]) / 2 // 48)
         else:
             place = [person["prompt"] for person in row["people"]].index(speaker)
         if row["file_name"] == "talking-0001.mp4":
@@ -71,7 +71,7 @@ def test_words_of_silent_targets_are_counted_by_the_minute(folder, listener, tmp
     assert [result.words_a_minute for result in results if result.snr is None] == pytest.approx([100.0] * 3)
 
 
-def test_people_are_asked_for_by_words_or_by_their_part(folder, listener, tmp_path):
+def test_people_are_asked_for_by_words_or_by_their_track(folder, listener, tmp_path):
     evaluate_two_talkers(listener, folder, tmp_path, limit=1, num_beams=2)
     row = listener.rows["talking-0000.mp4"]
     asked = [call[1:] for call in listener.calls if call[0] == "talking-0000.mp4"]
@@ -81,9 +81,10 @@ def test_people_are_asked_for_by_words_or_by_their_part(folder, listener, tmp_pa
         ("auto", right, {"num_beams": 2}),
         ("auto", left, {"num_beams": 2}),
     ]
-    evaluate_two_talkers(listener, folder, tmp_path, choose="box", limit=1, readings=["named"])
-    boxes = [call[2] for call in listener.calls if isinstance(call[2], dict)]
-    assert boxes[0] == {"box": (48.0 * row["target"], 0.0, 48.0 * (row["target"] + 1), 32.0)}
+    (two, *_) = evaluate_two_talkers(listener, folder, tmp_path, choose="track", limit=1, readings=["named"])
+    track = next(call[2] for call in listener.calls if isinstance(call[2], dict))["track"]
+    assert next(track) == next(track) == (48.0 * row["target"], 0.0, 48.0 * (row["target"] + 1), 32.0)
+    assert two.words.rate == 0.0 and two.followed == [1.0]
 
 
 def test_a_stopped_run_goes_on_and_another_run_is_refused(folder, listener, tmp_path):
@@ -112,7 +113,7 @@ def test_followed_is_the_share_of_seconds_with_the_box_in_the_part():
 def test_what_cannot_be_measured_is_refused(folder, listener, tmp_path):
     with pytest.raises(ValueError, match="readings has to be of sound, named, neighbour, not 'lips'"):
         evaluate_two_talkers(listener, folder, tmp_path, readings=["lips"])
-    with pytest.raises(ValueError, match="choose has to be of words, box"):
+    with pytest.raises(ValueError, match="choose has to be of words, track"):
         evaluate_two_talkers(listener, folder, tmp_path, choose="point")
     with pytest.raises(ValueError, match="compose mixtures there first"):
         evaluate_two_talkers(listener, tmp_path, tmp_path)

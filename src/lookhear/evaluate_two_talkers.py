@@ -1,0 +1,59 @@
+"""`lookhear evaluate two-talkers`: people side by side whose voices are mixed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+OUTPUT = "two-talkers"
+
+
+def run(options: argparse.Namespace, model: str, search: dict, progress: Callable[[str, int, int], None]) -> None:
+    """
+    Composes the mixtures, reads them, and prints the figures.
+
+    Args:
+        options: of the command line. model: the checkpoint.
+        search: `num_beams`, `ctc_weight`, where they are given.
+        progress: told (what, done, total).
+
+    Raises:
+        ValueError: an argument or a folder is unusable.
+    """
+    for name in ("csv", "picture"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} is about noise; the figures of two talkers go to stdout and --json")
+    from transformers import pipeline
+
+    import lookhear  # noqa: F401 - registers the task
+    from lookhear.evaluation.avsr_conditions import parse_snr
+    from lookhear.evaluation.tables import to_json, write_text
+    from lookhear.evaluation.two_talkers.planning import SNRS
+    from lookhear.evaluation.two_talkers.running import run_two_talkers
+    from lookhear.evaluation.two_talkers.showing import to_text
+
+    snrs = [parse_snr(snr) for snr in options.snr or SNRS]
+    if None in snrs:
+        raise ValueError("--snr: two talkers are never 'clean'; give decibels of one voice over the other")
+    if options.speaker_model is not None:
+        search = {**search, "speaker_model": options.speaker_model}
+    results = run_two_talkers(
+        pipeline("audio-visual-speech-recognition", model=model, device=options.device),
+        options.output or Path(OUTPUT),
+        data=options.data,
+        others=options.others,
+        talking=options.talking,
+        silent=options.silent,
+        snrs=snrs,
+        seed=options.seed,
+        limit=options.limit,
+        about=model,
+        choose=options.choose,
+        progress=progress,
+        **search,
+    )
+    rows = [result.to_dict() for result in results]
+    print(to_text(rows), end="")
+    if options.json is not None:
+        write_text(options.json, to_json(rows))
