@@ -14,8 +14,12 @@ from .landmarks_avsr import LandmarkDetector
 from .media_source_avsr import MediaSource
 from .media_stream_avsr import PICTURE, MediaStream
 
+MOST = 8  # people at most who are read: each takes as long as a clip of one
 
-def people_in(source: MediaSource | dict, image_processor: Any, detector: LandmarkDetector) -> list[Person]:
+
+def people_in(
+    source: MediaSource | dict, image_processor: Any, detector: LandmarkDetector
+) -> tuple[list[Person], list[str]]:
     """
     Everybody whose face is in a source for long enough, see `FaceSurvey.people`; the source is read once.
 
@@ -23,6 +27,9 @@ def people_in(source: MediaSource | dict, image_processor: Any, detector: Landma
         source: path, bytes, seekable binary file object, or arrays, as of [`ClipStream`].
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         detector: finds the faces.
+
+    Returns:
+        the people, eight at most, in the order of their coming; and sentences for the user.
 
     Raises:
         ValueError: the source cannot be read, has no pictures, or there is nobody in them.
@@ -43,7 +50,11 @@ def people_in(source: MediaSource | dict, image_processor: Any, detector: Landma
         pictures.close()
     if not people:
         raise ValueError(f"{pictures.name}: no face is in view for long enough to be read.")
-    return people
+    if len(people) <= MOST:
+        return people, []
+    kept = sorted(people, key=lambda person: -person.frames)[:MOST]
+    sentence = f"{len(people)} people are in view: the {MOST} who are in view longest were read"
+    return sorted(kept, key=lambda person: person.first), [sentence]
 
 
 def _pictures(items: Iterator[tuple[str, np.ndarray]]) -> Iterator[np.ndarray]:
@@ -58,9 +69,13 @@ def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
     return {"speaker": name, **result, "report": report}
 
 
-def together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def together(results: Sequence[dict[str, Any]], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """
     The results of several people, each with a `"speaker"`, as one result.
+
+    Args:
+        results: of one source.
+        warnings: sentences about all of them.
 
     Returns:
         The same keys as of one person: `"text"` has a line `Speaker 1: …` for each of those who said something, `"chunks"`
@@ -68,7 +83,7 @@ def together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         weighted by the length of their texts; and `"speakers"`, the results themselves.
     """
     first = results[0]["report"]
-    warnings = [f"{result['speaker']}: {warning}" for result in results for warning in result["report"]["warnings"]]
+    said = [f"{result['speaker']}: {warning}" for result in results for warning in result["report"]["warnings"]]
     modalities = {result["report"]["modality"] for result in results}
     weights = [len(result["text"]) for result in results]
     weights = weights if any(weights) else [1] * len(results)
@@ -84,7 +99,7 @@ def together(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "modality": modalities.pop() if len(modalities) == 1 else "audiovisual",
             "duration": first["duration"],
             "people": len(results),
-            "warnings": warnings,
+            "warnings": [*warnings, *said],
         },
         "speakers": list(results),
     }

@@ -20,7 +20,6 @@ SHORTEST = 1.0  # seconds for which a person must be seen
 LOOK_AGAIN = 5  # frames between two searches while somebody is missing, or nobody is there
 LOST = 25  # frames for which a face that is not found is waited for
 MARGIN = 0.25  # of a face's width, added on each side: what is searched for the face later
-MOST = 8  # people at most; those who are seen longest
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,7 @@ class FaceSurvey:
                 people.append(likest)
             likest.add(stretch)
         shortest = min(SHORTEST * fps, self.frames / 2)
-        seen = sorted((person for person in people if person.frames >= shortest), key=lambda p: -p.frames)[:MOST]
-        return sorted(seen, key=lambda person: person.first)
+        return sorted((person for person in people if person.frames >= shortest), key=lambda person: person.first)
 
 
 def find_people(

@@ -151,12 +151,12 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """The results of all whose faces are in view: the source is read once for all, and then once for each of them."""
         name = "the input dictionary" if isinstance(source, dict) else source_name(source)
         source = source if isinstance(source, dict) else fetch_media(source)
-        people = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
+        people, warnings = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
         results = []
         for number, person in enumerate(people, 1):
             (result,) = self._read_together([source], {**kwargs, "speaker": {"track": person}})
             results.append(named(result, number, name))
-        return together(results)
+        return together(results, warnings)
 
     @property
     def _recogniser(self) -> Recogniser:

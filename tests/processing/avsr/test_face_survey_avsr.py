@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.face_survey_avsr import MOST, SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.everyone_avsr import MOST, people_in
+from lookhear.processing.avsr.face_survey_avsr import SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
 from lookhear.processing.avsr.scene_watch_avsr import Change
 from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
@@ -101,8 +103,11 @@ def test_passers_by_are_left_out():
 def test_of_a_crowd_those_seen_longest_are_kept():
     crowd = [(10 + 9 * index, 24 + 60 * index, 60, 44) for index in range(MOST + 2)]
     frames = [scene(1, *crowd)] * 26 + [scene(1, *crowd[2:])] * 9
-    people = find_people(frames, Follower(), 10, 25.0)
+    clip = {"video": np.stack(frames), "fps": 25}
+    people, warnings = people_in(clip, MouthRoiImageProcessor(), Follower())
     assert [centres(person, 35)[0] // 60 for person in people] == list(range(2, MOST + 2))
+    assert warnings == ["10 people are in view: the 8 who are in view longest were read"]
+    assert people_in({**clip, "video": clip["video"][:, :, :200]}, MouthRoiImageProcessor(), Follower())[1] == []
 
 
 def test_a_long_video_leaves_little_behind():
