@@ -74,7 +74,8 @@ def main() -> None:
     see = pipeline("object-perception", model=checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny"))
     build_app(asr, see, examples, limits).launch(
         theme=theme(),
-        css_paths=[HERE / "style.css"],
+        # as it is, not through `css`, which puts every rule below the page's frame
+        head=f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}</style>",
         max_file_size=f"{limits.megabytes:.0f}mb",
         allowed_paths=[str(examples.one.parent)],
         ssr_mode=False,

@@ -56,7 +56,6 @@ def drawing_pad(
         js_on_load=(HERE / "drawing_pad.js").read_text(encoding="utf-8"),
         apply_default_css=False,
         container=True,
-        padding=True,
         elem_id=elem_id,
         visible=visible,
         picture=None,

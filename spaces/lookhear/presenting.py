@@ -7,26 +7,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MODALITIES = {"audio": "sound", "visual": "lips", "audiovisual": "sound and lips"}
-NOTHING = '<p class="quiet">Nothing was read.</p>'
+
+
+def remark(text: str) -> str:
+    """A line in small print."""
+    return f'<p class="quiet">{html.escape(text)}</p>'
 
 
 def said(result: Mapping[str, Any]) -> str:
-    """The text, large, and how sure it is."""
-    text = html.escape(str(result["text"]))
+    """The text, large, and how sure it is; of several people a line each."""
+    text = html.escape(str(result["text"])).replace("\n", "<br>")
     if not text:
         return '<p class="said quiet">(nothing was said)</p>'
     return f'<p class="said">{text}</p><p class="quiet">{_percent(result["confidence"])} sure</p>'
 
 
 def words_table(chunks: Sequence[Mapping[str, Any]]) -> str:
-    """Each word with its times in seconds and its confidence, as a number and as a bar."""
+    """Each word with its times in seconds and its confidence, as a number and as a bar; of several people who says it."""
     if not chunks:
-        return NOTHING
-    rows = [
-        (html.escape(str(chunk["text"])), *(f"{time:.2f} s" for time in chunk["timestamp"]), _bar(chunk["confidence"]))
-        for chunk in chunks
-    ]
-    return _table(("Word", "From", "To", "Sure"), rows, "words")
+        return remark("Nothing was read.")
+    several = any("speaker" in chunk for chunk in chunks)
+    rows = []
+    for chunk in chunks:
+        row = [html.escape(str(chunk["text"])), *(f"{time:.2f} s" for time in chunk["timestamp"])]
+        rows.append([*row, _bar(chunk["confidence"]), *([html.escape(str(chunk.get("speaker")))] if several else [])])
+    return _table(("Word", "From", "To", "Sure", *(["Who"] if several else [])), rows, "words")
+
+
+def reports(result: Mapping[str, Any]) -> str:
+    """The report on a clip; of several people one each."""
+    if "speakers" not in result:
+        return report(result["report"])
+    return "".join(f"<h4>{html.escape(str(one['speaker']))}</h4>{report(one['report'])}" for one in result["speakers"])
 
 
 def report(facts: Mapping[str, Any]) -> str:
@@ -39,7 +51,7 @@ def report(facts: Mapping[str, Any]) -> str:
 def objects_table(objects: Sequence[Mapping[str, Any]]) -> str:
     """What was found in a picture."""
     if not objects:
-        return '<p class="quiet">Nothing was found.</p>'
+        return remark("Nothing was found.")
     rows = []
     for found in objects:
         box = ", ".join(f"{side:.0f}" for side in found["box"].values())
@@ -62,7 +74,7 @@ def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
         for track in tracks
     ]
     if not rows:
-        return '<p class="quiet">Nothing was found.</p>'
+        return remark("Nothing was found.")
     return _table(("Track", "What", "Sure", "Frames", "From", "To"), rows, "found")
 
 
@@ -103,7 +115,7 @@ def _who(facts: Mapping[str, Any]) -> str:
         for second in speaker["seconds"]
     )
     text = f"Followed: seen in {_percent(speaker['located'])} of the frames, face in {_percent(speaker['followed'])}."
-    return f'<p>{text}</p><ol class="seconds" aria-label="How surely, second by second">{cells}</ol>'
+    return f'<p class="followed">{text}</p><ol class="seconds" aria-label="How surely, second by second">{cells}</ol>'
 
 
 def _bar(share: float) -> str:

@@ -14,14 +14,18 @@ from examples import Examples
 from limits import Limits
 from media import first_picture
 from messages import errors_as_messages
-from reading import FORMATS, crop_strip, read_video, write_files
+from reading import FORMATS, Reading, crop_strip, read_video, write_files
 
 WHO = [
     ("The most prominent face", "prominent"),
     ("The one I tap", "point"),
     ("The one I describe", "text"),
+    ("Everyone", "everyone"),
 ]
 FROM = [("All there is", "auto"), ("Sound and lips", "audiovisual"), ("Lips", "visual"), ("Sound", "audio")]
+WEBCAM = {
+    "video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 25}}
+}  # enough for a mouth
 WAITING = '<p class="waiting">Captions, words with their times, and a report on the clip appear here.</p>'
 SHOW = "() => document.getElementById('read-answer').scrollIntoView({behavior: 'smooth', block: 'start'})"
 
@@ -45,7 +49,7 @@ def as_speaker(who: str, shapes: Any, description: str) -> Any:
         if not points:
             raise ValueError("Tap the face in the picture first.")
         return {"point": points[-1][0]}
-    return None
+    return "everyone" if who == "everyone" else None
 
 
 class ReadTab:
@@ -73,6 +77,7 @@ class ReadTab:
             label=f"Talking face (up to {self._limits.read_seconds:.0f} s)",
             sources=["upload", "webcam"],
             include_audio=True,
+            webcam_options=gr.WebcamOptions(constraints=WEBCAM),
             elem_id="read-video",
         )
         self.examples = gr.Dataset(
@@ -179,21 +184,23 @@ class ReadTab:
             captioned, files = write_files(reading, video, Path(folder), tell)
             yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it goes on here
 
-    def _answer(self, reading: Any, captioned: Path, files: dict[str, Path]) -> tuple:
-        result, mouths = reading.result, reading.mouths
-        image_processor = self._asr.processor.image_processor
-        strip, note = gr.update(value=None, visible=False), '<p class="quiet">Lips were not read.</p>'
-        if mouths is not None and len(mouths):
-            crop = image_processor.crop_size
-            strip = gr.update(value=crop_strip(mouths, crop), visible=True)
-            note = f'<p class="quiet">From {len(mouths)} pictures of {crop} x {crop} pixels, 25 a second.</p>'
+    def _answer(self, reading: Reading, captioned: Path, files: dict[str, Path]) -> tuple:
+        result = reading.result
         return (
             presenting.said(result),
             gr.update(value=str(captioned), visible=True),
             gr.update(visible=True),
             *(str(files[kind]) for kind in FORMATS),
             presenting.words_table(result["chunks"]),
-            strip,
-            note,
-            presenting.report(result["report"]),
+            *self._crops(reading),
+            presenting.reports(result),
         )
+
+    def _crops(self, reading: Reading) -> tuple[dict[str, Any], str]:
+        """The picture of the mouths, and what it shows."""
+        if reading.mouths is None:
+            why = "Of everyone, crops are not shown." if "speakers" in reading.result else "Lips were not read."
+            return gr.update(value=None, visible=False), presenting.remark(why)
+        crop = self._asr.processor.image_processor.crop_size
+        note = f"{crop} x {crop} pixels, spread over the clip; the model sees 25 a second."
+        return gr.update(value=crop_strip(reading.mouths, crop), visible=True), presenting.remark(note)

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from lookhear.processing.avsr import write_captions
-from lookhear.processing.avsr.clip_reading_avsr import read_clip
+from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream
 from lookhear.processing.avsr.rendering_avsr import write_captioned_video
+from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
+from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator
+from lookhear.processing.avsr.speaker_request_avsr import check_speaker
 
 FORMATS = ("srt", "vtt", "json")
 Told = Callable[[float, str], None]
@@ -24,11 +27,42 @@ class Reading:
 
     Attributes:
         result: of the pipeline, with words.
-        mouths: `(frames, side, side)` uint8, the crops that lips were read from; None where they were not.
+        mouths: `(crops, side, side)` uint8, some of the crops that lips were read from; None where they were not.
     """
 
     result: dict[str, Any]
     mouths: np.ndarray | None = field(default=None, repr=False)
+
+
+class WatchedClip(ClipStream):
+    """
+    A clip that shows on its way to the model how far it is, and keeps every fourth mouth.
+
+    Args:
+        path: of the file.
+        asr: pipeline of the task `audio-visual-speech-recognition`, whose settings hold.
+        modality: as of the pipeline.
+        speaker: who is read, and what finds them.
+        tell: as of `read_video`.
+    """
+
+    def __init__(self, path: str, asr: Any, modality: str, speaker: ChosenSpeaker | None, tell: Told):
+        rate, image_processor = asr.processor.feature_extractor.sampling_rate, asr.processor.image_processor
+        super().__init__(path, modality, rate, image_processor, speaker=speaker)
+        self._tell, self._kept = tell, []
+
+    def __next__(self) -> ClipPiece:
+        piece = super().__next__()
+        if piece.mouths is not None:
+            self._kept.append(piece.mouths[piece.found][::4].copy())
+        self._tell(0.05 + 0.65 * min(1.0, piece.start / (self.duration or 60.0)), "Following the speaker")
+        return piece
+
+    @property
+    def mouths(self) -> np.ndarray | None:
+        """`(crops, side, side)` uint8, None without any."""
+        kept = [mouths for mouths in self._kept if len(mouths)]
+        return np.concatenate(kept) if kept else None
 
 
 def read_video(asr: Any, see: Any, path: str, speaker: Any, modality: str, tell: Told) -> Reading:
@@ -44,20 +78,16 @@ def read_video(asr: Any, see: Any, path: str, speaker: Any, modality: str, tell:
     Raises:
         ValueError: it cannot be read.
     """
-    tell(0.05, "Looking for the face" if speaker is None else "Following the speaker")
-    extractor, image_processor = asr.processor.feature_extractor, asr.processor.image_processor
-    chosen = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
-    speech = asr.stream(path, modality=modality, **chosen)
-    clip = read_clip(speech.source, modality, extractor.sampling_rate, image_processor)
-    tell(0.6, "Reading")
-    arrays: dict[str, Any] = {}
-    if clip.audio is not None and clip.modality != "visual":
-        arrays |= {"audio": clip.audio, "sampling_rate": extractor.sampling_rate}
-    if clip.mouths is not None and clip.modality != "audio":
-        arrays |= {"mouths": clip.mouths}
-    result = asr(arrays, modality=clip.modality, return_timestamps="word")
-    result["report"] = clip.to_report()
-    return Reading(result, arrays.get("mouths"))
+    settings = {"modality": modality, "return_timestamps": "word"}
+    if speaker == "everyone":
+        tell(0.05, "Looking for all faces")
+        return Reading(asr(path, speaker=speaker, **settings))
+    if speaker is not None and modality == "audio":
+        raise ValueError("Who is read is chosen among faces: read from lips, too, or from the most prominent face.")
+    chosen = None if speaker is None else ChosenSpeaker(check_speaker(speaker), ObjectLocator(see))
+    clip = WatchedClip(path, asr, modality, chosen, tell)
+    (result,) = asr([clip], **settings, **({} if speaker is None else {"speaker": speaker}))
+    return Reading(result, None if result["report"]["modality"] == "audio" else clip.mouths)
 
 
 def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path | None, dict[str, Path]]:

@@ -82,7 +82,7 @@ class SeeTab:
             "see-pad", "Or point at objects", "The picture, or the first one of the video, appears here."
         )
         self.threshold = gr.Slider(
-            0.05, 0.95, value=0.2, step=0.05, label="Lowest score of what is called so", elem_id="see-threshold"
+            0.05, 0.95, value=0.2, step=0.05, label="Lowest score of what is found by name", elem_id="see-threshold"
         )
         self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
 
