@@ -94,13 +94,13 @@ class ReadTab:
             "The first picture of the video appears here.",
             tools=["point"],
             most=1,
-            visible=False,
+            visible="hidden",  # there from the start: a component that is not loses what it is sent
         )
         self.description = gr.Textbox(
             label="Who",
             placeholder="the woman in the orange suit",
             max_length=200,
-            visible=False,
+            visible="hidden",
             elem_id="read-description",
         )
         self.modality = gr.Radio(FROM, value="auto", label="Read from", elem_id="read-from")
@@ -131,7 +131,7 @@ class ReadTab:
         )
         self.video.change(self._show_first_picture, self.video, self.pad, show_progress="hidden", api_name=False)
         self.who.change(
-            lambda who: (gr.update(visible=who == "point"), gr.update(visible=who == "text")),
+            lambda who: [gr.update(visible=True if who == kind else "hidden") for kind in ("point", "text")],
             self.who,
             [self.pad, self.description],
             show_progress="hidden",

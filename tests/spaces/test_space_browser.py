@@ -123,11 +123,13 @@ def test_nothing_is_fetched_from_elsewhere(read_page, space):
 
 
 def test_face_that_is_tapped_is_what_is_asked_for(page, space):
-    """Without a picture, the pad waits for one; a second tap replaces the first."""
-    choose(page, "#read-who", "point")
-    assert "appears here" in page.text_of("#read-pad", "appears")
+    """The picture is there whether one chooses before or after the upload; a second tap replaces the first."""
+    height = "return document.querySelector('#read-pad').getBoundingClientRect().height"
+    assert page.run(height) == 0
     page.upload("#read-video", space.examples / "two.mp4")
     page.wait_for(SHOWN, "#read-pad .pad-picture")
+    choose(page, "#read-who", "point")
+    page.wait_for(f"{height} > 100")
     page.drag("#read-pad .pad-drawing", [(0.25, 0.4), (0.25, 0.4)])
     page.drag("#read-pad .pad-drawing", [(0.75, 0.4), (0.75, 0.4)])
     points = page.run("return document.querySelector('#read-pad .pad-point polyline').getAttribute('points')")
@@ -157,6 +159,7 @@ def test_example_fills_the_questions_in(page):
     page.click("#read-examples button:nth-of-type(2)")
     page.wait_for(LOADED, "#read-video video")
     page.wait_for("return document.querySelector('#read-description textarea, #read-description input')?.value")
+    page.wait_for("return document.querySelector('#read-description').getBoundingClientRect().height > 20")
     assert page.run("return document.querySelector('#read-who input:checked').value") == "text"
 
 
