@@ -12,4 +12,9 @@ def test_settings_of_the_pipeline_are_loaded_again(tiny_checkpoint):
 
 def test_the_packaged_checkpoint_says_how_it_is_read():
     settings = GenerationConfig.from_pretrained(packaged("avsr-grid-tiny"))
-    assert (settings.num_beams, settings.ctc_weight, settings.chunk_length_s, settings.lip_evidence) == (5, 0.1, 4, 0.5)
+    assert (settings.num_beams, settings.ctc_weight, settings.chunk_length_s, settings.lip_evidence) == (
+        5,
+        0.1,
+        4,
+        0.5,
+    )
