@@ -7,8 +7,17 @@ from dataclasses import replace
 from .track_candidates_glee import FrameCandidates, TrackedObject
 from .track_memory_glee import TrackerSettings, TrackMemory
 
-# Nothing is asked for but the one object: weaker candidates are looked at than where a list of labels is asked for.
-FOLLOWING = TrackerSettings(birth_score=0.05, keep_score=0.05, birth_frames=1, most_tracks=32)
+# Nothing is asked for but the one object: weaker candidates are looked at than where a list of labels is asked for. It takes more
+# to know one again: a wrong one is dear where there is but one, and looser settings find no more.
+FOLLOWING = TrackerSettings(
+    birth_score=0.05,
+    keep_score=0.05,
+    birth_frames=1,
+    most_tracks=32,
+    near_cosine=0.35,
+    again_cosine=0.75,
+    again_frames=60,
+)
 THRESHOLD = 0.2
 EVIDENCE_FADE = 16.0  # frames after which what is known of an object that is gone counts half as much
 

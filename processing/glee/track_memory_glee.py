@@ -64,11 +64,11 @@ class TrackerSettings:
     clear_score: float = 0.8
     clear_drop: float = 0.15
     near_frames: int = 8
-    near_cosine: float = 0.35
+    near_cosine: float = 0.3
     near_place: float = 0.35
-    again_cosine: float = 0.75
+    again_cosine: float = 0.6
     again_kind: float = 0.3
-    again_frames: int = 60
+    again_frames: int = 16
 
     def __post_init__(self) -> None:
         shares = ("birth_score", "keep_score", "sure_score", "same_mask", "least_similarity", "refresh", "clear_score")

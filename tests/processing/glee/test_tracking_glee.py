@@ -143,7 +143,7 @@ def test_a_piece_is_given_up_for_the_whole():
 
 def test_a_half_hidden_thing_is_known_by_its_place():
     def video(x: int) -> list[list[Thing]]:
-        return [[Thing(60, 40, look=1)]] * 10 + [[Thing(x, 40, look=1, score=0.5, hidden=0.6)]] * 4
+        return [[Thing(60, 40, look=1)]] * 10 + [[Thing(x, 40, look=1, score=0.5, hidden=0.65)]] * 4
 
     assert {numbers[0] for numbers in track(GleeTracker(), video(62))} == {1}
     assert track(GleeTracker(), video(100))[-1] == {0: 2}, "somewhere else it is somebody else"
