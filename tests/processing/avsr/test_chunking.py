@@ -152,6 +152,7 @@ def pieces_of(wave: np.ndarray | None, lips: np.ndarray | None = None, cuts=()) 
             None if lips is None else lips[first : first + FPS, None, None],
             None if lips is None else lips[first : first + FPS] < 255,
             None if lips is None else np.isin(np.arange(first, min(first + FPS, frames)), cuts),
+            None if lips is None else np.zeros(len(lips[first : first + FPS]), bool),
         )
         for first in range(0, frames, FPS)
     ]
@@ -313,7 +314,7 @@ def test_sound_may_end_before_the_picture_and_have_gaps():
     gap = [*range(2), *range(3, 5)]
     window = ClipWindow(
         iter(
-            ClipPiece(p.start, wave[:RATE] if i in (0, 3) else None, p.mouths, p.found, p.cuts)
+            ClipPiece(p.start, wave[:RATE] if i in (0, 3) else None, p.mouths, p.found, p.cuts, p.absent)
             for i, p in enumerate(pieces)
             if i in gap
         ),
