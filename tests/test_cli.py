@@ -269,8 +269,12 @@ def test_synthesize_makes_a_scene(run, tmp_path):
     first = (tmp_path / "scene.png").read_bytes()
     assert run("synthesize", "--scene", "--seed", 4, "-o", tmp_path / "scene.png")[0] == 0
     assert (tmp_path / "scene.png").read_bytes() == first
-    code, _, err = run("synthesize", "--scene", "-o", tmp_path / "scene.mp4")
-    assert code == 2 and "scene.mp4" in err
+    code, out, _ = run("synthesize", "--scene", "--seed", 4, "-o", tmp_path / "moving.mp4")
+    assert code == 0 and out.split() == [str(tmp_path / "moving.mp4"), str(tmp_path / "moving.json")]
+    facts = json.loads((tmp_path / "moving.json").read_text())
+    assert all(len(thing["boxes"]) == 60 for thing in facts["objects"])
+    code, _, err = run("synthesize", "--scene", "-o", tmp_path / "scene.txt")
+    assert code == 2 and "scene.txt" in err
 
 
 def test_demo_synthesizes_its_own_clip(run, tiny_checkpoint, tmp_path):

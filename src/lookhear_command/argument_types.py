@@ -17,30 +17,21 @@ def count(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return number
 
 
 def chunk_length(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 2 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 2 or more")
     return number
 
 
 def share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = _number(text)
     if not 0 <= number <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return number
@@ -66,6 +57,13 @@ def line(text: str) -> list[tuple[float, ...]]:
     if not points:
         raise argparse.ArgumentTypeError("it has no point")
     return points
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan  # in no range
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:
