@@ -140,11 +140,9 @@ class TrackMemory:
                     "(with the same `ids`, so that none occurs twice)."
                 )
 
-    def similarities(self, seen: Sights) -> torch.Tensor:
+    def _similarities(self, seen: Sights, cosine: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
         """`(m, n)` of tracks and what is seen, from 0 to 1; 0 where they cannot be the same."""
         tracks, settings = self.tracks, self.settings
-        cosine = cosines(tracks.embeddings, seen.embeddings)
-        near = nearness(tracks.expected_boxes(), seen.boxes, tracks.missed)
         kinds = kind_agreement(tracks.kinds, seen.kinds)
         fade = settings.motion * 0.5 ** (tracks.missed / settings.motion_fade)[:, None]
         weighted = settings.appearance * cosine.clamp(min=0) + fade * near + settings.kind * kinds
@@ -155,17 +153,17 @@ class TrackMemory:
 
     def _matched(self, seen: Sights) -> tuple[torch.Tensor, torch.Tensor]:
         """Tracks, and for each what goes on with it, `(k,)` int64 both: first what is like it in all, then what is near."""
-        rows, columns = best_pairs(self.similarities(seen))
-        near = self._near_similarities(seen)
-        near[rows], near[:, columns] = 0.0, 0.0
-        more = best_pairs(near)
+        cosine = cosines(self.tracks.embeddings, seen.embeddings)  # (m, n), as all here
+        near = nearness(self.tracks.expected_boxes(), seen.boxes, self.tracks.missed)
+        rows, columns = best_pairs(self._similarities(seen, cosine, near))
+        left = self._near_similarities(cosine, near)
+        left[rows], left[:, columns] = 0.0, 0.0
+        more = best_pairs(left)
         return torch.cat((rows, more[0])), torch.cat((columns, more[1]))
 
-    def _near_similarities(self, seen: Sights) -> torch.Tensor:
+    def _near_similarities(self, cosine: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
         """`(m, n)` of tracks found a short while ago and what is seen where they should be; else 0."""
         tracks, settings = self.tracks, self.settings
-        cosine = cosines(tracks.embeddings, seen.embeddings)
-        near = nearness(tracks.expected_boxes(), seen.boxes, tracks.missed)
         late = (tracks.missed > settings.near_frames) | (tracks.ids < 0)
         never = late[:, None] | (cosine < settings.near_cosine) | (near < settings.near_place)
         return (cosine + near).masked_fill(never, 0.0)

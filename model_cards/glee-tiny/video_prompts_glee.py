@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,7 +18,7 @@ LABEL_CANDIDATES = 100  # queries of a frame that the tracker of labels looks at
 
 
 @dataclass
-class VideoPrompt:
+class VideoPrompt(ABC):
     """
     Something that is looked for from some frame on.
 
@@ -55,11 +56,13 @@ class VideoPrompt:
             for thing in objects
         ]
 
+    @abstractmethod
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
-        raise NotImplementedError
+        """Its objects in the next frame."""
 
     def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
-        """What the next window needs to know."""
+        """What the next window needs to know: of labels nothing."""
+        return
 
     def finish_window(self) -> None:
         """Lets go of the window."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,14 +41,37 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
     Raises:
         MediaError: the source cannot be read, or the file cannot be written. ValueError: no video, or no times.
     """
+    return rewrite_video(source, result, path)
+
+
+def rewrite_video(
+    source: MediaSource,
+    result: dict,
+    path: str | os.PathLike,
+    change: Callable[[Iterator[np.ndarray], float], Iterator[np.ndarray]] | None = None,
+) -> Path:
+    """As [`write_captioned_video`]; `change` draws on the frames first: (frames, frames per second) -> frames."""
     source = fetch_media(source)
     info = probe_media(source)
     if not info.has_video:
         raise ValueError("there is no video to write captions on: the source holds sound only")
     fps = min(info.fps, MAX_FPS) if info.fps > 0 else 25.0
     audio = read_audio(source, CAPTION_RATE) if info.has_audio else None
-    write_video(path, caption_frames(read_frames(source, fps=fps), words_of(result), fps), fps, audio, CAPTION_RATE)
+    frames = read_frames(source, fps=fps)
+    frames = frames if change is None else change(frames, fps)
+    write_video(path, caption_frames(frames, words_of(result), fps), fps, audio, CAPTION_RATE)
     return Path(path)
+
+
+def enlarged(frame: np.ndarray) -> np.ndarray:
+    """`(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
+    from PIL import Image
+
+    factor = math.ceil(MIN_HEIGHT / frame.shape[0])
+    if factor <= 1:
+        return frame
+    size = frame.shape[1] * factor, frame.shape[0] * factor
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: float) -> Iterator[np.ndarray]:
@@ -67,16 +90,13 @@ def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: flo
 
     speakers, captioners = list(dict.fromkeys(word.speaker for word in words)), None
     for index, frame in enumerate(frames):
+        picture = Image.fromarray(enlarged(frame))
+        size = picture.size
         if captioners is None:
-            factor = max(1, math.ceil(MIN_HEIGHT / frame.shape[0]))
-            size = frame.shape[1] * factor, frame.shape[0] * factor
             captioners = [
                 _Captioner([word for word in words if word.speaker == name], *size, name if len(speakers) > 1 else "")
                 for name in speakers
             ]
-        picture = Image.fromarray(frame)
-        if picture.size != size:
-            picture = picture.resize(size, Image.Resampling.BICUBIC)
         bottom = size[1] - round(0.05 * size[1])
         for captioner in reversed(captioners):
             overlay = captioner.overlay((index + 0.5) / fps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .captions_avsr import words_of
-from .media_avsr import MediaSource, fetch_media, probe_media, read_audio, read_frames, write_video
-from .rendering_avsr import CAPTION_RATE, MAX_FPS, MIN_HEIGHT, caption_frames
+from .media_avsr import MediaSource
+from .rendering_avsr import enlarged, rewrite_video
 
 OUTLINE = (255, 214, 77)  # RGB
 DARKER = 0.45  # of the light outside of the speaker's box
@@ -40,15 +38,8 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
     report = result.get("report") or {}
     if "speaker" not in report:
         raise ValueError("the result is of nobody in particular: call the pipeline with `speaker`")
-    source = fetch_media(source)
-    info = probe_media(source)
-    if not info.has_video:
-        raise ValueError("there is no video to write on: the source holds sound only")
-    fps = min(info.fps, MAX_FPS) if info.fps > 0 else 25.0
-    audio = read_audio(source, CAPTION_RATE) if info.has_audio else None
-    frames = outline_speaker(read_frames(source, fps=fps), report["speaker"]["seconds"], fps)
-    write_video(path, caption_frames(frames, words_of(result), fps), fps, audio, CAPTION_RATE)
-    return Path(path)
+    seconds = report["speaker"]["seconds"]
+    return rewrite_video(source, result, path, lambda frames, fps: outline_speaker(frames, seconds, fps))
 
 
 def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: float) -> Iterator[np.ndarray]:
@@ -66,9 +57,8 @@ def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: 
     """
     boxes = {row["second"]: np.array(row["box"], float) for row in seconds if row["box"] is not None}
     for index, frame in enumerate(frames):
-        factor = max(1, math.ceil(MIN_HEIGHT / frame.shape[0]))
-        box = box_at(boxes, index / fps)
-        yield _drawn(_enlarged(frame, factor), None if box is None else factor * box)
+        large, box = enlarged(frame), box_at(boxes, index / fps)
+        yield _drawn(large, None if box is None else len(large) // len(frame) * box)
 
 
 def box_at(boxes: dict[int, np.ndarray], time: float) -> np.ndarray | None:
@@ -88,15 +78,6 @@ def box_at(boxes: dict[int, np.ndarray], time: float) -> np.ndarray | None:
     share = time - second - 0.5  # from the middle of this second
     neighbour = boxes.get(second + (1 if share > 0 else -1), boxes[second])
     return (1 - abs(share)) * boxes[second] + abs(share) * neighbour
-
-
-def _enlarged(frame: np.ndarray, factor: int) -> np.ndarray:
-    if factor == 1:
-        return frame
-    from PIL import Image
-
-    size = frame.shape[1] * factor, frame.shape[0] * factor
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def _drawn(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
