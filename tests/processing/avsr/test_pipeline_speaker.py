@@ -229,10 +229,29 @@ class Seeing:
 def test_a_pipeline_for_objects_is_a_locator(prompt, asked):
     see = Seeing()
     frames = np.zeros((4, 8, 8, 3), np.uint8)
-    found = list(ObjectLocator(see)(iter(frames), prompt))
+    found = list(ObjectLocator(see, every=1)(iter(frames), prompt))
     assert found == [(0, 0, 5, 9, 0.7), (1, 0, 6, 9, 0.7), None, (3, 0, 8, 9, 0.7)]
     assert see.calls == [asked] and see.closed == 1
     assert list(ObjectLocator(see)(iter(frames[:0]), prompt)) == []
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_boxes_between_the_frames_that_are_looked_at(count):
+    see = Seeing()
+    frames = np.arange(count, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 8, 8, 3), np.uint8)
+    found = list(ObjectLocator(see, every=3)(iter(frames), "the man"))
+    first, second = (0, 0, 5, 9, 0.7), (1, 0, 6, 9, 0.7)  # of the frames 0 and 3; in frame 6 nobody, in 9 at x = 3
+    third = [(1 / 3, 0, 16 / 3, 9, 0.7), (2 / 3, 0, 17 / 3, 9, 0.7)]
+    whole = [first, *third, second, second, None, None, None, *[(3, 0, 8, 9, 0.7)] * 4]
+    last = {1: [first], 2: [first] * 2, 3: [first] * 3, 6: [*whole[:4], second, second], 9: whole[:6] + [None] * 3}
+    expected = last.get(count, whole[:count])
+    assert [box and pytest.approx(box) for box in expected] == found
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, None])
+def test_how_often_a_locator_looks_is_a_count(every):
+    with pytest.raises(ValueError, match="`every` must be a positive integer"):
+        ObjectLocator(Seeing(), every=every)
 
 
 def test_a_prompt_that_the_pipeline_refuses():
