@@ -122,6 +122,17 @@ def test_stopping_keeps_what_is_there(run, model, footage, tmp_path, monkeypatch
     assert len((tmp_path / "tracks.jsonl").read_text().splitlines()) == 2
 
 
+def test_an_expression_is_looked_for_by_its_mask_where_asked(run, monkeypatch, model, footage):
+    from lookhear.processing.glee.video_prompts_glee import ExpressionPrompt
+
+    asked = []
+    find = ExpressionPrompt._track
+    monkeypatch.setattr(ExpressionPrompt, "_track", lambda self, seen: asked.append(self.reprompt) or find(self, seen))
+    looks = [footage / "clip.mp4", "--model", model, "--expression", "a cat", "--threshold", 0]
+    assert run(*looks)[0] == run(*looks, "--reprompt")[0] == 0
+    assert asked == 6 * [False] + 6 * [True]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -133,6 +144,7 @@ def test_stopping_keeps_what_is_there(run, model, footage, tmp_path, monkeypatch
         (["a.png", "--labels", "cat", "--fps", "5"], "--fps is about a video"),
         (["folder", "--labels", "cat", "--fps", "0"], "--fps"),
         (["folder", "--labels", "cat", "--tracking", "best"], "--tracking"),
+        (["a.png", "--expression", "a cat", "--reprompt"], "--reprompt is about a video"),
         (["clip.mp4", "--labels", "cat", "--model", "./nowhere"], "no folder ./nowhere"),
     ],
 )

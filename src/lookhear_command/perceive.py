@@ -61,6 +61,8 @@ def add(commands) -> None:
     video.add_argument("--fps", type=rate, metavar="N", help="frames a second of a folder of pictures")
     how = "how labels are followed: with a memory (memory), or as published (minvis)"
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
+    by_mask = "look for what an --expression has found by its own mask, too"
+    video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
 
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
     if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
         return _perceive_video(options)
-    for name in ("coco_vis", "mot", "fps", "tracking"):
+    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is none")
     pictures = _overlays(options.files, options.out)
@@ -114,7 +116,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.perceive_video import VideoOutputs, perceive_video
 
-    settings = {"batch_size": options.batch_size, "tracking": options.tracking}
+    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt")}
     prompts = _prompts(options)
     return perceive_video(
         file,
