@@ -1,6 +1,6 @@
-"""The Space as its users meet it: served by `python app.py`, driven in headless Chromium through chromedriver.
+"""The Space as its users meet it: as it is published, served by `python app.py`, driven in headless Chromium.
 
-chromedriver speaks W3C WebDriver, JSON over HTTP, so the standard library is all that is needed.
+The page is driven through chromedriver, which speaks W3C WebDriver, JSON over HTTP, so the standard library is all that is needed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
@@ -34,6 +37,16 @@ FLAGS = (
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, fixed by WebDriver
 START = 280.0  # seconds within which the Space is up; on an idle machine it takes 30
 ANSWER = 120.0  # seconds within which the page has to change
+STILL = """
+const [element, done] = arguments, place = () => JSON.stringify(element.getBoundingClientRect()), before = place();
+requestAnimationFrame(() => requestAnimationFrame(() => done(place() === before)));
+"""  # whether an element stays where it is
+# Python runs it before anything else: what was not asked for cannot be imported, nor lookhear from this checkout.
+SITE = """
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+sys.path[:] = [folder for folder in sys.path if folder != {source!r}]
+"""
 
 
 @pytest.fixture
@@ -51,24 +64,29 @@ def space_module(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.fixture(scope="session")
 def space(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
-    """The Space, served, with examples that it made itself."""
+    """The Space as `lookhear publish` composes it, served as on the Hub, with examples that it made itself."""
     pytest.importorskip("gradio", reason="needs Gradio: pip install 'lookhear[demo]'")
     folder = tmp_path_factory.mktemp("space")
+    published = publish(repository / "spaces" / "lookhear", folder / "published")
+    (folder / "site").mkdir()
+    absent = not_required((published / "requirements.txt").read_text())
+    site = SITE.format(absent=absent, source=str(repository / "src"))
+    (folder / "site" / "sitecustomize.py").write_text(site)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {
+        "PYTHONPATH": str(folder / "site"),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "LOOKHEAR_SPACE_EXAMPLES": str(folder / "examples"),
         "LOOKHEAR_SPACE_READ_SECONDS": "20",
         "LOOKHEAR_SPACE_MEGABYTES": "5",
     }
-    served = Space(f"http://127.0.0.1:{port}/", folder / "examples", folder / "log")
+    served = Space(f"http://127.0.0.1:{port}/", published / "examples", folder / "log")
     with served.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "app.py"],
-            cwd=repository / "spaces" / "lookhear",
+            cwd=published,
             env={**os.environ, **settings},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -79,6 +97,35 @@ def space(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     finally:
         process.terminate()
         process.wait(30)
+
+
+def publish(space: Path, folder: Path) -> Path:
+    """Writes a Space as it would be pushed; returns the folder."""
+    from lookhear.publishing import gather
+
+    for file in gather(space, "org/lookhear").files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(file.read())
+    return folder
+
+
+def not_required(requirements: str) -> list[str]:
+    """Modules that are installed here and would not be where only these requirements, and what they need, are."""
+    waiting = [Requirement(line) for line in requirements.splitlines()]
+    seen = set()
+    while waiting:
+        asked = waiting.pop()
+        if (key := (canonicalize_name(asked.name), *sorted(asked.extras))) in seen:
+            continue
+        seen.add(key)
+        for needed in map(Requirement, distribution(asked.name).requires or []):
+            extras = ("", *asked.extras)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    there = {name for name, *_ in seen} | {"lookhear"}  # which is published with the Space
+    modules = packages_distributions().items()
+    return sorted(module for module, owners in modules if not there & set(map(canonicalize_name, owners)))
 
 
 class Space:
@@ -119,12 +166,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser, space: Space) -> Browser:
-    """The Space, freshly opened, as large as on a laptop."""
+def page(chromium: Browser, space: Space) -> Iterator[Browser]:
+    """The Space, freshly opened, as large as on a laptop; afterwards nothing has broken on the server."""
     chromium.as_laptop()
     chromium.open(space.url)
     chromium.find("#read-run")
-    return chromium
+    yield chromium
+    assert "Traceback" not in space.log.read_text(errors="replace")
 
 
 class Browser:
@@ -188,11 +236,14 @@ class Browser:
         return _wait(look, ANSWER, selector)
 
     def click(self, selector: str) -> None:
-        """Scrolls there and clicks, once nothing is in front of it."""
+        """Scrolls there and clicks, once it does not move and nothing is in front of it."""
 
         def attempt() -> bool:
+            element = self.find(selector)
             try:
-                self._send("POST", f"/element/{self.find(selector)}/click")
+                if not self._send("POST", "/execute/async", {"script": STILL, "args": [{ELEMENT: element}]}):
+                    return False
+                self._send("POST", f"/element/{element}/click")
                 return True
             except BrowserError as error:
                 if error.kind in ("element click intercepted", "element not interactable", "stale element reference"):

@@ -149,6 +149,7 @@ def test_everyone_is_read_by_themselves(page, space, tmp_path):
     assert said.startswith("Speaker 1: ")
     assert {row[4] for row in page.rows("#read-words")} == {"Speaker 1", "Speaker 2"}
     assert page.text("#read-report").count("Frames with the face") == 2
+    page.wait_for(LOADED, "#read-captioned video")  # until then it moves what is below it
     page.download_to(tmp_path)
     page.click("#read-vtt")
     vtt = wait_for_files([tmp_path / "two.vtt"])[0].read_text(encoding="utf-8")
