@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKHEAR_SHARED", ROOT.parent / "shared"))
 PARITY = Path(os.environ.get("LOOKHEAR_PARITY", SHARED / "parity"))
 FOLDERS = {"shared": ("LOOKHEAR_SHARED", SHARED), "parity": ("LOOKHEAR_PARITY", PARITY)}
+
+# Before a script: the one that follows cannot import lookhear.
+NO_LOOKHEAR = """
+import sys
+
+class NoLookhear:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lookhear" or name.startswith("lookhear."):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoLookhear())
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,6 +59,12 @@ def shared() -> Path:
 def parity_folder() -> Path:
     """The folder of numbers that the published code produced; for tests marked `parity` only."""
     return PARITY
+
+
+@pytest.fixture(scope="session")
+def without_lookhear() -> Callable[[str], str]:
+    """`without_lookhear(script)`: the same script, for a Python process in which lookhear cannot be imported."""
+    return lambda script: NO_LOOKHEAR + script
 
 
 @pytest.fixture(scope="session")

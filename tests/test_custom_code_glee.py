@@ -63,20 +63,11 @@ def probe(folder, image, asked, **trust):
 
 # Runs the probe where lookhear cannot be imported.
 CHILD = (
-    """
+    PROBE
+    + """
+
 import sys
 
-
-class NoLookhear:
-    def find_spec(self, name, path=None, target=None):
-        if name == "lookhear" or name.startswith("lookhear."):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-sys.meta_path.insert(0, NoLookhear())
-"""
-    + PROBE
-    + """
 folder, image, asked = sys.argv[1], np.load(sys.argv[2]), json.loads(sys.argv[3])
 result, modules = probe(folder, image, asked, trust_remote_code=True)
 result["modules"] = sorted(modules)
@@ -179,10 +170,11 @@ def test_transformers_own_pipeline_reads_several_images(folder, image, no_prompt
     assert set(first[0]) == {"score", "label", "box"} and all(0 <= found["score"] <= 1 for found in second)
 
 
-def test_without_lookhear_the_results_are_equal(folder, image, no_prompt, tmp_path):
+def test_without_lookhear_the_results_are_equal(folder, image, no_prompt, tmp_path, without_lookhear):
     np.save(tmp_path / "image.npy", image)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", CHILD, str(folder), str(tmp_path / "image.npy"), json.dumps(ASKED)]
+    script = without_lookhear(CHILD)
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "image.npy"), json.dumps(ASKED)]
     child = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=240
     )
