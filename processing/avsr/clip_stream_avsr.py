@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,7 @@ class ClipStream:
             those of arrays always are.
         speaker: whose face and mouth they are, and what finds them; None takes the most prominent face. `landmarks` can
             only be a detector then.
+        on_piece: called with each piece as the reader takes it, in the reader's thread; what it raises, the reader gets.
 
     Attributes:
         name: how messages call the source.
@@ -86,6 +87,7 @@ class ClipStream:
         landmarks: Any = None,
         max_lead: float = MAX_LEAD,
         speaker: ChosenSpeaker | None = None,
+        on_piece: Callable[[ClipPiece], object] | None = None,
     ):
         wanted = (
             sampling_rate if modality != "visual" else None,
@@ -96,6 +98,7 @@ class ClipStream:
         else:
             raw = _FileSource(source, *wanted)
         self.name, self.duration = raw.name, raw.duration
+        self._on_piece = on_piece
         self._ahead: ReadAhead | None = None
         self._closed = False
         try:
@@ -122,7 +125,10 @@ class ClipStream:
             raise StopIteration
         if self._ahead is None:
             self._ahead = ReadAhead(self._work.pieces(), PIECES)
-        return next(self._ahead)
+        piece = next(self._ahead)
+        if self._on_piece is not None:
+            self._on_piece(piece)
+        return piece
 
     def __enter__(self) -> ClipStream:
         return self

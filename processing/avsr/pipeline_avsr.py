@@ -4,7 +4,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from transformers.pipelines.base import Pipeline
 
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
-from .clip_pieces_avsr import MAX_LEAD
+from .clip_pieces_avsr import MAX_LEAD, ClipPiece
 from .clip_reading_avsr import MODALITIES, Clip, read_clip
 from .clip_stream_avsr import ClipStream
 from .clip_window_avsr import ClipWindow
@@ -78,6 +78,9 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs where the lips alone give
       the letters within a second around them this mean probability, 0 to 1; the checkpoint's, or 0.25, by default. All
       others are left out, and stand in the report as `["speaker"]["others_said"]`. 0 takes every word for the speaker's.
+    - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model gets
+      them, while the input is read: to show how far it is, or what is seen. With several inputs, or `"everyone"`, the
+      pieces of one come after those of the other; each begins with `start` 0.
 
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
@@ -189,6 +192,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         speaker_locator: Any = None,
         speaker_model: str | None = None,
         lip_evidence: float | None = None,
+        on_piece: Callable[[ClipPiece], object] | None = None,
         **unknown,
     ) -> tuple[dict, dict, dict]:
         if unknown:
@@ -206,6 +210,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 raise ValueError('`speaker` chooses among faces, and `modality` is "audio": no faces are looked at.')
         if speaker_locator is not None and not callable(speaker_locator):
             raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {speaker_locator!r}.")
+        if on_piece is not None and not callable(on_piece):
+            raise ValueError(f"`on_piece` must be a function, not {on_piece!r}.")
         if speaker_model is not None and not isinstance(speaker_model, (str, os.PathLike)):
             raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {speaker_model!r}.")
         if lip_evidence is not None and not (_is_number(lip_evidence) and 0 <= lip_evidence <= 1):
@@ -223,6 +229,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 speaker=speaker,
                 speaker_locator=speaker_locator,
                 speaker_model=speaker_model,
+                on_piece=on_piece,
             ),
             _given(**search, judge_lips=True if speaker is not None else None),
             _given(return_timestamps=return_timestamps, lip_evidence=lip_evidence),
@@ -311,6 +318,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             image_processor,
             max_lead=max(MAX_LEAD, STRETCH * self._chunk_length(kwargs)),
             speaker=self._chosen(**asked),
+            on_piece=asked.get("on_piece"),
         )
 
     def _chosen(

@@ -130,6 +130,7 @@ def test_a_speaker_without_a_face_is_heard(asr, pair):
         (sound(), {"speaker": {"point": 3}}, "`speaker`"),
         (sound(), {"speaker_locator": "glee"}, "`speaker_locator` must be a function or a pipeline"),
         (sound(), {"speaker_model": 5}, "`speaker_model` must be"),
+        (sound(), {"on_piece": []}, "`on_piece` must be a function"),
     ],
     ids=str,
 )
@@ -159,7 +160,11 @@ def test_while_the_speaker_is_away_whoever_talks_is_not_heard(absent, heard):
 
 def test_everyone(asr, pair):
     clip = {**sound(0.48), "video": pair, "fps": 25}
-    result = asr(clip, speaker="everyone", return_timestamps="word")
+    pieces = []
+    result = asr(clip, speaker="everyone", return_timestamps="word", on_piece=pieces.append)
+    assert [piece.start for piece in pieces] == [0.0, 0.0] and {len(piece.audio) for piece in pieces} == {7680}
+    left, right = (piece.mouths for piece in pieces)
+    assert left.shape == right.shape == (12, 24, 24) and np.abs(left.astype(float) - right).mean() > 5
     assert [one["speaker"] for one in result["speakers"]] == ["Speaker 1", "Speaker 2"]
     assert set(result) == {*asr(clip), "speakers"} and result["report"]["people"] == 2
     assert result["text"] == "\n".join(f"{one['speaker']}: {one['text']}" for one in result["speakers"])
