@@ -7,6 +7,10 @@ STAMP := .venv/.installed
 LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
+# Tests of the whole suite run in one process per core (four at most: each loads torch), a file's tests in the same one;
+# where TESTS names some, in this one. Another number: make test WORKERS=2
+WORKERS := $(if $(TESTS),0,logical)
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all lint bench space clean help
@@ -25,10 +29,10 @@ demo: $(STAMP)  ## read a talking face: a synthesized one, or VIDEO=path/to/clip
 	@$(OFFLINE) $(BIN)/lookhear demo --output demo $(if $(VIDEO),--video '$(VIDEO)')
 
 test: $(STAMP)  ## the tests that take seconds
-	$(OFFLINE) $(BIN)/python -m pytest -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 test-all: $(STAMP)  ## every test, the slow ones too
-	$(OFFLINE) $(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 lint: $(STAMP)  ## ruff and transformers' model linter
 	$(BIN)/ruff check $(LINT_PATHS)
