@@ -134,7 +134,8 @@ def square_pixel_width(width: int, stream: Any) -> int:
 
 def orientation(frame: Any) -> tuple[int, bool]:
     """(quarter turns counter-clockwise, mirrored left to right before turning) from the frame's display matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    # `frame.side_data` and the frame know each other: only a garbage collection would free the picture.
+    data = import_av().sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)

@@ -13,7 +13,7 @@ from .clip_arrays_avsr import ArraySource
 from .clip_pieces_avsr import MAX_LEAD, ClipPiece, PieceCutter
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
 from .landmarks_avsr import DlibLandmarkDetector, require_dlib
-from .media_source_avsr import MediaSource
+from .media_source_avsr import MediaSource, WarningSink
 from .media_stream_avsr import SOUND, MediaStream
 from .media_survey_avsr import trimmed_length
 from .mouth_building_avsr import MouthBuilder, landmark_source
@@ -151,14 +151,10 @@ class _FileSource:
 
     def __init__(self, source: MediaSource, sampling_rate: int | None, fps: float | None):
         self._said: list[str] = []
-        self._media = MediaStream(source, fps, sampling_rate, on_warning=self._say)
+        self._media = MediaStream(source, fps, sampling_rate, on_warning=_note_in(self._said))
         self.name, self.duration = self._media.name, self._media.survey.announced
         self.has_sound, self.has_pictures = self._media.sound is not None, self._media.pictures is not None
         self._rate = sampling_rate
-
-    def _say(self, sentence: str) -> None:
-        if len(self._said) < WARNINGS:
-            self._said.append(sentence)
 
     @property
     def fps_in(self) -> float | None:
@@ -180,6 +176,11 @@ class _FileSource:
 
     def close(self) -> None:
         self._media.close()
+
+
+def _note_in(said: list[str]) -> WarningSink:
+    """Keeps the first sentences. It knows no source, so that decoders are freed with theirs and not by a garbage collection."""
+    return lambda sentence: said.append(sentence) if len(said) < WARNINGS else None
 
 
 class _Work:

@@ -205,6 +205,26 @@ def test_a_stream_that_is_dropped_ends_its_threads(video):
     assert threading.active_count() == threads and str(video) not in open_files()
 
 
+def test_a_stream_that_was_read_keeps_no_frames_until_the_next_garbage_collection(video):
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(opened_by_av())
+        clip = stream(video)
+        assert sum(len(piece.mouths) for piece in clip) == 108
+        clip.close()
+        del clip
+        assert len(opened_by_av()) == before
+    finally:
+        gc.enable()
+
+
+def opened_by_av() -> list:
+    """Frames, decoders and files that PyAV holds."""
+    kinds = av.VideoFrame, av.AudioFrame, av.CodecContext, av.container.InputContainer
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+
+
 def test_an_error_in_the_threads_reaches_the_reader_once(video):
     def breaks(frame):
         raise ValueError("the detector broke")

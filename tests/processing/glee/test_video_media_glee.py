@@ -1,5 +1,6 @@
 """Video files: each frame once, upright and with its time; what is damaged is left out and told."""
 
+import gc
 import io
 
 import av
@@ -32,6 +33,20 @@ def test_each_frame_once_in_order(tmp_path, write_clip, numbered, codec, ending)
     np.testing.assert_allclose([brightness(f) for f in frames], [20 + 5 * i for i in range(30)], atol=3)
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(30) / 25, atol=2e-3)
     assert {frame.image.size for frame in frames} == {(64, 48)} and frames[0].image.mode == "RGB"
+
+
+def test_frames_are_not_kept_until_the_next_garbage_collection(tmp_path, write_clip, numbered):
+    clip = write_clip(tmp_path / "clip.mp4", numbered(30))
+    gc.collect()
+    gc.disable()
+    try:
+        video = open_video(clip)
+        assert sum(1 for _ in video.read(print)) == 30
+        del video
+        kinds = av.VideoFrame, av.CodecContext, av.container.InputContainer
+        assert not [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+    finally:
+        gc.enable()
 
 
 def test_every_kind_of_source(tmp_path, write_clip, numbered):
