@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
+from media import as_data_url
 from PIL import Image
 
 KINDS = ("point", "box", "scribble")
@@ -51,6 +50,7 @@ def drawing_pad(
     return gr.HTML(
         value=[],
         # An update replaces all properties together, so what never changes is no property but part of the template.
+        label=label,  # for programs: the page has the template's
         html_template=TEMPLATE.format(tools=" ".join(tools), most=most, label=label, empty=empty),
         css_template=(HERE / "drawing_pad.css").read_text(encoding="utf-8"),
         js_on_load=(HERE / "drawing_pad.js").read_text(encoding="utf-8"),
@@ -71,10 +71,7 @@ def as_source(picture: Image.Image) -> dict[str, Any]:
     """`{"src", "width", "height"}`: a JPEG as a data URL, not larger than the page needs, and the size before that."""
     small = picture.convert("RGB")
     small.thumbnail((LONG_SIDE, LONG_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=88)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"src": f"data:image/jpeg;base64,{data}", "width": picture.width, "height": picture.height}
+    return {"src": as_data_url(small), "width": picture.width, "height": picture.height}
 
 
 def as_prompts(shapes: Any) -> dict[str, list]:

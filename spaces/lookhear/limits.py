@@ -47,7 +47,7 @@ class Limits:
                 given[field.name] = _positive(PREFIX + field.name.upper(), text)
         return cls(**given)
 
-    def check_video(self, path: str, seconds: float) -> None:
+    def check_video(self, path: str, seconds: float) -> float:
         """
         Measures a video without decoding it. What cannot be opened passes: who reads it will say what is wrong.
 
@@ -55,25 +55,33 @@ class Limits:
             path: of the file.
             seconds: the longest that is taken.
 
+        Returns:
+            How many seconds it has, 0 where it cannot be opened.
+
         Raises:
-            ValueError: it is too large, too long, its pictures are too large, or it only refers to other files.
+            ValueError: it is too large, too long, its pictures are too large, it has none, or it only refers to other files.
         """
         self._check_size(path)
         try:
             with av.open(path, options={"protocol_whitelist": "file"}) as container:
                 if not CONTAINERS & set(container.format.name.split(",")):
-                    raise ValueError("This kind of file is not taken here: use mp4, mov, mkv, webm, avi or mpg.")
+                    raise ValueError(
+                        "This is no video of a kind that is taken here: use mp4, mov, mkv, webm, avi or mpg."
+                    )
                 streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
                 sizes = [(stream.width, stream.height) for stream in streams if stream.type == "video"]
-                self._check_pixels(max(sizes, key=lambda size: size[0] * size[1], default=(0, 0)))
+                if not sizes:
+                    raise ValueError("The file has no pictures, only sound.")
+                self._check_pixels(max(sizes, key=lambda size: size[0] * size[1]))
                 length = _packet_seconds(container, streams)
         except (av.error.FFmpegError, OSError):
-            return
+            return 0.0
         if length > seconds:
             raise ValueError(
                 f"The video lasts {length:.0f} seconds; {seconds:.0f} are the most here. "
                 "On a machine of your own any length can be read."
             )
+        return length
 
     def check_picture(self, path: str) -> None:
         """

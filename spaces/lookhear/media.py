@@ -1,8 +1,10 @@
-"""The first picture of an upload, and whether the upload is a video."""
+"""The first picture of an upload, whether the upload is a video, and pictures for the page."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 
 from PIL import Image
 
@@ -30,3 +32,10 @@ def first_picture(path: str) -> Image.Image:
     if frame is None:
         raise ValueError("The file has sound only, no pictures.")
     return Image.fromarray(frame)
+
+
+def as_data_url(picture: Image.Image) -> str:
+    """A JPEG that is its own address."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

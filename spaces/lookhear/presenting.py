@@ -22,6 +22,21 @@ def said(result: Mapping[str, Any]) -> str:
     return f'<p class="said">{text}</p><p class="quiet">{_percent(result["confidence"])} sure</p>'
 
 
+def strips(people: Sequence[tuple[str, str]]) -> str:
+    """
+    The mouths of each person, one picture each.
+
+    Args:
+        people: name ("" for the only one) and address of the picture.
+    """
+    figures = []
+    for name, source in people:
+        caption = f"<figcaption>{html.escape(name)}</figcaption>" if name else ""
+        alt = html.escape(f"Mouths of {name}" if name else "Mouths")
+        figures.append(f'<figure>{caption}<img src="{html.escape(source)}" alt="{alt}"></figure>')
+    return "".join(figures)
+
+
 def words_table(chunks: Sequence[Mapping[str, Any]]) -> str:
     """Each word with its times in seconds and its confidence, as a number and as a bar; of several people who says it."""
     if not chunks:
@@ -56,8 +71,13 @@ def objects_table(objects: Sequence[Mapping[str, Any]]) -> str:
     for found in objects:
         box = ", ".join(f"{side:.0f}" for side in found["box"].values())
         area = f"{int(found['mask'].sum()):,}".replace(",", "\u202f")
-        rows.append((html.escape(str(found["label"])), _bar(found["score"]), box, area))
-    return _table(("What", "Sure", "Box (x0, y0, x1, y1)", "Pixels"), rows, "found")
+        rows.append((_wrapped(found["label"]), _bar(found["score"]), _wrapped(box), area))
+    return _table(("What", "Sure", _wrapped("Box (x0, y0, x1, y1)"), "Pixels"), rows, "found")
+
+
+def not_found(asked: Sequence[str]) -> str:
+    """What was asked for in vain."""
+    return remark(f"Not found: {', '.join(asked)}.") if asked else ""
 
 
 def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
@@ -65,7 +85,7 @@ def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
     rows = [
         (
             str(track["track_id"]),
-            html.escape(str(track["label"])),
+            _wrapped(track["label"]),
             _bar(track["score"]),
             str(track["frames"]),
             f"{track['first']:.2f} s",
@@ -116,6 +136,11 @@ def _who(facts: Mapping[str, Any]) -> str:
     )
     text = f"Followed: seen in {_percent(speaker['located'])} of the frames, face in {_percent(speaker['followed'])}."
     return f'<p class="followed">{text}</p><ol class="seconds" aria-label="How surely, second by second">{cells}</ol>'
+
+
+def _wrapped(text: object) -> str:
+    """A text that may take several lines of a narrow table."""
+    return f'<span class="wraps">{html.escape(str(text))}</span>'
 
 
 def _bar(share: float) -> str:

@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 import presenting
-from drawing_pad import as_prompts, drawing_pad, show_picture
+from drawing_pad import as_prompts, drawing_pad
 from examples import Examples
 from limits import Limits
-from media import first_picture
+from media import as_data_url
 from messages import errors_as_messages
+from PIL import Image
 from reading import FORMATS, Reading, crop_strip, read_video, write_files
+from tab_parts import answer_with, example_pictures, fill_in, show_on
 
 WHO = [
     ("The most prominent face", "prominent"),
@@ -27,7 +29,6 @@ WEBCAM = {
     "video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 25}}
 }  # enough for a mouth
 WAITING = '<p class="waiting">Captions, words with their times, and a report on the clip appear here.</p>'
-SHOW = "() => document.getElementById('read-answer').scrollIntoView({behavior: 'smooth', block: 'start'})"
 
 
 def as_speaker(who: str, shapes: Any, description: str) -> Any:
@@ -64,13 +65,12 @@ class ReadTab:
 
     def __init__(self, asr: Any, see: Any, examples: Examples, limits: Limits):
         self._asr, self._see, self._limits = asr, see, limits
-        self._tries = [(examples.one, "prominent", ""), (examples.two, "text", "the person on the left")]
         with gr.Row(elem_classes="halves"):
             with gr.Column(min_width=320):
                 self._lay_out_question(examples)
             with gr.Column(min_width=320, elem_id="read-answer"):
                 self._lay_out_answer()
-        self._connect()
+        self._connect(examples)
 
     def _lay_out_question(self, examples: Examples) -> None:
         self.video = gr.Video(
@@ -80,13 +80,7 @@ class ReadTab:
             webcam_options=gr.WebcamOptions(constraints=WEBCAM),
             elem_id="read-video",
         )
-        self.examples = gr.Dataset(
-            components=[gr.Image(visible=False, type="filepath")],
-            samples=[[str(examples.posters["one"])], [str(examples.posters["two"])]],
-            type="index",
-            label="Examples, synthesized",
-            elem_id="read-examples",
-        )
+        self.examples = example_pictures("read-examples", [examples.posters["one"], examples.posters["two"]])
         self.who = gr.Radio(WHO, value="prominent", label="Who is read", elem_id="read-who")
         self.pad = drawing_pad(
             "read-pad",
@@ -99,6 +93,7 @@ class ReadTab:
         self.description = gr.Textbox(
             label="Who",
             placeholder="the woman in the orange suit",
+            value="",
             max_length=200,
             visible="hidden",
             elem_id="read-description",
@@ -118,18 +113,14 @@ class ReadTab:
             with gr.Accordion("Words", open=True):
                 self.words = gr.HTML(apply_default_css=False, elem_id="read-words")
             with gr.Accordion("What the model saw", open=True):
-                self.strip = gr.Image(
-                    show_label=False, container=False, interactive=False, buttons=[], elem_id="read-strip"
-                )
-                self.strip_note = gr.HTML(apply_default_css=False, elem_id="read-strip-note")
+                self.strips = gr.HTML(apply_default_css=False, elem_id="read-strips")
             with gr.Accordion("Report on the clip", open=True):
                 self.report = gr.HTML(apply_default_css=False, elem_id="read-report")
 
-    def _connect(self) -> None:
-        self.examples.click(
-            self._try, self.examples, [self.video, self.who, self.description], show_progress="hidden", api_name=False
-        )
-        self.video.change(self._show_first_picture, self.video, self.pad, show_progress="hidden", api_name=False)
+    def _connect(self, examples: Examples) -> None:
+        tries = [(str(examples.one), "prominent", ""), (str(examples.two), "text", "the person on the left")]
+        fill_in(self.examples, tries, [self.video, self.who, self.description])
+        show_on(self.pad, self.video, self._check)
         self.who.change(
             lambda who: [gr.update(visible=True if who == kind else "hidden") for kind in ("point", "text")],
             self.who,
@@ -138,29 +129,13 @@ class ReadTab:
             queue=False,
             api_name=False,
         )
-        answer = [self.said, self.captioned, self.details, *self.downloads]
-        answer += [self.words, self.strip, self.strip_note, self.report]
+        answer = [self.said, self.captioned, self.details, *self.downloads, self.words, self.strips, self.report]
         question = [self.video, self.who, self.pad, self.description, self.modality]
-        gr.on(
-            [self.button.click, self.description.submit],
-            self._read,
-            question,
-            answer,
-            show_progress_on=[self.said],
-            concurrency_id="model",
-            api_name="read",
-        ).success(js=SHOW, show_progress="hidden", api_name=False)
+        answer_with(self._read, [self.button.click, self.description.submit], question, answer, "read")
 
-    def _try(self, index: int) -> tuple[str, str, str]:
-        path, who, description = self._tries[index]
-        return str(path), who, description
-
-    def _show_first_picture(self, video: str | None) -> dict[str, Any]:
-        if video is None:
-            return show_picture(None)
-        with errors_as_messages(video):
-            self._limits.check_video(video, self._limits.read_seconds)
-            return show_picture(first_picture(video))
+    def _check(self, video: str) -> float:
+        """Its seconds."""
+        return self._limits.check_video(video, self._limits.read_seconds)
 
     def _read(
         self,
@@ -174,13 +149,13 @@ class ReadTab:
         with errors_as_messages(video), tempfile.TemporaryDirectory() as folder:
             if video is None:
                 raise ValueError("Choose a video first, or record one.")
-            self._limits.check_video(video, self._limits.read_seconds)
+            seconds = self._check(video)
             speaker = as_speaker(who, shapes, description)
 
             def tell(share: float, what: str) -> None:
                 progress(share, desc=what)
 
-            reading = read_video(self._asr, self._see, video, speaker, modality, tell)
+            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, tell)
             captioned, files = write_files(reading, video, Path(folder), tell)
             yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it goes on here
 
@@ -192,15 +167,18 @@ class ReadTab:
             gr.update(visible=True),
             *(str(files[kind]) for kind in FORMATS),
             presenting.words_table(result["chunks"]),
-            *self._crops(reading),
+            self._strips(reading),
             presenting.reports(result),
         )
 
-    def _crops(self, reading: Reading) -> tuple[dict[str, Any], str]:
-        """The picture of the mouths, and what it shows."""
-        if reading.mouths is None:
-            why = "Of everyone, crops are not shown." if "speakers" in reading.result else "Lips were not read."
-            return gr.update(value=None, visible=False), presenting.remark(why)
-        crop = self._asr.processor.image_processor.crop_size
+    def _strips(self, reading: Reading) -> str:
+        """The mouths of everyone who was read, and what is to be seen there."""
+        if not reading.mouths:
+            return presenting.remark("Lips were not read.")
+        crop, rows = self._asr.processor.image_processor.crop_size, 2 if len(reading.mouths) == 1 else 1
+        people = [
+            (name, as_data_url(Image.fromarray(crop_strip(mouths, crop, rows=rows))))
+            for name, mouths in reading.mouths
+        ]
         note = f"{crop} x {crop} pixels, spread over the clip; the model sees 25 a second."
-        return gr.update(value=crop_strip(reading.mouths, crop), visible=True), presenting.remark(note)
+        return presenting.strips(people) + presenting.remark(note)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from lookhear.processing.avsr import write_captions
-from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream
+from lookhear.processing.avsr.clip_pieces_avsr import ClipPiece
 from lookhear.processing.avsr.rendering_avsr import write_captioned_video
-from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
-from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator
-from lookhear.processing.avsr.speaker_request_avsr import check_speaker
+from lookhear.processing.avsr.speaker_rendering_avsr import write_speaker_video
 
 FORMATS = ("srt", "vtt", "json")
+MARGIN = 0.2  # of the box of the first second, whose speaker moves: who is tapped within it is meant
 Told = Callable[[float, str], None]
 
 
@@ -27,70 +26,92 @@ class Reading:
 
     Attributes:
         result: of the pipeline, with words.
-        mouths: `(crops, side, side)` uint8, some of the crops that lips were read from; None where they were not.
+        mouths: of each person whose lips were read the name ("" where there is one person) and some of the crops,
+            `(crops, side, side)` uint8.
     """
 
     result: dict[str, Any]
-    mouths: np.ndarray | None = field(default=None, repr=False)
+    mouths: list[tuple[str, np.ndarray]] = field(repr=False)
 
 
-class WatchedClip(ClipStream):
+class Watch:
     """
-    A clip that shows on its way to the model how far it is, and keeps every fourth mouth.
+    Sees the pieces of a clip on their way to the model: tells how far it is, and keeps every fourth mouth.
 
     Args:
-        path: of the file.
-        asr: pipeline of the task `audio-visual-speech-recognition`, whose settings hold.
-        modality: as of the pipeline.
-        speaker: who is read, and what finds them.
+        seconds: of the clip.
+        several: whether people are read one after the other, nobody knows how many.
         tell: as of `read_video`.
     """
 
-    def __init__(self, path: str, asr: Any, modality: str, speaker: ChosenSpeaker | None, tell: Told):
-        rate, image_processor = asr.processor.feature_extractor.sampling_rate, asr.processor.image_processor
-        super().__init__(path, modality, rate, image_processor, speaker=speaker)
-        self._tell, self._kept = tell, []
+    def __init__(self, seconds: float, several: bool, tell: Told):
+        self._seconds, self._several, self._tell = seconds, several, tell
+        self._kept: list[list[np.ndarray]] = []
 
-    def __next__(self) -> ClipPiece:
-        piece = super().__next__()
+    def __call__(self, piece: ClipPiece) -> None:
+        if piece.start == 0:
+            self._kept.append([])
         if piece.mouths is not None:
-            self._kept.append(piece.mouths[piece.found][::4].copy())
-        self._tell(0.05 + 0.65 * min(1.0, piece.start / (self.duration or 60.0)), "Following the speaker")
-        return piece
+            self._kept[-1].append(piece.mouths[piece.found][::4].copy())
+        number, share = len(self._kept), min(1.0, piece.start / max(self._seconds, 1.0))
+        if self._several:  # each takes half of what is left
+            self._tell(0.7 - 0.65 * (1 - share / 2) / 2 ** (number - 1), f"Reading speaker {number}")
+        else:
+            self._tell(0.05 + 0.65 * share, "Following the speaker")
 
     @property
-    def mouths(self) -> np.ndarray | None:
-        """`(crops, side, side)` uint8, None without any."""
-        kept = [mouths for mouths in self._kept if len(mouths)]
-        return np.concatenate(kept) if kept else None
+    def mouths(self) -> list[np.ndarray]:
+        """`(crops, side, side)` uint8 of each person, empty without any."""
+        return [np.concatenate(kept) if kept else np.zeros((0, 1, 1), np.uint8) for kept in self._kept]
 
 
-def read_video(asr: Any, see: Any, path: str, speaker: Any, modality: str, tell: Told) -> Reading:
+def read_video(asr: Any, see: Any, path: str, seconds: float, speaker: Any, modality: str, tell: Told) -> Reading:
     """
     Reads a short video.
 
     Args:
         asr: pipeline of the task `audio-visual-speech-recognition`; see: of the task `object-perception`.
-        path: of the file.
+        path: of the file; seconds: its length.
         speaker, modality: as of the pipeline.
         tell: is called with how much is done (0 to 1) and what happens now.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or who is to be read has no face in it.
     """
-    settings = {"modality": modality, "return_timestamps": "word"}
-    if speaker == "everyone":
-        tell(0.05, "Looking for all faces")
-        return Reading(asr(path, speaker=speaker, **settings))
     if speaker is not None and modality == "audio":
         raise ValueError("Who is read is chosen among faces: read from lips, too, or from the most prominent face.")
-    chosen = None if speaker is None else ChosenSpeaker(check_speaker(speaker), ObjectLocator(see))
-    clip = WatchedClip(path, asr, modality, chosen, tell)
-    (result,) = asr([clip], **settings, **({} if speaker is None else {"speaker": speaker}))
-    return Reading(result, None if result["report"]["modality"] == "audio" else clip.mouths)
+    tell(0.02, "Looking for faces")
+    watch = Watch(seconds, speaker == "everyone", tell)
+    who = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
+    result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who)
+    if "speaker" in result["report"]:
+        _check_followed(speaker, result["report"]["speaker"])
+    people = result.get("speakers", [{"speaker": "", **result}])
+    mouths = zip(people, watch.mouths, strict=True)
+    read = [(one["speaker"], crops) for one, crops in mouths if one["report"]["modality"] != "audio" and len(crops)]
+    return Reading(result, read)
 
 
-def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path | None, dict[str, Path]]:
+def _check_followed(speaker: Any, followed: dict[str, Any]) -> None:
+    """Raises ValueError where the report is of somebody else, or of nobody: the likeliest one is always found."""
+    faceless = followed["followed"] == 0  # whatever was heard, nobody knows who said it
+    if isinstance(speaker, str) and faceless:
+        raise ValueError(
+            f"No face was found of \u201c{speaker}\u201d: describe somebody who is in the picture, or tap their face."
+        )
+    if isinstance(speaker, dict) and (faceless or not _is_in(followed["seconds"][0]["box"], speaker["point"])):
+        raise ValueError("No face was found where you tapped: tap the middle of a face.")
+
+
+def _is_in(box: list[float] | None, point: tuple[float, float]) -> bool:
+    """Whether a point is in a box, or near; True without a box."""
+    if box is None:
+        return True
+    x, y = MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1])
+    return box[0] - x <= point[0] <= box[2] + x and box[1] - y <= point[1] <= box[3] + y
+
+
+def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path, dict[str, Path]]:
     """
     The captioned video and the subtitles of a reading.
 
@@ -101,11 +122,12 @@ def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple
         tell: as of `read_video`.
 
     Returns:
-        The video, and the path of each of `FORMATS`.
+        The video, in which a speaker who was chosen stands out, and the path of each of `FORMATS`.
     """
     tell(0.8, "Writing the captions")
     name = Path(video).stem
-    captioned = write_captioned_video(video, reading.result, folder / f"{name}-captioned.mp4")
+    write_video = write_speaker_video if "speaker" in reading.result["report"] else write_captioned_video
+    captioned = write_video(video, reading.result, folder / f"{name}-captioned.mp4")
     files = {kind: write_captions(reading.result, folder / f"{name}.{kind}") for kind in FORMATS}
     return captioned, files
 

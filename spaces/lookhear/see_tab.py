@@ -9,15 +9,15 @@ from typing import Any
 
 import gradio as gr
 import presenting
-from drawing_pad import as_prompts, drawing_pad, show_picture
+from drawing_pad import as_prompts, drawing_pad
 from examples import Examples, questions_about
 from limits import Limits
-from media import first_picture, is_video
+from media import is_video
 from messages import errors_as_messages
 from seeing import as_request, see_picture, see_video
+from tab_parts import answer_with, example_pictures, fill_in, show_on
 
 WAITING = '<p class="waiting">The picture with what was found, and a table, appear here.</p>'
-SHOW = "() => document.getElementById('see-answer').scrollIntoView({behavior: 'smooth', block: 'start'})"
 
 
 class SeeTab:
@@ -32,7 +32,6 @@ class SeeTab:
 
     def __init__(self, see: Any, examples: Examples, limits: Limits):
         self._see, self._limits = see, limits
-        self._tries = [(path, *questions_about(path)) for path in (examples.scene, examples.moving)]
         with gr.Row(elem_classes="halves"):
             with gr.Column(min_width=320):
                 self._lay_out_question(examples)
@@ -47,7 +46,7 @@ class SeeTab:
                 )
                 self.tracked = gr.Video(label="Found", interactive=False, visible=False, elem_id="see-tracked")
                 self.table = gr.HTML(apply_default_css=False, elem_id="see-table")
-        self._connect()
+        self._connect(examples)
 
     def _lay_out_question(self, examples: Examples) -> None:
         self.file = gr.File(
@@ -56,16 +55,11 @@ class SeeTab:
             height=140,
             elem_id="see-file",
         )
-        self.examples = gr.Dataset(
-            components=[gr.Image(visible=False, type="filepath")],
-            samples=[[str(examples.posters["scene"])], [str(examples.posters["moving"])]],
-            type="index",
-            label="Examples, synthesized",
-            elem_id="see-examples",
-        )
+        self.examples = example_pictures("see-examples", [examples.posters["scene"], examples.posters["moving"]])
         self.labels = gr.Textbox(
             label="Find everything called",
             placeholder="person, red circle, star",
+            value="",
             max_length=2000,
             elem_id="see-labels",
         )
@@ -73,7 +67,8 @@ class SeeTab:
             label="Find the one that a sentence means",
             placeholder="the leftmost star",
             info="One sentence a line.",
-            lines=1,
+            value="",
+            lines=2,
             max_lines=5,
             max_length=2000,
             elem_id="see-sentences",
@@ -82,40 +77,30 @@ class SeeTab:
             "see-pad", "Or point at objects", "The picture, or the first one of the video, appears here."
         )
         self.threshold = gr.Slider(
-            0.05, 0.95, value=0.2, step=0.05, label="Lowest score of what is found by name", elem_id="see-threshold"
+            0.05,
+            0.95,
+            value=0.2,
+            step=0.05,
+            label="Lowest score of what names and sentences find",
+            elem_id="see-threshold",
         )
         self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
 
-    def _connect(self) -> None:
+    def _connect(self, examples: Examples) -> None:
         question = [self.file, self.labels, self.sentences]
-        self.examples.click(self._try, self.examples, question, show_progress="hidden", api_name=False)
-        self.file.change(self._show_first_picture, self.file, self.pad, show_progress="hidden", api_name=False)
-        gr.on(
-            [self.button.click, self.labels.submit],
-            self._find,
-            [*question, self.pad, self.threshold],
-            [self.waiting, self.picture, self.tracked, self.table],
-            show_progress_on=[self.waiting],
-            concurrency_id="model",
-            api_name="see",
-        ).success(js=SHOW, show_progress="hidden", api_name=False)
-
-    def _try(self, index: int) -> tuple[str, str, str]:
-        path, labels, sentences = self._tries[index]
-        return str(path), labels, sentences
+        tries = [(str(path), *questions_about(path)) for path in (examples.scene, examples.moving)]
+        fill_in(self.examples, tries, question)
+        show_on(self.pad, self.file, self._check)
+        answer = [self.waiting, self.picture, self.tracked, self.table]
+        answer_with(
+            self._find, [self.button.click, self.labels.submit], [*question, self.pad, self.threshold], answer, "see"
+        )
 
     def _check(self, path: str) -> None:
         if is_video(path):
             self._limits.check_video(path, self._limits.see_seconds)
         else:
             self._limits.check_picture(path)
-
-    def _show_first_picture(self, path: str | None) -> dict[str, Any]:
-        if path is None:
-            return show_picture(None)
-        with errors_as_messages(path):
-            self._check(path)
-            return show_picture(first_picture(path))
 
     def _find(
         self,
@@ -132,16 +117,18 @@ class SeeTab:
             self._check(path)
             asked = as_request(labels, sentences, as_prompts(shapes))
             hidden = gr.update(value=None, visible=False)
+
+            def tell(share: float, what: str) -> None:
+                progress(share, desc=what)
+
+            # Gradio keeps copies of files before it goes on behind a yield
             if is_video(path):
                 out = Path(folder) / f"{Path(path).stem}-tracked.mp4"
-                tracks = see_video(
-                    self._see, path, asked, threshold, out, lambda share, what: progress(share, desc=what)
-                )
-                shown = gr.update(value=str(out), visible=True)
-                # Gradio keeps a copy of the file before it goes on behind the yield
-                yield gr.update(visible=False), hidden, shown, presenting.tracks_table(tracks)
+                tracks, missed = see_video(self._see, path, asked, threshold, out, tell)
+                table = presenting.tracks_table(tracks) + presenting.not_found(missed)
+                yield gr.update(visible=False), hidden, gr.update(value=str(out), visible=True), table
             else:
-                progress(0.1, desc="Looking")
-                picture, objects = see_picture(self._see, path, asked, threshold)
-                shown = gr.update(value=picture, visible=True)
-                yield gr.update(visible=False), shown, hidden, presenting.objects_table(objects)
+                tell(0.1, "Looking")
+                picture, objects, missed = see_picture(self._see, path, asked, threshold)
+                table = presenting.objects_table(objects) + presenting.not_found(missed)
+                yield gr.update(visible=False), gr.update(value=picture, visible=True), hidden, table

@@ -14,6 +14,7 @@ from lookhear.processing.glee.video_writing_glee import VideoWriter
 
 MOST_TEXTS, LONGEST_TEXT = 20, 200
 DRAWN = {"points": "point", "boxes": "box", "scribbles": "scribble"}  # in the order of their results
+NEAR = 5.0  # pixels between what was drawn and what was found there
 
 
 def as_request(labels: str, sentences: str, drawn: Mapping[str, list]) -> dict[str, list]:
@@ -42,7 +43,9 @@ def as_request(labels: str, sentences: str, drawn: Mapping[str, list]) -> dict[s
     return asked
 
 
-def see_picture(see: Any, path: str, asked: Mapping[str, list], threshold: float) -> tuple[Image.Image, list[dict]]:
+def see_picture(
+    see: Any, path: str, asked: Mapping[str, list], threshold: float
+) -> tuple[Image.Image, list[dict], list[str]]:
     """
     Looks at a picture.
 
@@ -50,22 +53,23 @@ def see_picture(see: Any, path: str, asked: Mapping[str, list], threshold: float
         see: pipeline of the task `object-perception`.
         path: of the file.
         asked: of `as_request`.
-        threshold: lowest score of what names find.
+        threshold: lowest score of what names and sentences find.
 
     Returns:
-        The picture with what was found drawn on it, and the objects.
+        The picture with what was found drawn on it, the objects, and what was not found.
 
     Raises:
         ValueError: the picture or the prompts cannot be used.
     """
-    image = read_image(path)
-    objects = see(image, **asked, threshold=threshold)
-    shown = [f"{kind} {place}" for name, kind in DRAWN.items() for place in range(1, len(asked.get(name, ())) + 1)]
-    for found, label in zip(
-        objects[len(objects) - len(shown) :], shown
-    ):  # results of what was drawn come last, in order
-        found["label"] = label
-    return draw_objects(image, objects, **_drawn(asked)), objects
+    image, drawn = read_image(path), _drawn(asked)
+    results = see(image, **asked, threshold=threshold)
+    first = len(results) - len(drawn)  # what was drawn comes last, in order
+    objects = [found for found in results[:first] if found["score"] >= threshold]  # there is one for each sentence
+    for (name, points), found in zip(drawn, results[first:], strict=True):
+        if _is_at(found["box"], points):
+            objects.append({**found, "label": name})
+    shown = {name: asked[name] for name in DRAWN if name in asked}
+    return draw_objects(image, objects, **shown), objects, _missed(asked, {found["label"] for found in objects})
 
 
 def see_video(
@@ -75,7 +79,7 @@ def see_video(
     threshold: float,
     out: Path,
     tell: Callable[[float, str], None],
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
     """
     Looks at a video frame by frame, and writes it with what was found drawn on it.
 
@@ -86,18 +90,23 @@ def see_video(
         tell: is called with how much is done (0 to 1) and what happens now.
 
     Returns:
-        One dict a track: `track_id`, `label`, mean `score`, `frames`, `first` and `last` in seconds.
+        One dict a track, `track_id`, `label`, mean `score`, `frames`, `first` and `last` in seconds; and what was not found.
 
     Raises:
         ValueError: the video or the prompts cannot be used.
     """
     tracks: dict[int, dict[str, Any]] = {}
     with see({"video": path}, **asked, threshold=threshold) as video:
+        drawn = dict(zip(reversed(video.prompts), reversed(_drawn(asked))))  # by the track's id; they come last
         writer = VideoWriter(out, video.size, video.fps)
         try:
             for objects in video:
-                shown = draw_objects(video.frame, objects, **(_drawn(asked) if video.index == 0 else {}))
-                writer.add(video.index, video.time, shown)
+                if video.index == 0:
+                    objects = _there(video, objects, drawn)
+                for found in objects:
+                    found["label"] = drawn[found["track_id"]][0] if found["track_id"] in drawn else found["label"]
+                shown = {name: asked[name] for name in DRAWN if name in asked and video.index == 0}
+                writer.add(video.index, video.time, draw_objects(video.frame, objects, **shown))
                 seconds = video.index / (video.fps or 25.0) if video.time is None else video.time
                 for found in objects:
                     _note(tracks, found, seconds)
@@ -106,7 +115,41 @@ def see_video(
             writer.close()
         finally:
             writer.discard()
-    return [tracks[number] for number in sorted(tracks)]
+    return [tracks[number] for number in sorted(tracks)], _missed(asked, {track["label"] for track in tracks.values()})
+
+
+def _drawn(asked: Mapping[str, list]) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Name and points of everything that was drawn, in the order of its results."""
+    shapes = []
+    for kind, name in DRAWN.items():
+        for number, shape in enumerate(asked.get(kind, ()), 1):
+            shapes.append((f"{name} {number}", [shape[:2], shape[2:]] if kind == "boxes" else shape))
+    return shapes
+
+
+def _is_at(box: Mapping[str, float], points: list[tuple[float, float]]) -> bool:
+    """Whether a found box and the frame around the points meet. The model answers with what is likeliest, near or far."""
+    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points))
+    return (
+        box["xmin"] - NEAR <= x1 and x0 <= box["xmax"] + NEAR and box["ymin"] - NEAR <= y1 and y0 <= box["ymax"] + NEAR
+    )
+
+
+def _there(video: Any, objects: list[dict], drawn: Mapping[int, tuple]) -> list[dict]:
+    """The first frame's objects without those that are not where somebody drew, which are not followed any more."""
+    kept = []
+    for found in objects:
+        if found["track_id"] in drawn and not _is_at(found["box"], drawn[found["track_id"]][1]):
+            video.drop(found["track_id"])
+        else:
+            kept.append(found)
+    return kept
+
+
+def _missed(asked: Mapping[str, list], labels: set[str]) -> list[str]:
+    """What of the request is not among the labels that were found."""
+    wanted = [*asked.get("labels", ()), *asked.get("expressions", ()), *(name for name, _ in _drawn(asked))]
+    return [name for name in dict.fromkeys(wanted) if name not in labels]
 
 
 def _note(tracks: dict[int, dict[str, Any]], found: Mapping[str, Any], seconds: float) -> None:
@@ -116,7 +159,3 @@ def _note(tracks: dict[int, dict[str, Any]], found: Mapping[str, Any], seconds: 
     track["frames"] += 1
     track["score"] += (found["score"] - track["score"]) / track["frames"]
     track["label"], track["last"] = found["label"], seconds
-
-
-def _drawn(asked: Mapping[str, list]) -> dict[str, list]:
-    return {name: asked[name] for name in DRAWN if name in asked}

@@ -49,17 +49,18 @@ sys.path[:] = [folder for folder in sys.path if folder != {source!r}]
 """
 
 
-@pytest.fixture
-def space_module(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+@pytest.fixture(scope="module")
+def space_module(repository: Path) -> Iterator[Callable[[str], Any]]:
     """`space_module("limits")` is spaces/lookhear/limits.py; its modules find each other as they do when they are served."""
     folder = repository / "spaces" / "lookhear"
-    monkeypatch.syspath_prepend(folder)
     names = [path.stem for path in folder.glob("*.py")]
-    for name in names:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    yield importlib.import_module
-    for name in names:
-        sys.modules.pop(name, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        yield importlib.import_module
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

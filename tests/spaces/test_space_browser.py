@@ -88,11 +88,11 @@ def test_captioned_video_plays_in_the_browser(read_page):
 
 
 def test_crops_and_report_are_shown(read_page):
-    read_page.wait_for(SHOWN, "#read-strip img")
+    read_page.wait_for(SHOWN, "#read-strips img")
     facts = dict(read_page.rows("#read-report"))
     assert facts["Read from"] == "sound and lips"
     assert facts["Frames with the face"] == "100 %" and facts["Faces in view, at most"] == "1"
-    assert "48 x 48" in read_page.text("#read-strip-note")
+    assert "48 x 48" in read_page.text("#read-strips")
 
 
 def test_subtitles_can_be_downloaded(read_page, tmp_path):
@@ -149,6 +149,7 @@ def test_everyone_is_read_by_themselves(page, space, tmp_path):
     assert said.startswith("Speaker 1: ")
     assert {row[4] for row in page.rows("#read-words")} == {"Speaker 1", "Speaker 2"}
     assert page.text("#read-report").count("Frames with the face") == 2
+    assert page.text("#read-strips").startswith("Speaker 1\n") and "\nSpeaker 2\n" in page.text("#read-strips")
     page.wait_for(LOADED, "#read-captioned video")  # until then it moves what is below it
     page.download_to(tmp_path)
     page.click("#read-vtt")
@@ -243,6 +244,18 @@ def test_nothing_asked_for_is_said(page, space):
     page.wait_for(SHOWN, "#see-pad .pad-picture")
     page.click("#see-run")
     page.text_of(TOAST, "Say what to look for")
+
+
+def test_programs_are_answered_too(space):
+    """Gradio's own client, as anyone may use it; what is not given is as the page has it."""
+    from gradio_client import Client, exceptions, handle_file
+
+    client = Client(space.url, verbose=False)
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/read", "/see"}
+    with pytest.raises(exceptions.AppError, match="Describe who is to be read"):
+        client.predict(handle_file(space.examples / "one.mp4"), "text", api_name="/read")
+    _, picture, _, table = client.predict(handle_file(space.examples / "scene.png"), "star", api_name="/see")
+    assert Path(picture["value"]).is_file() and "<td>" in table and "star" in table
 
 
 def test_webcam_is_recorded(page):

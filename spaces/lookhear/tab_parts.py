@@ -1,0 +1,62 @@
+"""What both tabs have: examples to try, a picture to point at, and a page that goes to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from drawing_pad import show_picture
+from media import first_picture
+from messages import errors_as_messages
+
+SHOW = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth', block: 'start'}})"
+
+
+def example_pictures(elem_id: str, posters: Sequence[Path]) -> gr.Dataset:
+    """Small pictures to click on; a click gives the place of the picture."""
+    return gr.Dataset(
+        components=[gr.Image(visible=False, type="filepath")],
+        samples=[[str(poster)] for poster in posters],
+        type="index",
+        label="Examples, synthesized",
+        elem_id=elem_id,
+    )
+
+
+def fill_in(examples: gr.Dataset, tries: Sequence[tuple], fields: Sequence[gr.components.Component]) -> None:
+    """A click on an example puts its values into the fields."""
+    examples.click(lambda index: tries[index], examples, list(fields), show_progress="hidden", api_name=False)
+
+
+def show_on(pad: gr.HTML, upload: gr.components.Component, check: Callable[[str], object]) -> None:
+    """The pad shows the first picture of whatever is uploaded and passes the check."""
+
+    def show(path: str | None) -> dict[str, Any]:
+        if path is None:
+            return show_picture(None)
+        with errors_as_messages(path):
+            check(path)
+            return show_picture(first_picture(path))
+
+    upload.change(show, upload, pad, show_progress="hidden", api_name=False)
+
+
+def answer_with(
+    function: Callable[..., Iterator[tuple]],
+    triggers: Sequence[Callable],
+    question: Sequence[gr.components.Component],
+    answer: Sequence[gr.components.Component],
+    name: str,
+) -> None:
+    """The function answers the question, one at a time; then the page goes to the element `NAME-answer`."""
+    gr.on(
+        list(triggers),
+        function,
+        list(question),
+        list(answer),
+        show_progress_on=[answer[0]],
+        concurrency_id="model",
+        api_name=name,
+    ).success(js=SHOW.format(f"{name}-answer"), show_progress="hidden", api_name=False)
