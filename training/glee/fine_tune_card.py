@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 NAMES = {"box_AP": "box AP", "box_AP50": "box AP50", "box_AP75": "box AP75"}
 NAMES |= {name.replace("box", "mask"): text.replace("box", "mask") for name, text in NAMES.items()}
+# Only the author knows it. `lookhear publish` refuses a licence that is called "other" and has no name.
+LICENCE = """\
+license: other
+# What do you allow, and what do the licences of the data and of the model it was made from? Say it here:
+# license_name: cc-by-4.0
+# license_link: https://creativecommons.org/licenses/by/4.0/
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class FineTuneFacts:
 
 def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
     """
-    Writes `README.md` with its metadata.
+    Writes `README.md` with its metadata, in which the author has to name the licence before it can be published.
 
     Args:
         threshold: lowest score of what the contact sheet shows.
@@ -86,16 +93,28 @@ for.
 
 {_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
-- Data: `{Path(options.data).name}`; its licence and yours are not known here: say them in `license` above before publishing.
+- Data: `{Path(options.data).name}`.
 - {facts.state.global_step} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g}
   (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
 {_choice(facts)}
 ## Limits
 
 It was taught the classes above; what it makes of other words, sentences, points and boxes after this training was not measured.
+
+## Consent and misuse
+
+It finds and outlines what is named or shown to it, people too, and follows them through videos. Use it with the consent of those
+who are seen, not to watch or to recognise them, and let no decision about a person rest on it. Whether people are in the pictures
+that it was trained on, and agreed to that, was not looked at in training.
+
+## Licence
+
+The weights are under the licence that `license_name` above names. They were made from `{options.model}` and from the pictures of
+`{Path(options.data).name}`, and whatever the licences of both ask for holds for them, too. The code in this folder is under
+Apache-2.0.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
-    path.write_text(f"---\n{head}---\n\n{text}", encoding="utf-8")
+    path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
 
 
 def _choice(facts: FineTuneFacts) -> str:
@@ -115,7 +134,7 @@ def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
         {"type": "mean_average_precision", "name": NAMES[key], "value": round(100 * facts.metrics[key], 2)}
         for key in found
     ]
-    head = {"license": "other", "library_name": "transformers", "pipeline_tag": task["type"]}
+    head = {"library_name": "transformers", "pipeline_tag": task["type"]}
     head |= {"tags": ["object-detection", "instance-segmentation", "glee", "lookhear"]}
     if not Path(facts.options.model).exists():
         head["base_model"] = facts.options.model

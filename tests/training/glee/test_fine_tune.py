@@ -1,6 +1,7 @@
 """One's own classes: from a COCO file to a folder that can be pushed."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import pipeline
 from lookhear.cli import main
 from lookhear.evaluation.mask_runs import to_runs
 from lookhear.fine_tune import _settings
+from lookhear.publishing import gather
 from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
@@ -59,6 +61,12 @@ def test_a_folder_that_can_be_pushed(own_data, checkpoint, tmp_path):
     state = json.loads((output / "training" / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
     assert [entry["step"] for entry in state if "eval_mask_AP" in entry] == [3, 6], "after each epoch"
     assert card.count("| 3 | ") == card.count("| 6 | ") == 1 and "6 steps of 2 pictures" in card
+    shutil.rmtree(output / "training")
+    with pytest.raises(ValueError, match="`license: other` needs a license_name"):
+        gather(output, "org/my-glee")
+    named = (output / "README.md").read_text().replace("# license_name: cc-by-4.0", "license_name: cc-by-4.0")
+    (output / "README.md").write_text(named)
+    assert "contact_sheet.jpg" in {file.path for file in gather(output, "org/my-glee").files}
 
 
 def test_only_what_shall_learn_learns(own_data, write_coco, checkpoint, tmp_path):
