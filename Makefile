@@ -7,10 +7,10 @@ STAMP := .venv/.installed
 LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
-# Tests of the whole suite run in one process per core (four at most: each loads torch), a file's tests in the same one;
-# where TESTS names some, in this one. Another number: make test WORKERS=2
-WORKERS := $(if $(TESTS),0,logical)
-PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Whole runs are split among workers, one per core (tests/conftest.py), a file's tests in one of them; named TESTS
+# run in one process. make test WORKERS=N: N workers, 0: none.
+WORKERS := $(if $(TESTS),0,auto)
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: setup demo test test-all lint bench space clean help

@@ -34,6 +34,15 @@ sys.meta_path.insert(0, NoLookhear())
 """
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: a worker per core, four at most, and no more than fit into memory; each grows to more than 2 GB."""
+    import psutil
+
+    fit = psutil.virtual_memory().total // (3 * 2**30)
+    return max(1, min(os.cpu_count() or 1, fit, 4))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips what reads a developers' folder where there is none, and says how to name one."""
     for marker, (variable, folder) in FOLDERS.items():
