@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -18,6 +18,7 @@ class FrameCandidates:
         masks: `(n, h, w)` mask logits in the network's own resolution, of any float dtype.
         embeddings: `(n, size)`, alike for one object in several frames.
         confidence: `(n,)` before the sigmoid, of shown objects, or `None`.
+        colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or `None`.
     """
 
     logits: torch.Tensor
@@ -25,6 +26,7 @@ class FrameCandidates:
     masks: torch.Tensor
     embeddings: torch.Tensor
     confidence: torch.Tensor | None = None
+    colours: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -40,15 +42,16 @@ class FrameCandidates:
                 raise ValueError(f"`{name}` of a frame must have {wanted}, not the shape {tuple(value.shape)}.")
         if self.confidence is not None and self.confidence.shape != (count,):
             raise ValueError(f"`confidence` of a frame must be ({count},), not {tuple(self.confidence.shape)}.")
+        if self.colours is not None and self.colours.shape != (count, 3):
+            raise ValueError(f"`colours` of a frame must be ({count}, 3), not {tuple(self.colours.shape)}.")
 
     def chosen(self, places: torch.Tensor) -> FrameCandidates:
         """Those of some places, `(m,)` int64, in their order."""
-        confidence = None if self.confidence is None else self.confidence[places]
-        fields = {name: getattr(self, name)[places] for name in ("logits", "boxes", "masks", "embeddings")}
-        return replace(self, **fields, confidence=confidence)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return FrameCandidates(**{name: None if value is None else value[places] for name, value in values.items()})
 
     def joined(self, others: FrameCandidates) -> FrameCandidates:
-        """These, then others of the same frame; without `confidence`."""
+        """These, then others of the same frame; without `confidence` and `colours`."""
         names = ("logits", "boxes", "masks", "embeddings")
         return FrameCandidates(*(torch.cat((getattr(self, name), getattr(others, name))) for name in names))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .track_candidates_glee import FrameCandidates, cosines
+from .track_colours_glee import colour_agreement, mixed_colours
 from .track_similarity_glee import best_pairs, kind_agreement, nearness
 from .track_state_glee import USUAL_COSINE, Sights, Tracks
 
@@ -28,8 +29,8 @@ class TrackerSettings:
         memory: frames for which a track is remembered that is not found.
         most_tracks: tracks that are remembered, at most; those not found for the longest time are forgotten first.
         same_mask: IoU of masks from which on two candidates show the same thing.
-        appearance, motion, kind: how much embeddings, places and class scores count for the similarity of a track and a
-            candidate.
+        appearance, motion, kind, colour: how much embeddings, places, class scores and colours count for the similarity of a
+            track and a candidate; colours only where both are known.
         motion_fade: frames after which a place counts half as much for a track that is not found.
         least_similarity: of a candidate that goes on with a track; least_cosine: of its embedding.
         surprise: how much lower than usual for the track that cosine may be, and how much more for each frame that the
@@ -55,6 +56,7 @@ class TrackerSettings:
     appearance: float = 1.0
     motion: float = 1.0
     kind: float = 0.6
+    colour: float = 1.0
     motion_fade: float = 8.0
     least_similarity: float = 0.55
     least_cosine: float = 0.3
@@ -78,8 +80,11 @@ class TrackerSettings:
         for name in ("birth_frames", "memory", "most_tracks"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, not {getattr(self, name)!r}.")
-        if min(self.appearance, self.motion, self.kind) < 0 or self.appearance + self.motion + self.kind == 0:
-            raise ValueError("`appearance`, `motion` and `kind` must not be negative, nor all of them 0.")
+        weights = self.appearance, self.motion, self.kind, self.colour
+        if min(weights) < 0 or sum(weights[:3]) == 0:
+            raise ValueError(
+                "`appearance`, `motion`, `kind` and `colour` must not be negative, nor the first three of them all 0."
+            )
 
 
 class TrackMemory:
@@ -145,8 +150,10 @@ class TrackMemory:
         tracks, settings = self.tracks, self.settings
         kinds = kind_agreement(tracks.kinds, seen.kinds)
         fade = settings.motion * 0.5 ** (tracks.missed / settings.motion_fade)[:, None]
+        colours = colour_agreement(tracks.colours, seen.colours)
+        told = settings.colour * colours.isfinite()
         weighted = settings.appearance * cosine.clamp(min=0) + fade * near + settings.kind * kinds
-        weighted = weighted / (settings.appearance + fade + settings.kind)
+        weighted = (weighted + told * colours.nan_to_num()) / (settings.appearance + fade + settings.kind + told)
         gate = tracks.steady - settings.surprise - settings.surprise_growth * tracks.missed
         gate = gate.clamp(min=settings.least_cosine)[:, None]
         return weighted.masked_fill((weighted < settings.least_similarity) | (cosine < gate), 0.0)
@@ -209,6 +216,7 @@ class TrackMemory:
         tracks.embeddings[rows] = torch.nn.functional.normalize(mixed, dim=1)
         slow = torch.clamp(1 / (tracks.found[rows].float() + 1), min=0.05)[:, None]
         tracks.kinds[rows] += slow * (seen.kinds - tracks.kinds[rows])
+        tracks.colours[rows] = mixed_colours(tracks.colours[rows], seen.colours, slow * clear[:, None])
         tracks.scores[rows] += settings.refresh * (seen.scores - tracks.scores[rows])
 
     def _known_again(self, seen: Sights, sights: torch.Tensor) -> torch.Tensor:

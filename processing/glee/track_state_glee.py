@@ -21,6 +21,7 @@ class Tracks:
         embeddings: `(m, size)`; boxes: `(m, 4)` centre, width and height in pixels; velocities: `(m, 2)` of the centre, a frame.
         kinds: `(m, K)` mean class probabilities; scores: `(m,)` of late; best: `(m,)` the highest ones of late; steady: `(m,)`
             the usual cosine of its embedding and the next frame's.
+        colours: `(m, 3)`, NaN where not known.
         found: `(m,)` int64, frames in which it was found; missed: frames since the last one; unclear: frames since it was
             last seen clearly; age: frames since the first one.
     """
@@ -33,6 +34,7 @@ class Tracks:
     scores: torch.Tensor
     best: torch.Tensor
     steady: torch.Tensor
+    colours: torch.Tensor
     found: torch.Tensor
     missed: torch.Tensor
     unclear: torch.Tensor
@@ -55,6 +57,7 @@ class Tracks:
             seen.scores.clone(),
             seen.scores.clone(),
             torch.full_like(seen.scores, USUAL_COSINE),
+            seen.colours.clone(),
             zeros + 1,
             zeros.clone(),
             zeros.clone(),
@@ -88,6 +91,7 @@ class Sights:
     boxes: torch.Tensor
     kinds: torch.Tensor
     scores: torch.Tensor
+    colours: torch.Tensor
 
     @classmethod
     def of(cls, frame: FrameCandidates, least_score: float, same_mask: float) -> Sights:
@@ -109,7 +113,8 @@ class Sights:
         x0, y0, x1, y1 = frame.boxes[places].float().unbind(dim=1)
         boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=1)
         embeddings = torch.nn.functional.normalize(frame.embeddings[places].float(), dim=1)
-        return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1))
+        colours = boxes.new_full((len(frame), 3), torch.nan) if frame.colours is None else frame.colours.float()
+        return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1), colours[places])
 
     def only(self, places: torch.Tensor) -> Sights:
         """Those at some places, or where a mask is True."""

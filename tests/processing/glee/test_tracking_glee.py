@@ -18,8 +18,8 @@ KINDS, SIZE, GRID, PIXELS = 3, 16, (24, 40), 4  # labels, numbers an embedding, 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something that a network might see: its middle in pixels, its kind, its embedding's number, how sure it is, and what
-    share of the embedding is that of something else, because it is half hidden."""
+    """Something that a network might see: its middle in pixels, its kind, its embedding's number, how sure it is, what
+    share of the embedding is that of something else, because it is half hidden, and its colour, NaN if not known."""
 
     x: float
     y: float
@@ -28,6 +28,7 @@ class Thing:
     score: float = 0.9
     half: float = 10.0
     hidden: float = 0.0
+    colour: tuple[float, float, float] = (torch.nan,) * 3
 
 
 def looks(count: int = 40, seed: int = 0) -> torch.Tensor:
@@ -46,6 +47,7 @@ def candidates(things: Sequence[Thing], random: torch.Generator, idle: int = 5, 
     masks = torch.full((count, *GRID), -8.0)
     boxes = torch.tensor([[8.0, 8.0, 12.0, 12.0]]).repeat(count, 1)
     embeddings = torch.randn(count, SIZE, generator=random)
+    colours = torch.full((count, 3), torch.nan)
     rows, columns = torch.arange(GRID[0])[:, None] + 0.5, torch.arange(GRID[1])[None] + 0.5
     for place, thing in enumerate(things):
         logits[place, thing.kind] = torch.tensor(thing.score).logit()
@@ -53,10 +55,11 @@ def candidates(things: Sequence[Thing], random: torch.Generator, idle: int = 5, 
         boxes[place] += thing.half * torch.tensor([-1.0, -1.0, 1.0, 1.0]) + torch.randn(4, generator=random)
         inside = ((columns * PIXELS - thing.x).abs() < thing.half) & ((rows * PIXELS - thing.y).abs() < thing.half)
         masks[place][inside] = 8.0
+        colours[place] = torch.tensor(thing.colour)
         look = (1 - thing.hidden) * LOOKS[thing.look] + thing.hidden * LOOKS[OTHER]
         embeddings[place] = look + 0.1 * torch.randn(SIZE, generator=random)
     order = torch.randperm(count, generator=random)
-    return FrameCandidates(logits, boxes, masks, embeddings).chosen(order)
+    return FrameCandidates(logits, boxes, masks, embeddings, colours=colours).chosen(order)
 
 
 def track(tracker: GleeTracker, video: Sequence[Sequence[Thing]], seed: int = 0) -> list[dict[int, int]]:
@@ -92,6 +95,42 @@ def test_twins_are_told_by_their_ways():
     video = [[Thing(20 + 3 * time, 40, look=1), Thing(140 - 3 * time, 56, look=1)] for time in range(40)]
     found = track(GleeTracker(), video)
     assert len({tuple(numbers.items()) for numbers in (dict(sorted(n.items())) for n in found)}) == 1
+
+
+RED, BLUE = (1.5, -1.0, -1.0), (-1.0, -0.5, 1.5)
+
+
+def turning_back(time: int, **colours: tuple[float, float, float]) -> list[Thing]:
+    """Two of one look meet, hide each other, and each goes back to where it came from."""
+    left = Thing(74 - 3 * abs(time - 20), 50, look=1, colour=colours["left"])
+    right = Thing(86 + 3 * abs(time - 20), 50, look=1, colour=colours["right"])
+    return [] if 14 <= time < 27 else [left, right]
+
+
+def test_twins_are_told_by_their_colours():
+    """Where their ways would have them pass each other."""
+    told = track(GleeTracker(), [turning_back(time, left=RED, right=BLUE) for time in range(40)])
+    assert told[-1] == told[27] == told[0] and len(told[0]) == 2
+    alike = track(GleeTracker(), [turning_back(time, left=RED, right=RED) for time in range(40)])
+    passed = {0: alike[0][1], 1: alike[0][0]}
+    assert alike[-1] == passed, "nothing but their ways tells them"
+    unknown = track(GleeTracker(), [turning_back(time, left=RED, right=(torch.nan,) * 3) for time in range(40)])
+    assert unknown[-1] == passed
+    unused = GleeTracker(settings=TrackerSettings(colour=0))
+    assert track(unused, [turning_back(time, left=RED, right=BLUE) for time in range(40)])[-1] == passed
+
+
+def test_a_colour_is_learned_as_soon_as_it_is_known():
+    video = [turning_back(time, left=RED, right=BLUE) for time in range(40)]
+    video[:8] = [[replace(thing, colour=(torch.nan,) * 3) for thing in things] for things in video[:8]]
+    found = track(GleeTracker(), video)
+    assert found[-1] == found[0] and len(found[0]) == 2
+
+
+def test_another_colour_at_some_times_does_not_make_it_another():
+    """In a shadow, or in the light."""
+    video = [[Thing(20 + 3 * time, 50, look=1, colour=BLUE if time % 7 == 3 else RED)] for time in range(30)]
+    assert {numbers[0] for numbers in track(GleeTracker(), video)} == {1}
 
 
 @pytest.mark.parametrize("absent", [3, 25])
@@ -230,7 +269,7 @@ def test_state_is_constant_however_many_come_and_go():
         tracks, _ = memory.update(candidates(things, random, idle=2))
         numbers += tracks.ids.tolist()
         sizes.append(elements(memory))
-    assert max(sizes) == sizes[-1] == 12 * (SIZE + 4 + 2 + KINDS + 8), "other than of the most tracks"
+    assert max(sizes) == sizes[-1] == 12 * (SIZE + 4 + 2 + KINDS + 3 + 8), "other than of the most tracks"
     assert len(set(numbers)) > 400, "hardly anything came and went"
     first = list(dict.fromkeys(numbers))
     assert first == sorted(first)
@@ -326,7 +365,13 @@ def test_bad_arguments():
             GleeTracker(**arguments)
     with pytest.raises(ValueError, match="`threshold`"):
         ObjectFollower(threshold=-1)
-    for settings in ({"birth_score": 2}, {"memory": 0}, {"appearance": -1}, {"appearance": 0, "motion": 0, "kind": 0}):
+    for settings in (
+        {"birth_score": 2},
+        {"memory": 0},
+        {"appearance": -1},
+        {"colour": -1},
+        {"appearance": 0, "motion": 0, "kind": 0},
+    ):
         with pytest.raises(ValueError, match=f"`{next(iter(settings))}`"):
             TrackerSettings(**settings)
 
@@ -339,6 +384,8 @@ def test_frames_that_do_not_fit():
             GleeTracker().update(replace(frame, **{name: value}))
     with pytest.raises(ValueError, match="`confidence`"):
         GleeTracker().update(replace(frame, confidence=frame.logits))
+    with pytest.raises(ValueError, match="`colours`"):
+        GleeTracker().update(replace(frame, colours=frame.boxes))
     tracker = GleeTracker()
     tracker.update(frame)
     with pytest.raises(ValueError, match="2 labels"):
