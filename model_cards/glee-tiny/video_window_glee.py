@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from .geometry_glee import Size, boxes_to_picture, masks_to_picture
 from .track_candidates_glee import FrameCandidates
+from .track_colours_glee import mask_colours
 from .video_frames_glee import VideoFrame
 
 CANDIDATES = 20  # of a frame that may be the one object that an expression or prompt is about
@@ -121,7 +122,9 @@ class FrameWindow:
             those of each frame.
         """
         outputs = self._ask(self.pixel_values[first:], self.pixel_mask[first:], self._features(first), **embeddings)
-        return [self._candidates(outputs, row, most) for row in range(len(self) - first)]
+        found = [self._candidates(outputs, row, most) for row in range(len(self) - first)]
+        pictures = self.pixel_values[first:]
+        return [replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]
 
     def find_expressions(
         self, tokens: torch.Tensor, attention_mask: torch.Tensor, first: int = 0
