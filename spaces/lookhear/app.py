@@ -14,13 +14,13 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before Gradio is imported: nothing is counted
 
 import gradio as gr
+from transformers import pipeline
+
+import lookhear  # noqa: F401 - registers the pipelines
 from examples import Examples, make_examples
 from limits import Limits
 from read_tab import ReadTab
 from see_tab import SeeTab
-from transformers import pipeline
-
-import lookhear  # noqa: F401 - registers the pipelines
 
 HERE = Path(__file__).parent
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is fetched

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
-from media import as_data_url
 from PIL import Image
+
+from media import as_data_url
 
 KINDS = ("point", "box", "scribble")
 MOST_SHAPES = 8

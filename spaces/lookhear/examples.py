@@ -7,9 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from media import first_picture
-
 from lookhear_command import main as lookhear
+from media import first_picture
 
 ONE = ("--text", "bin blue at f two now", "--portrait", "hopper", "--seed", "7")
 TWO = (

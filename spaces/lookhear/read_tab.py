@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
+
 import presenting
 from drawing_pad import as_prompts, drawing_pad
 from examples import Examples
 from limits import Limits
 from media import as_data_url
 from messages import errors_as_messages
-from PIL import Image
 from reading import FORMATS, Reading, crop_strip, read_video, write_files
 from tab_parts import answer_with, example_pictures, fill_in, show_on
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
 import presenting
 from drawing_pad import as_prompts, drawing_pad
 from examples import Examples, questions_about

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
 from drawing_pad import show_picture
 from media import first_picture
 from messages import errors_as_messages
