@@ -167,6 +167,7 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
     sheet.save(output / "contact_sheet.jpg", quality=90)
     (output / "metrics.json").write_text(json.dumps(facts.metrics, indent=2) + "\n", encoding="utf-8")
     write_card(output / "README.md", facts, SHEET_THRESHOLD)
+    (output / ".gitignore").write_text("/training/\n", encoding="utf-8")  # what a run goes on from is not published
 
 
 def check_options(options: FineTuneOptions) -> None:
