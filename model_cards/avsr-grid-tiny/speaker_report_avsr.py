@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .speaker_boxes_avsr import SpeakerBox
-from .speaker_request_avsr import Speaker, plain_speaker, speaker_name
+from .speaker_boxes_avsr import Box, SpeakerBox
+from .speaker_request_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 ABSENT = 0.1  # share of the frames without the speaker from which on it is said
 UNSURE = 0.5  # mean sureness below which it is said
 STRANGERS_NAMED = 5  # times at which somebody else may have taken the place that a sentence names
 SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
+NEAR = 0.1  # of the sides of a box: what is so near counts as in it
 
 
 @dataclass
@@ -56,6 +58,7 @@ class SpeakerReport:
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
         self._strange, self._strange_from = False, []
+        self._elsewhere = False  # whether whoever was found is not where the speaker was said to be
         self._absent: list[bool] = []  # not taken yet
 
     @property
@@ -76,6 +79,8 @@ class SpeakerReport:
         if strange and not self._strange:
             self._strange_from.append(self._frames)
         self._strange = strange
+        if self._frames == 0 and here is not None:
+            self._elsewhere = not _meet(here.box, asked_place(self.asked))
         if int(self._frames / self._fps) > len(self._seconds):
             self._end_second()
         self._frames += 1
@@ -115,6 +120,8 @@ class SpeakerReport:
     def warnings(self, unanswered: int) -> list[str]:
         """Sentences for the user; `unanswered` is the number of frames for which the locator gave nothing."""
         said, name = [], speaker_name(self.asked)
+        if self._elsewhere:
+            said.append(f"nobody was found where {name} should be: whoever is likeliest to be meant was followed")
         if unanswered:
             given = self._frames - unanswered
             said.append(f"there are boxes of {name} for {given} frames, but {self._frames} frames")
@@ -131,3 +138,11 @@ class SpeakerReport:
             more = ", …" if len(self._strange_from) > STRANGERS_NAMED else ""
             said.append(f"from {', '.join(times)}{more} s on the face of {name} looks like another one than before")
         return said
+
+
+def _meet(box: Box, place: Sequence[float] | None) -> bool:
+    """Whether a place is in a box at least in part, or near; True without a place."""
+    if place is None:
+        return True
+    x, y = NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])
+    return place[0] <= box[2] + x and place[2] >= box[0] - x and place[1] <= box[3] + y and place[3] >= box[1] - y

@@ -77,6 +77,14 @@ def speaker_name(speaker: Speaker) -> str:
     return f"the speaker at the {kind} ({', '.join(f'{number:g}' for number in speaker[kind])})"
 
 
+def asked_place(speaker: Speaker) -> tuple[float, ...] | None:
+    """`(x0, y0, x1, y1)` of where the speaker is in the first picture, a point without an area; None where it isn't said."""
+    if isinstance(speaker, str) or "track" in speaker:
+        return None
+    (numbers,) = speaker.values()
+    return (*numbers, *numbers)[:4]
+
+
 def plain_speaker(speaker: Speaker) -> str | dict[str, Sequence[float] | str]:
     """The request as a report holds it: plain text and numbers, of a track only that it was one."""
     if isinstance(speaker, str):

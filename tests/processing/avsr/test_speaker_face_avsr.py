@@ -212,20 +212,42 @@ def test_a_face_is_not_searched_for_in_every_frame():
 
 
 def test_the_report_says_for_each_second_who_was_followed():
-    report = SpeakerReport({"point": (120.0, 90.0)}, 25.0)
+    report = SpeakerReport({"point": (10.5, 9.0)}, 25.0)
     for index in range(60):
         here = None if 25 <= index < 50 else SpeakerBox((index, 0, index + 10, 20), 0.8)
         report.add(here, face=index % 5 != 0 and here is not None, in_box=1)
     facts = report.finish()
-    assert facts["asked"] == {"point": [120.0, 90.0]} and facts["located"] == round(35 / 60, 4)
+    assert facts["asked"] == {"point": [10.5, 9.0]} and facts["located"] == round(35 / 60, 4)
     assert facts["followed"] == round(28 / 60, 4)
     assert facts["seconds"] == [
         {"second": 0, "box": [12.0, 0.0, 22.0, 20.0], "sure": 0.8, "face": 0.8},
         {"second": 1, "box": None, "sure": 0.0, "face": 0.0},
         {"second": 2, "box": [54.5, 0.0, 64.5, 20.0], "sure": 0.8, "face": 0.8},
     ]
-    assert report.warnings(0) == ["the speaker at the point (120, 90) is in view in 58% of the frames only"]
-    assert report.warnings(5) == ["there are boxes of the speaker at the point (120, 90) for 55 frames, but 60 frames"]
+    assert report.warnings(0) == ["the speaker at the point (10.5, 9) is in view in 58% of the frames only"]
+    assert report.warnings(5) == ["there are boxes of the speaker at the point (10.5, 9) for 55 frames, but 60 frames"]
+
+
+@pytest.mark.parametrize(
+    "asked, elsewhere",
+    [
+        ({"point": (50.0, 40.0)}, False),
+        ({"point": (20.0, 40.0)}, False),  # a tenth of the width outside
+        ({"point": (17.0, 40.0)}, True),
+        ({"point": (50.0, 200.0)}, True),
+        ({"box": (0.0, 0.0, 30.0, 30.0)}, False),
+        ({"box": (90.0, 90.0, 99.0, 99.0)}, True),
+        ({"track": []}, False),
+        ("the man", False),
+    ],
+    ids=str,
+)
+def test_somebody_elsewhere_is_doubted(asked, elsewhere):
+    report = SpeakerReport(asked, 25.0)
+    report.add(SpeakerBox((25.0, 20.0, 80.0, 80.0)), face=True, in_box=1)
+    report.add(SpeakerBox((500.0, 500.0, 600.0, 600.0)), face=True, in_box=1)  # may walk away later
+    said = [sentence.startswith("nobody was found where the speaker at the ") for sentence in report.warnings(0)]
+    assert said == [True] * elsewhere
 
 
 def test_doubts_are_said():
