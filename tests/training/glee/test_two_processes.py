@@ -59,8 +59,8 @@ def command(recipe: Path, *launcher: str) -> list[str]:
     return [sys.executable, *launcher, "-m", MODULE, str(recipe)]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def environment(threads: int = 1) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
 def losses(history: list[dict]) -> list[float]:
@@ -101,9 +101,8 @@ def test_killed_and_run_again(write, tmp_path):
     settings = {"optim": "adamw_torch", "save_strategy": "steps", "save_steps": 2, "max_steps": 8}
     whole = losses(run(write("whole", **settings)).state.log_history)
     recipe = write("killed", **settings)
-    process = subprocess.Popen(
-        command(recipe), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    threads = environment(torch.get_num_threads())  # sums of other threads are rounded otherwise
+    process = subprocess.Popen(command(recipe), env=threads, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "killed" / "checkpoint-2" / "trainer_state.json", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
