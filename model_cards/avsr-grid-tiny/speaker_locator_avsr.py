@@ -11,10 +11,13 @@ import torch
 from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
+from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector
+from .speaker_boxes_avsr import Box
 from .speaker_request_avsr import Speaker
 
 PERCEPTION = "object-perception"  # the task whose pipeline follows what a text, a point or a box names
 LOOK_EVERY = 3  # frames of a clip, of which the pipeline is shown one: people move little in the 0.12 s between
+HEAD = 0.15  # of a face's width, which is added around it to have the head
 
 FoundBox = tuple[float, float, float, float, float]  # (x0, y0, x1, y1, score)
 
@@ -27,15 +30,17 @@ class ObjectLocator:
         see: the pipeline. It is given `{"video": frames}` with `expressions`, `points` or `boxes`, and gives a list of
             `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}}` a frame.
         every: frames of which it is given the first; the boxes between are interpolated.
+        faces: finds the faces of the first frame: a point on one of them stands for the box around the head, since a point
+            alone may mean a nose or a tie, too. dlib's detector by default, where it is installed.
 
     Raises:
         ValueError: `every` is not a positive integer.
     """
 
-    def __init__(self, see: Pipeline, every: int = LOOK_EVERY):
+    def __init__(self, see: Pipeline, every: int = LOOK_EVERY, faces: LandmarkDetector | None = None):
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be a positive integer, not {every!r}.")
-        self.see, self.every = see, every
+        self.see, self.every, self._faces = see, every, faces or DlibLandmarkDetector()
 
     def __call__(self, frames: Iterator[np.ndarray], prompt: Speaker) -> Iterator[FoundBox | None]:
         """
@@ -49,7 +54,7 @@ class ObjectLocator:
             return
         shown = _EveryNth(itertools.chain([first], frames), self.every)
         try:
-            video = self.see({"video": iter(shown)}, **self._prompts(prompt))
+            video = self.see({"video": iter(shown)}, **self._prompts(prompt, first))
         except ValueError as error:
             raise ValueError(f"`speaker`: {error}") from None
         last, answered = None, 0
@@ -61,11 +66,28 @@ class ObjectLocator:
                 last, answered = box, answered + 1
         yield from itertools.repeat(last, shown.count - 1 - self.every * (answered - 1))
 
-    @staticmethod
-    def _prompts(prompt: Speaker) -> dict[str, list]:
+    def _prompts(self, prompt: Speaker, first: np.ndarray) -> dict[str, list]:
         if isinstance(prompt, str):
             return {"expressions": [prompt]}
-        return {"points": [[prompt["point"]]]} if "point" in prompt else {"boxes": [prompt["box"]]}
+        box = prompt["box"] if "box" in prompt else self._head_at(prompt["point"], first)
+        return {"points": [[prompt["point"]]]} if box is None else {"boxes": [box]}
+
+    def _head_at(self, point: tuple[float, float], frame: np.ndarray) -> tuple[float, ...] | None:
+        """`(x0, y0, x1, y1)` of the head in a `(height, width, 3)` uint8 frame whose face is at a point; None without one."""
+        try:
+            heads = [_head(face.box, frame) for face in self._faces(frame)]
+        except ImportError:  # the detector is an extra
+            return None
+        hit = [box for box in heads if box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]]
+        return min(hit, key=lambda box: abs(box[0] + box[2] - 2 * point[0]), default=None)
+
+
+def _head(face: Box, frame: np.ndarray) -> tuple[float, ...]:
+    """The box of a face with some of what is around, as far as it is in the picture."""
+    more = HEAD * (face[2] - face[0])
+    height, width = frame.shape[:2]
+    x0, y0 = max(0.0, face[0] - more), max(0.0, face[1] - more)
+    return x0, y0, min(float(width), face[2] + more), min(float(height), face[3] + more)
 
 
 class _EveryNth:

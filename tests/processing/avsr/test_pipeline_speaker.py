@@ -9,6 +9,7 @@ from lookhear import AudioVisualSpeechRecognitionPipeline
 from lookhear.processing.avsr.clip_reading_avsr import without_others
 from lookhear.processing.avsr.clip_stream_avsr import ClipStream
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+from lookhear.processing.avsr.landmarks_avsr import Face
 from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
 from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator
 
@@ -251,6 +252,37 @@ def test_boxes_between_the_frames_that_are_looked_at(count):
     last = {1: [first], 2: [first] * 2, 3: [first] * 3, 6: [*whole[:4], second, second], 9: whole[:6] + [None] * 3}
     expected = last.get(count, whole[:count])
     assert [box and pytest.approx(box) for box in expected] == found
+
+
+@pytest.mark.parametrize(
+    "point, asked",
+    [
+        ((30.0, 30.0), {"boxes": [(17.0, 17.0, 43.0, 43.0)]}),  # 3 of the face's 20 pixels around it
+        ((22.0, 18.0), {"boxes": [(17.0, 17.0, 43.0, 43.0)]}),
+        ((44.0, 30.0), {"boxes": [(37.0, 17.0, 60.0, 43.0)]}),  # up to the edge of the picture
+        ((41.0, 30.0), {"boxes": [(37.0, 17.0, 60.0, 43.0)]}),  # on both: the one whose middle is nearer
+        ((30.0, 45.0), {"points": [[(30.0, 45.0)]]}),
+    ],
+    ids=str,
+)
+def test_a_point_on_a_face_means_the_head(point, asked):
+    def faces(frame):
+        assert frame.shape == (50, 60, 3) and not frame.any()  # the first one
+        return [Face((x, 20.0, x + 20.0, 40.0), np.zeros((68, 2), np.float32), 1.0) for x in (20.0, 40.0)]
+
+    frames = np.arange(4, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 50, 60, 3), np.uint8)
+    see = Seeing()
+    assert len(list(ObjectLocator(see, faces=faces)(iter(frames), {"point": point}))) == 4
+    assert see.calls == [asked]
+
+
+def test_a_point_stays_a_point_where_no_faces_can_be_found():
+    def faces(frame):
+        raise ImportError("dlib is missing")
+
+    see = Seeing()
+    list(ObjectLocator(see, faces=faces)(iter(np.zeros((2, 8, 8, 3), np.uint8)), {"point": (1.0, 2.0)}))
+    assert see.calls == [{"points": [[(1.0, 2.0)]]}]
 
 
 @pytest.mark.parametrize("every", [0, -1, 1.5, None])
