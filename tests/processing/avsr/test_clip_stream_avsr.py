@@ -214,7 +214,7 @@ def test_a_stream_that_was_read_keeps_no_frames_until_the_next_garbage_collectio
         assert sum(len(piece.mouths) for piece in clip) == 108
         clip.close()
         del clip
-        assert len(opened_by_av()) == before
+        assert len(opened_by_av()) <= before
     finally:
         gc.enable()
 
