@@ -284,6 +284,16 @@ class PrecomputedLandmarks:
         return [Face(box_of_points(self.points[index]), self.points[index], 1.0)]
 
 
+def grown(box: tuple, x: float, y: float) -> tuple[float, float, float, float]:
+    """A box `(x0, y0, x1, y1)` with so many pixels more at its left and right, and at its top and bottom."""
+    return box[0] - x, box[1] - y, box[2] + x, box[3] + y
+
+
+def meet(first: tuple, second: tuple) -> bool:
+    """Whether two boxes `(x0, y0, x1, y1)` have a point in common; one without an area is a point."""
+    return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
+
+
 def overlap(first: tuple, second: tuple) -> float:
     """Intersection over union of two boxes `(x0, y0, x1, y1)`."""
     width = min(first[2], second[2]) - max(first[0], second[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .face_tracking_avsr import WHOLE_SEARCH, distance, inside, pause_of, prominence
-from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
+from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
 from .scene_watch_avsr import Change
 from .speaker_boxes_avsr import Box, SpeakerBox
 from .speaker_report_avsr import SpeakerReport
@@ -192,20 +192,17 @@ class SpeakerFace:
 
     def _belongs(self, face: Face) -> bool:
         """Whether enough of the face is in the speaker's box."""
-        x0, y0, x1, y1 = self._grown(GENEROUS * (self._here.box[2] - self._here.box[0]))
+        more = GENEROUS * (self._here.box[2] - self._here.box[0])
+        x0, y0, x1, y1 = grown(self._here.box, more, more)
         width = min(face.box[2], x1) - max(face.box[0], x0)
         height = min(face.box[3], y1) - max(face.box[1], y0)
         area = (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
         return width > 0 and height > 0 and width * height >= BELONGS * area
 
-    def _grown(self, margin: float) -> Box:
-        x0, y0, x1, y1 = self._here.box
-        return x0 - margin, y0 - margin, x1 + margin, y1 + margin
-
     def _faces(self, frame: np.ndarray) -> list[Face]:
         """All faces in the box."""
-        shorter = min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
-        x0, y0, x1, y1 = self._grown(MARGIN * shorter)
+        more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
+        x0, y0, x1, y1 = grown(self._here.box, more, more)
         left, top = max(0, int(x0)), max(0, int(y0))
         part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
         if min(part.shape[:2]) < 16:

@@ -11,7 +11,7 @@ import torch
 from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
-from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector
+from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, grown, meet
 from .speaker_boxes_avsr import Box
 from .speaker_request_avsr import Speaker
 
@@ -78,7 +78,7 @@ class ObjectLocator:
             heads = [_head(face.box, frame) for face in self._faces(frame)]
         except ImportError:  # the detector is an extra
             return None
-        hit = [box for box in heads if box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]]
+        hit = [box for box in heads if meet(box, (*point, *point))]
         return min(hit, key=lambda box: abs(box[0] + box[2] - 2 * point[0]), default=None)
 
 
@@ -86,8 +86,8 @@ def _head(face: Box, frame: np.ndarray) -> tuple[float, ...]:
     """The box of a face with some of what is around, as far as it is in the picture."""
     more = HEAD * (face[2] - face[0])
     height, width = frame.shape[:2]
-    x0, y0 = max(0.0, face[0] - more), max(0.0, face[1] - more)
-    return x0, y0, min(float(width), face[2] + more), min(float(height), face[3] + more)
+    x0, y0, x1, y1 = grown(face, more, more)
+    return max(0.0, x0), max(0.0, y0), min(float(width), x1), min(float(height), y1)
 
 
 class _EveryNth:
@@ -97,9 +97,9 @@ class _EveryNth:
         self._frames, self._every, self.count = frames, every, 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for frame in self._frames:
-            self.count += 1
-            if self.count % self._every == 1 % self._every:
+        for index, frame in enumerate(self._frames):
+            self.count = index + 1
+            if index % self._every == 0:
                 yield frame
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .landmarks_avsr import grown, meet
 from .speaker_boxes_avsr import Box, SpeakerBox
 from .speaker_request_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
@@ -80,7 +81,7 @@ class SpeakerReport:
             self._strange_from.append(self._frames)
         self._strange = strange
         if self._frames == 0 and here is not None:
-            self._elsewhere = not _meet(here.box, asked_place(self.asked))
+            self._elsewhere = not _is_near(asked_place(self.asked), here.box)
         if int(self._frames / self._fps) > len(self._seconds):
             self._end_second()
         self._frames += 1
@@ -140,9 +141,6 @@ class SpeakerReport:
         return said
 
 
-def _meet(box: Box, place: Sequence[float] | None) -> bool:
+def _is_near(place: Sequence[float] | None, box: Box) -> bool:
     """Whether a place is in a box at least in part, or near; True without a place."""
-    if place is None:
-        return True
-    x, y = NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])
-    return place[0] <= box[2] + x and place[2] >= box[0] - x and place[1] <= box[3] + y and place[3] >= box[1] - y
+    return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)

@@ -11,6 +11,7 @@ import numpy as np
 
 from lookhear.processing.avsr import write_captions
 from lookhear.processing.avsr.clip_pieces_avsr import ClipPiece
+from lookhear.processing.avsr.landmarks_avsr import grown, meet
 from lookhear.processing.avsr.rendering_avsr import write_captioned_video
 from lookhear.processing.avsr.speaker_rendering_avsr import write_speaker_video
 
@@ -107,8 +108,8 @@ def _is_in(box: list[float] | None, point: tuple[float, float]) -> bool:
     """Whether a point is in a box, or near; True without a box."""
     if box is None:
         return True
-    x, y = MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1])
-    return box[0] - x <= point[0] <= box[2] + x and box[1] - y <= point[1] <= box[3] + y
+    near = grown(box, MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1]))
+    return meet(near, (*point, *point))
 
 
 def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path, dict[str, Path]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from lookhear.processing.avsr.landmarks_avsr import grown, meet
 from lookhear.processing.glee import draw_objects
 from lookhear.processing.glee.image_source_glee import read_image
 from lookhear.processing.glee.video_writing_glee import VideoWriter
@@ -130,9 +131,7 @@ def _drawn(asked: Mapping[str, list]) -> list[tuple[str, list[tuple[float, float
 def _is_at(box: Mapping[str, float], points: list[tuple[float, float]]) -> bool:
     """Whether a found box and the frame around the points meet. The model answers with what is likeliest, near or far."""
     (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points))
-    return (
-        box["xmin"] - NEAR <= x1 and x0 <= box["xmax"] + NEAR and box["ymin"] - NEAR <= y1 and y0 <= box["ymax"] + NEAR
-    )
+    return meet(grown((box["xmin"], box["ymin"], box["xmax"], box["ymax"]), NEAR, NEAR), (x0, y0, x1, y1))
 
 
 def _there(video: Any, objects: list[dict], drawn: Mapping[int, tuple]) -> list[dict]:
