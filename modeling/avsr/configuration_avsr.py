@@ -241,7 +241,7 @@ class AvsrConfig(PreTrainedConfig):
     """
 
     model_type = "avsr"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
     sub_configs = {"audio_config": AvsrAudioConfig, "visual_config": AvsrVisualConfig}
     attribute_map = {"num_hidden_layers": "decoder_layers"}
 

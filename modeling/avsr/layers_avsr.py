@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
+from transformers.cache_utils import EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -166,19 +166,19 @@ class AvsrAttention(nn.Module):
         return states.view(batch, length, -1, self.head_dim).transpose(1, 2)
 
     def _keys_and_values(
-        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, past_key_values: Cache | None
+        self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, cache: EncoderDecoderCache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        cache, is_cross = past_key_values, key_value_states is not None
-        if past_key_values is not None:
-            cache = past_key_values.cross_attention_cache if is_cross else past_key_values.self_attention_cache
-            if is_cross and past_key_values.is_updated.get(self.layer_idx):
-                return cache.layers[self.layer_idx].keys, cache.layers[self.layer_idx].values
+        past, is_cross = None, key_value_states is not None
+        if cache is not None:
+            past = cache.cross_attention_cache if is_cross else cache.self_attention_cache
+            if is_cross and cache.is_updated.get(self.layer_idx):
+                return past.layers[self.layer_idx].keys, past.layers[self.layer_idx].values
         source = key_value_states if is_cross else hidden_states
         keys, values = self.split_heads(self.k_proj(source)), self.split_heads(self.v_proj(source))
-        if cache is not None:
-            keys, values = cache.update(keys, values, self.layer_idx)
+        if past is not None:
+            keys, values = past.update(keys, values, self.layer_idx)
             if is_cross:
-                past_key_values.is_updated[self.layer_idx] = True
+                cache.is_updated[self.layer_idx] = True
         return keys, values
 
     def forward(
@@ -186,11 +186,11 @@ class AvsrAttention(nn.Module):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         key_value_states: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query = self.split_heads(self.q_proj(hidden_states))
-        keys, values = self._keys_and_values(hidden_states, key_value_states, past_key_values)
+        keys, values = self._keys_and_values(hidden_states, key_value_states, cache)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -273,15 +273,15 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         encoder_hidden_states: torch.Tensor,
         encoder_attention_mask: torch.Tensor | None,
-        past_key_values: Cache | None = None,
+        cache: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         def attend_to_self(states: torch.Tensor) -> torch.Tensor:
-            return self.self_attn(states, attention_mask, past_key_values=past_key_values, **kwargs)[0]
+            return self.self_attn(states, attention_mask, cache=cache, **kwargs)[0]
 
         def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
             return self.encoder_attn(
-                states, encoder_attention_mask, encoder_hidden_states, past_key_values=past_key_values, **kwargs
+                states, encoder_attention_mask, encoder_hidden_states, cache=cache, **kwargs
             )[0]
 
         hidden_states = self.self_attention_residual(hidden_states, attend_to_self)

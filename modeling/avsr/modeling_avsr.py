@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
@@ -59,6 +58,24 @@ class AvsrEncoderOutput(ModelOutput):
 
 
 @dataclass
+class AvsrDecoderOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch, length, hidden_size)`): after the final norm.
+    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    cache: EncoderDecoderCache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def past_key_values(self) -> EncoderDecoderCache | None:
+        return self.cache
+
+
+@dataclass
 class AvsrOutput(ModelOutput):
     r"""
     loss (`torch.Tensor`, scalar, with `labels`): hybrid loss, summed over the views if `modality_loss_weights` is set.
@@ -67,6 +84,7 @@ class AvsrOutput(ModelOutput):
     ctc_logits (`torch.Tensor` of shape `(batch, frames * ctc_upsampling, vocab)`): CTC's character scores.
     frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): the valid frames.
     encoder_last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`).
+    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
 
     While training with `modality_loss_weights`, batch is the views times the clips.
     """
@@ -78,7 +96,7 @@ class AvsrOutput(ModelOutput):
     logits: torch.Tensor | None = None
     ctc_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: EncoderDecoderCache | None = None
+    cache: EncoderDecoderCache | None = None
     decoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     decoder_attentions: tuple[torch.Tensor, ...] | None = None
     cross_attentions: tuple[torch.Tensor, ...] | None = None
@@ -86,6 +104,10 @@ class AvsrOutput(ModelOutput):
     frame_mask: torch.Tensor | None = None
     encoder_hidden_states: tuple[torch.Tensor, ...] | None = None
     encoder_attentions: tuple[torch.Tensor, ...] | None = None
+
+    @property
+    def past_key_values(self) -> EncoderDecoderCache | None:
+        return self.cache
 
 
 class AvsrPreTrainedModel(PreTrainedModel):
@@ -370,23 +392,19 @@ class AvsrDecoder(AvsrPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    ) -> AvsrDecoderOutput:
         # input_ids (batch, length), encoder_hidden_states (batch, frames, hidden_size)
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = kwargs.pop("past_key_values", cache)
+        if use_cache and cache is None and not self.training:
+            cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
+        past = cache.get_seq_length() if cache is not None else 0
         hidden_states = self.embed_tokens(input_ids)
         positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device, offset=past)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
-        causal_mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=hidden_states,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-        )
+        causal_mask = create_causal_mask(self.config, hidden_states, attention_mask, cache)
         encoder_mask = create_bidirectional_mask(
             config=self.config,
             inputs_embeds=hidden_states,
@@ -399,12 +417,10 @@ class AvsrDecoder(AvsrPreTrainedModel):
                 causal_mask,
                 encoder_hidden_states,
                 encoder_mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 **kwargs,
             )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
-        )
+        return AvsrDecoderOutput(last_hidden_state=self.norm(hidden_states), cache=cache)
 
     @torch.inference_mode()
     def step(
@@ -461,7 +477,7 @@ class AvsrModel(AvsrPreTrainedModel):
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: AvsrEncoderOutput | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
@@ -471,6 +487,7 @@ class AvsrModel(AvsrPreTrainedModel):
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
         """
+        cache = kwargs.pop("past_key_values", cache)
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
@@ -484,13 +501,13 @@ class AvsrModel(AvsrPreTrainedModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=memory,
             encoder_attention_mask=frame_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )
         return AvsrOutput(
             last_hidden_state=decoded.last_hidden_state,
-            past_key_values=decoded.past_key_values,
+            cache=decoded.cache,
             decoder_hidden_states=decoded.hidden_states,
             decoder_attentions=decoded.attentions,
             cross_attentions=decoded.cross_attentions,
@@ -550,7 +567,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         decoder_input_ids: torch.Tensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: AvsrEncoderOutput | None = None,
-        past_key_values: EncoderDecoderCache | None = None,
+        cache: EncoderDecoderCache | None = None,
         labels: torch.Tensor | None = None,
         alignment_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -568,10 +585,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
         """
-        if isinstance(past_key_values, AvsrBeamCache):
-            memory = encoder_outputs.last_hidden_state, encoder_outputs.frame_mask
-            hidden_states = self.model.decoder.step(decoder_input_ids, past_key_values, *memory)
-            return AvsrOutput(logits=self.decoder_head(hidden_states), past_key_values=past_key_values)
+        cache = kwargs.pop("past_key_values", cache)
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(
                 input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
@@ -587,20 +601,30 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            cache=cache,
             use_cache=use_cache,
             **kwargs,
         )
-        outputs.logits = self.decoder_head(outputs.last_hidden_state)
-        if past_key_values is None:  # while generating, the scores of the sound and lips are known from the first step
-            outputs.ctc_logits = self.compute_ctc_logits(encoder_outputs)
+        logits = self.decoder_head(outputs.last_hidden_state)  # (batch, length, vocab)
+        # with a past, the scores of the sound and lips are known from the first step
+        ctc_logits = self.compute_ctc_logits(encoder_outputs) if cache is None else None
+        losses = {}
         if labels is not None:
-            outputs.loss, outputs.ctc_loss, outputs.attention_loss = self._loss(outputs, labels)
-            if alignment_labels is not None and self.config.alignment_loss_weight:
-                aligned = alignment_objective(outputs.ctc_logits, alignment_labels.repeat(views, 1))
-                outputs.alignment_loss = views * aligned
-                outputs.loss = outputs.loss + self.config.alignment_loss_weight * outputs.alignment_loss
-        return AvsrOutput(**outputs)  # as a tuple, too, in the order of its fields: the loss first
+            losses = self._losses(logits, ctc_logits, outputs.frame_mask, labels, alignment_labels)
+        return AvsrOutput(
+            **losses,
+            logits=logits,
+            ctc_logits=ctc_logits,
+            last_hidden_state=outputs.last_hidden_state,
+            cache=outputs.cache,
+            decoder_hidden_states=outputs.decoder_hidden_states,
+            decoder_attentions=outputs.decoder_attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=outputs.encoder_last_hidden_state,
+            frame_mask=outputs.frame_mask,
+            encoder_hidden_states=outputs.encoder_hidden_states,
+            encoder_attentions=outputs.encoder_attentions,
+        )
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
         """`(batch, length)` targets -> decoder inputs: the start token in front, padding where the target is ignored."""
@@ -608,18 +632,32 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         ended = (labels == IGNORED) | (labels == self.config.eos_token_id)
         return torch.cat((start, labels.masked_fill(ended, self.config.pad_token_id)[:, :-1]), dim=1)
 
-    def _loss(self, outputs: AvsrOutput, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        ctc_logits: torch.Tensor,
+        frame_mask: torch.Tensor,
+        labels: torch.Tensor,
+        alignment_labels: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor]:
+        """The hybrid loss and its parts; the batch is the views times the clips."""
         config = self.config
-        lengths = outputs.frame_mask.sum(dim=1) * config.ctc_upsampling  # (batch,)
+        lengths = frame_mask.sum(dim=1) * config.ctc_upsampling  # (batch,)
         weights = list((config.modality_loss_weights or {}).values()) if self.training else []
         weights = weights or [1.0]
         parts = [
             (ctc_objective(*rows[:2], rows[3], config), attention_objective(rows[2], rows[3], config))
-            for rows in zip(*(t.chunk(len(weights)) for t in (outputs.ctc_logits, lengths, outputs.logits, labels)))
+            for rows in zip(*(t.chunk(len(weights)) for t in (ctc_logits, lengths, logits, labels)))
         ]
         ctc = sum(weight * part[0] for weight, part in zip(weights, parts))
         attention = sum(weight * part[1] for weight, part in zip(weights, parts))
-        return config.ctc_loss_weight * ctc + (1 - config.ctc_loss_weight) * attention, ctc, attention
+        loss = config.ctc_loss_weight * ctc + (1 - config.ctc_loss_weight) * attention
+        losses = {"loss": loss, "ctc_loss": ctc, "attention_loss": attention}
+        if alignment_labels is not None and config.alignment_loss_weight:
+            views = len(labels) // len(alignment_labels)
+            losses["alignment_loss"] = views * alignment_objective(ctc_logits, alignment_labels.repeat(views, 1))
+            losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
+        return losses
 
 
 __all__ = ["AvsrForConditionalGeneration", "AvsrModel", "AvsrPreTrainedModel"]
