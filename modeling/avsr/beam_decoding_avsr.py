@@ -1,4 +1,4 @@
-"""The decoder's layers in a beam search, one character of all beams at a time; the beams stay where they are."""
+"""The decoder's layers in a beam search: one character of all beams at a time, in buffers that keep their size."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,11 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .layers_avsr import AvsrAttention, AvsrDecoderLayer
+from .layers_avsr import AvsrAttention, AvsrDecoderLayer, sinusoidal_positions
 
 FEWEST_ROWS, MOST_ROWS = 4, 16
 BLOCKS = 8
+FIRST_CAPACITY = 32  # steps that the first buffers hold; full ones are doubled, so that few shapes occur
 
 
 class BlockLinear:
@@ -30,20 +31,33 @@ class BlockLinear:
 
 
 def in_blocks(rows: int, *layers: nn.Module) -> BlockLinear | None:
-    """The layers side by side for so many rows; None where they are better or, as with adapters, only called."""
-    plain = all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
-    if not plain or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
+    """
+    Fuses linear layers that share an input into one weight in blocks.
+
+    Returns None if the number of rows is not one that gains, or a layer isn't a plain `nn.Linear` (as with adapters).
+    """
+    if not is_plain(*layers) or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
         return None
-    if len(layers) == 1:
-        weight, bias = layers[0].weight, layers[0].bias
-    else:
-        weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    weight, bias = fused(*layers)
     return None if weight.shape[0] % BLOCKS else BlockLinear(weight, bias)
+
+
+def is_plain(*layers: nn.Module) -> bool:
+    """Returns whether the layers are their weights and nothing else, so that they may be computed together."""
+    return all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
+
+
+def fused(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns one weight and one bias for layers that share an input."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return weight, bias
 
 
 class LayerStep:
     """
-    A decoder layer and what it keeps of the beams: one call is one more character.
+    A decoder layer with the keys and values of its beams: one call is one more character.
 
     Args:
         layer: of the decoder.
@@ -54,32 +68,63 @@ class LayerStep:
     def __init__(self, layer: AvsrDecoderLayer, frames: torch.Tensor, rows: int):
         own, across, feed_forward = layer.self_attn, layer.encoder_attn, layer.feed_forward
         self.layer = layer
-        self.heard = across.split_heads(across.k_proj(frames)), across.split_heads(across.v_proj(frames))
-        self.joined = in_blocks(rows, own.q_proj, own.k_proj, own.v_proj)
+        self.cross_kv = across.split_heads(across.k_proj(frames)), across.split_heads(across.v_proj(frames))
+        self.qkv = self._joined_projection(rows, own)
         self.own_output = in_blocks(rows, own.o_proj) or own.o_proj
         self.across_query = in_blocks(rows, across.q_proj) or across.q_proj
         self.across_output = in_blocks(rows, across.o_proj) or across.o_proj
-        self.wide = in_blocks(rows, feed_forward.fc1) or feed_forward.fc1
-        self.narrow = in_blocks(rows, feed_forward.fc2) or feed_forward.fc2
-        self.said: torch.Tensor | None = None  # keys and values, (2, clips, heads, capacity, head_dim)
-        self.length = 0
+        self.fc1 = in_blocks(rows, feed_forward.fc1) or feed_forward.fc1
+        self.fc2 = in_blocks(rows, feed_forward.fc2) or feed_forward.fc2
+        self.self_kv: tuple[torch.Tensor, torch.Tensor] | None = (
+            None  # each (clips, heads, capacity * beams, head_dim)
+        )
+
+    @staticmethod
+    def _joined_projection(rows: int, attention: AvsrAttention) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """Query, keys and values as one matrix product, `(clips, beams, 3 * hidden_size)`; None with adapters."""
+        layers = attention.q_proj, attention.k_proj, attention.v_proj
+        blocks = in_blocks(rows, *layers)
+        if blocks is not None or not is_plain(*layers):
+            return blocks
+        weight, bias = fused(*layers)
+        return lambda states: nn.functional.linear(states, weight, bias)
+
+    def reserve(self, clips: int, places: int) -> None:
+        """Makes room for the keys and values of `places` characters of each clip; those that are there stay."""
+        attention, device, dtype = self.layer.self_attn, self.cross_kv[0].device, self.cross_kv[0].dtype
+        shape = (clips, self.cross_kv[0].shape[1], places, attention.head_dim)
+        larger = tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
+        if self.self_kv is not None:
+            for new, old in zip(larger, self.self_kv):
+                new[:, :, : old.shape[2]] = old
+        self.self_kv = larger
 
     def __call__(
-        self, hidden_states: torch.Tensor, ancestry: torch.Tensor, encoder_mask: torch.Tensor | None
+        self,
+        hidden_states: torch.Tensor,
+        places: torch.Tensor,
+        ancestry: torch.Tensor,
+        encoder_mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """`(clips, beams, hidden_size)`, as `layer` at the last place of the texts; masks as of [`AvsrBeamCache`]."""
+        """
+        Computes `layer` at the newest character of each hypothesis; masks: see [`AvsrBeamCache`].
+
+        `(clips, beams, hidden_size)` -> the same; places: `(beams,)` where in the buffers the new keys go.
+        """
         layer = self.layer
 
         def attend_to_self(states: torch.Tensor) -> torch.Tensor:
-            query, keys, values = self._project(layer.self_attn, states)
-            return self._attend(layer.self_attn, query, *self._append(keys, values), ancestry, self.own_output)
+            query, *new = self._project(layer.self_attn, states)
+            for buffer, states in zip(self.self_kv, new):
+                buffer.index_copy_(2, places, states)
+            return self._attend(layer.self_attn, query, self.self_kv, ancestry, self.own_output)
 
         def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
             query = layer.encoder_attn.split_heads(self.across_query(states))
-            return self._attend(layer.encoder_attn, query, *self.heard, encoder_mask, self.across_output)
+            return self._attend(layer.encoder_attn, query, self.cross_kv, encoder_mask, self.across_output)
 
         def feed_forward(states: torch.Tensor) -> torch.Tensor:
-            return self.narrow(layer.feed_forward.activation(self.wide(states)))
+            return self.fc2(layer.feed_forward.activation(self.fc1(states)))
 
         hidden_states = layer.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = layer.encoder_attention_residual(hidden_states, attend_to_encoder)
@@ -87,90 +132,103 @@ class LayerStep:
 
     def _project(self, attention: AvsrAttention, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Query, keys and values `(clips, heads, beams, head_dim)`."""
-        if self.joined is None:
+        if self.qkv is None:
             parts = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
         else:
-            parts = self.joined(states).chunk(3, dim=-1)
+            parts = self.qkv(states).chunk(3, dim=-1)
         return tuple(map(attention.split_heads, parts))
 
     @staticmethod
     def _attend(
         attention: AvsrAttention,
         query: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        keys_and_values: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor | None,
         output: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        found = scaled_dot_product_attention(query, keys, values, mask, scale=attention.scaling)
+        found = scaled_dot_product_attention(query, *keys_and_values, mask, scale=attention.scaling)
         return output(found.transpose(1, 2).flatten(2))
-
-    def _append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keeps those of the next character; returns those of all, `(clips, heads, length, head_dim)`."""
-        past, self.length = self.length, self.length + keys.shape[2]
-        if self.said is None or self.length > self.said.shape[3]:
-            larger = keys.new_empty(2, *keys.shape[:2], 2 * self.length, keys.shape[3])
-            if self.said is not None:
-                larger[:, :, :, :past] = self.said
-            self.said = larger
-        all_keys, all_values = self.said[:, :, :, : self.length]
-        all_keys[:, :, past:], all_values[:, :, past:] = keys, values
-        return all_keys, all_values
 
 
 class AvsrBeamCache:
     """
-    The cache of `num_beams` beams of each clip that grow by one character a step.
+    The keys and values of `num_beams` beams of each clip that grow by one character a step.
 
-    The beams of a clip are the queries of one row, so that they share the keys of its sound and lips. What they have
-    said stands side by side in the order in which it was computed and is never copied when beams are dropped or split:
-    `ancestry` says which of it belongs to each beam.
+    The beams of a clip are the queries of one row, so that they share the keys of its sound and lips. The keys of their
+    characters stand side by side in the order in which they were computed and are never copied when beams are dropped
+    or split: `ancestry` says which of them belong to each beam. Buffers have room for a number of steps, and a step
+    writes into them in place, so that all its shapes stay the same until they are full: then they are doubled.
 
     Attributes:
         steps: characters that each beam holds.
+        step: the same as `(1,)` int64 on the device, which a captured graph can count up.
+        capacity: steps that the buffers have room for.
         layers: none before the first step.
         encoder_mask: `(clips, 1, 1, frames)`, added to scores: 0 for frames, the lowest number for padding;
             None without padding.
-        ancestry: `(clips, 1, beams, steps * beams)`, in the same way.
+        ancestry: `(clips, 1, beams, capacity * beams)`, in the same way.
+        positions: `(capacity, hidden_size)`, the position encodings.
     """
-
-    is_compileable = False
 
     def __init__(self, num_beams: int):
         self.num_beams = num_beams
-        self.steps = 0
+        self.steps = self.capacity = 0
         self.layers: list[LayerStep] = []
-        self.encoder_mask: torch.Tensor | None = None
-        self.ancestry: torch.Tensor | None = None
+        self.step = self.encoder_mask = self.ancestry = self.positions = None
 
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """As of transformers' caches."""
-        return self.steps
+    def prefill(self, layers: nn.ModuleList, frames: torch.Tensor, frame_mask: torch.Tensor) -> None:
+        """
+        Computes the cross-attention keys and values once.
 
-    def listen(self, layers: nn.ModuleList, frames: torch.Tensor, frame_mask: torch.Tensor) -> None:
-        """Takes what all steps attend to: the encoder's output, `(clips * beams, frames, hidden_size)`, and its mask."""
-        frames, frame_mask = frames[:: self.num_beams], frame_mask[:: self.num_beams]  # the same for a clip's beams
-        self.layers = [LayerStep(layer, frames, len(frames) * self.num_beams) for layer in layers]
+        Args:
+            layers: of the decoder.
+            frames: `(clips, frames, hidden_size)`, the encoder's output.
+            frame_mask: `(clips, frames)` bool.
+        """
+        clips, device = len(frames), frames.device
+        self.layers = [LayerStep(layer, frames, clips * self.num_beams) for layer in layers]
         if not frame_mask.all():
             self.encoder_mask = as_bias(frame_mask[:, None, None], frames.dtype)
+        self.step = torch.zeros(1, dtype=torch.long, device=device)
+        self.beam = torch.arange(self.num_beams, device=device)
+        itself = as_bias(torch.eye(self.num_beams, dtype=torch.bool, device=device), frames.dtype)
+        self.itself = itself.expand(clips, 1, -1, -1).contiguous()  # (clips, 1, beams, beams)
+        self._reserve(FIRST_CAPACITY, clips, frames.shape[2])
 
-    def grow(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The layers' output for the next character, `(clips, beams, hidden_size)`."""
-        clips, beams = hidden_states.shape[:2]
-        own = as_bias(torch.eye(beams, dtype=torch.bool, device=hidden_states.device), hidden_states.dtype)
-        own = own.expand(clips, 1, -1, -1)
-        self.ancestry = own if self.ancestry is None else torch.cat((self.ancestry, own), dim=3)
-        self.steps += 1
+    def advance(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        Computes the layers' output for the next character of each hypothesis.
+
+        `(clips, beams, hidden_size)` embeddings without their positions -> the output before the final norm.
+        """
+        if self.steps == self.capacity:
+            self._reserve(2 * self.capacity, len(embeddings), embeddings.shape[2])
+        places = self.step * self.num_beams + self.beam  # (beams,)
+        self.ancestry.index_copy_(3, places, self.itself)
+        hidden_states = embeddings + self.positions.index_select(0, self.step).to(embeddings.dtype)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, self.ancestry, self.encoder_mask)
+            hidden_states = layer(hidden_states, places, self.ancestry, self.encoder_mask)
+        self.step.add_(1)
+        self.steps += 1
         return hidden_states
 
-    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Each row of `(clips * beams,)` goes on from the row named there, one of the same clip."""
-        parents = beam_idx.view(-1, 1, self.num_beams, 1).to(self.ancestry.device, torch.long) % self.num_beams
-        self.ancestry = self.ancestry.gather(2, parents.expand_as(self.ancestry))
+    @torch.inference_mode()
+    def reorder(self, parents: torch.LongTensor) -> None:
+        """Lets each beam continue the one of the same clip that `parents` `(clips, beams)` names."""
+        self.ancestry.copy_(self.ancestry.gather(2, parents[:, None, :, None].expand_as(self.ancestry)))
+
+    def _reserve(self, capacity: int, clips: int, hidden_size: int) -> None:
+        device, dtype = self.itself.device, self.itself.dtype
+        columns = capacity * self.num_beams
+        ancestry = torch.full((clips, 1, self.num_beams, columns), torch.finfo(dtype).min, device=device, dtype=dtype)
+        if self.ancestry is not None:
+            ancestry[..., : self.ancestry.shape[3]] = self.ancestry
+        self.ancestry, self.capacity = ancestry, capacity
+        self.positions = sinusoidal_positions(capacity, hidden_size, device)
+        for layer in self.layers:
+            layer.reserve(clips, columns)
 
 
 def as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """True -> 0, False -> the lowest number: what is added to attention scores."""
+    """Returns what is added to attention scores: True -> 0, False -> the lowest number."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)

@@ -1,18 +1,65 @@
 """Decoding: greedy CTC, attention beam search, and joint CTC/attention beam search (paper, section 3.7)."""
 
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel
-from transformers.cache_utils import Cache, EncoderDecoderCache
-from transformers.generation.utils import GenerateOutput
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers.generation import (
+    EosTokenCriteria,
+    GenerateBeamEncoderDecoderOutput,
+    GenerateEncoderDecoderOutput,
+    GenerationMode,
+    LogitsProcessor,
+    MaxLengthCriteria,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    StoppingCriteria,
+    SuppressTokensLogitsProcessor,
+)
+from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import AvsrBeamCache
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER
-from .joint_search_avsr import CtcTracker, JointLogitsProcessor, LanguageModelTracker
+from .joint_search_avsr import (
+    CtcScores,
+    ForwardDecoder,
+    JointSearch,
+    LanguageModelScores,
+    SearchSettings,
+    SharedKeysDecoder,
+)
+from .transformers_seam_avsr import attention_kind
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
-DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`AvsrBeamCache`] holds
-IMPOSSIBLE = -5e8  # below it is what transformers' beam search marks as no prefix
+DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`SharedKeysDecoder`] does
+FORBIDDING = (  # processors that only take labels away: scores still don't grow
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    PrefixConstrainedLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+)
+SHOWN = ("output_attentions", "output_hidden_states")
+MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
+REFUSED = {  # arguments of transformers' `generate` that would be ignored here, or fail -> what to do instead
+    "assistant_model": "labels are scored by CTC as well, which an assistant cannot guess",
+    "assistant_tokenizer": "there is no assisted generation",
+    "prompt_lookup_num_tokens": "there is no prompt to look labels up in",
+    "guidance_scale": "there is no unconditional input",
+    "constraints": "use prefix_allowed_tokens_fn",
+    "force_words_ids": "use prefix_allowed_tokens_fn",
+    "num_beam_groups": "use num_beams",
+    "diversity_penalty": "use num_return_sequences or do_sample",
+    "penalty_alpha": "use num_beams",
+    "dola_layers": "use num_beams",
+    "decoder_input_ids": "a text begins with the start token; use prefix_allowed_tokens_fn for how it must begin",
+    "cache": "the search makes its own",
+    "past_key_values": "the search makes its own",
+    "synced_gpus": "a search ends on each process by itself; gather the parameters before it",
+}
 
 
 def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: int) -> list[torch.Tensor]:
@@ -36,7 +83,12 @@ def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: 
 
 
 class AvsrGenerationMixin(GenerationMixin):
-    """`generate` for [`AvsrForConditionalGeneration`]: transformers' beam search over joint scores."""
+    """
+    `generate` for [`AvsrForConditionalGeneration`].
+
+    transformers prepares what its documented `custom_generate` gets (the generation config, logits processors, stopping
+    criteria), and [`JointSearch`] is the loop.
+    """
 
     @torch.no_grad()
     def generate(
@@ -50,14 +102,18 @@ class AvsrGenerationMixin(GenerationMixin):
         ctc_prefix: str | None = None,
         language_model: PreTrainedModel | None = None,
         language_model_weight: float = 0.3,
+        generation_config: GenerationConfig | None = None,
         **kwargs,
-    ) -> torch.LongTensor | GenerateOutput:
+    ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
         r"""
         Reads clips.
 
         Args:
-            input_values, attention_mask, pixel_values_videos, video_attention_mask: as of `forward`.
-            encoder_outputs (`AvsrEncoderOutput`, *optional*): instead of the four, clips that are encoded already.
+            input_values (`torch.Tensor`, *optional*): see `forward`; `inputs` is another name for it.
+            attention_mask (`torch.Tensor`, *optional*): see `forward`.
+            pixel_values_videos (`torch.Tensor`, *optional*): see `forward`.
+            video_attention_mask (`torch.Tensor`, *optional*): see `forward`.
+            encoder_outputs (`AvsrEncoderOutput`, *optional*): clips that are encoded already, instead of the four.
             ctc_weight (`float` in [0, 1], *optional*, defaults to the generation config's or 0.1):
                 0 is the decoder alone (attention), 1 CTC alone: its best path with `num_beams=1`, else its most
                 probable text; between them the joint search of the paper.
@@ -67,151 +123,243 @@ class AvsrGenerationMixin(GenerationMixin):
             language_model (`PreTrainedModel`, *optional*):
                 A causal language model over the recogniser's ids; texts begin with `decoder_start_token_id`.
             language_model_weight (`float`, *optional*, defaults to 0.3): of its log-probabilities, 0 or more.
-            num_beams (`int`, *optional*): 5 in the paper.
-            early_stopping (`bool` or `"never"`, *optional*, defaults to `False`):
-                `False` ends as soon as the texts to be returned are certain (the proof is in
-                [`JointLogitsProcessor`]); `"never"` searches up to the longest possible text and finds the same.
-            kwargs: as of transformers' `generate` (`num_return_sequences`, `return_dict_in_generate`, ...).
-                A score is the joint log-probability of the whole text (`length_penalty` 0).
+            generation_config (`GenerationConfig`, *optional*, defaults to the model's):
+                What it leaves open is the model's; `kwargs` come before it.
+            kwargs:
+                Fields of a generation config, `logits_processor`, `stopping_criteria`, `prefix_allowed_tokens_fn`,
+                `streamer` (with one beam). Among them:
+
+                - num_beams (`int`): 5 in the paper. With 1, labels are chosen one after the other.
+                - num_return_sequences (`int`): the best texts of each clip, at most `num_beams`.
+                - max_new_tokens (`int`): most labels of a text, EOS included; at most CTC's steps and EOS anyway.
+                - early_stopping (`bool` or `"never"`, defaults to `False`): `False` ends as soon as the texts to be
+                  returned are certain (the proof is in [`JointSearch`]); `True` with `num_beams` finished texts;
+                  `"never"` searches up to the longest possible text and finds the same as `False`.
+                - length_penalty (`float`, defaults to 0): a text's score is divided by its labels to this power.
+                - do_sample (`bool`): draws labels at random. Logits processors, temperature and the like change the
+                  decoder's part of the score.
+                - return_dict_in_generate, output_scores, output_logits, output_attentions, output_hidden_states
+                  (`bool`). A text's score is its joint log-probability, a step's score by how much it grows.
         Returns:
-            `(batch, length)` int64: the start token, characters, EOS, padding.
+            `(batch * num_return_sequences, length)` int64: the start token, characters, EOS, padding. With
+            `return_dict_in_generate` transformers' output for encoder-decoder models, with `sequences_scores` and
+            `beam_indices` where there are several beams. A text that could not be found is empty and scores -inf.
         Raises:
             ValueError: `ctc_weight` is outside [0, 1], `ctc_prefix` is unknown, the language model's weight or
-                vocabulary does not fit, or there is nothing to read.
+                vocabulary does not fit, there is nothing to read, or an argument makes no sense here.
         """
-        defaults = kwargs.get("generation_config") or self.generation_config
-        ctc_weight = getattr(defaults, "ctc_weight", CTC_WEIGHT) if ctc_weight is None else ctc_weight
-        ctc_prefix = getattr(defaults, "ctc_prefix", "exact") if ctc_prefix is None else ctc_prefix
-        _check(ctc_weight, ctc_prefix, language_model_weight)
-        if encoder_outputs is None:
-            encoder_outputs = self.get_encoder()(
-                input_values, attention_mask, pixel_values_videos, video_attention_mask
-            )
-        num_beams = kwargs.get("num_beams") or defaults.num_beams or 1
-        ctc_logits = self.compute_ctc_logits(encoder_outputs)  # (batch, steps, vocab)
-        lengths = encoder_outputs.frame_mask.sum(dim=1) * self.config.ctc_upsampling
-        if ctc_weight == 1 and num_beams == 1 and language_model is None:
-            return self._greedy_ctc(ctc_logits, lengths)
-        kwargs.setdefault("length_penalty", 0.0)
-        blank, eos = self.config.pad_token_id, self.config.eos_token_id
-        processor = JointLogitsProcessor(
-            lengths if ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
-            num_beams,
-            blank,
-            eos,
-            ctc_weight,
-            CtcTracker(ctc_logits, lengths, blank, eos, self.config.ctc_target_eos, ctc_prefix),
-            language_model and LanguageModelTracker(language_model, self.config.vocab_size),
+        config = _merged(generation_config, self.generation_config, kwargs)
+        _refuse(kwargs, config)
+        score = JointScore(
+            getattr(config, "ctc_weight", CTC_WEIGHT) if ctc_weight is None else ctc_weight,
+            getattr(config, "ctc_prefix", "exact") if ctc_prefix is None else ctc_prefix,
+            language_model,
             language_model_weight,
-            keep=self._texts_to_keep(num_beams, ctc_prefix, defaults, kwargs),
         )
-        if ctc_prefix == "reference":
-            kwargs["early_stopping"] = "never"
-        if num_beams > 1 and self._can_share_keys(defaults, kwargs):
-            kwargs["past_key_values"] = AvsrBeamCache(num_beams)
-        processors = [*(kwargs.pop("logits_processor", None) or []), processor]
-        if not {"max_length", "max_new_tokens"} & set(kwargs):
-            kwargs["max_new_tokens"] = ctc_logits.shape[1] + 1
-        encoded = type(encoder_outputs)(**encoder_outputs)  # transformers repeats the clips in it for the beams
-        outputs = super().generate(encoder_outputs=encoded, logits_processor=LogitsProcessorList(processors), **kwargs)
-        if isinstance(outputs, torch.Tensor):
-            return self._pad_ended(outputs)
-        outputs.sequences = self._pad_ended(outputs.sequences)
-        return outputs
+        if encoder_outputs is None:
+            shown = {name: True for name in SHOWN if getattr(config, name)}
+            input_values = kwargs.pop("inputs", input_values)
+            given = input_values, attention_mask, pixel_values_videos, video_attention_mask
+            encoder_outputs = self.get_encoder()(*given, **shown)
+        if kwargs.get("custom_generate") is not None:
+            return super().generate(encoder_outputs=encoder_outputs, generation_config=config, **kwargs)
+        ctc_logits = self.compute_ctc_logits(encoder_outputs)  # (batch, steps, vocab)
+        config.max_new_tokens, config.max_length = _most_labels(config, ctc_logits.shape[1] + 1), None
+        if score.is_best_path(config):
+            return self._greedy_ctc(encoder_outputs, ctc_logits, config)
+        if (config.num_beams or 1) > 1 and config.length_penalty is None:
+            config.length_penalty = 0.0  # a score is the log-probability of the text; transformers' default is 1
+        streamer = kwargs.pop("streamer", None)
 
-    @staticmethod
-    def _texts_to_keep(num_beams: int, ctc_prefix: str, defaults: GenerationConfig, kwargs: dict) -> int:
-        """How many texts the bound on the search must not touch; 0 where there is no such bound."""
-        asked = {name: kwargs.get(name, getattr(defaults, name)) for name in ("early_stopping", "do_sample")}
-        bounded = num_beams > 1 and ctc_prefix == "exact" and not kwargs["length_penalty"] and not any(asked.values())
-        return (kwargs.get("num_return_sequences") or defaults.num_return_sequences or 1) if bounded else 0
+        def search(model, input_ids, logits_processor, stopping_criteria, generation_config, **prepared):
+            settings = score.settings(self.config, generation_config, logits_processor, stopping_criteria, streamer)
+            return self._search(encoder_outputs, ctc_logits, score, settings, generation_config)
 
-    def _can_share_keys(self, defaults: GenerationConfig, kwargs: dict) -> bool:
-        """Whether [`AvsrBeamCache`] will do: no other cache or attention weights are asked for, one device decodes."""
-        names = ("use_cache", "cache_implementation", "output_attentions", "output_hidden_states")
-        asked = {name: kwargs.get(name, getattr(defaults, name)) for name in names}
-        usual = asked.pop("use_cache") is not False and not any(asked.values()) and "past_key_values" not in kwargs
+        # transformers reads only the number of clips from what is encoded, and repeats it for the beams
+        first = {name: encoder_outputs[name][:, :1] for name in ("last_hidden_state", "frame_mask")}
+        return super().generate(
+            encoder_outputs=type(encoder_outputs)(**first), generation_config=config, custom_generate=search, **kwargs
+        )
+
+    def _search(
+        self,
+        encoder_outputs,
+        ctc_logits: torch.Tensor,
+        score: "JointScore",
+        settings: SearchSettings,
+        config: GenerationConfig,
+    ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
+        copies = config.num_return_sequences if settings.beams == 1 else 1  # drawn at random, each by itself
+        states, mask, ctc_logits = (
+            part.repeat_interleave(copies, dim=0) if copies > 1 else part
+            for part in (encoder_outputs.last_hidden_state, encoder_outputs.frame_mask, ctc_logits)
+        )
+        lengths = mask.sum(dim=1) * self.config.ctc_upsampling  # (clips,)
+        start = lengths.new_full((len(lengths), settings.beams), settings.start)
+        if self._can_share_keys(config):
+            decoder = SharedKeysDecoder(self, states, mask, settings.beams)
+        else:
+            encoded = type(encoder_outputs)(last_hidden_state=states, frame_mask=mask)
+            asked = {name: getattr(config, name) for name in ("use_cache", *SHOWN)}
+            decoder = ForwardDecoder(self, encoded, start, **asked)
+        search = JointSearch(
+            decoder,
+            lengths if score.ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
+            settings,
+            score.ctc_scores(ctc_logits, lengths, self.config, settings.beams),
+            score.language_model_scores(self.config, start),
+        )
+        search.run()
+        sequences, scores, beam_indices = search.found()
+        if not config.return_dict_in_generate:
+            return sequences
+        beams = {"sequences_scores": scores, "beam_indices": beam_indices} if settings.beams > 1 else {}
+        output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
+        return output(
+            sequences=sequences,
+            scores=tuple(search.kept_scores) if settings.keep_scores else None,
+            logits=tuple(search.kept_logits) if settings.keep_logits else None,
+            **beams,
+            **_shown(config, encoder_outputs, decoder),
+        )
+
+    def _can_share_keys(self, config: GenerationConfig) -> bool:
+        """Whether [`SharedKeysDecoder`] will do: no other cache or attention weights are asked for, one device decodes."""
+        other = (
+            config.use_cache is False or config.cache_implementation or any(getattr(config, name) for name in SHOWN)
+        )
         devices = {parameter.device.type for parameter in self.get_decoder().parameters()}  # "meta" where offloaded
-        return usual and len(devices - {"meta"}) == len(devices) == 1 and self.config._attn_implementation in DENSE
+        return not other and len(devices - {"meta"}) == len(devices) == 1 and attention_kind(self.config) in DENSE
 
-    def prepare_inputs_for_generation(
-        self, input_ids: torch.LongTensor, *args, past_key_values: Cache | AvsrBeamCache | None = None, **kwargs
-    ) -> dict:
-        if not isinstance(past_key_values, AvsrBeamCache):
-            return super().prepare_inputs_for_generation(input_ids, *args, past_key_values=past_key_values, **kwargs)
-        given = {"past_key_values": past_key_values, "encoder_outputs": kwargs["encoder_outputs"]}
-        return {"decoder_input_ids": input_ids[:, -1:], **given}
+    def _greedy_ctc(
+        self, encoder_outputs, ctc_logits: torch.Tensor, config: GenerationConfig
+    ) -> torch.LongTensor | GenerateEncoderDecoderOutput:
+        blank, eos = self.config.pad_token_id, self.config.eos_token_id
+        lengths = encoder_outputs.frame_mask.sum(dim=1) * self.config.ctc_upsampling  # (clips,)
+        start, end = (lengths.new_full((1,), token) for token in (self.config.decoder_start_token_id, eos))
+        rows = best_path(ctc_logits, lengths, blank, eos)
+        rows = [torch.cat((start, torch.cat((row, end))[: config.max_new_tokens])) for row in rows]
+        sequences = pad_sequence(rows, batch_first=True, padding_value=blank)
+        if not config.return_dict_in_generate:
+            return sequences
+        return GenerateEncoderDecoderOutput(sequences=sequences, **_shown(config, encoder_outputs))
 
-    def _get_top_k_continuations(
-        self, accumulated_log_probs: torch.Tensor, beams_to_keep: int, num_beams: int, do_sample: bool, **kwargs
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """
-        The end of each beam, and the best continuations.
 
-        Transformers looks for both among the best continuations together, so that a text whose end is not one of them
-        is lost; here all are compared.
-        """
-        if do_sample:
-            return super()._get_top_k_continuations(
-                accumulated_log_probs=accumulated_log_probs,
-                beams_to_keep=beams_to_keep,
-                num_beams=num_beams,
-                do_sample=True,
-                **kwargs,
-            )
-        labels = torch.arange(accumulated_log_probs.shape[1], device=accumulated_log_probs.device)
-        is_end = labels % (labels.shape[0] // num_beams) == self.config.eos_token_id  # (beams * vocab,)
-        scores = accumulated_log_probs.masked_fill(accumulated_log_probs < IMPOSSIBLE, NEVER)
-        parts = [
-            super(AvsrGenerationMixin, self)._get_top_k_continuations(
-                accumulated_log_probs=scores.masked_fill(excluded, NEVER),
-                beams_to_keep=count,
-                num_beams=num_beams,
-                do_sample=False,
-                **kwargs,
-            )
-            for excluded, count in ((~is_end, num_beams), (is_end, beams_to_keep - num_beams))
-        ]
-        return tuple(torch.cat(pair, dim=1) for pair in zip(*parts))
+@dataclass(frozen=True)
+class JointScore:
+    """
+    What a text's score is made of.
 
-    @staticmethod
-    def _check_early_stop_heuristic(
-        is_early_stop_heuristic_unsatisfied: torch.Tensor, early_stopping: bool | str, **kwargs
-    ) -> torch.Tensor:
-        """Whether to go on, `(batch, 1)`: with `"never"` always, else transformers' rule, exact without length penalty."""
-        if early_stopping == "never":
-            return is_early_stop_heuristic_unsatisfied
-        return GenerationMixin._check_early_stop_heuristic(
-            is_early_stop_heuristic_unsatisfied=is_early_stop_heuristic_unsatisfied,
-            early_stopping=early_stopping,
-            **kwargs,
+    Attributes:
+        ctc_weight: in [0, 1].
+        ctc_prefix: `"exact"` or `"reference"`.
+        language_model: *optional*, over the recogniser's ids.
+        language_model_weight: 0 or more.
+    """
+
+    ctc_weight: float
+    ctc_prefix: str
+    language_model: PreTrainedModel | None
+    language_model_weight: float
+
+    def __post_init__(self):
+        if not 0 <= self.ctc_weight <= 1:
+            raise ValueError(f"ctc_weight must be in [0, 1], not {self.ctc_weight}.")
+        if self.ctc_prefix not in CTC_PREFIX_SCORERS:
+            names = ", ".join(map(repr, CTC_PREFIX_SCORERS))
+            raise ValueError(f"ctc_prefix must be one of {names}, not {self.ctc_prefix!r}.")
+        if not self.language_model_weight >= 0:
+            raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}.")
+
+    def is_best_path(self, config: GenerationConfig) -> bool:
+        """Returns whether CTC's best path is what is asked for, which needs no search."""
+        alone = self.ctc_weight == 1 and self.language_model is None
+        return alone and not config.do_sample and (config.num_beams or 1) == 1
+
+    def settings(
+        self,
+        model: PreTrainedConfig,
+        asked: GenerationConfig,
+        processors: Iterable[LogitsProcessor],
+        criteria: Iterable[StoppingCriteria],
+        streamer: BaseStreamer | None,
+    ) -> SearchSettings:
+        """Returns what transformers has prepared as settings of a search."""
+        exact, processors = self.ctc_prefix == "exact", list(processors)
+        if streamer is not None and asked.num_beams > 1:
+            raise ValueError("`streamer` needs num_beams=1: with more, labels are certain only at the end.")
+        return SearchSettings(
+            start=model.decoder_start_token_id,
+            blank=model.pad_token_id,
+            eos=model.eos_token_id,
+            ctc_weight=self.ctc_weight,
+            language_model_weight=self.language_model_weight,
+            beams=asked.num_beams,
+            texts=asked.num_return_sequences if asked.num_beams > 1 else 1,
+            steps=asked.max_new_tokens,
+            length_penalty=asked.length_penalty if asked.num_beams > 1 else 0.0,
+            early_stopping=asked.early_stopping if exact else "never",
+            bounded=exact and all(isinstance(processor, FORBIDDING) for processor in processors),
+            sample=asked.do_sample,
+            processors=processors,
+            criteria=[one for one in criteria if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))],
+            streamer=streamer,
+            keep_scores=bool(asked.output_scores and asked.return_dict_in_generate),
+            keep_logits=bool(asked.output_logits and asked.return_dict_in_generate),
         )
 
-    def _reorder_cache(
-        self, past_key_values: EncoderDecoderCache | AvsrBeamCache, beam_idx: torch.LongTensor
-    ) -> EncoderDecoderCache | AvsrBeamCache:
-        """Moves what the beams have said; what they hear is the same for all beams of a clip and stays."""
-        own = past_key_values if isinstance(past_key_values, AvsrBeamCache) else past_key_values.self_attention_cache
-        own.reorder_cache(beam_idx)
-        return past_key_values
+    def ctc_scores(
+        self, logits: torch.Tensor, lengths: torch.Tensor, model: PreTrainedConfig, beams: int
+    ) -> CtcScores | None:
+        """Returns CTC's part of the score; None where it has no weight."""
+        labels = beams, model.pad_token_id, model.eos_token_id
+        rule = model.ctc_target_eos, self.ctc_prefix
+        return CtcScores(logits, lengths, *labels, *rule) if self.ctc_weight > 0 else None
 
-    def _pad_ended(self, ids: torch.LongTensor) -> torch.LongTensor:
-        """Padding behind the EOS; the beam search of transformers repeats the EOS where the padding's id is 0."""
-        ended = (ids[:, 1:-1] == self.config.eos_token_id).cumsum(dim=1) > 0  # (batch, length - 2)
-        return torch.cat((ids[:, :2], ids[:, 2:].masked_fill(ended, self.config.pad_token_id)), dim=1)
-
-    def _greedy_ctc(self, ctc_logits: torch.Tensor, lengths: torch.Tensor) -> torch.LongTensor:
-        config = self.config
-        start, end = (lengths.new_full((1,), token) for token in (config.decoder_start_token_id, config.eos_token_id))
-        rows = best_path(ctc_logits, lengths, config.pad_token_id, config.eos_token_id)
-        rows = [torch.cat((start, row, end)) for row in rows]
-        return pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id)
+    def language_model_scores(self, model: PreTrainedConfig, start: torch.LongTensor) -> LanguageModelScores | None:
+        """Returns the language model's part of the score; None without one."""
+        return self.language_model and LanguageModelScores(self.language_model, model.vocab_size, start)
 
 
-def _check(ctc_weight: float, ctc_prefix: str, language_model_weight: float) -> None:
-    if not 0 <= ctc_weight <= 1:
-        raise ValueError(f"ctc_weight must be in [0, 1], not {ctc_weight}.")
-    if ctc_prefix not in CTC_PREFIX_SCORERS:
-        raise ValueError(f"ctc_prefix must be one of {', '.join(map(repr, CTC_PREFIX_SCORERS))}, not {ctc_prefix!r}.")
-    if not language_model_weight >= 0:
-        raise ValueError(f"language_model_weight must be 0 or more, not {language_model_weight}.")
+def _merged(given: GenerationConfig | None, own: GenerationConfig, arguments: dict[str, Any]) -> GenerationConfig:
+    """A generation config of a call's `arguments`, which are taken out, then of the one given, then of the model's own."""
+    config = copy.deepcopy(own if given is None else given)
+    if given is not None:
+        config.update(**own.to_dict(), defaults_only=True, allow_custom_entries=True)
+    others = config.update(**arguments)
+    for name in set(arguments) - set(others):
+        del arguments[name]
+    return config
+
+
+def _refuse(arguments: dict[str, Any], config: GenerationConfig) -> None:
+    """Raises a ValueError for what the search doesn't do."""
+    for name, instead in REFUSED.items():
+        value = arguments.get(name, getattr(config, name, None))
+        if value is not None and not (isinstance(value, (int, float)) and value in (0, 1)):
+            raise ValueError(f"`{name}` is not for speech recognition: {instead}.")
+    if config.cache_implementation not in (None, "dynamic"):
+        raise ValueError(f"`cache_implementation` must be None or 'dynamic', not {config.cache_implementation!r}.")
+    if (mode := config.get_generation_mode()) not in MODES:
+        raise ValueError(f"`generate` does no {mode.value.replace('_', ' ')}: use num_beams or do_sample.")
+
+
+def _most_labels(config: GenerationConfig, steps: int) -> int:
+    """The most labels of a text: what is asked for, and never more than CTC has steps and EOS."""
+    if config.max_new_tokens is not None:
+        return min(config.max_new_tokens, steps)
+    return steps if config.max_length is None else min(config.max_length - 1, steps)
+
+
+def _shown(config: GenerationConfig, encoder_outputs, decoder: Any = None) -> dict[str, Any]:
+    """Attentions and hidden states that a call asked for, by the names of transformers' outputs."""
+    shown = {}
+    if config.output_attentions:
+        shown["encoder_attentions"] = encoder_outputs.attentions
+    if config.output_hidden_states:
+        shown["encoder_hidden_states"] = encoder_outputs.hidden_states
+    if config.output_attentions and decoder is not None:
+        shown |= {"decoder_attentions": tuple(decoder.attentions), "cross_attentions": tuple(decoder.cross_attentions)}
+    if config.output_hidden_states and decoder is not None:
+        shown["decoder_hidden_states"] = tuple(decoder.hidden_states)
+    return shown

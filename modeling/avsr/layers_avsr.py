@@ -280,9 +280,7 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
             return self.self_attn(states, attention_mask, cache=cache, **kwargs)[0]
 
         def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
-            return self.encoder_attn(
-                states, encoder_attention_mask, encoder_hidden_states, cache=cache, **kwargs
-            )[0]
+            return self.encoder_attn(states, encoder_attention_mask, encoder_hidden_states, cache=cache, **kwargs)[0]
 
         hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)

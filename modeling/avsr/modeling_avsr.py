@@ -424,23 +424,22 @@ class AvsrDecoder(AvsrPreTrainedModel):
 
     @torch.inference_mode()
     def step(
-        self, input_ids: torch.Tensor, beams: AvsrBeamCache, frames: torch.Tensor, frame_mask: torch.Tensor
+        self, labels: torch.Tensor, beams: AvsrBeamCache, frames: torch.Tensor, frame_mask: torch.Tensor
     ) -> torch.Tensor:
         """
-        One more character of each beam: `forward` for a beam search.
+        Computes what `forward` gives at the newest character of each hypothesis of a beam search.
 
         Args:
-            input_ids: `(clips * beams, 1)`; beams: what was kept so far, and is added to.
-            frames, frame_mask: the encoder's output, `(clips * beams, frames, hidden_size)` and `(clips * beams, frames)`.
+            labels: `(clips, beams)`, the newest characters.
+            beams: the keys and values so far; those of the newest characters are added.
+            frames: `(clips, frames, hidden_size)`, the encoder's output.
+            frame_mask: `(clips, frames)` bool.
         Returns:
-            `(clips * beams, 1, hidden_size)`.
+            `(clips, beams, hidden_size)`.
         """
         if not beams.layers:
-            beams.listen(self.layers, frames, frame_mask)
-        hidden_states = self.embed_tokens(input_ids)
-        position = sinusoidal_positions(1, hidden_states.shape[2], hidden_states.device, offset=beams.steps)
-        hidden_states = (hidden_states + position.to(hidden_states.dtype)).view(-1, beams.num_beams, position.shape[1])
-        return self.norm(beams.grow(hidden_states)).view(-1, 1, position.shape[1])
+            beams.prefill(self.layers, frames, frame_mask)
+        return self.norm(beams.advance(self.embed_tokens(labels)))
 
 
 class AvsrModel(AvsrPreTrainedModel):

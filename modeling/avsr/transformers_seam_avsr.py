@@ -10,13 +10,16 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 - `capture_outputs`, `OutputRecorder`: hidden states and attentions, collected only when they are asked for.
 - `merge_with_config_defaults`: arguments of a call that default to the configuration's.
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
+- [`call_with_cache`]: the argument for keys and values that were computed before was renamed in transformers 5.24.
 
 The text is the same for both systems, as a checkpoint's code travels one folder at a time (tests/test_house.py).
 """
 
+import inspect
 from collections.abc import Callable
 
-from transformers import PreTrainedConfig, initialization
+import torch
+from transformers import Cache, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import merge_with_config_defaults
@@ -26,6 +29,7 @@ __all__ = [
     "OutputRecorder",
     "attention_function",
     "attention_kind",
+    "call_with_cache",
     "capture_outputs",
     "create_bidirectional_mask",
     "create_causal_mask",
@@ -42,3 +46,21 @@ def attention_kind(config: PreTrainedConfig) -> str:
 def attention_function(config: PreTrainedConfig, eager: Callable) -> Callable:
     """Returns the attention that `attn_implementation` chose; `eager` is the model's own."""
     return ALL_ATTENTION_FUNCTIONS.get_interface(attention_kind(config), eager)
+
+
+def call_with_cache(
+    model: PreTrainedModel, input_ids: torch.Tensor, cache: Cache | None
+) -> tuple[torch.Tensor, Cache | None]:
+    """
+    Calls a causal language model that goes on from keys and values that it returned before.
+
+    Args:
+        model: of transformers.
+        input_ids: `(batch, length)`, those after what `cache` holds.
+        cache: what the last call returned; None at first.
+    Returns:
+        Logits `(batch, length, vocab)` and the new cache, None of a model that has none.
+    """
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    outputs = model(input_ids=input_ids, use_cache=True, **{name: cache})
+    return outputs.logits, outputs.get(name)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lookhear.modeling.avsr.beam_decoding_avsr import AvsrBeamCache, in_blocks
+from lookhear.modeling.avsr.beam_decoding_avsr import FIRST_CAPACITY, AvsrBeamCache, in_blocks
+from lookhear.modeling.avsr.joint_search_avsr import ForwardDecoder, JointSearch, SharedKeysDecoder, rows_of
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
 from tests.modeling.avsr.conftest import build_model
 
@@ -21,44 +22,59 @@ def encoded_clips(model, lengths=(9, 5)):
 @pytest.mark.parametrize("lengths", [(9, 5), (7, 7)], ids=["padded", "equal"])
 @pytest.mark.parametrize("variant", ["spectrogram", "grid"])
 def test_a_step_is_the_last_place_of_a_whole_pass(variant, lengths):
-    """Beams are split and dropped at random for twenty steps, longer than the first buffers."""
+    """Beams are split and dropped at random for more steps than the first buffers hold."""
     model = build_model(variant)
     encoded = encoded_clips(model, lengths)
-    frames, mask = (part.repeat_interleave(BEAMS, dim=0) for part in encoded.values())
+    each = {name: part.repeat_interleave(BEAMS, dim=0) for name, part in encoded.items()}
+    heard = {"encoder_hidden_states": each["last_hidden_state"], "encoder_attention_mask": each["frame_mask"]}
     rows = 2 * BEAMS
     beams, texts = AvsrBeamCache(BEAMS), torch.zeros(rows, 0, dtype=torch.long)
-    for _ in range(20):
+    for _ in range(FIRST_CAPACITY + 8):
         texts = torch.cat((texts, torch.randint(1, model.config.vocab_size, (rows, 1))), dim=1)
-        stepped = model.get_decoder().step(texts[:, -1:], beams, frames, mask)
+        stepped = model.get_decoder().step(texts[:, -1].view(2, BEAMS), beams, *encoded.values())
         with torch.no_grad():
-            whole = model.get_decoder()(texts, encoder_hidden_states=frames, encoder_attention_mask=mask)
-        torch.testing.assert_close(stepped[:, 0], whole.last_hidden_state[:, -1], atol=1e-5, rtol=1e-4)
-        parents = torch.randint(0, BEAMS, (2, BEAMS)) + torch.tensor([[0], [BEAMS]])
-        texts = texts[parents.flatten()]
-        beams.reorder_cache(parents.flatten())
-    assert beams.get_seq_length() == 20
+            whole = model.get_decoder()(texts, **heard)
+        torch.testing.assert_close(stepped.flatten(0, 1), whole.last_hidden_state[:, -1], atol=1e-5, rtol=1e-4)
+        parents = torch.randint(0, BEAMS, (2, BEAMS))
+        texts = texts[rows_of(parents)]
+        beams.reorder(parents)
+    assert beams.steps == FIRST_CAPACITY + 8
+
+
+@pytest.fixture
+def decoders(monkeypatch) -> list[type]:
+    """The decoder that each search ran with."""
+    kinds, make = [], JointSearch.__init__
+
+    def noted(self, decoder, *args, **kwargs):
+        kinds.append(type(decoder))
+        make(self, decoder, *args, **kwargs)
+
+    monkeypatch.setattr(JointSearch, "__init__", noted)
+    return kinds
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])
-def test_the_search_finds_the_same_as_with_the_usual_cache(attention, ctc_weight):
+def test_the_search_finds_the_same_as_with_the_usual_cache(decoders, attention, ctc_weight):
     model = build_model(attention=attention)
     asked = {"num_beams": 4, "num_return_sequences": 3, "ctc_weight": ctc_weight, "max_new_tokens": 12}
     asked |= {"return_dict_in_generate": True, "output_scores": True}
     ours = model.generate(encoder_outputs=encoded_clips(model), **asked)
+    assert decoders == [SharedKeysDecoder]
     usual = model.generate(encoder_outputs=encoded_clips(model), cache_implementation="dynamic", **asked)
-    assert type(usual.past_key_values) is not type(ours.past_key_values) is AvsrBeamCache
+    assert decoders == [SharedKeysDecoder, ForwardDecoder]
     assert torch.equal(ours.sequences, usual.sequences)
     torch.testing.assert_close(ours.sequences_scores, usual.sequences_scores, atol=1e-4, rtol=1e-5)
 
 
-def test_what_it_cannot_give_is_computed_without_it():
+def test_what_it_cannot_give_is_computed_without_it(decoders):
     model = build_model(attention="eager")
     found = model.generate(
         encoder_outputs=encoded_clips(model), num_beams=2, output_attentions=True, return_dict_in_generate=True
     )
     assert found.cross_attentions[0][0].shape[-1] == 9  # frames
-    assert not isinstance(found.past_key_values, AvsrBeamCache)
+    assert decoders == [ForwardDecoder]
 
 
 def test_what_is_found_is_an_ordinary_tensor():
