@@ -207,3 +207,30 @@ def test_without_lookhear_the_results_are_equal(folder, arrays, no_prompt, tmp_p
     here = asr(clip, return_timestamps="word", num_beams=3)
     assert there["asr"] == json.loads(json.dumps(here))
     assert there["batch"] == json.loads(json.dumps(asr([clip, {**clip, "mouths": None}], batch_size=2, num_beams=3)))
+
+
+@pytest.mark.parametrize("trust", [None, False, True])
+@pytest.mark.parametrize(
+    ("name", "task"), [("avsr-grid-tiny", TASK), ("glee-tiny", "object-perception")], ids=["avsr", "glee"]
+)
+def test_packaged_checkpoint_loads_without_code_beside_it(repository, no_prompt, name, task, trust):
+    folder = repository / "model_cards" / name
+    loaded = pipeline(task, model=str(folder), device="cpu", trust_remote_code=trust)
+    parts = (loaded, loaded.model, loaded.processor, AutoModel.from_pretrained(folder, trust_remote_code=trust))
+    assert {type(part).__module__.split(".")[0] for part in parts} == {"lookhear"}
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("avsr-grid-tiny", TASK), ("glee-tiny", "object-perception")], ids=["avsr", "glee"]
+)
+def test_saving_a_packaged_checkpoint_writes_its_code(repository, tmp_path, name, task):
+    """The folder is complete for those without lookhear; the configuration in memory is what it was."""
+    loaded = pipeline(task, model=str(repository / "model_cards" / name), device="cpu")
+    loaded.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    modules = {value.split(".")[0] for value in config["auto_map"].values()} | {
+        config["custom_pipelines"][task]["impl"].split(".")[0]
+    }
+    assert {"AutoConfig", "AutoModel"} < set(config["auto_map"])
+    assert all((tmp_path / f"{module}.py").is_file() for module in modules)
+    assert not hasattr(loaded.model.config, "auto_map") and not hasattr(loaded.model.config, "custom_pipelines")

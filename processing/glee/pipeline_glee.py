@@ -125,7 +125,10 @@ class ObjectPerceptionPipeline(Pipeline):
         config = self.model.config
         before = {name: getattr(config, name, None) for name in ("auto_map", "custom_pipelines")}
         base = type(self.model.base_model)  # what AutoModel gives; saving names the model's own class only
-        config.auto_map = {**(before["auto_map"] or {}), "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}"}
+        config.auto_map = {
+            **(before["auto_map"] or {}),
+            "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}",
+        }
         parts = self.feature_extractor, self.image_processor, self.tokenizer
         self.feature_extractor = self.image_processor = self.tokenizer = None  # they are saved as one processor
         try:

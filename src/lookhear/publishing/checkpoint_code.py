@@ -46,7 +46,7 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
     """
     files = dict(files)
     with tempfile.TemporaryDirectory() as written, _no_progress_bar():
-        _pipeline_without_weights(folder, set(files)).save_pretrained(written, state_dict={})
+        _pipeline_without_weights(folder, files).save_pretrained(written, state_dict={})
         for file in sorted(Path(written).iterdir()):
             if file.suffix == ".py":
                 files[file.name] = PublishedFile(file.name, file.read_bytes())
@@ -58,17 +58,20 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
     return files
 
 
-def _pipeline_without_weights(folder: Path, paths: set[str]) -> Pipeline:
+def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> Pipeline:
     """The checkpoint's pipeline with its processor and a model of no weights: saving needs the classes and settings."""
-    config = AutoConfig.from_pretrained(folder)
-    kind = next(iter(config.architectures or []), None)
+    kind = next(iter(json.loads(files["config.json"].read()).get("architectures") or []), None)
     if kind not in PUBLISHED:
-        raise ValueError(f"{folder}/config.json: its architecture is {kind}; what is published: {', '.join(PUBLISHED)}")
-    if "processor_config.json" not in paths:
-        raise ValueError(f"{folder} lacks processor_config.json; save the processor beside the model (save_pretrained)")
+        raise ValueError(
+            f"{folder}/config.json: its architecture is {kind}; what is published: {', '.join(PUBLISHED)}"
+        )
+    if "processor_config.json" not in files:
+        raise ValueError(
+            f"{folder} lacks processor_config.json; save the processor beside the model (save_pretrained)"
+        )
     model_class, pipeline_class = PUBLISHED[kind]
     with torch.device("meta"):
-        model = model_class(config)
+        model = model_class(AutoConfig.from_pretrained(folder))
     return pipeline_class(model, processor=AutoProcessor.from_pretrained(folder), device="meta")
 
 
