@@ -209,10 +209,28 @@ def test_without_lookhear_the_results_are_equal(folder, arrays, no_prompt, tmp_p
     assert there["batch"] == json.loads(json.dumps(asr([clip, {**clip, "mouths": None}], batch_size=2, num_beams=3)))
 
 
-@pytest.mark.parametrize(("name", "system"), [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee")])
-def test_packaged_checkpoint_carries_todays_code(repository, name, system):
-    """What the checkpoint's folder holds for those without lookhear is the code of this commit."""
-    copies = sorted((repository / "model_cards" / name).glob("*.py"))
-    sources = [*(repository / "modeling" / system).glob("*.py"), *(repository / "processing" / system).glob("*.py")]
-    code = {path.name: path.read_text(encoding="utf-8") for path in sources if path.name != "__init__.py"}
-    assert copies and [path.name for path in copies if path.read_text(encoding="utf-8") != code[path.name]] == []
+@pytest.mark.parametrize("trust", [None, False, True])
+@pytest.mark.parametrize(
+    ("name", "task"), [("avsr-grid-tiny", TASK), ("glee-tiny", "object-perception")], ids=["avsr", "glee"]
+)
+def test_packaged_checkpoint_loads_without_code_beside_it(repository, no_prompt, name, task, trust):
+    folder = repository / "model_cards" / name
+    loaded = pipeline(task, model=str(folder), device="cpu", trust_remote_code=trust)
+    parts = (loaded, loaded.model, loaded.processor, AutoModel.from_pretrained(folder, trust_remote_code=trust))
+    assert {type(part).__module__.split(".")[0] for part in parts} == {"lookhear"}
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("avsr-grid-tiny", TASK), ("glee-tiny", "object-perception")], ids=["avsr", "glee"]
+)
+def test_saving_a_packaged_checkpoint_writes_its_code(repository, tmp_path, name, task):
+    """The folder is complete for those without lookhear; the configuration in memory is what it was."""
+    loaded = pipeline(task, model=str(repository / "model_cards" / name), device="cpu")
+    loaded.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    modules = {value.split(".")[0] for value in config["auto_map"].values()} | {
+        config["custom_pipelines"][task]["impl"].split(".")[0]
+    }
+    assert {"AutoConfig", "AutoModel"} < set(config["auto_map"])
+    assert all((tmp_path / f"{module}.py").is_file() for module in modules)
+    assert not hasattr(loaded.model.config, "auto_map") and not hasattr(loaded.model.config, "custom_pipelines")

@@ -8,7 +8,7 @@ import torch
 from transformers import Pipeline
 
 
-def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, base_model: str, half: bool = True) -> Path:
+def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, half: bool = True) -> Path:
     """
     Writes a pipeline's model, processor and code, for use with lookhear (no flag) or without (`trust_remote_code=True`).
 
@@ -18,7 +18,6 @@ def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, base_model: str, ha
     Args:
         pipe: its model's weights are not changed.
         folder: made if missing.
-        base_model: `module.Class` of what `AutoModel` gives; saving itself finds the other classes.
         half: store matrices and kernels as float16, at half the size. `config.json` says float32, so they load as
             float32; biases, norms and running statistics are stored as float32 anyway.
 
@@ -28,15 +27,11 @@ def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, base_model: str, ha
     Raises:
         ValueError: a weight is not finite or too large for float16.
     """
-    model, folder = pipe.model, Path(folder)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state_dict = half_matrices(model.state_dict()) if half else model.state_dict()
+    state_dict = half_matrices(pipe.model.state_dict()) if half else pipe.model.state_dict()
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as partial:
-        model.config.auto_map = {"AutoModel": base_model}
-        try:
-            pipe.save_pretrained(partial, state_dict=state_dict)
-        finally:
-            del model.config.auto_map
+        pipe.save_pretrained(partial, state_dict=state_dict)
         for file in sorted(Path(partial).iterdir()):
             file.chmod(0o644)
             os.replace(file, folder / file.name)

@@ -168,16 +168,22 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline."""
         config = self.model.config
-        named_before = getattr(config, "custom_pipelines", None)
+        before = {name: getattr(config, name, None) for name in ("auto_map", "custom_pipelines")}
+        base = type(self.model.base_model)  # what AutoModel gives; saving names the model's own class only
+        config.auto_map = {
+            **(before["auto_map"] or {}),
+            "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}",
+        }
         parts = self.feature_extractor, self.image_processor, self.tokenizer
         self.feature_extractor = self.image_processor = self.tokenizer = None  # they are saved as one processor
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
             self.feature_extractor, self.image_processor, self.tokenizer = parts
-            config.custom_pipelines = named_before  # with a name here, `pipeline` would ask for trust_remote_code
-            if named_before is None:
-                del config.custom_pipelines
+            for name, value in before.items():  # with a pipeline's name, `pipeline` would ask for trust_remote_code
+                setattr(config, name, value)
+                if value is None:
+                    delattr(config, name)
         self.processor.save_pretrained(save_directory)
 
     def _sanitize_parameters(

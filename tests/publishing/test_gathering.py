@@ -79,6 +79,73 @@ def test_the_projects_checkpoints_are_ready(repository, name):
     assert f"org/{name}" in card.text and "model_cards/" not in card.text
 
 
+def sources(repository: Path, system: str) -> dict[str, bytes]:
+    """Name -> content of what can be exported of a system."""
+    files = [path for kind in ("modeling", "processing") for path in (repository / kind / system).glob("*.py")]
+    return {path.name: path.read_bytes() for path in files}
+
+
+def without_names(value):
+    """A configuration without what names code in it."""
+    if not isinstance(value, dict):
+        return value
+    return {key: without_names(item) for key, item in value.items() if key not in ("auto_map", "custom_pipelines")}
+
+
+@pytest.mark.parametrize(("name", "system"), [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee")])
+def test_the_published_code_is_todays(repository, name, system):
+    """Nothing else of the folder changes, and the folder itself doesn't."""
+    folder = repository / "model_cards" / name
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    files = {file.path: file.read() for file in gather(folder, f"org/{name}").files}
+    code = {path: content for path, content in files.items() if path.endswith(".py")}
+    assert {f"{part}_{system}.py" for part in ("configuration", "modeling", "processing", "pipeline")} <= set(code)
+    assert {path: sources(repository, system)[path] for path in code} == code
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    configs = {"config.json", "processor_config.json", "tokenizer_config.json"}
+    for path, content in before.items():
+        if path.name in configs:
+            published = json.loads(files[path.name])
+            assert published["auto_map"] and without_names(published) == json.loads(content), path
+        elif path.name != "README.md":
+            assert files[path.name] == content, path
+    assert set(json.loads(files["config.json"])["auto_map"]) >= {"AutoConfig", "AutoModel"}
+    assert json.loads(files["config.json"])["custom_pipelines"]
+
+
+@pytest.mark.parametrize(("name", "system"), [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee")])
+def test_what_the_model_itself_saves_is_ready(repository, tmp_path, name, system):
+    """`model.save_pretrained` writes the code of the model; the pipeline's comes with publishing."""
+    from transformers import AutoProcessor, pipeline
+
+    task = {"avsr": "audio-visual-speech-recognition", "glee": "object-perception"}[system]
+    folder = repository / "model_cards" / name
+    pipeline(task, model=str(folder), device="cpu").model.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(folder).save_pretrained(tmp_path)
+    assert (tmp_path / f"modeling_{system}.py").is_file() and not (tmp_path / f"pipeline_{system}.py").exists()
+    (tmp_path / "README.md").write_text(CARD)
+    files = {file.path: file.read() for file in gather(tmp_path, "org/tiny").files}
+    assert files[f"pipeline_{system}.py"] == sources(repository, system)[f"pipeline_{system}.py"]
+    assert files["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
+    assert set(json.loads(files["config.json"])["auto_map"]) >= {"AutoConfig", "AutoModel"}
+
+
+def test_code_in_the_folder_is_published_as_it_is(checkpoint):
+    """A checkpoint that was saved with its pipeline keeps the code that it was trained with."""
+    (checkpoint / "loss_avsr.py").write_text((checkpoint / "loss_avsr.py").read_text() + "\n# mine\n")
+    publication = gather(checkpoint, "org/tiny")
+    assert text(publication, "loss_avsr.py").endswith("# mine\n")
+    assert [file.path for file in publication.files if file.is_made] == ["README.md"]
+
+
+def test_no_code_is_committed_beside_a_checkpoint(repository):
+    """Publishing and saving write it; a committed copy would only fall behind."""
+    listed = subprocess.run(["git", "ls-files", "model_cards"], cwd=repository, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("no git here")
+    assert [name for name in listed.stdout.splitlines() if name.endswith(".py")] == []
+
+
 @pytest.mark.parametrize("name", ["avsr-grid-tiny", "glee-tiny"])
 def test_the_cards_in_the_project_show_what_was_measured(repository, name):
     folder = repository / "model_cards" / name
@@ -136,7 +203,8 @@ def test_caches_stay_at_home(checkpoint):
         (lambda folder: replace(folder, "## Limits", "![x](x.png)\n## Limits"), "shows x.png"),
         (lambda folder: (folder / "notes.md").write_text("hf_" + "a1" * 17), "notes.md holds what looks like a key"),
         (lambda folder: (folder / "loss_avsr.py").write_text("import lookhear.x"), "imports lookhear.x: code"),
-        (lambda folder: drop(folder, "custom_pipelines"), "no custom_pipelines"),
+        (lambda folder: of_words(folder), "its architecture is AvsrForVideoClassification; what is published"),
+        (lambda folder: without_processor(folder), "lacks processor_config.json"),
         (lambda folder: results_of_others(folder), "measured of other weights"),
     ],
 )
@@ -156,6 +224,17 @@ def drop(folder: Path, key: str) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config[key]
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def of_words(folder: Path) -> None:
+    drop(folder, "custom_pipelines")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AvsrForVideoClassification"]}))
+
+
+def without_processor(folder: Path) -> None:
+    drop(folder, "custom_pipelines")
+    (folder / "processor_config.json").unlink()
 
 
 def results_of_others(folder: Path) -> None:

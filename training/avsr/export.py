@@ -36,4 +36,4 @@ def save_checkpoint(
     )
     model.generation_config._from_model_config = False  # else settings of the pipeline are dropped when it's loaded
     asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device)
-    return save_pipeline(asr, folder, "modeling_avsr.AvsrModel", half)
+    return save_pipeline(asr, folder, half)

@@ -29,4 +29,4 @@ def save_checkpoint(
     """
     check_pairs({"vocabulary": (model.config.text_config.vocab_size, len(processor.tokenizer))})
     see = ObjectPerceptionPipeline(model, processor=processor, device=model.device)
-    return save_pipeline(see, folder, "modeling_glee.GleeModel", half)
+    return save_pipeline(see, folder, half)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from lookhear.evaluation.model_results import eval_result_files, fill_card, model_index, read_results
 from lookhear.publishing.card import parse_card, read_card
+from lookhear.publishing.checkpoint_code import NAMES_CODE, with_code
 from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, Publication, PublishedFile, folder_files
 
 CONFIGS = ("config.json", "processor_config.json", "tokenizer_config.json", "preprocessor_config.json")
@@ -29,12 +30,18 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
     """
     The files of a model repository; the card shows what `results.json` says was measured, and names the repository.
 
+    A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of this
+    package, the code is written.
+
     Raises:
         ValueError: weights, code or card are not complete.
     """
     files = {file.path: file for file in folder_files(folder, TEXTS | PICTURES | WEIGHTS)}
     _check_weights(folder, set(files))
-    _check_code(folder, set(files))
+    config = _read(folder / "config.json", files["config.json"].read())
+    if not all(config.get(key) for key in NAMES_CODE):
+        files = with_code(folder, files)
+    _check_code(folder, files)
     card, tables, remarks = read_card(folder), read_results(folder), []
     text = card.to_bytes().decode()
     if tables:
@@ -70,25 +77,20 @@ def _check_weights(folder: Path, paths: set[str]) -> None:
             raise ValueError(f"{folder / path} is no safetensors file, or not a whole one: {error}") from None
 
 
-def _check_code(folder: Path, paths: set[str]) -> None:
+def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
     """What the configurations name is there, and so is whatever it imports from beside it."""
-    named = {name for config in CONFIGS if config in paths for name in _code_names(_read(folder / config))}
-    if not any(name for name in named):
-        raise ValueError(
-            f"{folder}/config.json names no code (auto_map), so that it could be loaded with lookhear only; "
-            "save it with lookhear's save_checkpoint"
-        )
-    if "custom_pipelines" not in _read(folder / "config.json"):
-        raise ValueError(f"{folder}/config.json has no custom_pipelines; save it with lookhear's save_checkpoint")
-    waiting, seen = sorted(named), set(named)
+    configs = [_read(folder / path, files[path].read()) for path in CONFIGS if path in files]
+    waiting = sorted({name for config in configs for name in _code_names(config)})
+    seen = set(waiting)
     while waiting:
-        module = waiting.pop()
-        if f"{module}.py" not in paths:
-            raise ValueError(f"{folder} lacks {module}.py, which its configuration or code names; export it again")
-        for name in _beside(folder / f"{module}.py"):
-            if name not in seen:
-                seen.add(name)
-                waiting.append(name)
+        path = f"{waiting.pop()}.py"
+        if path not in files:
+            raise ValueError(
+                f"{folder} lacks {path}, which its configuration or code names; save it with its pipeline's save_pretrained"
+            )
+        fresh = _beside(folder / path, files[path].read()) - seen
+        seen |= fresh
+        waiting += sorted(fresh)
 
 
 def _code_names(value) -> Iterator[str]:
@@ -109,10 +111,10 @@ def _code_names(value) -> Iterator[str]:
         yield from (text.rpartition(".")[0] for text in texts if text and "--" not in text)
 
 
-def _beside(path: Path) -> set[str]:
-    """Modules that a file imports from its own folder."""
+def _beside(path: Path, code: bytes) -> set[str]:
+    """Modules that code imports from its own folder; `path` is for messages."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(ast.parse(code, str(path))):
         absolute = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             absolute = [node.module or ""] if not node.level else []
@@ -124,8 +126,8 @@ def _beside(path: Path) -> set[str]:
     return names
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, content: bytes) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(content)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON: {error}") from None

@@ -1,0 +1,98 @@
+"""The code of a checkpoint, written from this package: what loads it where lookhear is not installed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoProcessor, Pipeline
+from transformers.utils import logging
+
+from lookhear import (
+    AudioVisualSpeechRecognitionPipeline,
+    AvsrForConditionalGeneration,
+    GleeForObjectDetection,
+    ObjectPerceptionPipeline,
+)
+from lookhear.publishing.publication import PublishedFile
+
+PUBLISHED = {
+    "AvsrForConditionalGeneration": (AvsrForConditionalGeneration, AudioVisualSpeechRecognitionPipeline),
+    "GleeForObjectDetection": (GleeForObjectDetection, ObjectPerceptionPipeline),
+}
+NAMES_CODE = ("auto_map", "custom_pipelines")  # the keys by which transformers finds code beside a configuration
+
+
+def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
+    """
+    Adds today's code to a checkpoint's files, and its names to their configurations.
+
+    Both are what the pipeline's `save_pretrained` writes. Weights are neither read nor written, the folder stays as it is,
+    and the configurations say what they said otherwise.
+
+    Args:
+        folder: the checkpoint.
+        files: path -> file, of the folder.
+
+    Returns:
+        The same with the code, which takes the place of older code of the same name.
+
+    Raises:
+        ValueError: the folder holds no model that has a pipeline here, or no processor.
+    """
+    files = dict(files)
+    with tempfile.TemporaryDirectory() as written, _no_progress_bar():
+        _pipeline_without_weights(folder, files).save_pretrained(written, state_dict={})
+        for file in sorted(Path(written).iterdir()):
+            if file.suffix == ".py":
+                files[file.name] = PublishedFile(file.name, file.read_bytes())
+            elif file.suffix == ".json" and file.name in files:
+                before = json.loads(files[file.name].read())
+                if (named := _with_names(before, json.loads(file.read_bytes()))) != before:
+                    text = json.dumps(named, indent=2, ensure_ascii=False) + "\n"
+                    files[file.name] = PublishedFile(file.name, text.encode())
+    return files
+
+
+def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> Pipeline:
+    """The checkpoint's pipeline with its processor and a model of no weights: saving needs the classes and settings."""
+    kind = next(iter(json.loads(files["config.json"].read()).get("architectures") or []), None)
+    if kind not in PUBLISHED:
+        raise ValueError(
+            f"{folder}/config.json: its architecture is {kind}; what is published: {', '.join(PUBLISHED)}"
+        )
+    if "processor_config.json" not in files:
+        raise ValueError(
+            f"{folder} lacks processor_config.json; save the processor beside the model (save_pretrained)"
+        )
+    model_class, pipeline_class = PUBLISHED[kind]
+    with torch.device("meta"):
+        model = model_class(AutoConfig.from_pretrained(folder))
+    return pipeline_class(model, processor=AutoProcessor.from_pretrained(folder), device="meta")
+
+
+def _with_names(ours: dict, written: dict) -> dict:
+    """A configuration with what another one says in `auto_map` and `custom_pipelines`, at any depth."""
+    named = dict(ours)
+    for key, value in written.items():
+        if key in NAMES_CODE:
+            named[key] = value
+        elif isinstance(value, dict) and isinstance(ours.get(key), dict):
+            named[key] = _with_names(ours[key], value)
+    return dict(sorted(named.items()))  # as transformers writes configurations
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """transformers shows a bar of 0 weights otherwise."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
