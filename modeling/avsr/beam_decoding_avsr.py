@@ -117,7 +117,8 @@ class LayerStep:
             query, *new = self._project(layer.self_attn, states)
             for buffer, states in zip(self.self_kv, new):
                 buffer.index_copy_(2, places, states)
-            return self._attend(layer.self_attn, query, self.self_kv, ancestry, self.own_output)
+            used = tuple(buffer[:, :, : ancestry.shape[3]] for buffer in self.self_kv)
+            return self._attend(layer.self_attn, query, used, ancestry, self.own_output)
 
         def attend_to_encoder(states: torch.Tensor) -> torch.Tensor:
             query = layer.encoder_attn.split_heads(self.across_query(states))
@@ -206,8 +207,10 @@ class AvsrBeamCache:
         places = self.step * self.num_beams + self.beam  # (beams,)
         self.ancestry.index_copy_(3, places, self.itself)
         hidden_states = embeddings + self.positions.index_select(0, self.step).to(embeddings.dtype)
+        # a CPU is spared what is empty; elsewhere shapes that stay the same are worth more
+        width = (self.steps + 1) * self.num_beams if self.ancestry.device.type == "cpu" else None
         for layer in self.layers:
-            hidden_states = layer(hidden_states, places, self.ancestry, self.encoder_mask)
+            hidden_states = layer(hidden_states, places, self.ancestry[..., :width], self.encoder_mask)
         self.step.add_(1)
         self.steps += 1
         return hidden_states
