@@ -336,7 +336,8 @@ def _refuse(arguments: dict[str, Any], config: GenerationConfig) -> None:
     """Raises a ValueError for what the search doesn't do."""
     for name, instead in REFUSED.items():
         value = arguments.get(name, getattr(config, name, None))
-        if value is not None and not (isinstance(value, (int, float)) and value in (0, 1)):
+        neutral = value is None or value is False or (type(value) in (int, float) and value in (0, 1))
+        if not neutral:
             raise ValueError(f"`{name}` is not for speech recognition: {instead}.")
     if config.cache_implementation not in (None, "dynamic"):
         raise ValueError(f"`cache_implementation` must be None or 'dynamic', not {config.cache_implementation!r}.")

@@ -258,6 +258,7 @@ class JointSearch:
         self.decoder, self.lengths, self.settings = decoder, lengths, settings
         self.ctc, self.language_model = ctc, language_model
         clips, beams, device = len(lengths), settings.beams, lengths.device
+        self.ends_compete = beams == 1 or settings.sample  # EOS is a label among others
         counted = settings.early_stopping is True and beams > 1
         self.pool = beams if counted else settings.texts  # finished texts that are kept of each clip
         self.newest = lengths.new_full((clips, beams), settings.start)
@@ -288,13 +289,13 @@ class JointSearch:
         """One more label for each hypothesis."""
         settings = self.settings
         totals, attention = self._extended()
-        if settings.beams > 1:
+        if not self.ends_compete:
             self._finish(totals[..., settings.eos], torch.arange(settings.beams, device=self.step.device), ended=True)
             totals[..., settings.eos] = NEVER
             totals = self._drop_hopeless(totals)
         parents, labels, self.total = self._choose(totals)
-        if settings.beams == 1:
-            self._finish(self.total.masked_fill(labels != settings.eos, NEVER), parents[0], ended=True)
+        if self.ends_compete:
+            self._finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
             self.total = self.total.masked_fill(labels == settings.eos, NEVER)
         self.attention = chosen(attention, parents, labels)
         self.labels.index_copy_(0, self.step, labels[None])
@@ -353,7 +354,7 @@ class JointSearch:
         return index // totals.shape[-1], index % totals.shape[-1], flat.gather(1, index)
 
     def _finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
-        """Keeps the best of the finished texts and of these, `(clips, beams)` scores of hypotheses in `beams` `(beams,)`."""
+        """Keeps the best of the finished texts and of these: `(clips, beams)` scores of the hypotheses in `beams`."""
         scores = totals / (self.step + int(ended)) ** self.settings.length_penalty
         scores = torch.cat((self.scores, scores), dim=1)
         new = torch.stack(
@@ -403,6 +404,8 @@ class JointSearch:
         settings, device = self.settings, self.lengths.device
         labels, parents = self.labels.cpu(), self.parents.cpu()
         beam, characters, ended = self.ends[:, :, : settings.texts].cpu()  # each (clips, texts)
+        missing = torch.isneginf(self.scores[:, : settings.texts]).cpu()
+        characters, ended = characters.masked_fill(missing, 0), ended.masked_fill(missing, 1)
         clips, steps = beam.shape[0], int((characters + ended).max())
         ids = torch.full((clips, settings.texts, steps + 1), settings.blank)
         rows = torch.full((clips, settings.texts, steps), -1)
