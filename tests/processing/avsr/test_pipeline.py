@@ -337,3 +337,49 @@ def test_nothing_is_said_to_the_user_but_our_own_warnings(asr, recwarn):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         asr([sound(), lips()], batch_size=2, num_beams=2, num_return_sequences=2)
+
+
+def test_the_settings_of_a_call_are_checked_once(asr, monkeypatch):
+    calls, check = [], asr._sanitize_parameters
+    monkeypatch.setattr(asr, "_sanitize_parameters", lambda **given: calls.append(given) or check(**given))
+    settings = {"return_timestamps": "word", "num_beams": 3, "batch_size": 2}
+    asr([sound(0.5), lips(20), sound(0.4), {**sound(5.0), **lips(125)}], chunk_length_s=2, **settings)
+    assert calls == [{"chunk_length_s": 2, **settings}]
+
+
+def test_what_a_pipeline_was_made_with_holds_where_a_call_says_nothing(processor):
+    given = {"modality": "audio", "return_timestamps": "char", "num_beams": 3, "num_return_sequences": 2}
+    asr = AudioVisualSpeechRecognitionPipeline(
+        make_model(), processor=processor, device="cpu", batch_size=2, num_workers=1, **given
+    )
+    clip = {**sound(), **lips()}
+    alone = asr(clip, modality="visual", num_return_sequences=1)
+    assert alone["report"]["modality"] == "visual" and alone["alternatives"] == []
+    results = asr([clip, clip, clip], return_timestamps=None)
+    assert [result["report"]["modality"] for result in results] == ["audio"] * 3
+    assert [len(result["alternatives"]) for result in results] == [1] * 3
+    assert "".join(chunk["text"] for chunk in results[0]["chunks"]).split() == results[0]["text"].split()
+    with pytest.raises(ValueError, match="must not be more than `num_beams`"):
+        asr(clip, num_beams=1)
+
+
+def test_the_steps_of_a_call_can_be_taken_one_by_one(asr):
+    clip = {**sound(), **lips()}
+    assert asr.postprocess(asr.forward(asr.preprocess(clip))) == asr(clip)
+
+
+def test_a_pipeline_is_usable_while_it_is_saved(asr, processor, tmp_path, monkeypatch):
+    seen = []
+    save = processor.save_pretrained
+
+    def look_and_save(folder, **kwargs):
+        seen.append((asr.tokenizer, asr.image_processor, getattr(asr.model.config, "custom_pipelines", None)))
+        return save(folder, **kwargs)
+
+    monkeypatch.setattr(processor, "save_pretrained", look_and_save)
+    asr.save_pretrained(tmp_path)
+    assert seen == [(processor.tokenizer, processor.image_processor, None)]
+    with pytest.raises(ValueError, match="is a file"):
+        asr.save_pretrained(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"call `push_to_hub\(name\)`"):
+        asr.save_pretrained(tmp_path, push_to_hub=True)

@@ -301,17 +301,17 @@ def test_a_prompt_that_the_pipeline_refuses():
 
 def test_the_packaged_checkpoint_is_the_default(processor, repository, monkeypatch):  # noqa: F811
     asr = AudioVisualSpeechRecognitionPipeline(talkative_model(), processor=processor, device="cpu")
-    assert asr._chosen() is None
-    locator = asr._chosen("the man").locator
+    assert asr._chosen(asr.settings) is None
+    locator = asr._chosen(asr.settings.changed(speaker="the man")).locator
     assert isinstance(locator, ObjectLocator) and isinstance(locator.see, Pipeline)
     assert locator.see.model.config.model_type == "glee"
-    assert asr._chosen("the woman").locator is locator
-    assert asr._chosen("the man", speaker_locator=locator.see).locator.see is locator.see
+    assert asr._chosen(asr.settings.changed(speaker="the woman")).locator is locator
+    assert asr._chosen(asr.settings.changed(speaker="the man", speaker_locator=locator.see)).locator.see is locator.see
     with pytest.raises(OSError):
-        asr._chosen("the man", speaker_model=str(repository / "nowhere"))
+        asr._chosen(asr.settings.changed(speaker="the man", speaker_model=str(repository / "nowhere")))
     monkeypatch.setattr(AudioVisualSpeechRecognitionPipeline, "default_speaker_model", None)
     with pytest.raises(ValueError, match="pass `speaker_model`"):
-        asr._chosen("the man")
+        asr._chosen(asr.settings.changed(speaker="the man"))
 
 
 def test_two_portraits_and_a_sentence(tmp_path, repository):
