@@ -237,6 +237,8 @@ class AvsrConfig(PreTrainedConfig):
         classifier_back_end (`str`, *optional*, defaults to `"conv"`):
             Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"` (table 5).
         classifier_hidden_size (`int`, *optional*, defaults to 1024): channels of the `"conv"` and `"tcn"` back-ends.
+        num_frames (`int`, *optional*, defaults to 29):
+            Pictures that transformers' task `video-classification` takes from the start of a video (LRW: 29, 25 a second).
         initializer_range (`float`, *optional*, defaults to 0.02): of the embedding.
     """
 
@@ -277,6 +279,7 @@ class AvsrConfig(PreTrainedConfig):
     smooth_padding: bool = False
     classifier_back_end: str = "conv"
     classifier_hidden_size: int = 1024
+    num_frames: int = 29
     initializer_range: float | int = 0.02
     pad_token_id: int | None = 0
     bos_token_id: int | None = 39
@@ -316,6 +319,14 @@ class AvsrConfig(PreTrainedConfig):
             # registered, and transformers would ask for trust_remote_code if it saw the name.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
+
+    @property
+    def inputs_to_logits_ratio(self) -> int:
+        """Refuses what transformers' task `automatic-speech-recognition` reads this for: its way to cut long sound."""
+        raise ValueError(
+            "`chunk_length_s`: automatic-speech-recognition would repeat words where its pieces overlap; use the task "
+            'audio-visual-speech-recognition with modality="audio", which reads sound of any length.'
+        )
 
     @classmethod
     def reference(cls, **kwargs) -> "AvsrConfig":

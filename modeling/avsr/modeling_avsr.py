@@ -42,6 +42,9 @@ from .layers_avsr import (
     sinusoidal_positions,
 )
 from .loss_avsr import IGNORED, alignment_objective, attention_objective, ctc_objective
+from .transformers_seam_avsr import name_for_task
+
+WORD_CLASSIFIER = "AvsrForVideoClassification"
 
 
 @dataclass
@@ -120,6 +123,29 @@ class AvsrPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        Loads a checkpoint; see transformers.
+
+        Raises:
+            ValueError: the checkpoint classifies words, so that a recogniser of it would be random.
+        """
+        given = kwargs.get("config")  # from the Auto classes: then nothing is loaded in vain
+        cls._refuse_words(given if isinstance(given, AvsrConfig) else None, pretrained_model_name_or_path)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info=True` a pair
+        cls._refuse_words(model.config, pretrained_model_name_or_path)
+        return loaded
+
+    @classmethod
+    def _refuse_words(cls, config: AvsrConfig | None, name) -> None:
+        if config is not None and WORD_CLASSIFIER in (config.architectures or []) and cls.__name__ != WORD_CLASSIFIER:
+            raise ValueError(
+                f"{str(name)!r} classifies words, and {cls.__name__} has other weights: load it with "
+                "AutoModelForVideoClassification."
+            )
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -658,5 +684,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
         return losses
 
+
+name_for_task("automatic-speech-recognition", AvsrForConditionalGeneration)
 
 __all__ = ["AvsrForConditionalGeneration", "AvsrModel", "AvsrPreTrainedModel"]

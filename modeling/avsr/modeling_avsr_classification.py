@@ -23,6 +23,7 @@ from .configuration_avsr import AvsrConfig
 from .frontends_avsr import AvsrVisualFrontEnd
 from .layers_avsr import AvsrConvBlock, AvsrTransformer, select_steps
 from .modeling_avsr import AvsrPreTrainedModel
+from .transformers_seam_avsr import name_for_task
 
 SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional back-end takes
 
@@ -162,5 +163,7 @@ class AvsrForVideoClassification(AvsrPreTrainedModel):
             loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         return ImageClassifierOutput(loss=loss, logits=logits)
 
+
+name_for_task("video-classification", AvsrForVideoClassification)
 
 __all__ = ["AvsrForVideoClassification"]

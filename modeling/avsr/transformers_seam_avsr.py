@@ -11,6 +11,9 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 - `merge_with_config_defaults`: arguments of a call that default to the configuration's.
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
 - [`call_with_cache`]: the argument for keys and values that were computed before was renamed in transformers 5.24.
+- [`name_for_task`]: tells a task of transformers that a class is one of its models. The pipelines look classes up in
+  tables of names, in which what the Auto classes' `register` was given doesn't appear: the recogniser would be taken for
+  a CTC model and read nonsense, and of other classes each pipeline logs that they are not supported.
 
 The text is the same for both systems, as a checkpoint's code travels one folder at a time (tests/test_house.py).
 """
@@ -22,6 +25,7 @@ import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.auto import modeling_auto
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -35,7 +39,14 @@ __all__ = [
     "create_causal_mask",
     "initialization",
     "merge_with_config_defaults",
+    "name_for_task",
 ]
+
+TASK_TABLES = {
+    "automatic-speech-recognition": modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    "video-classification": modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES,
+    "zero-shot-object-detection": modeling_auto.MODEL_FOR_ZERO_SHOT_OBJECT_DETECTION_MAPPING_NAMES,
+}
 
 
 def attention_kind(config: PreTrainedConfig) -> str:
@@ -64,3 +75,8 @@ def call_with_cache(
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     outputs = model(input_ids=input_ids, use_cache=True, **{name: cache})
     return outputs.logits, outputs.get(name)
+
+
+def name_for_task(task: str, model_class: type[PreTrainedModel]) -> None:
+    """Tells transformers' pipeline of a task that a class is one of its models."""
+    TASK_TABLES[task][model_class.config_class.model_type] = model_class.__name__

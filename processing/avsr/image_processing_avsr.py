@@ -201,7 +201,12 @@ class MouthRoiImageProcessor(BaseImageProcessor):
                 f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file with "
                 "`read_frames` first"
             )
-        return self.extract(clip).mouths
+        extracted = self.extract(clip)
+        if len(extracted.found) and not extracted.found.any():
+            raise ValueError(
+                f"videos: no face was found in the {len(extracted.found)} pictures of a clip, so there are no lips to read"
+            )
+        return extracted.mouths
 
 
 def _as_clips(videos: Any) -> list[Any]:

@@ -60,6 +60,8 @@ __all__ = [
     "VideoPerception",
 ]
 
+PACKAGED = Path(__file__).parent / "model_cards"  # what a task reads with where no model is named
+
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
 AutoModelForSpeechSeq2Seq.register(AvsrConfig, AvsrForConditionalGeneration)
@@ -74,9 +76,10 @@ PIPELINE_REGISTRY.register_pipeline(
     "audio-visual-speech-recognition",
     pipeline_class=AudioVisualSpeechRecognitionPipeline,
     pt_model=AutoModelForSpeechSeq2Seq,
+    default={"model": (str(PACKAGED / "avsr-grid-tiny"), None)},
     type="multimodal",
 )
-AudioVisualSpeechRecognitionPipeline.default_speaker_model = str(Path(__file__).parent / "model_cards" / "glee-tiny")
+AudioVisualSpeechRecognitionPipeline.default_speaker_model = str(PACKAGED / "glee-tiny")
 
 AutoConfig.register(GleeConfig.model_type, GleeConfig)
 AutoModel.register(GleeConfig, GleeModel)
@@ -90,6 +93,7 @@ PIPELINE_REGISTRY.register_pipeline(
     "object-perception",
     pipeline_class=ObjectPerceptionPipeline,
     pt_model=AutoModelForZeroShotObjectDetection,
+    default={"model": (str(PACKAGED / "glee-tiny"), None)},
     type="multimodal",
 )
 
