@@ -1,9 +1,7 @@
 """Sound to the model's `input_values`: one channel, zero mean and unit variance over the whole utterance."""
 
 import numpy as np
-from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
-from transformers.feature_extraction_utils import BatchFeature
-from transformers.utils import TensorType
+from transformers import BatchFeature, SequenceFeatureExtractor, TensorType
 
 
 class AvsrFeatureExtractor(SequenceFeatureExtractor):

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
+from transformers import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder

@@ -50,6 +50,7 @@ class PictureLine:
         self._limit = math.inf if end is None else max(1, round((end - start) * fps))
         self._current: _Timed | None = None
         self._reformatter = import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        self._orientation: tuple[int, tuple[int, bool]] | None = None  # angle of a frame's matrix, and what it says
 
     @property
     def full(self) -> bool:
@@ -112,7 +113,10 @@ class PictureLine:
             frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
         )
         picture = plain.to_ndarray()  # (h, w, 3)
-        turns, mirrored = orientation(frame)
+        # Asked again only where the angle changes: a frame whose side data was read waits for a garbage collection.
+        if self._orientation is None or self._orientation[0] != frame.rotation:
+            self._orientation = frame.rotation, orientation(frame)
+        turns, mirrored = self._orientation[1]
         if mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, turns))
@@ -133,9 +137,12 @@ def square_pixel_width(width: int, stream: Any) -> int:
 
 
 def orientation(frame: Any) -> tuple[int, bool]:
-    """(quarter turns counter-clockwise, mirrored left to right before turning) from the frame's display matrix."""
-    # `frame.side_data` and the frame know each other: only a garbage collection would free the picture.
-    data = import_av().sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")
+    """
+    Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
+
+    PyAV's frame and its side data know each other: only a garbage collection frees a frame that was asked.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)

@@ -180,7 +180,7 @@ def error_reason(error: BaseException) -> str:
 
 
 def _is_cover(stream: Any) -> bool:
-    return bool(stream.disposition & type(stream.disposition).attached_pic)
+    return bool(stream.disposition & import_av().stream.Disposition.attached_pic)
 
 
 def video_streams(container: Any) -> list[Any]:

@@ -14,8 +14,7 @@
 """Sound, mouths and text to the model's inputs, and ids back to text."""
 
 import numpy as np
-from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import auto_docstring
 
 LABEL_PADDING = -100  # labels with this value do not count in the loss

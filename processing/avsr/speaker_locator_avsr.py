@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import pipeline
-from transformers.pipelines.base import Pipeline
+from transformers import Pipeline, pipeline
 
 from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, grown, meet
 from .speaker_boxes_avsr import Box

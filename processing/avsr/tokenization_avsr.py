@@ -5,7 +5,7 @@ import json
 import re
 import unicodedata
 
-from transformers.tokenization_python import PreTrainedTokenizer
+from transformers import PreTrainedTokenizer
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json"}
 
@@ -139,15 +139,12 @@ class AvsrTokenizer(PreTrainedTokenizer):
         Special tokens are left out unless `skip_special_tokens=False`, and so is the -100 of padded labels.
         Repeated ids are repeated letters: for frame-wise CTC ids use [`~AvsrTokenizer.ctc_decode`].
         """
-        return super().decode(token_ids, skip_special_tokens=skip_special_tokens, **kwargs)
+        return super().decode(_without_padding(token_ids), skip_special_tokens=skip_special_tokens, **kwargs)
 
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
         """A list of texts for a batch of ids; see [`~AvsrTokenizer.decode`]."""
+        sequences = [_without_padding(row) for row in sequences]
         return super().batch_decode(sequences, skip_special_tokens=skip_special_tokens, **kwargs)
-
-    def _decode(self, token_ids: int | list[int], **kwargs) -> str:
-        token_ids = [token_ids] if isinstance(token_ids, int) else token_ids
-        return super()._decode([index for index in token_ids if index >= 0], **kwargs)
 
     def ctc_decode(self, frame_ids) -> str | list[str]:
         """
@@ -163,3 +160,12 @@ class AvsrTokenizer(PreTrainedTokenizer):
         return self.decode(
             [index for index, _ in itertools.groupby(max(index, self.pad_token_id) for index in frame_ids)]
         )
+
+
+def _without_padding(ids) -> list:
+    """Ids (one, a text's or a batch's; numbers, array or tensor) as lists without the negative ones of padded labels."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in ([ids] if isinstance(ids, int) else ids)]
+    if rows and isinstance(rows[0], (list, tuple)):
+        return [_without_padding(row) for row in rows]
+    return [row for row in rows if row >= 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 import threading
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -147,6 +148,20 @@ def test_rotation_is_undone(tmp_path, rotation, corner):
     rows = frame[-8:] if "bottom" in corner else frame[:8]
     patch = rows[:, :8] if "left" in corner else rows[:, -8:]
     assert patch[..., 0].mean() > 200 and patch[..., 1].mean() < 60
+
+
+@pytest.mark.parametrize("matrix, corner", [((-1, 0, 0, 1), "top right"), ((1, 0, 0, -1), "bottom left")])
+def test_mirroring_is_undone(tmp_path, matrix, corner):
+    """As front cameras write it: the track's matrix, 16.16 numbers 44 bytes behind the name of its header."""
+    content = bytearray(make_clip(tmp_path / "clip.mp4").read_bytes())
+    place = content.index(b"tkhd") + 44
+    a, b, c, d = (round(number * 65536) for number in matrix)
+    content[place : place + 20] = struct.pack(">5i", a, b, 0, c, d)
+    (tmp_path / "mirrored.mp4").write_bytes(content)
+    for frame in itertools.islice(read_frames(tmp_path / "mirrored.mp4"), 3):
+        rows = frame[-8:] if "bottom" in corner else frame[:8]
+        patch = rows[:, :8] if "left" in corner else rows[:, -8:]
+        assert patch[..., 0].mean() > 200 and patch[..., 1].mean() < 60
 
 
 def test_non_square_pixels_are_made_square(tmp_path):
