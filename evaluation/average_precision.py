@@ -259,29 +259,49 @@ def precision_table(
     return PrecisionTable(labels, precision, recall, list(areas), list(limits))
 
 
+class _Objects:
+    """Objects of one label by picture, as pycocotools asks its `COCO` for them, without the index that `COCO` builds."""
+
+    def __init__(self, things: dict[int, list]):
+        self.things = things
+
+    def getAnnIds(self, imgIds: Sequence[int] = (), catIds: Sequence[int] = ()) -> list[tuple[int, int]]:
+        """Places of all objects: their picture, and which of its objects they are."""
+        return [(picture, index) for picture, entries in self.things.items() for index in range(len(entries))]
+
+    def loadAnns(self, ids: Sequence[tuple[int, int]]) -> list[dict]:
+        """The objects at these places, which know their picture from then on."""
+        for picture, index in ids:
+            self.things[picture][index].update(image_id=picture, category_id=0)
+        return [self.things[picture][index] for picture, index in ids]
+
+    def annToRLE(self, entry: dict) -> dict:
+        """The mask of an object, which is run lengths already."""
+        return entry["segmentation"]
+
+
 class _LabelEvaluation(COCOeval):
-    """pycocotools' evaluation of one label, on objects that are there already, so that it builds no index."""
+    """pycocotools' evaluation of one label."""
 
     def __init__(
         self, truth: dict[int, list], found: dict[int, list], kind: str, areas: Mapping, limits: Sequence[int]
     ):
         super().__init__(iouType="segm" if kind == "mask" else "bbox")
+        self.cocoGt, self.cocoDt = _Objects(truth), _Objects(found)
         self.truth, self.found, self.tracks = truth, found, kind == "track"
         self.open_pictures: set[int] = set()
         self.params.imgIds, self.params.catIds = sorted({*truth, *found}), [0]
         self.params.iouThrs, self.params.maxDets = THRESHOLDS, list(limits)
         self.params.areaRng, self.params.areaRngLbl = [list(area) for area in areas.values()], list(areas)
 
-    def _prepare(self) -> None:
-        for name, things in (("_gts", self.truth), ("_dts", self.found)):
-            getattr(self, name).update({(picture, 0): entries for picture, entries in things.items()})
-
     def computeIoU(self, imgId: int, catId: int):
         """pycocotools' hook: (found, truth) of one picture, the best first."""
+        truth, found = self.truth.get(imgId, []), self.found.get(imgId, [])
+        for entry in truth:
+            entry["ignore"] = entry["left_out"]  # pycocotools has just set it to `iscrowd`
         if not self.tracks:
             return super().computeIoU(imgId, catId)
-        found = sorted(self._dts[imgId, catId], key=lambda entry: -entry["score"])[: self.params.maxDets[-1]]
-        truth = self._gts[imgId, catId]
+        found = sorted(found, key=lambda entry: -entry["score"])[: self.params.maxDets[-1]]
         pairs = [[track_iou(one["segmentations"], other["segmentations"]) for other in truth] for one in found]
         return np.array(pairs) if found and truth else []
 
@@ -330,7 +350,7 @@ def _entries(row: Mapping, column: str, number: int) -> list[dict[str, Any]]:
     if row.get("scores") is not None:
         return [{"score": float(score)} for score in row["scores"]]
     crowd, known = (row.get(name) or [False] * count for name in ("crowd", "known"))
-    return [{"iscrowd": int(many), "ignore": int(many or off)} for many, off in zip(crowd, known)]
+    return [{"iscrowd": int(many), "left_out": int(many or off)} for many, off in zip(crowd, known)]
 
 
 def _column(row: Mapping, kind: str) -> Sequence:

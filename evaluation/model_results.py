@@ -24,8 +24,7 @@ from datetime import date
 from pathlib import Path
 
 import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
-from huggingface_hub.repocard_data import eval_results_to_model_index
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from lookhear.evaluation.tables import write_text
 
@@ -160,7 +159,9 @@ def model_index(model: str, tables: Mapping[str, MeasuredTable]) -> list[dict]:
         for row in table.rows
         for _, metric, value in table.values(row)
     ]
-    return eval_results_to_model_index(model, results) if results else []
+    if not results:
+        return []
+    return ModelCardData(model_name=model, eval_results=results).to_dict()["model-index"]
 
 
 def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, source: str) -> dict[str, str]:

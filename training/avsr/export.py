@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.processing.avsr import AudioVisualSpeechRecognitionPipeline, AvsrProcessor
 from lookhear.training.export import check_pairs, save_pipeline
@@ -34,6 +36,8 @@ def save_checkpoint(
             "vocabulary": (config.vocab_size, len(processor.tokenizer)),
         }
     )
-    model.generation_config._from_model_config = False  # else settings of the pipeline are dropped when it's loaded
+    # As one that was made by hand: settings of the pipeline in one that was derived from the model's are not loaded again.
+    fields = model.generation_config.to_diff_dict()
+    model.generation_config = GenerationConfig(**{name: fields[name] for name in fields if not name.startswith("_")})
     asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device)
     return save_pipeline(asr, folder, half)

@@ -7,7 +7,7 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 import sys
 from pathlib import Path
 
-from transformers import AutoProcessor, set_seed
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
@@ -84,7 +84,7 @@ def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
     else:
         fields = dict(recipe.config)
         attention = fields.pop("attn_implementation", None)
-        model = AvsrForConditionalGeneration._from_config(AvsrConfig(**fields), attn_implementation=attention)
+        model = AutoModelForSpeechSeq2Seq.from_config(AvsrConfig(**fields), attn_implementation=attention)
     initialise_modules(model, recipe.initialise)
     return model
 

@@ -1,7 +1,7 @@
 """The first stage of the paper: words of LRW from lips alone, which shapes the visual front-end (section 3.6)."""
 
 import numpy as np
-from transformers import EvalPrediction, set_seed
+from transformers import AutoModelForVideoClassification, EvalPrediction, set_seed
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
@@ -59,7 +59,7 @@ def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVid
         fields = dict(recipe.config)
         attention = fields.pop("attn_implementation", None)
         config = AvsrConfig(**fields, **labels)
-        model = AvsrForVideoClassification._from_config(config, attn_implementation=attention)
+        model = AutoModelForVideoClassification.from_config(config, attn_implementation=attention)
     initialise_modules(model, recipe.initialise)
     return model
 

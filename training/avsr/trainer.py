@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from jiwer import cer, wer
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
@@ -101,7 +102,7 @@ class AvsrTrainer(Trainer):
         """Greedy CTC in each view the model has: predictions `(batch, length, views)`, padded with -100."""
         if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        inputs = self._prepare_inputs(inputs)
+        inputs = send_to_device(inputs, self.args.device)
         labels = inputs["labels"]
         with self.compute_loss_context_manager():
             loss = model(**inputs).loss.detach()

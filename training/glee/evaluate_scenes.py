@@ -110,11 +110,12 @@ class SceneEvaluation:
                 if others:
                     asked = exchange_sentences(asked)
                 if asked.rows:
-                    for (number, (shape,), _), answer in zip(asked.rows, self._grounded(asked)):
+                    for (number, (shape,), _), answer in zip(asked.rows, self.grounded(asked)):
                         ious[form].append(_iou(answer, some[number].shapes[shape]))
         return dict(ious)
 
-    def _grounded(self, asked: SceneBatch) -> list[dict]:
+    def grounded(self, asked: SceneBatch) -> list[dict]:
+        """What each sentence is answered with; see the processor's `post_process_grounding`."""
         inputs, outputs = self.answer(asked)
         sizes = [self.size] * len(asked.scenes)
         return self.processor.post_process_grounding(
@@ -224,7 +225,7 @@ def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, 
     asked = SceneBatch(
         [scene], {"expressions": [[text for text, _ in sentences]]}, [(0, [i], [0]) for _, i in sentences]
     )
-    answers = evaluation._grounded(asked)
+    answers = evaluation.grounded(asked)
     return [_iou(answer, scene.shapes[i]) for answer, (_, i) in zip(answers, sentences)]
 
 

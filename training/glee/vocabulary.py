@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable
 
 from transformers import CLIPTokenizer
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 END_OF_WORD = "</w>"
 
@@ -18,13 +17,24 @@ def learn_tokenizer(texts: Iterable[str], merges: int, max_length: int) -> CLIPT
     Returns:
         a `CLIPTokenizer` of 514 pieces (bytes, bytes that end a word, begin and end of a text) and the merged ones.
     """
-    letters = list(bytes_to_unicode().values())
+    letters = byte_letters()
     learned = learn_merges(texts, merges)
     pieces = [*letters, *(letter + END_OF_WORD for letter in letters), *("".join(pair) for pair in learned)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)}, merges=learned, model_max_length=max_length
     )
+
+
+def byte_letters() -> list[str]:
+    """
+    Returns the letter that stands for each byte in GPT-2's alphabet (Radford et al., 2019), in the order of its ids.
+
+    Printable characters of Latin-1 stand for themselves and come first; each other byte, in order, is the next letter from
+    U+0100 on, so that no piece of a text is a space or a control character.
+    """
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [*map(chr, shown), *(chr(256 + index) for index in range(256 - len(shown)))]
 
 
 def learn_merges(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:

@@ -150,13 +150,33 @@ def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
     return " ".join(pieces), ends
 
 
-def _load_library() -> tuple[ctypes.CDLL, Path, int]:
+class _Library(ctypes.CDLL):
+    """A library that was opened here, and its handle where the system can drop it again."""
+
+    opened: int | None = None
+
+
+def _open_library(path: str) -> _Library:
+    """The library at a path; on POSIX by the system's own function, whose handle is needed to drop the library."""
+    if os.name != "posix":
+        return _Library(path)
+    system = ctypes.CDLL(None)  # this process, with the functions of the dynamic linker
+    system.dlopen.restype, system.dlopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_int)
+    handle = system.dlopen(os.fsencode(path), os.RTLD_NOW | os.RTLD_LOCAL)
+    if not handle:
+        raise OSError(f"espeak-ng could not be loaded from {path}: reinstall lookhear[demo]")
+    library = _Library(path, handle=handle)
+    library.opened = handle
+    return library
+
+
+def _load_library() -> tuple[_Library, Path, int]:
     """A freshly loaded and initialised espeak-ng, the folder of its data, and its sampling rate."""
     try:
         import espeakng_loader
     except ImportError as error:
         raise ImportError("the voice needs espeakng-loader: pip install lookhear[demo]") from error
-    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    library = _open_library(espeakng_loader.get_library_path())
     data = espeakng_loader.get_data_path()
     sampling_rate = library.espeak_Initialize(_RETRIEVAL_SYNCHRONOUS, 200, os.fsencode(data), _PHONEME_EVENTS_IN_IPA)
     if sampling_rate <= 0:
@@ -164,12 +184,12 @@ def _load_library() -> tuple[ctypes.CDLL, Path, int]:
     return library, Path(data), sampling_rate
 
 
-def _unload(library: ctypes.CDLL) -> None:
+def _unload(library: _Library) -> None:
     """Drop espeak-ng's static state, which no call of its own resets: the next clip must not depend on this one."""
-    if os.name == "posix":
-        import _ctypes
-
-        _ctypes.dlclose(library._handle)
+    if library.opened is not None:
+        system = ctypes.CDLL(None)
+        system.dlclose.argtypes = (ctypes.c_void_p,)
+        system.dlclose(library.opened)
 
 
 def _synthesize(text: str, voice: str, rate: int, pitch: int) -> tuple[np.ndarray, list[tuple], int]:
