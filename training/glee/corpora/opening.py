@@ -118,19 +118,17 @@ def _stream(
 
 def _write(rows: Iterator[dict], path: Path) -> Path:
     import pyarrow
-    from datasets.arrow_writer import ArrowWriter
 
-    schema = features()
+    schema = features().arrow_schema  # its metadata say which columns are pictures
     rows = iter(rows)
     try:
-        with ArrowWriter(path=str(path), features=schema) as writer:
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
             part = list(islice(rows, WRITTEN_TOGETHER))
             if not part:
                 raise CorpusError("the corpus has no usable picture")
             while part:
-                writer.write_table(pyarrow.Table.from_pylist(part, schema=schema.arrow_schema))
+                writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
                 part = list(islice(rows, WRITTEN_TOGETHER))
-            writer.finalize()
     except BaseException:
         path.unlink(missing_ok=True)
         raise
