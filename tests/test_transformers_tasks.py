@@ -107,6 +107,17 @@ def test_what_the_task_of_speech_cannot_do_is_refused(asr, waves, arguments, mes
     assert "\n" not in str(caught.value)
 
 
+def test_sound_that_is_too_long_for_the_task_of_speech_is_refused(tiny_checkpoint):
+    """The task gives the model all of it at once."""
+    asr = pipeline(SPEECH_TASK, model=str(tiny_checkpoint), device="cpu")
+    asr.model.generation_config.chunk_length_s = 2.0
+    sound = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
+    assert isinstance(asr(sound[: 3 * RATE])["text"], str)
+    with pytest.raises(ValueError, match=r"has 4.0 s, and this checkpoint reads 3.0 s.*audio-visual-speech-recognition"):
+        asr(sound)
+    assert isinstance(asr(sound, generate_kwargs={"chunk_length_s": 4.0})["text"], str)
+
+
 def test_the_task_of_speech_reads_without_lookhear(tiny_checkpoint, waves, expected, tmp_path, without_lookhear):
     np.savez(tmp_path / "waves.npz", *waves)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_MODULES_CACHE": str(tmp_path / "modules")}

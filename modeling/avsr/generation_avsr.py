@@ -35,6 +35,7 @@ from .joint_search_avsr import (
 from .transformers_seam_avsr import attention_kind
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
+STRETCH = 1.5  # how much longer than `chunk_length_s` an utterance may be, as where the pipeline cuts long clips
 DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`SharedKeysDecoder`] does
 FORBIDDING = (  # processors that only take labels away: scores still don't grow
     MinLengthLogitsProcessor,
@@ -109,7 +110,9 @@ class AvsrGenerationMixin(GenerationMixin):
         Reads clips.
 
         Args:
-            input_values (`torch.Tensor`, *optional*): see `forward`; `inputs` is another name for it.
+            input_values (`torch.Tensor`, *optional*):
+                See `forward`; `inputs` is another name for it. At most 1.5 times the generation config's
+                `chunk_length_s`, where it has one.
             attention_mask (`torch.Tensor`, *optional*): see `forward`.
             pixel_values_videos (`torch.Tensor`, *optional*): see `forward`.
             video_attention_mask (`torch.Tensor`, *optional*): see `forward`.
@@ -159,6 +162,7 @@ class AvsrGenerationMixin(GenerationMixin):
         if encoder_outputs is None:
             shown = {name: True for name in SHOWN if getattr(config, name)}
             input_values = kwargs.pop("inputs", input_values)
+            _refuse_long(config, input_values, attention_mask, self.config.audio_config.sampling_rate)
             given = input_values, attention_mask, pixel_values_videos, video_attention_mask
             encoder_outputs = self.get_encoder()(*given, **shown)
         if kwargs.get("custom_generate") is not None:
@@ -343,6 +347,29 @@ def _refuse(arguments: dict[str, Any], config: GenerationConfig) -> None:
         raise ValueError(f"`cache_implementation` must be None or 'dynamic', not {config.cache_implementation!r}.")
     if (mode := config.get_generation_mode()) not in MODES:
         raise ValueError(f"`generate` does no {mode.value.replace('_', ' ')}: use num_beams or do_sample.")
+
+
+def _refuse_long(
+    config: GenerationConfig, values: torch.Tensor | None, mask: torch.Tensor | None, sampling_rate: int
+) -> None:
+    """
+    Raises a ValueError for sound that the checkpoint cannot read at once: it would give nonsense.
+
+    Args:
+        config: its `chunk_length_s`, if it has one, says how much the checkpoint reads at once.
+        values: `(batch, samples)`.
+        mask: `(batch, samples)`, *optional*.
+        sampling_rate: samples a second.
+    """
+    chunk_length = getattr(config, "chunk_length_s", None)
+    if values is None or chunk_length is None:
+        return
+    seconds = (values.shape[1] if mask is None else int(mask.sum(dim=1).max())) / sampling_rate
+    if seconds > STRETCH * chunk_length:
+        raise ValueError(
+            f"`input_values` has {seconds:.1f} s, and this checkpoint reads {STRETCH * chunk_length:.1f} s at once: use the "
+            "task audio-visual-speech-recognition, which reads sound of any length, or pass a larger `chunk_length_s`."
+        )
 
 
 def _most_labels(config: GenerationConfig, steps: int) -> int:

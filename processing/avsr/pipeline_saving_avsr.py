@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -30,7 +31,9 @@ def save_with_code(pipe: Pipeline, task: str, save_directory: str | os.PathLike,
         raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
     if kwargs.pop("push_to_hub", False):
         raise ValueError("`push_to_hub` is no argument of a pipeline's `save_pretrained`: call `push_to_hub(name)`.")
-    pipe.model.save_pretrained(folder, **kwargs)
+    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
+    model.config = copy.deepcopy(pipe.model.config)
+    model.save_pretrained(folder, **kwargs)
     pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
     # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.

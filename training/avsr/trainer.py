@@ -113,7 +113,8 @@ class AvsrTrainer(Trainer):
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
             with self.compute_loss_context_manager():
-                ids = core.generate(**seen, ctc_weight=1.0, num_beams=1)  # (batch, length)
+                encoded = core.get_encoder()(**seen)  # clips of any length: `generate` refuses sound that isn't cut
+                ids = core.generate(encoder_outputs=encoded, ctc_weight=1.0, num_beams=1)  # (batch, length)
             texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
         longest = max(ids.shape[1] for ids in texts)
         padded = [nn.functional.pad(ids, (0, longest - ids.shape[1]), value=IGNORED) for ids in texts]
