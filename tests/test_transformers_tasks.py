@@ -113,7 +113,9 @@ def test_sound_that_is_too_long_for_the_task_of_speech_is_refused(tiny_checkpoin
     asr.model.generation_config.chunk_length_s = 2.0
     sound = np.random.default_rng(0).standard_normal(4 * RATE).astype(np.float32)
     assert isinstance(asr(sound[: 3 * RATE])["text"], str)
-    with pytest.raises(ValueError, match=r"has 4.0 s, and this checkpoint reads 3.0 s.*audio-visual-speech-recognition"):
+    with pytest.raises(
+        ValueError, match=r"has 4.0 s, and this checkpoint reads 3.0 s.*audio-visual-speech-recognition"
+    ):
         asr(sound)
     assert isinstance(asr(sound, generate_kwargs={"chunk_length_s": 4.0})["text"], str)
 

@@ -158,7 +158,7 @@ def omnilabel_things(
             for entry in of_image.get(image["id"], ()):
                 if description["id"] in entry["description_ids"]:
                     box = [float(side) for side in entry["bbox"]]
-                    thing = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "ignore": 0}
+                    thing = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "left_out": 0}
                     truth.setdefault(kind, {}).setdefault(place, []).append(thing)
             text = _text(description)
             for index, label in enumerate(row["labels"]):

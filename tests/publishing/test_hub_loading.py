@@ -32,11 +32,13 @@ with torch.no_grad():
     ids = model.generate(**inputs, num_beams=1, ctc_weight=0.0, max_new_tokens=5)
 see = pipeline("object-perception", model="org/glee-tiny", device="cpu", **trust)
 chosen = asr(clip, speaker="the person", speaker_locator=see)
+listen = pipeline("automatic-speech-recognition", model=repo, device="cpu", **trust)
 figures = {name: evaluate.load(f"org/{name}").compute(**rows) for name, rows in examples.items()}
 print("RESULT" + json.dumps({
     "read": asr(clip, return_timestamps="word"),
     "chosen": {"text": chosen["text"], "speaker": chosen["report"]["speaker"]},
     "ids": ids.tolist(),
+    "heard": listen({"raw": arrays["audio"], "sampling_rate": 16000})["text"],
     "classes": [type(o).__name__ for o in (processor, model, base, asr, see)],
     "modules": sorted({type(o).__module__.split(".")[0] for o in (processor, model, base, asr, see)}),
     "figures": figures,
@@ -150,6 +152,9 @@ def test_what_was_published_works_without_lookhear(
     see = pipeline("object-perception", model=str(repository / "model_cards" / "glee-tiny"), device="cpu")
     here = asr(str(talking_clips / "0.mp4"), speaker="the person", speaker_locator=see)
     assert elsewhere["chosen"] == plain({"text": here["text"], "speaker": here["report"]["speaker"]})
+
+    sound = {"audio": arrays["audio"], "sampling_rate": 16000}
+    assert elsewhere["heard"].split() == asr(sound, modality="audio")["text"].split() != []
 
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
