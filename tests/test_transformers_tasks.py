@@ -133,14 +133,13 @@ def test_the_task_of_speech_reads_without_lookhear(tiny_checkpoint, waves, expec
 
 @pytest.mark.shared
 def test_the_task_of_speech_reads_grid(shared, repository):
-    """At least 95 of 100 words of ten clips; their sound alone."""
+    """At least 95 of 100 words, from the sound alone (the card: 96)."""
     from lookhear.processing.avsr.media_avsr import read_audio
 
     folder = shared / "data" / "grid_s1" / "test"
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    rows = rows[:: len(rows) // 10][:10]
     asr = pipeline(SPEECH_TASK, model=str(repository / "model_cards" / "avsr-grid-tiny"), device="cpu")
-    results = asr([read_audio(folder / row["file_name"], RATE) for row in rows], batch_size=5)
+    results = asr([read_audio(folder / row["file_name"], RATE) for row in rows], batch_size=8)
     words = [
         said == heard
         for row, result in zip(rows, results)
