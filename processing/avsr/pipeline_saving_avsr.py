@@ -13,7 +13,9 @@ from transformers.dynamic_module_utils import custom_object_save
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 
-def save_with_code(pipe: Pipeline, task: str, save_directory: str | os.PathLike, **kwargs) -> None:
+def save_with_code(
+    pipe: Pipeline, task: str, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs
+) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
 
@@ -21,16 +23,18 @@ def save_with_code(pipe: Pipeline, task: str, save_directory: str | os.PathLike,
         pipe: its `model` and `processor` are saved.
         task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
         save_directory: made if missing.
-        kwargs: see `save_pretrained` of models.
+        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
 
     Raises:
-        ValueError: `save_directory` is a file, or `push_to_hub` is asked for here.
+        ValueError: `save_directory` is a file.
     """
     folder = Path(save_directory)
     if folder.is_file():
         raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
-    if kwargs.pop("push_to_hub", False):
-        raise ValueError("`push_to_hub` is no argument of a pipeline's `save_pretrained`: call `push_to_hub(name)`.")
+    if push_to_hub:
+        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        kwargs = {}
     model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
     model.config = copy.deepcopy(pipe.model.config)
     model.save_pretrained(folder, **kwargs)

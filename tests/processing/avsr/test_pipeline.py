@@ -381,5 +381,7 @@ def test_a_pipeline_is_usable_while_it_is_saved(asr, processor, tmp_path, monkey
     assert seen == [(processor.tokenizer, processor.image_processor, None)]
     with pytest.raises(ValueError, match="is a file"):
         asr.save_pretrained(tmp_path / "config.json")
-    with pytest.raises(ValueError, match=r"call `push_to_hub\(name\)`"):
-        asr.save_pretrained(tmp_path, push_to_hub=True)
+    pushed = []
+    monkeypatch.setattr(asr, "push_to_hub", lambda *names, **settings: pushed.append((*names, settings)))
+    asr.save_pretrained(tmp_path / "asr", push_to_hub=True, private=True)
+    assert pushed == [("asr", {"private": True})] and (tmp_path / "asr" / "config.json").is_file()
