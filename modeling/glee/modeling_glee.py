@@ -107,7 +107,8 @@ class GleeModelOutput(ModelOutput):
         With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
     hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
     attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the decoder's self-attention.
-    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`): of the pixel decoder.
+    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`):
+        Of the pixel decoder: what enters its first layer, then what leaves each.
 
     With `config.padding_mask` and canvases of several sizes, zeros fill up the rows of smaller ones in these last three.
     """
@@ -205,7 +206,8 @@ class GleeModel(GleePreTrainedModel):
     _can_record_outputs = {
         "hidden_states": GleeDecoderLayer,
         "attentions": OutputRecorder(GleeSelfAttention, index=1),
-        "encoder_hidden_states": GleeEncoderLayer,
+        # what enters the first layer, then what leaves each
+        "encoder_hidden_states": [OutputRecorder(GleeEarlyFusion, index=0), OutputRecorder(GleeEncoderLayer, index=0)],
     }
 
     def __init__(self, config: GleeConfig):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import ResNetConfig, SwinConfig
+from transformers import AutoModelForZeroShotObjectDetection, ResNetConfig, SwinConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection
 from lookhear.modeling.glee import GleeEvaConfig
@@ -73,7 +73,7 @@ def make_model() -> Callable[..., GleeForObjectDetection]:
     def make(backbone: str = "resnet", attention: str | None = None, **overrides) -> GleeForObjectDetection:
         torch.manual_seed(0)
         config = small_config(backbone, **overrides)
-        model = GleeForObjectDetection._from_config(
+        model = AutoModelForZeroShotObjectDetection.from_config(
             config, **({"attn_implementation": attention} if attention else {})
         )
         with torch.no_grad():
