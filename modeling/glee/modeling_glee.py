@@ -541,6 +541,8 @@ class GleeModel(GleePreTrainedModel):
 class GleeForObjectDetection(GleePreTrainedModel):
     """GLEE with what is read from its queries: class scores, confidence, boxes and masks."""
 
+    accepts_loss_kwargs = False  # to a Trainer: the loss of a step is the mean of its batches'
+
     def __init__(self, config: GleeConfig):
         super().__init__(config)
         self.model = GleeModel(config)
