@@ -332,6 +332,7 @@ class GleeModel(GleePreTrainedModel):
         expression_input_ids: torch.Tensor | None,
         expression_attention_mask: torch.Tensor | None,
         tokens: torch.Tensor | None,
+        own_labels: bool,
         **prompts: torch.Tensor | None,
     ) -> GleeRequest:
         if expression_input_ids is not None:
@@ -339,6 +340,10 @@ class GleeModel(GleePreTrainedModel):
         if tokens is not None:  # (rows, tokens, size)
             classes = mean_of_tokens(tokens, expression_attention_mask)[:, None]
             return GleeRequest(classes, tokens, expression_attention_mask.bool(), **prompts)
+        if own_labels:
+            tokens = self.text_encoder(input_ids, attention_mask)  # (images, tokens, size)
+            classes = mean_of_tokens(tokens, attention_mask)[:, None]
+            return GleeRequest(classes, tokens, label_mask=attention_mask.bool())
         if class_embeddings is None:
             class_embeddings, class_tokens = self.get_label_embeddings(input_ids, attention_mask).to_tuple()
         return GleeRequest(class_embeddings[None], class_tokens[None], **prompts)
@@ -361,6 +366,7 @@ class GleeModel(GleePreTrainedModel):
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        own_labels: torch.Tensor | None = None,
         image_features: GleeImageFeatures | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -388,6 +394,9 @@ class GleeModel(GleePreTrainedModel):
             The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
             what was shown in its first frame is looked for. By default each prompt stands for itself. With
             `config.padding_mask` all images must have one canvas.
+        own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
+            Of the image processor, for images that were prepared one by one: where there are as many `input_ids` as
+            images, label i is looked for in image i only. By default all labels are looked for in all images.
         image_features ([`GleeImageFeatures`], *optional*):
             Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
         denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
@@ -422,6 +431,7 @@ class GleeModel(GleePreTrainedModel):
             expression_input_ids,
             expression_attention_mask,
             expression_tokens,
+            own_labels=own_labels is not None and prompts is None and _in_pairs(pixel_values, input_ids),
             image_indices=prompt_image_indices if prompts is not None else None,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
@@ -454,7 +464,7 @@ class GleeModel(GleePreTrainedModel):
                 outputs.append(self._perceive(alone, group_request, seen, return_dict=True, **kwargs))
                 canvases.append(canvas)
                 rows.append(group_rows)
-        return merge_canvases(outputs, rows, canvases, size, own_classes=request.text_mask is not None)
+        return merge_canvases(outputs, rows, canvases, size, own_classes=len(request.class_embeddings) > 1)
 
     @capture_outputs  # here and not of `forward`, so that each canvas has its own layers
     def _perceive(
@@ -473,7 +483,9 @@ class GleeModel(GleePreTrainedModel):
             template = self._template(pixel_values[request.image_indices], request)
             text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
         text_bias = None
-        if request.text_mask is not None and not self.config.fusion_attends_padding:
+        if request.label_mask is not None:  # alone, a label has no padding that could be attended to
+            text_bias = _attention_bias(request.label_mask, text.dtype)
+        elif request.text_mask is not None and not self.config.fusion_attends_padding:
             text_bias = _attention_bias(request.text_mask, text.dtype)
         mask_features, levels, fused_text = self.pixel_decoder(levels, lateral, text, text_bias, **kwargs)
         prompts, present = self._decoder_prompts(request, levels, fused_text)
@@ -579,6 +591,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        own_labels: torch.Tensor | None = None,
         image_features: GleeImageFeatures | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
         supervision: GleeSupervision | None = None,
@@ -628,6 +641,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
             prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
+            own_labels=own_labels,
             image_features=image_features,
             denoising=denoising,
             return_dict=True,
@@ -720,6 +734,11 @@ def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Mask `(rows, tokens)`, True to be seen -> what is added to scores, `(rows, 1, 1, tokens)`."""
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
+
+
+def _in_pairs(pixel_values: torch.Tensor, input_ids: torch.Tensor | None) -> bool:
+    """Whether there are several images and as many labels."""
+    return input_ids is not None and len(pixel_values) == len(input_ids) > 1
 
 
 def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

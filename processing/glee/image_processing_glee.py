@@ -83,7 +83,7 @@ class GleeImageProcessor(BaseImageProcessor):
     ```
     """
 
-    model_input_names = ["pixel_values", "pixel_mask"]
+    model_input_names = ["pixel_values", "pixel_mask", "own_labels"]
     valid_kwargs = GleeImageKwargs
 
     do_resize = True
@@ -132,7 +132,9 @@ class GleeImageProcessor(BaseImageProcessor):
             settings: those of the processor, for this call; `return_tensors` and `input_data_format` besides.
 
         Returns:
-            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image.
+            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. Of an image that comes
+            without a list also `own_labels` `(1,)` int64: where such images are put together in a batch with a label
+            each, as transformers' `zero-shot-object-detection` does, they tell the model whose label it is.
 
         Raises:
             ValueError: an image cannot be used, or a setting is wrong.
@@ -146,7 +148,8 @@ class GleeImageProcessor(BaseImageProcessor):
         pictures = read_images(images, settings.get("input_data_format"))
         if own["do_resize"]:
             pictures = [_resize(picture, own["size"], own["resample"]) for picture in pictures]
-        return BatchFeature(data=_batch(pictures, own), tensor_type=settings.get("return_tensors"))
+        alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
+        return BatchFeature(data=_batch(pictures, own) | alone, tensor_type=settings.get("return_tensors"))
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -558,3 +558,20 @@ def test_the_kind_of_attention_reaches_text_and_backbone(make_model, tmp_path, a
     assert attention_kind(mixed.model.text_encoder.clip.config) == "eager" != attention_kind(mixed.config)
     model.set_attn_implementation("eager")
     assert {attention_kind(part.config) for part in (model, *parts)} == {"eager"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding_mask", [False, True])
+def test_images_with_own_labels_are_as_if_alone(make_model, make_inputs, padding_mask):
+    model, inputs = make_model(padding_mask=padding_mask), make_inputs()
+    inputs["input_ids"], inputs["attention_mask"] = inputs["input_ids"][:2], inputs["attention_mask"][:2]
+    together = model(**inputs, own_labels=torch.ones(2, dtype=torch.long))
+    assert together.logits.shape == (2, 20, 1) and model(**inputs).logits.shape == (2, 20, 2)
+    for row in range(2):
+        length = int(inputs["attention_mask"][row].sum())
+        one = {name: value[row : row + 1] for name, value in inputs.items()}
+        one |= {name: one[name][:, :length] for name in ("input_ids", "attention_mask")}
+        alone = model(**one, own_labels=torch.ones(1, dtype=torch.long))
+        queries = alone.logits.shape[1]
+        torch.testing.assert_close(together.logits[row, :queries], alone.logits[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.pred_boxes[row, :queries], alone.pred_boxes[0], atol=1e-4, rtol=1e-4)
