@@ -1,8 +1,9 @@
 """Attention as it is written down, for what the faster kinds can't do: weights that are to be seen."""
 
+from typing import Unpack
+
 import torch
 from torch import nn
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 

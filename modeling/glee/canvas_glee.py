@@ -37,16 +37,29 @@ def map_size(canvas: tuple[int, int], stride: int) -> tuple[int, int]:
 
 def join_maps(maps: list[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
     """
-    Feature maps of several canvases as one tensor, each in the upper left corner, zeros around it.
+    Joins tensors of several canvases, such as feature maps, each at the beginning of every axis, zeros after it.
 
     Args:
-        maps: of each canvas, `(some, channels, height, width)`; order: `(images,)` int64, which of their rows comes where.
+        maps: of each canvas, `(some, …)`, all of as many axes.
+        order: `(rows,)` int64, which of their rows comes where.
     Returns:
-        `(images, channels, height, width)` of the largest.
+        `(rows, …)`, each axis as long as the longest.
     """
-    height, width = (max(part.shape[axis] for part in maps) for axis in (-2, -1))
-    padded = [nn.functional.pad(part, (0, width - part.shape[-1], 0, height - part.shape[-2])) for part in maps]
+    sizes = [max(lengths) for lengths in zip(*(part.shape for part in maps))]
+    padded = []
+    for part in maps:
+        missing = [(0, size - length) for size, length in zip(sizes[1:], part.shape[1:])]
+        padded.append(nn.functional.pad(part, [side for axis in reversed(missing) for side in axis]))
     return torch.cat(padded)[order]
+
+
+def join_layers(
+    layers: list[tuple[torch.Tensor | None, ...] | None], order: torch.Tensor
+) -> tuple[torch.Tensor | None, ...] | None:
+    """Joins the layers' tensors of several canvases, see [`join_maps`]; what wasn't collected stays `None`."""
+    if layers[0] is None:
+        return None
+    return tuple(None if parts[0] is None else join_maps(list(parts), order) for parts in zip(*layers))
 
 
 def merge_canvases(
@@ -61,6 +74,7 @@ def merge_canvases(
 
     Boxes become shares of the batch's canvas, maps repeat their last column and row, so that enlarged masks stay as they
     are up to the image's edge, a canvas with fewer queries gets empty ones (see `query_mask`), rows return to their places.
+    So do the layers' hidden states and attentions; an attention's keys are the queries, then the prompt's tokens.
 
     Args:
         outputs: a `GleeModelOutput` of each canvas; rows: `(some,)` int64, where its rows belong in the batch.
@@ -103,6 +117,20 @@ def merge_canvases(
         proposal_boxes=joined("proposal_boxes"),
         proposal_indices=indices(),
         query_mask=torch.arange(most, device=order.device)[None] < present[order][:, None],
+        hidden_states=join_layers([output.hidden_states for output in outputs], order),
+        attentions=join_layers([_attentions(o, q, most) for o, q in zip(outputs, queries)], order),
+        encoder_hidden_states=join_layers([output.encoder_hidden_states for output in outputs], order),
+    )
+
+
+def _attentions(output: ModelOutput, queries: int, most: int) -> tuple[torch.Tensor, ...] | None:
+    # Each (rows, heads, queries, queries + prompt tokens) -> (rows, heads, queries, most + prompt tokens)
+    if output.attentions is None:
+        return None
+    empty = (0, most - queries)
+    return tuple(
+        torch.cat((nn.functional.pad(weights[..., :queries], empty), weights[..., queries:]), dim=-1)
+        for weights in output.attentions
     )
 
 

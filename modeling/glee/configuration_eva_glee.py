@@ -14,8 +14,7 @@
 """Configuration of GLEE-Pro's image backbone: EVA-02 with a simple feature pyramid."""
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
-from transformers.backbone_utils import BackboneConfigMixin
+from transformers import BackboneConfigMixin, PreTrainedConfig
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,16 +1,17 @@
 """From pixels to objects: proposals, prompted decoder layers and prediction heads (paper, section 3.1)."""
 
+from typing import Unpack
+
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .attention_glee import eager_attention_forward
 from .configuration_glee import GleeConfig
 from .deformable_attention_glee import GleeDeformableAttention, GleeZeroLinear
 from .pixel_decoder_glee import NUM_LEVELS, pixel_centres, sine_encoding
+from .transformers_seam_glee import attention_function
 
 # Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.
 PROPOSAL_EXTENT = 0.05
@@ -167,7 +168,7 @@ class GleeSelfAttention(nn.Module):
         query = self.q_proj(query).unflatten(-1, heads).transpose(1, 2)  # (rows, heads, queries, head_size)
         key = self.k_proj(key).unflatten(-1, heads).transpose(1, 2)
         value = self.v_proj(value).unflatten(-1, heads).transpose(1, 2)
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attention = attention_function(self.config, eager_attention_forward)
         attended, weights = attention(
             self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=0.0, **kwargs
         )

@@ -19,11 +19,10 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers import initialization as init
-from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from .chunking_glee import TOKENS_AT_ONCE
-from .deformable_sampling_glee import CellTable
+from .deformable_sampling_glee import CellTable, sample_by_grid
+from .transformers_seam_glee import initialization as init
 
 
 class GleeZeroLinear(nn.Linear):
@@ -57,8 +56,8 @@ class GleeDeformableAttention(nn.Module):
     """
     Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts.
 
-    The sampling itself is transformers' module: `grid_sample`, or a compiled kernel from the Hub where the user asks
-    for one. CPUs have a faster way to the same sums. It runs in float32 whatever the weights are: bfloat16 cannot tell neighbouring pixels of a large map apart.
+    Sampling goes through `grid_sample`; CPUs have a faster way to the same sums. It runs in float32 whatever the weights
+    are: bfloat16 cannot tell neighbouring pixels of a large map apart.
 
     Args:
         hidden_size: channels of queries, values and output; num_heads divides it.
@@ -74,7 +73,6 @@ class GleeDeformableAttention(nn.Module):
         self.attention_weights = GleeZeroLinear(hidden_size, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(hidden_size, hidden_size)
         self.output_proj = nn.Linear(hidden_size, hidden_size)
-        self.sampler = MultiScaleDeformableAttention()
 
     def forward(
         self,
@@ -100,9 +98,8 @@ class GleeDeformableAttention(nn.Module):
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
         projected = projected.float()
         if value.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._attend(
-                query, reference_points, spatial_shapes, partial(self._sample, projected, spatial_shapes)
-            )
+            sample = partial(sample_by_grid, projected, spatial_shapes)
+            return self._attend(query, reference_points, spatial_shapes, sample)
         sample = CellTable(projected, spatial_shapes).sample
         del projected  # the table has it all
         parts = zip(query.split(TOKENS_AT_ONCE, 1), reference_points.split(TOKENS_AT_ONCE, 1))
@@ -120,17 +117,6 @@ class GleeDeformableAttention(nn.Module):
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         return self.output_proj(sample(locations, weights).to(query.dtype))
-
-    def _sample(
-        self,
-        value: torch.Tensor,
-        spatial_shapes: list[tuple[int, int]],
-        locations: torch.Tensor,
-        weights: torch.Tensor,
-    ) -> torch.Tensor:
-        shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2); for the Hub's kernel
-        sizes = shapes.prod(-1)
-        return self.sampler(value, shapes, spatial_shapes, sizes.cumsum(0) - sizes, locations, weights, 64)
 
     def sampling_locations(
         self, query: torch.Tensor, reference_points: torch.Tensor, spatial_shapes: list[tuple[int, int]]

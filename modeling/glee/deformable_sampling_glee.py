@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Deformable attention's sampling for CPUs: one weighted sum of table rows per query and head, without `grid_sample`."""
+"""Deformable attention's sampling (Zhu et al., ICLR 2021, equation 3): with `grid_sample`, and faster for CPUs."""
 
 import torch
 from torch import nn
@@ -19,13 +19,40 @@ from torch import nn
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
 
 
+def sample_by_grid(
+    value: torch.Tensor,
+    spatial_shapes: list[tuple[int, int]],
+    locations: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Sums weighted bilinear samples of feature maps, map by map.
+
+    Args:
+        value: `(batch, positions, heads, head size)`, the flattened maps one after the other.
+        spatial_shapes: (height, width) of each map.
+        locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
+        weights: `(batch, queries, heads, levels, points)` attention weights.
+    Returns:
+        `(batch, queries, heads * head size)`.
+    """
+    levels = value.permute(0, 2, 3, 1).split([height * width for height, width in spatial_shapes], -1)
+    places = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, batch * heads, queries, points, 2)
+    shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, batch * heads, 1, queries, points)
+    total = value.new_zeros(())
+    for level, shape, place, share in zip(levels, spatial_shapes, places, shares):
+        pictures = level.flatten(0, 1).unflatten(-1, shape)  # (batch * heads, head size, height, width)
+        samples = nn.functional.grid_sample(pictures, place, align_corners=False)  # (…, head size, queries, points)
+        total = total + (samples * share).sum(-1)
+    return total.unflatten(0, (len(value), -1)).flatten(1, 2).transpose(1, 2)
+
+
 class CellTable:
     """
     Feature maps as rows of a table, to be sampled on a CPU.
 
-    What transformers' `MultiScaleDeformableAttention` computes (Zhu et al., ICLR 2021, equation 3) becomes one
-    `embedding_bag`: a bilinear sample is a weighted sum of four cells, attention is a weighted sum of samples, and both
-    sums are one. Per query and head that are 4 x levels x points rows, read as they lie in memory: ten times as fast as
+    What [`sample_by_grid`] computes becomes one `embedding_bag`: a bilinear sample is a weighted sum of four cells,
+    attention is a weighted sum of samples, and both sums are one. Per query and head that are 4 x levels x points rows, read as they lie in memory: ten times as fast as
     `grid_sample`, at equal results. Everything is differentiable.
 
     Args:

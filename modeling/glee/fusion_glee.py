@@ -1,14 +1,15 @@
 """Early fusion: pixels and text tokens see each other once, before the pixel decoder (paper, section 3.2)."""
 
+from typing import Unpack
+
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .attention_glee import eager_attention_forward
 from .chunking_glee import in_chunks
 from .configuration_glee import GleeConfig
+from .transformers_seam_glee import attention_function
 
 
 class GleeEarlyFusion(nn.Module):
@@ -75,7 +76,7 @@ class GleeEarlyFusion(nn.Module):
         attention_mask: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        attention = attention_function(self.config, eager_attention_forward)
         dropout = self.config.fusion_dropout if self.training else 0.0
         seen, _ = attention(
             self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=dropout, **kwargs

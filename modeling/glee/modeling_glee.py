@@ -15,18 +15,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers import CLIPTextModel, PreTrainedModel
-from transformers import initialization as init
-from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
-from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbone_glee import make_backbone
-from .canvas_glee import canvas_groups, join_maps, map_size, merge_canvases, sizes_of_images
+from .canvas_glee import canvas_groups, join_layers, join_maps, map_size, merge_canvases, sizes_of_images
 from .configuration_glee import GleeConfig
 from .decoder_glee import (
     GleeClassProjection,
@@ -44,6 +41,8 @@ from .matching_glee import GleeTargets
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
 from .request_glee import GleeRequest, check_request
 from .text_glee import GleeTextEncoder, mean_of_tokens
+from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults
+from .transformers_seam_glee import initialization as init
 from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
 
 
@@ -63,18 +62,28 @@ class GleeImageFeatures(ModelOutput):
     r"""
     What the model has seen of images before it knows what is looked for.
 
+    last_hidden_state (`torch.Tensor` of shape `(images, pixels, channels)`): the backbone's coarsest map, row by row.
+    pooler_output (`torch.Tensor` of shape `(images, channels)`): its mean over the pixels.
     levels (`tuple` of four `torch.Tensor` of shape `(images, hidden_size, height, width)`): finest first.
     lateral (`torch.Tensor` of shape `(images, hidden_size, height, width)`): the finest map of all, for the masks.
 
-    With `config.padding_mask` the maps of a smaller canvas are in the upper left corner, and zeros around them.
+    hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the backbone.
+    attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the backbone.
+
+    With `config.padding_mask` the maps of a smaller canvas are in the upper left corner, and zeros around them;
+    so are `hidden_states`, and there are `attentions` only if all images have one canvas.
     """
 
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
     levels: tuple[torch.Tensor, ...] | None = None
     lateral: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
     def of_images(self, images: list[int] | torch.Tensor | slice) -> "GleeImageFeatures":
-        """The maps of some images; copies, if they are named by numbers."""
-        return GleeImageFeatures(tuple(level[images] for level in self.levels), self.lateral[images])
+        """Returns the maps for the forward pass of some images; copies, if they are named by numbers."""
+        return GleeImageFeatures(levels=tuple(level[images] for level in self.levels), lateral=self.lateral[images])
 
 
 @dataclass
@@ -98,9 +107,10 @@ class GleeModelOutput(ModelOutput):
         With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
     hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
     attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the decoder's self-attention.
-    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`): of the pixel decoder.
+    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`):
+        Of the pixel decoder: what enters its first layer, then what leaves each.
 
-    With `config.padding_mask` and canvases of several sizes, these last three come canvas after canvas.
+    With `config.padding_mask` and canvases of several sizes, zeros fill up the rows of smaller ones in these last three.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -196,7 +206,8 @@ class GleeModel(GleePreTrainedModel):
     _can_record_outputs = {
         "hidden_states": GleeDecoderLayer,
         "attentions": OutputRecorder(GleeSelfAttention, index=1),
-        "encoder_hidden_states": GleeEncoderLayer,
+        # what enters the first layer, then what leaves each
+        "encoder_hidden_states": [OutputRecorder(GleeEarlyFusion, index=0), OutputRecorder(GleeEncoderLayer, index=0)],
     }
 
     def __init__(self, config: GleeConfig):
@@ -207,7 +218,7 @@ class GleeModel(GleePreTrainedModel):
         channels = list(self.backbone.channels)
         self.text_encoder = GleeTextEncoder(config)
         if config.text_teacher:
-            self.text_teacher = CLIPTextModel._from_config(config.text_config).requires_grad_(False)
+            self.text_teacher = CLIPTextModel(config.text_config).requires_grad_(False)
         self.visual_prompter = GleeVisualPrompter(config, channels)
         self.pixel_decoder = GleePixelDecoder(config, channels)
         self.proposals = GleeProposals(config)
@@ -245,26 +256,50 @@ class GleeModel(GleePreTrainedModel):
         """
         return self.text_encoder(input_ids, attention_mask)
 
+    @can_return_tuple
     def get_image_features(
-        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> GleeImageFeatures:
         """
-        What the model needs to know of images; computed once, it serves any number of questions about them.
+        Computes what the model needs to know of images; it serves any number of questions about them.
 
         Args:
-            pixel_values: `(images, 3, height, width)`; pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
+            pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].
+            pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
+            kwargs: `output_hidden_states`, `output_attentions` (both of the backbone) and `return_dict`.
         """
+        asked = {
+            name: True
+            for name in ("output_hidden_states", "output_attentions")
+            if kwargs.get(name, getattr(self.config, name))
+        }
         if not self.config.padding_mask or pixel_mask is None:
-            return self._image_features(pixel_values)
+            return self._image_features(pixel_values, **asked)
         groups = canvas_groups(pixel_mask, self.config.canvas_divisor)
-        parts = [self._image_features(pixel_values[images, :, :h, :w]) for (h, w), images in groups]
+        parts = [self._image_features(pixel_values[images, :, :h, :w], **asked) for (h, w), images in groups]
         order = torch.cat([images for _, images in groups]).argsort()
-        levels = tuple(join_maps(list(maps), order) for maps in zip(*(part.levels for part in parts)))
-        return GleeImageFeatures(levels, join_maps([part.lateral for part in parts], order))
+        return GleeImageFeatures(
+            last_hidden_state=join_maps([part.last_hidden_state for part in parts], order),
+            pooler_output=join_maps([part.pooler_output for part in parts], order),
+            levels=join_layers([part.levels for part in parts], order),
+            lateral=join_maps([part.lateral for part in parts], order),
+            hidden_states=join_layers([part.hidden_states for part in parts], order),
+            attentions=parts[0].attentions if len(parts) == 1 else None,  # rows of windows can't be put in order
+        )
 
-    def _image_features(self, pixel_values: torch.Tensor) -> GleeImageFeatures:
-        levels, lateral = self.pixel_decoder.project(self.backbone(pixel_values).feature_maps)
-        return GleeImageFeatures(tuple(levels), lateral)
+    def _image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> GleeImageFeatures:
+        """Computes the features of images that fill their canvas."""
+        seen = self.backbone(pixel_values, return_dict=True, **kwargs)
+        levels, lateral = self.pixel_decoder.project(seen.feature_maps)
+        pixels = seen.feature_maps[-1].flatten(2).transpose(1, 2)  # (images, pixels, channels)
+        return GleeImageFeatures(
+            last_hidden_state=pixels,
+            pooler_output=pixels.mean(dim=1),
+            levels=tuple(levels),
+            lateral=lateral,
+            hidden_states=seen.hidden_states,
+            attentions=seen.attentions,
+        )
 
     def _features_of_canvas(
         self, features: GleeImageFeatures, images: torch.Tensor, canvas: tuple[int, int]
@@ -274,7 +309,7 @@ class GleeModel(GleePreTrainedModel):
         for feature_map, stride in zip((features.lateral, *features.levels), self.pixel_decoder.strides):
             height, width = map_size(canvas, stride)
             cut.append(feature_map[images, :, :height, :width])
-        return GleeImageFeatures(tuple(cut[1:]), cut[0])
+        return GleeImageFeatures(levels=tuple(cut[1:]), lateral=cut[0])
 
     def distil(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -297,6 +332,7 @@ class GleeModel(GleePreTrainedModel):
         expression_input_ids: torch.Tensor | None,
         expression_attention_mask: torch.Tensor | None,
         tokens: torch.Tensor | None,
+        own_labels: bool,
         **prompts: torch.Tensor | None,
     ) -> GleeRequest:
         if expression_input_ids is not None:
@@ -304,12 +340,16 @@ class GleeModel(GleePreTrainedModel):
         if tokens is not None:  # (rows, tokens, size)
             classes = mean_of_tokens(tokens, expression_attention_mask)[:, None]
             return GleeRequest(classes, tokens, expression_attention_mask.bool(), **prompts)
+        if own_labels:
+            tokens = self.text_encoder(input_ids, attention_mask)  # (images, tokens, size)
+            classes = mean_of_tokens(tokens, attention_mask)[:, None]
+            return GleeRequest(classes, tokens, label_mask=attention_mask.bool())
         if class_embeddings is None:
             class_embeddings, class_tokens = self.get_label_embeddings(input_ids, attention_mask).to_tuple()
         return GleeRequest(class_embeddings[None], class_tokens[None], **prompts)
 
+    @can_return_tuple
     @merge_with_config_defaults
-    @capture_outputs
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -326,6 +366,7 @@ class GleeModel(GleePreTrainedModel):
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        own_labels: torch.Tensor | None = None,
         image_features: GleeImageFeatures | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -353,6 +394,9 @@ class GleeModel(GleePreTrainedModel):
             The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
             what was shown in its first frame is looked for. By default each prompt stands for itself. With
             `config.padding_mask` all images must have one canvas.
+        own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
+            Of the image processor, for images that were prepared one by one: where there are as many `input_ids` as
+            images, label i is looked for in image i only. By default all labels are looked for in all images.
         image_features ([`GleeImageFeatures`], *optional*):
             Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
         denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
@@ -387,6 +431,7 @@ class GleeModel(GleePreTrainedModel):
             expression_input_ids,
             expression_attention_mask,
             expression_tokens,
+            own_labels=own_labels is not None and prompts is None and _in_pairs(pixel_values, input_ids),
             image_indices=prompt_image_indices if prompts is not None else None,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
@@ -394,7 +439,7 @@ class GleeModel(GleePreTrainedModel):
             prompt_sources=prompt_sources,
         )
         if not self.config.padding_mask or pixel_mask is None:
-            return self._perceive(pixel_values, request, image_features, denoising, **kwargs)
+            return self._perceive(pixel_values, request, image_features, denoising, return_dict=True, **kwargs)
         return self._perceive_alone(pixel_values, pixel_mask, request, image_features, **kwargs)
 
     def _perceive_alone(
@@ -416,11 +461,12 @@ class GleeModel(GleePreTrainedModel):
             if len(group_rows):
                 alone = pixel_values[images, :, : canvas[0], : canvas[1]]
                 seen = None if features is None else self._features_of_canvas(features, images, canvas)
-                outputs.append(self._perceive(alone, group_request, seen, **kwargs))
+                outputs.append(self._perceive(alone, group_request, seen, return_dict=True, **kwargs))
                 canvases.append(canvas)
                 rows.append(group_rows)
-        return merge_canvases(outputs, rows, canvases, size, own_classes=request.text_mask is not None)
+        return merge_canvases(outputs, rows, canvases, size, own_classes=len(request.class_embeddings) > 1)
 
+    @capture_outputs  # here and not of `forward`, so that each canvas has its own layers
     def _perceive(
         self,
         pixel_values: torch.Tensor,
@@ -429,15 +475,17 @@ class GleeModel(GleePreTrainedModel):
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
-        levels, lateral = (self._image_features(pixel_values) if features is None else features).to_tuple()
-        text = request.text
+        features = self._image_features(pixel_values) if features is None else features
+        levels, lateral, text = features.levels, features.lateral, request.text
         if request.image_indices is not None:
             levels, lateral = [level[request.image_indices] for level in levels], lateral[request.image_indices]
         if request.prompt_masks is not None:
             template = self._template(pixel_values[request.image_indices], request)
             text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
         text_bias = None
-        if request.text_mask is not None and not self.config.fusion_attends_padding:
+        if request.label_mask is not None:  # alone, a label has no padding that could be attended to
+            text_bias = _attention_bias(request.label_mask, text.dtype)
+        elif request.text_mask is not None and not self.config.fusion_attends_padding:
             text_bias = _attention_bias(request.text_mask, text.dtype)
         mask_features, levels, fused_text = self.pixel_decoder(levels, lateral, text, text_bias, **kwargs)
         prompts, present = self._decoder_prompts(request, levels, fused_text)
@@ -478,7 +526,7 @@ class GleeModel(GleePreTrainedModel):
             images, masks, kinds = images[sources], masks[sources], kinds[sources]
         crops = template_crops(images, masks, kinds, self.config.template_size)
         with torch.no_grad():  # as published: the backbone learns from whole images only
-            feature_maps = self.backbone(crops).feature_maps
+            feature_maps = self.backbone(crops, return_dict=True).feature_maps
         tokens = self.visual_prompter.template_tokens(feature_maps)
         return tokens if places is None else tokens[places]
 
@@ -505,6 +553,8 @@ class GleeModel(GleePreTrainedModel):
 class GleeForObjectDetection(GleePreTrainedModel):
     """GLEE with what is read from its queries: class scores, confidence, boxes and masks."""
 
+    accepts_loss_kwargs = False  # to a Trainer: the loss of a step is the mean of its batches'
+
     def __init__(self, config: GleeConfig):
         super().__init__(config)
         self.model = GleeModel(config)
@@ -519,10 +569,10 @@ class GleeForObjectDetection(GleePreTrainedModel):
         return self.model.get_expression_tokens(input_ids, attention_mask)
 
     def get_image_features(
-        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None
+        self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> GleeImageFeatures:
         """See [`GleeModel.get_image_features`]."""
-        return self.model.get_image_features(pixel_values, pixel_mask)
+        return self.model.get_image_features(pixel_values, pixel_mask, **kwargs)
 
     @can_return_tuple
     def forward(
@@ -541,6 +591,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         prompt_points: torch.Tensor | None = None,
         prompt_image_indices: torch.Tensor | None = None,
         prompt_sources: torch.Tensor | None = None,
+        own_labels: torch.Tensor | None = None,
         image_features: GleeImageFeatures | None = None,
         labels: list[dict[str, torch.Tensor]] | None = None,
         supervision: GleeSupervision | None = None,
@@ -590,8 +641,10 @@ class GleeForObjectDetection(GleePreTrainedModel):
             prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
+            own_labels=own_labels,
             image_features=image_features,
             denoising=denoising,
+            return_dict=True,
             **kwargs,
         )
         image_sizes, padded_sizes = _canvas_sizes(pixel_values, pixel_mask)
@@ -681,6 +734,11 @@ def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Mask `(rows, tokens)`, True to be seen -> what is added to scores, `(rows, 1, 1, tokens)`."""
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
+
+
+def _in_pairs(pixel_values: torch.Tensor, input_ids: torch.Tensor | None) -> bool:
+    """Whether there are several images and as many labels."""
+    return input_ids is not None and len(pixel_values) == len(input_ids) > 1
 
 
 def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:

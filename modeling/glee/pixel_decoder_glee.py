@@ -1,11 +1,11 @@
 """The pixel decoder: fused, deformably encoded feature maps and the map that masks are read from (paper, section 3.2)."""
 
 import math
+from typing import Unpack
 
 import torch
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .chunking_glee import in_chunks

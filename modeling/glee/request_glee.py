@@ -27,6 +27,7 @@ class GleeRequest(ModelOutput):
     class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
     text (`torch.Tensor` of shape `(rows or 1, tokens, hidden_size)`): tokens for the early fusion.
     text_mask (`torch.Tensor` of shape `(rows, tokens)`, bool, *optional*): False for padding; of sentences only.
+    label_mask (`torch.Tensor` of shape `(rows, tokens)`, bool, *optional*): the same, where images have own labels.
     image_indices (`torch.Tensor` of shape `(rows,)`, *optional*): the image that each prompt belongs to.
     prompt_masks, prompt_types, prompt_points, prompt_sources: of visual prompts, as given to the model.
     """
@@ -34,6 +35,7 @@ class GleeRequest(ModelOutput):
     class_embeddings: torch.Tensor | None = None
     text: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
+    label_mask: torch.Tensor | None = None
     image_indices: torch.Tensor | None = None
     prompt_masks: torch.Tensor | None = None
     prompt_types: torch.Tensor | None = None
@@ -51,6 +53,9 @@ class GleeRequest(ModelOutput):
         Returns:
             the rows `(some,)` int64 and their request, whose `image_indices` count the given images only.
         """
+        if self.label_mask is not None:
+            names = ("class_embeddings", "text", "label_mask")
+            return images, GleeRequest(**{name: self[name][images] for name in names})
         if self.image_indices is None:
             return images, self
         belongs = self.image_indices[:, None] == images[None]  # (prompts, images)

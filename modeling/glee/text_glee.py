@@ -12,7 +12,7 @@ class GleeTextEncoder(nn.Module):
 
     def __init__(self, config: GleeConfig):
         super().__init__()
-        self.clip = CLIPTextModel._from_config(config.text_config)
+        self.clip = CLIPTextModel(config.text_config)
         self.projection = nn.Linear(config.text_config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

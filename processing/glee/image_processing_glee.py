@@ -16,13 +16,15 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
+from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image
-from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
 from .geometry_glee import canvas_size, resized_size
@@ -33,6 +35,12 @@ from .post_processing_glee import (
     post_process_interactive,
     post_process_object_detection,
     post_process_open_world,
+)
+
+SETTINGS = (
+    *("do_resize", "size", "resample"),
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"),
+    *("do_pad", "pad_size", "pad_size_divisor", "pad_value"),
 )
 
 
@@ -48,7 +56,7 @@ class GleeImageKwargs(ImagesKwargs, total=False):
     pad_value: int | float | None
 
 
-class GleeImageProcessor(PilBackend):
+class GleeImageProcessor(BaseImageProcessor):
     """Resizes, normalises and pads images as GLEE's networks expect them (GLEE, section 3.2).
 
     Images are turned upright, brought to 8-bit RGB (see `read_images`) and resized by Pillow, so that the same file gives
@@ -75,12 +83,11 @@ class GleeImageProcessor(PilBackend):
     ```
     """
 
-    model_input_names = ["pixel_values", "pixel_mask"]
+    model_input_names = ["pixel_values", "pixel_mask", "own_labels"]
     valid_kwargs = GleeImageKwargs
 
     do_resize = True
     size = {"shortest_edge": 800, "longest_edge": 1333}
-    default_to_square = False
     resample = PILImageResampling.BILINEAR
     do_rescale = True
     rescale_factor = 1 / 255
@@ -88,6 +95,7 @@ class GleeImageProcessor(PilBackend):
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
     do_pad = True
+    pad_size = None
     pad_size_divisor = 32
     pad_value = None
 
@@ -108,71 +116,91 @@ class GleeImageProcessor(PilBackend):
         }
         return cls(**{**settings, **overrides})
 
-    def _standardize_kwargs(self, **kwargs: Any) -> dict[str, Any]:
-        """Settings as they are used; wrong ones are refused here, when the processor is made and when it is called."""
-        settings = super()._standardize_kwargs(**kwargs)
-        size, pad_size = settings["size"], settings["pad_size"]
-        if not (size and (size.shortest_edge or size.longest_edge)):
-            raise ValueError(f"size must have shortest_edge or longest_edge or both, got {size and dict(size)}")
-        if pad_size and not (pad_size.height and pad_size.width):
-            raise ValueError(f"pad_size must have height and width, got {dict(pad_size)}")
-        if not settings["pad_size_divisor"] or settings["pad_size_divisor"] < 1:
-            raise ValueError(f"pad_size_divisor must be at least 1, got {settings['pad_size_divisor']}")
-        if not np.all(np.greater(settings["image_std"], 0)):
-            raise ValueError(f"image_std must be positive, got {settings['image_std']}")
-        return settings
+    def __init__(self, **settings: Any):
+        own = {name: settings.pop(name, None) for name in SETTINGS}
+        super().__init__(**settings)
+        own = {name: deepcopy(getattr(type(self), name)) if value is None else value for name, value in own.items()}
+        for name, value in _checked(own).items():
+            setattr(self, name, value)
 
-    def _preprocess_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """Reads the images, then makes the batch of them."""
-        return self._preprocess(read_images(images, kwargs.pop("input_data_format")), *args, **kwargs)
+    def __call__(self, images: Any, **settings: Any) -> BatchFeature:
+        """
+        Reads images and makes one batch of them.
 
-    def _preprocess(
-        self,
-        images: list[Image.Image],
-        do_resize: bool,
-        size: SizeDict,
-        resample: PILImageResampling,
-        do_rescale: bool,
-        rescale_factor: float,
-        do_normalize: bool,
-        image_mean: tuple[float, float, float],
-        image_std: tuple[float, float, float],
-        do_pad: bool,
-        pad_size: SizeDict | None,
-        pad_size_divisor: int,
-        pad_value: float | None,
-        return_tensors: str | None,
-        **kwargs: Any,
-    ) -> BatchFeature:
-        """RGB pictures to `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image."""
-        if do_resize:
-            images = [_resize(image, size, resample) for image in images]
-        sizes = [(image.height, image.width) for image in images]
-        height, width = _canvas_size(sizes, do_pad, pad_size, pad_size_divisor)
-        scale = rescale_factor if do_rescale else 1.0
-        mean, std = (image_mean, image_std) if do_normalize else (0.0, 1.0)
-        mean, std = (np.float32(np.reshape(value, (-1, 1, 1)) / scale) for value in (mean, std))  # in 8-bit values
+        Args:
+            images: one image or a list, see [`read_images`].
+            settings: those of the processor, for this call; `return_tensors` and `input_data_format` besides.
 
-        values = np.zeros((len(images), 3, height, width), dtype=np.float32)
-        mask = np.zeros((len(images), height, width), dtype=np.int64)
-        if pad_value is not None:
-            values += (np.float32(pad_value) - mean) / std
-        for row, image in enumerate(images):
-            part = values[row, :, : image.height, : image.width]
-            np.subtract(np.asarray(image).transpose(2, 0, 1), mean, out=part)  # (3, h, w)
-            part /= std
-            mask[row, : image.height, : image.width] = 1
-        return BatchFeature(data={"pixel_values": values, "pixel_mask": mask}, tensor_type=return_tensors)
+        Returns:
+            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. Of an image that comes
+            without a list also `own_labels` `(1,)` int64: where such images are put together in a batch with a label
+            each, as transformers' `zero-shot-object-detection` does, they tell the model whose label it is.
+
+        Raises:
+            ValueError: an image cannot be used, or a setting is wrong.
+        """
+        return self.preprocess(images, **settings)
+
+    def preprocess(self, images: Any, **settings: Any) -> BatchFeature:
+        """Does what a call does, see `__call__`."""
+        validate_typed_dict(self.valid_kwargs, settings)
+        own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
+        pictures = read_images(images, settings.get("input_data_format"))
+        if own["do_resize"]:
+            pictures = [_resize(picture, own["size"], own["resample"]) for picture in pictures]
+        alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
+        return BatchFeature(data=_batch(pictures, own) | alone, tensor_type=settings.get("return_tensors"))
 
 
-def _resize(image: Image.Image, size: SizeDict, resample: PILImageResampling) -> Image.Image:
-    longest = size.longest_edge or math.inf
-    height, width = resized_size((image.height, image.width), size.shortest_edge or longest, longest)
+def _checked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in the forms that are saved; wrong ones are refused, when the processor is made and when it is called."""
+    size, pad_size = _sides(settings["size"], ("shortest_edge",)), _sides(settings["pad_size"], ("height", "width"))
+    if not (size and (size.get("shortest_edge") or size.get("longest_edge"))):
+        raise ValueError(f"size must have shortest_edge or longest_edge or both, got {size}")
+    if pad_size and not (pad_size.get("height") and pad_size.get("width")):
+        raise ValueError(f"pad_size must have height and width, got {pad_size}")
+    if not settings["pad_size_divisor"] or settings["pad_size_divisor"] < 1:
+        raise ValueError(f"pad_size_divisor must be at least 1, got {settings['pad_size_divisor']}")
+    if not np.all(np.greater(settings["image_std"], 0)):
+        raise ValueError(f"image_std must be positive, got {settings['image_std']}")
+    return {**settings, "size": size, "pad_size": pad_size}
+
+
+def _sides(size: Any, names: tuple[str, ...]) -> dict[str, int] | None:
+    """A size as its sides by name; a number is what all of `names` are."""
+    if isinstance(size, int):
+        return dict.fromkeys(names, size)
+    return None if size is None else {name: side for name, side in dict(size).items() if side is not None}
+
+
+def _batch(pictures: list[Image.Image], settings: dict[str, Any]) -> dict[str, np.ndarray]:
+    """RGB pictures to `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image."""
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    height, width = _canvas_size(sizes, settings["do_pad"], settings["pad_size"], settings["pad_size_divisor"])
+    scale = settings["rescale_factor"] if settings["do_rescale"] else 1.0
+    mean, std = (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else (0.0, 1.0)
+    mean, std = (np.float32(np.reshape(value, (-1, 1, 1)) / scale) for value in (mean, std))  # in 8-bit values
+
+    values = np.zeros((len(pictures), 3, height, width), dtype=np.float32)
+    mask = np.zeros((len(pictures), height, width), dtype=np.int64)
+    if settings["pad_value"] is not None:
+        values += (np.float32(settings["pad_value"]) - mean) / std
+    for row, picture in enumerate(pictures):
+        part = values[row, :, : picture.height, : picture.width]
+        np.subtract(np.asarray(picture).transpose(2, 0, 1), mean, out=part)  # (3, h, w)
+        part /= std
+        mask[row, : picture.height, : picture.width] = 1
+    return {"pixel_values": values, "pixel_mask": mask}
+
+
+def _resize(image: Image.Image, size: dict[str, int], resample: int) -> Image.Image:
+    longest = size.get("longest_edge") or math.inf
+    height, width = resized_size((image.height, image.width), size.get("shortest_edge") or longest, longest)
     return image.resize((width, height), resample)
 
 
 def _canvas_size(
-    sizes: list[tuple[int, int]], do_pad: bool, pad_size: SizeDict | None, divisor: int
+    sizes: list[tuple[int, int]], do_pad: bool, pad_size: dict[str, int] | None, divisor: int
 ) -> tuple[int, int]:
     """(height, width) that every image of the batch is padded to."""
     if not do_pad:
@@ -183,10 +211,10 @@ def _canvas_size(
         return sizes[0]
     if pad_size is None:
         return canvas_size(sizes, divisor)
-    height, width = canvas_size(sizes)
-    if height > pad_size.height or width > pad_size.width:
+    (height, width), room = canvas_size(sizes), (pad_size["height"], pad_size["width"])
+    if height > room[0] or width > room[1]:
         raise ValueError(
-            f"images of {height} x {width} pixels do not fit pad_size {pad_size.height} x {pad_size.width}: use "
-            "do_resize=True, or a larger pad_size"
+            f"images of {height} x {width} pixels do not fit pad_size {room[0]} x {room[1]}: use do_resize=True, or a "
+            "larger pad_size"
         )
-    return pad_size.height, pad_size.width
+    return room

@@ -1,29 +1,30 @@
 """From an image or video and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.pipelines.base import Pipeline
+from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
 from .label_cache_glee import LabelCache
 from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request, make_video_request
 from .perception_result_glee import plain_result
+from .perception_settings_glee import PerceptionSettings, check_count
 from .post_processing_glee import (
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
 )
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
-from .tracking_glee import MODES
 from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
 from .video_source_glee import is_video_source, open_video
 
-THRESHOLD = 0.2  # of the published demo
-TOP_K = 100  # as COCO counts
-PROMPTS_AT_ONCE = 4  # expressions or visual prompts in one pass; each has queries and masks of its own
+TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
 
 
 class ObjectPerceptionPipeline(Pipeline):
@@ -86,121 +87,90 @@ class ObjectPerceptionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, batch_size: int | None = None, **kwargs):
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        self.batch_size = batch_size
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("`processor` is missing: pass the GleeProcessor of the model.")
         self.label_cache = LabelCache()
 
-    def __call__(self, inputs, **kwargs):
-        batch_size = kwargs.get("batch_size")
-        if batch_size is not None and not _is_count(batch_size):
-            raise ValueError(f"`batch_size` must be a positive integer, not {batch_size!r}.")
+    def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
+        """Keeps the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
+        self.settings = PerceptionSettings().updated(settings)
+        return {}, {}, {}
+
+    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
+        batch_size = batch_size or self.batch_size
         prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
+        settings = self.settings.updated(kwargs)
         if is_video_source(inputs):
-            return self._follow(inputs, prompts, batch_size or self._batch_size or WINDOW, **kwargs)
-        return super().__call__(distribute(inputs, prompts), **kwargs)
+            return self._follow(inputs, prompts, batch_size or WINDOW, settings)
+        given = distribute(inputs, prompts)
+        if isinstance(given, dict):
+            return self._perceive([self.preprocess(given, settings)], settings)[0]
+        results = self._stream(given, batch_size or 1, settings)
+        return list(results) if isinstance(given, list) else results
 
     def _follow(
-        self,
-        inputs: Any,
-        prompts: dict[str, Any],
-        window: int,
-        batch_size: int | None = None,
-        num_workers: int | None = None,
-        **kwargs: Any,
+        self, inputs: Any, prompts: dict[str, Any], window: int, settings: PerceptionSettings
     ) -> VideoPerception:
         """Opens a video; frames go through the model as results are taken."""
-        defaults, forward, tracking = self._sanitize_parameters(**kwargs)
-        source, fps, prompts = make_video_request(inputs, prompts, {**self._preprocess_params, **defaults})
-        settings = {"threshold": THRESHOLD, "top_k": TOP_K, "prompts_at_once": PROMPTS_AT_ONCE, "window": window}
-        settings |= {**self._forward_params, **forward, **self._postprocess_params, **tracking}
+        source, fps, prompts = make_video_request(inputs, prompts, settings.prompts)
+        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt")
+        for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
         video = open_video(source, fps)
-        return VideoPerception(
-            video, self.model, self.processor, self._label_inputs, VideoSettings(**settings), prompts
-        )
+        return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
-        """Saves the model, the processor, and the code of both and of the pipeline."""
-        config = self.model.config
-        before = {name: getattr(config, name, None) for name in ("auto_map", "custom_pipelines")}
-        base = type(self.model.base_model)  # what AutoModel gives; saving names the model's own class only
-        config.auto_map = {
-            **(before["auto_map"] or {}),
-            "AutoModel": f"{base.__module__.split('.')[-1]}.{base.__name__}",
-        }
-        parts = self.feature_extractor, self.image_processor, self.tokenizer
-        self.feature_extractor = self.image_processor = self.tokenizer = None  # they are saved as one processor
-        try:
-            super().save_pretrained(save_directory, **kwargs)
-        finally:
-            self.feature_extractor, self.image_processor, self.tokenizer = parts
-            for name, value in before.items():  # with a pipeline's name, `pipeline` would ask for trust_remote_code
-                setattr(config, name, value)
-                if value is None:
-                    delattr(config, name)
-        self.processor.save_pretrained(save_directory)
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """
+        Saves the model, the processor, and the code of both and of the pipeline, which others may use meanwhile.
 
-    def _sanitize_parameters(
-        self,
-        labels: Sequence[str] | None = None,
-        expressions: Sequence[str] | None = None,
-        threshold: float | None = None,
-        top_k: int | None = None,
-        prompts_at_once: int | None = None,
-        tracking: str | None = None,
-        reprompt: bool | None = None,
-        **unknown,
-    ) -> tuple[dict, dict, dict]:
-        if unknown:
-            raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of {type(self).__name__}.")
-        if threshold is not None and not (_is_number(threshold) and 0 <= threshold <= 1):
-            raise ValueError(f"`threshold` must be a number from 0 to 1, not {threshold!r}.")
-        for name, value in (("top_k", top_k), ("prompts_at_once", prompts_at_once)):
-            if value is not None and not _is_count(value):
-                raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
-        if tracking is not None and tracking not in MODES:
-            raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {tracking!r}.")
-        if reprompt is not None and not isinstance(reprompt, bool):
-            raise ValueError(f"`reprompt` must be True or False, not {reprompt!r}.")
-        return (
-            _given(labels=labels, expressions=expressions),
-            _given(threshold=threshold, top_k=top_k, prompts_at_once=prompts_at_once),
-            _given(tracking=tracking, reprompt=reprompt),
-        )
+        Args:
+            save_directory: made if missing.
+            push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the directory's name.
+            kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
+        """
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+            kwargs = {}
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        custom_object_save(self, folder)
+        named_before = getattr(self.model.config, "auto_map", None)
+        self.model.save_pretrained(folder, **kwargs)
+        config = copy.deepcopy(self.model.config)
+        self.model.config.auto_map = named_before  # transformers names the model's class in the configuration in use
+        if named_before is None:
+            del self.model.config.auto_map
+        base = type(self.model.base_model)  # what AutoModel gives
+        config.auto_map = {**(config.auto_map or {}), "AutoModel": _name_in_file(base)}
+        config.custom_pipelines = {TASK: {"impl": _name_in_file(type(self)), "pt": [MODEL], "type": "multimodal"}}
+        config.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
-    def get_iterator(
-        self,
-        inputs: Iterable[dict],
-        num_workers: int,
-        batch_size: int,
-        preprocess_params: dict,
-        forward_params: dict,
-        postprocess_params: dict,
+    def _stream(
+        self, inputs: Iterable[dict], batch_size: int, settings: PerceptionSettings
     ) -> Iterator[list[dict[str, Any]]]:
-        """One list of results an image; at most `batch_size` images are held at a time."""
+        """Yields one list of results an image; at most `batch_size` images are held at a time."""
         batch: list[PerceptionRequest] = []
         for given in inputs:
-            batch.append(self.preprocess(given, **preprocess_params))
+            batch.append(self.preprocess(given, settings))
             if len(batch) == batch_size:
-                yield from self._perceive(batch, **forward_params)
+                yield from self._perceive(batch, settings)
                 batch = []
         if batch:
-            yield from self._perceive(batch, **forward_params)
+            yield from self._perceive(batch, settings)
 
-    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params) -> list[dict[str, Any]]:
-        return self._perceive([self.preprocess(inputs, **preprocess_params)], **forward_params)[0]
-
-    def preprocess(self, inputs: dict, **defaults: Sequence[str]) -> PerceptionRequest:
+    def preprocess(self, inputs: dict, settings: PerceptionSettings) -> PerceptionRequest:
         """Reads one image; `inputs` holds it with its prompts."""
-        return make_request(inputs, defaults)
+        return make_request(inputs, settings.prompts)
 
     def _perceive(
-        self,
-        requests: Sequence[PerceptionRequest],
-        threshold: float = THRESHOLD,
-        top_k: int = TOP_K,
-        prompts_at_once: int = PROMPTS_AT_ONCE,
+        self, requests: Sequence[PerceptionRequest], settings: PerceptionSettings
     ) -> list[list[dict[str, Any]]]:
         """Results of images that share a canvas: labels, then expressions, then visual prompts."""
         canvas = _Canvas.of(requests, self.processor)
@@ -209,16 +179,15 @@ class ObjectPerceptionPipeline(Pipeline):
         features = self._image_features(canvas)
         for labels, images in _images_of_labels(requests).items():
             inputs = canvas.images(images) | self._label_inputs(labels)
-            seen = _of_images(features, images)
-            found = self.forward(inputs, threshold=threshold, top_k=top_k, image_features=seen)
+            found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
             for image, objects in zip(images, found["objects"]):
                 results[image] += self.postprocess(objects, labels)
         for prompts in kinds:
-            for first in range(0, len(prompts), prompts_at_once):
-                several = prompts[first : first + prompts_at_once]
+            for first in range(0, len(prompts), settings.prompts_at_once):
+                several = prompts[first : first + settings.prompts_at_once]
                 images = sorted({prompt.image for prompt in several})
                 inputs = self._prompt_inputs(several, images, canvas)
-                found = self.forward(inputs, image_features=_of_images(features, images))
+                found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
                 for prompt, objects in zip(several, found["objects"]):
                     results[prompt.image] += self.postprocess(objects, (prompt.label,))
         return results
@@ -268,8 +237,7 @@ class ObjectPerceptionPipeline(Pipeline):
     def _forward(
         self,
         model_inputs: dict[str, torch.Tensor],
-        threshold: float = THRESHOLD,
-        top_k: int = TOP_K,
+        settings: PerceptionSettings,
         image_features: Any = None,
     ) -> dict[str, list[dict[str, torch.Tensor]]]:
         """Runs the model and keeps what is asked for: `objects`, one dict of tensors an image or prompt."""
@@ -280,7 +248,7 @@ class ObjectPerceptionPipeline(Pipeline):
             return {"objects": post_process_interactive(outputs, sizes, indices)}
         if "expression_input_ids" in inputs:
             return {"objects": post_process_grounding(outputs, sizes, indices)}
-        return {"objects": post_process_instance_segmentation(outputs, threshold, sizes, top_k)}
+        return {"objects": post_process_instance_segmentation(outputs, settings.threshold, sizes, settings.top_k)}
 
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value
@@ -365,14 +333,6 @@ def _named(request: PerceptionRequest, processor: GleePromptProcessor, **argumen
         raise request.named(error) from None
 
 
-def _given(**arguments: Any) -> dict[str, Any]:
-    """The arguments that the caller passed."""
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _name_in_file(kind: type) -> str:
+    """A class as custom code names it: its file and itself."""
+    return f"{kind.__module__.split('.')[-1]}.{kind.__name__}"

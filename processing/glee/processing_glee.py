@@ -121,7 +121,7 @@ class GleeProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return [
-            *self.image_processor.model_input_names,
+            *("pixel_values", "pixel_mask"),
             *("input_ids", "attention_mask"),
             *("expression_input_ids", "expression_attention_mask"),
             *("prompt_masks", "prompt_types", "prompt_image_indices"),

@@ -19,6 +19,7 @@ from .video_frames_glee import VideoFrame, Warn
 MAX_DOWNLOAD_BYTES = 4 << 30  # a video larger than this is refused
 MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
 IN_MEMORY = 64 << 20  # bytes of a download; a larger one goes to a temporary file
+THUMBNAIL = 16  # pixels of a side
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
 
 
@@ -128,6 +129,7 @@ class _Pictures:
     def __init__(self, stream: Any):
         self._stream = stream
         self._reformatter = _import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        self._orientations: dict[int, tuple[int, bool]] = {}  # of frames with one rotation
 
     def upright(self, frame: Any) -> Image.Image:
         ratio = self._stream.sample_aspect_ratio
@@ -136,16 +138,22 @@ class _Pictures:
             frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
         )
         picture = plain.to_ndarray()  # (height, width, 3) uint8
-        turns, mirrored = orientation(frame)
+        turns, mirrored = self._orientation(frame)
         if mirrored:
             picture = picture[:, ::-1]
         return Image.fromarray(np.ascontiguousarray(np.rot90(picture, turns)))
 
+    def _orientation(self, frame: Any) -> tuple[int, bool]:
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = orientation(frame)
+        return self._orientations[frame.rotation]
+
 
 def orientation(frame: Any) -> tuple[int, bool]:
     """(quarter turns counter-clockwise, mirrored left to right before turning) from the frame's display matrix."""
-    # `frame.side_data` and the frame know each other: only a garbage collection would free the picture.
-    data = _import_av().sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")
+    # A frame and its `side_data` know each other, so that only a garbage collection would free its picture. A small copy has
+    # the same side data.
+    data = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, interpolation="POINT").side_data.get("DISPLAYMATRIX")
     if data is None:
         return 0, False
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
@@ -175,7 +183,7 @@ def _is_video(stream: Any) -> bool:
     context = stream.codec_context
     if context is None or context.name in TEXT_CODECS or not context.width:
         return False
-    return not stream.disposition & type(stream.disposition).attached_pic
+    return not stream.disposition & _import_av().stream.Disposition.attached_pic
 
 
 def _duration(container: Any, stream: Any) -> float | None:

@@ -189,7 +189,7 @@ class FrameWindow:
             return self.features
         parts = [*before, self.features.of_images(slice(first, None))]
         levels = tuple(torch.cat(maps) for maps in zip(*(part.levels for part in parts)))
-        return type(self.features)(levels, torch.cat([part.lateral for part in parts]))
+        return type(self.features)(levels=levels, lateral=torch.cat([part.lateral for part in parts]))
 
     def _ask(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, features: Any, **inputs: torch.Tensor) -> Any:
         with torch.no_grad():

@@ -237,6 +237,6 @@ def make_arguments(options: FineTuneOptions, pictures: int, measured: str) -> Tr
 def own_augmentation(processor: GleeProcessor) -> AugmentationRecipe:
     """Mirrored half of the time, in four scales up to that of the checkpoint; nothing is cut off."""
     size = processor.image_processor.size
-    longest = size.longest_edge or 1333
-    edge = size.shortest_edge or longest
+    longest = size.get("longest_edge") or 1333
+    edge = size.get("shortest_edge") or longest
     return AugmentationRecipe(shortest_edges=[round(edge * scale) for scale in SCALES], longest_edge=longest, crop=0.0)

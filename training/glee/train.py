@@ -69,8 +69,7 @@ def build_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObj
 
 
 def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
-    fields = dict(recipe.config)
-    attention = fields.pop("attn_implementation", None)
+    fields = recipe.config
     tokenizer = processor.tokenizer
     text = {
         "vocab_size": len(tokenizer),
@@ -80,7 +79,7 @@ def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObje
         "pad_token_id": tokenizer.pad_token_id,
     }
     config = GleeConfig(**{**fields, "text_config": {**text, **fields.get("text_config", {})}})
-    model = GleeForObjectDetection._from_config(config, attn_implementation=attention)
+    model = GleeForObjectDetection(config)
     with torch.no_grad():
         model.get_input_embeddings().weight.mul_(recipe.token_scale)
     return model

@@ -1,9 +1,9 @@
 """`transformers.Trainer` for GLEE: its parameter groups, losses that do not depend on how a step is divided, and their log."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import torch
-from torch.utils.data import SequentialSampler
 from transformers import Trainer
 
 from lookhear.training.glee.moving_average import MovingAverage
@@ -23,17 +23,14 @@ class GleeTrainer(Trainer):
 
     def __init__(self, *args, optimiser: OptimiserRecipe | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # a step's loss is the mean of its batches'
+        # Each batch was put together at random already, and a resumed run, even a longer one, continues with the next.
+        self.args.train_sampling_strategy = "sequential"
         self.recipe = optimiser
         if optimiser is not None and optimiser.moving_average:
             self.add_callback(MovingAverage(optimiser.moving_average))
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._place = (-1, 0)  # step, batch of this process in the step
-
-    def _get_train_sampler(self, *args, **kwargs) -> SequentialSampler:
-        """In order: each batch is drawn by lot already, and a resumed run, even a longer one, goes on with the next."""
-        return SequentialSampler(self.train_dataset)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.recipe is not None:
@@ -44,19 +41,21 @@ class GleeTrainer(Trainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None):
-        if self.lr_scheduler is None and self.recipe is not None and self.recipe.milestones:
-            warmup = self.args.get_warmup_steps(num_training_steps)
-            self.lr_scheduler = step_schedule(optimizer or self.optimizer, self.recipe, warmup)
-            self._created_lr_scheduler = True
-        return super().create_scheduler(num_training_steps, optimizer)
+        if self.recipe is None or not self.recipe.milestones:
+            return super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        self.lr_scheduler = step_schedule(optimizer or self.optimizer, self.recipe, warmup)
+        return self.lr_scheduler
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict], device: torch.device) -> torch.Tensor | None:
-        """Annotated objects in a batch of this step, on average over all of its batches in all processes."""
-        if not batch_samples:
-            return None
-        counts = [sum(len(entry["boxes"]) for entry in batch["labels"]) for batch in batch_samples]
-        mean = torch.tensor(sum(counts) / len(counts), device=device)
-        return self.accelerator.reduce(mean, "mean") if self.args.world_size > 1 else mean
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device
+    ) -> tuple[list[dict], torch.Tensor | None]:
+        """Takes the batches of a step and counts the objects of one, on average over all of them in all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not batches:
+            return batches, None
+        mean = torch.tensor(mean_objects(batches), device=device)
+        return batches, self.accelerator.reduce(mean, "mean") if self.args.world_size > 1 else mean
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not model.training:
@@ -87,6 +86,11 @@ class GleeTrainer(Trainer):
             self._sums.clear()
             self._counts.clear()
         super().log(logs, *args, **kwargs)
+
+
+def mean_objects(batches: list[dict]) -> float:
+    """Returns how many annotated objects a batch has on average."""
+    return sum(len(entry["boxes"]) for batch in batches for entry in batch["labels"]) / len(batches)
 
 
 def task_of(inputs: dict) -> str:

@@ -72,10 +72,8 @@ def make_model() -> Callable[..., GleeForObjectDetection]:
 
     def make(backbone: str = "resnet", attention: str | None = None, **overrides) -> GleeForObjectDetection:
         torch.manual_seed(0)
-        config = small_config(backbone, **overrides)
-        model = GleeForObjectDetection._from_config(
-            config, **({"attn_implementation": attention} if attention else {})
-        )
+        kind = {"attn_implementation": attention} if attention else {}
+        model = GleeForObjectDetection(small_config(backbone, **overrides, **kind))
         with torch.no_grad():
             for name, weight in [*model.named_parameters(), *model.named_buffers()]:
                 if "heads.box.layers.2" in name or "sampling_offsets.weight" in name or "attention_weights" in name:

@@ -8,13 +8,8 @@ from torch import nn
 from transformers import ResNetConfig, SwinConfig
 
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
-from lookhear.modeling.glee.backbone_eva_glee import (
-    GleeEvaBackbone,
-    apply_rotary,
-    join_windows,
-    rotary_table,
-    split_windows,
-)
+from lookhear.modeling.glee.attention_eva_glee import apply_rotary, rotary_table
+from lookhear.modeling.glee.backbone_eva_glee import GleeEvaBackbone, join_windows, split_windows
 from lookhear.modeling.glee.backbone_glee import GleeFrozenBatchNorm2d, make_backbone
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]

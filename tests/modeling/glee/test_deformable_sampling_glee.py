@@ -1,11 +1,11 @@
-"""The CPU's way of sampling gives what transformers' `grid_sample` module gives, at every place and in every gradient."""
+"""Both ways of sampling give what transformers' module gives, at every place and in every gradient."""
 
 import pytest
 import torch
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
 from lookhear.modeling.glee import deformable_sampling_glee
-from lookhear.modeling.glee.deformable_sampling_glee import CellTable
+from lookhear.modeling.glee.deformable_sampling_glee import CellTable, sample_by_grid
 
 SHAPES = [(7, 5), (4, 9), (1, 1)]
 BATCH, QUERIES, HEADS, LEVELS, POINTS, SIZE = 2, 11, 3, 3, 2, 4
@@ -15,7 +15,7 @@ def by_table(value, shapes, locations, weights):
     return CellTable(value, shapes).sample(locations, weights)
 
 
-def by_grid_sample(value, shapes, locations, weights):
+def by_transformers(value, shapes, locations, weights):
     return MultiScaleDeformableAttention()(value, torch.tensor(shapes), shapes, None, locations, weights, 64)
 
 
@@ -27,27 +27,30 @@ def inputs(low: float, high: float, dtype=torch.float64) -> list[torch.Tensor]:
     return [value, places, weights]
 
 
+@pytest.mark.parametrize("sample", [by_table, sample_by_grid])
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-0.3, 1.3), (-5, 5), (-1e6, 1e6)])
-def test_same_sums_inside_across_and_far_beyond_the_edge(low, high):
+def test_same_sums_inside_across_and_far_beyond_the_edge(low, high, sample):
     value, places, weights = inputs(low, high)
-    expected = by_grid_sample(value, SHAPES, places, weights)
-    torch.testing.assert_close(by_table(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
+    expected = by_transformers(value, SHAPES, places, weights)
+    torch.testing.assert_close(sample(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("sample", [by_table, sample_by_grid])
 @pytest.mark.parametrize("place", [0.0, 1.0, 0.5 / 7, 1 - 0.5 / 5, -0.5 / 5, 1 + 0.5 / 5, 1 + 0.5 / 7, 2.0])
-def test_places_on_the_border_and_on_cell_centres(place):
+def test_places_on_the_border_and_on_cell_centres(place, sample):
     value, places, weights = inputs(0, 1)
     places = torch.full_like(places, place)
-    expected = by_grid_sample(value, SHAPES, places, weights)
-    torch.testing.assert_close(by_table(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
+    expected = by_transformers(value, SHAPES, places, weights)
+    torch.testing.assert_close(sample(value, SHAPES, places, weights), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_same_gradients():
+@pytest.mark.parametrize("sample", [by_table, sample_by_grid])
+def test_same_gradients(sample):
     tensors = [tensor.requires_grad_() for tensor in inputs(-0.3, 1.3)]
     target = torch.randn(BATCH, QUERIES, HEADS * SIZE, dtype=torch.float64)
     value, places, weights = tensors
-    ours = torch.autograd.grad((by_table(value, SHAPES, places, weights) * target).sum(), tensors)
-    theirs = torch.autograd.grad((by_grid_sample(value, SHAPES, places, weights) * target).sum(), tensors)
+    ours = torch.autograd.grad((sample(value, SHAPES, places, weights) * target).sum(), tensors)
+    theirs = torch.autograd.grad((by_transformers(value, SHAPES, places, weights) * target).sum(), tensors)
     for mine, expected in zip(ours, theirs):
         torch.testing.assert_close(mine, expected, rtol=1e-8, atol=1e-8)
 

@@ -6,6 +6,7 @@ import torch
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.modeling.glee import GleeEvaConfig
 from lookhear.modeling.glee.canvas_glee import canvas_groups
+from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 
 KINDS = ("labels", "expressions", "visual")
@@ -156,7 +157,7 @@ def test_attention_and_hidden_states_are_recorded(make_model, make_inputs):
     assert [tuple(state.shape) for state in output.hidden_states] == [(3, 20, 32)] * 4
     torch.testing.assert_close(output.hidden_states[-1], output.track_embeddings)
     assert [tuple(weights.shape) for weights in output.attentions] == [(3, 4, 20, 20 + 77)] * 3
-    assert [tuple(state.shape) for state in output.encoder_hidden_states] == [(3, 8 * 12 + 4 * 6 + 2 * 3 + 2, 32)] * 2
+    assert [tuple(state.shape) for state in output.encoder_hidden_states] == [(3, 8 * 12 + 4 * 6 + 2 * 3 + 2, 32)] * 3
     hidden = inputs["expression_attention_mask"] == 0
     for weights in output.attentions:  # no query sees padding
         assert weights[..., 20:].masked_select(hidden[:, None, None]).abs().max() == 0
@@ -491,3 +492,86 @@ def test_stage_one_takes_no_visual_prompts(make_model, make_inputs):
 def test_bad_configurations_are_named(make_config, fields, named):
     with pytest.raises(ValueError, match=named):
         make_config(**fields)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("backbone", "states", "weights"), [("resnet", 5, None), ("swin", 5, 4), ("eva", 3, 2)])
+def test_image_features_follow_the_conventions_of_transformers(make_model, make_inputs, backbone, states, weights):
+    model = make_model(backbone, attention=None if weights is None else "eager")
+    inputs = make_inputs(canvas=(128, 128), small=(128, 128))
+    images = {name: inputs[name] for name in ("pixel_values", "pixel_mask")}
+    plain = model.get_image_features(**images)
+    rows, channels = 2, model.model.backbone.channels[-1]
+    assert plain.last_hidden_state.shape[::2] == (rows, channels) and plain.pooler_output.shape == (rows, channels)
+    assert plain.hidden_states is None and plain.attentions is None
+    more = model.get_image_features(**images, output_hidden_states=True, output_attentions=weights is not None)
+    assert len(more.hidden_states) == states
+    assert weights is None or len(more.attentions) == weights
+    assert torch.equal(more.lateral, plain.lateral)
+    as_tuple = model.model.get_image_features(**images, return_dict=False)
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], plain.last_hidden_state)
+    model.config.output_hidden_states = True
+    assert len(model.get_image_features(**images).hidden_states) == states
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["labels", "expressions", "visual"])
+def test_layers_are_counted_once_whatever_the_number_of_canvases(make_model, make_inputs, kind):
+    model = make_model(attention="eager", padding_mask=True)
+    inputs = make_inputs(kind)
+    if kind == "visual":  # within the smaller image, too
+        inputs["prompt_masks"][:, 40:] = False
+        inputs["prompt_masks"][:, :, 56:] = False
+    asked = {"output_hidden_states": True, "output_attentions": True, "output_encoder_hidden_states": True}
+    outputs = model.model(**inputs, **asked)
+    rows, queries = outputs.last_hidden_state.shape[:2]
+    assert [states.shape[:2] for states in outputs.hidden_states] == [(rows, queries)] * 4
+    assert torch.equal(outputs.hidden_states[-1], outputs.last_hidden_state)
+    assert [weights.shape[:3] for weights in outputs.attentions] == [(rows, 4, queries)] * 3
+    real = outputs.query_mask[:, None, :, None]
+    for weights in outputs.attentions:
+        torch.testing.assert_close((weights * real).sum(-1), real.expand_as(weights)[..., 0].float())
+    assert [states.shape[0] for states in outputs.encoder_hidden_states] == [rows] * 3
+    image = 0 if kind == "labels" else int(inputs["prompt_image_indices"][-1])
+    row = image if kind == "labels" else rows - 1
+    assert outputs.hidden_states[1][row].abs().sum() > 0
+
+
+@torch.no_grad()
+def test_tuples_are_returned_where_the_configuration_says_so(make_model, make_inputs):
+    model, inputs = make_model(), make_inputs()
+    whole = model(**inputs)
+    model.config.return_dict = False
+    outputs = model(**inputs)
+    assert isinstance(outputs, tuple) and torch.equal(outputs[0], whole.logits)
+    assert isinstance(model.model(**inputs), tuple)
+    assert torch.equal(model(**inputs, return_dict=True).pred_boxes, whole.pred_boxes)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_kind_of_attention_reaches_text_and_backbone(make_model, tmp_path, attention):
+    make_model("swin").save_pretrained(tmp_path)
+    model = GleeForObjectDetection.from_pretrained(tmp_path, attn_implementation=attention)
+    parts = model.model.text_encoder.clip, model.model.backbone
+    assert {attention_kind(part.config) for part in (model, *parts)} == {attention}
+    mixed = GleeForObjectDetection.from_pretrained(tmp_path, attn_implementation={"text_config": "eager"})
+    assert attention_kind(mixed.model.text_encoder.clip.config) == "eager" != attention_kind(mixed.config)
+    model.set_attn_implementation("eager")
+    assert {attention_kind(part.config) for part in (model, *parts)} == {"eager"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding_mask", [False, True])
+def test_images_with_own_labels_are_as_if_alone(make_model, make_inputs, padding_mask):
+    model, inputs = make_model(padding_mask=padding_mask), make_inputs()
+    inputs["input_ids"], inputs["attention_mask"] = inputs["input_ids"][:2], inputs["attention_mask"][:2]
+    together = model(**inputs, own_labels=torch.ones(2, dtype=torch.long))
+    assert together.logits.shape == (2, 20, 1) and model(**inputs).logits.shape == (2, 20, 2)
+    for row in range(2):
+        length = int(inputs["attention_mask"][row].sum())
+        one = {name: value[row : row + 1] for name, value in inputs.items()}
+        one |= {name: one[name][:, :length] for name in ("input_ids", "attention_mask")}
+        alone = model(**one, own_labels=torch.ones(1, dtype=torch.long))
+        queries = alone.logits.shape[1]
+        torch.testing.assert_close(together.logits[row, :queries], alone.logits[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together.pred_boxes[row, :queries], alone.pred_boxes[0], atol=1e-4, rtol=1e-4)

@@ -33,7 +33,8 @@ def test_pixels_are_pillows(processor):
     assert np.allclose(values[0, :, :80, :107].permute(1, 2, 0), expected, atol=2e-6)
     assert not values[0, :, 80:].any() and not values[0, :, :, 107:].any()
     assert mask[0, :80, :107].all() and mask.sum() == 80 * 107
-    assert set(inputs) == set(processor.model_input_names)
+    assert set(inputs) == set(processor.model_input_names) and inputs["own_labels"].tolist() == [1]
+    assert set(processor([image], return_tensors="pt")) == {"pixel_values", "pixel_mask"}
 
 
 def test_images_of_different_sizes_share_a_canvas(processor):

@@ -1,5 +1,7 @@
 """The pipeline `object-perception`: what it returns for every kind of prompt and input, and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +199,45 @@ def test_prompts_may_be_given_to_the_pipeline(tiny_glee):
     assert {found["label"] for found in see(picture())} == {"cat"} and len(see(picture())) == 2
     assert {found["label"] for found in see(picture(), labels=["dog"])} == {"dog"}
     assert [found["label"] for found in see(picture(), points=[[(4, 4)]])] == ["object"]
+
+
+def test_a_batch_size_may_be_given_to_the_pipeline(tiny_glee):
+    model, processor = tiny_glee
+    see = ObjectPerceptionPipeline(model, processor=processor, device="cpu", batch_size=2, labels=["cat"])
+    taken = []
+
+    def images():
+        for seed in range(3):
+            taken.append(seed)
+            yield picture(seed=seed)
+
+    results = see(images())
+    next(results)
+    assert len(taken) == 2 and len(list(results)) == 2
+    next(see(images(), batch_size=1))
+    assert len(taken) == 4
+    with pytest.raises(ValueError, match="`batch_size`"):
+        ObjectPerceptionPipeline(model, processor=processor, device="cpu", batch_size=0)
+
+
+def test_a_pipeline_is_whole_while_it_is_saved(tiny_glee, tmp_path, monkeypatch):
+    model, processor = tiny_glee
+    see = ObjectPerceptionPipeline(model, processor=processor, device="cpu")
+    expected, save, meanwhile = see(picture(), labels=["cat"], threshold=0.0), model.save_pretrained, []
+
+    def saving(*args, **kwargs):
+        save(*args, **kwargs)
+        meanwhile.append((see.tokenizer, see.image_processor, getattr(model.config, "custom_pipelines", None)))
+        meanwhile.append(see(picture(), labels=["cat"], threshold=0.0))
+
+    monkeypatch.setattr(model, "save_pretrained", saving)
+    see.save_pretrained(tmp_path / "saved")
+    parts, results = meanwhile
+    assert parts == (processor.tokenizer, processor.image_processor, None) and same(results, expected, 0)
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert config["custom_pipelines"]["object-perception"]["pt"] == ["AutoModelForZeroShotObjectDetection"]
+    assert config["architectures"] == ["GleeForObjectDetection"] and len(config["auto_map"]) == 3
+    assert getattr(model.config, "auto_map", None) is None
 
 
 def test_labels_are_encoded_once(tiny_glee, monkeypatch):

@@ -2,12 +2,14 @@
 
 import gc
 import io
+import struct
 
 import av
 import numpy as np
 import pytest
 
 from lookhear.processing.glee.video_frames_glee import of_one_size
+from lookhear.processing.glee.video_media_glee import THUMBNAIL
 from lookhear.processing.glee.video_source_glee import open_video
 
 
@@ -37,17 +39,23 @@ def test_each_frame_once_in_order(tmp_path, write_clip, numbered, codec, ending)
 
 def test_frames_are_not_kept_until_the_next_garbage_collection(tmp_path, write_clip, numbered):
     clip = write_clip(tmp_path / "clip.mp4", numbered(30))
-    kinds = av.VideoFrame, av.CodecContext, av.container.InputContainer
     gc.collect()
     gc.disable()
     try:
-        before = sum(issubclass(type(thing), kinds) for thing in gc.get_objects())
+        before = len(held_by_av())
         video = open_video(clip)
         assert sum(1 for _ in video.read(print)) == 30
         del video
-        assert sum(issubclass(type(thing), kinds) for thing in gc.get_objects()) <= before
+        assert len(held_by_av()) <= before
     finally:
         gc.enable()
+
+
+def held_by_av() -> list:
+    """Frames larger than a thumbnail, decoders and files."""
+    kinds = av.VideoFrame, av.CodecContext, av.container.InputContainer
+    things = [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
+    return [thing for thing in things if not isinstance(thing, av.VideoFrame) or thing.width > THUMBNAIL]
 
 
 def test_every_kind_of_source(tmp_path, write_clip, numbered):
@@ -76,6 +84,23 @@ def test_rotation_is_undone(tmp_path, write_clip, turn, corner):
     frames, _ = read(write_clip(tmp_path / "clip.mp4", [pixels] * 3, turn=turn))
     image = np.asarray(frames[0].image)
     assert image.shape[:2] == ((48, 64) if turn == 180 else (64, 48))
+    corners = {(y, x): float(image[y, x].mean()) for y in (0, -1) for x in (0, -1)}
+    assert [place for place, value in corners.items() if value > 120] == [corner]
+
+
+@pytest.mark.parametrize("across, corner", [(-1, (0, -1)), (1, (-1, 0))])
+def test_mirroring_is_undone(tmp_path, write_clip, across, corner):
+    """Where the upper left corner of the stored picture is seen, of a file whose track is mirrored across or down."""
+    pixels = np.full((48, 64, 3), 30, np.uint8)
+    pixels[:16, :16] = 220
+    content = write_clip(tmp_path / "clip.mp4", [pixels] * 3).read_bytes()
+    as_it_is, mirrored = (
+        struct.pack(">9i", a << 16, 0, 0, 0, d << 16, 0, 0, 0, 1 << 30) for a, d in ((1, 1), (across, -across))
+    )
+    of_file, of_track = content.find(as_it_is), content.rfind(as_it_is)  # one matrix of each
+    assert 0 < of_file < of_track
+    frames, _ = read(content[:of_track] + mirrored + content[of_track + len(mirrored) :])
+    image = np.asarray(frames[0].image)
     corners = {(y, x): float(image[y, x].mean()) for y in (0, -1) for x in (0, -1)}
     assert [place for place, value in corners.items() if value > 120] == [corner]
 

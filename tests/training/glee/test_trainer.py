@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from lookhear.modeling.glee import GleeEvaConfig, GleeForObjectDetection
 from lookhear.training.glee.moving_average import MovingAverage
 from lookhear.training.glee.optimiser import OptimiserRecipe, parameter_groups, step_schedule
-from lookhear.training.glee.trainer import GleeTrainer
+from lookhear.training.glee.trainer import GleeTrainer, mean_objects
 
 
 def rates_of(model, recipe, frozen: str = "-") -> dict[str, tuple[float, float]]:
@@ -111,7 +112,35 @@ def test_random_numbers_belong_to_the_batch_not_to_the_process():
 
 
 def test_a_step_counts_the_objects_of_all_its_batches():
-    trainer = SimpleNamespace(args=SimpleNamespace(world_size=1))
     batches = [{"labels": [{"boxes": torch.zeros(3, 4)}, {"boxes": torch.zeros(0, 4)}]}, {"labels": []}]
-    mean = GleeTrainer._get_num_items_in_batch(trainer, batches, torch.device("cpu"))
-    assert mean.item() == 1.5
+    assert mean_objects(batches) == 1.5
+
+
+def test_a_step_s_objects_reach_the_loss_and_rows_come_in_order(tiny_glee, tmp_path):
+    """Two batches of two rows: each loss is divided by the three objects that a batch has on average."""
+    seen, model = [], tiny_glee[0]
+
+    class Watched(GleeTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            seen.append((num_items_in_batch.item(), [len(entry["boxes"]) for entry in inputs["labels"]]))
+            return sum(weight.sum() for weight in model.parameters()) * 0 + 4.0
+
+    arguments = TrainingArguments(
+        str(tmp_path),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        max_steps=2,
+        logging_steps=1,
+        remove_unused_columns=False,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+    )
+    rows = [{"labels": [{"boxes": torch.zeros(count, 4)}]} for count in (1, 5, 2, 4)]
+    recipe = OptimiserRecipe(milestones=[1])
+    trainer = Watched(model, arguments, lambda batch: batch[0], rows, optimiser=recipe)
+    trainer.train()
+    assert seen == [(3.0, [1]), (3.0, [5]), (3.0, [2]), (3.0, [4])]
+    assert [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] == [4.0, 4.0]  # means, no sums
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    assert rates[1] == pytest.approx(rates[0] / 10)
