@@ -41,7 +41,7 @@ from .matching_glee import GleeTargets
 from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
 from .request_glee import GleeRequest, check_request
 from .text_glee import GleeTextEncoder, mean_of_tokens
-from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults
+from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults, name_for_task
 from .transformers_seam_glee import initialization as init
 from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
 
@@ -746,5 +746,7 @@ def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -
     padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(len(pixel_values), -1)
     return (padded if pixel_mask is None else sizes_of_images(pixel_mask)), padded
 
+
+name_for_task("zero-shot-object-detection", GleeForObjectDetection)
 
 __all__ = ["GleeForObjectDetection", "GleeModel", "GleePreTrainedModel"]

@@ -311,7 +311,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return {
             **results[0],
             "chunks": [as_chunk(chunk) for chunk in chunks],
-            "alternatives": results[1:],
+            "alternatives": [result for result in results[1:] if result["score"] > -math.inf],  # as many as there are
             "report": report,
         }
 

@@ -97,6 +97,14 @@ def test_result_has_the_promised_form(asr):
     assert result["report"]["duration"] == 0.6
 
 
+def test_there_are_as_many_alternatives_as_texts_exist(asr):
+    """One frame of lips has room for one or two letters; what the beam could not fill is left out."""
+    result = asr(lips(1), num_beams=2000, num_return_sequences=2000)
+    scores = [other["score"] for other in result["alternatives"]]
+    assert 0 < len(scores) < 1999 and np.isfinite(scores).all()
+    assert len({other["text"] for other in result["alternatives"]}) > len(scores) * 0.9
+
+
 def test_characters_have_times_too(asr):
     result = asr(sound(), return_timestamps="char")
     assert " ".join("".join(chunk["text"] for chunk in result["chunks"]).split()) == result["text"]
