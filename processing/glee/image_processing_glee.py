@@ -141,15 +141,59 @@ class GleeImageProcessor(BaseImageProcessor):
         """
         return self.preprocess(images, **settings)
 
-    def preprocess(self, images: Any, **settings: Any) -> BatchFeature:
+    def preprocess(
+        self,
+        images: Any,
+        do_resize: bool | None = None,
+        do_rescale: bool | None = None,
+        do_normalize: bool | None = None,
+        do_pad: bool | None = None,
+        **settings: Any,
+    ) -> BatchFeature:
         """Does what a call does, see `__call__`."""
+        steps = {"do_resize": do_resize, "do_rescale": do_rescale, "do_normalize": do_normalize, "do_pad": do_pad}
+        settings |= {name: value for name, value in steps.items() if value is not None}
         validate_typed_dict(self.valid_kwargs, settings)
         own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
         pictures = read_images(images, settings.get("input_data_format"))
-        if own["do_resize"]:
-            pictures = [_resize(picture, own["size"], own["resample"]) for picture in pictures]
         alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
-        return BatchFeature(data=_batch(pictures, own) | alone, tensor_type=settings.get("return_tensors"))
+        return BatchFeature(self._batch(pictures, **own) | alone, tensor_type=settings.get("return_tensors"))
+
+    def _batch(
+        self,
+        pictures: list[Image.Image],
+        do_resize: bool,
+        size: dict[str, int],
+        resample: int,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Any,
+        image_std: Any,
+        do_pad: bool,
+        pad_size: dict[str, int] | None,
+        pad_size_divisor: int,
+        pad_value: float | None,
+    ) -> dict[str, np.ndarray]:
+        """RGB pictures to `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image."""
+        if do_resize:
+            pictures = [_resize(picture, size, resample) for picture in pictures]
+        sizes = [(picture.height, picture.width) for picture in pictures]
+        height, width = _canvas_size(sizes, do_pad, pad_size, pad_size_divisor)
+        scale = rescale_factor if do_rescale else 1.0
+        mean, std = (image_mean, image_std) if do_normalize else (0.0, 1.0)
+        mean, std = (np.float32(np.reshape(value, (-1, 1, 1)) / scale) for value in (mean, std))  # in 8-bit values
+
+        values = np.zeros((len(pictures), 3, height, width), dtype=np.float32)
+        mask = np.zeros((len(pictures), height, width), dtype=np.int64)
+        if pad_value is not None:
+            values += (np.float32(pad_value) - mean) / std
+        for row, picture in enumerate(pictures):
+            part = values[row, :, : picture.height, : picture.width]
+            np.subtract(np.asarray(picture).transpose(2, 0, 1), mean, out=part)  # (3, h, w)
+            part /= std
+            mask[row, : picture.height, : picture.width] = 1
+        return {"pixel_values": values, "pixel_mask": mask}
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
@@ -171,26 +215,6 @@ def _sides(size: Any, names: tuple[str, ...]) -> dict[str, int] | None:
     if isinstance(size, int):
         return dict.fromkeys(names, size)
     return None if size is None else {name: side for name, side in dict(size).items() if side is not None}
-
-
-def _batch(pictures: list[Image.Image], settings: dict[str, Any]) -> dict[str, np.ndarray]:
-    """RGB pictures to `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image."""
-    sizes = [(picture.height, picture.width) for picture in pictures]
-    height, width = _canvas_size(sizes, settings["do_pad"], settings["pad_size"], settings["pad_size_divisor"])
-    scale = settings["rescale_factor"] if settings["do_rescale"] else 1.0
-    mean, std = (settings["image_mean"], settings["image_std"]) if settings["do_normalize"] else (0.0, 1.0)
-    mean, std = (np.float32(np.reshape(value, (-1, 1, 1)) / scale) for value in (mean, std))  # in 8-bit values
-
-    values = np.zeros((len(pictures), 3, height, width), dtype=np.float32)
-    mask = np.zeros((len(pictures), height, width), dtype=np.int64)
-    if settings["pad_value"] is not None:
-        values += (np.float32(settings["pad_value"]) - mean) / std
-    for row, picture in enumerate(pictures):
-        part = values[row, :, : picture.height, : picture.width]
-        np.subtract(np.asarray(picture).transpose(2, 0, 1), mean, out=part)  # (3, h, w)
-        part /= std
-        mask[row, : picture.height, : picture.width] = 1
-    return {"pixel_values": values, "pixel_mask": mask}
 
 
 def _resize(image: Image.Image, size: dict[str, int], resample: int) -> Image.Image:
