@@ -38,7 +38,12 @@ def check_set(stored, prefix: str, result: dict[str, torch.Tensor]) -> None:
     found = torch.cat([result["scores"][:, None], result["boxes"], result["labels"][:, None].float()], dim=1)
     assert found.shape == expected.shape
     tolerance = (1e-4 * expected.abs()).clamp(min=2e-4)
-    alike = ((found[None] - expected[:, None]).abs() <= tolerance[:, None]).all(dim=-1)  # (stored, found)
+    tolerance = tolerance[:, None].repeat(1, len(found), 1)  # (stored, found, 6)
+    if f"{prefix}mask_area" in stored:  # a score has the mean over the mask in it, which each pixel at the edge moves
+        area = stored[f"{prefix}mask_area"][:, None]
+        moved = (result["masks"].sum(dim=(1, 2)) - area).abs()
+        tolerance[..., 0] += torch.where(moved <= PIXELS, moved / area.clamp(min=1), 0.0)
+    alike = ((found[None] - expected[:, None]).abs() <= tolerance).all(dim=-1)  # (stored, found)
     places = torch.where(alike.any(dim=1), alike.int().argmax(dim=1), -1)
     assert sorted(places.tolist()) == list(range(len(found)))
     masks = result["masks"][places]
