@@ -1,7 +1,12 @@
 """The recogniser on tiny random weights: shapes, attention back-ends, training."""
 
+import copy
+
 import pytest
 import torch
+
+from lookhear.modeling.avsr.configuration_avsr import AvsrAudioConfig
+from lookhear.modeling.avsr.frontends_avsr import AvsrWaveformFrontEnd
 
 SOUND = ("input_values", "attention_mask")
 LIPS = ("pixel_values_videos", "video_attention_mask")
@@ -224,3 +229,15 @@ def test_every_part_learns(model, batch):
     finally:
         model.zero_grad()
         model.eval()
+
+
+def test_frozen_convolutions_compute_no_gradient(make_model):
+    """Neither of their weights nor, which would cost as much, of the waveform."""
+    for freeze in (True, False):
+        config = copy.deepcopy(make_model("wav2vec2-layer").config.audio_config.encoder_config)
+        front_end = AvsrWaveformFrontEnd(AvsrAudioConfig(encoder_config=config, freeze_feature_encoder=freeze)).train()
+        assert front_end.encoder.feature_extractor(torch.randn(1, 800)).requires_grad is not freeze
+        features, _ = front_end(torch.randn(2, 800), torch.ones(2, 800))
+        features.sum().backward()
+        trained = {name.split(".")[1] for name, p in front_end.named_parameters() if p.grad is not None}
+        assert ("feature_extractor" in trained) is not freeze and "encoder" in trained
