@@ -148,7 +148,7 @@ class AvsrFusion(nn.Module):
     def __init__(self, config: AvsrConfig):
         super().__init__()
         self.audio_norm = nn.LayerNorm(config.hidden_size)
-        self.video_norm = self.audio_norm if config.tie_modality_norm else nn.LayerNorm(config.hidden_size)
+        self.video_norm = nn.LayerNorm(config.hidden_size)  # with `tie_modality_norm` the same weights, see AvsrEncoder
         self.conv = AvsrConvBlock(config, 2 * config.hidden_size)
         self.transformer = AvsrFusionTransformer(config, config.fusion_layers)
 
@@ -184,11 +184,10 @@ class AvsrEncoder(AvsrPreTrainedModel):
             self.visual_front_end = AvsrVisualFrontEnd(visual)
             self.visual_encoder = AvsrModalityEncoder(config, visual.feature_size, 1)
         if config.modality == "audiovisual":
-            tied = config.tie_final_norm
-            self.audio_norm = self.norm if tied else nn.LayerNorm(config.hidden_size)
-            self.visual_norm = self.norm if tied else nn.LayerNorm(config.hidden_size)
+            self.audio_norm = nn.LayerNorm(config.hidden_size)
+            self.visual_norm = nn.LayerNorm(config.hidden_size)
             self.fusion = AvsrFusion(config)
-            shared = {"audio_norm": "norm", "visual_norm": "norm"} if tied else {}
+            shared = {"audio_norm": "norm", "visual_norm": "norm"} if config.tie_final_norm else {}
             if config.tie_modality_norm:
                 shared["fusion.video_norm"] = "fusion.audio_norm"
             self._tied_weights_keys = shared_parameters(shared)

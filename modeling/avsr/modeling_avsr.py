@@ -179,7 +179,6 @@ class AvsrModel(AvsrPreTrainedModel):
         self.encoder = AvsrEncoder(config)
         self.decoder = AvsrDecoder(config)
         if config.tie_final_norm:
-            self.decoder.norm = self.encoder.norm
             self._tied_weights_keys = shared_parameters({"decoder.norm": "encoder.norm"})
         self.post_init()
 
