@@ -148,7 +148,9 @@ class AvsrFusion(nn.Module):
     def __init__(self, config: AvsrConfig):
         super().__init__()
         self.audio_norm = nn.LayerNorm(config.hidden_size)
-        self.video_norm = nn.LayerNorm(config.hidden_size)  # with `tie_modality_norm` the same weights, see AvsrEncoder
+        self.video_norm = nn.LayerNorm(
+            config.hidden_size
+        )  # with `tie_modality_norm` the same weights, see AvsrEncoder
         self.conv = AvsrConvBlock(config, 2 * config.hidden_size)
         self.transformer = AvsrFusionTransformer(config, config.fusion_layers)
 

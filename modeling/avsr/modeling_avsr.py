@@ -117,20 +117,24 @@ class AvsrDecoder(AvsrPreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         encoder_hidden_states: torch.Tensor | None = None,
         encoder_attention_mask: torch.Tensor | None = None,
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrDecoderOutput:
-        # input_ids (batch, length), encoder_hidden_states (batch, frames, hidden_size)
+        # input_ids (batch, length) or inputs_embeds (batch, length, hidden_size)
+        # encoder_hidden_states (batch, frames, hidden_size)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("The decoder needs either decoder_input_ids or decoder_inputs_embeds.")
         cache = kwargs.pop("past_key_values", cache)
         if use_cache and cache is None and not self.training:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past = cache.get_seq_length() if cache is not None else 0
-        hidden_states = self.embed_tokens(input_ids)
+        hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device, offset=past)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         causal_mask = create_causal_mask(self.config, hidden_states, attention_mask, cache)
@@ -206,10 +210,12 @@ class AvsrModel(AvsrPreTrainedModel):
         encoder_outputs: AvsrEncoderOutput | None = None,
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        Inputs as of [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone.
+        Inputs as of [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
+        `decoder_inputs_embeds (batch, length, hidden_size)` stand for them.
 
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
@@ -225,7 +231,7 @@ class AvsrModel(AvsrPreTrainedModel):
                 **kwargs,
             )
         memory, frame_mask = encoder_outputs.last_hidden_state, encoder_outputs.frame_mask
-        if decoder_input_ids is None:
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
             start = self.config.decoder_start_token_id
             decoder_input_ids = torch.full((memory.shape[0], 1), start, device=memory.device)
         decoded = self.decoder(
@@ -235,6 +241,7 @@ class AvsrModel(AvsrPreTrainedModel):
             encoder_attention_mask=frame_mask,
             cache=cache,
             use_cache=use_cache,
+            inputs_embeds=decoder_inputs_embeds,
             return_dict=True,
             **kwargs,
         )
@@ -309,6 +316,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         labels: torch.Tensor | None = None,
         alignment_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -319,6 +327,8 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
         alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
             For the alignment loss: what each CTC step is to say, -100 where that is not known.
+        decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+            Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
 
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
@@ -336,7 +346,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         if labels is not None:
             views = encoder_outputs.last_hidden_state.shape[0] // labels.shape[0]
             labels = labels.repeat(views, 1)
-            if decoder_input_ids is None:
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
                 decoder_input_ids = self._shift_right(labels)
             if decoder_attention_mask is None and self.config.smooth_padding:
                 decoder_attention_mask = labels != IGNORED  # what is scored at padding does not see padding
@@ -346,6 +356,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             encoder_outputs=encoder_outputs,
             cache=cache,
             use_cache=use_cache,
+            decoder_inputs_embeds=decoder_inputs_embeds,
             return_dict=True,
             **kwargs,
         )
