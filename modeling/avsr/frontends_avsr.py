@@ -4,11 +4,11 @@ import math
 
 import torch
 from torch import nn
-from transformers import AutoModel, ResNetConfig
+from transformers import AutoModel
 from transformers.audio_utils import mel_filter_bank
-from transformers.models.resnet.modeling_resnet import ResNetEncoder
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
+from .resnet_avsr import AvsrResNetStages
 
 FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
 
@@ -19,16 +19,24 @@ class AvsrWaveformFrontEnd(nn.Module):
     def __init__(self, config: AvsrAudioConfig):
         super().__init__()
         self.encoder = AutoModel.from_config(config.encoder_config)
-        if config.freeze_feature_encoder:
-            self.encoder.feature_extractor._freeze_parameters()
+        self.is_frozen = config.freeze_feature_encoder
+        if self.is_frozen:
+            self.encoder.feature_extractor.requires_grad_(False)
         self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
         self.by_division = config.length_rule == "division"
+
+    def train(self, mode: bool = True) -> "AvsrWaveformFrontEnd":
+        """Leaves frozen convolutions in evaluation mode: while training they compute the waveform's gradient."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.feature_extractor.eval()
+        return self
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
         samples = attention_mask.sum(dim=1)
-        lengths = self.encoder._get_feat_extract_output_lengths(samples).clamp(min=0)
-        steps = self.encoder._get_feat_extract_output_lengths(input_values.shape[1])
+        lengths = self._count_windows(samples).clamp(min=0)
+        steps = self._count_windows(input_values.shape[1])
         if self.shares_statistics and input_values.shape[0] > 1:
             return self._one_by_one(input_values, samples, steps), lengths
         if self.by_division and not self.shares_statistics:
@@ -37,6 +45,13 @@ class AvsrWaveformFrontEnd(nn.Module):
             places = torch.arange(input_values.shape[1], device=samples.device)[None]
             attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
         return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
+
+    def _count_windows(self, samples: torch.Tensor | int) -> torch.Tensor | int:
+        """Returns the steps whose windows lie in so many samples; negative or 0 where there are too few for one."""
+        config = self.encoder.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+            samples = (samples - kernel) // stride + 1
+        return samples
 
     def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
         """Samples that so many steps need: `(batch,)` -> `(batch,)`."""
@@ -119,8 +134,7 @@ class AvsrVisualFrontEnd(nn.Module):
     3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
 
     A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
-    computed so: faster, and padding costs nothing. The residual stages are transformers' own, so that ResNet weights
-    (MoCo v2's, torchvision's) fit.
+    computed so: faster, and padding costs nothing. ResNet weights (MoCo v2's, torchvision's) fit the residual stages.
     """
 
     def __init__(self, config: AvsrVisualConfig):
@@ -131,15 +145,7 @@ class AvsrVisualFrontEnd(nn.Module):
         self.stem = nn.Conv2d(frames, config.stem_channels, tuple(kernel), stride=2, padding=padding, bias=False)
         self.stem_norm = nn.BatchNorm2d(config.stem_channels)
         self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
-        self.resnet = ResNetEncoder(
-            ResNetConfig(
-                embedding_size=config.stem_channels,
-                hidden_sizes=list(config.hidden_sizes),
-                depths=list(config.depths),
-                layer_type=config.layer_type,
-                downsample_in_first_stage=config.downsample_in_first_stage,
-            )
-        )
+        self.resnet = AvsrResNetStages(config)
 
     def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
         """
@@ -163,5 +169,5 @@ class AvsrVisualFrontEnd(nn.Module):
         """`(frames, height, width, neighbours)` -> `(frames, size)`."""
         frames = windows.movedim(-1, 1)  # (frames, neighbours, height, width), channels last in memory
         maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
-        maps = self.resnet(maps).last_hidden_state  # (frames, channels, height', width')
+        maps = self.resnet(maps)  # (frames, channels, height', width')
         return maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)

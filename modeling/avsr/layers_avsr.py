@@ -7,13 +7,12 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 
 from .configuration_avsr import AvsrConfig
+from .transformers_seam_avsr import attention_function
 
 
 def sinusoidal_positions(length: int, size: int, device: torch.device, offset: int = 0) -> torch.Tensor:
@@ -102,6 +101,8 @@ class AvsrCtcHead(nn.Module):
     def resize(self, vocab_size: int) -> None:
         """Gives the output another number of characters; a new one scores as the old ones do on average."""
         old, count = self.output, self.output.out_features // self.upsampling
+        if vocab_size == count:
+            return
         device, dtype = old.weight.device, old.weight.dtype
         self.output = nn.Linear(old.in_features, self.upsampling * vocab_size, device=device, dtype=dtype)
         for name, parameter in self.output.named_parameters():
@@ -191,10 +192,7 @@ class AvsrAttention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query = self.split_heads(self.q_proj(hidden_states))
         keys, values = self._keys_and_values(hidden_states, key_value_states, cache)
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
+        output, weights = attention_function(self.config, eager_attention_forward)(
             self,
             query,
             keys,
@@ -285,27 +283,3 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
         hidden_states = self.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = self.encoder_attention_residual(hidden_states, attend_to_encoder)
         return self.feed_forward_residual(hidden_states, self.feed_forward)
-
-
-class AvsrTransformer(nn.Module):
-    """Position encoding and encoder layers over the valid frames; the final layer norm is the caller's (it may be shared)."""
-
-    def __init__(self, config: AvsrConfig, num_layers: int):
-        super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList([AvsrEncoderLayer(config) for _ in range(num_layers)])
-
-    def forward(
-        self, hidden_states: torch.Tensor, frame_mask: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> torch.Tensor:
-        # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
-        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
-        hidden_states = hidden_states + positions.to(hidden_states.dtype)
-        # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN
-        keys = frame_mask | ~frame_mask.any(dim=1, keepdim=True)
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=keys
-        )
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        return hidden_states

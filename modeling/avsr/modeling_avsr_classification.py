@@ -20,9 +20,10 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_avsr import AvsrConfig
+from .encoder_avsr import AvsrTransformer
 from .frontends_avsr import AvsrVisualFrontEnd
-from .layers_avsr import AvsrConvBlock, AvsrTransformer, select_steps
-from .modeling_avsr import AvsrPreTrainedModel
+from .layers_avsr import AvsrConvBlock, select_steps
+from .pretrained_avsr import AvsrPreTrainedModel
 from .transformers_seam_avsr import name_for_task
 
 SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional back-end takes
@@ -43,7 +44,7 @@ class AvsrConvClassifier(nn.Module):
         self.hidden_norm = nn.BatchNorm1d(size // 4)
         self.output = nn.Linear(size // 4, config.num_labels)
 
-    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
         # features (batch, frames, size); a clip shorter than an LRW clip goes on with its last frame
         frames = max(features.shape[1], SHORTEST)
         features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
@@ -52,7 +53,7 @@ class AvsrConvClassifier(nn.Module):
         steps = nn.functional.relu(self.norm2(self.conv2(self.pool(steps))))  # (batch, size, steps)
         valid = ((lengths - 5) // 2 + 1) // 2
         mean = _masked_mean(steps.transpose(1, 2), (valid - 5) // 2 + 1)
-        return self.output(nn.functional.relu(self.hidden_norm(self.hidden(mean))))
+        return ImageClassifierOutput(logits=self.output(nn.functional.relu(self.hidden_norm(self.hidden(mean)))))
 
 
 class AvsrTcnLayer(nn.Module):
@@ -85,12 +86,12 @@ class AvsrTcnClassifier(nn.Module):
         )
         self.output = nn.Linear(size, config.num_labels)
 
-    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
         mask = _length_mask(features, lengths)[:, None].to(features.dtype)
         features = features.transpose(1, 2)
         for layer in self.layers:
             features = layer(features, mask)
-        return self.output(_masked_mean(features.transpose(1, 2), lengths))
+        return ImageClassifierOutput(logits=self.output(_masked_mean(features.transpose(1, 2), lengths)))
 
 
 class AvsrTransformerClassifier(nn.Module):
@@ -105,10 +106,11 @@ class AvsrTransformerClassifier(nn.Module):
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> torch.Tensor:
+    ) -> ImageClassifierOutput:
         frame_mask = _length_mask(features, lengths)
-        hidden_states = self.transformer(self.conv(features, frame_mask), frame_mask, **kwargs)
-        return self.output(_masked_mean(self.norm(hidden_states), lengths))
+        states = self.transformer(self.conv(features, frame_mask), frame_mask, self.norm, return_dict=True, **kwargs)
+        logits = self.output(_masked_mean(states.last_hidden_state, lengths))
+        return ImageClassifierOutput(logits=logits, hidden_states=states.hidden_states, attentions=states.attentions)
 
 
 def _length_mask(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -152,16 +154,20 @@ class AvsrForVideoClassification(AvsrPreTrainedModel):
         video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
         labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
 
-        Returns `loss` (cross entropy with `config.label_smoothing`) and `logits (batch, num_labels)`.
+        Returns `loss` (cross entropy with `config.label_smoothing`), `logits (batch, num_labels)` and, of the
+        `"transformer"` back-end, the layers' `hidden_states` and `attentions` where they are asked for.
         """
         if video_attention_mask is None:
             video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
         features = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
-        logits = self.classifier(features, video_attention_mask.long().sum(dim=1), **kwargs)
+        output = self.classifier(features, video_attention_mask.long().sum(dim=1), **kwargs)
         loss = None
         if labels is not None:
-            loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+            smoothing = self.config.label_smoothing
+            loss = nn.functional.cross_entropy(output.logits.float(), labels, label_smoothing=smoothing)
+        return ImageClassifierOutput(
+            loss=loss, logits=output.logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
 
 
 name_for_task("video-classification", AvsrForVideoClassification)

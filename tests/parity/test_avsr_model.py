@@ -37,12 +37,13 @@ def seen(model):
     """What goes into and comes out of the parts: name -> one entry for each call."""
     calls: dict[str, list] = defaultdict(list)
     encoder = model.model.encoder
-    parts = {"norm": encoder.norm}
+    parts = {"norm": encoder.norm, "decoder_norm": model.model.decoder.norm}
     if model.config.modality != "visual":
         parts |= {"wav2vec": encoder.audio_front_end, "audioConv": encoder.audio_encoder.conv}
     if model.config.modality != "audio":
         parts |= {"visual": encoder.visual_front_end, "videoConv": encoder.visual_encoder.conv}
     if model.config.modality == "audiovisual":
+        parts |= {"audio_norm": encoder.audio_norm, "visual_norm": encoder.visual_norm}
         parts |= {"ModalityNormalization": encoder.fusion.audio_norm, "jointConv": encoder.fusion.conv}
     for name, part in parts.items():
         part.register_forward_hook(lambda _, args, out, name=name: calls[name].append((args, out)))
@@ -84,11 +85,14 @@ def check_encoders(stored, seen, close) -> None:
     for name in ("audioConv", "videoConv", "jointConv"):
         if name in seen:
             close(f"mid.{name}", seen[name][0][1].transpose(1, 2))
-    normed = {"AO": ["audioEncoder"], "VO": ["videoEncoder"], "AV": ["audioEncoder", "videoEncoder", "jointEncoder"]}
-    names = [*normed[stored.facts["modal"]], "jointAttentionDecoder"]
-    assert len(seen["norm"]) == len(names)  # one module, called for each
-    for name, (_, out) in zip(names, seen["norm"]):
-        close(f"mid.{name}", out.transpose(0, 1))
+    normed = {  # one norm's weights after all of them
+        "AO": {"audioEncoder": "norm"},
+        "VO": {"videoEncoder": "norm"},
+        "AV": {"audioEncoder": "audio_norm", "videoEncoder": "visual_norm", "jointEncoder": "norm"},
+    }
+    names = normed[stored.facts["modal"]] | {"jointAttentionDecoder": "decoder_norm"}
+    for name, norm in names.items():
+        close(f"mid.{name}", seen[norm][0][1].transpose(0, 1))
     if "ModalityNormalization" in seen:
         close("mid.ModalityNormalization", seen["ModalityNormalization"][0][1].transpose(0, 1))
 

@@ -1,7 +1,12 @@
 """The recogniser on tiny random weights: shapes, attention back-ends, training."""
 
+import copy
+
 import pytest
 import torch
+
+from lookhear.modeling.avsr.configuration_avsr import AvsrAudioConfig
+from lookhear.modeling.avsr.frontends_avsr import AvsrWaveformFrontEnd
 
 SOUND = ("input_values", "attention_mask")
 LIPS = ("pixel_values_videos", "video_attention_mask")
@@ -67,24 +72,40 @@ def test_attention_backends_agree(make_model, make_clips, make_batch, variant):
     assert largest_difference(sdpa.loss, eager.loss) < 1e-5
 
 
+@torch.no_grad()
 def test_attention_and_hidden_states_are_recorded(make_model, make_clips, make_batch):
-    model, batch = make_model(attention="eager"), make_batch(make_clips())
+    """Of each stack its own: what the first layer reads, then one of each layer."""
+    model = make_model(attention="eager", encoder_layers=3, fusion_layers=1)
+    batch = make_batch(make_clips())
     outputs = model(**batch, output_attentions=True, output_hidden_states=True)
     rows, frames = outputs.frame_mask.shape
-    length = batch["labels"].shape[1]
-    shapes = {
-        "encoder_attentions": (rows, 2, frames, frames),  # audio, visual and fusion layers
-        "decoder_attentions": (rows, 2, length, length),
-        "cross_attentions": (rows, 2, length, frames),
+    length, heads, size = batch["labels"].shape[1], 2, model.config.hidden_size
+    shapes = {  # of the queries and keys
+        "encoder": (1, frames, frames),
+        "audio": (3, frames, frames),
+        "visual": (3, frames, frames),
+        "decoder": (2, length, length),
     }
-    for name, shape in shapes.items():
-        assert [tuple(weights.shape) for weights in outputs[name]] == [shape] * (3 if "encoder" in name else 2)
-        torch.testing.assert_close(outputs[name][-1].sum(dim=-1), torch.ones(shape[:-1]))
+    for name, (layers, queries, keys) in shapes.items():
+        weights, states = outputs[f"{name}_attentions"], outputs[f"{name}_hidden_states"]
+        assert [tuple(weight.shape) for weight in weights] == [(rows, heads, queries, keys)] * layers
+        assert [tuple(state.shape) for state in states] == [(rows, queries, size)] * (layers + 1)
+        torch.testing.assert_close(weights[-1].sum(dim=-1), torch.ones(rows, heads, queries))
+    assert [tuple(weight.shape) for weight in outputs.cross_attentions] == [(rows, heads, length, frames)] * 2
+    assert torch.equal(outputs.encoder_hidden_states[-1], outputs.encoder_last_hidden_state)
+    assert torch.equal(outputs.decoder_hidden_states[-1], outputs.last_hidden_state)
     future = torch.ones(length, length).triu(1).bool()
     assert not outputs.decoder_attentions[0][..., future].any()
     assert not outputs.cross_attentions[0][~outputs.frame_mask[:, None, None].expand(rows, 2, length, frames)].any()
-    assert len(outputs.decoder_hidden_states) >= 2 and len(outputs.encoder_hidden_states) >= 3
-    assert "cross_attentions" not in model(**batch)
+    assert not any("attentions" in name or "hidden_states" in name for name in model(**batch))
+
+
+@torch.no_grad()
+def test_one_modality_records_its_own_layers(make_model, make_clips, make_batch):
+    model = make_model("visual", attention="eager", encoder_layers=3)
+    outputs = model(**make_batch(make_clips("visual")), output_attentions=True, output_hidden_states=True)
+    assert len(outputs.encoder_hidden_states) == 4 and len(outputs.encoder_attentions) == 3
+    assert not any(name.startswith(("audio", "visual")) for name in outputs)
 
 
 def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch):
@@ -224,3 +245,15 @@ def test_every_part_learns(model, batch):
     finally:
         model.zero_grad()
         model.eval()
+
+
+def test_frozen_convolutions_compute_no_gradient(make_model):
+    """Neither of their weights nor, which would cost as much, of the waveform."""
+    for freeze in (True, False):
+        config = copy.deepcopy(make_model("wav2vec2-layer").config.audio_config.encoder_config)
+        front_end = AvsrWaveformFrontEnd(AvsrAudioConfig(encoder_config=config, freeze_feature_encoder=freeze)).train()
+        assert front_end.encoder.feature_extractor(torch.randn(1, 800)).requires_grad is not freeze
+        features, _ = front_end(torch.randn(2, 800), torch.ones(2, 800))
+        features.sum().backward()
+        trained = {name.split(".")[1] for name, p in front_end.named_parameters() if p.grad is not None}
+        assert ("feature_extractor" in trained) is not freeze and "encoder" in trained

@@ -47,6 +47,18 @@ def test_shared_norms_stay_shared(make_model, tmp_path):
     assert sum(name.removeprefix("model.") in final for name in names) == 1  # one tensor is stored
 
 
+def test_shared_norms_that_a_checkpoint_lacks_are_made_anew(make_model, tmp_path):
+    model = make_model("reference")
+    weights = {name: value for name, value in model.state_dict().items() if "norm" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    for kind in (AvsrForConditionalGeneration, AvsrModel):
+        back, report = kind.from_pretrained(tmp_path, output_loading_info=True)
+        assert any(name.endswith("encoder.norm.weight") for name in report["missing_keys"])
+        assert not any(tensor.is_meta for tensor in back.state_dict().values())
+        base = getattr(back, "model", back)
+        assert base.decoder.norm.weight is base.encoder.audio_norm.weight and (base.decoder.norm.weight == 1).all()
+
+
 def test_spectrogram_is_computed_not_stored(make_model, tmp_path):
     model = make_model()
     model.save_pretrained(tmp_path)

@@ -1,0 +1,314 @@
+"""The encoder: front-ends, a Transformer for each modality, and their fusion (paper, sections 3.1 to 3.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+
+from .configuration_avsr import AvsrConfig
+from .frontends_avsr import AvsrSpectrogramFrontEnd, AvsrVisualFrontEnd, AvsrWaveformFrontEnd
+from .layers_avsr import AvsrAttention, AvsrConvBlock, AvsrEncoderLayer, select_steps, sinusoidal_positions
+from .pretrained_avsr import AvsrPreTrainedModel, shared_parameters
+from .transformers_seam_avsr import OutputRecorder, capture_outputs, create_bidirectional_mask
+
+
+@dataclass
+class AvsrEncoderOutput(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`): 25 vectors a second.
+    frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): frames that have sound or lips.
+    hidden_states (with `output_hidden_states`):
+        Of the fusion, or of the only modality: what its first layer reads, then each layer's output, the last one
+        after the final norm; each `(batch, frames, hidden_size)`.
+    attentions (with `output_attentions`): each of its layers' weights `(batch, heads, frames, frames)`.
+    audio_hidden_states, audio_attentions, visual_hidden_states, visual_attentions:
+        The same of each modality's own layers, where a model of both reads it.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    frame_mask: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
+    audio_attentions: tuple[torch.Tensor, ...] | None = None
+    visual_hidden_states: tuple[torch.Tensor, ...] | None = None
+    visual_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def frame_padding(
+    config: AvsrConfig, audio_lengths: torch.Tensor | None, video_lengths: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """
+    How many steps each modality of each clip is to have, and how many of them are put in front.
+
+    Each is `(steps, left)`, both `(batch,)` int64, or `None` without that modality. By default sound is completed to
+    whole frames and each modality keeps its own length; `centre_padding` stretches both to one length, at least
+    `min_frames`, in the way of the published code.
+    """
+    per_frame = config.audio_config.steps_per_frame
+    minimum = config.min_frames
+    audio = video = None
+    if audio_lengths is not None:
+        audio = audio_lengths + (-audio_lengths) % per_frame
+        audio = torch.where(audio <= per_frame * minimum, audio.clamp(min=per_frame * minimum), audio)
+    if video_lengths is not None:
+        video = video_lengths.clamp(min=minimum)
+    if config.centre_padding and audio is not None and video is not None:
+        surplus = audio_lengths - per_frame * video_lengths  # steps of sound beyond the video's
+        more_frames = ((surplus + per_frame - 1) // per_frame).clamp(min=0)
+        video = (video_lengths + more_frames).clamp(min=minimum)
+        audio = (audio_lengths + per_frame * more_frames - surplus).clamp(min=per_frame * minimum)
+    audio = None if audio is None else (audio, _left(config, audio, audio_lengths))
+    video = None if video is None else (video, _left(config, video, video_lengths))
+    return audio, video
+
+
+def _left(config: AvsrConfig, padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    return (padded - lengths) // 2 if config.centre_padding else torch.zeros_like(padded)
+
+
+class AvsrTransformer(AvsrPreTrainedModel):
+    """Position encoding and encoder layers over the valid frames, and the final norm, which the caller passes."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(AvsrEncoderLayer, num_hidden_layers_key="encoder_layers"),
+        "attentions": AvsrAttention,
+    }
+
+    def __init__(self, config: AvsrConfig, num_layers: int):
+        super().__init__(config)
+        self.layers = nn.ModuleList([AvsrEncoderLayer(config) for _ in range(num_layers)])
+        self.post_init()
+
+    @capture_outputs
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        frame_mask: torch.Tensor,
+        norm: nn.LayerNorm,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
+        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
+        hidden_states = hidden_states + positions.to(hidden_states.dtype)
+        # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN
+        keys = frame_mask | ~frame_mask.any(dim=1, keepdim=True)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=keys
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=norm(hidden_states))
+
+
+class AvsrFusionTransformer(AvsrTransformer):
+    """The layers of the fusion; of another number than those of each modality."""
+
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(AvsrEncoderLayer, num_hidden_layers_key="fusion_layers"),
+        "attentions": AvsrAttention,
+    }
+
+
+class AvsrModalityEncoder(nn.Module):
+    """A back-end (section 3.2): Conv1d block to 25 Hz and `hidden_size`, then a Transformer."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.conv = AvsrConvBlock(config, feature_size, stride)
+        self.transformer = AvsrTransformer(config, config.encoder_layers)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        lengths: torch.Tensor,
+        padding: tuple[torch.Tensor, torch.Tensor],
+        frames: int,
+        norm: nn.LayerNorm,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[BaseModelOutput, torch.Tensor]:
+        """Features `(batch, steps, size)` -> output of `(batch, frames, hidden_size)`, and the frame mask."""
+        steps, left = padding
+        features = select_steps(features, lengths, left, frames * self.stride)
+        present = torch.where(lengths > 0, steps // self.stride, 0)  # (batch,) frames
+        frame_mask = torch.arange(frames, device=features.device)[None] < present[:, None]
+        step_mask = frame_mask.repeat_interleave(self.stride, dim=1)
+        features = features.masked_fill(~step_mask[..., None], 0.0)
+        hidden_states = self.conv(features, frame_mask)
+        return self.transformer(hidden_states, frame_mask, norm, return_dict=True, **kwargs), frame_mask
+
+
+class AvsrFusion(nn.Module):
+    """LayerNorm of each modality, concatenation, Conv1d block, Transformer (section 3.3); a missing modality is zero."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        self.audio_norm = nn.LayerNorm(config.hidden_size)
+        self.video_norm = nn.LayerNorm(
+            config.hidden_size
+        )  # with `tie_modality_norm` the same weights, see AvsrEncoder
+        self.conv = AvsrConvBlock(config, 2 * config.hidden_size)
+        self.transformer = AvsrFusionTransformer(config, config.fusion_layers)
+
+    def forward(
+        self,
+        audio: torch.Tensor,
+        audio_mask: torch.Tensor,
+        video: torch.Tensor,
+        video_mask: torch.Tensor,
+        norm: nn.LayerNorm,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        # audio, video (batch, frames, hidden_size); masks (batch, frames) bool
+        audio = self.audio_norm(audio).masked_fill((video_mask & ~audio_mask)[..., None], 0.0)
+        video = self.video_norm(video).masked_fill((audio_mask & ~video_mask)[..., None], 0.0)
+        frame_mask = audio_mask | video_mask
+        hidden_states = self.conv(torch.cat((audio, video), dim=-1), frame_mask)
+        return self.transformer(hidden_states, frame_mask, norm, return_dict=True, **kwargs)
+
+
+class AvsrEncoder(AvsrPreTrainedModel):
+    """Front-ends, back-ends and fusion: from sound and lips to 25 vectors a second."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__(config)
+        audio, visual = config.audio_config, config.visual_config
+        self.norm = nn.LayerNorm(config.hidden_size)  # the fusion's, or the only modality's
+        if config.modality != "visual":
+            front_end = AvsrWaveformFrontEnd if audio.front_end == "wav2vec2" else AvsrSpectrogramFrontEnd
+            self.audio_front_end = front_end(audio)
+            self.audio_encoder = AvsrModalityEncoder(config, audio.feature_size, audio.steps_per_frame)
+        if config.modality != "audio":
+            self.visual_front_end = AvsrVisualFrontEnd(visual)
+            self.visual_encoder = AvsrModalityEncoder(config, visual.feature_size, 1)
+        if config.modality == "audiovisual":
+            self.audio_norm = nn.LayerNorm(config.hidden_size)
+            self.visual_norm = nn.LayerNorm(config.hidden_size)
+            self.fusion = AvsrFusion(config)
+            shared = {"audio_norm": "norm", "visual_norm": "norm"} if config.tie_final_norm else {}
+            if config.tie_modality_norm:
+                shared["fusion.video_norm"] = "fusion.audio_norm"
+            self._tied_weights_keys = shared_parameters(shared)
+        self.post_init()
+
+    def _encode_modalities(
+        self,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
+        """Each present modality's output of `(batch, frames, hidden_size)` and frame mask, all of the same frames."""
+        audio_lengths = video_lengths = None
+        if input_values is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_values, dtype=torch.long)
+            audio, audio_lengths = self.audio_front_end(input_values, attention_mask)
+        if pixel_values_videos is not None:
+            if video_attention_mask is None:
+                video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
+            video = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
+            video_lengths = video_attention_mask.long().sum(dim=1)
+        audio_padding, video_padding = frame_padding(self.config, audio_lengths, video_lengths)
+        per_frame = self.config.audio_config.steps_per_frame
+        frames = max(  # of the batch's longest clip, which fills its tensor
+            self.config.min_frames,
+            0 if audio_padding is None else (audio.shape[1] + per_frame - 1) // per_frame,
+            0 if video_padding is None else video.shape[1],
+        )
+        norms = (self.norm, self.norm)
+        if self.config.modality == "audiovisual":
+            norms = (self.audio_norm, self.visual_norm)
+        encoded = {}
+        if audio_padding is not None:
+            encoded["audio"] = self.audio_encoder(audio, audio_lengths, audio_padding, frames, norms[0], **kwargs)
+        if video_padding is not None:
+            encoded["visual"] = self.visual_encoder(video, video_lengths, video_padding, frames, norms[1], **kwargs)
+        return encoded
+
+    def _drop_modalities(
+        self, audio_mask: torch.Tensor, video_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """While training, takes one modality from some of the clips that have both (either with equal chance)."""
+        if not self.training or not self.config.modality_dropout:
+            return audio_mask, video_mask
+        chance = torch.rand(audio_mask.shape[0], 1, device=audio_mask.device)
+        both = audio_mask.any(dim=1, keepdim=True) & video_mask.any(dim=1, keepdim=True)
+        half = self.config.modality_dropout / 2
+        return audio_mask & ~(both & (chance < half)), video_mask & ~(both & (chance > 1 - half))
+
+    def _views(
+        self, audio_mask: torch.Tensor, video_mask: torch.Tensor
+    ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """While training with `modality_loss_weights`, stacks each named view's masks along the batch."""
+        weights = self.config.modality_loss_weights
+        if not self.training or not weights:
+            return [], audio_mask, video_mask
+        views = list(weights)
+        nothing = torch.zeros_like(audio_mask)
+        audio_masks = [nothing if view == "visual" else audio_mask for view in views]
+        video_masks = [nothing if view == "audio" else video_mask for view in views]
+        return views, torch.cat(audio_masks), torch.cat(video_masks)
+
+    def _fuse(
+        self, encoded: dict[str, tuple[BaseModelOutput, torch.Tensor]], **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[BaseModelOutput, torch.Tensor]:
+        states = {name: (output.last_hidden_state, mask) for name, (output, mask) in encoded.items()}
+        absent = tuple(torch.zeros_like(tensor) for tensor in next(iter(states.values())))
+        audio, audio_mask = states.get("audio", absent)
+        video, video_mask = states.get("visual", absent)
+        audio_mask, video_mask = self._drop_modalities(audio_mask, video_mask)
+        views, audio_mask, video_mask = self._views(audio_mask, video_mask)
+        if views:
+            audio, video = audio.repeat(len(views), 1, 1), video.repeat(len(views), 1, 1)
+        output = self.fusion(audio, audio_mask, video, video_mask, self.norm, **kwargs)
+        return output, audio_mask | video_mask
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AvsrEncoderOutput:
+        r"""
+        input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
+        attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
+        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
+        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
+        """
+        if self.config.modality == "visual":
+            input_values = None
+        if self.config.modality == "audio":
+            pixel_values_videos = None
+        if input_values is None and pixel_values_videos is None:
+            raise ValueError(
+                f"A model of modality={self.config.modality!r} needs "
+                + {"audio": "input_values.", "visual": "pixel_values_videos."}.get(
+                    self.config.modality, "input_values, pixel_values_videos or both."
+                )
+            )
+        encoded = self._encode_modalities(
+            input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
+        )
+        layers = {}
+        if self.config.modality == "audiovisual":
+            output, frame_mask = self._fuse(encoded, **kwargs)
+            for name, (own, _) in encoded.items():
+                layers |= {f"{name}_hidden_states": own.hidden_states, f"{name}_attentions": own.attentions}
+        else:
+            output, frame_mask = next(iter(encoded.values()))
+        return AvsrEncoderOutput(
+            last_hidden_state=output.last_hidden_state,
+            frame_mask=frame_mask,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+            **layers,
+        )
