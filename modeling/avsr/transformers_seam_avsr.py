@@ -10,6 +10,7 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 - `capture_outputs`, `OutputRecorder`: hidden states and attentions, collected only when they are asked for.
 - `merge_with_config_defaults`: arguments of a call that default to the configuration's.
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
+- `use_kernel_forward_from_hub`: a layer that may be computed by a compiled kernel from the Hub (`use_kernels=True`).
 - [`call_with_cache`]: the argument for keys and values that were computed before was renamed in transformers 5.24.
 - [`name_for_task`]: tells a task of transformers that a class is one of its models. The pipelines look classes up in
   tables of names, in which what the Auto classes' `register` was given doesn't appear: the recogniser would be taken for
@@ -23,6 +24,7 @@ from collections.abc import Callable
 
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel, initialization
+from transformers.integrations import use_kernel_forward_from_hub
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto import modeling_auto
@@ -40,6 +42,7 @@ __all__ = [
     "initialization",
     "merge_with_config_defaults",
     "name_for_task",
+    "use_kernel_forward_from_hub",
 ]
 
 TASK_TABLES = {

@@ -23,6 +23,9 @@ from torch import nn
 from .chunking_glee import TOKENS_AT_ONCE
 from .deformable_sampling_glee import CellTable, sample_by_grid
 from .transformers_seam_glee import initialization as init
+from .transformers_seam_glee import use_kernel_forward_from_hub
+
+IM2COL_STEP = 64  # images that the Hub's kernel takes at once, as the published code asks it to
 
 
 class GleeZeroLinear(nn.Linear):
@@ -52,11 +55,29 @@ class GleeSamplingOffsets(nn.Linear):
         init.copy_(self.bias, bias.reshape(-1))  # (heads * levels * points * 2)
 
 
+@use_kernel_forward_from_hub("MultiScaleDeformableAttention")
+class GleeDeformableSampler(nn.Module):
+    """Sampling on accelerators: `grid_sample`, or a compiled kernel from the Hub where the user asks for kernels."""
+
+    def forward(
+        self,
+        value: torch.Tensor,
+        value_spatial_shapes: torch.Tensor,
+        value_spatial_shapes_list: list[tuple[int, int]],
+        level_start_index: torch.Tensor,
+        sampling_locations: torch.Tensor,
+        attention_weights: torch.Tensor,
+        im2col_step: int,
+    ) -> torch.Tensor:
+        """Sums as [`sample_by_grid`]; arguments have the kernel's names, and the tensors of sizes are for it alone."""
+        return sample_by_grid(value, value_spatial_shapes_list, sampling_locations, attention_weights)
+
+
 class GleeDeformableAttention(nn.Module):
     """
     Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts.
 
-    Sampling goes through `grid_sample`; CPUs have a faster way to the same sums. It runs in float32 whatever the weights
+    Accelerators sample by [`GleeDeformableSampler`]; CPUs have a faster way to the same sums. It runs in float32 whatever the weights
     are: bfloat16 cannot tell neighbouring pixels of a large map apart.
 
     Args:
@@ -73,6 +94,7 @@ class GleeDeformableAttention(nn.Module):
         self.attention_weights = GleeZeroLinear(hidden_size, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(hidden_size, hidden_size)
         self.output_proj = nn.Linear(hidden_size, hidden_size)
+        self.sampler = GleeDeformableSampler()
 
     def forward(
         self,
@@ -98,7 +120,9 @@ class GleeDeformableAttention(nn.Module):
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
         projected = projected.float()
         if value.device.type != "cpu" or torch.compiler.is_compiling():
-            sample = partial(sample_by_grid, projected, spatial_shapes)
+            shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2)
+            starts = shapes.prod(-1).cumsum(0) - shapes.prod(-1)  # (levels,)
+            sample = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
             return self._attend(query, reference_points, spatial_shapes, sample)
         sample = CellTable(projected, spatial_shapes).sample
         del projected  # the table has it all
