@@ -32,7 +32,7 @@ from .joint_search_avsr import (
     SearchSettings,
     SharedKeysDecoder,
 )
-from .transformers_seam_avsr import attention_kind
+from .transformers_seam_avsr import attention_kind, cache_field
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
 STRETCH = 1.5  # how much longer than `chunk_length_s` an utterance may be, as where the pipeline cuts long clips
@@ -90,6 +90,8 @@ class AvsrGenerationMixin(GenerationMixin):
     transformers prepares what its documented `custom_generate` gets (the generation config, logits processors, stopping
     criteria), and [`JointSearch`] is the loop.
     """
+
+    _is_stateful = True  # what transformers calls a search that cannot take labels back: no assisted generation
 
     @torch.no_grad()
     def generate(
@@ -224,6 +226,7 @@ class AvsrGenerationMixin(GenerationMixin):
             scores=tuple(search.kept_scores) if settings.keep_scores else None,
             logits=tuple(search.kept_logits) if settings.keep_logits else None,
             **beams,
+            **({cache_field(output): decoder.cache} if isinstance(decoder, ForwardDecoder) else {}),
             **_shown(config, encoder_outputs, decoder),
         )
 

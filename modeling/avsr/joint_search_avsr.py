@@ -13,6 +13,7 @@ from .beam_decoding_avsr import AvsrBeamCache
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, precision
 from .transformers_seam_avsr import call_with_cache
 
+IMPOSSIBLE = -1e30  # a log-probability that a processor has made as low as it can be
 SLACK = 1e-3  # of the bound: sums in float32 are this exact
 STEPS_BETWEEN_WAITS = 8  # on a device that works beside the CPU, asking whether anything is left makes both wait
 
@@ -342,7 +343,7 @@ class JointSearch:
         label = torch.arange(log_probs.shape[-1], device=log_probs.device)
         full = (self.step >= self.lengths)[:, None, None] & (label != self.settings.eos)
         empty = torch.isneginf(self.total)[..., None]
-        return torch.isneginf(log_probs) | (label == self.settings.blank) | full | empty
+        return (log_probs < IMPOSSIBLE) | (label == self.settings.blank) | full | empty
 
     def _choose(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`(clips, beams, vocab)` -> the best continuations' parents, labels and scores, each `(clips, beams)`."""
@@ -442,5 +443,5 @@ def without(scores: torch.Tensor, label: int) -> torch.Tensor:
     rest = scores.clone()
     rest[..., label] = NEVER
     total = rest.logsumexp(dim=-1, keepdim=True)
-    ruled_out = torch.isneginf(scores).any(dim=-1, keepdim=True)
+    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
     return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)

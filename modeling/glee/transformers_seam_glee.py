@@ -11,7 +11,7 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 - `merge_with_config_defaults`: arguments of a call that default to the configuration's.
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
 - `use_kernel_forward_from_hub`: a layer that may be computed by a compiled kernel from the Hub (`use_kernels=True`).
-- [`call_with_cache`]: the argument for keys and values that were computed before was renamed in transformers 5.24.
+- [`call_with_cache`], [`cache_field`]: what holds keys and values from step to step was renamed in transformers 5.24.
 - [`name_for_task`]: tells a task of transformers that a class is one of its models. The pipelines look classes up in
   tables of names, in which what the Auto classes' `register` was given doesn't appear: the recogniser would be taken for
   a CTC model and read nonsense, and of other classes each pipeline logs that they are not supported.
@@ -21,6 +21,7 @@ The text is the same for both systems, as a checkpoint's code travels one folder
 
 import inspect
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel, initialization
@@ -28,6 +29,7 @@ from transformers.integrations import use_kernel_forward_from_hub
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto import modeling_auto
+from transformers.utils import ModelOutput
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -35,6 +37,7 @@ __all__ = [
     "OutputRecorder",
     "attention_function",
     "attention_kind",
+    "cache_field",
     "call_with_cache",
     "capture_outputs",
     "create_bidirectional_mask",
@@ -78,6 +81,12 @@ def call_with_cache(
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     outputs = model(input_ids=input_ids, use_cache=True, **{name: cache})
     return outputs.logits, outputs.get(name)
+
+
+def cache_field(output_class: type[ModelOutput]) -> str:
+    """Returns the name of the field for keys and values in an output of transformers."""
+    names = {field.name for field in fields(output_class)}
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def name_for_task(task: str, model_class: type[PreTrainedModel]) -> None:

@@ -183,6 +183,30 @@ def test_processors_and_prefixes_change_what_is_found(model, clips, num_beams):
     assert begins[:, 1].tolist() == [3, 4]
 
 
+@pytest.mark.parametrize("search", [{}, {"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}])
+def test_outputs_are_those_of_transformers_generation_tests(model, clips, search):
+    """Three labels, no more and no less; invalid scores made valid; a cache that holds all but the last label."""
+    eager = build_model(attention="eager")
+    asked = {"max_new_tokens": 3, "min_new_tokens": 3, "remove_invalid_values": True, "repetition_penalty": 1.2}
+    asked |= {
+        "output_attentions": True,
+        "output_hidden_states": True,
+        "output_logits": True,
+        "use_cache": True,
+        **DICT,
+    }
+    found = eager.generate(encoder_outputs=clips, bad_words_ids=[[1, 0]], **asked, **search)
+    rows = 2 * max(search.get("num_beams", 1), search.get("num_return_sequences", 1))
+    assert found.sequences.shape == (4 if "num_return_sequences" in search else 2, 4)
+    assert not (found.sequences[:, 1:] == model.config.eos_token_id).any()
+    assert [part.shape for part in (*found.scores, *found.logits)] == [(rows, model.config.vocab_size)] * 6
+    cache = found.get("cache") or found.get("past_key_values")
+    assert cache.self_attention_cache.get_seq_length() == 3
+    for step, layers in enumerate(found.decoder_attentions):
+        heads = model.config.num_attention_heads
+        assert [layer.shape for layer in layers] == [(rows, heads, 1, step + 1)] * model.config.decoder_layers
+
+
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_criteria_end_texts_as_they_are(model, clips, num_beams):
     class ThreeLabels(StoppingCriteria):
