@@ -10,29 +10,51 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_D
 # Whole runs are split among workers, one per core (tests/conftest.py), a file's tests in one of them; named TESTS
 # run in one process. make test WORKERS=N: N workers, 0: none.
 WORKERS := $(if $(TESTS),0,auto)
-PYTEST := $(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+pytest = $(OFFLINE) $(1)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all lint bench space clean help
+.PHONY: setup constraints demo test test-all test-newest test-lowest lint bench space clean help
 
-setup: $(STAMP)  ## make .venv and install everything into it (once; again when pyproject.toml changes)
+setup: $(STAMP)  ## make .venv and install the tested versions of everything into it (once; again when they change)
 
 # One resolver run for torch, torchvision and all the rest: their compiled operators have to match.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "lookhear needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make setup PYTHON=python3.12" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[all,dev]'
-	@touch $@
+	$(PYTHON) -m venv .venv
+
+# Needs only uv, as the constraints cannot be installed where pyproject.toml has moved away from them.
+constraints: | $(BIN)/uv  ## write constraints.txt: the newest versions that pyproject.toml allows, for each Python
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade --no-annotate --quiet \
+	  --custom-compile-command 'make constraints' --output-file constraints.txt
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt uv
 
 demo: $(STAMP)  ## read a talking face: a synthesized one, or VIDEO=path/to/clip.mp4; results go to demo/
 	@$(OFFLINE) $(BIN)/lookhear demo --output demo $(if $(VIDEO),--video '$(VIDEO)')
 
 test: $(STAMP)  ## the tests that take seconds
-	$(PYTEST) -m "not slow" $(TESTS)
+	$(call pytest,.venv) -m "not slow" $(TESTS)
 
 test-all: $(STAMP)  ## every test, the slow ones too
-	$(PYTEST) $(TESTS)
+	$(call pytest,.venv) $(TESTS)
+
+# Both resolve anew each time, into environments of their own, which takes seconds where nothing has changed.
+test-newest: | $(BIN)/uv  ## `make test` with the newest versions: of transformers even those that pyproject.toml rules out
+	@test -x .venv-newest/bin/python || $(BIN)/uv venv --quiet --seed --python $(PYTHON) .venv-newest
+	@echo transformers > .venv-newest/overrides.txt
+	$(BIN)/uv pip install --quiet --python .venv-newest/bin/python --upgrade --override .venv-newest/overrides.txt -e '.[all,dev]'
+	$(call pytest,.venv-newest) -m "not slow" $(TESTS)
+
+test-lowest: | $(BIN)/uv  ## `make test` with the lowest versions that pyproject.toml allows, on Python 3.11
+	@test -x .venv-lowest/bin/python || $(BIN)/uv venv --quiet --seed --python 3.11 .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all,dev]'
+	$(call pytest,.venv-lowest) -m "not slow" $(TESTS)
 
 lint: $(STAMP)  ## ruff and transformers' model linter
 	$(BIN)/ruff check $(LINT_PATHS)
@@ -46,9 +68,9 @@ bench: $(STAMP)  ## every table of benchmarks/, printed
 space: $(STAMP)  ## serve the Gradio Space on this machine (GRADIO_SERVER_PORT=N: on another port than 7860)
 	cd spaces/lookhear && $(OFFLINE) GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
 
-clean:  ## remove what was built and cached; .venv stays
+clean:  ## remove what was built and cached; the environments stay
 	rm -rf build dist demo spaces/lookhear/examples src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find modeling processing training evaluation spaces src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
