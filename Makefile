@@ -53,7 +53,7 @@ test-newest: | $(BIN)/uv  ## `make test` with the newest versions: of transforme
 
 test-lowest: | $(BIN)/uv  ## `make test` with the lowest versions that pyproject.toml allows, on Python 3.11
 	@test -x .venv-lowest/bin/python || $(BIN)/uv venv --quiet --seed --python 3.11 .venv-lowest
-	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all,dev]'
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --upgrade --resolution lowest-direct -e '.[all,dev]'
 	$(call pytest,.venv-lowest) -m "not slow" $(TESTS)
 
 lint: $(STAMP)  ## ruff and transformers' model linter
