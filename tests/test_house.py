@@ -104,6 +104,15 @@ def test_exported_files_say_whose_they_are(repository):
                 assert f"_{system}" in path.stem, path
 
 
+def test_both_systems_list_the_same_things_that_they_take_from_transformers(repository):
+    """A checkpoint's code travels one folder at a time, so each has the module; and they are one text."""
+    avsr, glee = (
+        (repository / "modeling" / system / f"transformers_seam_{system}.py").read_text()
+        for system in ("avsr", "glee")
+    )
+    assert avsr.replace("_avsr", "") == glee.replace("_glee", "")
+
+
 def test_every_source_folder_is_a_package(repository):
     for path in sources(repository, "modeling", "processing", "training", "evaluation"):
         assert (path.parent / "__init__.py").is_file(), path
