@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks
+LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks setup.py
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # Whole runs are split among workers, one per core (tests/conftest.py), a file's tests in one of them; named TESTS

@@ -1,8 +1,12 @@
 """The house rules: what is packaged, who imports whom, how fast the import is."""
 
 import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -13,12 +17,15 @@ LINKED = ("modeling", "processing", "training", "evaluation", "model_cards")
 
 
 def tracked(repository: Path) -> list[str]:
-    """Files under version control, or as they were released where there is no git."""
-    try:
-        listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=True).stdout
-        return [name for name in listed.splitlines() if (repository / name).is_file()]
-    except (OSError, subprocess.CalledProcessError):
-        return [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+    """Files under version control; where there is no git, as in an unpacked sdist, those that it would not ignore."""
+    listed = subprocess.run(["git", "ls-files"], cwd=repository, capture_output=True, text=True)
+    if names := [name for name in listed.stdout.splitlines() if (repository / name).is_file()]:
+        return names
+    made = re.compile(
+        r"(\.venv[^/]*|build|dist|demo|\.[a-z]+_cache)/|.*(__pycache__/|\.egg-info/|/examples/.*\.mp4)|PKG-INFO|setup.cfg"
+    )
+    names = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
+    return [name for name in names if not made.match(name)]
 
 
 def sources(repository: Path, *folders: str) -> list[Path]:
@@ -37,20 +44,73 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(repository, tmp_path_factory) -> zipfile.ZipFile:
-    """Built without network from a copy of what is under version control, as a release is."""
-    copy, output = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+def release(repository, tmp_path_factory) -> Path:
+    """A copy of what is under version control: what a release is built from."""
+    copy = tmp_path_factory.mktemp("copy")
     for name in tracked(repository):
-        if not name.startswith("tests/"):
-            target = copy / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((repository / name).read_bytes())
+        target = copy / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(repository / name, target)
     for name in LINKED:
         (copy / "src" / "lookhear" / name).symlink_to(Path("..", "..", name))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def sdist(release, tmp_path_factory) -> Path:
+    """The sdist, unpacked; built without network."""
+    output = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", output, release]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    with tarfile.open(next(output.glob("*.tar.gz"))) as archive:
+        archive.extractall(output, filter="data")  # as pip does: links must not leave the folder
+    return next(path for path in output.iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory) -> zipfile.ZipFile:
+    """Built from the sdist, as a release is, without network."""
+    output = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-build-isolation", "--no-deps"]
-    built = subprocess.run([*pip, "--no-index", "-w", output, copy], capture_output=True, text=True)
+    built = subprocess.run([*pip, "--no-index", "-w", output, sdist], capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return zipfile.ZipFile(next(output.glob("*.whl")))
+
+
+def test_sdist_holds_what_git_holds(repository, sdist):
+    """Each file once: what src/lookhear links to is a link there as well."""
+    packed = {str(path.relative_to(sdist)) for path in sdist.rglob("*") if path.is_file()}
+    made = {name for name in packed if ".egg-info/" in name or name in ("PKG-INFO", "setup.cfg")}
+    assert packed - made == set(tracked(repository))
+    assert all((sdist / "src" / "lookhear" / name).is_symlink() for name in LINKED)
+
+
+def test_tests_run_from_the_sdist(sdist):
+    """Two files stand for all: one of the house, which reads the folders, and one that imports the package."""
+    tests = [
+        "tests/test_house.py",
+        "tests/processing/avsr/test_captions.py",
+        "-k",
+        "not wheel and not sdist and not quick and not auto",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        "0",
+        "-m",
+        "not slow",
+        *tests,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(sdist / "src")}
+    done = subprocess.run(command, cwd=sdist, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_wheel_holds_what_git_holds(repository, wheel):
