@@ -369,7 +369,7 @@ def test_the_projects_space_is_ready(repository):
         "lookhear/model_cards/glee-tiny/model.safetensors",
     } <= paths(publication)
     asked = text(publication, "requirements.txt").splitlines()
-    assert "espeakng-loader<1,>=0.2.4" in asked and not [line for line in asked if line.startswith("lookhear")]
+    assert "espeakng-loader<0.3,>=0.2.4" in asked and not [line for line in asked if line.startswith("lookhear")]
 
 
 def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_path_factory):

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, PublishedFile, walk
 
 NAME, PACKAGES = "lookhear", ("lookhear", "lookhear_command")
-ENDINGS = TEXTS | PICTURES | WEIGHTS | {".npz"}
+ENDINGS = TEXTS | PICTURES | WEIGHTS | {".npz", ".typed"}
 LINE = re.compile(r"^lookhear(?:\[([\w,\- ]*)\])?(?=[\s=<>!~;]|$).*$", re.MULTILINE)
 
 
@@ -36,9 +36,10 @@ def with_package(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
     extras = {extra.strip() for extra in (line[1] or "").split(",") if extra.strip()}
     needed = LINE.sub("\n".join(requirements(extras)), asked)
     installed = distribution(NAME)
+    described = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""  # a wheel's; a source folder's
     made = {
         "requirements.txt": needed.encode(),
-        f"{NAME}-{installed.version}.dist-info/METADATA": (installed.read_text("METADATA") or "").encode(),
+        f"{NAME}-{installed.version}.dist-info/METADATA": described.encode(),
     }
     package = {file.path: file for file in _package()}
     return files | package | {path: PublishedFile(path, content) for path, content in made.items()}
