@@ -355,7 +355,7 @@ def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
     assert {"lookhear/__init__.py", "lookhear_command/publish.py"} <= there
     assert expected - there == set()
     needed = text(publication, "requirements.txt").splitlines()
-    assert {"torch<3,>=2.11", "gradio<7,>=6", "dlib-bin<21,>=20", "lookhear-other"} <= set(needed)
+    assert {"torch", "gradio", "dlib-bin", "lookhear-other"} <= {line.split("<")[0] for line in needed}
     assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
 
 
@@ -369,7 +369,8 @@ def test_the_projects_space_is_ready(repository):
         "lookhear/model_cards/glee-tiny/model.safetensors",
     } <= paths(publication)
     asked = text(publication, "requirements.txt").splitlines()
-    assert "espeakng-loader<0.3,>=0.2.4" in asked and not [line for line in asked if line.startswith("lookhear")]
+    assert any(line.startswith("espeakng-loader<") for line in asked)
+    assert not [line for line in asked if line.startswith("lookhear")]
 
 
 def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_path_factory):
