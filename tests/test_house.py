@@ -216,6 +216,15 @@ def test_every_requirement_has_its_reason(repository):
     assert [line for line in requirements if "#" not in line] == []
 
 
+def test_a_call_of_ours_that_is_on_its_way_out_is_an_error():
+    """The filters of pyproject.toml go by the module that called what warns."""
+    call = "import warnings; warnings.warn('gone soon', FutureWarning, stacklevel=1)"
+    with pytest.raises(FutureWarning):
+        exec(call, {"__name__": "lookhear.processing.x"})
+    with pytest.warns(FutureWarning):
+        exec(call, {"__name__": "elsewhere"})
+
+
 def test_readme_shows_how_to_start(repository):
     readme = (repository / "README.md").read_text()
     assert "make demo" in readme and "make test" in readme
