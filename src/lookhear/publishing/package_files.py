@@ -36,7 +36,8 @@ def with_package(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
     extras = {extra.strip() for extra in (line[1] or "").split(",") if extra.strip()}
     needed = LINE.sub("\n".join(requirements(extras)), asked)
     installed = distribution(NAME)
-    described = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""  # a wheel's; a source folder's
+    # of an installed wheel; of a folder of sources
+    described = installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
     made = {
         "requirements.txt": needed.encode(),
         f"{NAME}-{installed.version}.dist-info/METADATA": described.encode(),
