@@ -95,9 +95,9 @@ class _RegistryLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = module.__spec__.loader = (
-            self.loader
-        )  # who asks for the source finds the loader that has it
+        module.__loader__ = self.loader  # who asks for the source finds the loader that has it
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
         self.loader.exec_module(module)
         if module.__name__ in OURS:
             register()
