@@ -88,7 +88,7 @@ DOCUMENTED = {
     "transformers.image_processing_utils.BaseImageProcessor": "documented base class",
     "transformers.image_processing_utils.BatchFeature": "documented class",
     "transformers.image_utils": "documented helpers of image processors",
-    "transformers.modeling_layers.GradientCheckpointingLayer": "what `gradient_checkpointing_enable` looks for",
+    "transformers.modeling_layers.GradientCheckpointingLayer": "what `activation_checkpointing_enable` looks for",
     "transformers.modeling_outputs": "documented outputs",
     "transformers.pipelines.PIPELINE_REGISTRY": "documented way to add a task",
     "transformers.processing_utils": "documented base class of processors and the types of its arguments",

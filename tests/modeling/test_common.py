@@ -267,7 +267,7 @@ def test_gradient_checkpointing_changes_nothing_and_all_weights_learn(case):
     for checkpointing in (False, True):
         model = case.build()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         torch.manual_seed(0)  # GLEE's losses look at random points
         loss = model.train()(**case.inputs(), labels=case.labels()).loss
         loss.backward()

@@ -65,7 +65,7 @@ def test_gradient_checkpointing_changes_nothing(make_config, clips):
     for checkpointing in (False, True):
         model = build(make_config, "transformer").train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model(*clips, labels=torch.arange(4)).loss.backward()
         gradients.append([p.grad for p in model.parameters()])
     for plain, checkpointed in zip(*gradients):

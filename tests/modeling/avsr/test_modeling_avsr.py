@@ -114,8 +114,8 @@ def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_bat
     for checkpointing in (False, True):
         model = make_model().train()
         if checkpointing:
-            model.gradient_checkpointing_enable()
-            assert model.is_gradient_checkpointing
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
         loss = model(**batch).loss
         loss.backward()
         results.append((loss.detach(), {name: p.grad for name, p in model.named_parameters()}))

@@ -201,7 +201,7 @@ def test_checkpointing_keeps_gradients(eva):
     for layer in eva.layers:
         layer.drop_path.p = 0.0
     plain = gradients()
-    eva.gradient_checkpointing_enable()
+    eva.activation_checkpointing_enable()
     assert all(layer.gradient_checkpointing for layer in eva.layers)
     for name, gradient in gradients().items():
         torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-5, msg=name)

@@ -180,7 +180,7 @@ def test_gradient_checkpointing_changes_nothing(make_model, make_inputs):
     for checkpointing in (False, True):
         model = make_model(fusion_dropout=0.0)
         if checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         model.train()
         output = model(**make_inputs("expressions"))
         (output.logits.sum() + output.pred_masks.square().mean() + output.pred_boxes.sum()).backward()
