@@ -101,6 +101,7 @@ DOCUMENTED = {
 }
 # In the modules that list them with their reasons, nowhere else.
 SEAM_ONLY = {
+    "transformers.integrations.use_kernel_forward_from_hub",
     "transformers.masking_utils",
     "transformers.modeling_utils.ALL_ATTENTION_FUNCTIONS",
     "transformers.models.auto.modeling_auto",
