@@ -22,7 +22,7 @@ from .post_processing_glee import (
 )
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
 from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
-from .video_source_glee import is_video_source, open_video
+from .video_reading_glee import is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
 
