@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,14 @@ import torch
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .label_cache_glee import LabelCache
-from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request, make_video_request
-from .perception_result_glee import plain_result
+from .perception_request_glee import (
+    PROMPTS,
+    PerceptionRequest,
+    distribute,
+    make_request,
+    make_video_request,
+    plain_result,
+)
 from .perception_settings_glee import PerceptionSettings, check_count
 from .post_processing_glee import (
     post_process_grounding,
@@ -25,6 +31,52 @@ from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
+CAPACITY = 16  # lists of labels that are remembered; 80 labels take about 350 kB
+
+
+class LabelCache:
+    """
+    Keeps what the text encoder made of the `capacity` lists of labels that were asked for last.
+
+    So a list is encoded once and not once an image.
+
+    It does not see when weights change: after training or loading others, call `clear`. Not for several threads.
+
+    Args:
+        capacity: number of lists, at least 1.
+    """
+
+    def __init__(self, capacity: int = CAPACITY):
+        if capacity < 1:
+            raise ValueError(f"`capacity` must be at least 1, not {capacity!r}.")
+        self.capacity = capacity
+        self._kept: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
+
+    def get(self, labels: Sequence[str], encode: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """
+        The tensors of a list of labels; the order of labels matters.
+
+        Args:
+            labels: the list.
+            encode: called without arguments where the list is not known yet; what it returns is kept.
+        """
+        key = tuple(labels)
+        if key not in self._kept:
+            self._kept[key] = encode()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, labels: object) -> bool:
+        return isinstance(labels, (list, tuple)) and tuple(labels) in self._kept
 
 
 class ObjectPerceptionPipeline(Pipeline):

@@ -17,8 +17,7 @@ from lookhear.processing.glee.post_processing_video_glee import (
     corner_boxes,
     instance_masks,
 )
-from lookhear.processing.glee.query_alignment_glee import QueryAlignment
-from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker
+from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker, QueryAlignment
 
 pytestmark = pytest.mark.parity
 DIVISOR = 32  # canvases are padded to multiples of it

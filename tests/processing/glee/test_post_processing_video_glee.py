@@ -13,7 +13,7 @@ from lookhear.processing.glee.post_processing_video_glee import (
     corner_boxes,
     instance_masks,
 )
-from lookhear.processing.glee.track_candidates_glee import FrameCandidates
+from lookhear.processing.glee.track_memory_glee import FrameCandidates
 
 QUERIES, LABELS, FRAMES = 8, 5, 4
 
