@@ -10,7 +10,7 @@ from PIL import Image
 
 from lookhear import cli
 from lookhear.processing.glee.run_lengths_glee import mask_of_rle
-from lookhear.processing.glee.video_source_glee import open_video
+from lookhear.processing.glee.video_reading_glee import open_video
 
 EVERYTHING = ["--labels", "cat", "--tracking", "minvis", "--threshold", 0]
 
@@ -44,7 +44,7 @@ def film(count: int) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
     """clip.mp4 of 6 frames; folder/ with the same as pictures; broken/, whose fourth picture is damaged; a.png."""
-    from lookhear.processing.glee.video_writing_glee import VideoWriter
+    from lookhear.processing.glee.writers_glee import VideoWriter
 
     folder = tmp_path_factory.mktemp("footage")
     writer = VideoWriter(folder / "clip.mp4", (48, 64), 25)
@@ -123,7 +123,7 @@ def test_stopping_keeps_what_is_there(run, model, footage, tmp_path, monkeypatch
 
 
 def test_an_expression_is_looked_for_by_its_mask_where_asked(run, monkeypatch, model, footage):
-    from lookhear.processing.glee.video_prompts_glee import ExpressionPrompt
+    from lookhear.processing.glee.video_queries_glee import ExpressionPrompt
 
     asked = []
     find = ExpressionPrompt._track

@@ -1,13 +1,16 @@
-"""What a call of the pipeline asks: one request an image, with its own prompts."""
+"""What a call of the pipeline asks, one request an image with its own prompts, and what it answers, in plain values."""
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from .image_source_glee import read_image
+from .image_reading_glee import read_image
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
@@ -194,3 +197,27 @@ def _is_series(inputs: Any) -> bool:
     one = isinstance(inputs, (str, bytes, bytearray, memoryview, Image.Image)) or hasattr(inputs, "read")
     array = hasattr(inputs, "shape") and hasattr(inputs, "dtype")
     return not one and not array and (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"))
+
+
+def plain_result(score: float, label: str, box: torch.Tensor, mask: torch.Tensor, **further: Any) -> dict[str, Any]:
+    """
+    One object of the pipeline's answer, in plain values.
+
+    Args:
+        score: from 0 to 1; box: `(4,)` (x0, y0, x1, y1) in pixels; mask: `(height, width)` bool of the whole picture.
+        further: what stands before these.
+
+    Returns:
+        `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 digits behind the
+        point, the box with 2 and inside the picture, the mask as an array of numpy.
+    """
+    height, width = mask.shape
+    x0, y0, x1, y1 = box.float().tolist()
+    sides = (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
+    return {
+        **further,
+        "score": round(score, 4),
+        "label": label,
+        "box": {name: round(float(side), 2) for name, side in zip(("xmin", "ymin", "xmax", "ymax"), sides)},
+        "mask": mask.cpu().numpy(),
+    }

@@ -1,9 +1,12 @@
 """From an image or video and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
 
+from __future__ import annotations
+
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +14,145 @@ import torch
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 
-from .label_cache_glee import LabelCache
-from .perception_request_glee import PROMPTS, PerceptionRequest, distribute, make_request, make_video_request
-from .perception_result_glee import plain_result
-from .perception_settings_glee import PerceptionSettings, check_count
+from .perception_request_glee import (
+    PROMPTS,
+    PerceptionRequest,
+    distribute,
+    make_request,
+    make_video_request,
+    plain_result,
+)
 from .post_processing_glee import (
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
 )
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
+from .tracking_glee import MODES
 from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
-from .video_source_glee import is_video_source, open_video
+from .video_reading_glee import is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
+CAPACITY = 16  # lists of labels that are remembered; 80 labels take about 350 kB
+
+
+# --------------------------------------------------------------------------------- how it looks, and what it remembers
+
+
+@dataclass(frozen=True)
+class PerceptionSettings:
+    """
+    Settings of the pipeline `object-perception` or of one call, see `ObjectPerceptionPipeline`.
+
+    Attributes:
+        labels: names of categories for images and videos that come without a prompt.
+        expressions: sentences for images and videos that come without a prompt.
+        threshold: the lowest score, from 0 to 1; 0.2 is that of the published demo.
+        top_k: the most results of labels; 100 as COCO counts.
+        prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
+        tracking: of labels in a video, "memory" or "minvis".
+        reprompt: whether an expression's object in a video is also looked for by its own mask.
+
+    Raises:
+        ValueError: a value cannot be used.
+    """
+
+    labels: Sequence[str] | None = None
+    expressions: Sequence[str] | None = None
+    threshold: float = 0.2
+    top_k: int = 100
+    prompts_at_once: int = 4
+    tracking: str = "memory"
+    reprompt: bool = False
+
+    def __post_init__(self) -> None:
+        if not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
+            raise ValueError(f"`threshold` must be a number from 0 to 1, not {self.threshold!r}.")
+        for name in ("top_k", "prompts_at_once"):
+            _check_count(name, getattr(self, name))
+        if self.tracking not in MODES:
+            raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {self.tracking!r}.")
+        if not isinstance(self.reprompt, bool):
+            raise ValueError(f"`reprompt` must be True or False, not {self.reprompt!r}.")
+
+    def updated(self, given: dict[str, Any]) -> PerceptionSettings:
+        """
+        Returns these settings with those of a call; `None` stands for what was set before.
+
+        Raises:
+            ValueError: there is no such setting, or a value cannot be used.
+        """
+        if unknown := sorted(given.keys() - {field.name for field in fields(self)}):
+            raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of the pipeline object-perception.")
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+    @property
+    def prompts(self) -> dict[str, Sequence[str] | None]:
+        """What is looked for in inputs that come without a prompt."""
+        return {"labels": self.labels, "expressions": self.expressions}
+
+
+def _check_count(name: str, value: Any) -> None:
+    """
+    Checks that a number counts something.
+
+    Raises:
+        ValueError: it isn't a positive integer.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+class LabelCache:
+    """
+    Keeps what the text encoder made of the `capacity` lists of labels that were asked for last.
+
+    So a list is encoded once and not once an image.
+
+    It does not see when weights change: after training or loading others, call `clear`. Not for several threads.
+
+    Args:
+        capacity: number of lists, at least 1.
+    """
+
+    def __init__(self, capacity: int = CAPACITY):
+        if capacity < 1:
+            raise ValueError(f"`capacity` must be at least 1, not {capacity!r}.")
+        self.capacity = capacity
+        self._kept: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
+
+    def get(self, labels: Sequence[str], encode: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """
+        The tensors of a list of labels; the order of labels matters.
+
+        Args:
+            labels: the list.
+            encode: called without arguments where the list is not known yet; what it returns is kept.
+        """
+        key = tuple(labels)
+        if key not in self._kept:
+            self._kept[key] = encode()
+        self._kept.move_to_end(key)
+        while len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __contains__(self, labels: object) -> bool:
+        return isinstance(labels, (list, tuple)) and tuple(labels) in self._kept
+
+
+# -------------------------------------------------------------------------------------------------------- the pipeline
 
 
 class ObjectPerceptionPipeline(Pipeline):
@@ -89,7 +217,7 @@ class ObjectPerceptionPipeline(Pipeline):
 
     def __init__(self, *args, batch_size: int | None = None, **kwargs):
         if batch_size is not None:
-            check_count("batch_size", batch_size)
+            _check_count("batch_size", batch_size)
         self.batch_size = batch_size
         super().__init__(*args, **kwargs)
         if self.processor is None:
@@ -103,7 +231,7 @@ class ObjectPerceptionPipeline(Pipeline):
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
         if batch_size is not None:
-            check_count("batch_size", batch_size)
+            _check_count("batch_size", batch_size)
         batch_size = batch_size or self.batch_size
         prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
         settings = self.settings.updated(kwargs)
@@ -192,7 +320,7 @@ class ObjectPerceptionPipeline(Pipeline):
                     results[prompt.image] += self.postprocess(objects, (prompt.label,))
         return results
 
-    def _image_features(self, canvas: "_Canvas") -> Any:
+    def _image_features(self, canvas: _Canvas) -> Any:
         """What the backbone sees, computed once for all that is asked of the images."""
         pixel_values = self._in_dtype(canvas.pixel_values).to(self.device)
         with self.device_placement(), torch.no_grad():
@@ -208,7 +336,7 @@ class ObjectPerceptionPipeline(Pipeline):
             tensors = (torch.from_numpy(tokens[name]).to(self.device) for name in ("input_ids", "attention_mask"))
             return dict(self.model.get_label_embeddings(*tensors))
 
-    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list["_Prompt"]:
+    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[_Prompt]:
         processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
         for image, request in enumerate(requests):
             if request.expressions:
@@ -216,7 +344,7 @@ class ObjectPerceptionPipeline(Pipeline):
                 prompts += _Prompt.of_rows(image, request.expressions, rows)
         return prompts
 
-    def _visual_prompts(self, requests: Sequence[PerceptionRequest], canvas: "_Canvas") -> list["_Prompt"]:
+    def _visual_prompts(self, requests: Sequence[PerceptionRequest], canvas: _Canvas) -> list[_Prompt]:
         processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
         for image, request in enumerate(requests):
             if request.visual:
@@ -226,7 +354,7 @@ class ObjectPerceptionPipeline(Pipeline):
         return prompts
 
     def _prompt_inputs(
-        self, prompts: Sequence["_Prompt"], images: list[int], canvas: "_Canvas"
+        self, prompts: Sequence[_Prompt], images: list[int], canvas: _Canvas
     ) -> dict[str, torch.Tensor]:
         """Tensors of some prompts and of the images that they belong to."""
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
@@ -268,7 +396,7 @@ class _Prompt:
     row: dict[str, torch.Tensor]  # the model's inputs, without the axis of prompts
 
     @classmethod
-    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list["_Prompt"]:
+    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list[_Prompt]:
         """Splits the arrays of several prompts of one image."""
         shared = ("input_ids", "attention_mask", "prompt_image_indices")
         tensors = {name: torch.from_numpy(value) for name, value in rows.items() if name not in shared}
@@ -287,7 +415,7 @@ class _Canvas:
     original: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> "_Canvas":
+    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> _Canvas:
         features = processor.image_processor([request.image for request in requests], return_tensors="pt")
         return cls(features["pixel_values"], features["pixel_mask"], [request.size for request in requests])
 

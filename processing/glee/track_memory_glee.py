@@ -1,19 +1,309 @@
-"""Tracks that are born, hidden, found again and forgotten: what is remembered of each, and which candidate goes on with it."""
+"""Tracks that are born, hidden, found again and forgotten: what the network says of a frame, how alike that and a track are,
+what is remembered of each track, and which candidate goes on with it."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+from scipy.optimize import linear_sum_assignment
 
-from .track_candidates_glee import FrameCandidates, cosines
-from .track_colours_glee import colour_agreement, mixed_colours
-from .track_similarity_glee import best_pairs, kind_agreement, nearness
-from .track_state_glee import USUAL_COSINE, Sights, Tracks
+# By which colours of one thing may differ, in standard deviations of the pictures that the model was made for.
+SPREAD = 0.5
 
+USUAL_COSINE = 0.9  # of a track's embedding and the next frame's, until more is known
 BEST_FADE = 0.98  # of a track's best score, a frame
+
+
+# ----------------------------------------------------------------------------------------------- candidates of a frame
+
+
+@dataclass(frozen=True)
+class FrameCandidates:
+    """
+    What may be in one frame: n queries of the network, asked for K labels or for one expression or shown object (K = 1).
+
+    Attributes:
+        logits: `(n, K)` float32, before the sigmoid.
+        boxes: `(n, 4)` float32, (x0, y0, x1, y1) in pixels of the frame.
+        masks: `(n, h, w)` mask logits in the network's own resolution, of any float dtype.
+        embeddings: `(n, size)`, alike for one object in several frames.
+        confidence: `(n,)` before the sigmoid, of shown objects, or `None`.
+        colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or `None`.
+    """
+
+    logits: torch.Tensor
+    boxes: torch.Tensor
+    masks: torch.Tensor
+    embeddings: torch.Tensor
+    confidence: torch.Tensor | None = None
+    colours: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def check(self) -> None:
+        """Raises ValueError: a tensor has another shape than the others ask for."""
+        count = len(self.logits)
+        shapes = {"logits": (2, None), "boxes": (2, 4), "masks": (3, None), "embeddings": (2, None)}
+        for name, (axes, last) in shapes.items():
+            value = getattr(self, name)
+            if value.dim() != axes or len(value) != count or last not in (None, value.shape[-1]):
+                wanted = f"{axes} axes, the first of {count}" + (f", the last of {last}" if last else "")
+                raise ValueError(f"`{name}` of a frame must have {wanted}, not the shape {tuple(value.shape)}.")
+        if self.confidence is not None and self.confidence.shape != (count,):
+            raise ValueError(f"`confidence` of a frame must be ({count},), not {tuple(self.confidence.shape)}.")
+        if self.colours is not None and self.colours.shape != (count, 3):
+            raise ValueError(f"`colours` of a frame must be ({count}, 3), not {tuple(self.colours.shape)}.")
+
+    def chosen(self, places: torch.Tensor) -> FrameCandidates:
+        """Those of some places, `(m,)` int64, in their order."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return FrameCandidates(**{name: None if value is None else value[places] for name, value in values.items()})
+
+    def joined(self, others: FrameCandidates) -> FrameCandidates:
+        """These, then others of the same frame; without `confidence` and `colours`."""
+        names = ("logits", "boxes", "masks", "embeddings")
+        return FrameCandidates(*(torch.cat((getattr(self, name), getattr(others, name))) for name in names))
+
+
+@dataclass(frozen=True)
+class TrackedObject:
+    """
+    One object in one frame.
+
+    Attributes:
+        track_id: the same in all frames; candidate: its place among the frame's candidates.
+        label: index of the label it has over all frames so far; score: from 0 to 1.
+    """
+
+    track_id: int
+    candidate: int
+    label: int
+    score: float
+
+
+def mask_qualities(masks: torch.Tensor) -> torch.Tensor:
+    """`(n,)` float32: how sure masks `(n, h, w)` of logits are of themselves, the mean probability of the pixels inside;
+    0 where no pixel is inside."""
+    qualities = masks.new_zeros(len(masks), dtype=torch.float32)
+    for place, logits in enumerate(masks):  # one by one they stay in the processor's cache
+        inside = logits > 0
+        chances = logits.float().masked_fill(~inside, -torch.inf).sigmoid()  # 0 outside
+        qualities[place] = chances.sum() / inside.sum().clamp(min=1)
+    return qualities
+
+
+def mask_overlaps(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`(n, m)` IoU of `(n, h, w)` and `(m, h, w)` bool masks; 0 for two empty ones."""
+    first = masks.flatten(1).float()
+    second = first if others is masks else others.flatten(1).float()
+    shared = first @ second.T
+    union = first.sum(dim=1)[:, None] + second.sum(dim=1)[None] - shared
+    return shared / union.clamp(min=1)
+
+
+def cosines(embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`(n, m)` cosines of `(n, size)` and `(m, size)`; 0 for vectors of length 0."""
+    unit = torch.nn.functional.normalize
+    return unit(embeddings.float(), dim=1) @ unit(others.float(), dim=1).T
+
+
+def distinct(masks: torch.Tensor, scores: torch.Tensor, most_overlap: float) -> torch.Tensor:
+    """
+    Leaves out what another, better candidate shows already.
+
+    Args:
+        masks: `(n, h, w)` bool; scores: `(n,)`; most_overlap: IoU of masks above which two show the same.
+    Returns:
+        `(n,)` int64: for each candidate the one that stands for it, itself or a better one; never a left-out one.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    alike = (mask_overlaps(masks, masks) > most_overlap)[order][:, order].cpu()
+    stands = torch.full((len(order),), -1, dtype=torch.int64)
+    for place in range(len(order)):
+        if stands[place] < 0:
+            stands[place] = place
+            stands[alike[place] & (stands < 0)] = place
+    owner = torch.empty_like(order)
+    owner[order] = order[stands.to(order.device)]
+    return owner
+
+
+# -------------------------------------------------------------------------------------------------- how alike they are
+
+
+def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """
+    Mean colours of what masks show: embeddings know colours badly.
+
+    Args:
+        picture: `(3, H, W)`, normalized as the model takes it; masks: `(n, h, w)` logits over the same canvas.
+    Returns:
+        `(n, 3)` float32, of the pixels in the middle of the masks' cells, so that little of what is around gets in; NaN where
+        no pixel is inside.
+    """
+    middles = torch.nn.functional.interpolate(
+        picture[None].float(), size=masks.shape[1:], mode="bilinear", align_corners=False
+    )
+    inside = (masks > 0).flatten(1).float()
+    return inside @ middles[0].flatten(1).T / inside.sum(dim=1, keepdim=True)
+
+
+def colour_agreement(colours: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`(m, n)` from 0 to 1 of colours `(m, 3)` and `(n, 3)`; NaN where one of the two is not known."""
+    away = (colours[:, None] - others[None]).square().sum(dim=-1)
+    return torch.exp(-0.5 * away / SPREAD**2)
+
+
+def mixed_colours(colours: torch.Tensor, others: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """`(n, 3)` of two `(n, 3)`, `(n, 1)` the share of the others; where one is not known, the other."""
+    mixed = colours + share * (others - colours)
+    return torch.where(mixed.isfinite(), mixed, torch.where(others.isfinite(), others, colours))
+
+
+def nearness(expected: torch.Tensor, boxes: torch.Tensor, missed: torch.Tensor) -> torch.Tensor:
+    """
+    How well boxes `(n, 4)` lie where tracks are expected, `(m, 4)`, both (centre x, centre y, width, height): `(m, n)` from
+    0 to 1, 1 in the very place. After `missed` frames `(m,)` a track may have gone farther.
+    """
+    size = (expected[:, None, 2:] * boxes[None, :, 2:]).clamp(min=1.0).sqrt()  # (m, n, 2)
+    off = (expected[:, None, :2] - boxes[None, :, :2]) / size
+    reach = (0.5 + 0.1 * missed.float())[:, None]
+    grown = (expected[:, None, 2:].clamp(min=1.0) / boxes[None, :, 2:].clamp(min=1.0)).log()
+    return torch.exp(-0.5 * (off.square().sum(dim=-1) + 0.25 * grown.square().sum(dim=-1)) / reach.square())
+
+
+def kind_agreement(kinds: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """`(m, n)` shared over united class probabilities of `(m, K)` and `(n, K)`."""
+    shared = torch.minimum(kinds[:, None], others[None]).sum(dim=-1)
+    return shared / torch.maximum(kinds[:, None], others[None]).sum(dim=-1).clamp(min=1e-6)
+
+
+def best_pairs(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of `(m, n)`, `(k,)` int64 each: one to one, the most similar in all; never a pair of similarity 0."""
+    rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
+    rows, columns = (torch.from_numpy(places).to(similarity.device) for places in (rows, columns))
+    good = similarity[rows, columns] > 0
+    return rows[good], columns[good]
+
+
+# ---------------------------------------------------------------------------------------- what is remembered of tracks
+
+
+@dataclass
+class Tracks:
+    """
+    What is remembered of m tracks.
+
+    Attributes:
+        ids: `(m,)` int64, -1 before it is handed out for the first time.
+        embeddings: `(m, size)`; boxes: `(m, 4)` centre, width and height in pixels; velocities: `(m, 2)` of the centre, a frame.
+        kinds: `(m, K)` mean class probabilities; scores: `(m,)` of late; best: `(m,)` the highest ones of late; steady: `(m,)`
+            the usual cosine of its embedding and the next frame's.
+        colours: `(m, 3)`, NaN where not known.
+        found: `(m,)` int64, frames in which it was found; missed: frames since the last one; unclear: frames since it was
+            last seen clearly; age: frames since the first one.
+    """
+
+    ids: torch.Tensor
+    embeddings: torch.Tensor
+    boxes: torch.Tensor
+    velocities: torch.Tensor
+    kinds: torch.Tensor
+    scores: torch.Tensor
+    best: torch.Tensor
+    steady: torch.Tensor
+    colours: torch.Tensor
+    found: torch.Tensor
+    missed: torch.Tensor
+    unclear: torch.Tensor
+    age: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def starting(cls, seen: Sights) -> Tracks:
+        """New tracks of what is seen in a frame, all of it."""
+        count, device = len(seen.scores), seen.scores.device
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        return cls(
+            zeros - 1,
+            seen.embeddings.clone(),
+            seen.boxes.clone(),
+            torch.zeros_like(seen.boxes[:, :2]),
+            seen.kinds.clone(),
+            seen.scores.clone(),
+            seen.scores.clone(),
+            torch.full_like(seen.scores, USUAL_COSINE),
+            seen.colours.clone(),
+            zeros + 1,
+            zeros.clone(),
+            zeros.clone(),
+            zeros.clone(),
+        )
+
+    def only(self, places: torch.Tensor) -> Tracks:
+        """Those at some places, or where a mask is True."""
+        return Tracks(*(getattr(self, field.name)[places] for field in fields(self)))
+
+    def joined(self, others: Tracks) -> Tracks:
+        """These, then the others."""
+        return Tracks(*(torch.cat((getattr(self, f.name), getattr(others, f.name))) for f in fields(self)))
+
+    def expected_boxes(self) -> torch.Tensor:
+        """`(m, 4)` where the tracks should be in the next frame."""
+        return torch.cat((self.boxes[:, :2] + self.velocities, self.boxes[:, 2:]), dim=1)
+
+
+@dataclass(frozen=True)
+class Sights:
+    """
+    The candidates of a frame that are good enough, each thing once.
+
+    Attributes:
+        places: `(n,)` int64, among the frame's candidates; the other tensors are as in `Tracks`.
+    """
+
+    places: torch.Tensor
+    embeddings: torch.Tensor
+    boxes: torch.Tensor
+    kinds: torch.Tensor
+    scores: torch.Tensor
+    colours: torch.Tensor
+
+    @classmethod
+    def of(cls, frame: FrameCandidates, least_score: float, same_mask: float) -> Sights:
+        """A candidate's score is its best class probability times the quality of its mask. One that shows the same as a
+        better one lends its class probabilities to that one."""
+        kinds = frame.logits.float().sigmoid()
+        good = kinds.amax(dim=1) >= least_score  # a mask can only lower a score
+        for values in (frame.embeddings, frame.boxes):
+            good &= values.isfinite().all(dim=1)
+        places = good.nonzero()[:, 0]
+        masks = frame.masks[places]
+        kinds = kinds[places] * mask_qualities(masks)[:, None]
+        good = kinds.amax(dim=1) >= least_score
+        places, masks, kinds = places[good], masks[good], kinds[good]
+        owner = distinct(masks > 0, kinds.amax(dim=1), same_mask)
+        pooled = torch.zeros_like(kinds).scatter_reduce(0, owner[:, None].expand_as(kinds), kinds, "amax")
+        kept = (owner == torch.arange(len(owner), device=owner.device)).nonzero()[:, 0]
+        places, kinds = places[kept], pooled[kept]
+        x0, y0, x1, y1 = frame.boxes[places].float().unbind(dim=1)
+        boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=1)
+        embeddings = torch.nn.functional.normalize(frame.embeddings[places].float(), dim=1)
+        colours = boxes.new_full((len(frame), 3), torch.nan) if frame.colours is None else frame.colours.float()
+        return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1), colours[places])
+
+    def only(self, places: torch.Tensor) -> Sights:
+        """Those at some places, or where a mask is True."""
+        return Sights(*(getattr(self, field.name)[places] for field in fields(self)))
+
+
+# ---------------------------------------------------------------------------- which candidate goes on with which track
 
 
 @dataclass(frozen=True)

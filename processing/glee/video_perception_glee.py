@@ -15,10 +15,17 @@ from .perception_request_glee import VISUAL, check_prompts
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
 from .read_ahead_glee import ReadAhead
 from .tracking_glee import GleeTracker, ObjectFollower
-from .video_frames_glee import VideoFrame, of_one_size
-from .video_prompts_glee import ExpressionPrompt, LabelPrompt, ObjectPrompt, ShownPrompt, VideoPrompt, look
-from .video_source_glee import Video
-from .video_window_glee import FrameWindow, PreparedFrame
+from .video_queries_glee import (
+    ExpressionPrompt,
+    FrameWindow,
+    LabelPrompt,
+    ObjectPrompt,
+    PreparedFrame,
+    ShownPrompt,
+    VideoPrompt,
+    look,
+)
+from .video_reading_glee import Video, VideoFrame, of_one_size
 
 WINDOW = 4  # frames that go through the model together
 

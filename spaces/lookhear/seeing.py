@@ -10,8 +10,8 @@ from PIL import Image
 
 from lookhear.processing.avsr.landmarks_avsr import grown, meet
 from lookhear.processing.glee import draw_objects
-from lookhear.processing.glee.image_source_glee import read_image
-from lookhear.processing.glee.video_writing_glee import VideoWriter
+from lookhear.processing.glee.image_reading_glee import read_image
+from lookhear.processing.glee.writers_glee import VideoWriter
 
 MOST_TEXTS, LONGEST_TEXT = 20, 200
 DRAWN = {"points": "point", "boxes": "box", "scribbles": "scribble"}  # in the order of their results

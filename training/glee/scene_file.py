@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from lookhear.evaluation.tables import whole_file, write_text
-from lookhear.processing.glee.video_writing_glee import ENDINGS, VideoWriter
+from lookhear.processing.glee.writers_glee import ENDINGS, VideoWriter
 from lookhear.training.glee.expressions import all_expressions
 from lookhear.training.glee.moving_scenes import MovingFrame, MovingRecipe, make_moving_scene
 from lookhear.training.glee.portraits import portrait_cutouts

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lookhear.processing.glee import image_source_glee
-from lookhear.processing.glee.image_source_glee import is_video, read_image
+from lookhear.processing.glee import image_reading_glee
+from lookhear.processing.glee.image_reading_glee import is_video, read_image
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_downloads_are_bounded(server, monkeypatch):
             read_image(server + address)
     with pytest.raises(ValueError, match="cannot be fetched"):
         read_image("http://127.0.0.1:1/refused.png")
-    monkeypatch.setattr(image_source_glee, "MAX_DOWNLOAD_BYTES", 100)
+    monkeypatch.setattr(image_reading_glee, "MAX_DOWNLOAD_BYTES", 100)
     with pytest.raises(ValueError, match="larger than 100 bytes"):
         read_image(server + "/good.png")
 

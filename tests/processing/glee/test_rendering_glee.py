@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.glee.rendering_glee import INK, PALETTE, PAPER, colours_of, contrasting, draw_objects
-from lookhear.processing.glee.tag_layout_glee import MIN_READABLE, lay_out_tag, lay_out_tags, place_tag
+from lookhear.processing.glee.rendering_glee import (
+    INK,
+    MIN_READABLE,
+    PALETTE,
+    PAPER,
+    colours_of,
+    contrasting,
+    draw_objects,
+    lay_out_tag,
+    lay_out_tags,
+    place_tag,
+)
 
 GREY = 90
 

@@ -6,13 +6,13 @@ import math
 
 import torch
 
-from lookhear.processing.glee.track_candidates_glee import (
+from lookhear.processing.glee.track_memory_glee import (
     cosines,
     distinct,
     mask_overlaps,
     mask_qualities,
+    nearness,
 )
-from lookhear.processing.glee.track_similarity_glee import nearness
 
 
 def random_masks(count: int, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lookhear.processing.glee.run_lengths_glee import mask_of_rle
-from lookhear.processing.glee.track_writing_glee import CocoVideoWriter, JsonLinesWriter, MotWriter
+from lookhear.processing.glee.writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter
 
 SIZE = (20, 30)
 

@@ -9,9 +9,14 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from lookhear.processing.glee.query_alignment_glee import QueryAlignment
 from lookhear.processing.glee.track_memory_glee import TrackMemory
-from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker, ObjectFollower, TrackerSettings
+from lookhear.processing.glee.tracking_glee import (
+    FrameCandidates,
+    GleeTracker,
+    ObjectFollower,
+    QueryAlignment,
+    TrackerSettings,
+)
 
 KINDS, SIZE, GRID, PIXELS = 3, 16, (24, 40), 4  # labels, numbers an embedding, cells of a mask, pixels a cell
 

@@ -8,9 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.video_frames_glee import of_one_size
-from lookhear.processing.glee.video_media_glee import THUMBNAIL
-from lookhear.processing.glee.video_source_glee import open_video
+from lookhear.processing.glee.video_reading_glee import THUMBNAIL, of_one_size, open_video
 
 
 def read(source, **settings):

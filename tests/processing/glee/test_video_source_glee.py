@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lookhear.processing.glee.video_source_glee import is_video_source, open_video
+from lookhear.processing.glee.video_reading_glee import is_video_source, open_video
 
 BEGINNING = b"\0\0\0\x20ftypisom" + bytes(8)
 

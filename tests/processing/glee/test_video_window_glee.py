@@ -7,8 +7,8 @@ from PIL import Image
 
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
-from lookhear.processing.glee.video_frames_glee import VideoFrame
-from lookhear.processing.glee.video_window_glee import FrameWindow, PreparedFrame
+from lookhear.processing.glee.video_queries_glee import FrameWindow, PreparedFrame
+from lookhear.processing.glee.video_reading_glee import VideoFrame
 from lookhear.training.glee.moving_scenes import MovingRecipe, make_moving_scene
 from lookhear.training.glee.shapes import KINDS
 

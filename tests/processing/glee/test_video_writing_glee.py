@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.glee.video_source_glee import open_video
-from lookhear.processing.glee.video_writing_glee import VideoWriter
+from lookhear.processing.glee.video_reading_glee import open_video
+from lookhear.processing.glee.writers_glee import VideoWriter
 
 
 def test_pictures_come_back_at_their_times(tmp_path, numbered):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.glee.video_source_glee import open_video
+from lookhear.processing.glee.video_reading_glee import open_video
 from lookhear.training.glee.scene_file import RECIPE, write_scene
 
 

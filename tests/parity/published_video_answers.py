@@ -1,6 +1,6 @@
 """Whole videos as the published code answers for them: video instance segmentation (YouTube-VIS, OVIS), and TAO's tracks.
 
-In both, the queries of the first frame are the tracks (`query_alignment_glee.py`), one score and label holds for all frames,
+In both, the queries of the first frame are the tracks (`QueryAlignment`), one score and label holds for all frames,
 and no object begins or ends. What a video is asked for is known when it has been seen to its end, so frames are looked at in
 order, `update` says which query of each goes on with which track, and of the masks nothing is kept:
 
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import torch
 from torchvision.ops import nms
 
-from .geometry_glee import Size, masks_to_picture
-from .query_alignment_glee import QueryAlignment, RunningMean
-from .track_candidates_glee import FrameCandidates
+from lookhear.processing.glee.geometry_glee import Size, masks_to_picture
+from lookhear.processing.glee.track_memory_glee import FrameCandidates
+from lookhear.processing.glee.tracking_glee import QueryAlignment, RunningMean
 
 VIS_TOP_K = 30  # of the published code; its comment says 20
 TAO_TOP_K = 50

@@ -1,20 +1,28 @@
-"""Video files through PyAV: each frame decoded once, upright, with its time; what is damaged is left out and told."""
+"""Videos, read a frame at a time: files and addresses through PyAV, and arrays, folders or series of pictures."""
 
 from __future__ import annotations
 
 import io
 import math
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import numpy as np
+import torch
 from PIL import Image
 
-from .image_source_glee import fetch
-from .video_frames_glee import VideoFrame, Warn
+from .image_reading_glee import VIDEO_ENDINGS, fetch, is_video, read_images, source_name
+
+Warn = Callable[[str], None]
+
+FRAME_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+SAME_SHAPE = 0.02  # how much the ratio of the sides may change where a video changes its resolution
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # a video larger than this is refused
 MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
@@ -22,10 +30,134 @@ IN_MEMORY = 64 << 20  # bytes of a download; a larger one goes to a temporary fi
 THUMBNAIL = 16  # pixels of a side
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
 
+BEGINNING = 16  # bytes that tell a video file
+
+
+# ------------------------------------------------------------------------------------------------- frames and pictures
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """
+    One frame.
+
+    Attributes:
+        index: its place among the frames that could be decoded, from 0.
+        time: seconds after the first frame; None where nobody knows how fast the frames follow each other.
+        image: RGB, upright, with square pixels.
+    """
+
+    index: int
+    time: float | None
+    image: Image.Image
+
+
+class PictureVideo:
+    """
+    Pictures as frames of a video; each is read when it is its turn, once.
+
+    Args:
+        pictures: of any kind that `read_images` takes.
+        name: how messages call the video.
+        fps: frames a second, if known.
+        frames: their number, if known.
+        names: of each picture in messages, such as its file; by default they are counted.
+    """
+
+    def __init__(
+        self,
+        pictures: Iterable[Any],
+        name: str,
+        fps: float | None = None,
+        frames: int | None = None,
+        names: list[str] | None = None,
+    ):
+        self.name, self.fps, self.frames = name, fps, frames
+        self._pictures, self._names = pictures, names
+
+    @classmethod
+    def of_folder(cls, folder: Path, name: str, fps: float | None = None) -> PictureVideo:
+        """
+        The numbered pictures of a folder in the order of their numbers, whatever else is in it.
+
+        Raises:
+            ValueError: there are none, one has no number, or two have the same.
+        """
+        files = [path for path in folder.iterdir() if path.suffix.lower() in FRAME_ENDINGS and path.name[0] != "."]
+        if not files:
+            raise ValueError(f"`inputs`: {name} is a folder without pictures ({', '.join(FRAME_ENDINGS)}).")
+        keyed = sorted((_numbers(path.stem), path) for path in files)
+        for (key, path), (other, twin) in zip(keyed, [*keyed[1:], (None, None)]):
+            if len(key) == 1:
+                raise ValueError(f"`inputs`: {name}: {path.name!r} has no number that says which frame it is.")
+            if key == other:
+                raise ValueError(f"`inputs`: {name}: {path.name!r} and {twin.name!r} have the same number.")
+        ordered = [os.fspath(path) for _, path in keyed]
+        return cls(ordered, name, fps, len(ordered), ordered)
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds, if known."""
+        return None if self.fps is None or self.frames is None else self.frames / self.fps
+
+    def read(self, warn: Warn) -> Iterator[VideoFrame]:
+        """
+        The frames, one at a time.
+
+        Raises:
+            ValueError: a picture is damaged, or none at all; it says which.
+        """
+        for index, picture in enumerate(self._pictures):
+            try:
+                image = read_images(picture)[0]
+            except ValueError as error:
+                place = self._names[index] if self._names else f"{self.name}, frame {index}"
+                what = str(error).removeprefix("images: item 0 ").removeprefix("images ")
+                raise ValueError(f"`inputs`: {place} {what}") from None
+            yield VideoFrame(index, None if self.fps is None else index / self.fps, image)
+
+
+def _numbers(stem: str) -> tuple[Any, ...]:
+    """A name as texts and numbers in turn, so that frame 10 comes behind frame 9."""
+    parts = re.split(r"(\d+)", stem)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
+
+
+def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator[VideoFrame]:
+    """
+    The same frames, all as large as the first: streams may change their resolution on the way.
+
+    Raises:
+        ValueError: a frame has another shape than the first, so that it would be distorted.
+    """
+    size, told = None, False
+    for frame in frames:
+        image = frame.image
+        if size is None:
+            size = image.size
+        elif image.size != size:
+            ratio = image.width * size[1] / (image.height * size[0])
+            if not 1 - SAME_SHAPE <= ratio <= 1 + SAME_SHAPE:
+                raise ValueError(
+                    f"`inputs`: {name}: frame {frame.index} is {image.width} x {image.height} pixels, the first was "
+                    f"{size[0]} x {size[1]}: a video has one shape; cut it there."
+                )
+            if not told:
+                told = True
+                warn(
+                    f"frames are {image.width} x {image.height} pixels from frame {frame.index} on; they are resized to "
+                    f"the first one's {size[0]} x {size[1]}"
+                )
+            frame = replace(frame, image=image.resize(size, Image.Resampling.BILINEAR))
+        yield frame
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
 
 class MediaVideo:
     """
-    The pictures of a video file.
+    The pictures of a video file, each decoded once, upright, with its time; what is damaged is left out and told.
 
     Files are opened as files only: neither a name that looks like another protocol nor a playlist inside makes ffmpeg
     reach out.
@@ -51,7 +183,7 @@ class MediaVideo:
             )
         except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
             raise ValueError(f"`inputs`: {name} cannot be read as a video ({_reason(error)}).") from None
-        streams = [stream for stream in self._container.streams.video if _is_video(stream)]
+        streams = [stream for stream in self._container.streams.video if _has_pictures(stream)]
         if not streams:
             self._container.close()
             raise ValueError(f"`inputs`: {name} has no pictures, so there is nothing to be seen.")
@@ -178,7 +310,7 @@ def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _is_video(stream: Any) -> bool:
+def _has_pictures(stream: Any) -> bool:
     """No cover art, no text drawn as pictures, a known codec and a size."""
     context = stream.codec_context
     if context is None or context.name in TEXT_CODECS or not context.width:
@@ -237,3 +369,83 @@ def _path(path: Path, name: str) -> str:
     except OSError as error:
         raise ValueError(f"`inputs`: {name} cannot be opened: {getattr(error, 'strerror', None) or error}.") from None
     return "file:" + os.path.abspath(path)
+
+
+# ------------------------------------------------------------------------------------- what is a video, and opening it
+
+
+Video = MediaVideo | PictureVideo
+
+
+def is_video_source(inputs: Any) -> bool:
+    """
+    Whether inputs of the pipeline are one video rather than images.
+
+    A video is `{"video": …}`; a path or URL with a video's ending; a file, bytes, or a file object that can seek with a
+    video's first bytes; a folder; an array or tensor `(frames, …)` of four axes. Whatever else is images, as a list or a
+    generator of pictures is, unless it is given as `{"video": …}`.
+    """
+    if isinstance(inputs, Mapping):
+        return "video" in inputs
+    if isinstance(inputs, (np.ndarray, torch.Tensor)):
+        return inputs.ndim == 4
+    if isinstance(inputs, (bytes, bytearray, memoryview)):
+        return is_video(bytes(inputs[:BEGINNING]))
+    if isinstance(inputs, (str, os.PathLike)):
+        return _is_video_path(os.fsdecode(inputs))
+    if hasattr(inputs, "read") and hasattr(inputs, "seekable") and inputs.seekable():
+        place = inputs.tell()
+        beginning = inputs.read(BEGINNING)
+        inputs.seek(place)
+        return isinstance(beginning, bytes) and is_video(beginning)
+    return False
+
+
+def _is_video_path(path: str) -> bool:
+    if path.lower().startswith(("http://", "https://")):
+        return Path(urlsplit(path).path).suffix.lower() in VIDEO_ENDINGS
+    try:
+        if os.path.isdir(path) or Path(path).suffix.lower() in VIDEO_ENDINGS:
+            return True
+        if not os.path.isfile(path):  # a pipe must not be opened for a look
+            return False
+        with open(path, "rb") as file:
+            return is_video(file.read(BEGINNING))
+    except (OSError, ValueError):  # whoever reads it will say what is wrong
+        return False
+
+
+def open_video(source: Any, fps: float | None = None) -> Video:
+    """
+    Opens a video.
+
+    Args:
+        source: path, http(s) URL, bytes, binary file object; folder of numbered pictures; array or tensor
+            `(frames, height, width, 3)`; list, generator or data set of PIL images or arrays.
+        fps: frames a second of a folder, an array or pictures; files know their own.
+
+    Raises:
+        ValueError: it cannot be read, is no video, or has no frames.
+    """
+    name = source_name(source)
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < float("inf")):
+        raise ValueError(f"`fps` must be a positive number, not {fps!r}.")
+    if isinstance(source, (np.ndarray, torch.Tensor)):
+        if source.ndim != 4 or not len(source):
+            raise ValueError(f"`inputs`: {name} must be (frames, height, width, 3) with at least one frame.")
+        return PictureVideo((source[index] for index in range(len(source))), name, fps, len(source))
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps)
+    if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read"):
+        if fps is not None:
+            raise ValueError(f"`fps` is for pictures without times; {name} is a file that has its own.")
+        return MediaVideo(source, name)
+    if isinstance(source, Image.Image) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
+        raise ValueError(
+            f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, an array (frames, height, width, 3), or "
+            "pictures one after the other."
+        )
+    count = len(source) if isinstance(source, (list, tuple)) else None
+    if count == 0:
+        raise ValueError("`inputs`: the video has no frames.")
+    return PictureVideo(source, "the video", fps, count)

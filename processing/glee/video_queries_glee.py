@@ -1,0 +1,448 @@
+"""What is looked for in a video: lists of labels, expressions and shown objects, each with its tracker, asked of the model a
+window of frames at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .geometry_glee import Size, boxes_to_picture, masks_to_picture
+from .perception_request_glee import plain_result
+from .track_memory_glee import FrameCandidates, TrackedObject, mask_colours
+from .tracking_glee import GleeTracker, ObjectFollower
+from .video_reading_glee import VideoFrame
+
+CANDIDATES = 20  # of a frame that may be the one object that an expression or prompt is about
+LABEL_CANDIDATES = 100  # queries of a frame that the tracker of labels looks at
+
+
+# -------------------------------------------------------------------------------------------------- a window of frames
+
+
+@dataclass(frozen=True)
+class PreparedFrame:
+    """A frame and what the image processor makes of it: `(1, 3, H, W)` and `(1, H, W)`."""
+
+    frame: VideoFrame
+    pixel_values: torch.Tensor
+    pixel_mask: torch.Tensor
+
+    @property
+    def sizes(self) -> FrameSizes:
+        mask = self.pixel_mask[0]
+        resized = (int(mask[:, 0].sum()), int(mask[0].sum()))
+        return FrameSizes((self.frame.image.height, self.frame.image.width), resized, tuple(mask.shape))
+
+
+@dataclass(frozen=True)
+class FrameSizes:
+    """(height, width) in pixels of the frame, of what it is resized to, and of the canvas around that."""
+
+    frame: Size
+    resized: Size
+    padded: Size
+
+    def boxes(self, boxes: torch.Tensor) -> torch.Tensor:
+        """The model's boxes `(n, 4)` as (x0, y0, x1, y1) in pixels of the frame, float32."""
+        return boxes_to_picture(boxes.float(), self.padded, self.resized, self.frame)
+
+    def mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """One mask of the model, `(h, w)` logits, as `(height, width)` bool of the frame."""
+        return masks_to_picture(logits[None].float(), self.padded, self.resized, self.frame)[0] > 0
+
+    def canvas_mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """The same on the canvas, where prompts are: `(H, W)` bool, False in the padding."""
+        full = torch.nn.functional.interpolate(
+            logits[None, None].float(), size=self.padded, mode="bilinear", align_corners=False
+        )[0, 0]
+        inside = torch.zeros_like(full, dtype=torch.bool)
+        height, width = self.resized
+        inside[:height, :width] = full[:height, :width] > 0
+        return inside
+
+
+@dataclass(frozen=True)
+class SeenFrame:
+    """One frame in the model, kept because something in it is looked for in others."""
+
+    index: int  # of the frame in the video
+    pixel_values: torch.Tensor  # (1, 3, H, W)
+    pixel_mask: torch.Tensor  # (1, H, W)
+    features: Any  # the model's GleeImageFeatures of it
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where an object is: the pixels of a frame's canvas that show it, `(H, W)` bool, and as what kind of prompt."""
+
+    seen: SeenFrame
+    mask: torch.Tensor
+    kind: torch.Tensor  # () int64
+
+
+class FrameWindow:
+    """
+    Frames in the model; the backbone runs once, here.
+
+    Args:
+        model: of GLEE; frames: of one size, at least one.
+    """
+
+    def __init__(self, model: Any, frames: Sequence[PreparedFrame]):
+        self.model, self.sizes = model, frames[0].sizes
+        self.frames = [prepared.frame for prepared in frames]
+        self.pixel_values = torch.cat([f.pixel_values for f in frames]).to(model.device, model.dtype)
+        self.pixel_mask = torch.cat([f.pixel_mask for f in frames]).to(model.device)
+        with torch.no_grad():
+            self.features = model.get_image_features(self.pixel_values, self.pixel_mask)
+        self._seen: dict[int, SeenFrame] = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def seen(self, place: int) -> SeenFrame:
+        """A copy of what the model has of one frame, so that it can be kept without the window."""
+        if place not in self._seen:
+            self._seen[place] = SeenFrame(
+                self.frames[place].index,
+                self.pixel_values[[place]],
+                self.pixel_mask[[place]],
+                self.features.of_images([place]),
+            )
+        return self._seen[place]
+
+    def find_labels(
+        self, embeddings: Mapping[str, torch.Tensor], first: int = 0, most: int | None = None
+    ) -> list[FrameCandidates]:
+        """
+        What may be objects of some labels.
+
+        Args:
+            embeddings: of the model's `get_label_embeddings`.
+            first: the frame to begin with.
+            most: candidates of a frame that are kept, the best ones; None for all, in the model's order.
+        Returns:
+            those of each frame.
+        """
+        outputs = self._ask(self.pixel_values[first:], self.pixel_mask[first:], self._features(first), **embeddings)
+        found = [self._candidates(outputs, row, most) for row in range(len(self) - first)]
+        pictures = self.pixel_values[first:]
+        return [replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]
+
+    def find_expressions(
+        self, tokens: torch.Tensor, attention_mask: torch.Tensor, first: int = 0
+    ) -> list[list[FrameCandidates]]:
+        """
+        What sentences may be about.
+
+        Args:
+            tokens: of the model's `get_expression_tokens`, `(n, length, size)`; attention_mask: `(n, length)`.
+        Returns:
+            for each sentence those of each frame, from the frame `first` on.
+        """
+        count = len(self) - first
+        outputs = self._ask(
+            self.pixel_values[first:],
+            self.pixel_mask[first:],
+            self._features(first),
+            expression_tokens=tokens.repeat_interleave(count, dim=0),
+            expression_attention_mask=attention_mask.repeat_interleave(count, dim=0),
+            prompt_image_indices=torch.arange(count, device=tokens.device).repeat(len(tokens)),
+        )
+        return self._rows(outputs, len(tokens), count)
+
+    def find_shown(
+        self, objects: Sequence[Shown], embeddings: Mapping[str, torch.Tensor], first: int = 0
+    ) -> list[list[FrameCandidates]]:
+        """
+        What may be objects that other frames show.
+
+        Args:
+            objects: in frames of the same size as these.
+            embeddings: of the one label that they are scored against.
+        Returns:
+            for each object those of the frame that shows it, then of each frame from `first` on.
+        """
+        shown_in = {thing.seen.index: thing.seen for thing in objects}
+        places = {index: place for place, index in enumerate(shown_in)}
+        count, device = len(self) - first, self.pixel_values.device
+        rows = 1 + count
+        masks = torch.zeros((len(objects) * rows, *self.sizes.padded), dtype=torch.bool, device=device)
+        kinds = torch.zeros(len(objects) * rows, dtype=torch.int64, device=device)
+        images = torch.arange(len(shown_in) - 1, len(shown_in) + count, device=device).repeat(len(objects))
+        for number, thing in enumerate(objects):
+            masks[number * rows], kinds[number * rows] = thing.mask, thing.kind
+            images[number * rows] = places[thing.seen.index]
+        kept = list(shown_in.values())
+        outputs = self._ask(
+            torch.cat([*(seen.pixel_values for seen in kept), self.pixel_values[first:]]),
+            torch.cat([*(seen.pixel_mask for seen in kept), self.pixel_mask[first:]]),
+            self._features(first, [seen.features for seen in kept]),
+            **embeddings,
+            prompt_masks=masks,
+            prompt_types=kinds,
+            prompt_image_indices=images,
+            prompt_sources=(torch.arange(len(objects), device=device) * rows).repeat_interleave(rows),
+        )
+        return self._rows(outputs, len(objects), rows, confidence=True)
+
+    def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
+        """Features of the frames from the `first` on, behind those of other frames."""
+        if first == 0 and not before:
+            return self.features
+        parts = [*before, self.features.of_images(slice(first, None))]
+        levels = tuple(torch.cat(maps) for maps in zip(*(part.levels for part in parts)))
+        return type(self.features)(levels=levels, lateral=torch.cat([part.lateral for part in parts]))
+
+    def _ask(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, features: Any, **inputs: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return self.model(pixel_values=pixel_values, pixel_mask=pixel_mask, image_features=features, **inputs)
+
+    def _rows(self, outputs: Any, objects: int, rows: int, confidence: bool = False) -> list[list[FrameCandidates]]:
+        return [
+            [self._candidates(outputs, number * rows + row, CANDIDATES, confidence) for row in range(rows)]
+            for number in range(objects)
+        ]
+
+    def _candidates(self, outputs: Any, row: int, most: int | None, confidence: bool = False) -> FrameCandidates:
+        """Copies, so that the whole answer is not held."""
+        logits = outputs.logits[row].float()  # (queries, classes)
+        best = torch.arange(len(logits), device=logits.device)
+        if most is not None and most < len(logits):
+            best = logits.amax(dim=1).topk(most).indices
+        return FrameCandidates(
+            logits=logits[best],
+            boxes=self.sizes.boxes(outputs.pred_boxes[row][best]),
+            masks=outputs.pred_masks[row][best],
+            embeddings=outputs.track_embeddings[row][best].float(),
+            confidence=outputs.confidence[row][best].float() if confidence else None,
+        )
+
+
+# -------------------------------------------------------------------------------------------------- what is looked for
+
+
+@dataclass
+class VideoPrompt(ABC):
+    """
+    Something that is looked for from some frame on.
+
+    Attributes:
+        number: its id; of one object also its track's.
+        labels: what its objects may be called.
+        window: the frames that `candidates` are of; start: the first of them with candidates.
+        candidates: what the model found, for each of those frames.
+    """
+
+    number: int
+    labels: tuple[str, ...]
+    window: FrameWindow | None = field(default=None, init=False)
+    start: int = field(default=0, init=False)
+    candidates: list[FrameCandidates] = field(default_factory=list, init=False)
+
+    def found(self, window: FrameWindow, first: int, candidates: list[FrameCandidates]) -> None:
+        """Takes what the model found in a window from a frame on."""
+        self.window, self.start, self.candidates = window, first, candidates
+
+    def results(self, place: int) -> list[dict[str, Any]]:
+        """Its objects in one frame of the window. To be called once for each, in order."""
+        candidates = self.candidates[place - self.start]
+        objects = self._track(candidates)
+        self._remember(place, candidates, objects)
+        sizes = self.window.sizes
+        return [
+            plain_result(
+                thing.score,
+                self.labels[thing.label],
+                candidates.boxes[thing.candidate],
+                sizes.mask(candidates.masks[thing.candidate]),
+                track_id=thing.track_id,
+            )
+            for thing in objects
+        ]
+
+    @abstractmethod
+    def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
+        """Its objects in the next frame."""
+
+    def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
+        """What the next window needs to know: of labels nothing."""
+        return
+
+    def finish_window(self) -> None:
+        """Lets go of the window."""
+        self.window, self.candidates = None, []
+
+
+@dataclass
+class LabelPrompt(VideoPrompt):
+    """
+    All objects of some labels.
+
+    Attributes:
+        embeddings: of the labels, for the model.
+        tracker: gives them ids; most: results of a frame.
+    """
+
+    embeddings: Mapping[str, torch.Tensor]
+    tracker: GleeTracker
+    most: int
+    dropped: set[int] = field(default_factory=set, init=False)
+
+    @property
+    def candidates_wanted(self) -> int | None:
+        """The published tracking aligns all queries."""
+        return None if self.tracker.mode == "minvis" else max(LABEL_CANDIDATES, self.most)
+
+    def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
+        found = [thing for thing in self.tracker.update(candidates) if thing.track_id not in self.dropped]
+        return found[: self.most]
+
+
+@dataclass
+class ObjectPrompt(VideoPrompt):
+    """
+    One object, whose mask may show it in the next window.
+
+    Attributes:
+        follower: says which candidate it is.
+        latest: what shows the object in this window; None if nothing does.
+    """
+
+    follower: ObjectFollower
+    latest: Shown | None = field(default=None, init=False)
+    _sight: tuple[int, torch.Tensor] | None = field(
+        default=None, init=False
+    )  # place in the window, mask logits (h, w)
+
+    def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
+        thing = self.follower.update(candidates)
+        return [] if thing is None else [thing]
+
+    def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
+        for thing in objects:
+            self._sight = place, candidates.masks[thing.candidate]
+
+    def finish_window(self) -> None:
+        if self.window is not None:
+            self.latest = self._shown_by_itself()
+        self._sight = None
+        super().finish_window()
+
+    def _shown_by_itself(self) -> Shown | None:
+        """Its own mask as a prompt, if it was found and has one."""
+        if self._sight is None:
+            return None
+        place, logits = self._sight
+        mask = self.window.sizes.canvas_mask(logits)
+        return Shown(self.window.seen(place), mask, mask.new_zeros((), dtype=torch.int64)) if mask.any() else None
+
+
+@dataclass
+class ExpressionPrompt(ObjectPrompt):
+    """
+    The one object that a sentence is about.
+
+    Attributes:
+        tokens: of the sentence, for the model, `(1, length, size)`; attention_mask: `(1, length)`.
+        reprompt: whether the object, once found, is also looked for by its own mask in the last frame in which it was found
+            in the window before.
+    """
+
+    tokens: torch.Tensor
+    attention_mask: torch.Tensor
+    reprompt: bool = False
+
+    def found_by_mask(self, candidates: list[FrameCandidates]) -> None:
+        """
+        Takes what its own mask finds; the first candidates are those of the frame that shows it.
+
+        A frame's best answer is one more candidate, with at most the score that the object had so far: the mask helps where
+        the sentence fails, but does not say which object is meant.
+        """
+        most = torch.tensor(self.follower.usual_score).logit(eps=1e-6)
+        for place, found in enumerate(candidates[1:]):
+            best = found.chosen(found.logits[:, 0].argmax()[None])
+            best = replace(best, logits=best.logits.clamp(max=most.to(best.logits)))
+            self.candidates[place] = self.candidates[place].joined(best)
+
+    def _shown_by_itself(self) -> Shown | None:
+        return super()._shown_by_itself() if self.reprompt else None
+
+
+@dataclass
+class ShownPrompt(ObjectPrompt):
+    """
+    An object that is shown by a point, box, scribble or mask in a frame.
+
+    It is looked for by what was shown, in the frames of one window; in those of the next by its own mask in the last frame
+    in which it was found, or, if it was found in none, again by what was shown.
+
+    Attributes:
+        drawn: the pixels of the canvas that show it, `(H, W)` bool; kind: of prompt, `()` int64.
+        first: the frame that it was shown in.
+    """
+
+    drawn: torch.Tensor
+    kind: torch.Tensor
+    first: Shown | None = field(default=None, init=False)
+    _known: bool = field(default=False, init=False)  # whether the follower has seen the frame that shows it
+
+    def show_in(self, seen: SeenFrame) -> None:
+        """Says which frame it was shown in."""
+        device = seen.pixel_values.device
+        self.first = self.latest = Shown(seen, self.drawn.to(device), self.kind.to(device))
+
+    def found(self, window: FrameWindow, first: int, candidates: list[FrameCandidates]) -> None:
+        """As above; the first candidates are those of the frame that shows it."""
+        if not self._known and self.first.seen.index < window.frames[first].index:
+            self.follower.update(candidates[0])
+        self._known = True
+        super().found(window, first, candidates[1:])
+
+    def _shown_by_itself(self) -> Shown | None:
+        return super()._shown_by_itself() or self.first
+
+
+def look(
+    prompts: Sequence[VideoPrompt],
+    window: FrameWindow,
+    first: int,
+    prompts_at_once: int,
+    shown_label: Mapping[str, torch.Tensor],
+) -> None:
+    """
+    Asks the model for everything that these prompts look for.
+
+    Args:
+        prompts: of any kind.
+        window: the frames; first: the one to begin with.
+        prompts_at_once: rows of one pass, at most, but at least one prompt with all its frames.
+        shown_label: what the model knows of the label "object".
+    """
+    for prompt in prompts:
+        if isinstance(prompt, LabelPrompt):
+            prompt.found(window, first, window.find_labels(prompt.embeddings, first, prompt.candidates_wanted))
+    count = len(window) - first
+    for several in _parts(prompts, ExpressionPrompt, prompts_at_once // count):
+        tokens, mask = (torch.cat([getattr(p, name) for p in several]) for name in ("tokens", "attention_mask"))
+        for prompt, found in zip(several, window.find_expressions(tokens, mask, first)):
+            prompt.found(window, first, found)
+    shown = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt) and prompt.latest is not None]
+    for several in _parts(shown, ObjectPrompt, prompts_at_once // (count + 1)):
+        for prompt, found in zip(several, window.find_shown([p.latest for p in several], shown_label, first)):
+            if isinstance(prompt, ExpressionPrompt):
+                prompt.found_by_mask(found)
+            else:
+                prompt.found(window, first, found)
+
+
+def _parts(prompts: Sequence[VideoPrompt], kind: type, size: int) -> Iterator[list[Any]]:
+    """The prompts of one kind, some at a time."""
+    chosen, size = [prompt for prompt in prompts if isinstance(prompt, kind)], max(1, size)
+    for first in range(0, len(chosen), size):
+        yield chosen[first : first + size]
