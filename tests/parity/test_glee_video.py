@@ -7,17 +7,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from published_video_answers import (
-    TaoTracks,
-    VideoInstances,
-    corner_boxes,
-    instance_masks,
-)
 from scipy.ndimage import gaussian_filter
 
 from lookhear import GleeForObjectDetection
 from lookhear.processing.glee.geometry_glee import boxes_to_picture
 from lookhear.processing.glee.tracking_glee import FrameCandidates, GleeTracker, QueryAlignment
+from tests.parity.published_video_answers import (
+    TaoTracks,
+    VideoInstances,
+    corner_boxes,
+    instance_masks,
+)
 
 pytestmark = pytest.mark.parity
 DIVISOR = 32  # canvases are padded to multiples of it

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from published_video_answers import (
+
+from lookhear.processing.glee.geometry_glee import masks_to_picture
+from lookhear.processing.glee.track_memory_glee import FrameCandidates
+from tests.parity.published_video_answers import (
     TAO_LEAST_PIXELS,
     TaoTracks,
     VideoInstances,
     corner_boxes,
     instance_masks,
 )
-
-from lookhear.processing.glee.geometry_glee import masks_to_picture
-from lookhear.processing.glee.track_memory_glee import FrameCandidates
 
 QUERIES, LABELS, FRAMES = 8, 5, 4
 
