@@ -114,7 +114,7 @@ def _read(asr, clip, noisy: np.ndarray | None) -> dict:
 
 def _table(said: str | None, readings: dict) -> str:
     """What was read, one row a modality; a tick where it is what was said."""
-    from lookhear.evaluation.rates import normalise
+    from lookhear.evaluation.measures.rates import normalise
 
     def cell(modality: str, sound: str) -> str:
         if (modality, sound) not in readings:

@@ -64,7 +64,7 @@ def _has_sound(video) -> bool:
 
 def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str:
     """Who says what, and what was read; a tick where it is what the speaker says."""
-    from lookhear.evaluation.rates import normalise
+    from lookhear.evaluation.measures.rates import normalise
 
     width = max(map(len, (*said, *readings)))
     lines = [f"{who.ljust(width)}   says: {text}" for who, text in said.items()] + [""] * bool(said)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lookhear.evaluation.average_precision import picture_precision
-from lookhear.evaluation.mask_runs import mask_area, to_runs
+from lookhear.evaluation.measures.average_precision import picture_precision
+from lookhear.evaluation.measures.mask_runs import mask_area, to_runs
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.picture import take_picture

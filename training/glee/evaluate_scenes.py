@@ -14,8 +14,8 @@ import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 import lookhear  # noqa: F401  (registers the Auto classes)
-from lookhear.evaluation.average_precision import picture_precision
-from lookhear.evaluation.mask_runs import box_ious, to_runs
+from lookhear.evaluation.measures.average_precision import picture_precision
+from lookhear.evaluation.measures.mask_runs import box_ious, to_runs
 from lookhear.training.glee.backgrounds import read_photos
 from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
 from lookhear.training.glee.expressions import FORMS, SIDES, by_order

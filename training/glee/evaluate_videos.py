@@ -17,10 +17,10 @@ import numpy as np
 from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the pipeline)
-from lookhear.evaluation.clear_mot import MotCounts, count_video
-from lookhear.evaluation.mask_runs import box_ious
-from lookhear.evaluation.region_contour import region_similarity
-from lookhear.evaluation.track_frames import TrackFrame, TrackVideo
+from lookhear.evaluation.measures.clear_mot import MotCounts, count_video
+from lookhear.evaluation.measures.mask_runs import box_ious
+from lookhear.evaluation.measures.region_contour import region_similarity
+from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo
 from lookhear.training.glee.backgrounds import read_photos
 from lookhear.training.glee.examples import show_shape
 from lookhear.training.glee.expressions import by_attribute, by_place

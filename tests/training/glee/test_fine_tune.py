@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import pipeline
 
 from lookhear.cli import main
-from lookhear.evaluation.mask_runs import to_runs
+from lookhear.evaluation.measures.mask_runs import to_runs
 from lookhear.fine_tune import _settings
 from lookhear.publishing import gather
 from lookhear.training.glee.coco_evaluation import CocoEvaluation

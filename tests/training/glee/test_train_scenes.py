@@ -10,7 +10,7 @@ import pytest
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from lookhear.evaluation.mask_runs import box_ious
+from lookhear.evaluation.measures.mask_runs import box_ious
 from lookhear.training.glee.evaluate_scenes import SceneEvaluation, exchange_sentences, table
 from lookhear.training.glee.examples import ask_expressions
 from lookhear.training.glee.portraits import Cutout

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from lookhear.evaluation.track_frames import TrackVideo, of_label, renumbered
+from lookhear.evaluation.measures.track_frames import TrackVideo, of_label, renumbered
 
 THRESHOLDS = np.arange(0.05, 0.99, 0.05)  # 19
 EPSILON = np.finfo(float).eps

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookhear.evaluation.mask_runs import box_ious, mask_ious
+from lookhear.evaluation.measures.mask_runs import box_ious, mask_ious
 
 
 @dataclass(frozen=True)

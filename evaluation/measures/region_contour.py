@@ -150,6 +150,6 @@ def _same_size(truth: Any, found: Any, frame: int) -> tuple[np.ndarray | None, n
 def _pixels(mask: Any) -> np.ndarray:
     if isinstance(mask, np.ndarray):
         return mask.astype(bool)
-    from lookhear.evaluation.mask_runs import decode_mask
+    from lookhear.evaluation.measures.mask_runs import decode_mask
 
     return decode_mask(mask)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lookhear.evaluation.mask_runs import coco_mask, mask_area, to_runs
+from lookhear.evaluation.measures.mask_runs import coco_mask, mask_area, to_runs
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from lookhear.evaluation.track_frames import TrackVideo, renumbered
+from lookhear.evaluation.measures.track_frames import TrackVideo, renumbered
 
 FORBIDDEN = 1e6  # the cost of a pair that overlaps too little: more than all others together
 MOSTLY, HARDLY = 0.8, 0.2  # shares of a true object's frames in which it is found

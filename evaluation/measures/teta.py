@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lookhear.evaluation.hota import EPSILON, assign, association_sums, global_alignment, id_frames
-from lookhear.evaluation.track_frames import TrackFrame, TrackVideo, renumbered
+from lookhear.evaluation.measures.hota import EPSILON, assign, association_sums, global_alignment, id_frames
+from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo, renumbered
 
 THRESHOLDS = np.arange(0.0, 0.99, 0.05)  # 20
 LABEL_PLACES = THRESHOLDS >= 0.5 - 1e-9  # where labels are compared: 10

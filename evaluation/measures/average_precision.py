@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.evaluation.mask_runs import coco_mask, mask_area, to_runs
+from lookhear.evaluation.measures.mask_runs import coco_mask, mask_area, to_runs
 
 try:
     from pycocotools.cocoeval import COCOeval

@@ -1,4 +1,4 @@
-"""What the object metrics of this folder share: rows of columns that may be missing, and masks that may be None."""
+"""What the object metrics share: rows of columns that may be missing, and masks that may be None."""
 
 import datasets
 import evaluate
