@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lookhear import cli
-from lookhear.perceive import run_lengths
+from lookhear.commands.perceive import run_lengths
 
 PLACED = {
     "--point": "10,20;12,22",

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import pipeline
 
 from lookhear.cli import main
+from lookhear.commands.fine_tune import _settings
 from lookhear.evaluation.measures.mask_runs import to_runs
-from lookhear.fine_tune import _settings
 from lookhear.publishing import gather
 from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.corpora.opening import open_corpus

@@ -50,14 +50,14 @@ def run_demo(
     from transformers import pipeline
 
     import lookhear  # noqa: F401 - registers the task
-    from lookhear.demo_speaker import run_speaker_demo
+    from lookhear.commands.demo_speaker import run_speaker_demo
     from lookhear.processing.avsr.clip_reading_avsr import read_clip
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     given = video
     video, said = (video, None) if video is not None else (_synthesized(output, text, seed), text)
-    model = str(model or Path(__file__).parent / "model_cards" / "avsr-grid-tiny")
+    model = str(model or Path(__file__).parents[1] / "model_cards" / "avsr-grid-tiny")
     asr = pipeline("audio-visual-speech-recognition", model=model, device=device, return_timestamps="word")
     rate, image_processor = asr.processor.feature_extractor.sampling_rate, asr.processor.image_processor
     clip = read_clip(video if hasattr(video, "read") else str(video), "auto", rate, image_processor)
