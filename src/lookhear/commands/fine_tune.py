@@ -22,7 +22,7 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
     if missing:
         raise ValueError(f"train glee needs --{missing[0]}: a COCO file, a checkpoint, and a folder for the result")
     training = _settings(settings)
-    from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
+    from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 
     names = ("data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size")
     names += ("learning_rate", "skip_bad", "keep_empty", "seed")

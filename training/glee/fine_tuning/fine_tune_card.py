@@ -11,7 +11,7 @@ import yaml
 from transformers import TrainerState
 
 if TYPE_CHECKING:
-    from lookhear.training.glee.fine_tune import FineTuneOptions
+    from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions
 
 NAMES = {"box_AP": "box AP", "box_AP50": "box AP50", "box_AP75": "box AP75"}
 NAMES |= {name.replace("box", "mask"): text.replace("box", "mask") for name, text in NAMES.items()}

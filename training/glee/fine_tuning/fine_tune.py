@@ -19,14 +19,14 @@ from transformers import AutoProcessor, TrainingArguments, set_seed
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.augmentation import AugmentationRecipe
-from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.collating import QuestionCollator
-from lookhear.training.glee.contact_sheet import as_results, contact_sheet
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
 from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.export import save_checkpoint
-from lookhear.training.glee.fine_tune_card import FineTuneFacts, write_card
+from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
+from lookhear.training.glee.fine_tuning.contact_sheet import as_results, contact_sheet
+from lookhear.training.glee.fine_tuning.fine_tune_card import FineTuneFacts, write_card
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
 from lookhear.training.glee.mixture import CorpusBatches, Source
 from lookhear.training.glee.optimiser import OptimiserRecipe
