@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.expressions import EVENLY, choose_expressions
+from lookhear.training.glee.mixture.sampling import draw, draw_prompt
 from lookhear.training.glee.recipe import SceneDataRecipe
-from lookhear.training.glee.sampling import draw, draw_prompt
 from lookhear.training.glee.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
 from lookhear.training.glee.shapes import COLOURS, KINDS
 

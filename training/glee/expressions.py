@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lookhear.training.glee.sampling import draw
+from lookhear.training.glee.mixture.sampling import draw
 from lookhear.training.glee.scenes import PARTS, Scene
 from lookhear.training.glee.shapes import KINDS
 

@@ -18,7 +18,7 @@ from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
-from lookhear.training.glee.sources import read_vocabulary
+from lookhear.training.glee.mixture.sources import read_vocabulary
 
 SIZE = 64
 

@@ -18,8 +18,6 @@ from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.processing.glee import GleeProcessor
-from lookhear.training.glee.augmentation import AugmentationRecipe
-from lookhear.training.glee.collating import QuestionCollator
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
 from lookhear.training.glee.corpora.reading import Problems
@@ -28,9 +26,11 @@ from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.fine_tuning.contact_sheet import as_results, contact_sheet
 from lookhear.training.glee.fine_tuning.fine_tune_card import FineTuneFacts, write_card
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
-from lookhear.training.glee.mixture import CorpusBatches, Source
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
+from lookhear.training.glee.mixture.collating import QuestionCollator
+from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
+from lookhear.training.glee.mixture.sources import read_vocabulary
 from lookhear.training.glee.optimiser import OptimiserRecipe
-from lookhear.training.glee.sources import read_vocabulary
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.running import last_checkpoint, training_arguments
 

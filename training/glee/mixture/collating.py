@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from lookhear.modeling.glee.loss_glee import GleeSupervision
 from lookhear.processing.glee import GleeProcessor
 from lookhear.processing.glee.prompt_processing_glee import GleePromptProcessor, clean_expression
-from lookhear.training.glee.asking import Question
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.picture import Picture
+from lookhear.training.glee.mixture.asking import Question
 
 
 @dataclass

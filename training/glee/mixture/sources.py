@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lookhear.training.glee.augmentation import AugmentationRecipe
 from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.opening import corpus_shards, open_corpus, read_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, need_keys, read_json
 from lookhear.training.glee.corpora.supervision import CORPUS_PROMPTS, CORPUS_SUPERVISION, CORPUS_TASKS, FREE_NAMES
-from lookhear.training.glee.mixture import Source
-from lookhear.training.glee.row_order import RowStream
-from lookhear.training.glee.sampling import category_vocabulary
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
+from lookhear.training.glee.mixture.mixture import Source
+from lookhear.training.glee.mixture.row_order import RowStream
+from lookhear.training.glee.mixture.sampling import category_vocabulary
 
 
 def open_source(

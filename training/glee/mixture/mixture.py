@@ -11,7 +11,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lookhear.processing.glee.prompt_processing_glee import clean_expression
-from lookhear.training.glee.asking import (
+from lookhear.training.glee.corpora.picture import take_picture
+from lookhear.training.glee.corpora.reading import CorpusError, Problems
+from lookhear.training.glee.corpora.supervision import TASKS
+from lookhear.training.glee.mixture.asking import (
     Clip,
     Question,
     ask_expressions,
@@ -20,13 +23,10 @@ from lookhear.training.glee.asking import (
     ask_prompts,
     choose_sentences,
 )
-from lookhear.training.glee.augmentation import AugmentationRecipe, augment
-from lookhear.training.glee.corpora.picture import take_picture
-from lookhear.training.glee.corpora.reading import CorpusError, Problems
-from lookhear.training.glee.corpora.supervision import TASKS
-from lookhear.training.glee.row_order import RowOrder, RowStream, Schedule
-from lookhear.training.glee.sampling import PROMPT_KINDS, repeat_factors
-from lookhear.training.glee.video_sampling import VideoIndex
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe, augment
+from lookhear.training.glee.mixture.row_order import RowOrder, RowStream, Schedule
+from lookhear.training.glee.mixture.sampling import PROMPT_KINDS, repeat_factors
+from lookhear.training.glee.mixture.video_sampling import VideoIndex
 
 logger = logging.getLogger(__name__)
 MOST_TRIES = 100

@@ -10,7 +10,7 @@ import numpy as np
 
 from lookhear.processing.glee.prompt_processing_glee import VISUAL_LABEL, clean_expression
 from lookhear.training.glee.corpora.picture import Picture
-from lookhear.training.glee.sampling import PROMPT_KINDS, draw, draw_prompt, sample_categories
+from lookhear.training.glee.mixture.sampling import PROMPT_KINDS, draw, draw_prompt, sample_categories
 
 Clip = list[Picture]  # frames of a video in the order of time, or one still
 

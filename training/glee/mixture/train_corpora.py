@@ -1,6 +1,6 @@
 """Training GLEE on a mixture of corpora, by a recipe.
 
-accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.training.glee.train_corpora RECIPE.yaml \
+accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml \
   [section.field=value ...]
 """
 
@@ -13,13 +13,13 @@ from transformers import AutoProcessor, set_seed
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
-from lookhear.training.glee.collating import QuestionCollator
 from lookhear.training.glee.corpora.reading import Problems
-from lookhear.training.glee.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
 from lookhear.training.glee.initialise import load_for_training, new_model, new_processor
-from lookhear.training.glee.mixture import CorpusBatches, Source
-from lookhear.training.glee.row_order import RowStream
-from lookhear.training.glee.sources import open_source
+from lookhear.training.glee.mixture.collating import QuestionCollator
+from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
+from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
+from lookhear.training.glee.mixture.row_order import RowStream
+from lookhear.training.glee.mixture.sources import open_source
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import run_to_end, training_arguments
@@ -97,7 +97,7 @@ def build(recipe: StartRecipe) -> tuple[GleeForObjectDetection, GleeProcessor]:
 
 def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
-    train(read_recipe(recipe, overrides, CorpusTrainingRecipe, Path(__file__).parent))
+    train(read_recipe(recipe, overrides, CorpusTrainingRecipe, Path(__file__).parents[1]))
 
 
 if __name__ == "__main__":
