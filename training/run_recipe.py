@@ -25,5 +25,5 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
     elif system == "glee":
         from lookhear.training.glee.mixture.train_corpora import main
     else:
-        from lookhear.training.glee.train import main
+        from lookhear.training.glee.scenes.train import main
     main(recipe, overrides)

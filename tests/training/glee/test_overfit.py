@@ -15,7 +15,7 @@ from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTr
 from lookhear.training.glee.mixture.sources import read_vocabulary
 from lookhear.training.glee.mixture.train_corpora import train
 from lookhear.training.glee.optimiser import OptimiserRecipe
-from lookhear.training.glee.vocabulary import learn_tokenizer
+from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 
 SIDE = (
     128  # of the photos, longest, and of the canvas: padding is seen as image, so it has to be the same in every batch

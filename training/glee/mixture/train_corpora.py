@@ -1,7 +1,7 @@
 """Training GLEE on a mixture of corpora, by a recipe.
 
-accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml \
-  [section.field=value ...]
+accelerate launch --config_file training/accelerate/multi_gpu.yaml \
+  -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml [section.field=value ...]
 """
 
 import sys

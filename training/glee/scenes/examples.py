@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from lookhear.processing.glee import GleeProcessor
-from lookhear.training.glee.expressions import EVENLY, choose_expressions
 from lookhear.training.glee.mixture.sampling import draw, draw_prompt
-from lookhear.training.glee.recipe import SceneDataRecipe
-from lookhear.training.glee.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
-from lookhear.training.glee.shapes import COLOURS, KINDS
+from lookhear.training.glee.scenes.expressions import EVENLY, choose_expressions
+from lookhear.training.glee.scenes.recipe import SceneDataRecipe
+from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 
 # Labels of a batch, and the share of the batches that are labelled so: one word for all, kinds, pairs, kinds and pairs.
 LABEL_MODES = {"object": 0.1, "kind": 0.35, "pair": 0.45, "mixed": 0.1}

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lookhear.training.glee.backgrounds import photo_ground, plain_ground
-from lookhear.training.glee.portraits import Cutout
-from lookhear.training.glee.scenes import LEAST_PIXELS, LEAST_SEEN, Scene, SceneMaterial, SceneRecipe, Shape
-from lookhear.training.glee.shapes import COLOURS, KINDS, coverage, paint
+from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.scenes import LEAST_PIXELS, LEAST_SEEN, Scene, SceneMaterial, SceneRecipe, Shape
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
 
 TRIES = 60  # places that are tried for a thing before it is left out
 

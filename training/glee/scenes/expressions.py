@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lookhear.training.glee.mixture.sampling import draw
-from lookhear.training.glee.scenes import PARTS, Scene
-from lookhear.training.glee.shapes import KINDS
+from lookhear.training.glee.scenes.scenes import PARTS, Scene
+from lookhear.training.glee.scenes.shapes import KINDS
 
 # Two shapes differ in place, or in size, if they do by this share of the shorter side, or of the smaller radius.
 PLACE_MARGIN = 0.08

@@ -1,6 +1,6 @@
-"""Training GLEE on generated scenes: `python -m lookhear.training.glee.train RECIPE.yaml [section.field=value ...]`.
+"""Training GLEE on generated scenes: `python -m lookhear.training.glee.scenes.train RECIPE.yaml [section.field=value ...]`.
 
-accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.training.glee.train RECIPE.yaml
+accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.training.glee.scenes.train RECIPE.yaml
 """
 
 import sys
@@ -12,12 +12,12 @@ from transformers import AutoProcessor, set_seed
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
-from lookhear.training.glee.examples import SceneBatches, SceneCollator
-from lookhear.training.glee.expressions import all_expressions
-from lookhear.training.glee.recipe import GleeModelRecipe, GleeRecipe
-from lookhear.training.glee.scenes import SceneMaterial
+from lookhear.training.glee.scenes.examples import SceneBatches, SceneCollator
+from lookhear.training.glee.scenes.expressions import all_expressions
+from lookhear.training.glee.scenes.recipe import GleeModelRecipe, GleeRecipe
+from lookhear.training.glee.scenes.scenes import SceneMaterial
+from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 from lookhear.training.glee.trainer import GleeTrainer
-from lookhear.training.glee.vocabulary import learn_tokenizer
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import run_to_end, training_arguments
 
@@ -87,7 +87,7 @@ def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObje
 
 def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
     """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
-    train(read_recipe(recipe, overrides, GleeRecipe, Path(__file__).parent))
+    train(read_recipe(recipe, overrides, GleeRecipe, Path(__file__).parents[1]))
 
 
 if __name__ == "__main__":

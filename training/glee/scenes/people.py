@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from lookhear.training.glee.portraits import Cutout
-from lookhear.training.glee.shapes import COLOURS
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.shapes import COLOURS
 
 
 @dataclass(frozen=True)

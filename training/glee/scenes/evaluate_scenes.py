@@ -1,4 +1,4 @@
-"""What a checkpoint finds in scenes it has never seen: `python -m lookhear.training.glee.evaluate_scenes CHECKPOINT`.
+"""What a checkpoint finds in new scenes: `python -m lookhear.training.glee.scenes.evaluate_scenes CHECKPOINT`.
 
 With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too;
 with `--plain` there are shapes on plain grounds only, larger and of full contrast.
@@ -16,11 +16,11 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.evaluation.measures.average_precision import picture_precision
 from lookhear.evaluation.measures.mask_runs import box_ious, to_runs
-from lookhear.training.glee.backgrounds import read_photos
-from lookhear.training.glee.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
-from lookhear.training.glee.expressions import FORMS, SIDES, by_order
-from lookhear.training.glee.portraits import portrait_cutouts, read_frames
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
+from lookhear.training.glee.scenes.backgrounds import read_photos
+from lookhear.training.glee.scenes.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
+from lookhear.training.glee.scenes.expressions import FORMS, SIDES, by_order
+from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
 
 # Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
 EVALUATION_SEED = 777_777

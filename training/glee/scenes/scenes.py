@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lookhear.training.glee.backgrounds import photo_ground, plain_ground
-from lookhear.training.glee.people import Person, place_panels, place_people
-from lookhear.training.glee.portraits import Cutout
-from lookhear.training.glee.shapes import COLOURS, KINDS, coverage, paint
+from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
+from lookhear.training.glee.scenes.people import Person, place_panels, place_people
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
 
 # Pairs that a model never meets while it trains, so that it can be asked whether it puts words together.
 HELD_OUT_PAIRS = frozenset(

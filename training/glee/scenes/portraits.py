@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lookhear.training.glee.shapes import COLOURS
+from lookhear.training.glee.scenes.shapes import COLOURS
 
 VIDEO_ENDINGS = (".mp4", ".mpg", ".avi", ".mkv", ".webm", ".mov")
 _HEIGHT = 192  # of a cutout; scenes have it smaller

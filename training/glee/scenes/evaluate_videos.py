@@ -1,4 +1,4 @@
-"""How a checkpoint follows things in videos it has never seen: `python -m lookhear.training.glee.evaluate_videos CHECKPOINT`.
+"""How a checkpoint follows things in new videos: `python -m lookhear.training.glee.scenes.evaluate_videos CHECKPOINT`.
 
 Videos are generated (`moving_scenes.py`): shapes and people that move, cross, leave and return. What is measured is what the
 pipeline gives, frame by frame. Settings are to be chosen with another `--seed` than that of the reported figures.
@@ -21,10 +21,10 @@ from lookhear.evaluation.measures.clear_mot import MotCounts, count_video
 from lookhear.evaluation.measures.mask_runs import box_ious
 from lookhear.evaluation.measures.region_contour import region_similarity
 from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo
-from lookhear.training.glee.backgrounds import read_photos
-from lookhear.training.glee.examples import show_shape
-from lookhear.training.glee.expressions import by_attribute, by_place
-from lookhear.training.glee.moving_scenes import (
+from lookhear.training.glee.scenes.backgrounds import read_photos
+from lookhear.training.glee.scenes.examples import show_shape
+from lookhear.training.glee.scenes.expressions import by_attribute, by_place
+from lookhear.training.glee.scenes.moving_scenes import (
     Crossing,
     MovingFrame,
     MovingObject,
@@ -32,9 +32,9 @@ from lookhear.training.glee.moving_scenes import (
     MovingScene,
     make_moving_scene,
 )
-from lookhear.training.glee.portraits import portrait_cutouts
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe, Shape
-from lookhear.training.glee.shapes import KINDS
+from lookhear.training.glee.scenes.portraits import portrait_cutouts
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe, Shape
+from lookhear.training.glee.scenes.shapes import KINDS
 
 # Training draws from (seed, batch), stills are measured on (777_777, number); videos on (seed, VIDEOS, number).
 EVALUATION_SEED, VIDEOS = 777_777, 2

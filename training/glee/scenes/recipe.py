@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lookhear.training.glee.backgrounds import read_photos
-from lookhear.training.glee.expressions import EVENLY, FORMS
-from lookhear.training.glee.portraits import portrait_cutouts, read_frames
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
+from lookhear.training.glee.scenes.backgrounds import read_photos
+from lookhear.training.glee.scenes.expressions import EVENLY, FORMS
+from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
 
 
 @dataclass

@@ -9,10 +9,10 @@ from PIL import Image
 
 from lookhear.evaluation.tables import whole_file, write_text
 from lookhear.processing.glee.video_writing_glee import ENDINGS, VideoWriter
-from lookhear.training.glee.expressions import all_expressions
-from lookhear.training.glee.moving_scenes import MovingFrame, MovingRecipe, make_moving_scene
-from lookhear.training.glee.portraits import portrait_cutouts
-from lookhear.training.glee.scenes import SceneMaterial, Shape, make_scene
+from lookhear.training.glee.scenes.expressions import all_expressions
+from lookhear.training.glee.scenes.moving_scenes import MovingFrame, MovingRecipe, make_moving_scene
+from lookhear.training.glee.scenes.portraits import portrait_cutouts
+from lookhear.training.glee.scenes.scenes import SceneMaterial, Shape, make_scene
 
 SEED = 20260101  # beside the user's, so that no training has seen the scene
 VIDEO_ENDINGS = tuple(ending for ending in ENDINGS if ending not in Image.registered_extensions())
