@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lookhear.evaluation.rates import ErrorCounts, character_errors, position_error, word_errors
-from lookhear.evaluation.word_times import word_start_errors
+from lookhear.evaluation.measures.rates import ErrorCounts, character_errors, position_error, word_errors
+from lookhear.evaluation.measures.word_times import word_start_errors
 
 MODALITIES = ("audio", "visual", "audiovisual")
 NOISES = ("babble", "human", "talker")

@@ -219,7 +219,12 @@ def test_train_gets_recipe_and_settings(run, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "module"), [("stage1_lite.yaml", "train_corpora"), ("scenes_tiny.yaml", "train"), ("own.yaml", "train")]
+    ("recipe", "module"),
+    [
+        ("stage1_lite.yaml", "mixture.train_corpora"),
+        ("scenes_tiny.yaml", "scenes.train"),
+        ("own.yaml", "scenes.train"),
+    ],
 )
 def test_a_recipe_says_which_training_it_is_for(run, monkeypatch, tmp_path, recipe, module):
     import importlib

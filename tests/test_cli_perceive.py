@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lookhear import cli
-from lookhear.perceive import run_lengths
+from lookhear.commands.perceive import run_lengths
 
 PLACED = {
     "--point": "10,20;12,22",
@@ -204,7 +204,7 @@ def test_run_lengths_are_cocos():
 
 def test_packaged_checkpoint_finds_shapes(run, tmp_path):
     """On scenes that no training has seen: most shapes by the name of their kind, and by a point on them."""
-    from lookhear.training.glee.scene_file import write_scene
+    from lookhear.training.glee.scenes.scene_file import write_scene
 
     named = pointed = total = 0
     for seed in range(4):

@@ -177,7 +177,7 @@ import numpy as np
 from pathlib import Path
 from transformers import pipeline
 import lookhear
-from lookhear.perceive_video import VideoOutputs, perceive_video
+from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
 model, folder, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 see = pipeline("object-perception", model=model, device="cpu")

@@ -87,8 +87,8 @@ def test_the_demo_ends_with_one_of_two_who_talk_at_once(capsys, tmp_path):
     from transformers import pipeline
 
     import lookhear  # noqa: F401
-    from lookhear.demo_speaker import SAID, run_speaker_demo
-    from lookhear.evaluation.rates import normalise
+    from lookhear.commands.demo_speaker import SAID, run_speaker_demo
+    from lookhear.evaluation.measures.rates import normalise
     from lookhear.processing.avsr.media_avsr import probe_media
     from lookhear_command.shared_options import packaged
 

@@ -23,7 +23,7 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
     if system == "avsr":
         from lookhear.training.avsr.train import main
     elif system == "glee":
-        from lookhear.training.glee.train_corpora import main
+        from lookhear.training.glee.mixture.train_corpora import main
     else:
-        from lookhear.training.glee.train import main
+        from lookhear.training.glee.scenes.train import main
     main(recipe, overrides)

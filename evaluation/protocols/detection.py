@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.evaluation.average_precision import (
+from lookhear.evaluation.measures.average_precision import (
     PrecisionTable,
     class_agnostic_precision,
     federated_precision,
     picture_precision,
 )
-from lookhear.evaluation.mask_runs import to_runs, to_text
+from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (
     LayoutError,

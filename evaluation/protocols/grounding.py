@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.average_precision import Things, precision_table
-from lookhear.evaluation.mask_runs import to_runs, to_text
+from lookhear.evaluation.measures.average_precision import Things, precision_table
+from lookhear.evaluation.measures.mask_runs import to_runs, to_text
+from lookhear.evaluation.measures.referring import referring_rates
 from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
@@ -24,7 +25,6 @@ from lookhear.evaluation.protocols.layout import (
 from lookhear.evaluation.protocols.pictures import ask_pictures
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.submission import write_json_list
-from lookhear.evaluation.referring import referring_rates
 
 SPLITS_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 PICTURES = ("train2014", "images/train2014", "images/mscoco/images/train2014")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.mask_runs import encode_mask
+from lookhear.evaluation.measures.mask_runs import encode_mask
 from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import need_files
 from lookhear.evaluation.protocols.run import ProtocolRun

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.hota import count_labels, count_videos, label_means
+from lookhear.evaluation.measures.hota import count_labels, count_videos, label_means
+from lookhear.evaluation.measures.teta import teta
+from lookhear.evaluation.measures.track_frames import TrackVideo, read_videos
 from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
@@ -22,8 +24,6 @@ from lookhear.evaluation.protocols.layout import (
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.submission import write_json, write_json_list
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels
-from lookhear.evaluation.teta import teta
-from lookhear.evaluation.track_frames import TrackVideo, read_videos
 
 TRACK_LIMIT = 300  # results a frame
 # Classes of TAO that stand for things that are hard to tell apart; BURST's evaluation leaves them out.

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.average_precision import video_precision
-from lookhear.evaluation.mask_runs import to_runs, to_text
+from lookhear.evaluation.measures.average_precision import video_precision
+from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.detection import figures, png_or_jpg
 from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lookhear.evaluation.mask_runs import decode_mask
-from lookhear.evaluation.protocols.kept_results import KeptResults
-from lookhear.evaluation.protocols.layout import LayoutError, find_file, find_folder, need_folder, read_json
-from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
-from lookhear.evaluation.protocols.submission import zip_pictures
-from lookhear.evaluation.protocols.videos import open_ones, watch_expressions, watch_objects
-from lookhear.evaluation.region_contour import (
+from lookhear.evaluation.measures.mask_runs import decode_mask
+from lookhear.evaluation.measures.region_contour import (
     TrackQuality,
     contour_accuracy,
     mean_rates,
     region_similarity,
     track_quality,
 )
+from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.layout import LayoutError, find_file, find_folder, need_folder, read_json
+from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.submission import zip_pictures
+from lookhear.evaluation.protocols.videos import open_ones, watch_expressions, watch_objects
 
 PICTURES = (".jpg", ".jpeg", ".png")
 VOID = 255  # in a PNG with a palette: belongs to no object

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.mask_runs import encode_mask
+from lookhear.evaluation.measures.mask_runs import encode_mask
 from lookhear.evaluation.protocols.layout import need_files
 from lookhear.evaluation.protocols.pictures import plain_box
 from lookhear.evaluation.protocols.run import ProtocolRun

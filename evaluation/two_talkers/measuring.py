@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lookhear.evaluation.measures.rates import ErrorCounts, normalise, word_errors
 from lookhear.evaluation.protocols.kept_results import KeptResults
-from lookhear.evaluation.rates import ErrorCounts, normalise, word_errors
 
 READINGS = ("sound", "named", "neighbour")
 CHOICES = ("words", "track")

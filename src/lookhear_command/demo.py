@@ -21,7 +21,7 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from lookhear.demo import run_demo
+    from lookhear.commands.demo import run_demo
 
     model = checked_model(options)
     run_demo(options.output, video=options.video, model=model, device=options.device, speaker=options.speaker)

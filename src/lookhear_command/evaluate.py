@@ -73,13 +73,13 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.system == "two-talkers":
-        from lookhear.evaluate_two_talkers import run
+        from lookhear.commands.evaluate_two_talkers import run
 
         return run(options, checked_model(options), search_settings(options), _Progress("it"))
     if options.data is None:
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
-        from lookhear.evaluate_glee import run
+        from lookhear.commands.evaluate_glee import run
 
         if options.model == packaged("avsr-grid-tiny"):
             options.model = packaged("glee-tiny")

@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     pictures = _overlays(options.files, options.out)
     checked_model(options)
 
-    from lookhear.perceive import perceive
+    from lookhear.commands.perceive import perceive
 
     prompts = _prompts(options)
     failed = perceive(
@@ -114,7 +114,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
             raise ValueError(f"{path} would be written over")
     checked_model(options)
 
-    from lookhear.perceive_video import VideoOutputs, perceive_video
+    from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
     settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt")}
     prompts = _prompts(options)
@@ -146,7 +146,7 @@ def _seeing(options: argparse.Namespace):
 
 
 def _prompts(options: argparse.Namespace) -> dict:
-    from lookhear.perceive import read_mask
+    from lookhear.commands.perceive import read_mask
 
     prompts = {"labels": options.labels, "expressions": options.expression, "points": options.point}
     prompts |= {"boxes": options.box, "scribbles": options.scribble}

@@ -34,7 +34,7 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.scene:
-        from lookhear.training.glee.scene_file import write_scene
+        from lookhear.training.glee.scenes.scene_file import write_scene
 
         print(*write_scene(options.output, options.seed), sep="\n")
         return

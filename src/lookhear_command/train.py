@@ -39,7 +39,7 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if str(options.recipe) == "glee":
-        from lookhear.fine_tune import run
+        from lookhear.commands.fine_tune import run
 
         return run(options, options.settings)
     from lookhear.training.run_recipe import run_recipe

@@ -10,14 +10,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lookhear.evaluation.average_precision import (
+from lookhear.evaluation.measures.average_precision import (
     class_agnostic_precision,
     federated_precision,
     picture_precision,
     track_iou,
     video_precision,
 )
-from lookhear.evaluation.mask_runs import decode_mask, encode_mask, to_runs
+from lookhear.evaluation.measures.mask_runs import decode_mask, encode_mask, to_runs
 
 SQUARE, OTHER, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]
 
@@ -194,7 +194,7 @@ def test_groups_of_labels_give_the_same_table(monkeypatch):
     for row in truth:
         row |= {"absent": ["a"], "not_exhaustive": ["b"]}
     whole = picture_precision(truth, found), federated_precision(truth, found, "box", 9)
-    monkeypatch.setattr("lookhear.evaluation.average_precision.LABELS_AT_ONCE", 3)
+    monkeypatch.setattr("lookhear.evaluation.measures.average_precision.LABELS_AT_ONCE", 3)
     parts = picture_precision(truth, found), federated_precision(truth, found, "box", 9)
     for one, other in zip(whole, parts):
         assert one.labels == other.labels == list("abcdefg")
@@ -207,7 +207,7 @@ def test_groups_of_labels_in_videos(monkeypatch):
         {"labels": list("cba"), "masks": [track((4, 7)), track((2, 6)), track((3, 8))], "scores": [0.5, 0.4, 0.3]}
     ]
     whole = video_precision(truth, found)
-    monkeypatch.setattr("lookhear.evaluation.average_precision.LABELS_AT_ONCE", 2)
+    monkeypatch.setattr("lookhear.evaluation.measures.average_precision.LABELS_AT_ONCE", 2)
     assert video_precision(truth, found).by_label() == whole.by_label() and 0 < whole.average_precision() < 1
 
 

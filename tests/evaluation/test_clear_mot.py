@@ -7,10 +7,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from lookhear.evaluation.clear_mot import MotCounts, count_gaps, count_video, count_videos
-from lookhear.evaluation.hota import count_videos as count_hota
-from lookhear.evaluation.mask_runs import encode_mask
-from lookhear.evaluation.track_frames import TrackFrame, TrackVideo, of_label, read_videos
+from lookhear.evaluation.measures.clear_mot import MotCounts, count_gaps, count_video, count_videos
+from lookhear.evaluation.measures.hota import count_videos as count_hota
+from lookhear.evaluation.measures.mask_runs import encode_mask
+from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo, of_label, read_videos
 
 
 def video(*frames: dict[tuple[int, int], float], truth=(), found=()) -> TrackVideo:

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from lookhear.evaluation.hota import HotaCounts, count_labels, count_video, count_videos, label_means
-from lookhear.evaluation.track_frames import TrackFrame, TrackVideo
+from lookhear.evaluation.measures.hota import HotaCounts, count_labels, count_video, count_videos, label_means
+from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo
 
 
 def video(*frames, labels=None) -> TrackVideo:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lookhear.evaluation.mask_runs import box_ious, decode_mask, encode_mask, mask_ious, to_runs
+from lookhear.evaluation.measures.mask_runs import box_ious, decode_mask, encode_mask, mask_ious, to_runs
 
 
 def random_masks(seed: int, count: int, size=(13, 17)) -> np.ndarray:

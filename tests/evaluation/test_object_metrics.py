@@ -4,7 +4,7 @@ import evaluate
 import numpy as np
 import pytest
 
-from lookhear.evaluation.mask_runs import encode_mask
+from lookhear.evaluation.measures.mask_runs import encode_mask
 
 NAMES = ("coco_ap", "lvis_ap", "open_world_ar", "vis_ap", "referring", "j_and_f", "mot", "hota", "teta")
 BOX, FAR = [0.0, 0.0, 8.0, 4.0], [20.0, 20.0, 28.0, 24.0]

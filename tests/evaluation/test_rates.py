@@ -3,7 +3,7 @@ import jiwer
 import numpy as np
 import pytest
 
-from lookhear.evaluation.rates import ErrorCounts, character_errors, normalise, position_error, word_errors
+from lookhear.evaluation.measures.rates import ErrorCounts, character_errors, normalise, position_error, word_errors
 
 REFERENCES = ["bin blue at f two now", "lay red by z nine soon", "", "it's a test"]
 HYPOTHESES = ["BIN BLUE AT S TWO NOW", "lay red z nine again soon", "um", "It\u2019s a test."]

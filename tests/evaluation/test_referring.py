@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lookhear.evaluation.mask_runs import encode_mask
-from lookhear.evaluation.referring import box_overlaps, grounding_rates, mask_overlaps, referring_rates
+from lookhear.evaluation.measures.mask_runs import encode_mask
+from lookhear.evaluation.measures.referring import box_overlaps, grounding_rates, mask_overlaps, referring_rates
 
 
 def test_rates_by_hand():

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from lookhear.evaluation.mask_runs import encode_mask
-from lookhear.evaluation.region_contour import (
+from lookhear.evaluation.measures.mask_runs import encode_mask
+from lookhear.evaluation.measures.region_contour import (
     contour_accuracy,
     contour_pixels,
     mean_rates,

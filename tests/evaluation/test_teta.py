@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lookhear.evaluation.teta import teta
-from lookhear.evaluation.track_frames import TrackFrame, TrackVideo
+from lookhear.evaluation.measures.teta import teta
+from lookhear.evaluation.measures.track_frames import TrackFrame, TrackVideo
 
 
 def video(*frames, name="v") -> TrackVideo:

@@ -1,14 +1,21 @@
-"""How fast which weights learn: parameter groups and schedules of the published training, as a recipe's section."""
+"""How the weights learn: the published parameter groups, schedule and moving average, as a recipe's section."""
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from transformers import TrainerCallback
+
+from lookhear.training.running import last_checkpoint
 
 BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
+MOVING_AVERAGE = "moving_average.pt"  # beside the weights of each checkpoint
 
 
 @dataclass
@@ -77,3 +84,38 @@ def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) ->
         return rising * recipe.gamma ** sum(step >= milestone for milestone in recipe.milestones)
 
     return LambdaLR(optimizer, share)
+
+
+class MovingAverage(TrainerCallback):
+    """
+    Follows the weights step by step, is kept with each checkpoint, and takes their place when training ends.
+
+    Args:
+        decay: share of the old value; 0.9999 looks back some ten thousand steps.
+    """
+
+    def __init__(self, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"optimiser.moving_average must lie between 0 and 1, not be {decay}")
+        self.decay = decay
+        self.average: AveragedModel | None = None
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=False)
+        self.average.requires_grad_(False)
+        folder = last_checkpoint(args.output_dir) if state.global_step else None
+        if folder is not None and (Path(folder) / MOVING_AVERAGE).is_file():
+            self.average.load_state_dict(torch.load(Path(folder) / MOVING_AVERAGE, args.device, weights_only=True))
+
+    def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
+        self.average.update_parameters(model)
+
+    def on_save(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            torch.save(self.average.state_dict(), folder / MOVING_AVERAGE)
+
+    @torch.no_grad()
+    def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
+        for weight, average in zip(model.parameters(), self.average.module.parameters()):
+            weight.copy_(average)

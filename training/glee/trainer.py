@@ -6,8 +6,7 @@ from collections.abc import Iterator
 import torch
 from transformers import Trainer
 
-from lookhear.training.glee.moving_average import MovingAverage
-from lookhear.training.glee.optimiser import OptimiserRecipe, parameter_groups, step_schedule
+from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
 
 
 class GleeTrainer(Trainer):

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation.rates import character_errors
+from lookhear.evaluation.measures.rates import character_errors
 
 DESCRIPTION = """
 Character error rate: substituted, deleted and inserted characters over the characters of the references (jiwer's alignment), summed over

@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.average_precision import picture_precision
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.average_precision import picture_precision
 
 DESCRIPTION = """
 Average precision and recall of boxes or masks in pictures, as COCO defines them (pycocotools): averaged over IoU thresholds from
@@ -13,7 +13,7 @@ Average precision and recall of boxes or masks in pictures, as COCO defines them
 INPUTS = """
 Args:
     predictions: one a picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]},
-        boxes or masks or both; `lookhear.evaluation.mask_runs.encode_mask` makes run lengths of a bool array.
+        boxes or masks or both; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
     references: one a picture: the same without scores; if wanted with "crowd" ([bool], a region of many objects) and "areas"
         ([float], square pixels, for small, medium and large; else the mask's or the box's).
     kind: "box" (default) or "mask": what is compared.

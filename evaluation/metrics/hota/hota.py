@@ -3,9 +3,9 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.hota import count_labels, count_videos, label_means
-from lookhear.evaluation.track_frames import read_videos
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.hota import count_labels, count_videos, label_means
+from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
 HOTA, higher order tracking accuracy, with its parts DetA (detection) and AssA (association), and OWTA for open-world tracking,

@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.region_contour import mean_rates, track_quality
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.region_contour import mean_rates, track_quality
 
 DESCRIPTION = """
 J (IoU of regions) and F (accuracy of contours) of objects that are followed through videos by their masks, as DAVIS defines them:
@@ -13,7 +13,7 @@ means over objects, recall (share of frames above 0.5) and decay (first quarter 
 INPUTS = """
 Args:
     predictions: one an object: {"masks": [run lengths or None]}, one a frame;
-        `lookhear.evaluation.mask_runs.encode_mask` makes run lengths of a bool array.
+        `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
     references: one an object: the same, if wanted with "name" (str).
     whole: count the first and the last frame, too; False (default) leaves them out, as DAVIS does.
 

@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.average_precision import federated_precision
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.average_precision import federated_precision
 
 DESCRIPTION = """
 Average precision of boxes or masks where not every picture is annotated for every label (LVIS): what is found counts in pictures

@@ -3,9 +3,9 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.clear_mot import count_videos
-from lookhear.evaluation.track_frames import read_videos
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.clear_mot import count_videos
+from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
 MOTA, MOTP, switches and fragmentations (CLEAR MOT) and IDF1 (identity) of tracked boxes or masks, counted as py-motmetrics does.

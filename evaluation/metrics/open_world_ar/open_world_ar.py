@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.average_precision import class_agnostic_precision
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.average_precision import class_agnostic_precision
 
 DESCRIPTION = """
 Average recall (and precision) of objects whatever they are called, over IoU thresholds from 0.5 to 0.95 (COCO's definition, as

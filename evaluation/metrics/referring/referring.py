@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.referring import referring_rates
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.referring import referring_rates
 
 DESCRIPTION = """
 How well sentences about one object are answered: share of sentences with an IoU of at least 0.5 to 0.9 (P@0.5 of boxes is the figure
@@ -14,7 +14,7 @@ mean IoU.
 INPUTS = """
 Args:
     predictions: one a sentence: {"box": [x0, y0, x1, y1], "mask": run lengths}, either or both, None for no answer;
-        `lookhear.evaluation.mask_runs.encode_mask` makes run lengths of a bool array.
+        `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
     references: one a sentence: the same. A mask of None is a sentence about nothing.
 
 Returns:

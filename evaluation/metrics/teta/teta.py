@@ -3,9 +3,9 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.teta import teta
-from lookhear.evaluation.track_frames import read_videos
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.teta import teta
+from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
 TETA, track every thing accuracy: the mean of localisation (LocA), association (AssocA) and classification (ClsA), averaged over

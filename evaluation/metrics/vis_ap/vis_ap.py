@@ -3,8 +3,8 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation import metric_rows
-from lookhear.evaluation.average_precision import video_precision
+from lookhear.evaluation.measures import metric_rows
+from lookhear.evaluation.measures.average_precision import video_precision
 
 DESCRIPTION = """
 Average precision and recall of masks that are followed through videos (YouTube-VIS, OVIS, LV-VIS): COCO's definition with the IoU
@@ -13,7 +13,7 @@ of whole tracks, the sum of intersections over the sum of unions.
 INPUTS = """
 Args:
     predictions: one a video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one mask a frame,
-        None where it is not seen; `lookhear.evaluation.mask_runs.encode_mask` makes run lengths of a bool array.
+        None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
     references: one a video: the same without scores; if wanted with "crowd" ([bool]).
     groups: {name: [label]} for averages over some labels, such as base and novel; None leaves it out.
 

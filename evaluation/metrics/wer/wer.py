@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from lookhear.evaluation.rates import word_errors
+from lookhear.evaluation.measures.rates import word_errors
 
 DESCRIPTION = """
 Word error rate: substituted, deleted and inserted words over the words of the references (jiwer's alignment), summed over

@@ -1,7 +1,7 @@
 """A metric as a Space: `evaluate.load("ORG/NAME")` reads it where lookhear is not installed, and its page computes it.
 
 `evaluate` copies a metric's script and the files beside it that the script itself imports. So what a metric needs of
-`lookhear.evaluation` goes along as files of its own, and the script imports each of them.
+`lookhear.evaluation.measures` goes along as files of its own, and the script imports each of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from lookhear.publishing.card import parse_card
 from lookhear.publishing.publication import Publication, PublishedFile
 from lookhear.publishing.space import check_space
 
-PACKAGE = "lookhear.evaluation"
-EVALUATION = Path(__file__).resolve().parents[1] / "evaluation"
+PACKAGE = "lookhear.evaluation.measures"
+MEASURES = Path(__file__).resolve().parents[1] / "evaluation" / "measures"
 TEXTS = ("DESCRIPTION", "INPUTS", "CITATION")  # of a metric's script
 
 
@@ -55,17 +55,17 @@ def export_metric(script: Path) -> dict[str, str]:
     A metric's script and all it needs of lookhear, as files of one folder.
 
     Returns:
-        File name -> source: `NAME.py`, and `lookhear_MODULE.py` for each module of `lookhear.evaluation`.
+        File name -> source: `NAME.py`, and `lookhear_MODULE.py` for each module of `lookhear.evaluation.measures`.
 
     Raises:
-        ValueError: something of lookhear outside its evaluation is needed.
+        ValueError: something of lookhear outside its measures is needed.
     """
     source, needed = _flattened(script)
     sources, waiting = {}, sorted(needed)
     while waiting:
         module = waiting.pop()
         if f"{_flat(module)}.py" not in sources:
-            sources[f"{_flat(module)}.py"], more = _flattened(EVALUATION / f"{module}.py")
+            sources[f"{_flat(module)}.py"], more = _flattened(MEASURES / f"{module}.py")
             needed |= more
             waiting += sorted(more)
     return {script.name: _importing(source, sorted(needed)), **sources}
@@ -76,7 +76,7 @@ def _flat(module: str) -> str:
 
 
 def _flattened(path: Path) -> tuple[str, set[str]]:
-    """(source with imports from its own folder, modules of `lookhear.evaluation` that it imports)."""
+    """(source with imports from its own folder, modules of `lookhear.evaluation.measures` that it imports)."""
     source, needed = path.read_text(encoding="utf-8"), set()
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source, str(path))):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.evaluation.mask_runs import encode_mask
+from lookhear.evaluation.measures.mask_runs import encode_mask
 from lookhear.evaluation.protocols.run import ProtocolRun
 
 SIZE = (24, 32)  # height, width of every picture

@@ -6,7 +6,7 @@ import torch
 
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
-from lookhear.training.glee.moving_scenes import MovingRecipe, make_moving_scene
+from lookhear.training.glee.scenes.moving_scenes import MovingRecipe, make_moving_scene
 
 ASKED = {"labels": ["circle", "square", "star", "heart", "triangle", "ring", "moon", "cross"]}
 

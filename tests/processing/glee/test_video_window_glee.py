@@ -9,8 +9,8 @@ from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
 from lookhear.processing.glee.video_queries_glee import FrameWindow, PreparedFrame
 from lookhear.processing.glee.video_reading_glee import VideoFrame
-from lookhear.training.glee.moving_scenes import MovingRecipe, make_moving_scene
-from lookhear.training.glee.shapes import KINDS
+from lookhear.training.glee.scenes.moving_scenes import MovingRecipe, make_moving_scene
+from lookhear.training.glee.scenes.shapes import KINDS
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from lookhear.training.glee.augmentation import (
+from lookhear.training.glee.corpora.masks import mask_box
+from lookhear.training.glee.corpora.picture import Picture
+from lookhear.training.glee.mixture.augmentation import (
     AugmentationRecipe,
     Crop,
     Flip,
@@ -17,8 +19,6 @@ from lookhear.training.glee.augmentation import (
     mirror_words,
     speaks_of_place,
 )
-from lookhear.training.glee.corpora.masks import mask_box
-from lookhear.training.glee.corpora.picture import Picture
 
 BOXES = [[10, 20, 40, 50], [60, 0, 100, 30], [70, 60, 90, 80]]
 

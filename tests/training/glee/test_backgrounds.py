@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.training.glee.backgrounds import photo_ground, read_photos
-from lookhear.training.glee.scenes import SceneMaterial, SceneRecipe, make_scene
+from lookhear.training.glee.scenes.backgrounds import photo_ground, read_photos
+from lookhear.training.glee.scenes.scenes import SceneMaterial, SceneRecipe, make_scene
 
 LICENCES = {1: "CC BY 2.0", 2: "CC BY-NC-ND 2.0", 3: "CC BY-SA 2.0", 4: "CC BY-ND 2.0"}
 

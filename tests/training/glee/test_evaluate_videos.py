@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lookhear.training.glee.evaluate_videos import (
+from lookhear.training.glee.scenes.evaluate_videos import (
     SHOWN,
     FollowedFrames,
     VideoEvaluation,
@@ -20,7 +20,7 @@ from lookhear.training.glee.evaluate_videos import (
     lasting_sentences,
     table,
 )
-from lookhear.training.glee.moving_scenes import Crossing, MovingFrame, MovingRecipe
+from lookhear.training.glee.scenes.moving_scenes import Crossing, MovingFrame, MovingRecipe
 
 SIZE = (96, 128)
 RECIPE = MovingRecipe(frames=40)

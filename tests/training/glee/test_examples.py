@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from lookhear.training.glee.examples import SceneBatches, SceneCollator, ask_labels, ask_prompts
-from lookhear.training.glee.recipe import SceneDataRecipe
-from lookhear.training.glee.scenes import make_scene
-from lookhear.training.glee.vocabulary import learn_merges, learn_tokenizer
+from lookhear.training.glee.scenes.examples import SceneBatches, SceneCollator, ask_labels, ask_prompts
+from lookhear.training.glee.scenes.recipe import SceneDataRecipe
+from lookhear.training.glee.scenes.scenes import make_scene
+from lookhear.training.glee.scenes.vocabulary import learn_merges, learn_tokenizer
 
 
 @pytest.fixture

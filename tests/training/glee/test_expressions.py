@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.training.glee.expressions import FORMS, all_expressions, choose_expressions
-from lookhear.training.glee.recipe import SceneDataRecipe
-from lookhear.training.glee.scenes import Scene, Shape, make_scene
+from lookhear.training.glee.scenes.expressions import FORMS, all_expressions, choose_expressions
+from lookhear.training.glee.scenes.recipe import SceneDataRecipe
+from lookhear.training.glee.scenes.scenes import Scene, Shape, make_scene
 
 
 def shape(colour: str, kind: str, x: float, y: float, radius: float = 8.0) -> Shape:

@@ -11,14 +11,14 @@ from PIL import Image
 from transformers import pipeline
 
 from lookhear.cli import main
-from lookhear.evaluation.mask_runs import to_runs
-from lookhear.fine_tune import _settings
+from lookhear.commands.fine_tune import _settings
+from lookhear.evaluation.measures.mask_runs import to_runs
 from lookhear.publishing import gather
-from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.corpora.opening import open_corpus
-from lookhear.training.glee.fine_tune import FineTuneOptions, fine_tune
+from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
+from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
-from lookhear.training.glee.sources import read_vocabulary
+from lookhear.training.glee.mixture.sources import read_vocabulary
 
 SIZE = 64
 

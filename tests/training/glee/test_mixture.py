@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lookhear.training.glee.augmentation import AugmentationRecipe
-from lookhear.training.glee.collating import QuestionCollator, shortened
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
-from lookhear.training.glee.mixture import CorpusBatches, Source
-from lookhear.training.glee.row_order import RowStream
-from lookhear.training.glee.sources import open_source
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
+from lookhear.training.glee.mixture.collating import QuestionCollator, shortened
+from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
+from lookhear.training.glee.mixture.row_order import RowStream
+from lookhear.training.glee.mixture.sources import open_source
 
 COLOURS = {"cup": (200, 20, 20), "dog": (20, 200, 20), "cat": (20, 20, 200), "bus": (200, 200, 20), None: (90, 90, 90)}
 

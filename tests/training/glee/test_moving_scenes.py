@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.training.glee.expressions import all_expressions
-from lookhear.training.glee.moving_scenes import (
+from lookhear.training.glee.scenes.expressions import all_expressions
+from lookhear.training.glee.scenes.moving_scenes import (
     LEAST_SEEN,
     MovingRecipe,
     MovingScene,
     Path,
     make_moving_scene,
 )
-from lookhear.training.glee.portraits import Cutout
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
-from lookhear.training.glee.shapes import COLOURS
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
+from lookhear.training.glee.scenes.shapes import COLOURS
 
 SIZE = (96, 128)
 SEEDS = range(8)

@@ -8,14 +8,14 @@ import torch
 
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
-from lookhear.training.glee.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.corpora.opening import open_corpus
-from lookhear.training.glee.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
 from lookhear.training.glee.export import save_checkpoint
+from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
+from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
+from lookhear.training.glee.mixture.sources import read_vocabulary
+from lookhear.training.glee.mixture.train_corpora import train
 from lookhear.training.glee.optimiser import OptimiserRecipe
-from lookhear.training.glee.sources import read_vocabulary
-from lookhear.training.glee.train_corpora import train
-from lookhear.training.glee.vocabulary import learn_tokenizer
+from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 
 SIDE = (
     128  # of the photos, longest, and of the canvas: padding is seen as image, so it has to be the same in every batch

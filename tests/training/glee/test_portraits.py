@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.training.glee.expressions import all_expressions, by_order
-from lookhear.training.glee.portraits import Cutout, frame_cutout, portrait_cutouts, read_frames
-from lookhear.training.glee.scenes import PARTS, SceneMaterial, SceneRecipe, make_scene
-from lookhear.training.glee.shapes import COLOURS
+from lookhear.training.glee.scenes.expressions import all_expressions, by_order
+from lookhear.training.glee.scenes.portraits import Cutout, frame_cutout, portrait_cutouts, read_frames
+from lookhear.training.glee.scenes.scenes import PARTS, SceneMaterial, SceneRecipe, make_scene
+from lookhear.training.glee.scenes.shapes import COLOURS
 
 PEOPLE = SceneRecipe(people=1.0, panels=1.0, objects_beside=(0, 0))
 

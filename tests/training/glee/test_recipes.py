@@ -11,13 +11,13 @@ import lookhear
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.configuration_glee import DENOISING_TABLES
 from lookhear.modeling.glee.loss_glee import GleeSupervision
-from lookhear.training.glee.augmentation import AugmentationRecipe
 from lookhear.training.glee.corpora.opening import READERS, SHARDS, open_corpus
-from lookhear.training.glee.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
 from lookhear.training.glee.initialise import new_model
-from lookhear.training.glee.mixture import Source
-from lookhear.training.glee.sources import open_source
-from lookhear.training.glee.train_corpora import build, cut, main, open_sources
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
+from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
+from lookhear.training.glee.mixture.mixture import Source
+from lookhear.training.glee.mixture.sources import open_source
+from lookhear.training.glee.mixture.train_corpora import build, cut, main, open_sources
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import training_arguments
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.training.glee.row_order import BLOCK, RowOrder, RowStream, Schedule
+from lookhear.training.glee.mixture.row_order import BLOCK, RowOrder, RowStream, Schedule
 
 
 def test_shares_are_kept_and_turns_count():

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from lookhear.training.glee.corpora.schema import features, make_row
-from lookhear.training.glee.sampling import (
+from lookhear.training.glee.mixture.sampling import (
     PROMPT_KINDS,
     category_vocabulary,
     draw,
@@ -15,7 +15,7 @@ from lookhear.training.glee.sampling import (
     repeat_factors,
     sample_categories,
 )
-from lookhear.training.glee.video_sampling import VideoIndex
+from lookhear.training.glee.mixture.video_sampling import VideoIndex
 
 WORDS = [f"word {index}" for index in range(300)]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lookhear.processing.glee.video_reading_glee import open_video
-from lookhear.training.glee.scene_file import RECIPE, write_scene
+from lookhear.training.glee.scenes.scene_file import RECIPE, write_scene
 
 
 def test_a_picture(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.training.glee.scenes import HELD_OUT_PAIRS, Scene, SceneRecipe, make_scene
-from lookhear.training.glee.shapes import COLOURS, KINDS, coverage
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, Scene, SceneRecipe, make_scene
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage
 
 
 def scenes(count: int = 30, **recipe) -> list[Scene]:

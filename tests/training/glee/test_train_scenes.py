@@ -10,14 +10,14 @@ import pytest
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from lookhear.evaluation.mask_runs import box_ious
-from lookhear.training.glee.evaluate_scenes import SceneEvaluation, exchange_sentences, table
-from lookhear.training.glee.examples import ask_expressions
-from lookhear.training.glee.portraits import Cutout
-from lookhear.training.glee.recipe import GleeRecipe
-from lookhear.training.glee.scenes import SceneMaterial, make_scene
-from lookhear.training.glee.shapes import COLOURS
-from lookhear.training.glee.train import build_processor, main, train
+from lookhear.evaluation.measures.mask_runs import box_ious
+from lookhear.training.glee.scenes.evaluate_scenes import SceneEvaluation, exchange_sentences, table
+from lookhear.training.glee.scenes.examples import ask_expressions
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.recipe import GleeRecipe
+from lookhear.training.glee.scenes.scenes import SceneMaterial, make_scene
+from lookhear.training.glee.scenes.shapes import COLOURS
+from lookhear.training.glee.scenes.train import build_processor, main, train
 from lookhear.training.recipe_reading import read_recipe
 
 RECIPE = {

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import lookhear
-from lookhear.training.glee.corpus_recipe import CorpusTrainingRecipe
-from lookhear.training.glee.train_corpora import train
+from lookhear.training.glee.mixture.corpus_recipe import CorpusTrainingRecipe
+from lookhear.training.glee.mixture.train_corpora import train
 from lookhear.training.recipe_reading import read_recipe
 
 RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"

@@ -10,8 +10,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from lookhear.modeling.glee import GleeEvaConfig, GleeForObjectDetection
-from lookhear.training.glee.moving_average import MovingAverage
-from lookhear.training.glee.optimiser import OptimiserRecipe, parameter_groups, step_schedule
+from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
 from lookhear.training.glee.trainer import GleeTrainer, mean_objects
 
 

@@ -17,13 +17,13 @@ import yaml
 from safetensors.torch import load_file
 
 import lookhear
-from lookhear.training.glee.corpus_recipe import CorpusTrainingRecipe
-from lookhear.training.glee.train_corpora import train
+from lookhear.training.glee.mixture.corpus_recipe import CorpusTrainingRecipe
+from lookhear.training.glee.mixture.train_corpora import train
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.recipe_reading import read_recipe
 
 TWO_CPU = Path(lookhear.__file__).parent / "training" / "accelerate" / "two_cpu.yaml"
-MODULE = "lookhear.training.glee.train_corpora"
+MODULE = "lookhear.training.glee.mixture.train_corpora"
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What the commands of `lookhear` do, once `lookhear_command` has read their arguments."""

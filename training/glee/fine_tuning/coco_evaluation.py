@@ -1,0 +1,106 @@
+"""COCO's average precision of boxes and masks (pycocotools) on rows of the corpora's schema."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lookhear.evaluation.measures.average_precision import picture_precision
+from lookhear.evaluation.measures.mask_runs import mask_area, to_runs
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
+from lookhear.training.glee.corpora.picture import take_picture
+
+THRESHOLDS = {"": None, "50": 0.5, "75": 0.75}
+TOP_K = 100
+
+
+class CocoEvaluation:
+    """
+    Asks a model for all classes in each picture, one picture at a time.
+
+    Args:
+        rows: of the corpora's schema; classes: what is asked for, in this order.
+        masks: whether masks are measured besides boxes.
+    """
+
+    def __init__(self, rows: Sequence[dict], classes: Sequence[str], masks: bool = True):
+        self.rows, self.classes = rows, list(classes)
+        self.kinds = ("box", "mask") if masks else ("box",)
+
+    @torch.no_grad()
+    def detect(self, model: GleeForObjectDetection, processor: GleeProcessor, places: Sequence[int]) -> list[dict]:
+        """What the model finds in the rows at some places: COCO's results, `image_id` counted from 1 as rows are from 0."""
+        device = model.device
+        tokens = processor(labels=self.classes).to(device)
+        labels = model.get_label_embeddings(tokens["input_ids"], tokens["attention_mask"])
+        found = []
+        for place in places:
+            picture = take_picture(self.rows[place])
+            inputs = processor(images=[picture.image.permute(1, 2, 0).numpy()]).to(device)
+            outputs = model(**inputs, **labels)
+            (answer,) = processor.post_process_instance_segmentation(outputs, 0.0, [picture.size], TOP_K)
+            boxes, scores = answer["boxes"].tolist(), answer["scores"].tolist()
+            for score, label, (x0, y0, x1, y1), mask in zip(
+                scores, answer["labels"].tolist(), boxes, answer["masks"].cpu()
+            ):
+                entry = {"image_id": place + 1, "category_id": label + 1, "score": score}
+                found.append(entry | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": to_runs(mask.numpy())})
+        return found
+
+    def precision(self, found: Sequence[dict]) -> dict[str, float]:
+        """
+        Args:
+            found: of [`CocoEvaluation.detect`], of all rows.
+        Returns:
+            `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, from 0 to 1; `box_AP_NAME` of each class that occurs.
+        """
+        references, predictions, metrics = self._references(), self._predictions(found), {}
+        for kind in self.kinds:
+            table = picture_precision(references, predictions, kind)
+            metrics |= {f"{kind}_AP{at}": _known(table.average_precision(value)) for at, value in THRESHOLDS.items()}
+            of_class = table.by_label()
+            metrics |= {f"{kind}_AP_{label}": of_class[label] for label in self.classes if label in of_class}
+        return metrics
+
+    def _references(self) -> list[dict[str, list]]:
+        """The truth of each row, as `picture_precision` wants it."""
+        references = []
+        for place in range(len(self.rows)):
+            row = self.rows[place]
+            things = [thing for thing in row["objects"] if thing["category"] in self.classes]
+            masks = [_runs(thing["mask"], (row["height"], row["width"])) for thing in things]
+            areas = [_area(thing["box"], mask) for thing, mask in zip(things, masks)]
+            columns = {"boxes": [thing["box"] for thing in things], "masks": masks, "areas": areas}
+            columns["crowd"] = [bool(thing["crowd"]) for thing in things]
+            references.append({"labels": [thing["category"] for thing in things], **columns})
+        return references
+
+    def _predictions(self, found: Sequence[dict]) -> list[dict[str, list]]:
+        """COCO's results as rows."""
+        rows = [{"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))]
+        for entry in found:
+            row, (x, y, width, height) = rows[entry["image_id"] - 1], entry["bbox"]
+            row["labels"].append(self.classes[entry["category_id"] - 1])
+            row["scores"].append(entry["score"])
+            row["boxes"].append([x, y, x + width, y + height])
+            row["masks"].append(entry["segmentation"])
+        return rows
+
+
+def _runs(mask: dict | None, size: tuple[int, int]) -> dict[str, Any] | None:
+    """A row's mask as pycocotools' run lengths."""
+    if mask is None:
+        return None
+    return to_runs(mask["polygons"], size) if mask["polygons"] else to_runs({"size": size, "counts": mask["counts"]})
+
+
+def _area(box: Sequence[float], mask: dict | None) -> float:
+    x0, y0, x1, y1 = box
+    return (x1 - x0) * (y1 - y0) if mask is None else float(mask_area(mask))
+
+
+def _known(value: float) -> float:
+    """0 where no class occurs."""
+    return 0.0 if np.isnan(value) else value

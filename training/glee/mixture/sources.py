@@ -1,0 +1,95 @@
+"""A corpus in a mixture, from what a recipe says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lookhear.training.glee.corpora.coco import category_names
+from lookhear.training.glee.corpora.opening import corpus_shards, open_corpus, read_corpus
+from lookhear.training.glee.corpora.reading import CorpusError, Problems, need_keys, read_json
+from lookhear.training.glee.corpora.supervision import CORPUS_PROMPTS, CORPUS_SUPERVISION, CORPUS_TASKS, FREE_NAMES
+from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
+from lookhear.training.glee.mixture.mixture import Source
+from lookhear.training.glee.mixture.row_order import RowStream
+from lookhear.training.glee.mixture.sampling import category_vocabulary
+
+
+def open_source(
+    reader: str,
+    root: str | Path,
+    *,
+    options: dict[str, Any] | None = None,
+    cache: str | Path | None = None,
+    stream: bool = False,
+    buffer: int = 256,
+    seed: int = 0,
+    problems: Problems | None = None,
+    vocabulary: Sequence[str] | str | Path | None = None,
+    augmentation: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Source:
+    """
+    Opens a corpus as a source of batches, with what is usual for it (`corpora/supervision.py`) where `fields` say nothing.
+
+    Args:
+        reader, root, options, cache, problems: see `open_corpus`.
+        stream: the corpus is read while it is used, with a shuffled buffer of `buffer` rows; see `RowStream`.
+        vocabulary: all categories, or a JSON file with COCO's `categories`; None: those that are annotated (in a stream,
+            and in corpora of free names: those of the batch).
+        augmentation: fields of `AugmentationRecipe`.
+        fields: of `Source`: `ratio`, `images`, `task`, `supervision`, `prompts`, `frames`, ...
+    Raises:
+        ValueError: a field does not exist, or the corpus cannot be opened (`CorpusError`).
+    """
+    options = options or {}
+    phrases = reader == "visual_genome" and options.get("kind") == "regions"
+    task = fields.pop("task", None) or ("phrases" if phrases else CORPUS_TASKS.get(reader, "labels"))
+    supervision = CORPUS_SUPERVISION.get(reader, {}) | fields.pop("supervision", {})
+    fields = {"prompts": CORPUS_PROMPTS.get(reader, 0.0)} | fields
+    if reader in FREE_NAMES and vocabulary is None:
+        vocabulary = ()
+    if stream:
+        shards: Sequence[Path | None] = corpus_shards(reader, root) or [None]
+        read = partial(_read_shard, reader, root, problems, options)
+        rows: Any = RowStream(shards, read, seed, buffer)
+    else:
+        rows = open_corpus(reader, root, problems=problems, cache=cache, **options)
+    try:
+        return Source(
+            rows,
+            task=task,
+            supervision=supervision,
+            vocabulary=_vocabulary(vocabulary, rows, task),
+            augmentation=AugmentationRecipe(**(augmentation or {})),
+            **fields,
+        )
+    except TypeError as error:
+        raise ValueError(f"source {reader}: {error}") from None
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """The names of the `categories` of a JSON file in COCO's form, in its order. CorpusError: there are none."""
+    content = read_json(Path(path), dict)
+    need_keys(content, ("categories",), path)
+    names = list(category_names(content["categories"], Path(path)).values())
+    if not names:
+        raise CorpusError(f"{path}: categories is empty; name at least one")
+    return names
+
+
+def _vocabulary(given: Sequence[str] | str | Path | None, rows: Any, task: str) -> list[str]:
+    if isinstance(given, (str, Path)):
+        return read_vocabulary(given)
+    if given is not None:
+        return list(given)
+    return category_vocabulary(rows) if task == "labels" and not isinstance(rows, RowStream) else []
+
+
+def _read_shard(
+    reader: str, root: str | Path, problems: Problems | None, options: dict[str, Any], shard: Path | None
+) -> Iterator[dict]:
+    chosen = options if shard is None else {**options, "shards": [shard]}
+    return read_corpus(reader, root, problems, **chosen)

@@ -1,0 +1,104 @@
+"""Training GLEE on a mixture of corpora, by a recipe.
+
+accelerate launch --config_file training/accelerate/multi_gpu.yaml \
+  -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml [section.field=value ...]
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import AutoProcessor, set_seed
+
+import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
+from lookhear.training.glee.corpora.reading import Problems
+from lookhear.training.glee.initialise import load_for_training, new_model, new_processor
+from lookhear.training.glee.mixture.collating import QuestionCollator
+from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
+from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
+from lookhear.training.glee.mixture.row_order import RowStream
+from lookhear.training.glee.mixture.sources import open_source
+from lookhear.training.glee.trainer import GleeTrainer
+from lookhear.training.recipe_reading import read_recipe
+from lookhear.training.running import run_to_end, training_arguments
+
+
+def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
+    """
+    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+
+    Raises:
+        ValueError: the recipe names corpora, modules or arguments that do not exist, or has no `max_steps`.
+    """
+    arguments = training_arguments({"per_device_train_batch_size": 1, **recipe.training})
+    if arguments.max_steps <= 0:
+        raise ValueError("training.max_steps must be given: a mixture has no end")
+    set_seed(arguments.seed)
+    problems = Problems(skip=recipe.data.skip_bad)
+    sources = open_sources(recipe.data, arguments.seed, problems)
+    model, processor = build(recipe.model)
+    batches = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
+    trainer = GleeTrainer(
+        model=model,
+        args=arguments,
+        data_collator=QuestionCollator(processor),
+        train_dataset=CorpusBatches(sources, batches, arguments.seed, problems),
+        processing_class=processor,
+        optimiser=recipe.optimiser,
+    )
+    return run_to_end(trainer)
+
+
+def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = None) -> list[Source]:
+    """The recipe's corpora, each cut to its fraction. ValueError: there are none, or one cannot be opened."""
+    if not recipe.sources:
+        raise ValueError("data.sources is empty: name corpora with their reader and root")
+    if not 0 < recipe.fraction <= 1:
+        raise ValueError(f"data.fraction must be a share above 0, 1 at most, not {recipe.fraction}")
+    opened = []
+    for number, given in enumerate(recipe.sources):
+        missing = {"reader", "root"} - given.keys()
+        if missing:
+            raise ValueError(f"data.sources[{number}] has no {' and no '.join(sorted(missing))}")
+        source = open_source(**{"seed": seed, "problems": problems, **recipe.common, **given})
+        opened.append(cut(source, recipe.fraction, seed))
+    return opened
+
+
+def cut(source: Source, fraction: float, seed: int) -> Source:
+    """A share of a corpus by lot, the same for one seed, so that a larger share holds the smaller; of shards the first."""
+    if fraction == 1:
+        return source
+    if isinstance(source.rows, RowStream):
+        rows = source.rows
+        kept = rows.shards[: max(1, round(fraction * len(rows.shards)))]
+        return replace(source, rows=RowStream(kept, rows.read, rows.seed, rows.buffer))
+    order = source.rows.shuffle(seed=seed)
+    return replace(source, rows=order.select(range(max(1, round(fraction * len(order))))).flatten_indices())
+
+
+def build(recipe: StartRecipe) -> tuple[GleeForObjectDetection, GleeProcessor]:
+    """The recipe's model and processor. ValueError: a module to freeze, or a size, does not exist."""
+    if recipe.checkpoint is not None:
+        model = load_for_training(recipe.checkpoint, **recipe.config)
+        processor = AutoProcessor.from_pretrained(recipe.checkpoint)
+    else:
+        model = new_model(recipe.size, recipe.config, recipe.backbone, recipe.text)
+        processor = new_processor(recipe.size, recipe.text)
+    modules = dict(model.named_modules())
+    for name in recipe.freeze:
+        if name not in modules:
+            raise ValueError(f"model.freeze: there is no module {name!r}")
+        modules[name].requires_grad_(False)
+    return model, processor
+
+
+def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
+    """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
+    train(read_recipe(recipe, overrides, CorpusTrainingRecipe, Path(__file__).parents[1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

@@ -1,0 +1,238 @@
+"""What a checkpoint finds in new scenes: `python -m lookhear.training.glee.scenes.evaluate_scenes CHECKPOINT`.
+
+With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too;
+with `--plain` there are shapes on plain grounds only, larger and of full contrast.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.evaluation.measures.average_precision import picture_precision
+from lookhear.evaluation.measures.mask_runs import box_ious, to_runs
+from lookhear.training.glee.scenes.backgrounds import read_photos
+from lookhear.training.glee.scenes.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
+from lookhear.training.glee.scenes.expressions import FORMS, SIDES, by_order
+from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
+
+# Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
+EVALUATION_SEED = 777_777
+# Shapes that overlap, small and large ones, low contrast, photos behind them, people beside them.
+HARD_SCENES = SceneRecipe(radius=(0.07, 0.24), crowding=0.6, contrast=0.6, photos=0.5, people=0.3)
+PLAIN_SCENES = SceneRecipe()
+PANELS = SceneRecipe(people=1.0, panels=1.0, objects_beside=(0, 0), photos=0.5)
+MOST_FRAMES = 60
+
+
+class SceneEvaluation:
+    """
+    Runs a model on scenes, some at a time.
+
+    Args:
+        model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes at a time.
+        material: photos and people that scenes are pasted from.
+    """
+
+    def __init__(
+        self,
+        model,
+        processor,
+        size: tuple[int, int] = (128, 160),
+        batch: int = 8,
+        material: SceneMaterial | None = None,
+    ):
+        self.model, self.processor, self.size, self.batch = model.eval(), processor, size, batch
+        self.material = material or SceneMaterial()
+
+    def scenes(self, count: int, recipe: SceneRecipe | None = None) -> list[Scene]:
+        """The held-out scenes, the same in every run."""
+        seeds = (np.random.default_rng((EVALUATION_SEED, index)) for index in range(count))
+        return [make_scene(random, self.size, recipe, self.material) for random in seeds]
+
+    @torch.no_grad()
+    def answer(self, asked: SceneBatch):
+        """(inputs, outputs) of a question."""
+        images = [scene.image for scene in asked.scenes]
+        inputs = self.processor(images=images, **asked.asked, return_tensors="pt")
+        return inputs, self.model(**inputs)
+
+    def average_precision(self, scenes: list[Scene], mode: str) -> dict[str, float]:
+        """
+        COCO's AP at an IoU of 0.5, of boxes and of masks (as they are, not cut to their boxes), averaged over labels.
+
+        Args:
+            mode: `kind` asks for the eight kinds and people, `pair` for kinds with their colours.
+        """
+        references = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
+        predictions = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            asked = ask_labels(some, np.random.default_rng(start), mode)
+            _, outputs = self.answer(asked)
+            answers = self.processor.post_process_instance_segmentation(
+                outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
+            )
+            labels = asked.asked["labels"]
+            for (number, shapes, classes), answer in zip(asked.rows, answers):
+                truth = [(labels[name], some[number].shapes[place]) for place, name in zip(shapes, classes)]
+                row = references[start + number]
+                row["labels"] += [label for label, _ in truth]
+                row["boxes"] += [shape.box for _, shape in truth]
+                row["masks"] += [to_runs(shape.mask) for _, shape in truth]
+                row = predictions[start + number]
+                row["labels"] += [labels[name] for name in answer["labels"].tolist()]
+                row["scores"] += answer["scores"].tolist()
+                row["boxes"] += answer["boxes"].tolist()
+                row["masks"] += [to_runs(mask.numpy()) for mask in answer["masks"]]
+        tables = {"bbox": picture_precision(references, predictions, "box")}
+        tables["segm"] = picture_precision(references, predictions, "mask")
+        return {kind: table.average_precision(0.5) for kind, table in tables.items()}
+
+    def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
+        """
+        IoU of the box that each sentence is answered with, by form.
+
+        Args:
+            others: ask for the same shapes with other scenes' sentences, to see whether sentences are read at all.
+        """
+        ious = defaultdict(list)
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            for form in FORMS:
+                asked = ask_expressions(some, np.random.default_rng(start), 1, {form: 1.0})
+                if others:
+                    asked = exchange_sentences(asked)
+                if asked.rows:
+                    for (number, (shape,), _), answer in zip(asked.rows, self.grounded(asked)):
+                        ious[form].append(_iou(answer, some[number].shapes[shape]))
+        return dict(ious)
+
+    def grounded(self, asked: SceneBatch) -> list[dict]:
+        """What each sentence is answered with; see the processor's `post_process_grounding`."""
+        inputs, outputs = self.answer(asked)
+        sizes = [self.size] * len(asked.scenes)
+        return self.processor.post_process_grounding(
+            outputs, target_sizes=sizes, prompt_image_indices=inputs["prompt_image_indices"]
+        )
+
+    def prompts(self, scenes: list[Scene]) -> dict[str, list[float]]:
+        """IoU of the mask that each point, box, scribble or mask is answered with."""
+        ious = defaultdict(list)
+        for start in range(0, len(scenes), self.batch):
+            some = scenes[start : start + self.batch]
+            for kind in PROMPT_KINDS:
+                asked = ask_prompts(some, np.random.default_rng(start), 1, kind)
+                inputs, outputs = self.answer(asked)
+                answers = self.processor.post_process_interactive(
+                    outputs,
+                    target_sizes=[self.size] * len(some),
+                    prompt_image_indices=inputs["prompt_image_indices"],
+                )
+                for (number, (shape,), _), answer in zip(asked.rows, answers):
+                    wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].numpy()
+                    ious[kind].append(float((mask & wanted).sum() / (mask | wanted).sum()))
+        return dict(ious)
+
+
+def exchange_sentences(asked: SceneBatch) -> SceneBatch:
+    """The same question with each row's sentence replaced by the next row's."""
+    texts = [text for of_scene in asked.asked["expressions"] for text in of_scene]
+    moved = iter(texts[1:] + texts[:1])
+    exchanged = [[next(moved) for _ in of_scene] for of_scene in asked.asked["expressions"]]
+    return SceneBatch(asked.scenes, {"expressions": exchanged}, asked.rows)
+
+
+def main() -> None:
+    """Prints the table of a checkpoint's card."""
+    parser = argparse.ArgumentParser(description="what a GLEE checkpoint finds in generated scenes")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument(
+        "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the scenes"
+    )
+    parser.add_argument("--plain", action="store_true", help="shapes on plain grounds only")
+    parser.add_argument("--frames", nargs="*", default=[], help="videos of talking faces, or folders of videos")
+    options = parser.parse_args()
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(options.checkpoint)
+    photos = read_photos(options.photos, "val2017") if options.photos else []
+    material = SceneMaterial(photos, portrait_cutouts(), read_frames(options.frames, MOST_FRAMES))
+    processor = AutoProcessor.from_pretrained(options.checkpoint)
+    print("| asked by | measure | value |\n|---|---|---|")
+    evaluation = SceneEvaluation(model, processor, material=material)
+    for name, measure, value in table(evaluation, options.scenes, PLAIN_SCENES if options.plain else HARD_SCENES):
+        print(f"| {name} | {measure} | {value:.3f} |", flush=True)
+
+
+def table(
+    evaluation: SceneEvaluation, count: int, recipe: SceneRecipe = HARD_SCENES
+) -> Iterator[tuple[str, str, float]]:
+    """What is asked, what is measured, and the value, of so many scenes, row by row."""
+    scenes = evaluation.scenes(count, replace(recipe, excluded=HELD_OUT_PAIRS))
+    for mode, name in (("kind", "label: 8 kinds and people"), ("pair", "label: 24 pairs of colour and kind")):
+        for kind, value in evaluation.average_precision(scenes, mode).items():
+            yield name, f"{'box' if kind == 'bbox' else 'mask'} AP50", value
+    ious = evaluation.expressions(scenes)
+    for form in ious:
+        yield f"expression: {form}", *_precision(ious[form])
+    yield "expression: attribute or place", *_precision(ious.get("attribute", []) + ious.get("place", []))
+    yield (
+        "expression: a pair never trained on",
+        *_precision(held_out_ious(evaluation, evaluation.scenes(2 * count, recipe))),
+    )
+    others = evaluation.expressions(scenes, others=True)
+    yield "another scene's expression", *_precision([iou for values in others.values() for iou in values])
+    for kind, values in evaluation.prompts(scenes).items():
+        yield kind, f"mean mask IoU ({len(values)})", float(np.mean(values))
+    if evaluation.material.frames:
+        yield "the person on the left, in the middle, on the right", *_precision(side_ious(evaluation, count // 2))
+
+
+def _precision(ious: list[float]) -> tuple[str, float]:
+    return f"P@0.5 ({len(ious)})", float(np.mean(np.array(ious) > 0.5)) if ious else float("nan")
+
+
+def side_ious(evaluation: SceneEvaluation, count: int) -> list[float]:
+    """IoU of boxes for the people of two or three frames of videos side by side, asked for by their places."""
+    ious = []
+    for scene in evaluation.scenes(count, PANELS):
+        asked = [found for found in by_order(scene) if found.text.startswith("the person ")]
+        if len(asked) in SIDES:
+            ious += _ious(evaluation, scene, [(found.text, found.shape) for found in asked])
+    return ious
+
+
+def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[float]:
+    """IoU of boxes for "the red heart" and the like, of pairs that training left out."""
+    ious = []
+    for scene in scenes:
+        pairs = [(shape.colour, shape.kind) for shape in scene.shapes]
+        held = [i for i, pair in enumerate(pairs) if pair in HELD_OUT_PAIRS and pairs.count(pair) == 1]
+        ious += _ious(evaluation, scene, [(f"the {' '.join(pairs[i])}", i) for i in held])
+    return ious
+
+
+def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, int]]) -> list[float]:
+    """IoU of the boxes that sentences are answered with and those of their objects."""
+    if not sentences:
+        return []
+    asked = SceneBatch(
+        [scene], {"expressions": [[text for text, _ in sentences]]}, [(0, [i], [0]) for _, i in sentences]
+    )
+    answers = evaluation.grounded(asked)
+    return [_iou(answer, scene.shapes[i]) for answer, (_, i) in zip(answers, sentences)]
+
+
+def _iou(answer: dict, shape: Shape) -> float:
+    """Of the box of a sentence's answer and that of what it is about."""
+    return float(box_ious(answer["boxes"][:1], [shape.box])[0, 0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""Generated videos: shapes and people that move, cross, leave and return, with exact masks, boxes and ids, frame by frame.
+
+Every frame follows from the scene and its number alone: `scene.frame(30)` needs none of the frames before it, and a scene
+keeps nothing of those that it has drawn.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.scenes import LEAST_PIXELS, LEAST_SEEN, Scene, SceneMaterial, SceneRecipe, Shape
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
+
+TRIES = 60  # places that are tried for a thing before it is left out
+
+
+@dataclass(frozen=True)
+class MovingRecipe:
+    """
+    What moving scenes are like. Lengths are shares of the shorter side, times are in frames.
+
+    Attributes:
+        look: grounds, grain, contrast and the pairs of colour and kind that don't occur, as in stills; its numbers of
+            shapes and people are not used.
+        frames: of a video.
+        objects: fewest and most shapes that wander about, beside those of the next two.
+        crossings: pairs that meet, one covering the other in part or wholly, and part again.
+        returns: shapes that leave the picture and come back; away: frames that they are wholly out of it, at least and
+            at most.
+        people: fewest and most people, if there are portraits; some cross a shape, too.
+        radius: of a shape, smallest and largest; speed: slowest and fastest, a frame.
+    """
+
+    look: SceneRecipe = field(default_factory=lambda: SceneRecipe(contrast=0.8))
+    frames: int = 48
+    objects: tuple[int, int] = (1, 2)
+    crossings: int = 1
+    returns: int = 1
+    away: tuple[int, int] = (5, 12)
+    people: tuple[int, int] = (0, 1)
+    radius: tuple[float, float] = (0.09, 0.17)
+    speed: tuple[float, float] = (0.008, 0.022)
+
+
+@dataclass(frozen=True)
+class MovingObject:
+    """
+    One thing in one frame.
+
+    Attributes:
+        track_id: the same in all frames, from 0.
+        shape: its words, place, and the box and mask of what is seen of it.
+        seen: share of the whole thing that is seen, from 0 to 1: the rest is hidden or outside the picture.
+    """
+
+    track_id: int
+    shape: Shape
+    seen: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether so much is seen that one can ask for it; a tracker is neither blamed nor praised for the others."""
+        return self.seen >= LEAST_SEEN and int(self.shape.mask.sum()) >= LEAST_PIXELS
+
+
+@dataclass(frozen=True)
+class MovingFrame:
+    """`image` `(height, width, 3)` uint8 and all of which a pixel is seen, the hindmost first."""
+
+    image: np.ndarray
+    objects: list[MovingObject]
+
+    def as_still(self) -> tuple[Scene, list[int]]:
+        """The scene as `make_scene` would give it, of what is clearly seen, and the ids of its objects."""
+        clear = [thing for thing in self.objects if thing.clear]
+        return Scene(self.image, [thing.shape for thing in clear]), [thing.track_id for thing in clear]
+
+
+@dataclass(frozen=True)
+class Path:
+    """A straight way that turns back at borders: `point` (x, y) is passed at `time`, in pixels and frames."""
+
+    point: tuple[float, float]
+    time: float
+    velocity: tuple[float, float]
+    low: tuple[float, float]
+    high: tuple[float, float]
+
+    def at(self, time: float) -> tuple[float, float]:
+        """Where the middle is."""
+        x, y = (
+            _folded(place + speed * (time - self.time), low, high)
+            for place, speed, low, high in zip(self.point, self.velocity, self.low, self.high)
+        )
+        return x, y
+
+
+NOWHERE = Path((0.0, 0.0), 0.0, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0))  # until a way has been drawn
+
+
+def _folded(place: float, low: float, high: float) -> float:
+    """A place on a line that is folded at both ends."""
+    length = max(high - low, 1e-6)
+    along = (place - low) % (2 * length)
+    return low + min(along, 2 * length - along)
+
+
+@dataclass(frozen=True)
+class Mover:
+    """
+    A thing that moves.
+
+    Attributes:
+        half: half its width and height in pixels.
+        angle, spin: how it is turned at first, and by how much more each frame, in radians.
+        texture: seed of its paint; cutout: a person's picture.
+    """
+
+    track_id: int
+    colour: str
+    kind: str
+    half: tuple[float, float]
+    path: Path
+    angle: float = 0.0
+    spin: float = 0.0
+    texture: int = 0
+    cutout: Cutout | None = None
+    phrases: tuple[str, ...] = ()
+
+    def extent(self, time: float) -> tuple[float, float, float, float]:
+        """(x0, y0, x1, y1) of the whole thing, hidden or outside as it may be, in pixels."""
+        (x, y), (width, height) = self.path.at(time), self.half
+        return x - width, y - height, x + width, y + height
+
+    def drawn(self, time: float) -> tuple[int, int, np.ndarray, np.ndarray]:
+        """Top, left, cover `(h, w)` from 0 to 1 and colours `(h, w, 3)` of the whole thing."""
+        x, y = self.path.at(time)
+        if self.cutout is not None:
+            rows, columns = self.cutout.picture.shape[:2]
+            cover = self.cutout.parts["person"].astype(np.float32)
+            return round(y - rows / 2), round(x - columns / 2), cover, self.cutout.picture.astype(np.float32)
+        radius = self.half[0]
+        reach = 1.15 * radius + 2
+        top, left = int(np.floor(y - reach)), int(np.floor(x - reach))
+        dx = (np.arange(left, int(x + reach) + 1, dtype=np.float32) + 0.5 - np.float32(x))[None]
+        dy = (np.arange(top, int(y + reach) + 1, dtype=np.float32) + 0.5 - np.float32(y))[:, None]
+        cover = coverage(self.kind, dx, dy, radius, self.angle + self.spin * time)
+        return top, left, cover, paint(self.colour, dx, dy, radius, np.random.default_rng(self.texture))
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Two things whose extents overlap from frame `first` to frame `last`; in the frames around they are apart."""
+
+    one: int
+    other: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MovingScene:
+    """
+    A video that is drawn when it is asked for.
+
+    Attributes:
+        ground: `(height, width, 3)` float32; movers: the hindmost first.
+        frames: how many; noise: standard deviation of the grain; contrast: of the whole; seed: of the grain.
+    """
+
+    ground: np.ndarray
+    movers: list[Mover]
+    frames: int
+    noise: float
+    contrast: float
+    seed: int
+
+    def __len__(self) -> int:
+        return self.frames
+
+    def __iter__(self) -> Iterator[MovingFrame]:
+        return (self.frame(index) for index in range(self.frames))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.ground.shape[0], self.ground.shape[1]
+
+    def frame(self, index: int) -> MovingFrame:
+        """Draws one frame. Raises IndexError: the scene has no such frame."""
+        if not 0 <= index < self.frames:
+            raise IndexError(index)
+        image = self.ground.copy()
+        owner = np.full(self.size, -1, np.int16)  # which mover is seen in a pixel
+        areas = [self._draw(image, owner, place, mover, index) for place, mover in enumerate(self.movers)]
+        middle = self.ground.mean()
+        image = middle + (image - middle) * np.float32(self.contrast)
+        grain = np.random.default_rng((self.seed, index)).standard_normal(self.size, np.float32)
+        image += grain[..., None] * np.float32(self.noise)
+        objects = [
+            _object(mover, mover.path.at(index), owner == place, area)
+            for place, (mover, area) in enumerate(zip(self.movers, areas))
+            if (owner == place).any()
+        ]
+        return MovingFrame(np.clip(image, 0, 255).astype(np.uint8), objects)
+
+    def _draw(self, image: np.ndarray, owner: np.ndarray, place: int, mover: Mover, time: int) -> int:
+        """Paints one mover over what is there; its whole area in pixels."""
+        top, left, cover, colours = mover.drawn(time)
+        height, width = self.size
+        rows = slice(max(0, top), max(0, min(height, top + cover.shape[0])))
+        columns = slice(max(0, left), max(0, min(width, left + cover.shape[1])))
+        whole = int((cover >= 0.5).sum())
+        if rows.start >= rows.stop or columns.start >= columns.stop:
+            return whole
+        inside = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+        part, here = cover[inside], image[rows, columns]
+        here += (colours[inside] - here) * part[..., None]
+        owner[rows, columns][part >= 0.5] = place
+        return whole
+
+    def crossings(self, share: float = 0.3) -> list[Crossing]:
+        """
+        The times when two things pass over each other, between times when they are apart.
+
+        Args:
+            share: of the smaller extent that must lie in the other at the worst moment.
+        """
+        extents = np.array([[mover.extent(time) for mover in self.movers] for time in range(self.frames)])
+        found = []
+        for one in range(len(self.movers)):
+            for other in range(one + 1, len(self.movers)):
+                overlap = _overlap(extents[:, one], extents[:, other])
+                ids = sorted((self.movers[one].track_id, self.movers[other].track_id))
+                for first, last in _runs(overlap > 0):
+                    if first > 0 and last < self.frames - 1 and overlap[first : last + 1].max() >= share:
+                        found.append(Crossing(*ids, first, last))
+        return found
+
+
+def _object(mover: Mover, middle: tuple[float, float], mask: np.ndarray, whole: int) -> MovingObject:
+    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    box = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    shape = Shape(mover.colour, mover.kind, *middle, mover.half[0], box, mask, mover.phrases)
+    return MovingObject(mover.track_id, shape, min(1.0, float(mask.sum()) / max(whole, 1)))
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(n,) share of the smaller of two boxes (x0, y0, x1, y1) that lies in the other."""
+    shared = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
+    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (boxes, others)]
+    return np.prod(np.maximum(shared, 0), axis=1) / np.minimum(*areas)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and last place of each row of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
+    return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2])]
+
+
+def make_moving_scene(
+    random: np.random.Generator,
+    size: tuple[int, int] = (128, 160),
+    recipe: MovingRecipe | None = None,
+    material: SceneMaterial | None = None,
+) -> MovingScene:
+    """
+    A video; equal generators make equal videos.
+
+    Args:
+        random: for all that is drawn by lot; size: (height, width) in pixels.
+        material: photos that may lie behind, and portraits; without them there are shapes on plain grounds only.
+    Returns:
+        a scene in whose first frame things lie apart. No two of them have both colour and kind in common.
+    """
+    recipe, material = recipe or MovingRecipe(), material or SceneMaterial()
+    look = recipe.look
+    if look.photos and material.photos and random.random() < look.photos:
+        ground = photo_ground(random, size, material.photos[random.integers(len(material.photos))])
+    else:
+        ground = plain_ground(random, size)
+    movers = _Cast(random, size, recipe, material.portraits).movers()
+    movers = [movers[place] for place in random.permutation(len(movers))]
+    contrast = float(random.uniform(look.contrast, 1.0)) if look.contrast < 1 else 1.0
+    return MovingScene(
+        np.ascontiguousarray(ground, np.float32),
+        movers,
+        recipe.frames,
+        look.noise,
+        contrast,
+        int(random.integers(2**31)),
+    )
+
+
+class _Cast:
+    """Draws the things of a scene and their ways, one after the other."""
+
+    def __init__(
+        self, random: np.random.Generator, size: tuple[int, int], recipe: MovingRecipe, portraits: list[Cutout]
+    ):
+        self.random, self.size, self.recipe = random, size, recipe
+        self.side = min(size)
+        pairs = [(colour, kind) for colour in COLOURS for kind in KINDS if (colour, kind) not in recipe.look.excluded]
+        self.pairs = [pairs[place] for place in random.permutation(len(pairs))]
+        self.portraits = [portraits[place] for place in random.permutation(len(portraits))]
+        self.placed: list[Mover] = []
+
+    def movers(self) -> list[Mover]:
+        recipe, random = self.recipe, self.random
+        for _ in range(recipe.crossings):
+            self._crossing()
+        for _ in range(recipe.returns):
+            self._add(self._shape(), self._return_path)
+        people = int(random.integers(recipe.people[0], recipe.people[1] + 1)) if self.portraits else 0
+        for _ in range(people):
+            self._add(self._person(), self._walk)
+        for _ in range(int(random.integers(recipe.objects[0], recipe.objects[1] + 1))):
+            self._add(self._shape(), self._wander)
+        return self.placed
+
+    def _shape(self) -> Mover:
+        random, (low, high) = self.random, self.recipe.radius
+        radius = float(self.side * low * (high / low) ** random.random())
+        colour, kind = self._words()
+        turned = self.recipe.look.rotation
+        return Mover(
+            len(self.placed),
+            colour,
+            kind,
+            (radius, radius),
+            NOWHERE,
+            angle=float(random.uniform(-turned, turned)),
+            spin=float(random.uniform(-1, 1)) * 0.6 * turned / self.recipe.frames,
+            texture=int(random.integers(2**31)),
+        )
+
+    def _words(self) -> tuple[str, str]:
+        """A pair that no other has; often its kind, sometimes its colour occurs already."""
+        chance, others = self.random.random(), [thing for thing in self.placed if thing.cutout is None]
+        wanted = self.pairs
+        if others and chance < 0.5:
+            other = others[self.random.integers(len(others))]
+            wanted = [p for p in self.pairs if (p[1] == other.kind if chance < 0.3 else p[0] == other.colour)]
+        pair = (wanted or self.pairs)[0]
+        self.pairs.remove(pair)
+        return pair
+
+    def _person(self) -> Mover:
+        cutout = self.portraits.pop()
+        tall = 4 * max(5, int(self.random.uniform(0.45, 0.7) * self.size[0] / 4))
+        scaled = cutout.scaled(tall)
+        half = scaled.picture.shape[1] / 2, scaled.picture.shape[0] / 2
+        phrases = ()
+        if cutout.colour:
+            clothes = f"in the {cutout.colour} {cutout.garment}"
+            phrases = (f"person in {cutout.colour}", f"person {clothes}", f"{cutout.noun} {clothes}")
+        return Mover(len(self.placed), cutout.colour, "person", half, NOWHERE, cutout=scaled, phrases=phrases)
+
+    def _crossing(self) -> None:
+        """Two shapes that meet somewhere in the middle of picture and video, on ways that lie across or against each other."""
+        for _ in range(TRIES):
+            before, pairs = list(self.placed), list(self.pairs)
+            one = self._shape()
+            meeting = float(self.random.uniform(0.3, 0.6)) * self.recipe.frames
+            place = self._inside((0.25 * self.size[1], 0.25 * self.size[0]))
+            heading = float(self.random.uniform(0, 2 * np.pi))
+            one = replace(one, path=self._path(one, place, meeting, heading))
+            self.placed.append(one)
+            other = self._shape()
+            across = heading + np.pi + float(self.random.uniform(-1.2, 1.2))
+            beside = 0.5 * float(self.random.uniform(-1, 1)) * (one.half[0] + other.half[0])
+            place = place[0] - beside * np.sin(heading), place[1] + beside * np.cos(heading)
+            other = replace(other, path=self._path(other, place, meeting, across))
+            if self._fits(one, before) and self._fits(other, [*before, one]):
+                self.placed.append(other)
+                return
+            self.placed, self.pairs = before, pairs
+
+    def _add(self, thing: Mover, path: Callable[[Mover], Path]) -> None:
+        """Tries ways until one lies apart from the others in the first frame; if none does, the thing is left out."""
+        for _ in range(TRIES):
+            moved = replace(thing, path=path(thing))
+            if self._fits(moved, self.placed):
+                self.placed.append(moved)
+                return
+
+    def _wander(self, thing: Mover) -> Path:
+        return self._path(thing, self._inside(thing.half), 0.0, float(self.random.uniform(0, 2 * np.pi)))
+
+    def _walk(self, thing: Mover) -> Path:
+        """Sideways, mostly at the lower edge."""
+        x, y = self._inside(thing.half)
+        y = self.size[0] - thing.half[1] if self.random.random() < 0.7 else y
+        return self._path(thing, (x, y), 0.0, 0.0 if self.random.random() < 0.5 else np.pi)
+
+    def _return_path(self, thing: Mover) -> Path:
+        """Over one of the two sides and back."""
+        random, width = self.random, self.size[1]
+        frames, (radius, _) = self.recipe.frames, thing.half
+        away = float(random.uniform(*self.recipe.away))
+        # From one passage of the border to the next there are 2.2 radii to go, and the frames away.
+        speed = max(self._speed(), 2.2 * radius / max(0.55 * frames - away, 1.0))
+        out, beyond = float(random.uniform(0.15, 0.3)) * frames, 1.1 * radius + speed * away / 2
+        y = self._inside(thing.half)[1]
+        low, high = (0.9 * radius, 0.9 * radius), (width - 0.9 * radius, self.size[0] - 0.9 * radius)
+        climb = 0.3 * speed * float(random.uniform(-1, 1))
+        if random.random() < 0.5:
+            return Path((0.0, y), out, (-speed, climb), (-beyond, low[1]), high)
+        return Path((float(width), y), out, (speed, climb), low, (width + beyond, high[1]))
+
+    def _path(self, thing: Mover, point: tuple[float, float], time: float, heading: float) -> Path:
+        """With one of the recipe's speeds, inside the picture."""
+        speed, (height, width) = self._speed(), self.size
+        velocity = float(speed * np.cos(heading)), float(speed * np.sin(heading))
+        low = 0.9 * thing.half[0], 0.9 * thing.half[1]
+        if thing.cutout is not None:  # people stand on the lower edge
+            low = thing.half
+        return Path(point, time, velocity, low, (width - low[0], height - low[1]))
+
+    def _speed(self) -> float:
+        low, high = self.recipe.speed
+        return float(self.side * low * (high / low) ** self.random.random())
+
+    def _inside(self, margin: tuple[float, float]) -> tuple[float, float]:
+        (height, width), (across, down) = self.size, margin
+        x = float(self.random.uniform(min(across, width / 2), max(width - across, width / 2)))
+        return x, float(self.random.uniform(min(down, height / 2), max(height - down, height / 2)))
+
+    @staticmethod
+    def _fits(thing: Mover, others: list[Mover]) -> bool:
+        """Whether nothing lies much over another when the video begins."""
+        first = np.array([thing.extent(0.0)])
+        return all(_overlap(first, np.array([other.extent(0.0)]))[0] < 0.1 for other in others)

@@ -1,0 +1,213 @@
+"""Generated scenes: textured shapes and people that overlap, before a ground or a photo, with exact boxes and masks."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
+from lookhear.training.glee.scenes.people import Person, place_panels, place_people
+from lookhear.training.glee.scenes.portraits import Cutout
+from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
+
+# Pairs that a model never meets while it trains, so that it can be asked whether it puts words together.
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("red", "heart"),
+        ("blue", "star"),
+        ("green", "moon"),
+        ("yellow", "cross"),
+        ("purple", "square"),
+        ("white", "ring"),
+    }
+)
+PARTS = ("face", "mouth")  # of a person
+# Of a shape, a face or a mouth this share must be seen for it to be asked for; and so many pixels of a person or a part.
+LEAST_SEEN, LEAST_PIXELS = 0.3, 12
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """
+    What scenes are like. Lengths are shares of the shorter side.
+
+    Attributes:
+        objects: fewest and most shapes; radius: smallest and largest.
+        crowding: shapes come at least this share of the sum of their radii near to each other; 1 hardly lets them overlap.
+        rotation: shapes are turned by up to this angle in radians.
+        noise: standard deviation of the grain over everything, in grey values.
+        contrast: least contrast of a whole scene; 1 leaves scenes as they are.
+        excluded: pairs of colour and kind that don't occur.
+        photos: share of the scenes before a photo, if there are photos.
+        people: share of the scenes with people, if there are people; objects_beside: fewest and most shapes there.
+        panels: share of the scenes with people that are frames of videos side by side, if there are frames.
+    """
+
+    objects: tuple[int, int] = (3, 8)
+    radius: tuple[float, float] = (0.07, 0.21)
+    crowding: float = 0.72
+    rotation: float = 0.35
+    noise: float = 5.0
+    contrast: float = 1.0
+    excluded: frozenset[tuple[str, str]] = frozenset()
+    photos: float = 0.0
+    people: float = 0.0
+    objects_beside: tuple[int, int] = (0, 3)
+    panels: float = 0.5
+
+
+@dataclass(frozen=True)
+class SceneMaterial:
+    """What scenes are pasted from: `photos` behind, `portraits` cut out, whole `frames` of videos. Each may be empty."""
+
+    photos: list[np.ndarray] = field(default_factory=list)
+    portraits: list[Cutout] = field(default_factory=list)
+    frames: list[Cutout] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """
+    One object: its words, its centre and radius in pixels, its box (x0, y0, x1, y1) and the mask of what is seen.
+
+    A person's `colour` is that of clothes or frame, or empty; `phrases` are what sentences may call it beside its kind.
+    """
+
+    colour: str
+    kind: str
+    x: float
+    y: float
+    radius: float
+    box: tuple[float, float, float, float]
+    mask: np.ndarray
+    phrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`image` `(height, width, 3)` uint8 and what is in it, people first, then the shapes, the hindmost first."""
+
+    image: np.ndarray
+    shapes: list[Shape]
+
+
+def make_scene(
+    random: np.random.Generator,
+    size: tuple[int, int] = (128, 128),
+    recipe: SceneRecipe | None = None,
+    material: SceneMaterial | None = None,
+) -> Scene:
+    """
+    A scene; equal generators make equal scenes.
+
+    Args:
+        random: for all that is drawn by lot; size: (height, width) in pixels.
+        material: photos and people; without them there are shapes on plain grounds only.
+    Returns:
+        a scene whose objects are all seen for a good part, each mask being the pixels that nothing nearer hides.
+    """
+    recipe, material = recipe or SceneRecipe(), material or SceneMaterial()
+    if recipe.photos and material.photos and random.random() < recipe.photos:
+        image = photo_ground(random, size, material.photos[random.integers(len(material.photos))])
+    else:
+        image = plain_ground(random, size)
+    people = _people(random, image, recipe, material)
+    owner = np.full(size, -1, np.int8)  # which person or shape is seen in a pixel
+    for index, person in enumerate(people):
+        owner[person.window][person.parts["person"]] = index
+    drawn = []
+    objects = recipe.objects_beside if people else recipe.objects
+    for colour, kind, x, y, radius in _arrange(random, size, recipe, objects):
+        window, dx, dy = _window(x, y, radius, size)
+        cover = coverage(kind, dx, dy, radius, random.uniform(-recipe.rotation, recipe.rotation))
+        image[window] += (paint(colour, dx, dy, radius, random) - image[window]) * cover[..., None]
+        owner[window][cover >= 0.5] = len(people) + len(drawn)
+        drawn.append((colour, kind, x, y, radius, int((cover >= 0.5).sum())))
+    if recipe.contrast < 1:
+        image = image.mean() + (image - image.mean()) * np.float32(random.uniform(recipe.contrast, 1.0))
+    if recipe.noise:
+        image += random.standard_normal(size, np.float32)[..., None] * np.float32(recipe.noise)
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    return Scene(image, _people_seen(people, owner) + _seen(drawn, owner, len(people)))
+
+
+def _people(
+    random: np.random.Generator, image: np.ndarray, recipe: SceneRecipe, material: SceneMaterial
+) -> list[Person]:
+    everyone = material.portraits + material.frames
+    if not (recipe.people and everyone and random.random() < recipe.people):
+        return []
+    if material.frames and (not material.portraits or random.random() < recipe.panels):
+        return place_panels(random, image, material.frames)
+    return place_people(random, image, everyone)
+
+
+def _people_seen(people: list[Person], owner: np.ndarray) -> list[Shape]:
+    shapes = []
+    for index, person in enumerate(people):
+        mine = owner[person.window] == index
+        for part, drawn in person.parts.items():
+            mask = np.zeros(owner.shape, bool)
+            mask[person.window] = mine & drawn
+            # Nobody who can be seen is left out, or "the person in the middle" would be somebody else.
+            least = 0 if part == "person" else LEAST_SEEN * drawn.sum()
+            if mask.sum() >= max(LEAST_PIXELS, least):
+                box = _box(mask)
+                centre, radius = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (box[2] - box[0]) / 2
+                words = (person.colour, person.phrases) if part == "person" else ("", ())
+                shapes.append(Shape(words[0], part, *centre, radius, box, mask, words[1]))
+    return shapes
+
+
+def _seen(drawn: list[tuple], owner: np.ndarray, first: int) -> list[Shape]:
+    shapes = []
+    for index, (colour, kind, x, y, radius, whole) in enumerate(drawn):
+        mask = owner == first + index
+        if mask.sum() > LEAST_SEEN * whole:
+            shapes.append(Shape(colour, kind, x, y, radius, _box(mask), mask))
+    return shapes
+
+
+def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
+    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def _arrange(
+    random: np.random.Generator, size: tuple[int, int], recipe: SceneRecipe, objects: tuple[int, int]
+) -> list[tuple]:
+    """Colour, kind, x, y and radius of each shape, none of them much over another."""
+    side, (height, width) = min(size), size
+    pairs = [(colour, kind) for colour in COLOURS for kind in KINDS if (colour, kind) not in recipe.excluded]
+    placed: list[tuple] = []
+    wanted = int(random.integers(objects[0], objects[1] + 1))
+    for _ in range(8 * wanted):
+        if len(placed) == wanted:
+            break
+        low, high = recipe.radius
+        radius = side * low * (high / low) ** random.random()
+        x, y = random.uniform(0.9 * radius, (width, height) - np.float64(0.9 * radius))
+        if all(_apart(np.hypot(x - a, y - b), radius, r, recipe.crowding) for _, _, a, b, r in placed):
+            # Scenes repeat kinds and colours, or no expression would need more than one word.
+            colour, kind = pairs[random.integers(len(pairs))]
+            if placed and random.random() < 0.35:
+                kind = placed[random.integers(len(placed))][1]
+            elif placed and random.random() < 0.25:
+                colour = placed[random.integers(len(placed))][0]
+            if (colour, kind) not in recipe.excluded:
+                placed.append((colour, kind, float(x), float(y), float(radius)))
+    return placed
+
+
+def _apart(distance: float, radius: float, other: float, crowding: float) -> bool:
+    """Whether two shapes overlap in part only: the smaller's centre lies outside the larger in any case."""
+    return distance > max(crowding * (radius + other), radius, other)
+
+
+def _window(x: float, y: float, radius: float, size: tuple[int, int]) -> tuple:
+    """The pixels around a shape as slices, and their distances from its centre `(1, width)` and `(height, 1)`."""
+    reach = 1.15 * radius + 2
+    top, left = max(0, int(y - reach)), max(0, int(x - reach))
+    bottom, right = min(size[0], int(y + reach) + 1), min(size[1], int(x + reach) + 1)
+    dx = (np.arange(left, right, dtype=np.float32) + 0.5 - np.float32(x))[None]
+    dy = (np.arange(top, bottom, dtype=np.float32) + 0.5 - np.float32(y))[:, None]
+    return (slice(top, bottom), slice(left, right)), dx, dy
