@@ -241,7 +241,8 @@ class GleeDeformableSampler(nn.Module):
 
 class GleeDeformableAttention(nn.Module):
     """
-    Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts.
+    Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts (Zhu et
+    al., ICLR 2021, section 4.1).
 
     Accelerators sample by [`GleeDeformableSampler`]; CPUs have a faster way to the same sums. It runs in float32 whatever the weights
     are: bfloat16 cannot tell neighbouring pixels of a large map apart.

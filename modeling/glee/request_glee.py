@@ -11,7 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a GLEE model is asked and what it returns, for images of several sizes in one batch, too."""
+"""What a GLEE model is asked and what it returns.
+
+Images of several sizes in one batch are each computed on their own canvas, as if they were alone."""
 
 from dataclasses import dataclass
 
