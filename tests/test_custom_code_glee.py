@@ -101,7 +101,7 @@ def test_folder_is_complete(folder):
         "image_processing_glee.py",
         "track_memory_glee.py",
         "post_processing_glee.py",
-        "deformable_attention_glee.py",
+        "attention_glee.py",
     }
     assert data | code <= names
     assert not [name for name in names if name.startswith(".")]

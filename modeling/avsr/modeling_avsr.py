@@ -23,11 +23,10 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .beam_decoding_avsr import AvsrBeamCache
 from .configuration_avsr import AvsrConfig
-from .encoder_avsr import AvsrEncoder, AvsrEncoderOutput
+from .encoder_avsr import AvsrEncoder, AvsrEncoderOutput, AvsrPreTrainedModel, shared_parameters
 from .generation_avsr import AvsrGenerationMixin
 from .layers_avsr import AvsrAttention, AvsrCtcHead, AvsrDecoderHead, AvsrDecoderLayer, sinusoidal_positions
 from .loss_avsr import IGNORED, alignment_objective, attention_objective, ctc_objective
-from .pretrained_avsr import AvsrPreTrainedModel, shared_parameters
 from .transformers_seam_avsr import (
     OutputRecorder,
     capture_outputs,

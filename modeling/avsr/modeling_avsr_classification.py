@@ -20,10 +20,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_avsr import AvsrConfig
-from .encoder_avsr import AvsrTransformer
+from .encoder_avsr import AvsrPreTrainedModel, AvsrTransformer
 from .frontends_avsr import AvsrVisualFrontEnd
 from .layers_avsr import AvsrConvBlock, select_steps
-from .pretrained_avsr import AvsrPreTrainedModel
 from .transformers_seam_avsr import name_for_task
 
 SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional back-end takes

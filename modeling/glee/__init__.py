@@ -1,7 +1,6 @@
 """The GLEE networks."""
 
-from .configuration_eva_glee import GleeEvaConfig
-from .configuration_glee import GleeConfig
+from .configuration_glee import GleeConfig, GleeEvaConfig
 from .modeling_glee import GleeForObjectDetection, GleeModel
 
 __all__ = ["GleeConfig", "GleeEvaConfig", "GleeForObjectDetection", "GleeModel"]

@@ -7,10 +7,14 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import TransformersKwargs
 
-from .attention_glee import eager_attention_forward
-from .configuration_glee import GleeConfig
-from .deformable_attention_glee import GleeDeformableAttention, GleeZeroLinear
-from .pixel_decoder_glee import NUM_LEVELS, pixel_centres, sine_encoding
+from .attention_glee import (
+    GleeDeformableAttention,
+    GleeZeroLinear,
+    eager_attention_forward,
+    pixel_centres,
+    sine_encoding,
+)
+from .configuration_glee import NUM_LEVELS, GleeConfig
 from .transformers_seam_glee import attention_function
 
 # Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.

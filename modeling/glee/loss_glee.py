@@ -1,26 +1,355 @@
-"""What GLEE learns from: class, confidence, box and mask losses on the predictions of every layer (paper, section 3.4)."""
+"""What GLEE learns from: matching with the annotations, denoising queries, every layer's losses (paper, section 3.4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import distributed, nn
-
-from .denoising_glee import GleeDenoising, GleeDenoisingDraws, make_denoising
-from .matching_glee import (
-    GleeMatch,
-    GleeMatchingCosts,
-    GleeTargets,
-    generalized_iou,
-    match_queries,
-    sample_points,
-)
-from .track_loss_glee import draw_negatives, track_loss
 
 # Of each loss in the total; a loss of every layer has the weight of its kind (published code).
 WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
 WEIGHTS |= {"track": 2.0, "distillation": 4.0}
+# Queries of the frame before that stand for nothing, at most.
+MOST_NEGATIVES = 20
+
+
+# Which query answers for which annotated object: bipartite matching (DETR, section 3.1).
+
+
+@dataclass(frozen=True)
+class GleeTargets:
+    """
+    The annotated objects of a batch, padded to the row with most.
+
+    Attributes:
+        classes: `(rows, objects)` int64; boxes: `(rows, objects, 4)` float32, cxcywh as shares of the canvas.
+        masks: `(rows, objects, height, width)` float32 on the canvas, or `None` where there are boxes only.
+        counts: how many of a row's objects are real.
+        tracks: `(rows, objects)` int64, one number for an object in all frames of a clip, or `None`.
+    """
+
+    classes: torch.Tensor
+    boxes: torch.Tensor
+    masks: torch.Tensor | None
+    counts: tuple[int, ...]
+    tracks: torch.Tensor | None = None
+
+    @classmethod
+    def from_labels(
+        cls, labels: Sequence[dict[str, torch.Tensor]], rows: int, masks: bool = True, class_agnostic: bool = False
+    ) -> "GleeTargets":
+        """
+        Args:
+            labels: for each row `class_labels` `(n,)`, `boxes` `(n, 4)` and, where known, `masks` `(n, height, width)`
+                and `track_ids` `(n,)`.
+            rows: of the predictions; masks: `False` leaves masks out; class_agnostic: everything is of class 0.
+        Raises:
+            ValueError: lengths don't fit, or some rows have masks or track_ids and others none.
+        """
+        if len(labels) != rows:
+            raise ValueError(f"labels must hold one entry a row (image, or prompt), {rows} in all, not {len(labels)}.")
+        counts = tuple(len(entry["boxes"]) for entry in labels)
+        for index, (entry, count) in enumerate(zip(labels, counts)):
+            for name in ("class_labels", "masks", "track_ids"):
+                if name in entry and len(entry[name]) != count:
+                    raise ValueError(f"labels[{index}] has {count} boxes but {len(entry[name])} {name}.")
+        classes = _padded([entry["class_labels"].long() for entry in labels])
+        boxes = _padded([entry["boxes"].float().view(-1, 4) for entry in labels])
+        use_masks = masks and _in_all_rows(labels, "masks")
+        return cls(
+            classes=classes.zero_() if class_agnostic else classes,
+            boxes=boxes,
+            masks=_padded([entry["masks"].float() for entry in labels]) if use_masks else None,
+            counts=counts,
+            tracks=_padded([entry["track_ids"] for entry in labels]) if _in_all_rows(labels, "track_ids") else None,
+        )
+
+
+@dataclass(frozen=True)
+class GleeMatch:
+    """Matched pairs of every stage, each field `(stages, pairs)` int64; those of a row in the order of its queries."""
+
+    rows: torch.Tensor
+    queries: torch.Tensor
+    objects: torch.Tensor
+
+    def of_stages(self, stages: slice) -> "GleeMatch":
+        """The pairs of some stages."""
+        return GleeMatch(self.rows[stages], self.queries[stages], self.objects[stages])
+
+
+@dataclass(frozen=True)
+class GleeMatchingCosts:
+    """Weights of the costs, and the share of rare positives in the focal one (paper, section 3.4; MaskDINO)."""
+
+    classes: float = 4.0
+    box: float = 5.0
+    giou: float = 2.0
+    mask: float = 5.0
+    dice: float = 5.0
+
+
+@torch.no_grad()
+def match_queries(
+    stages: Sequence[dict[str, torch.Tensor]],
+    targets: GleeTargets,
+    costs: GleeMatchingCosts,
+    points: torch.Tensor | None,
+) -> GleeMatch:
+    """
+    The cheapest assignment for each stage and row. All costs reach the host in one copy.
+
+    Args:
+        stages: predictions `logits` `(rows, queries, classes)`, `pred_boxes` `(rows, queries, 4)`, `pred_masks`
+            `(rows, queries, height, width)`; one dictionary a stage.
+        points: `(stages, rows, points, 2)` x, y in [0, 1]: where masks are compared; unused without masks.
+    Raises:
+        ValueError: a cost is not finite: a class label is out of range, or the predictions have diverged.
+    """
+    matrices = []
+    for index, stage in enumerate(stages):
+        matrix = classes_and_boxes_cost(stage["logits"].float(), stage["pred_boxes"].float(), targets, costs)
+        if targets.masks is not None:
+            matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs)
+        matrices.append(matrix)
+    host = torch.stack(matrices).cpu()  # (stages, rows, queries, objects)
+    device = targets.boxes.device
+    if not all(bool(host[:, row, :, :count].isfinite().all()) for row, count in enumerate(targets.counts)):
+        raise ValueError(
+            "labels: a class label is beyond the classes that were asked for, or a prediction isn't finite."
+        )
+    pairs = [
+        [linear_sum_assignment(matrix[:, :count]) for matrix, count in zip(stage, targets.counts)]
+        for stage in host.numpy()
+    ]
+    rows = [[index for index, (queries, _) in enumerate(stage) for _ in queries] for stage in pairs]
+    queries = [[int(i) for found, _ in stage for i in found] for stage in pairs]
+    objects = [[int(i) for _, found in stage for i in found] for stage in pairs]
+    return GleeMatch(*torch.tensor([rows, queries, objects], dtype=torch.int64).to(device).unbind(0))
+
+
+def classes_and_boxes_cost(
+    logits: torch.Tensor, boxes: torch.Tensor, targets: GleeTargets, costs: GleeMatchingCosts
+) -> torch.Tensor:
+    """Focal class cost, L1 distance and generalised IoU: `(rows, queries, objects)`."""
+    known = (targets.classes >= 0) & (targets.classes < logits.shape[-1])
+    index = targets.classes.clamp(0, logits.shape[-1] - 1)[:, None].expand(-1, logits.shape[1], -1)
+    probability = logits.sigmoid().gather(2, index)  # (rows, queries, objects)
+    present = 0.25 * (1 - probability) ** 2 * -(probability + 1e-8).log()
+    absent = 0.75 * probability**2 * -(1 - probability + 1e-8).log()
+    classes = (present - absent).masked_fill(~known[:, None], torch.nan)
+    distance = torch.cdist(boxes, targets.boxes, p=1)
+    overlap = generalized_iou(boxes[:, :, None], targets.boxes[:, None])
+    return costs.classes * classes + costs.box * distance - costs.giou * overlap
+
+
+def mask_cost(
+    masks: torch.Tensor, target_masks: torch.Tensor, points: torch.Tensor, costs: GleeMatchingCosts
+) -> torch.Tensor:
+    """
+    Binary cross entropy and dice on sampled points: `(rows, queries, objects)`.
+
+    Args:
+        masks: logits `(rows, queries, height, width)`; target_masks: `(rows, objects, height, width)` of any size.
+        points: `(rows, points, 2)`.
+    """
+    predicted = sample_points(masks.float(), points)  # (rows, queries, points)
+    wanted = sample_points(target_masks, points).transpose(1, 2)  # (rows, points, objects)
+    entropy = nn.functional.softplus(predicted).sum(-1, keepdim=True) - predicted @ wanted
+    inside = predicted.sigmoid()
+    shared = 2 * inside @ wanted
+    dice = 1 - (shared + 1) / (inside.sum(-1, keepdim=True) + wanted.sum(1, keepdim=True) + 1)
+    return costs.mask * entropy / points.shape[1] + costs.dice * dice
+
+
+def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Bilinear samples of maps `(n, channels, height, width)` at x, y in [0, 1] `(n, points, 2)` -> `(n, channels, points)`."""
+    return nn.functional.grid_sample(maps, 2 * points[:, None] - 1, align_corners=False)[:, :, 0]
+
+
+def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Generalised IoU (Rezatofighi et al., CVPR 2019) of cxcywh boxes `(…, 4)`, broadcast against each other: `(…,)`."""
+    low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
+    other_low, other_high = others[..., :2] - others[..., 2:] / 2, others[..., :2] + others[..., 2:] / 2
+    shared = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(-1)
+    union = (high - low).prod(-1) + (other_high - other_low).prod(-1) - shared
+    hull = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).clamp(min=0).prod(-1)
+    # Boxes without area have no overlap with anything, and no gradient that isn't a number.
+    tiny = torch.finfo(union.dtype).tiny
+    return shared / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
+
+
+def _in_all_rows(labels: Sequence[dict[str, torch.Tensor]], name: str) -> bool:
+    """Whether the labels have an entry. Raises ValueError if some rows have it and others don't."""
+    having = sum(name in entry for entry in labels)
+    if 0 < having < len(labels):
+        raise ValueError(f"labels have {name} in some rows only; give all of them {name}, or none.")
+    return having > 0
+
+
+def _padded(entries: list[torch.Tensor]) -> torch.Tensor:
+    return nn.utils.rnn.pad_sequence(entries, batch_first=True)
+
+
+# Denoising queries: while training, extra queries start from disturbed annotations (DN-DETR, CVPR 2022, section 4).
+
+
+@dataclass(frozen=True)
+class GleeDenoisingDraws:
+    """
+    Uniform draws in [0, 1) for each of `groups` copies of all objects, group by group; `objects` counts all of them.
+
+    Attributes:
+        flips: `(objects,)`, below the label noise the class is exchanged; classes: `(objects,)` int64, against which.
+        boxes: `(objects, 4)`, how far a box is moved and stretched.
+    """
+
+    flips: torch.Tensor
+    classes: torch.Tensor
+    boxes: torch.Tensor
+
+
+@dataclass(frozen=True)
+class GleeDenoising:
+    """
+    Attributes:
+        queries: `(rows, count, size)`; boxes: `(rows, count, 4)` cxcywh in [0, 1]; count is groups x slots.
+        groups: copies of the objects that don't see each other; slots: queries of a group, as many as a row's most objects.
+        rows, indices, objects: `(pairs,)` int64: query `indices` of row `rows` starts from object `objects`.
+    """
+
+    queries: torch.Tensor
+    boxes: torch.Tensor
+    groups: int
+    slots: int
+    rows: torch.Tensor
+    indices: torch.Tensor
+    objects: torch.Tensor
+
+    def attention_bias(self, queries: int) -> torch.Tensor:
+        """
+        What is added to attention scores among these queries and `queries` others behind them: `(1, 1, all, all)`.
+
+        A group sees itself and the others; the others don't see what gives the answers away.
+        """
+        count = self.groups * self.slots
+        group = torch.arange(count + queries, device=self.queries.device) // self.slots
+        group[count:] = -1
+        hidden = (group[:, None] != group) & (group >= 0)
+        bias = torch.zeros(hidden.shape, dtype=self.queries.dtype, device=hidden.device)
+        return bias.masked_fill(hidden, torch.finfo(bias.dtype).min)[None, None]
+
+
+def make_denoising(
+    targets: GleeTargets,
+    table: nn.Embedding,
+    most_queries: int = 100,
+    label_noise: float = 0.2,
+    box_noise: float = 0.4,
+    draws: GleeDenoisingDraws | None = None,
+) -> GleeDenoising | None:
+    """
+    Queries that start from the annotations, disturbed.
+
+    Args:
+        table: one embedding a class of the data set.
+        most_queries: as many groups are made as fit into this number.
+        label_noise: share of the classes that are exchanged; box_noise: how far boxes are moved, as a share of half
+            their size, and stretched, as a share of their size, at most.
+    Returns:
+        `None` where nothing is annotated, or more than `most_queries` objects in a row.
+    Raises:
+        ValueError: a class that the table has no row for (on a GPU it is left to the kernel: looking would cost a copy).
+    """
+    slots = max(targets.counts, default=0)
+    groups = most_queries // slots if slots else 0
+    if not groups:
+        return None
+    device = targets.boxes.device
+    if device.type == "cpu" and (highest := int(targets.classes.max())) >= table.num_embeddings:
+        raise ValueError(
+            f"class_labels hold {highest}, and the denoising table of this data has {table.num_embeddings} rows: enlarge it "
+            "in config.denoising_tables, or name another one in supervision.denoising_table."
+        )
+    row = torch.tensor([r for r, count in enumerate(targets.counts) for _ in range(count)], device=device).repeat(
+        groups
+    )
+    found = torch.tensor([i for count in targets.counts for i in range(count)], device=device).repeat(groups)
+    total = sum(targets.counts)
+    index = found + slots * torch.arange(groups, device=device).repeat_interleave(total)
+    if draws is None:
+        classes = torch.randint(table.num_embeddings, (len(row),), device=device)
+        draws = GleeDenoisingDraws(
+            torch.rand(len(row), device=device), classes, torch.rand(len(row), 4, device=device)
+        )
+    classes = torch.where(draws.flips < label_noise, draws.classes, targets.classes[row, found])
+    boxes = targets.boxes[row, found]
+    reach = torch.cat((boxes[:, 2:] / 2, boxes[:, 2:]), dim=1)
+    boxes = (boxes + box_noise * (2 * draws.boxes - 1) * reach).clamp(0, 1)
+    rows = len(targets.counts)
+    embedded = table(classes)
+    queries = embedded.new_zeros(rows, groups * slots, embedded.shape[-1]).index_put((row, index), embedded)
+    start = boxes.new_full((rows, groups * slots, 4), 0.5).index_put((row, index), boxes)
+    return GleeDenoising(queries, start, groups, slots, row, index, found)
+
+
+# Contrastive loss on the queries of successive frames: those of one object become alike (IDOL).
+
+
+def draw_negatives(matched: Sequence[torch.Tensor], queries: int, count: int = MOST_NEGATIVES) -> torch.Tensor:
+    """
+    Queries at random that answer for no object.
+
+    Args:
+        matched: for each row the queries that do, `(n,)` int64; queries: of a row, in all.
+    Returns:
+        `(rows, negatives)` int64; at most `count` a row, as many for each.
+    """
+    order = torch.rand(len(matched), queries, device=matched[0].device)
+    for row, taken in zip(order, matched):
+        row[taken] = -1
+    most = max(len(taken) for taken in matched)
+    return order.topk(min(count, queries - most), dim=1).indices
+
+
+def track_loss(
+    embeddings: torch.Tensor,
+    matched: Sequence[torch.Tensor],
+    tracks: Sequence[torch.Tensor],
+    frames: int,
+    negatives: torch.Tensor,
+) -> torch.Tensor:
+    """
+    log(1 + sum over pairs of one object, and over pairs of different ones, of exp(score of these - score of those)) of
+    each frame and the one before; the scores are dot products. Divided by the number of objects in the later frames.
+
+    Args:
+        embeddings: `(rows, queries, size)`; the rows are clips of `frames` successive frames.
+        matched: for each row the queries that answer for its objects, `(n,)` int64; tracks: whom, `(n,)` int64.
+        negatives: `(rows, any)` int64, queries that answer for none.
+    Returns:
+        a float32 scalar; 0 where no later frame has an object.
+    """
+    losses, anchors = [embeddings.new_zeros((), dtype=torch.float32)], 0
+    for row in range(len(embeddings)):
+        if row % frames == 0 or not len(matched[row]):
+            continue
+        before = torch.cat((matched[row - 1], negatives[row - 1]))
+        scores = embeddings[row - 1, before].float() @ embeddings[row, matched[row]].float().T  # (before, now)
+        same = scores.new_zeros(scores.shape, dtype=torch.bool)
+        same[: len(matched[row - 1])] = tracks[row - 1][:, None] == tracks[row]
+        # The sum over all pairs of pairs is the product of two sums; the lowest number is a term that doesn't count.
+        lowest = torch.finfo(scores.dtype).min
+        apart = scores.masked_fill(same, lowest).flatten().logsumexp(0)
+        together = (-scores).masked_fill(~same, lowest).flatten().logsumexp(0)
+        losses.append(nn.functional.softplus(apart + together))
+        anchors += len(matched[row])
+    return torch.stack(losses).sum() / max(anchors, 1)
+
+
+# Class, confidence, box and mask losses on the predictions of every layer.
 
 
 @dataclass(frozen=True)

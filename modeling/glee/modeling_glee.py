@@ -21,8 +21,8 @@ from torch import nn
 from transformers import CLIPTextModel, PreTrainedModel
 from transformers.utils import TransformersKwargs, can_return_tuple
 
+from .attention_glee import GleeSamplingOffsets, GleeZeroLinear
 from .backbone_glee import make_backbone
-from .canvas_glee import canvas_groups, join_layers, join_maps, map_size, merge_canvases, sizes_of_images
 from .configuration_glee import GleeConfig
 from .decoder_glee import (
     GleeClassProjection,
@@ -32,15 +32,30 @@ from .decoder_glee import (
     GleeProposals,
     GleeSelfAttention,
 )
-from .deformable_attention_glee import GleeSamplingOffsets, GleeZeroLinear
-from .denoising_glee import GleeDenoising
-from .fusion_glee import GleeEarlyFusion
-from .loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision, distillation_loss
-from .matching_glee import GleeTargets
-from .outputs_glee import GleeImageFeatures, GleeLabelEmbeddings, GleeModelOutput, GleeObjectDetectionOutput
-from .pixel_decoder_glee import GleeEncoderLayer, GleePixelDecoder
-from .request_glee import GleeRequest, check_request
-from .text_glee import GleeTextEncoder, mean_of_tokens
+from .loss_glee import (
+    GleeDenoising,
+    GleeLoss,
+    GleeLossDraws,
+    GleeLossSettings,
+    GleeSupervision,
+    GleeTargets,
+    distillation_loss,
+)
+from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
+from .request_glee import (
+    GleeImageFeatures,
+    GleeLabelEmbeddings,
+    GleeModelOutput,
+    GleeObjectDetectionOutput,
+    GleeRequest,
+    canvas_groups,
+    check_request,
+    join_layers,
+    join_maps,
+    map_size,
+    merge_canvases,
+    sizes_of_images,
+)
 from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults, name_for_task
 from .transformers_seam_glee import initialization as init
 from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops

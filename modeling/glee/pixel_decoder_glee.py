@@ -1,19 +1,108 @@
-"""The pixel decoder: fused, deformably encoded feature maps and the map that masks are read from (paper, section 3.2)."""
+"""The pixel decoder: text tokens, early fusion, encoded feature maps, the map masks are read from (paper, section 3.2)."""
 
-import math
 from typing import Unpack
 
 import torch
 from torch import nn
+from transformers import CLIPTextModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import TransformersKwargs
 
-from .chunking_glee import in_chunks
-from .configuration_glee import GleeConfig
-from .deformable_attention_glee import GleeDeformableAttention
-from .fusion_glee import GleeEarlyFusion
+from .attention_glee import GleeDeformableAttention, eager_attention_forward, in_chunks, pixel_centres, sine_encoding
+from .configuration_glee import NUM_LEVELS, GleeConfig
+from .transformers_seam_glee import attention_function
 
-NUM_LEVELS = 4
+
+class GleeTextEncoder(nn.Module):
+    """CLIP's last hidden states, projected to the width of the pixel tokens."""
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        self.clip = CLIPTextModel(config.text_config)
+        self.projection = nn.Linear(config.text_config.hidden_size, config.hidden_size, bias=False)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Token ids and mask `(texts, length)` -> tokens `(texts, length, hidden_size)`, those of the padding too."""
+        hidden_states = self.clip(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.projection(hidden_states)
+
+
+def mean_of_tokens(tokens: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """One vector per text: the mean of its tokens, begin and end of text included. `(texts, length, size)` -> `(texts, size)`."""
+    weight = attention_mask[..., None].to(tokens.dtype)
+    return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+class GleeEarlyFusion(nn.Module):
+    """
+    One cross-attention in both directions, each side's result scaled and added to that side's normalised tokens.
+
+    The residual starts from the normalised tokens, as in the published code, not from the tokens themselves.
+    """
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.fusion_heads
+        self.head_size = config.fusion_size // config.fusion_heads
+        self.is_causal = False
+        self.pixel_norm = nn.LayerNorm(config.hidden_size)
+        self.text_norm = nn.LayerNorm(config.hidden_size)
+        self.pixel_query = nn.Linear(config.hidden_size, config.fusion_size)
+        self.text_key = nn.Linear(config.hidden_size, config.fusion_size)
+        self.pixel_value = nn.Linear(config.hidden_size, config.fusion_size)
+        self.text_value = nn.Linear(config.hidden_size, config.fusion_size)
+        self.pixel_output = nn.Linear(config.fusion_size, config.hidden_size)
+        self.text_output = nn.Linear(config.fusion_size, config.hidden_size)
+        self.pixel_scale = nn.Parameter(torch.empty(config.hidden_size))
+        self.text_scale = nn.Parameter(torch.empty(config.hidden_size))
+
+    def forward(
+        self,
+        pixels: torch.Tensor,
+        text: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Pixel tokens `(batch, pixels, hidden_size)` and text tokens `(batch or 1, tokens, hidden_size)` -> both, fused.
+
+        `attention_mask` is added to the scores of the text tokens, `(batch or 1, 1, 1, tokens)`. The text comes back as
+        `None` with `discard_fused_text`.
+        """
+        pixels, text = self.pixel_norm(pixels), self.text_norm(text)
+        text = text.expand(len(pixels), -1, -1)
+        key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
+
+        def fuse(part: torch.Tensor) -> torch.Tensor:
+            seen = self._attend(self._heads(self.pixel_query(part)), key, value, attention_mask, **kwargs)
+            return part + self.pixel_scale * self.pixel_output(seen)
+
+        fused_pixels = in_chunks(fuse, pixels)
+        if self.config.discard_fused_text:
+            return fused_pixels, None
+        query, value = self._heads(self.pixel_query(pixels)), self._heads(self.pixel_value(pixels))
+        seen = self._attend(key, query, value, None, **kwargs)
+        return fused_pixels, text + self.text_scale * self.text_output(seen)
+
+    def _heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        # (batch, length, fusion_size) -> (batch, heads, length, head_size)
+        return tokens.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attention = attention_function(self.config, eager_attention_forward)
+        dropout = self.config.fusion_dropout if self.training else 0.0
+        seen, _ = attention(
+            self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=dropout, **kwargs
+        )
+        return seen.flatten(2)  # (batch, queries, fusion_size)
 
 
 def sine_position_map(
@@ -33,23 +122,6 @@ def sine_position_map(
     columns = sine_encoding(columns, size // 2, temperature)  # (width, size / 2)
     rows, columns = rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)
     return torch.cat((rows, columns), dim=-1).flatten(0, 1)
-
-
-def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.0) -> torch.Tensor:
-    """Positions in [0, 1], any shape -> that shape + `(size,)`: sines and cosines in turn, slower and slower."""
-    exponent = 2 * (torch.arange(size, device=position.device, dtype=torch.float32) // 2) / size
-    angle = 2 * math.pi * position[..., None] / temperature**exponent  # (..., size)
-    return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
-
-
-def pixel_centres(shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """The centre (x, y) in [0, 1] of every pixel of every map, `(tokens, 2)` float32, row by row, map by map."""
-    centres = []
-    for height, width in shapes:
-        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        centres.append(torch.stack((x[None].expand(height, -1), y[:, None].expand(-1, width)), dim=-1).flatten(0, 1))
-    return torch.cat(centres)
 
 
 class GleeInputProjection(nn.Module):

@@ -5,8 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .configuration_glee import GleeConfig
-from .pixel_decoder_glee import NUM_LEVELS
+from .configuration_glee import NUM_LEVELS, GleeConfig
 
 # What `prompt_types` holds.
 MASK, BOX, POINT, SCRIBBLE = range(4)

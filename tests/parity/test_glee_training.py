@@ -10,9 +10,14 @@ from safetensors import safe_open
 
 from lookhear.modeling.glee.configuration_glee import DENOISING_TABLES
 from lookhear.modeling.glee.convert_glee import convert_state_dict
-from lookhear.modeling.glee.denoising_glee import GleeDenoisingDraws
-from lookhear.modeling.glee.loss_glee import GleeLoss, GleeLossDraws, GleeLossSettings, GleeSupervision
-from lookhear.modeling.glee.matching_glee import GleeTargets
+from lookhear.modeling.glee.loss_glee import (
+    GleeDenoisingDraws,
+    GleeLoss,
+    GleeLossDraws,
+    GleeLossSettings,
+    GleeSupervision,
+    GleeTargets,
+)
 
 pytestmark = pytest.mark.parity
 KINDS = {"class": "ce", "confidence": "conf", "box": "bbox", "giou": "giou", "mask": "mask", "dice": "dice"}

@@ -8,8 +8,14 @@ import torch
 from transformers import PreTrainedModel
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification
-from lookhear.modeling.avsr.convert_avsr import convert_state_dict, is_classifier, is_recogniser, is_resnet
-from lookhear.modeling.avsr.convert_config_avsr import config_from_state_dict, speech_encoder_config
+from lookhear.modeling.avsr.convert_avsr import (
+    config_from_state_dict,
+    convert_state_dict,
+    is_classifier,
+    is_recogniser,
+    is_resnet,
+    speech_encoder_config,
+)
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.export import save_checkpoint
 from lookhear.training.avsr.initialise import load_resnet, load_speech_encoder, speech_encoder_config_of

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTokenizer, PreTrainedTokenizerBase
 
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
-from lookhear.modeling.glee.convert_checkpoint_glee import load_published_checkpoint
+from lookhear.modeling.glee.convert_glee import load_published_checkpoint
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 from lookhear.training.checkpoint_files import check_new_folder, load_config, new_folder
 from lookhear.training.glee.export import save_checkpoint

@@ -8,9 +8,14 @@ from torch import nn
 from transformers import ResNetConfig, SwinConfig
 
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
-from lookhear.modeling.glee.attention_eva_glee import apply_rotary, rotary_table
-from lookhear.modeling.glee.backbone_eva_glee import GleeEvaBackbone, join_windows, split_windows
-from lookhear.modeling.glee.backbone_glee import GleeFrozenBatchNorm2d, make_backbone
+from lookhear.modeling.glee.attention_glee import apply_rotary, rotary_table
+from lookhear.modeling.glee.backbone_glee import (
+    GleeEvaBackbone,
+    GleeFrozenBatchNorm2d,
+    join_windows,
+    make_backbone,
+    split_windows,
+)
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 

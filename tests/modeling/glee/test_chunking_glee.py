@@ -2,7 +2,7 @@
 
 import torch
 
-from lookhear.modeling.glee.chunking_glee import TOKENS_AT_ONCE, in_chunks
+from lookhear.modeling.glee.attention_glee import TOKENS_AT_ONCE, in_chunks
 
 
 def test_chunks_give_what_the_whole_gives():

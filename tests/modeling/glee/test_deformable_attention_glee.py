@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lookhear.modeling.glee.deformable_attention_glee import GleeDeformableAttention
+from lookhear.modeling.glee.attention_glee import GleeDeformableAttention
 
 SHAPES = [(6, 5), (3, 3)]
 POSITIONS = 6 * 5 + 3 * 3

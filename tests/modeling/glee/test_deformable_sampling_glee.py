@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers.models.deformable_detr.modeling_deformable_detr import MultiScaleDeformableAttention
 
-from lookhear.modeling.glee import deformable_sampling_glee
-from lookhear.modeling.glee.deformable_sampling_glee import CellTable, sample_by_grid
+from lookhear.modeling.glee import attention_glee
+from lookhear.modeling.glee.attention_glee import CellTable, sample_by_grid
 
 SHAPES = [(7, 5), (4, 9), (1, 1)]
 BATCH, QUERIES, HEADS, LEVELS, POINTS, SIZE = 2, 11, 3, 3, 2, 4
@@ -58,7 +58,7 @@ def test_same_gradients(sample):
 def test_chunks_change_nothing(monkeypatch):
     tensors = inputs(-0.3, 1.3, torch.float32)
     whole = by_table(tensors[0], SHAPES, *tensors[1:])
-    monkeypatch.setattr(deformable_sampling_glee, "SAMPLES_AT_ONCE", 4 * HEADS * LEVELS * POINTS)
+    monkeypatch.setattr(attention_glee, "SAMPLES_AT_ONCE", 4 * HEADS * LEVELS * POINTS)
     assert torch.equal(by_table(tensors[0], SHAPES, *tensors[1:]), whole)
 
 

@@ -8,17 +8,22 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lookhear.modeling.glee.denoising_glee import GleeDenoisingDraws, make_denoising
 from lookhear.modeling.glee.loss_glee import (
+    GleeDenoisingDraws,
     GleeLoss,
     GleeLossSettings,
+    GleeMatchingCosts,
     GleeSupervision,
+    GleeTargets,
     dice_loss,
     distillation_loss,
+    draw_negatives,
     focal_loss,
+    generalized_iou,
+    make_denoising,
+    match_queries,
+    track_loss,
 )
-from lookhear.modeling.glee.matching_glee import GleeMatchingCosts, GleeTargets, generalized_iou, match_queries
-from lookhear.modeling.glee.track_loss_glee import draw_negatives, track_loss
 
 
 def square(row: int, column: int) -> torch.Tensor:

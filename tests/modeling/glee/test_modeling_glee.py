@@ -5,7 +5,7 @@ import torch
 
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.modeling.glee import GleeEvaConfig
-from lookhear.modeling.glee.canvas_glee import canvas_groups
+from lookhear.modeling.glee.request_glee import canvas_groups
 from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lookhear import GleeConfig
-from lookhear.modeling.glee.convert_checkpoint_glee import load_published_checkpoint, read_checkpoint
+from lookhear.modeling.glee.convert_glee import load_published_checkpoint, read_checkpoint
 
 
 @pytest.mark.parametrize("layout", ["detectron2", "flat", "safetensors"])

@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from lookhear import GleeConfig, GleeForObjectDetection
-from lookhear.modeling.glee.convert_checkpoint_glee import check_weights, load_published_checkpoint
-from lookhear.modeling.glee.convert_config_glee import config_from_state_dict
-from lookhear.modeling.glee.convert_glee import convert_state_dict
+from lookhear.modeling.glee.convert_glee import (
+    check_weights,
+    config_from_state_dict,
+    convert_state_dict,
+    load_published_checkpoint,
+)
 
 PUBLISHED = {  # key list -> (size, with stage-2 parts, parameters in training form)
     "lite": ("lite", True, 190_438_213),
