@@ -16,11 +16,11 @@ from .landmarks_avsr import DlibLandmarkDetector, require_dlib
 from .media_source_avsr import MediaSource, WarningSink
 from .media_stream_avsr import SOUND, MediaStream
 from .media_survey_avsr import trimmed_length
-from .mouth_building_avsr import MouthBuilder, landmark_source
+from .mouth_cropping_avsr import MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead, read_ahead
 from .speaker_boxes_avsr import ChosenSpeaker
 from .speaker_request_avsr import speaker_name
-from .speaker_search_avsr import SpeakerSearch
+from .speaker_tracking_avsr import SpeakerSearch
 
 __all__ = ["ClipPiece", "ClipStream", "refuse_unreadable"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .clip_reading_avsr import MIN_FACE_SHARE, Clip, without_others
+from .clip_avsr import MIN_FACE_SHARE, Clip, without_others
 from .clip_report_avsr import SILENT_DBFS
 from .clip_stream_avsr import ClipPiece
 

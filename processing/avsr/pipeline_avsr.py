@@ -12,14 +12,15 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
+from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, STRETCH
+from .clip_avsr import Clip, read_clip
 from .clip_pieces_avsr import MAX_LEAD
-from .clip_reading_avsr import Clip, read_clip
 from .clip_stream_avsr import ClipStream
 from .clip_window_avsr import ClipWindow
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_reading_avsr import LongReading, Reading
+from .long_form_avsr import LongReading, Reading
 from .media_source_avsr import fetch_media, source_name
 from .pipeline_saving_avsr import save_with_code
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
@@ -29,7 +30,6 @@ from .speaker_locator_avsr import GivenTrack, ObjectLocator, load_locator
 from .speaker_request_avsr import EVERYONE
 from .speech_activity_avsr import OwnWords
 from .speech_stream_avsr import SpeechStream, as_chunk, note_others
-from .word_timing_avsr import TimedText, mean_confidence, time_words
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .chunking_avsr import SHORTEST_CHUNK
+from .clip_avsr import MODALITIES
 from .clip_pieces_avsr import ClipPiece
-from .clip_reading_avsr import MODALITIES
 from .speaker_request_avsr import Speaker, check_speaker
 
 TIMESTAMPS = (False, "word", "char")

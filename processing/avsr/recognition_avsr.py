@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from .clip_reading_avsr import Clip
+from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters
+from .clip_avsr import Clip
 from .speech_activity_avsr import NEARBY, OWN, OwnWords, lip_evidence, share_out
-from .word_timing_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters
 
 NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
 

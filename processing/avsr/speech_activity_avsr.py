@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .word_timing_avsr import TimedText, time_words
+from .alignment_avsr import TimedText, time_words
 
 NEARBY = (
     0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both do not keep the same time

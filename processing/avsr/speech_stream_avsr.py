@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .alignment_avsr import TimedText
 from .clip_stream_avsr import ClipStream
-from .long_reading_avsr import MOST_OTHERS, LongReading, SpokenWord
-from .word_timing_avsr import TimedText
+from .long_form_avsr import MOST_OTHERS, LongReading, SpokenWord
 
 logger = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import (
     STRETCH,
     Piece,
@@ -18,9 +19,8 @@ from .chunking_avsr import (
     words_before,
     words_behind,
 )
-from .clip_reading_avsr import Clip
+from .clip_avsr import Clip
 from .clip_window_avsr import ClipWindow
-from .word_timing_avsr import TimedText, mean_confidence, time_words
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
 SAID = 8  # words that a seam looks back at
