@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .media_stream_avsr import PICTURE, SOUND
+from .media_avsr import PICTURE, SOUND
 
 ARRAY_KEYS = ("audio", "sampling_rate", "video", "fps", "mouths")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .media_sound_avsr import MAX_PADDING
+from .media_avsr import MAX_PADDING
 from .mouth_cropping_avsr import MouthBlock
 
 MAX_LEAD = 60.0  # seconds by which the sound may come before its pictures in a file, or the other way round

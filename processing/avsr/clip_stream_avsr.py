@@ -13,9 +13,8 @@ from .clip_arrays_avsr import ArraySource
 from .clip_pieces_avsr import MAX_LEAD, ClipPiece, PieceCutter
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
 from .landmarks_avsr import DlibLandmarkDetector, require_dlib
+from .media_avsr import SOUND, MediaStream, trimmed_length
 from .media_source_avsr import MediaSource, WarningSink
-from .media_stream_avsr import SOUND, MediaStream
-from .media_survey_avsr import trimmed_length
 from .mouth_cropping_avsr import MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead, read_ahead
 from .speaker_boxes_avsr import ChosenSpeaker

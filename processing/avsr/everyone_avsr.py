@@ -11,8 +11,8 @@ import numpy as np
 from .clip_arrays_avsr import ArraySource
 from .face_survey_avsr import Person, find_people
 from .landmarks_avsr import LandmarkDetector
+from .media_avsr import PICTURE, MediaStream
 from .media_source_avsr import MediaSource
-from .media_stream_avsr import PICTURE, MediaStream
 
 MOST = 8  # people at most who are read: each takes as long as a clip of one
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from .captions_avsr import MAX_CHARACTERS, Cue, Word, make_cues, words_of
-from .media_avsr import MediaSource, fetch_media, probe_media, read_audio, read_frames, write_video
+from .media_avsr import probe_media, read_audio, read_frames
+from .media_source_avsr import MediaSource, fetch_media
+from .media_writing_avsr import write_video
 
 # ---------------------------------------------------------------------------------------------------- captioned video
 

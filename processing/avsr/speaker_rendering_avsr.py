@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .media_avsr import MediaSource
+from .media_source_avsr import MediaSource
 from .rendering_avsr import enlarged, rewrite_video
 
 OUTLINE = (255, 214, 77)  # RGB

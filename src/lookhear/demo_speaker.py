@@ -32,7 +32,7 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
     Raises:
         ValueError: the video cannot be read, or nobody is found in it. ImportError: the extras `demo` and `face` are missing.
     """
-    from lookhear.processing.avsr.media_avsr import fetch_media
+    from lookhear.processing.avsr.media_source_avsr import fetch_media
 
     speaker = speaker or SPEAKER
     said = {} if video is not None else SAID

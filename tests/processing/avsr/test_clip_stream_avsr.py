@@ -19,7 +19,8 @@ from lookhear.processing.avsr.clip_avsr import read_clip
 from lookhear.processing.avsr.clip_pieces_avsr import PieceCutter
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
-from lookhear.processing.avsr.media_avsr import MediaError, write_video
+from lookhear.processing.avsr.media_source_avsr import MediaError
+from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
 from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.media_avsr import probe_media, read_frames, write_video
+from lookhear.processing.avsr.media_avsr import probe_media, read_frames
+from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.speaker_rendering_avsr import OUTLINE, box_at, outline_speaker, write_speaker_video
 
 SECONDS = [
