@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import ArraySource
+from .clip_stream_avsr import ArraySource
 from .face_survey_avsr import Person, find_people
 from .landmarks_avsr import LandmarkDetector
 from .media_avsr import PICTURE, MediaStream

@@ -15,8 +15,7 @@ from transformers import Pipeline
 from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, STRETCH
 from .clip_avsr import Clip, read_clip
-from .clip_pieces_avsr import MAX_LEAD
-from .clip_stream_avsr import ClipStream
+from .clip_stream_avsr import MAX_LEAD, ClipStream
 from .clip_window_avsr import ClipWindow
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
