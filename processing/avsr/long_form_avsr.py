@@ -19,8 +19,7 @@ from .chunking_avsr import (
     words_before,
     words_behind,
 )
-from .clip_avsr import Clip
-from .clip_window_avsr import ClipWindow
+from .clip_avsr import Clip, ClipWindow
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
 SAID = 8  # words that a seam looks back at

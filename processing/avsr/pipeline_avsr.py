@@ -14,9 +14,8 @@ from transformers import Pipeline
 
 from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, STRETCH
-from .clip_avsr import Clip, read_clip
+from .clip_avsr import Clip, ClipWindow, read_clip
 from .clip_stream_avsr import MAX_LEAD, ClipStream
-from .clip_window_avsr import ClipWindow
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
 from .long_form_avsr import LongReading, Reading

@@ -15,8 +15,8 @@ from lookhear.processing.avsr.chunking_avsr import (
     words_before,
     words_behind,
 )
+from lookhear.processing.avsr.clip_avsr import ClipWindow
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.clip_window_avsr import ClipWindow
 from lookhear.processing.avsr.long_form_avsr import LongReading, Reading
 
 FPS, RATE, STEP = 25, 1000, 0.02
