@@ -1,4 +1,8 @@
-"""From the frames of a clip of any length to its mouth crops, block by block.
+"""From the frames of a clip of any length to its mouth crops, block by block, as in Pan et al. (ACL 2022).
+
+Missed frames are interpolated, landmarks are smoothed over 12 frames, a similarity transform fitted on eyes and nose
+takes each frame to a mean face (so that a moving mouth never moves the picture), and a square around the mean of the
+mouth's points is cut out. All of it is one warp: the crop is a translation of the transform.
 
 Landmarks are interpolated and smoothed within a scene and one face only: at a cut, or where another face is followed,
 everything starts anew. Memory is bounded by a few hundred small grey patches, whatever the clip's length.
@@ -11,26 +15,53 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from PIL import Image
 
 from .face_tracking_avsr import FaceTracker
 from .landmarks_avsr import NUM_POINTS, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
-from .mouth_roi_avsr import (
-    LEFT_CORNER,
-    MEAN_FACE,
-    MOUTH,
-    RIGHT_CORNER,
-    GreyPatch,
-    crop_mouths,
-    grey_patch,
-    interpolate_missing,
-    roi_transforms,
-    smooth,
-)
 from .scene_watch_avsr import FLASH, Change, SceneWatch
 
 BLOCK = 24  # frames that are warped together
 PATIENCE = 250  # frames without a face after which it is no longer waited for: crops are black until it is back
 UNKNOWN_SIDE = 640  # pixels, longest side of what is kept of a frame while the face's place is not known yet
+
+_NOWHERE = np.full((NUM_POINTS, 2), np.nan, np.float32)
+
+# Points that hold still while one speaks: tip of the nose's base, outer and inner corners of the eyes.
+STABLE_POINTS = (33, 36, 39, 42, 45)
+MOUTH = slice(48, 68)
+LEFT_CORNER, RIGHT_CORNER = 48, 54
+
+# Red, green and blue in grey (ITU-R BT.601), in units of 2**-16: sums of 8-bit values are exact in 32 bits.
+LUMA = np.array([19595, 38470, 7471], dtype=np.float32) / 65536
+
+# The mean face, (68, 2): x to the right, y downwards, origin in the mean of the stable points, unit = distance between
+# the outer corners of the eyes (points 36 and 45). Made for this project: generalised Procrustes mean of landmarks
+# found by dlib in 20 clips of speaker s1 of the GRID corpus (their mean over each clip), in scikit-image's picture of
+# Eileen Collins and in matplotlib's of Grace Hopper, each of the three people with the same weight, together with the
+# mirror images, rounded to four decimals.
+MEAN_FACE = np.array(
+    [
+        [-0.7842, -0.0615], [-0.7657, 0.1456], [-0.7421, 0.3491], [-0.7133, 0.5524],
+        [-0.6435, 0.7393], [-0.5310, 0.8977], [-0.3749, 1.0262], [-0.1998, 1.1244],
+        [0.0000, 1.1562], [0.1998, 1.1244], [0.3749, 1.0262], [0.5310, 0.8977],
+        [0.6435, 0.7393], [0.7133, 0.5524], [0.7421, 0.3491], [0.7657, 0.1456],
+        [0.7842, -0.0615], [-0.6622, -0.2466], [-0.5763, -0.3630], [-0.4372, -0.3958],
+        [-0.2909, -0.3787], [-0.1561, -0.3251], [0.1561, -0.3251], [0.2909, -0.3787],
+        [0.4372, -0.3958], [0.5763, -0.3630], [0.6622, -0.2466], [0.0000, -0.1397],
+        [0.0000, -0.0038], [0.0000, 0.1339], [0.0000, 0.2740], [-0.1741, 0.3732],
+        [-0.0887, 0.3946], [0.0000, 0.4172], [0.0887, 0.3946], [0.1741, 0.3732],
+        [-0.5000, -0.1160], [-0.4151, -0.1631], [-0.3115, -0.1623], [-0.2176, -0.0926],
+        [-0.3167, -0.0773], [-0.4228, -0.0741], [0.2176, -0.0926], [0.3115, -0.1623],
+        [0.4151, -0.1631], [0.5000, -0.1160], [0.4228, -0.0741], [0.3167, -0.0773],
+        [-0.3335, 0.6130], [-0.2108, 0.5856], [-0.0852, 0.5681], [0.0000, 0.5919],
+        [0.0852, 0.5681], [0.2108, 0.5856], [0.3335, 0.6130], [0.2144, 0.7317],
+        [0.0942, 0.7829], [0.0000, 0.7932], [-0.0942, 0.7829], [-0.2144, 0.7317],
+        [-0.2842, 0.6223], [-0.0880, 0.6330], [0.0000, 0.6431], [0.0880, 0.6330],
+        [0.2842, 0.6223], [0.0881, 0.6903], [0.0000, 0.6950], [-0.0881, 0.6903],
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,8 +91,6 @@ class MouthBlock:
 
 
 # --------------------------------------------------------------------------------------------- where landmarks are from
-
-
 class LandmarkSource(Protocol):
     """Says where the landmarks of each frame are, frame by frame.
 
@@ -134,8 +163,6 @@ def landmark_source(
 
 
 # ------------------------------------------------------------------------------------------------------- the builder
-
-
 @dataclass
 class _Row:
     """What is kept of a frame until it is warped; `patch` is None where no face is waited for."""
@@ -283,9 +310,215 @@ class MouthBuilder:
         return MouthBlock(mouths, points, found, outside, np.array([row.cut for row in rows]))
 
 
-_NOWHERE = np.full((NUM_POINTS, 2), np.nan, np.float32)
-
-
 def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
     """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
     return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
+
+
+@dataclass(frozen=True)
+class GreyPatch:
+    """A part of one grey frame, possibly reduced: all that is kept of a frame until it is warped.
+
+    Attributes:
+        pixels: `(height, width)` uint8.
+        left, top: where the part begins in the frame, in the frame's pixels.
+        step: frame pixels to one pixel of the patch, each being the mean of `step` x `step`.
+    """
+
+    pixels: np.ndarray
+    left: int = 0
+    top: int = 0
+    step: int = 1
+
+
+def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None = None, step: int = 1) -> GreyPatch:
+    """Cuts the box out of a frame, makes it grey (ITU-R BT.601) and reduces it `step` times by averaging.
+
+    Args:
+        frame: `(height, width, 3)` or `(height, width)` uint8.
+        box: `(x0, y0, x1, y1)` in pixels, cut to the frame; None keeps the whole frame. At least one pixel is kept.
+        step: whole number of at least 1.
+    """
+    height, width = frame.shape[:2]
+    x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
+    left, top = int(np.clip(np.floor(x0), 0, width - 1)), int(np.clip(np.floor(y0), 0, height - 1))
+    right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
+    grey = _grey(frame[top:bottom, left:right])
+    step = max(1, min(step, *grey.shape))
+    return GreyPatch(np.array(Image.fromarray(grey).reduce(step)) if step > 1 else grey, left, top, step)
+
+
+def _grey(part: np.ndarray) -> np.ndarray:
+    """(h, w, 3) or (h, w) uint8 -> (h, w) uint8, a copy."""
+    if part.ndim == 2:
+        return part.copy()
+    return (part.astype(np.float32) @ LUMA + 0.5).astype(np.uint8)
+
+
+def interpolate_missing(points: np.ndarray) -> np.ndarray:
+    """Fills frames without landmarks linearly in time from their neighbours; the ends repeat the nearest frame.
+
+    Args:
+        points: `(frames, 68, 2)`; a frame with any NaN counts as missing.
+
+    Returns:
+        a filled copy.
+
+    Raises:
+        ValueError: no frame has landmarks.
+    """
+    known = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)))
+    if len(known) == 0:
+        raise ValueError("points has no frame with landmarks: there is nothing to interpolate from")
+    frames = np.arange(len(points))
+    after = np.minimum(np.searchsorted(known, frames), len(known) - 1)  # (T,) the nearest known one from here on
+    before = np.where(known[after] > frames, np.maximum(after - 1, 0), after)
+    first, last = known[before], known[after]
+    weight = np.clip((frames - first) / np.maximum(last - first, 1), 0.0, 1.0)[:, None, None]
+    return (points[first] * (1 - weight) + points[last] * weight).astype(points.dtype)
+
+
+def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
+    """Straight line through `window` frames around each frame (least squares), taken at that frame.
+
+    Inside a clip this is the moving average of the paper; at the ends, where the window is cut, a moving head would
+    drag an average behind. The published code averages each frame with the 11 that follow, which lets the crop lead
+    the head by a fifth of a second and needs 12 frames; here the window is centred and any length will do.
+
+    Args:
+        points: `(frames, ...)` without NaN.
+        window: number of frames; 1 leaves the points as they are.
+
+    Returns:
+        an array like `points`.
+    """
+    if window < 1:
+        raise ValueError(f"window must be at least 1 frame, got {window}")
+    if len(points) == 0:
+        return points.copy()
+    flat = points.reshape(len(points), -1).astype(np.float64)  # (T, n)
+    origin = flat.mean(axis=0)
+    time = np.arange(len(flat), dtype=np.float64)
+    first = np.clip(time - (window - 1) // 2, 0, None).astype(int)
+    last = np.clip(time + window // 2 + 1, None, len(flat)).astype(int)
+
+    def window_mean(values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+        return (sums[last] - sums[first]) / (last - first)[:, None]
+
+    mean = window_mean(flat - origin)  # (T, n)
+    middle = (first + last - 1)[:, None] / 2  # (T, 1) mean and variance of the times in the window
+    spread = ((last - first) ** 2 - 1)[:, None] / 12
+    slope = (window_mean(time[:, None] * (flat - origin)) - middle * mean) / np.maximum(spread, 1e-9)
+    line = origin + mean + slope * (time[:, None] - middle)
+    return line.reshape(points.shape).astype(points.dtype)
+
+
+def similarity_transforms(
+    points: np.ndarray, target: np.ndarray, indices: Sequence[int] = STABLE_POINTS
+) -> np.ndarray:
+    """Rotation, scale and shift that take each frame's stable points nearest to the target's (least squares).
+
+    Args:
+        points: `(frames, 68, 2)` in pixels.
+        target: `(68, 2)` in the units to go to.
+        indices: the points that are fitted.
+
+    Returns:
+        `(frames, 2, 3)` float64: a point `(x, y)` goes to `transform @ (x, y, 1)`.
+    """
+    source = points[:, list(indices)].astype(np.float64)  # (T, n, 2)
+    goal = np.asarray(target, dtype=np.float64)[list(indices)]  # (n, 2)
+    source_centre, goal_centre = source.mean(axis=1), goal.mean(axis=0)  # (T, 2), (2,)
+    offset, aim = source - source_centre[:, None], goal - goal_centre
+    size = np.maximum((offset**2).sum(axis=(1, 2)), 1e-12)  # (T,)
+    cosine = (offset * aim).sum(axis=(1, 2)) / size
+    sine = (offset[..., 0] * aim[:, 1] - offset[..., 1] * aim[:, 0]).sum(axis=1) / size
+    linear = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], 1)  # (T, 2, 2)
+    shift = goal_centre - np.einsum("tij,tj->ti", linear, source_centre)
+    return np.concatenate([linear, shift[..., None]], axis=2)
+
+
+def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, crop_center: str = "mouth") -> np.ndarray:
+    """The transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
+
+    Args:
+        points: `(frames, 68, 2)` pixels.
+        roi_size: side of the square region, in its own pixels.
+        mouth_width: distance between the mean face's mouth corners in the region, in its own pixels.
+        crop_center: "mouth" puts the mean of the aligned mouth points into the middle, as published; "mean_face" the
+            middle of the mean face's mouth, so that eyes and nose alone decide.
+
+    Returns:
+        `(frames, 2, 3)` float64; pixel centres are at whole numbers.
+    """
+    if crop_center not in ("mouth", "mean_face"):
+        raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
+    scale = mouth_width / np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER])
+    target = MEAN_FACE * scale
+    transforms = similarity_transforms(points, target)
+    centre = target[MOUTH].mean(axis=0)
+    if crop_center == "mouth":
+        centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
+    transforms[:, :, 2] += (roi_size - 1) / 2 - centre
+    return transforms
+
+
+def apply_transforms(transforms: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """`(frames, 2, 3)` transforms on `(frames, n, 2)` points."""
+    return np.einsum("tij,tnj->tni", transforms[:, :, :2], points) + transforms[:, None, :, 2]
+
+
+def invert_transforms(transforms: np.ndarray) -> np.ndarray:
+    """The way back: `(frames, 2, 3)` for `(frames, 2, 3)`."""
+    linear = np.linalg.inv(transforms[:, :, :2])
+    return np.concatenate([linear, -np.einsum("tij,tjk->tik", linear, transforms[:, :, 2:])], axis=2)
+
+
+def crop_mouths(
+    frames: Sequence[np.ndarray] | Sequence[GreyPatch], transforms: np.ndarray, roi_size: int
+) -> np.ndarray:
+    """Warps all frames of a clip in one go, bilinearly; outside of the picture its border is repeated.
+
+    Args:
+        frames: `(height, width)` uint8 grey pictures or `GreyPatch`es, of any sizes.
+        transforms: `(frames, 2, 3)` from frame pixels to region pixels.
+        roi_size: side of the region.
+
+    Returns:
+        `(frames, roi_size, roi_size)` uint8.
+    """
+    patches = [f if isinstance(f, GreyPatch) else grey_patch(f) for f in frames]
+    if len(patches) != len(transforms):
+        raise ValueError(f"{len(patches)} frames but {len(transforms)} transforms")
+    if not patches:
+        return np.zeros((0, roi_size, roi_size), dtype=np.uint8)
+    height, width = np.max([patch.pixels.shape for patch in patches], axis=0)
+    stack = np.empty((len(patches), height, width), dtype=np.uint8)  # (T, H, W)
+    for whole, patch in zip(stack, patches):
+        rows, columns = patch.pixels.shape
+        whole[:rows, :columns] = patch.pixels
+        whole[rows:, :columns] = patch.pixels[-1]
+        whole[:, columns:] = whole[:, columns - 1 : columns]
+    # From region pixels to frame pixels to patch pixels: a patch pixel is the mean of step x step frame pixels.
+    back = invert_transforms(transforms)
+    step = np.array([p.step for p in patches], dtype=np.float64)[:, None]
+    corner = np.array([(p.left, p.top) for p in patches], dtype=np.float64)
+    back[:, :, 2] -= corner + (step - 1) / 2
+    back /= step[:, :, None]
+    return _bilinear(torch.from_numpy(stack), torch.from_numpy(back), roi_size).numpy()
+
+
+def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int) -> torch.Tensor:
+    """(T, H, W) uint8 and (T, 2, 3) float64 from region to stack pixels -> (T, roi, roi) uint8."""
+    # `affine_grid` counts from -1 to 1 over the region, `grid_sample` over the stack.
+    half = (roi_size - 1) / 2
+    theta = torch.cat([back[:, :, :2] * half, back[:, :, 2:] + back[:, :, :2].sum(-1, keepdim=True) * half], dim=2)
+    size = torch.tensor([[stack.shape[2] - 1], [stack.shape[1] - 1]], dtype=theta.dtype).clamp_min(1.0) / 2  # (2, 1)
+    theta = theta / size
+    theta[:, :, 2] -= 1.0
+    grid = torch.nn.functional.affine_grid(theta.float(), [len(stack), 1, roi_size, roi_size], align_corners=True)
+    warped = torch.nn.functional.grid_sample(
+        stack[:, None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True
+    )  # (T, 1, roi, roi)
+    return warped[:, 0].round().clamp(0, 255).to(torch.uint8)

@@ -14,7 +14,7 @@ from lookhear.processing.avsr import mouth_cropping_avsr
 from lookhear.processing.avsr.image_processing_avsr import MouthClip, MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, PrecomputedLandmarks
 from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE, MOUTH
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MOUTH
 
 SMALL = {"roi_size": 64, "crop_size": 56, "mouth_width": 36.0}
 
