@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face_tracking_avsr import inside
+from .face_tracking_avsr import Change, SceneWatch, inside
 from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
-from .scene_watch_avsr import Change, SceneWatch
 
 SAMPLES = 2  # descriptions of a face on a stretch, at most
 SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)

@@ -18,9 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .face_tracking_avsr import FaceTracker
+from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
 from .landmarks_avsr import NUM_POINTS, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
-from .scene_watch_avsr import FLASH, Change, SceneWatch
 
 BLOCK = 24  # frames that are warped together
 PATIENCE = 250  # frames without a face after which it is no longer waited for: crops are black until it is back

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face_tracking_avsr import WHOLE_SEARCH, distance, inside, pause_of, prominence
+from .face_tracking_avsr import WHOLE_SEARCH, Change, distance, inside, pause_of, prominence
 from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
-from .scene_watch_avsr import Change
 from .speaker_boxes_avsr import Box, SpeakerBox
 from .speaker_report_avsr import SpeakerReport
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from lookhear.processing.avsr.everyone_avsr import MOST, people_in
 from lookhear.processing.avsr.face_survey_avsr import SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
-from lookhear.processing.avsr.scene_watch_avsr import Change
 from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
 from lookhear.processing.avsr.speaker_face_avsr import SpeakerFace
 from lookhear.processing.avsr.speaker_report_avsr import SpeakerReport

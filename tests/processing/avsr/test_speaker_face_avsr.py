@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
-from lookhear.processing.avsr.scene_watch_avsr import Change
 from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
 from lookhear.processing.avsr.speaker_face_avsr import BRIDGE, SpeakerFace
 from lookhear.processing.avsr.speaker_report_avsr import SpeakerReport
