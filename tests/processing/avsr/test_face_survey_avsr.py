@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.everyone_avsr import MOST, people_in
-from lookhear.processing.avsr.face_survey_avsr import SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceSurvey, Person, find_people, people_in
 from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
