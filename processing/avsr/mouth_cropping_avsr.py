@@ -90,6 +90,8 @@ class MouthBlock:
 
 
 # --------------------------------------------------------------------------------------------- where landmarks are from
+
+
 class LandmarkSource(Protocol):
     """Says where the landmarks of each frame are, frame by frame.
 
@@ -162,6 +164,8 @@ def landmark_source(
 
 
 # ------------------------------------------------------------------------------------------------------- the builder
+
+
 @dataclass
 class _Row:
     """What is kept of a frame until it is warped; `patch` is None where no face is waited for."""
@@ -312,6 +316,9 @@ class MouthBuilder:
 def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
     """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
     return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
+
+
+# ------------------------------------------------------------------------------------------------------------ the warp
 
 
 @dataclass(frozen=True)
