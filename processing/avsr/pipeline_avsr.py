@@ -24,8 +24,7 @@ from .pipeline_saving_avsr import save_with_code
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
 from .recognition_avsr import Recogniser
 from .speaker_boxes_avsr import ChosenSpeaker
-from .speaker_locator_avsr import GivenTrack, ObjectLocator, load_locator
-from .speaker_request_avsr import EVERYONE
+from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
 from .speech_activity_avsr import OwnWords
 from .speech_stream_avsr import SpeechStream, as_chunk, note_others
 

@@ -11,7 +11,7 @@ from typing import Any
 from .chunking_avsr import SHORTEST_CHUNK
 from .clip_avsr import MODALITIES
 from .clip_stream_avsr import ClipPiece
-from .speaker_request_avsr import Speaker, check_speaker
+from .speaker_locator_avsr import Speaker, check_speaker
 
 TIMESTAMPS = (False, "word", "char")
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .speaker_request_avsr import Speaker
+from .landmarks_avsr import Box
+from .speaker_locator_avsr import Speaker
 
-Box = tuple[float, float, float, float]
 SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
 
 FRAMES_AHEAD = 4  # frames that may wait for the locator

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .face_tracking_avsr import WHOLE_SEARCH, Change, distance, inside, pause_of, prominence
-from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
-from .speaker_boxes_avsr import Box, SpeakerBox
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
+from .speaker_boxes_avsr import SpeakerBox
 from .speaker_report_avsr import SpeakerReport
 
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .landmarks_avsr import grown, meet
-from .speaker_boxes_avsr import Box, SpeakerBox
-from .speaker_request_avsr import Speaker, asked_place, plain_speaker, speaker_name
+from .landmarks_avsr import Box, grown, meet
+from .speaker_boxes_avsr import SpeakerBox
+from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 ABSENT = 0.1  # share of the frames without the speaker from which on it is said
 UNSURE = 0.5  # mean sureness below which it is said

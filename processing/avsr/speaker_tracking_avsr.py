@@ -11,8 +11,8 @@ from .clip_report_avsr import ClipReport
 from .landmarks_avsr import LandmarkDetector
 from .speaker_boxes_avsr import ChosenSpeaker, SpeakerBox, SpeakerBoxes
 from .speaker_face_avsr import SpeakerFace
+from .speaker_locator_avsr import speaker_name
 from .speaker_report_avsr import SpeakerReport
-from .speaker_request_avsr import speaker_name
 
 
 class SpeakerSearch:
