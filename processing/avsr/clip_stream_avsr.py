@@ -19,9 +19,8 @@ from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream, trimmed_length
 from .media_source_avsr import MediaSource, WarningSink
 from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead, read_ahead
-from .speaker_boxes_avsr import ChosenSpeaker
 from .speaker_locator_avsr import speaker_name
-from .speaker_tracking_avsr import SpeakerSearch
+from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 
 MAX_LEAD = 60.0  # seconds by which the sound may come before its pictures in a file, or the other way round
 

@@ -21,7 +21,7 @@ from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcesso
 from lookhear.processing.avsr.media_source_avsr import MediaError
 from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
-from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
+from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker
 
 RATE, HEIGHT, WIDTH = 16000, 96, 128
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
