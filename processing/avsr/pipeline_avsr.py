@@ -22,10 +22,9 @@ from .long_form_avsr import LongReading, Reading
 from .media_source_avsr import fetch_media, source_name
 from .pipeline_saving_avsr import save_with_code
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
-from .recognition_avsr import Recogniser
+from .recognition_avsr import OwnWords, Recogniser
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
-from .speech_activity_avsr import OwnWords
 from .speech_stream_avsr import SpeechStream, as_chunk, note_others
 
 logger = logging.getLogger(__name__)
