@@ -18,14 +18,13 @@ from .clip_avsr import Clip, ClipWindow, read_clip
 from .clip_stream_avsr import MAX_LEAD, ClipStream
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_form_avsr import LongReading, Reading
+from .long_form_avsr import LongReading, Reading, SpeechStream, as_chunk, note_others
 from .media_source_avsr import fetch_media, source_name
 from .pipeline_saving_avsr import save_with_code
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
 from .recognition_avsr import OwnWords, Recogniser
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
-from .speech_stream_avsr import SpeechStream, as_chunk, note_others
 
 logger = logging.getLogger(__name__)
 
