@@ -78,7 +78,7 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
 def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
     """Subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
     from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.speaker_rendering_avsr import write_speaker_video
+    from lookhear.processing.avsr.rendering_avsr import write_speaker_video
 
     written = [
         write_captions(readings[speaker], output / "speaker.srt"),
