@@ -61,7 +61,7 @@ class Row:
 
 def make_video(path: Path) -> float:
     """A portrait that says each sentence once; returns its length in seconds."""
-    from lookhear.processing.avsr.media_avsr import write_video
+    from lookhear.processing.avsr.media_writing_avsr import write_video
     from lookhear.training.avsr.synthesis import render_clip
 
     takes = [render_clip(sentence, seed=7) for sentence in SENTENCES]  # one seed: one place, one voice

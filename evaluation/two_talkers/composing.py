@@ -87,7 +87,7 @@ def _claim(path: Path, rows: list[dict]) -> None:
 
 
 def _write(mixture: Mixture, path: Path) -> None:
-    from lookhear.processing.avsr.media_avsr import write_video
+    from lookhear.processing.avsr.media_writing_avsr import write_video
 
     frames, audio = compose(mixture)
     write_video(path, frames, FPS, audio, SAMPLING_RATE)
@@ -202,7 +202,8 @@ def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
 
 def _voice(clip: Utterance, samples: int) -> np.ndarray:
     """`(samples,)` of a clip's sound, silence behind it."""
-    from lookhear.processing.avsr.media_avsr import MediaError, read_audio
+    from lookhear.processing.avsr.media_avsr import read_audio
+    from lookhear.processing.avsr.media_source_avsr import MediaError
 
     wave = read_audio(clip.media, SAMPLING_RATE, start=clip.start or 0.0, end=clip.end)
     if wave is None or not wave.any():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .word_timing_avsr import TimedText
+from .alignment_avsr import TimedText
 
 CHUNK_LENGTH = 12.0  # seconds, where neither the call nor the checkpoint says otherwise
 SHORTEST_CHUNK = 2.0  # seconds; less does not hold a phrase

@@ -1,20 +1,31 @@
-"""`speaker="everyone"`: who is in a video, and the results of all of them as one."""
+"""`speaker="everyone"`: who is in a video, one track a person through cuts and absences, and their results as one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import ArraySource
-from .face_survey_avsr import Person, find_people
-from .landmarks_avsr import LandmarkDetector
+from .clip_stream_avsr import ArraySource
+from .face_tracking_avsr import Change, SceneWatch, inside
+from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
+from .media_avsr import PICTURE, MediaStream
 from .media_source_avsr import MediaSource
-from .media_stream_avsr import PICTURE, MediaStream
 
 MOST = 8  # people at most who are read: each takes as long as a clip of one
+
+SAMPLES = 2  # descriptions of a face on a stretch, at most
+SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
+NEAR = 1.0  # face widths: without descriptions, who comes back within that distance is the same
+AWAY = 250  # frames: without descriptions, whoever is away for longer is another one
+SHORTEST = 1.0  # seconds for which a person must be seen
+LOOK_AGAIN = 5  # frames between two searches while somebody is missing, or nobody is there
+LOST = 25  # frames for which a face that is not found is waited for
+MARGIN = 0.25  # of a face's width, added on each side: what is searched for the face later
 
 
 def people_in(
@@ -59,6 +70,206 @@ def people_in(
 
 def _pictures(items: Iterator[tuple[str, np.ndarray]]) -> Iterator[np.ndarray]:
     return (values for kind, values in items if kind == PICTURE)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """
+    One face without a break.
+
+    Attributes:
+        start: its first frame.
+        scene: number of the scene.
+        boxes: `(frames, 4)` float32, `(x0, y0, x1, y1)` in pixels.
+        description: what the face looks like, if there is something that says it.
+    """
+
+    start: int
+    scene: int
+    boxes: np.ndarray
+    description: np.ndarray | None
+
+    @property
+    def end(self) -> int:
+        """The frame behind its last one."""
+        return self.start + len(self.boxes)
+
+
+class Person:
+    """
+    A person's stretches. Iterating gives `(x0, y0, x1, y1)` around the face or None for each frame, so that it is a track
+    for the pipeline's `speaker`.
+    """
+
+    def __init__(self) -> None:
+        self._stretches: list[Stretch] = []
+
+    @property
+    def frames(self) -> int:
+        """In which the face is seen."""
+        return sum(len(stretch.boxes) for stretch in self._stretches)
+
+    @property
+    def first(self) -> tuple[int, float]:
+        """The first frame and the left edge in it: the order in which people are counted."""
+        return self._stretches[0].start, float(self._stretches[0].boxes[0, 0])
+
+    def add(self, stretch: Stretch) -> None:
+        """One more stretch of this person."""
+        self._stretches = sorted([*self._stretches, stretch], key=lambda stretch: stretch.start)
+
+    def overlaps(self, stretch: Stretch) -> bool:
+        """Whether the person is somewhere else at that time."""
+        return any(own.start < stretch.end and stretch.start < own.end for own in self._stretches)
+
+    def unlike(self, stretch: Stretch) -> float:
+        """How little a stretch resembles the person: 1.0 where it begins to be another one."""
+        if stretch.description is not None:
+            own = [own.description for own in self._stretches]
+            mean = np.average(own, axis=0, weights=[len(own.boxes) for own in self._stretches])
+            return float(np.linalg.norm(mean - stretch.description)) / SAME
+        return min(_apart(*sorted([own, stretch], key=lambda stretch: stretch.start)) for own in self._stretches)
+
+    def __iter__(self) -> Iterator[tuple[float, float, float, float] | None]:
+        frame = 0
+        for stretch in self._stretches:
+            yield from (None for _ in range(stretch.start - frame))
+            for box in stretch.boxes:
+                x0, y0, x1, y1 = box.tolist()
+                x, y = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
+                yield x0 - x, y0 - y, x1 + x, y1 + y
+            frame = stretch.end
+
+
+def _apart(earlier: Stretch, later: Stretch) -> float:
+    """By place: face widths between two stretches of a scene, a little time apart; 2.0 where they are not."""
+    if earlier.scene != later.scene or later.start - earlier.end > AWAY:
+        return 2.0
+    before, after = earlier.boxes[-1], later.boxes[0]
+    centres = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (before, after)]
+    return float(np.hypot(*np.subtract(*centres))) / (NEAR * float(before[2] - before[0]))
+
+
+class _Followed:
+    """A face that is being followed, and where it was so far."""
+
+    def __init__(self, face: Face, start: int, scene: int):
+        self.face, self._start, self._scene = face, start, scene
+        self._boxes = array("f", face.box)
+        self.descriptions: list[np.ndarray] = []
+        self.since = 0  # frames since it was found in a search
+        self.missing = False  # in the latest search
+
+    def move(self, face: Face, found: bool | None = None) -> None:
+        """Where it is in the next frame; whether it was found there, if it was searched for."""
+        self.face, self.since = face, 0 if found else self.since + 1
+        self.missing = self.missing if found is None else not found
+        self._boxes.extend(face.box)
+
+    def stretch(self) -> Stretch:
+        """The frames up to where it was lost."""
+        boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
+        description = np.mean(self.descriptions, axis=0) if self.descriptions else None
+        return Stretch(
+            self._start, self._scene, boxes[: len(boxes) - self.since] if self.missing else boxes, description
+        )
+
+
+class FaceSurvey:
+    """
+    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and nothing of the pictures.
+
+    Args:
+        detector: finds the faces. If it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`,
+            people are known again after cuts and absences by what they look like, else by their place only.
+        detect_every: frames between two searches of the whole picture.
+    """
+
+    def __init__(self, detector: LandmarkDetector, detect_every: int = 10):
+        self._detector, self._detect_every = detector, detect_every
+        self._follower = detector if isinstance(detector, FaceFollower) else None
+        self._describer = detector if isinstance(detector, FaceDescriber) else None
+        self._watch = SceneWatch()
+        self.frames = 0
+        self._scene = self._scene_before = self._scenes = 0
+        self._open: list[_Followed] = []
+        self._done: list[Stretch] = []
+
+    def add(self, frame: np.ndarray) -> None:
+        """One more `(height, width, 3)` uint8 frame."""
+        change = self._watch.see(frame)
+        if change is Change.CUT:
+            self._close(self._open)
+            self._scenes += 1
+            self._scene_before, self._scene = self._scene, self._scenes
+        elif change is Change.RETURN:
+            self._close(self._open)
+            self._scene = self._scene_before
+        complete = self._open and not any(one.missing for one in self._open)
+        pause = self._detect_every if complete else LOOK_AGAIN
+        if self._follower is None or change is not Change.NONE or self.frames % pause == 0:
+            self._search(frame)
+        else:
+            for one in self._open:
+                one.move(self._follower.follow(frame, one.face))
+        self._close([one for one in self._open if one.missing and one.since > LOST or not inside(one.face, frame)])
+        self.frames += 1
+
+    def _search(self, frame: np.ndarray) -> None:
+        faces = self._detector(frame)
+        for one in self._open:
+            expected = self._follower.follow(frame, one.face) if self._follower else one.face
+            face = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
+            if face is not None and overlap(face.box, expected.box) > 0.4:
+                faces = [other for other in faces if other is not face]
+                one.move(expected if self._follower else face, found=True)
+            else:
+                still_there = self._follower and inside(expected, frame) and self._follower.confirm(frame, expected)
+                one.move(expected, found=bool(still_there))
+        self._open += [_Followed(face, self.frames, self._scene) for face in faces]
+        for one in self._open:
+            if self._describer is not None and not one.missing and len(one.descriptions) < SAMPLES:
+                one.descriptions.append(self._describer.describe(frame, one.face))
+
+    def _close(self, some: list[_Followed]) -> None:
+        self._done += [stretch for one in some if len((stretch := one.stretch()).boxes)]
+        self._open = [one for one in self._open if one not in some]
+
+    def people(self, fps: float) -> list[Person]:
+        """
+        Who was seen for a second or longer (or half of a shorter video), in the order of their coming, from left to right.
+
+        Args:
+            fps: frames a second.
+        """
+        self._close(self._open)
+        people: list[Person] = []
+        for stretch in sorted(self._done, key=lambda stretch: -len(stretch.boxes)):  # the surest first
+            others = [person for person in people if not person.overlaps(stretch)]
+            likest = min(others, key=lambda person: person.unlike(stretch), default=None)
+            if likest is None or likest.unlike(stretch) >= 1.0:
+                likest = Person()
+                people.append(likest)
+            likest.add(stretch)
+        shortest = min(SHORTEST * fps, self.frames / 2)
+        return sorted((person for person in people if person.frames >= shortest), key=lambda person: person.first)
+
+
+def find_people(
+    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int, fps: float
+) -> list[Person]:
+    """
+    Everybody whose face is in a video.
+
+    Args:
+        frames: `(height, width, 3)` uint8 pictures, taken one at a time.
+        detector, detect_every: see `FaceSurvey`.
+        fps: of the frames.
+    """
+    survey = FaceSurvey(detector, detect_every)
+    for frame in frames:
+        survey.add(frame)
+    return survey.people(fps)
 
 
 def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:

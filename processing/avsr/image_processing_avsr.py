@@ -26,7 +26,7 @@ from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
 from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
-from .mouth_building_avsr import MouthBlock, MouthBuilder, landmark_source
+from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
 
 
 @dataclass

@@ -21,6 +21,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
+Box = tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
+
 NUM_POINTS = 68
 HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
 STEADY = slice(17, 48)  # brows, nose, eyes: they tell where the head is, whatever jaw and lips do

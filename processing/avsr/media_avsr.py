@@ -1,46 +1,43 @@
 """From a media file to 16 kHz sound and 25 fps pictures that share one clock.
 
 Everything is measured in seconds after the first video frame (after the first sound where there is no video), so that
-`read_audio` and `read_frames` stay together whatever the container says. Both at once, in one pass: `MediaStream`.
+`read_audio` and `read_frames` stay together whatever the container says. Both at once, in one pass: `MediaStream`, which
+takes the streams that `MediaSurvey` chooses and gives what `PictureLine` and `SoundLine` make of their frames.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .media_pictures_avsr import orientation, shown_size
-from .media_sound_avsr import MAX_PADDING
 from .media_source_avsr import (
     MediaError,
     MediaSource,
+    StreamDecoder,
     WarningSink,
-    fetch_media,
+    audio_streams,
+    frame_duration,
     import_av,
     opened,
     packets_of,
+    seek,
     silent,
-    source_name,
+    stream_start,
+    video_streams,
 )
-from .media_stream_avsr import MediaStream
-from .media_survey_avsr import MediaSurvey, tail_warning, trimmed_length
-from .media_writing_avsr import write_video
 
-__all__ = [
-    "MediaError",
-    "MediaInfo",
-    "MediaSource",
-    "MediaStream",
-    "fetch_media",
-    "probe_media",
-    "read_audio",
-    "read_frames",
-    "source_name",
-    "write_video",
-]
+PICTURE, SOUND = "picture", "sound"
+
+MAX_PAUSE = 60.0  # seconds: a longer jump between two timestamps is a broken clock, not a pause
+MAX_STEP_BACK = 1.0  # seconds by which a clock may go back before it counts as broken
+
+AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
+MAX_PADDING = 0.5  # seconds: sound that outlasts the video by less is the padding of its encoder
 
 
 @dataclass(frozen=True)
@@ -180,3 +177,486 @@ def probe_media(source: MediaSource) -> MediaInfo:
             audio_offset=late,
             warnings=warnings,
         )
+
+
+class MediaStream:
+    """Reads a source once from its beginning to its end, and decodes each frame once.
+
+    Everything is measured in seconds after the first picture (after the first sound where there is no video). Pictures
+    come at a fixed rate, the k-th being that at `start + k / fps`; the pieces of sound follow each other without a
+    break from `start` on. Both come in the order in which the file holds them.
+
+    Args:
+        source: path, http(s) URL, bytes, or binary file object.
+        fps: pictures per second, or None where they are not wanted.
+        sampling_rate: samples per second, or None where the sound is not wanted.
+        start, end: give only this part; seconds on the clip's clock.
+        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+
+    Attributes:
+        name: how messages call the source.
+        survey: which streams are read and, after the last item, how long they are. Its streams must not be touched
+            once this is closed.
+        pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
+            are not wanted.
+        complete: whether the source was read to its end, and not only to `end`.
+
+    Raises:
+        MediaError: the source cannot be read, or holds neither video nor sound. While it is read: it holds a video,
+            and no sound is wanted or there, of which no frame can be decoded; or sound only that cannot be decoded.
+    """
+
+    def __init__(
+        self,
+        source: MediaSource,
+        fps: float | None,
+        sampling_rate: int | None,
+        start: float = 0.0,
+        end: float | None = None,
+        on_warning: WarningSink | None = None,
+    ):
+        if fps is not None and not (fps > 0 and math.isfinite(fps)):
+            raise ValueError(f"fps must be a positive number, got {fps}")
+        if sampling_rate is not None and sampling_rate <= 0:
+            raise ValueError(f"sampling_rate must be positive, got {sampling_rate}")
+        if start < 0 or (end is not None and end <= start):
+            raise ValueError(f"start must be at least 0 and end after it, got start={start}, end={end}")
+        self._start, self._end, self._warn = start, end, on_warning or silent
+        self.complete = False
+        self._open = contextlib.ExitStack()
+        self._container, self.name = self._open.enter_context(opened(source))
+        with contextlib.ExitStack() as failed:
+            failed.push(self._open)
+            self.survey = survey = MediaSurvey(self._container, self.name)
+            self.pictures = self.sound = None
+            if fps is not None and survey.video is not None:
+                survey.video.thread_type = "AUTO"
+                self.pictures = PictureLine(survey.video, fps, survey.origin, start, end, self._warn)
+            if sampling_rate is not None and survey.sound is not None:
+                self.sound = SoundLine(survey.sound, sampling_rate, survey.origin, start, self._warn)
+            failed.pop_all()
+
+    def __enter__(self) -> MediaStream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the source; nothing can be read after it."""
+        self._open.close()
+
+    def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Gives `(PICTURE, (height, width, 3) uint8 RGB)` and `(SOUND, (samples,) float32, full scale 1.0)`; once."""
+        with self._open:
+            yield from self._items()
+
+    def _items(self) -> Iterator[tuple[str, np.ndarray]]:
+        if self._start > 1.0:  # sound needs a little to settle
+            seek(self._container, self.survey.origin + self._start - (0.5 if self.sound else 0.0))
+        decoders = {
+            stream.index: StreamDecoder(stream, self._warn)
+            for stream, wanted in ((self.survey.video, self.pictures), (self.survey.sound, self.sound))
+            if wanted is not None
+        }
+        for packet in packets_of(self._container, self.survey.streams, self.name, self._warn):
+            self.survey.note(packet)
+            if packet.stream.index in decoders and packet.size:
+                for frame in decoders[packet.stream.index].push(packet):
+                    yield from self._taken(packet.stream, frame)
+            if self._is_enough(packet):
+                break
+        else:
+            self.complete = True
+        for decoder in decoders.values():
+            for frame in decoder.finish():
+                yield from self._taken(decoder.stream, frame)
+        yield from ((PICTURE, picture) for picture in (self.pictures.finish() if self.pictures else ()))
+        yield from ((SOUND, samples) for samples in (self.sound.finish() if self.sound else ()))
+        if self.pictures is not None and self.pictures.count == 0 and self._start == 0.0:
+            self.survey.lose_video(sound_is_read=self.sound is not None)
+        if self.sound is not None and not self.sound.begun and self._start == 0.0:
+            if self.survey.video is None:
+                raise MediaError(f"{self.name} holds sound that cannot be decoded")
+            self._warn("the sound cannot be decoded: only the pictures are used")
+        self.survey.finish()
+
+    def _taken(self, stream: Any, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """What one more decoded frame makes certain."""
+        if stream.type == "video":
+            for picture in self.pictures.push(frame, self.sound.time if self.sound else 0.0):
+                yield PICTURE, picture
+        else:
+            for samples in self.sound.push(frame, self.pictures.time if self.pictures else 0.0):
+                yield SOUND, samples
+
+    def _is_enough(self, packet: Any) -> bool:
+        """Whether everything up to `end` has been given."""
+        if self._end is None:
+            return False
+        if self.sound is None:
+            return self.pictures is None or self.pictures.full
+        time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.survey.origin
+        after = packet.stream.type == "audio" and time is not None and time > self._end + 1.0
+        return after and (self.pictures is None or self.pictures.full)
+
+
+@dataclass
+class _Span:
+    """What has been seen of one stream: where its last packet ends on the container's clock, how many there are."""
+
+    end: float
+    packets: int = 0
+
+
+class MediaSurvey:
+    """Chooses the streams that are read, and notes how long they are.
+
+    Args:
+        container: as opened by PyAV.
+        name: how messages call it.
+
+    Attributes:
+        video, sound: the streams that are read, or None.
+        origin: time 0 of the clip on the container's clock: the first picture, or the first sound without video.
+        warnings: sentences for the user.
+        fps: mean frame rate of the video as stored, once all packets were noted; 0.0 without video.
+        video_end, sound_end: seconds from the clip's time 0 to the end of the latest packet; 0.0 where there is none.
+
+    Raises:
+        MediaError: there is neither video nor sound.
+    """
+
+    def __init__(self, container: Any, name: str):
+        videos, sounds = video_streams(container), audio_streams(container)
+        if not videos and not sounds:
+            raise MediaError(f"{name} holds neither video nor sound")
+        self.video, self.sound = videos[0] if videos else None, sounds[0] if sounds else None
+        self.warnings = [
+            f"the file holds {len(streams)} {what}: the first is used"
+            for streams, what in ((videos, "videos"), (sounds, "sound tracks"))
+            if len(streams) > 1
+        ]
+        self._container, self._name = container, name
+        self._spans = {stream.index: _Span(stream_start(stream)) for stream in self.streams}
+        self.origin = stream_start(self.video or self.sound)
+        self.fps = self.video_end = self.sound_end = 0.0
+
+    @property
+    def streams(self) -> list[Any]:
+        """The chosen streams, video first."""
+        return [stream for stream in (self.video, self.sound) if stream is not None]
+
+    def note(self, packet: Any) -> None:
+        """One more packet of the chosen streams."""
+        span = self._spans.get(packet.stream.index)
+        if span is None or packet.size == 0:  # empty: PyAV's own end mark
+            return
+        span.packets += 1
+        if packet.pts is not None:
+            lasting = float(packet.duration * packet.time_base) if packet.duration else frame_duration(packet.stream)
+            span.end = max(span.end, float(packet.pts * packet.time_base) + lasting)
+
+    @property
+    def announced(self) -> float | None:
+        """Seconds that the headers announce; None where they announce nothing."""
+        return max(self._announced(self.video), self._announced(self.sound), self._whole) or None
+
+    @property
+    def _whole(self) -> float:
+        """Seconds that the container says it lasts."""
+        return self._container.duration / import_av().time_base if self._container.duration else 0.0
+
+    @staticmethod
+    def _announced(stream: Any) -> float:
+        return float(stream.duration * stream.time_base) if stream is not None and stream.duration else 0.0
+
+    def _length(self, stream: Any) -> float:
+        return 0.0 if stream is None else max(0.0, self._spans[stream.index].end - self.origin)
+
+    def lose_video(self, sound_is_read: bool) -> None:
+        """The video turned out to have no frame that can be decoded.
+
+        Raises:
+            MediaError: there is no sound that could be read instead.
+        """
+        if not sound_is_read:
+            raise MediaError(f"{self._name} holds a video of which no frame can be decoded")
+        self.warnings.append("no frame of the video can be decoded: only the sound is used")
+        self.video, self.origin = None, stream_start(self.sound)
+
+    def finish(self) -> None:
+        """Takes stock once all packets were noted: lengths, a file that is cut off, sound without picture."""
+        self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
+        main, there = self.video or self.sound, self.video_end if self.video else self.sound_end
+        announced = self._announced(main)
+        if there >= announced - 0.2:
+            end = max(span.end for span in self._spans.values())
+            there = end - (self._container.start_time or 0) / import_av().time_base
+            announced = self._whole
+        if there < announced - 0.2:
+            self.warnings.append(f"the file is cut off: {there:.1f} s of the {announced:.1f} s it announces are there")
+        if self.video is None:
+            return
+        packets = self._spans[self.video.index].packets
+        self.fps = packets / self.video_end if self.video_end > 0 else float(self.video.average_rate or 0.0)
+        if (tail := self.sound_end - self.video_end) > MAX_PADDING:
+            self.warnings.append(tail_warning(tail))
+
+
+def tail_warning(seconds: float) -> str:
+    return f"the sound goes on for {seconds:.1f} s after the last picture: there it is read without lips"
+
+
+def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> int:
+    """How many samples remain once the encoder's padding after the video's end is cut.
+
+    Args:
+        samples: how many there are, the first at `start` seconds.
+        rate: samples per second.
+        start: seconds after the first picture.
+        video_end: when the last picture ends, in seconds after the first one.
+    """
+    tail = start + samples / rate - video_end
+    return max(0, round((video_end - start) * rate)) if 0 < tail <= MAX_PADDING else samples
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A decoded frame, when it begins, and for how long it is shown (seconds after the first one)."""
+
+    frame: Any
+    time: float
+    duration: float
+
+
+class PictureLine:
+    """Takes the decoded frames of one video and gives pictures at a fixed rate, one at a time.
+
+    Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps are counted on,
+    jumps of the clock taken out, rotation, mirroring and non-square pixels undone.
+
+    Args:
+        stream: the video's PyAV stream.
+        fps: pictures per second to give.
+        origin: the first frame's time on the container's clock, in seconds.
+        start, end: give only this part; seconds after the first frame.
+        warn: called with one sentence for each thing that is wrong but can be lived with.
+
+    Attributes:
+        count: pictures given so far.
+        time: seconds after the first frame of the latest frame taken.
+    """
+
+    def __init__(self, stream: Any, fps: float, origin: float, start: float, end: float | None, warn: WarningSink):
+        self.stream, self.fps, self.start, self.warn = stream, fps, start, warn
+        self.count, self.time = 0, -math.inf
+        self._origin = origin
+        self._nominal = frame_duration(stream) or 1.0 / fps
+        self._limit = math.inf if end is None else max(1, round((end - start) * fps))
+        self._current: _Timed | None = None
+        self._reformatter = import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        self._orientation: tuple[int, tuple[int, bool]] | None = None  # angle of a frame's matrix, and what it says
+
+    @property
+    def full(self) -> bool:
+        """Whether all pictures up to `end` have been given."""
+        return self.count >= self._limit
+
+    def push(self, frame: Any, heard: float = 0.0) -> Iterator[np.ndarray]:
+        """One more decoded frame; gives the `(height, width, 3)` uint8 RGB pictures that are certain by now.
+
+        Args:
+            frame: as decoded.
+            heard: seconds that the sound has reached: a pause of the pictures that it confirms is no jump.
+        """
+        entry = self._timed(frame, heard)
+        if entry is None:
+            return
+        if self._current is not None:
+            until = (self._current.time + entry.time) / 2  # where the next frame becomes the nearer one
+            wanted = math.ceil((until - 1e-6 - self.start) * self.fps)
+            yield from self._repeated(wanted)
+        self._current = entry
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """The last pictures, once there are no more frames."""
+        if self._current is not None:
+            total = round((self._current.time + self._current.duration - self.start) * self.fps)
+            yield from self._repeated(max(total, 1) if self.start == 0.0 else total)
+
+    def _timed(self, frame: Any, heard: float) -> _Timed | None:
+        """The frame with a time that only grows; None where it comes too late to be shown."""
+        first, base = self._current is None and self.time == -math.inf, self.stream.time_base
+        duration = float(frame.duration * base) if frame.duration else self._nominal
+        expected = 0.0 if first else self.time + self._nominal
+        # In the stream's time base: frames that come out of the decoder late have none of their own.
+        time = expected if frame.pts is None else float(frame.pts * base) - self._origin
+        if not first and not self.time - MAX_STEP_BACK < time < max(self.time, heard) + MAX_PAUSE:
+            jump = time - self.time
+            self.warn(f"the video's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was taken out")
+            self._origin += time - expected
+            time = expected
+        if time <= self.time:
+            return None
+        self.time = time
+        return _Timed(frame, time, duration)
+
+    def _repeated(self, wanted: int) -> Iterator[np.ndarray]:
+        """The current frame until `wanted` pictures have been given in all."""
+        wanted = int(min(wanted, self._limit))
+        if wanted <= self.count:
+            return
+        picture = self._upright(self._current.frame)
+        copies = wanted - self.count > 1
+        while self.count < wanted:
+            self.count += 1
+            yield picture.copy() if copies else picture
+
+    def _upright(self, frame: Any) -> np.ndarray:
+        width = square_pixel_width(frame.width, self.stream)
+        plain = self._reformatter.reformat(
+            frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
+        )
+        picture = plain.to_ndarray()  # (h, w, 3)
+        # Asked again only where the angle changes: a frame whose side data was read waits for a garbage collection.
+        if self._orientation is None or self._orientation[0] != frame.rotation:
+            self._orientation = frame.rotation, orientation(frame)
+        turns, mirrored = self._orientation[1]
+        if mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, turns))
+
+
+def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """(width, height) in pixels of a decoded frame as it is meant to be seen."""
+    width, height = square_pixel_width(frame.width, stream), frame.height
+    return (height, width) if orientation(frame)[0] % 2 else (width, height)
+
+
+def square_pixel_width(width: int, stream: Any) -> int:
+    """How wide a picture of this stored width is with square pixels."""
+    ratio = stream.sample_aspect_ratio
+    if not ratio or ratio == 1 or not 0.25 <= ratio <= 4:
+        return width
+    return max(1, round(width * float(ratio)))
+
+
+def orientation(frame: Any) -> tuple[int, bool]:
+    """
+    Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
+
+    PyAV's frame and its side data know each other: only a garbage collection frees a frame that was asked.
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 0, False
+    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
+    mirrored = bool(a * d - b * c < 0)
+    if mirrored:
+        a, b = -a, -b
+    if a == 0 and b == 0:
+        return 0, False
+    # The matrix takes (x, y), y downwards, to (a x + c y, b x + d y): its first row is where the x axis goes.
+    return round(-math.degrees(math.atan2(float(b), float(a))) / 90.0) % 4, mirrored
+
+
+class SoundLine:
+    """Takes the decoded frames of one sound track and gives its samples without a break, from `start` on.
+
+    Holes between frames become silence, what lies before `start` or was given already is dropped, jumps of the clock
+    are taken out, channels averaged.
+
+    Args:
+        stream: the sound's PyAV stream.
+        rate: samples per second to give.
+        origin: time 0 on the container's clock, in seconds.
+        start: the first sample's time, in seconds after `origin`.
+        warn: called with one sentence for each thing that is wrong but can be lived with.
+
+    Attributes:
+        count: samples given so far.
+        time: seconds after `origin` that the sound has reached.
+    """
+
+    def __init__(self, stream: Any, rate: int, origin: float, start: float, warn: WarningSink):
+        self.stream, self.rate, self.start, self.warn = stream, rate, start, warn
+        self.count, self.time = 0, 0.0
+        self._origin = origin
+        self._format: tuple[Any, ...] | None = None  # of the stretch that the resampler is at
+        self._resampler: Any = None
+        self._place = 0  # where the resampler's next sample goes
+        self._bad = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether any sound could be decoded."""
+        return self._format is not None
+
+    def push(self, frame: Any, seen: float = 0.0) -> Iterator[np.ndarray]:
+        """One more decoded frame; gives `(samples,)` float32 arrays, full scale 1.0, that follow each other.
+
+        Args:
+            frame: as decoded.
+            seen: seconds that the pictures have reached: a pause of the sound that they confirm is no jump.
+        """
+        frame, bad = _finite(frame)
+        self._bad += bad
+        time = self._timed(frame, seen)
+        new_format = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if new_format != self._format or abs(time - self.time) > AUDIO_JITTER:
+            yield from self._resampled(None)
+            self._resampler = import_av().AudioResampler(format="fltp", layout=frame.layout, rate=self.rate)
+            self._format, self.time = new_format, time
+            self._place = round((time - self.start) * self.rate)
+        self.time += frame.samples / frame.sample_rate
+        frame.pts = None
+        yield from self._resampled(frame)
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """The last samples, once there are no more frames."""
+        yield from self._resampled(None)
+        if self._bad:
+            self.warn(
+                f"{self._bad} samples of the sound are not numbers (NaN or infinite): they were replaced by silence"
+            )
+
+    def _timed(self, frame: Any, seen: float) -> float:
+        """Seconds after the origin at which a frame begins."""
+        if frame.pts is None:
+            return self.time
+        time = float(frame.pts * self.stream.time_base) - self._origin
+        # A seek may land long before `start`, and sound may begin long before or after the pictures.
+        earliest = self.time - MAX_STEP_BACK if self.begun else min(0.0, self.start) - MAX_PAUSE
+        if not earliest < time < max(self.time, self.start, seen) + MAX_PAUSE:
+            jump, expected = time - self.time, self.time if self.begun else self.start
+            self.warn(f"the sound's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was taken out")
+            self._origin += time - expected
+            time = expected
+        return time
+
+    def _resampled(self, frame: Any) -> Iterator[np.ndarray]:
+        """What the resampler gives for one more frame (None: the rest), at its place in the line."""
+        for piece in [] if self._resampler is None else self._resampler.resample(frame):
+            samples = piece.to_ndarray().astype(np.float32, copy=False).mean(axis=0)  # (n,)
+            place, self._place = self._place, self._place + len(samples)
+            while self.count < place:  # a hole
+                silence = min(place - self.count, self.rate)
+                self.count += silence
+                yield np.zeros(silence, dtype=np.float32)
+            if len(samples := samples[self.count - place :]):
+                self.count += len(samples)
+                yield samples
+
+
+def _finite(frame: Any) -> tuple[Any, int]:
+    """The frame with NaN and infinity replaced by zero, and how many there were."""
+    if not frame.format.name.startswith(("flt", "dbl")):
+        return frame, 0
+    samples = frame.to_ndarray()
+    good = np.isfinite(samples)
+    if good.all():
+        return frame, 0
+    clean = import_av().AudioFrame.from_ndarray(np.where(good, samples, 0), frame.format.name, frame.layout)
+    clean.sample_rate, clean.pts, clean.time_base = frame.sample_rate, frame.pts, frame.time_base
+    return clean, int(samples.size - good.sum())

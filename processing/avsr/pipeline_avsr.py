@@ -1,39 +1,41 @@
-"""From a file to what the person says: the pipeline task `audio-visual-speech-recognition`."""
+"""From a file to what the person says: the pipeline task `audio-visual-speech-recognition`, and how it is saved."""
 
+from __future__ import annotations
+
+import copy
 import itertools
+import json
 import logging
 import math
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 
+from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, STRETCH
-from .clip_pieces_avsr import MAX_LEAD
-from .clip_reading_avsr import Clip, read_clip
-from .clip_stream_avsr import ClipStream
-from .clip_window_avsr import ClipWindow
+from .clip_avsr import Clip, ClipWindow, read_clip
+from .clip_stream_avsr import MAX_LEAD, ClipStream
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_reading_avsr import LongReading, Reading
+from .long_form_avsr import LongReading, Reading, SpeechStream, as_chunk, note_others
 from .media_source_avsr import fetch_media, source_name
-from .pipeline_saving_avsr import save_with_code
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
-from .recognition_avsr import Recogniser
-from .speaker_boxes_avsr import ChosenSpeaker
-from .speaker_locator_avsr import GivenTrack, ObjectLocator, load_locator
-from .speaker_request_avsr import EVERYONE
-from .speech_activity_avsr import OwnWords
-from .speech_stream_avsr import SpeechStream, as_chunk, note_others
-from .word_timing_avsr import TimedText, mean_confidence, time_words
+from .recognition_avsr import OwnWords, Recogniser
+from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
+from .speaker_tracking_avsr import ChosenSpeaker
 
 logger = logging.getLogger(__name__)
 
 TASK = "audio-visual-speech-recognition"
+
+MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 
 class AudioVisualSpeechRecognitionPipeline(Pipeline):
@@ -353,3 +355,43 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
 def _text(characters: list[TimedText]) -> str:
     return " ".join("".join(character.text for character in characters).split())
+
+
+def save_with_code(
+    pipe: Pipeline, task: str, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs
+) -> None:
+    """
+    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
+
+    Args:
+        pipe: its `model` and `processor` are saved.
+        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
+        save_directory: made if missing.
+        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
+
+    Raises:
+        ValueError: `save_directory` is a file.
+    """
+    folder = Path(save_directory)
+    if folder.is_file():
+        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
+    if push_to_hub:
+        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        kwargs = {}
+    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
+    model.config = copy.deepcopy(pipe.model.config)
+    model.save_pretrained(folder, **kwargs)
+    pipe.processor.save_pretrained(folder)
+    custom_object_save(pipe, folder)
+    # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
+    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [MODEL_CLASS], "type": "multimodal"}}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _reference(instance: object) -> str:
+    """`module.Class` of an object, as configurations name code beside them."""
+    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from .chunking_avsr import SHORTEST_CHUNK
-from .clip_pieces_avsr import ClipPiece
-from .clip_reading_avsr import MODALITIES
-from .speaker_request_avsr import Speaker, check_speaker
+from .clip_avsr import MODALITIES
+from .clip_stream_avsr import ClipPiece
+from .speaker_locator_avsr import Speaker, check_speaker
 
 TIMESTAMPS = (False, "word", "char")
 

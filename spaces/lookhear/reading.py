@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from lookhear.processing.avsr import write_captions
-from lookhear.processing.avsr.clip_pieces_avsr import ClipPiece
+from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
 from lookhear.processing.avsr.landmarks_avsr import grown, meet
-from lookhear.processing.avsr.rendering_avsr import write_captioned_video
-from lookhear.processing.avsr.speaker_rendering_avsr import write_speaker_video
+from lookhear.processing.avsr.rendering_avsr import write_captioned_video, write_speaker_video
 
 FORMATS = ("srt", "vtt", "json")
 MARGIN = 0.2  # of the box of the first second, whose speaker moves: who is tapped within it is meant

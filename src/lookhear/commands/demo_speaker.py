@@ -32,7 +32,7 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
     Raises:
         ValueError: the video cannot be read, or nobody is found in it. ImportError: the extras `demo` and `face` are missing.
     """
-    from lookhear.processing.avsr.media_avsr import fetch_media
+    from lookhear.processing.avsr.media_source_avsr import fetch_media
 
     speaker = speaker or SPEAKER
     said = {} if video is not None else SAID
@@ -78,7 +78,7 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
 def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
     """Subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
     from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.speaker_rendering_avsr import write_speaker_video
+    from lookhear.processing.avsr.rendering_avsr import write_speaker_video
 
     written = [
         write_captions(readings[speaker], output / "speaker.srt"),

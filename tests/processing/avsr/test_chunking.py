@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lookhear.processing.avsr.alignment_avsr import TimedText
 from lookhear.processing.avsr.chunking_avsr import (
     MARGIN,
     Piece,
@@ -14,10 +15,9 @@ from lookhear.processing.avsr.chunking_avsr import (
     words_before,
     words_behind,
 )
+from lookhear.processing.avsr.clip_avsr import ClipWindow
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.clip_window_avsr import ClipWindow
-from lookhear.processing.avsr.long_reading_avsr import LongReading, Reading
-from lookhear.processing.avsr.word_timing_avsr import TimedText
+from lookhear.processing.avsr.long_form_avsr import LongReading, Reading
 
 FPS, RATE, STEP = 25, 1000, 0.02
 

@@ -16,7 +16,7 @@ from lookhear.processing.avsr.clip_report_avsr import (
     laplacian_variance,
     measure_blur,
 )
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
 
 RNG = np.random.default_rng(0)
 SHARP = RNG.integers(60, 200, (30, 64, 64), dtype=np.uint8)

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from lookhear.processing.avsr import media_source_avsr
-from lookhear.processing.avsr.clip_pieces_avsr import PieceCutter
-from lookhear.processing.avsr.clip_reading_avsr import read_clip
-from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream
+from lookhear.processing.avsr.clip_avsr import read_clip
+from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream, PieceCutter
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
-from lookhear.processing.avsr.media_avsr import MediaError, write_video
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
-from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
+from lookhear.processing.avsr.media_source_avsr import MediaError
+from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
+from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker
 
 RATE, HEIGHT, WIDTH = 16000, 96, 128
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)

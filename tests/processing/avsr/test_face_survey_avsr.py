@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.everyone_avsr import MOST, people_in
-from lookhear.processing.avsr.face_survey_avsr import SAME, FaceSurvey, Person, find_people
+from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceSurvey, Person, find_people, people_in
+from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
-from lookhear.processing.avsr.scene_watch_avsr import Change
-from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
-from lookhear.processing.avsr.speaker_face_avsr import SpeakerFace
-from lookhear.processing.avsr.speaker_report_avsr import SpeakerReport
+from lookhear.processing.avsr.speaker_tracking_avsr import SpeakerBox, SpeakerFace, SpeakerReport
 
 from .test_speaker_face_avsr import Follower, picture, see
 

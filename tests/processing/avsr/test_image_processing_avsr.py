@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lookhear.processing.avsr import mouth_building_avsr
+from lookhear.processing.avsr import mouth_cropping_avsr
 from lookhear.processing.avsr.image_processing_avsr import MouthClip, MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, PrecomputedLandmarks
 from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE, MOUTH
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MOUTH
 
 SMALL = {"roi_size": 64, "crop_size": 56, "mouth_width": 36.0}
 
@@ -101,7 +101,7 @@ def test_blocks_change_nothing(processor, monkeypatch):
     points = landmarks(60) + np.random.default_rng(0).normal(size=(60, 68, 2)).astype(np.float32)
     points[[20, 21, 22, 40]] = np.nan
     whole = processor.extract(pictures(60), points)
-    monkeypatch.setattr(mouth_building_avsr, "BLOCK", 5)
+    monkeypatch.setattr(mouth_cropping_avsr, "BLOCK", 5)
     blocks = processor.extract(pictures(60), points)
     assert np.array_equal(whole.landmarks, blocks.landmarks)
     assert np.abs(whole.mouths.astype(int) - blocks.mouths).max() <= 1

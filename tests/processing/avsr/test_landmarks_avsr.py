@@ -16,7 +16,7 @@ from lookhear.processing.avsr.landmarks_avsr import (
     box_of_points,
     overlap,
 )
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
 
 BLANK = np.zeros((240, 640, 3), np.uint8)
 

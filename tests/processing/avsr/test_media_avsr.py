@@ -15,14 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from lookhear.processing.avsr.media_avsr import (
-    MediaError,
-    fetch_media,
-    probe_media,
-    read_audio,
-    read_frames,
-    write_video,
-)
+from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
+from lookhear.processing.avsr.media_source_avsr import MediaError, fetch_media
+from lookhear.processing.avsr.media_writing_avsr import write_video
 
 HEIGHT, WIDTH = 48, 64
 CLICK = 1.0  # seconds on the clip's clock: when the picture flashes and the sound beeps

@@ -5,13 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr import mouth_building_avsr
-from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
+from lookhear.processing.avsr import mouth_cropping_avsr
+from lookhear.processing.avsr.face_tracking_avsr import Change, FaceTracker
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
-from lookhear.processing.avsr.mouth_building_avsr import MouthBlock, MouthBuilder, landmark_source
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
-from lookhear.processing.avsr.scene_watch_avsr import Change
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MouthBlock, MouthBuilder, landmark_source
 
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
 NAMES = ("mouths", "points", "found", "outside", "cuts")
@@ -101,7 +99,7 @@ def test_a_face_that_is_gone_for_long_is_not_waited_for(begin, end):
         most = max(most, len(builder._rows))
     blocks += builder.finish()
     mouths, found = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("mouths", "found"))
-    assert most <= mouth_building_avsr.PATIENCE + mouth_building_avsr.BLOCK + 13
+    assert most <= mouth_cropping_avsr.PATIENCE + mouth_cropping_avsr.BLOCK + 13
     assert len(mouths) == 700 and np.array_equal(found, np.isfinite(points).all(axis=(1, 2)))
     black, waited_for = ~mouths.any(axis=(1, 2)), 250 if begin else 0
     assert not black[found].any() and not black[begin : min(end, begin + waited_for)].any()
@@ -113,7 +111,7 @@ def test_no_face_at_all_is_black_and_bounded():
     blocks = []
     for index in range(900):
         blocks += builder.add(picture(index // 90))  # with cuts
-        assert len(builder._rows) <= mouth_building_avsr.PATIENCE
+        assert len(builder._rows) <= mouth_cropping_avsr.PATIENCE
     blocks += builder.finish()
     assert sum(len(block.mouths) for block in blocks) == 900
     assert not any(block.mouths.any() or block.found.any() or np.isfinite(block.points).any() for block in blocks)

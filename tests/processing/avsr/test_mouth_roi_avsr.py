@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.mouth_roi_avsr import (
+from lookhear.processing.avsr.mouth_cropping_avsr import (
     MEAN_FACE,
     MOUTH,
     STABLE_POINTS,

@@ -6,12 +6,12 @@ from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
-from lookhear.processing.avsr.clip_reading_avsr import without_others
+from lookhear.processing.avsr.clip_avsr import without_others
 from lookhear.processing.avsr.clip_stream_avsr import ClipStream
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face
-from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker
 from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator
+from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker
 
 from .test_pipeline import face_video, heard, lips, processor, sound  # noqa: F401
 from .test_pipeline_long import FAST, talkative_model

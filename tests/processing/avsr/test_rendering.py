@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from lookhear.processing.avsr.captions_avsr import Word
-from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames, write_video
+from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
+from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.rendering_avsr import (
     COMING,
     CURRENT,

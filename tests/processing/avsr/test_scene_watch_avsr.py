@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.scene_watch_avsr import Change, SceneWatch
+from lookhear.processing.avsr.face_tracking_avsr import Change, SceneWatch
 
 RNG = np.random.default_rng(0)
 

@@ -9,9 +9,8 @@ import threading
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.speaker_boxes_avsr import ChosenSpeaker, SpeakerBox, SpeakerBoxes, checked_box
-from lookhear.processing.avsr.speaker_locator_avsr import GivenTrack
-from lookhear.processing.avsr.speaker_request_avsr import check_speaker, plain_speaker, speaker_name
+from lookhear.processing.avsr.speaker_locator_avsr import GivenTrack, check_speaker, plain_speaker, speaker_name
+from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker, SpeakerBox, SpeakerBoxes, checked_box
 
 
 def frame_of(number: int) -> np.ndarray:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
-from lookhear.processing.avsr.mouth_roi_avsr import MEAN_FACE
-from lookhear.processing.avsr.scene_watch_avsr import Change
-from lookhear.processing.avsr.speaker_boxes_avsr import SpeakerBox
-from lookhear.processing.avsr.speaker_face_avsr import BRIDGE, SpeakerFace
-from lookhear.processing.avsr.speaker_report_avsr import SpeakerReport
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
+from lookhear.processing.avsr.speaker_tracking_avsr import BRIDGE, SpeakerBox, SpeakerFace, SpeakerReport
 
 HEIGHT, WIDTH = 240, 640
 LEFT, RIGHT = SpeakerBox((0, 0, 320, 240), 0.9), SpeakerBox((320, 0, 640, 240), 0.8)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
-from lookhear.processing.avsr.speech_activity_avsr import CONTEXT, lip_evidence, share_out
-from lookhear.processing.avsr.word_timing_avsr import TimedText
+from lookhear.processing.avsr.alignment_avsr import TimedText
+from lookhear.processing.avsr.recognition_avsr import CONTEXT, lip_evidence, share_out
 
 from .test_pipeline import face_video, processor, sound  # noqa: F401
 from .test_pipeline_long import FAST, talkative_model

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lookhear.processing.avsr.word_timing_avsr import (
+from lookhear.processing.avsr.alignment_avsr import (
     TimedText,
     align_ctc,
     delay_early_starts,

@@ -1,0 +1,604 @@
+"""A chosen speaker in the frames of a clip: their place in each of them, in that place their face, and a report.
+
+`SpeakerSearch` gives a locator the frames (`SpeakerBoxes`, in a thread), looks for the face where the locator says that
+the speaker is (`SpeakerFace`), and notes second by second who was followed, and how surely (`SpeakerReport`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .clip_report_avsr import ClipReport
+from .face_tracking_avsr import WHOLE_SEARCH, Change, distance, inside, pause_of, prominence
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, overlap
+from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
+
+SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
+
+FRAMES_AHEAD = 4  # frames that may wait for the locator
+BOXES_AHEAD = 256  # boxes that may wait for their frames
+
+MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
+BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
+GENEROUS = 0.1  # of the box's sides
+LOOKS = 2  # descriptions of the face that are kept, at most
+ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
+BRIDGE = 25  # frames for which a face goes on being followed where the locator misses the speaker
+
+ABSENT = 0.1  # share of the frames without the speaker from which on it is said
+UNSURE = 0.5  # mean sureness below which it is said
+STRANGERS_NAMED = 5  # times at which somebody else may have taken the place that a sentence names
+SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
+NEAR = 0.1  # of the sides of a box: what is so near counts as in it
+
+
+@dataclass(frozen=True)
+class SpeakerBox:
+    """
+    Where the speaker is in one frame.
+
+    Attributes:
+        box: `(x0, y0, x1, y1)` in pixels.
+        sure: from 0 to 1.
+    """
+
+    box: Box
+    sure: float = 1.0
+
+
+@dataclass(frozen=True)
+class ChosenSpeaker:
+    """
+    Who is to be read, and what finds them.
+
+    Attributes:
+        asked: as `check_speaker` returns it.
+        locator: a function of an iterator of frames `(height, width, 3)` uint8 and of `asked`, which gives, one after the
+            other and as soon as it knows them, for each frame `(x0, y0, x1, y1)` in pixels, or `(x0, y0, x1, y1, score)`
+            with a score from 0 to 1, or None where the speaker isn't seen.
+    """
+
+    asked: Speaker
+    locator: SpeakerLocator
+
+
+class SpeakerSearch:
+    """Finds the frames' boxes of a chosen speaker, and in them the face. A context manager that ends its thread."""
+
+    def __init__(self, speaker: ChosenSpeaker, image_processor: Any):
+        self._speaker, self._detect_every = speaker, image_processor.detect_every
+        self.report = SpeakerReport(speaker.asked, image_processor.fps)
+        self._face: SpeakerFace | None = None
+        self._boxes: SpeakerBoxes | None = None
+
+    def face(self, detector: LandmarkDetector) -> SpeakerFace:
+        """What finds the landmarks in the frames that `add` and `finish` give."""
+        self._face = SpeakerFace(detector, self._detect_every, self.report)
+        return self._face
+
+    def __enter__(self) -> SpeakerSearch:
+        self._boxes = SpeakerBoxes(self._speaker)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._boxes.close()
+
+    def add(self, frame: np.ndarray) -> Iterator[np.ndarray]:
+        """One more frame; gives those in which the speaker's place is known by now, one at a time."""
+        return self._looked_at(self._boxes.add(frame))
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """The rest."""
+        return self._looked_at(self._boxes.finish())
+
+    def _looked_at(self, pairs: Iterator[tuple[np.ndarray, SpeakerBox | None]]) -> Iterator[np.ndarray]:
+        for frame, here in pairs:
+            self._face.look(here)
+            yield frame
+
+    def note(self, report: ClipReport, name: str) -> None:
+        """Writes down who was followed. Raises ValueError where nobody was."""
+        if not self.report.located:
+            raise ValueError(f"{name}: {speaker_name(self._speaker.asked)} was not found in any frame.")
+        report.speaker = self.report.finish()
+        report.warn(self.report.warnings(self._boxes.unanswered))
+
+
+class SpeakerBoxes:
+    """
+    Runs a locator in a thread, beside whoever gives it frames.
+
+    A frame is held until its box is there; how many are held is up to the locator, which may look ahead. `close`, or
+    dropping the object, ends the thread.
+
+    Args:
+        speaker: who is looked for, and how.
+
+    Attributes:
+        unanswered: frames for which the locator gave nothing because it had come to its end.
+    """
+
+    def __init__(self, speaker: ChosenSpeaker):
+        self.unanswered = 0
+        self._waiting: deque[np.ndarray] = deque()
+        self._desk = _Desk()
+        self._thread = threading.Thread(target=_locate, args=(speaker, self._desk), name="speaker", daemon=True)
+        self._dropped = weakref.finalize(self, self._desk.close)
+        self._thread.start()
+
+    def add(self, frame: np.ndarray) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
+        """One more `(height, width, 3)` uint8 frame; gives those whose boxes are known by now. Must be exhausted."""
+        self._waiting.append(frame)
+        while self._waiting and not self._desk.offer(frame):  # its box may come before the locator looks at it
+            yield from self._paired(wait=False)
+        yield from self._paired(wait=False)
+
+    def finish(self) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
+        """The rest, once all frames were added."""
+        self._desk.end_frames()
+        while self._waiting:
+            yield from self._paired(wait=True)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._dropped()
+        self._thread.join()
+
+    def _paired(self, wait: bool) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
+        boxes, ended = self._desk.fetch(len(self._waiting), wait)
+        for box in boxes:
+            yield self._waiting.popleft(), box
+        while ended and self._waiting:
+            self.unanswered += 1
+            yield self._waiting.popleft(), None
+
+
+class _Desk:
+    """Where two threads hand over frames and boxes. Neither waits for ever: who waits for room takes what lies there."""
+
+    def __init__(self) -> None:
+        self._frames: deque[np.ndarray] = deque()
+        self._boxes: deque[SpeakerBox | None] = deque()
+        self._changed = threading.Condition()
+        self._closed = self._no_more_frames = self._no_more_boxes = False
+        self._error: BaseException | None = None
+
+    def offer(self, frame: np.ndarray) -> bool:
+        """Puts a frame down; False, and it was not, while there is no room but boxes to take."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._boxes or len(self._frames) < FRAMES_AHEAD or self._over)
+            if self._over:
+                return True  # nobody will look at it
+            if len(self._frames) >= FRAMES_AHEAD:
+                return False
+            self._frames.append(frame)
+            self._changed.notify_all()
+            return True
+
+    @property
+    def _over(self) -> bool:
+        return self._no_more_boxes or self._closed
+
+    def end_frames(self) -> None:
+        with self._changed:
+            self._no_more_frames = True
+            self._changed.notify_all()
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """What the locator is given."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._frames or self._no_more_frames or self._closed)
+                if self._closed or not self._frames:
+                    return
+                frame = self._frames.popleft()
+                self._changed.notify_all()
+            yield frame
+
+    def put_box(self, box: SpeakerBox | None) -> bool:
+        """Waits for room; False says that nobody takes boxes any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._boxes) < BOXES_AHEAD or self._closed)
+            self._boxes.append(box)
+            self._changed.notify_all()
+            return not self._closed
+
+    def end_boxes(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._no_more_boxes, self._error = True, error
+            self._frames.clear()
+            self._changed.notify_all()
+
+    def fetch(self, count: int, wait: bool) -> tuple[list[SpeakerBox | None], bool]:
+        """At most so many boxes, and whether no other will ever come; raises what broke the locator."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._boxes or self._no_more_boxes or self._closed)
+            boxes = [self._boxes.popleft() for _ in range(min(count, len(self._boxes)))]
+            self._changed.notify_all()
+            if self._error is not None and not boxes:
+                raise self._error
+            return boxes, not self._boxes and self._error is None and self._over
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+
+def _locate(speaker: ChosenSpeaker, desk: _Desk) -> None:
+    """What the thread does. It knows only the desk, so that an owner who is dropped ends it."""
+    error: BaseException | None = None
+    boxes: Any = None
+    try:
+        boxes = iter(speaker.locator(desk.frames(), speaker.asked))
+        for index, value in enumerate(boxes):
+            if not desk.put_box(checked_box(value, index)):
+                break
+    except BaseException as caught:  # whoever fetches boxes raises it
+        error = caught
+    finally:
+        try:
+            if isinstance(boxes, Generator):
+                boxes.close()
+        finally:
+            desk.end_boxes(error)
+
+
+def checked_box(value: Any, index: int) -> SpeakerBox | None:
+    """
+    What a locator gave for a frame.
+
+    Args:
+        value: 4 or 5 numbers, or None; with a NaN, or without an area, it counts as None.
+        index: of the frame.
+
+    Raises:
+        ValueError: it is nothing of these.
+    """
+    if value is None:
+        return None
+    try:
+        x0, y0, x1, y1, *score = map(float, value)
+    except (TypeError, ValueError):
+        score = [0.0, 0.0]
+    if len(score) > 1:
+        raise ValueError(
+            f"`speaker_locator` gave {value!r} for frame {index}: it must be (x0, y0, x1, y1) in pixels, "
+            "(x0, y0, x1, y1, score), or None where the speaker isn't seen."
+        )
+    if not all(map(math.isfinite, (x0, y0, x1, y1, *score))) or x0 >= x1 or y0 >= y1:
+        return None
+    return SpeakerBox((x0, y0, x1, y1), min(max(score[0], 0.0), 1.0) if score else 1.0)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a face is in the speaker's box: its centre and width in units of the box's width."""
+
+    x: float
+    y: float
+    size: float
+
+    @classmethod
+    def of(cls, face: Face, box: Box) -> _Place:
+        width = box[2] - box[0]
+        x, y = (face.box[0] + face.box[2]) / 2 - box[0], (face.box[1] + face.box[3]) / 2 - box[1]
+        return cls(x / width, y / width, face.size / width)
+
+    def far_from(self, other: _Place) -> float:
+        """Distance in units of the face's width."""
+        return float(np.hypot(self.x - other.x, self.y - other.y)) / max(other.size, 1e-6)
+
+
+class SpeakerFace:
+    """
+    Landmarks of the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
+
+    `look` says where the speaker is in the next frame, and the face is searched for and followed in there only. Of
+    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box; at
+    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is followed on.
+
+    Args:
+        detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`, a
+            face is known again, and doubted where it looks like another one after an absence or a change of scene.
+        detect_every: frames between two searches.
+        report: is told what was seen in each frame.
+        patience: frames for which a lost face is waited for while another one is in the box.
+
+    Attributes:
+        switches: how often the face followed was replaced by one elsewhere in the same scene.
+        switched: whether this has just happened, in the latest frame.
+    """
+
+    counts: tuple[int, ...] = ()
+
+    def __init__(self, detector: LandmarkDetector, detect_every: int, report: SpeakerReport, patience: int = 25):
+        self.report, self.switches, self.switched = report, 0, False
+        self._detector, self._detect_every, self._patience = detector, detect_every, patience
+        self._follower = detector if isinstance(detector, FaceFollower) else None
+        self._describer = detector if isinstance(detector, FaceDescriber) else None
+        self._looks: list[np.ndarray] = []
+        self._looked = False  # whether the latest frame was searched
+        self._new_look = False  # whether the face has just been found anew
+        self._strange = False  # whether it looks like another one than before
+        self._here: SpeakerBox | None = None
+        self._index = self._searches = self._lost = self._missed = 0
+        self._in_box = 0  # faces in the box at the latest search
+        self._face: Face | None = None
+        self._place: _Place | None = None
+        self._before_cut: Face | None = None
+
+    def look(self, here: SpeakerBox | None) -> None:
+        """Where the speaker is in the next frame; None where they are not seen."""
+        self._here = here
+
+    def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
+        """`(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
+        face = self._next_face(frame, change)
+        if face is not None and self._looked and self._in_box == 1:
+            self._remember(frame, face)
+        self.report.add(self._here, face is not None, self._in_box, self._strange)
+        if face is not None and self._here is not None:
+            self._place = _Place.of(face, self._here.box)
+        self._lost = 0 if face is not None else self._lost + 1
+        self._face = face if face is not None else self._face
+        return None if face is None else face.points
+
+    def warnings(self) -> list[str]:
+        """There are none: the report has its own."""
+        return []
+
+    def _remember(self, frame: np.ndarray, face: Face) -> None:
+        """Notes what the face looks like, and whether that is new."""
+        if self._describer is None or (len(self._looks) == LOOKS and not self._new_look):
+            return
+        look = self._describer.describe(frame, face)
+        if self._new_look:
+            self._strange = self._unlike(look) > ALIKE
+        self._new_look = False
+        if len(self._looks) < LOOKS and not self._strange:
+            self._looks.append(look)
+
+    def _unlike(self, look: np.ndarray) -> float:
+        """Distance from what the face has looked like so far; 0 where that isn't known."""
+        return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
+
+    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+        index, self._index, self.switched, self._looked = self._index, self._index + 1, False, False
+        back, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
+        tracked = self._face is not None and self._lost == 0
+        if change is Change.CUT:
+            self._before_cut, self._face, self._lost, tracked = self._face, None, 0, False
+        elif change is Change.RETURN:
+            self._face, self._lost, tracked = self._before_cut or self._face, 1, False
+        if self._here is None:
+            self._in_box = 0
+            return self._bridged(frame) if tracked else None
+        if tracked and self._follower is not None and index % self._detect_every:
+            face = self._follower.follow(frame, self._face)
+            if inside(face, frame) and self._belongs(face):
+                return face
+        elif not (tracked or back) and change is Change.NONE and self._follower and index % pause_of(self._lost):
+            return None  # no face for a while: look less often
+        return self._search(frame, tracked)
+
+    def _bridged(self, frame: np.ndarray) -> Face | None:
+        """The face where the locator misses the speaker; asked for every few frames."""
+        if self._follower is None or self._missed > BRIDGE:
+            return None
+        face = self._follower.follow(frame, self._face)
+        if not inside(face, frame) or (self._missed % 4 == 1 and not self._follower.confirm(frame, face)):
+            return None
+        return face
+
+    def _search(self, frame: np.ndarray, tracked: bool) -> Face | None:
+        """Looks for the face where it should be, and now and then through the whole box; decides which it is."""
+        follower = self._follower if tracked else None
+        expected = follower.follow(frame, self._face) if follower else self._face
+        self._searches, self._looked = self._searches + 1, True
+        self._new_look |= not tracked
+        still_there = follower is not None and inside(expected, frame) and self._belongs(expected)
+        if still_there and self._searches % WHOLE_SEARCH != 1 and follower.confirm(frame, expected):
+            return expected
+        faces = self._faces(frame)
+        self._in_box = len(faces)
+        if self._face is None:
+            return self._likeliest(frame, faces)
+        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
+        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
+            return expected if still_there else nearest
+        if still_there and follower.confirm(frame, expected):
+            self._in_box = max(self._in_box, 1)
+            return expected
+        return self._again(frame, faces)
+
+    def _again(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
+        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
+        last = self._face
+        reach = last.size * min(1.0, 0.5 + self._lost / 10.0)
+        near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
+        if near:
+            return min(near, key=lambda face: distance(face, last))
+        face = self._likeliest(frame, faces)
+        if face is None:
+            return None
+        at_its_place = self._place is None or _Place.of(face, self._here.box).far_from(self._place) < 1.0
+        if at_its_place:
+            return face
+        if len(faces) > 1 and self._lost < self._patience:
+            return None
+        self.switches, self.switched = self.switches + 1, True
+        return face
+
+    def _likeliest(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
+        """
+        The face that looks like it did; or is where it was in the box; without a memory the largest, most central one.
+        """
+        box = self._here.box
+        if self._looks and len(faces) > 1:
+            return min(faces, key=lambda face: self._unlike(self._describer.describe(frame, face)))
+        if self._place is not None and len(faces) > 1:
+            return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
+        return max(faces, key=lambda face: prominence(face, box), default=None)
+
+    def _belongs(self, face: Face) -> bool:
+        """Whether enough of the face is in the speaker's box."""
+        more = GENEROUS * (self._here.box[2] - self._here.box[0])
+        x0, y0, x1, y1 = grown(self._here.box, more, more)
+        width = min(face.box[2], x1) - max(face.box[0], x0)
+        height = min(face.box[3], y1) - max(face.box[1], y0)
+        area = (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
+        return width > 0 and height > 0 and width * height >= BELONGS * area
+
+    def _faces(self, frame: np.ndarray) -> list[Face]:
+        """All faces in the box."""
+        more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
+        x0, y0, x1, y1 = grown(self._here.box, more, more)
+        left, top = max(0, int(x0)), max(0, int(y0))
+        part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
+        if min(part.shape[:2]) < 16:
+            return []
+        found = [_moved(face, left, top) for face in self._detector(np.ascontiguousarray(part))]
+        return [face for face in found if self._belongs(face)]
+
+
+def _moved(face: Face, x: float, y: float) -> Face:
+    """A face found in a part of a frame that begins there."""
+    box = face.box[0] + x, face.box[1] + y, face.box[2] + x, face.box[3] + y
+    return Face(box, face.points + np.array([x, y], face.points.dtype), face.score)
+
+
+@dataclass
+class _Second:
+    """Sums over the frames of one second."""
+
+    frames: int = 0
+    located: int = 0
+    faces: int = 0
+    sure: float = 0.0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+
+    def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool) -> None:
+        self.frames += 1
+        self.faces += face
+        if here is not None:
+            self.located += 1
+            self.sure += here.sure / max(in_box, 1, 2 * strange)
+            self.box = tuple(total + edge for total, edge in zip(self.box, here.box, strict=True))
+
+    def to_dict(self, number: int) -> dict[str, Any]:
+        box = [round(edge / self.located, 1) for edge in self.box] if self.located else None
+        sure, face = (round(value / self.frames, 3) for value in (self.sure, self.faces))
+        return {"second": number, "box": box, "sure": sure, "face": face}
+
+
+class SpeakerReport:
+    """
+    Collects what was seen of a chosen speaker, second by second.
+
+    Args:
+        asked: who was chosen.
+        fps: frames a second.
+    """
+
+    def __init__(self, asked: Speaker, fps: float):
+        self.asked, self._fps = asked, fps
+        self._seconds: list[dict[str, Any]] = []
+        self._now = _Second()
+        self._frames = self._located = self._faces = self._several = self._most = 0
+        self._sure = 0.0
+        self._strange, self._strange_from = False, []
+        self._elsewhere = False  # whether whoever was found is not where the speaker was said to be
+        self._absent: list[bool] = []  # not taken yet
+
+    @property
+    def located(self) -> float:
+        """Share of the frames in which the speaker was found."""
+        return self._located / max(self._frames, 1)
+
+    def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool = False) -> None:
+        """
+        Notes one more frame.
+
+        Args:
+            here: where the speaker is, None where they aren't seen.
+            face: whether their face was found.
+            in_box: faces in the box at the latest search.
+            strange: whether their face looks like another one than before.
+        """
+        if strange and not self._strange:
+            self._strange_from.append(self._frames)
+        self._strange = strange
+        if self._frames == 0 and here is not None:
+            self._elsewhere = not _is_near(asked_place(self.asked), here.box)
+        if int(self._frames / self._fps) > len(self._seconds):
+            self._end_second()
+        self._frames += 1
+        self._located += here is not None
+        self._faces += face
+        self._several += in_box > 1
+        self._most = max(self._most, in_box)
+        self._absent.append(here is None and not face)
+        self._now.add(here, face, in_box, strange)
+        self._sure += 0.0 if here is None else here.sure
+
+    def take_absent(self, count: int) -> np.ndarray:
+        """`(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
+        absent, self._absent = self._absent[:count], self._absent[count:]
+        return np.array(absent, dtype=bool)
+
+    def _end_second(self) -> None:
+        self._seconds.append(self._now.to_dict(len(self._seconds)))
+        self._now = _Second()
+
+    def finish(self) -> dict[str, Any]:
+        """
+        The report, once all frames were added.
+
+        Returns:
+            `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
+            their face; and for each second `{"second", "box", "sure", "face"}`: the mean `[x0, y0, x1, y1]` in pixels,
+            None where the speaker wasn't seen; how surely it is the one (0 to 1, divided by the number of faces in the
+            box, and by two while the face looks like another one than before); and the share of the frames with the face.
+        """
+        if self._now.frames:
+            self._end_second()
+        located, followed = round(self.located, 4), round(self._faces / max(self._frames, 1), 4)
+        asked = plain_speaker(self.asked)
+        return {"asked": asked, "located": located, "followed": followed, "seconds": self._seconds}
+
+    def warnings(self, unanswered: int) -> list[str]:
+        """Sentences for the user; `unanswered` is the number of frames for which the locator gave nothing."""
+        said, name = [], speaker_name(self.asked)
+        if self._elsewhere:
+            said.append(f"nobody was found where {name} should be: whoever is likeliest to be meant was followed")
+        if unanswered:
+            given = self._frames - unanswered
+            said.append(f"there are boxes of {name} for {given} frames, but {self._frames} frames")
+        elif self._located and 1 - self.located > ABSENT:
+            said.append(f"{name} is in view in {self.located:.0%} of the frames only")
+        if self._located and self._sure / self._located < UNSURE:
+            said.append(f"it is not sure who {name} is: {self._sure / self._located:.2f} of 1 on average")
+        if self._several > SEVERAL * self._frames:
+            said.append(
+                f"up to {self._most} faces are where {name} is: the one seen first or most central was followed"
+            )
+        if self._strange_from:
+            times = [f"{frame / self._fps:.1f}" for frame in self._strange_from[:STRANGERS_NAMED]]
+            more = ", …" if len(self._strange_from) > STRANGERS_NAMED else ""
+            said.append(f"from {', '.join(times)}{more} s on the face of {name} looks like another one than before")
+        return said
+
+
+def _is_near(place: Sequence[float] | None, box: Box) -> bool:
+    """Whether a place is in a box at least in part, or near; True without a place."""
+    return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)
