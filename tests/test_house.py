@@ -178,9 +178,41 @@ def test_every_source_folder_is_a_package(repository):
         assert (path.parent / "__init__.py").is_file(), path
 
 
-def test_no_file_holds_more_than_one_idea(repository):
+def test_no_file_is_longer_than_one_idea_needs(repository):
     for path in sources(repository, "modeling", "processing", "training", "evaluation", "src"):
-        assert path.read_text(encoding="utf-8").count("\n") <= 900, path
+        assert path.read_text(encoding="utf-8").count("\n") <= 720, path
+
+
+def floors(folder: Path) -> int:
+    """The longest chain of files of a folder that import each other at their top; a circle is an error."""
+    beside = {path.stem: path for path in folder.glob("*.py")}
+    below = {
+        name: {
+            node.module
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module in beside
+        }
+        for name, path in beside.items()
+    }
+    heights: dict[str, int] = {}
+
+    def height(name: str, above: tuple[str, ...] = ()) -> int:
+        assert name not in above, f"a circle of imports: {' -> '.join((*above, name))}"
+        if name not in heights:
+            heights[name] = 1 + max((height(other, (*above, name)) for other in below[name]), default=0)
+        return heights[name]
+
+    return max(map(height, beside))
+
+
+@pytest.mark.parametrize(
+    ("folder", "files", "most"),
+    [("processing/avsr", 28, 8), ("processing/glee", 20, 6), ("modeling/glee", 12, 5), ("modeling/avsr", 14, 7)],
+)
+def test_rooms_are_few_and_not_deep(repository, folder, files, most):
+    """Files of a folder, `__init__` counted, and floors of its import tree: who reads one file reads few others."""
+    assert len(list((repository / folder).glob("*.py"))) <= files
+    assert floors(repository / folder) <= most
 
 
 def test_import_is_quick_beyond_torch_and_transformers():
