@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks setup.py
+LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks examples setup.py
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # Whole runs are split among workers, one per core (tests/conftest.py), a file's tests in one of them; named TESTS
@@ -70,7 +70,7 @@ space: $(STAMP)  ## serve the Gradio Space on this machine (GRADIO_SERVER_PORT=N
 
 clean:  ## remove what was built and cached; the environments stay
 	rm -rf build dist demo spaces/lookhear/examples src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find modeling processing training evaluation spaces src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find modeling processing training evaluation spaces src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
