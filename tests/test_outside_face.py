@@ -34,13 +34,6 @@ def test_limits_that_security_names_are_those_of_the_code(repository):
     assert limits == (256 * 2**20, 600)
 
 
-def test_what_contributing_says_of_the_clip_report_is_there(repository):
-    from lookhear.processing.avsr import clip_report_avsr
-
-    assert "`ClipReport`" in (repository / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert hasattr(clip_report_avsr, "ClipReport") and hasattr(clip_report_avsr, "_sentences")
-
-
 @pytest.mark.parametrize("name", ["bug", "feature"])
 def test_issue_forms_are_forms(repository, name):
     """As GitHub takes them: a name, a description, and fields with ids of their own."""
