@@ -7,9 +7,11 @@ from dataclasses import fields
 import pytest
 
 from lookhear.training.avsr import recipe as avsr
+from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions
 from lookhear.training.glee.mixture import augmentation, corpus_recipe, mixture
 from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.glee.scenes import recipe as scenes
+from lookhear.training.glee.scenes.moving_scenes import MovingRecipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
 
 RECIPES = [
@@ -23,10 +25,12 @@ RECIPES = [
     mixture.Source,
     augmentation.AugmentationRecipe,
     OptimiserRecipe,
+    FineTuneOptions,
     scenes.GleeRecipe,
     scenes.GleeModelRecipe,
     scenes.SceneDataRecipe,
     SceneRecipe,
+    MovingRecipe,
 ]
 
 
