@@ -110,6 +110,8 @@ def test_a_wrong_value_of_a_source_is_refused(write_coco, tmp_path):
         open_source("coco", folder, augmentation={"flip": [1, 2]})
     with pytest.raises(ValueError, match="source coco has no field 'ratoi'.*did you mean 'ratio'"):
         open_source("coco", folder, ratoi=1.0)
+    with pytest.raises(ValueError, match="source coco: rows come from the corpus"):
+        open_source("coco", folder, rows=[])
 
 
 @pytest.mark.parametrize("size", SIZES)

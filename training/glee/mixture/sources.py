@@ -45,6 +45,8 @@ def open_source(
     Raises:
         ValueError: a field does not exist, or the corpus cannot be opened (`CorpusError`).
     """
+    if "rows" in fields:
+        raise ValueError(f"source {reader}: rows come from the corpus; leave them out")
     options = options or {}
     phrases = reader == "visual_genome" and options.get("kind") == "regions"
     task = fields.pop("task", None) or ("phrases" if phrases else CORPUS_TASKS.get(reader, "labels"))
