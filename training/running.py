@@ -1,10 +1,15 @@
 """What every training run has in common: arguments, going on from the last checkpoint, saving."""
 
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
+
+from lookhear.training.recipe_reading import convert
 
 
 def run_to_end(trainer: Trainer) -> Trainer:
@@ -16,16 +21,29 @@ def run_to_end(trainer: Trainer) -> Trainer:
 
 
 def training_arguments(given: dict[str, Any]) -> TrainingArguments:
-    """A recipe's `training` section with what our data need; ValueError names a field that does not exist."""
+    """
+    Makes training arguments of a recipe's `training` section, with what our data need.
+
+    Args:
+        given: fields of `transformers.TrainingArguments`.
+
+    Raises:
+        ValueError: a field does not exist, or one that is a number or a switch is something else.
+    """
     needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
     arguments = {
         name: "no" if value is False and name.endswith("_strategy") else value  # YAML reads a bare no as false
         for name, value in given.items()
     }
-    try:
-        return TrainingArguments(**{**needed, **arguments})
-    except TypeError as error:
-        raise ValueError(f"training: {error}; see transformers.TrainingArguments") from None
+    known, types = [field.name for field in fields(TrainingArguments) if field.init], get_type_hints(TrainingArguments)
+    for name, value in arguments.items():
+        if name not in known:
+            near = "".join(f"did you mean {match!r}? " for match in get_close_matches(name, known, n=1))
+            raise ValueError(f"training: there is no field {name!r}; {near}See transformers.TrainingArguments")
+        # Fields of text are left alone: most take members of enumerations, paths or JSON as well.
+        if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
+            arguments[name] = convert(value, types[name], f"training.{name}")
+    return TrainingArguments(**{**needed, **arguments})
 
 
 def last_checkpoint(folder: str) -> str | None:

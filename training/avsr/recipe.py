@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lookhear.training.recipe_reading import read_recipe
 
@@ -13,10 +13,11 @@ class DataRecipe:
     Prepared folders (of `lookhear prepare`), resolved from the working directory.
 
     Attributes:
-        train, validation: folders; a folder listed twice counts twice.
-        dropped_report_warnings: nothing is dropped by default; `min_frames_with_face` (share in [0, 1]) drops clips
-            whose mouth was mostly not seen.
-        max_frames: longer clips are cut at 160 frames in the paper, words and all.
+        train: folders to learn from; a folder listed twice counts twice.
+        validation: folders to measure on.
+        min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out; 0
+            keeps all.
+        max_frames: longer clips are cut to this many frames, words and all; the paper's are cut at 160.
         word_window: share of the words of a clip that a training excerpt has (1/3 for LRS2's and LRS3's `pretrain`).
     """
 
@@ -36,11 +37,15 @@ class AugmentationRecipe:
         flip: probability that all frames of a clip are mirrored.
         crop_jitter: how far the crop moves from the centre, pixels; None: anywhere in the region.
         intensity: largest relative change of contrast and change of brightness (of 1.0) of a clip.
-        noise_probability: of babble in a clip's sound; noise_snr: lowest and highest, dB.
-        noise_talkers: least and most voices; talker_probability: share of the noise that is one competing talker;
-            human_probability: share that is one-second pieces of speech.
+        noise_probability: probability of babble in a clip's sound.
+        noise_snr: lowest and highest ratio of speech to noise, dB.
+        noise_talkers: fewest and most voices in the babble.
+        talker_probability: share of the noise that is one competing talker.
+        human_probability: share of the noise that is one-second pieces of speech.
         noise_bank: utterances kept in memory to make noise of.
-        video_masks, audio_masks: most stretches of a clip without lips / sound; mask_seconds: longest of each.
+        video_masks: most stretches of a clip without lips.
+        audio_masks: most stretches of a clip without sound.
+        mask_seconds: longest stretch without lips or sound, seconds.
         splice_probability: per word, that it is exchanged, sound and lips, with the word at the same place in another
             clip of the same speaker with equally many words (for corpora of a fixed grammar, with word times).
         silence: whether the silence before and behind the words is cut at random.
@@ -89,13 +94,15 @@ class ModelRecipe:
         task: `"recognition"` (text) or `"words"` (LRW's classes).
         checkpoint: folder or Hub id to start from; None: a new model of `config`.
         config: fields of `AvsrConfig`.
-        processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer` fields.
+        processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer`.
+        image_processor: fields of a new processor's `MouthRoiImageProcessor`.
+        tokenizer: fields of a new processor's `AvsrTokenizer`.
         initialise: list of {checkpoint, modules}: modules (names as `model.encoder.visual_front_end`) that are copied
             from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
         freeze: modules that stay as they are, batch norms included.
     """
 
-    task: str = "recognition"
+    task: Literal["recognition", "words"] = "recognition"
     checkpoint: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     processor: str | None = None
@@ -107,7 +114,15 @@ class ModelRecipe:
 
 @dataclass
 class Recipe:
-    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+    """
+    A whole recipe.
+
+    Attributes:
+        model: what is trained.
+        data: what is learnt from.
+        augmentation: how training clips are disturbed.
+        training: fields of `transformers.TrainingArguments`.
+    """
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)

@@ -96,10 +96,8 @@ def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
         from lookhear.training.avsr.train_words import train_words
 
         train_words(loaded)
-    elif loaded.model.task == "recognition":
-        train(loaded)
     else:
-        raise ValueError(f"model.task must be 'recognition' or 'words', not {loaded.model.task!r}")
+        train(loaded)
 
 
 if __name__ == "__main__":

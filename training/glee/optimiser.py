@@ -24,10 +24,12 @@ class OptimiserRecipe:
     What `transformers.TrainingArguments` cannot say.
 
     Attributes:
-        backbone: the backbone's learning rate, as a share of `training.learning_rate`; text: the text encoder's.
+        backbone: the backbone's learning rate, as a share of `training.learning_rate`.
+        text: the text encoder's learning rate, likewise.
         layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: all alike.
         decay_all: weight decay of norms and biases, too, as published.
-        milestones: steps at which the rate falls to `gamma` of what it was; empty: as `training.lr_scheduler_type` says.
+        milestones: steps at which the rate falls; empty: as `training.lr_scheduler_type` says.
+        gamma: share of the rate that is left after each of `milestones`.
         moving_average: share of the old value in an exponential moving average of the weights, which is what is saved in the
             end; 0: none.
     """

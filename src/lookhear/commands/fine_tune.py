@@ -36,12 +36,12 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
 
 
 def _settings(settings: list[str]) -> dict:
-    import yaml
+    from lookhear.training.recipe_reading import read_value
 
     training = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name.startswith("training."):
             raise ValueError(f"setting {setting!r} must read training.field=value, as in training.bf16=true")
-        training[name.removeprefix("training.")] = yaml.safe_load(value)
+        training[name.removeprefix("training.")] = read_value(value, f"setting {setting!r}")
     return training

@@ -1,6 +1,6 @@
 """Recipes: what is wrong in one is named, and every shipped one can be built."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import lookhear
 from lookhear.modeling.avsr import AvsrConfig
 from lookhear.training.avsr.initialise import select_modules
 from lookhear.training.avsr.recipe import AugmentationRecipe, load_recipe
-from lookhear.training.avsr.train import build_model, build_processor, load_rows, main
+from lookhear.training.avsr.train import build_model, build_processor, load_rows
 from lookhear.training.avsr.train_words import build_classifier, word_classes
 from lookhear.training.running import training_arguments
 
@@ -34,8 +34,8 @@ def write(tmp_path):
     [
         ({"modle": {}}, r"recipe has no field 'modle'; it has model, data, augmentation, training"),
         ({"model": {"colour": 1}}, r"model has no field 'colour'; it has task, checkpoint, config"),
-        ({"data": {"trian": []}}, r"data has no field 'trian'"),
-        ({"augmentation": {"flipp": 1, "a": 2}}, r"augmentation has no field 'a', 'flipp'"),
+        ({"data": {"trian": []}}, r"data has no field 'trian'.*; did you mean 'train'\?"),
+        ({"augmentation": {"flipp": 1, "a": 2}}, r"augmentation has no field 'a', 'flipp'.*; did you mean 'flip'\?"),
         ({"model": ["config"]}, r"model must be a mapping of task, checkpoint"),
         ("- a\n- b\n", r"must have the sections model, data"),
         ("model: [unclosed", r"recipe\.yaml' is not YAML"),
@@ -92,9 +92,100 @@ def test_unknown_training_argument_is_named(write, tmp_path):
         training_arguments(recipe.training)
 
 
-def test_unknown_task_is_named(write):
-    with pytest.raises(ValueError, match="model.task must be 'recognition' or 'words', not 'song'"):
-        main(str(write({"model": {"task": "song"}})))
+WRONG = {
+    "data.max_frames=abc": "data.max_frames must be a whole number, not 'abc'",
+    "data.max_frames=1.5": "data.max_frames must be a whole number, not 1.5",
+    "data.max_frames=true": "data.max_frames must be a whole number, not True",
+    "data.max_frames=null": "data.max_frames must be a whole number, not None",
+    "data.train=prepared/grid": "data.train must be a list (of each item: text), not 'prepared/grid'",
+    "data.train=[a, 3]": "data.train[1] must be text, not 3; write it in quotes",
+    "data.word_window=third": "data.word_window must be a number or null, not 'third'",
+    "data.min_frames_with_face=[0.5]": "data.min_frames_with_face must be a number, not [0.5]",
+    "augmentation.flip=[1,2]": "augmentation.flip must be a number, not [1, 2]",
+    "augmentation.flip=yes": "augmentation.flip must be a number, not True",
+    "augmentation.silence=[1,2]": "augmentation.silence must be true or false, not [1, 2]",
+    "augmentation.silence=1": "augmentation.silence must be true or false, not 1",
+    "augmentation.crop_jitter=2.5": "augmentation.crop_jitter must be a whole number or null, not 2.5",
+    "augmentation.noise_snr=5": "augmentation.noise_snr must be a list of 2 (a number, a number), not 5",
+    "augmentation.noise_snr=[5]": "augmentation.noise_snr must be a list of 2 (a number, a number), not [5]",
+    "augmentation.noise_snr=[5, low]": "augmentation.noise_snr[1] must be a number, not 'low'",
+    "augmentation.noise_talkers=[1.5, 2]": "augmentation.noise_talkers[0] must be a whole number, not 1.5",
+    "augmentation.speed={least: 1}": "augmentation.speed must be a list of 2 (a number, a number), not {'least': 1}",
+    "model.task=song": "model.task must be 'recognition' or 'words', not 'song'",
+    "model.task=[words]": "model.task must be 'recognition' or 'words', not ['words']",
+    "model.checkpoint=2024": "model.checkpoint must be text or null, not 2024; write it in quotes",
+    "model.config=small": "model.config must be a mapping (of each value: anything), not 'small'",
+    "model.initialise=[tiny]": "model.initialise[0] must be a mapping (of each value: anything), not 'tiny'",
+    "model.freeze=model.encoder": "model.freeze must be a list (of each item: text), not 'model.encoder'",
+    "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
+    "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
+    "word_window; did you mean 'max_frames'?",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_value_is_refused_with_field_value_and_type(write, override):
+    with pytest.raises(ValueError) as refused:
+        load_recipe(write({}), [override])
+    assert str(refused.value).startswith(WRONG[override]) and "\n" not in str(refused.value)
+
+
+def test_a_wrong_value_in_the_file_is_refused(write):
+    with pytest.raises(ValueError, match="data.max_frames must be a whole number, not 'abc'"):
+        load_recipe(write("data: {max_frames: abc}"))
+
+
+@pytest.mark.parametrize("number", ["5e-4", "1e-7", "1e-2", "+1e3", "-2E5", "1.5e3", "1.e2", ".5e-1", "1.0e-4"])
+def test_a_number_with_an_exponent_is_a_number(write, number):
+    assert load_recipe(write({}), [f"training.learning_rate={number}"]).training["learning_rate"] == float(number)
+    recipe = load_recipe(write(f"data: {{word_window: {number}}}\ntraining:\n  learning_rate: {number}\n"))
+    assert recipe.training["learning_rate"] == recipe.data.word_window == float(number)
+
+
+@pytest.mark.parametrize("text", ["e4", "5e", "5e-4x", "runs/5e-4", "5-4e", "model.e4"])
+def test_what_only_looks_like_a_number_stays_text(write, text):
+    assert load_recipe(write({}), [f"model.checkpoint={text}"]).model.checkpoint == text
+
+
+def test_values_have_the_types_of_their_fields(write):
+    recipe = load_recipe(write({}), ["data.max_frames=1e2", "augmentation.noise_talkers=[2, 3]", "model.freeze=[]"])
+    assert recipe.data.max_frames == 100 and isinstance(recipe.data.max_frames, int)
+    assert recipe.augmentation.noise_talkers == (2, 3) and recipe.model.freeze == []
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("learning_rate=fast", "training.learning_rate must be a number, not 'fast'"),
+        ("max_steps=1.5", "training.max_steps must be a whole number, not 1.5"),
+        ("bf16=[1]", r"training.bf16 must be true or false, not \[1\]"),
+        ("learning_rates=1", "no field 'learning_rates'; did you mean 'learning_rate'"),
+    ],
+)
+def test_wrong_training_arguments_are_refused(write, tmp_path, given, named):
+    recipe = load_recipe(write({"training": {"output_dir": str(tmp_path)}}), [f"training.{given}"])
+    with pytest.raises(ValueError, match=named):
+        training_arguments(recipe.training)
+
+
+def test_the_example_of_the_commands_help_can_be_run(tmp_path):
+    overrides = ["training.learning_rate=5e-4", f"training.output_dir={tmp_path}", "training.use_cpu=true"]
+    assert training_arguments(load_recipe(FOLDER / "grid_tiny.yaml", overrides).training).learning_rate == 5e-4
+
+
+def plain(value):
+    """Tuples as lists, as YAML has them."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_keeps_its_values(name):
+    recipe = plain(asdict(load_recipe(FOLDER / name)))
+    for section, content in yaml.safe_load((FOLDER / name).read_text()).items():
+        if section != "system":
+            assert recipe[section] | content == recipe[section]
 
 
 def test_no_data_is_named(write):

@@ -1,10 +1,11 @@
 """The shipped recipes: complete, and of names that exist."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoTokenizer, CLIPTextModel, ResNetBackbone
 
 import lookhear
@@ -18,6 +19,7 @@ from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTr
 from lookhear.training.glee.mixture.mixture import Source
 from lookhear.training.glee.mixture.sources import open_source
 from lookhear.training.glee.mixture.train_corpora import build, cut, main, open_sources
+from lookhear.training.glee.scenes.recipe import GleeRecipe
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import training_arguments
 
@@ -54,6 +56,62 @@ def test_a_recipe_names_what_exists(name):
     arguments = training_arguments({**recipe.training, "bf16": False, "use_cpu": True})
     assert arguments.max_grad_norm == 0.01 and arguments.learning_rate == 1e-4
     assert max(recipe.optimiser.milestones) < arguments.max_steps
+
+
+def plain(value):
+    """Tuples as lists, as YAML has them."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_shipped_recipe_keeps_its_values(path):
+    content = yaml.safe_load(path.read_text())
+    kind = GleeRecipe if content.pop("system") == "glee_scenes" else CorpusTrainingRecipe
+    recipe = plain(asdict(read_recipe(path, [], kind, RECIPES)))
+    for section, given in content.items():
+        assert recipe[section] | given == recipe[section]
+
+
+WRONG_CORPORA = {
+    "data.fraction=half": "data.fraction must be a number, not 'half'",
+    "data.sources={}": "data.sources must be a list",
+    "data.skip_bad=maybe": "data.skip_bad must be true or false, not 'maybe'",
+    "model.size=mini": "model.size must be 'lite', 'plus' or 'pro', not 'mini'",
+    "optimiser.milestones=[1, later]": "optimiser.milestones[1] must be a whole number, not 'later'",
+    "optimiser.layer_decay=none": "optimiser.layer_decay must be a number or null, not 'none'",
+    "optimiser.gama=0.1": "optimiser has no field 'gama'",
+}
+WRONG_SCENES = {
+    "data.canvases=[128, 128]": "data.canvases[0] must be a list of 2 (a whole number, a whole number), not 128",
+    "data.tasks.labels=most": "data.tasks.labels must be a number, not 'most'",
+    "data.images.labels=1.5": "data.images.labels must be a whole number, not 1.5",
+    "data.scenes={crowding: some}": "data.scenes.crowding must be a number, not 'some'",
+    "data.scenes={peple: 0.5}": "data.scenes has no field 'peple'",
+    "model.token_scale=big": "model.token_scale must be a number, not 'big'",
+}
+
+
+@pytest.mark.parametrize("override", [*WRONG_CORPORA, *WRONG_SCENES])
+def test_a_wrong_value_is_refused_with_field_value_and_type(override):
+    corpora = override in WRONG_CORPORA
+    path = RECIPES / ("stage1_lite.yaml" if corpora else "scenes_tiny.yaml")
+    with pytest.raises(ValueError) as refused:
+        read_recipe(path, [override], CorpusTrainingRecipe if corpora else GleeRecipe, RECIPES)
+    assert str(refused.value).startswith((WRONG_CORPORA | WRONG_SCENES)[override])
+
+
+def test_a_wrong_value_of_a_source_is_refused(write_coco, tmp_path):
+    folder = write_coco(tmp_path / "own", 2)
+    with pytest.raises(ValueError, match="source coco.ratio must be a number, not 'much'"):
+        open_source("coco", folder, ratio="much")
+    with pytest.raises(ValueError, match=r"source coco: augmentation.flip must be a number, not \[1, 2\]"):
+        open_source("coco", folder, augmentation={"flip": [1, 2]})
+    with pytest.raises(ValueError, match="source coco has no field 'ratoi'.*did you mean 'ratio'"):
+        open_source("coco", folder, ratoi=1.0)
+    with pytest.raises(ValueError, match="source coco: rows come from the corpus"):
+        open_source("coco", folder, rows=[])
 
 
 @pytest.mark.parametrize("size", SIZES)

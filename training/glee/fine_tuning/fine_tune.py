@@ -46,15 +46,24 @@ class FineTuneOptions:
     What is trained on what.
 
     Attributes:
-        data: COCO file; images: folder of its pictures, by default the file's own.
-        model: folder or Hub id of a GLEE checkpoint; output: folder of the result.
-        validation: another COCO file to measure on; validation_images: its pictures; without it `held_out`, a share of the
-            pictures, is kept out of training.
+        data: COCO file.
+        model: folder or Hub id of a GLEE checkpoint.
+        output: folder of the result.
+        images: folder of the COCO file's pictures, by default the file's own.
+        validation: another COCO file to measure on.
+        validation_images: folder of that file's pictures.
+        held_out: share of the pictures that is kept out of training to measure on, where there is no `validation`.
         text: `frozen` or `trained`: whether CLIP learns, too (towards a frozen copy of itself, so that other words keep
             their meaning).
-        skip_bad: go on without annotations that cannot be used; keep_empty: pictures without objects are trained on.
-        epochs, batch_size, learning_rate, seed: of the training; training: more fields of `TrainingArguments`.
+        skip_bad: go on without annotations that cannot be used.
+        keep_empty: whether pictures without objects are trained on.
+        epochs: how often all pictures are gone through.
+        batch_size: pictures of a batch.
+        learning_rate: highest learning rate.
+        seed: of the training and of what is held out.
+        training: more fields of `TrainingArguments`.
         augmentation: of the pictures; None: mirrored half of the time, in four scales.
+        optimiser: how the weights learn, beside `training`.
         sheet: pictures on the contact sheet.
     """
 

@@ -34,10 +34,12 @@ class AugmentationRecipe:
         flip: how often it is mirrored. In sentences "left" and "right" change places.
         shortest_edges: what the short side becomes, drawn evenly; empty leaves the size.
         longest_edge: what the long side may not pass.
-        crop: how often a part is cut out: the short side becomes one of `crop_edges`, then a window whose sides are drawn
-            from `crop_window` (least, most) is cut and scaled as above. What is outside is forgotten.
-        jitter: (least, most) scale of large-scale jittering against a square of `canvas` pixels, of which a window is cut;
-            it replaces the three above. GLEE-Pro: (0.1, 2.0) and 1536.
+        crop: how often a part is cut out; what is outside is forgotten.
+        crop_edges: what the short side becomes, drawn evenly, before a part is cut out.
+        crop_window: least and most of the sides of the part, pixels; it is scaled as the whole picture would be.
+        jitter: (least, most) scale of large-scale jittering, which replaces all of the above but `flip`; GLEE-Pro's is
+            (0.1, 2.0).
+        canvas: side in pixels of the square that `jitter` scales against, and of which a window is cut.
     """
 
     flip: float = 0.5

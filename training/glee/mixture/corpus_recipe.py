@@ -1,7 +1,7 @@
 """Recipes of training on corpora: one YAML file says what starts from what, which corpora in which shares, and how fast."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lookhear.training.glee.optimiser import OptimiserRecipe
 
@@ -13,14 +13,15 @@ class StartRecipe:
 
     Attributes:
         checkpoint: GLEE folder or Hub id to start from; None: a new model.
-        size: of a new model: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ, also for a checkpoint.
+        size: of a new model: `lite`, `plus` or `pro`.
+        config: fields of `GleeConfig` that differ, also for a checkpoint.
         backbone: folder or Hub id of a backbone in transformers, or the file of an EVA-02, which a new model starts with.
         text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and is held to, as its teacher).
         freeze: modules that stay as they are (`model.text_encoder.clip`).
     """
 
     checkpoint: str | None = None
-    size: str = "lite"
+    size: Literal["lite", "plus", "pro"] = "lite"
     config: dict[str, Any] = field(default_factory=dict)
     backbone: str | None = None
     text: str | None = None
@@ -47,7 +48,15 @@ class CorporaRecipe:
 
 @dataclass
 class CorpusTrainingRecipe:
-    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+    """
+    A whole recipe.
+
+    Attributes:
+        model: what is trained.
+        data: what is learnt from.
+        optimiser: how the weights learn, beside `training`.
+        training: fields of `transformers.TrainingArguments`.
+    """
 
     model: StartRecipe = field(default_factory=StartRecipe)
     data: CorporaRecipe = field(default_factory=CorporaRecipe)

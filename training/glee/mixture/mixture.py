@@ -43,12 +43,15 @@ class Source:
         images: pictures, or clips, of a batch.
         task: `labels`, `expressions` or `phrases`, see `corpora/supervision.py`.
         supervision: fields of `GleeSupervision`.
-        vocabulary: all categories; empty: only those in the batch are asked for. most_labels: of a batch.
+        vocabulary: all categories; empty: only those in the batch are asked for.
+        most_labels: most categories that a batch asks for.
         expressions: sentences of a picture, at most; with clips one.
         prompts: share of the batches that ask by visual prompts instead (0.2 in the published training for COCO, SA-1B, UVO
-            and frames of videos); 1: pictures without objects are passed over; prompt_kinds: which.
-        frames: of a clip; 1: pictures stand alone. reach: how many annotated frames apart they may be. A still stands for
-            all frames, changed in a way of its own in each.
+            and frames of videos); 1: pictures without objects are passed over.
+        prompt_kinds: which visual prompts are drawn.
+        frames: frames of a clip; 1: pictures stand alone. A still stands for all frames, changed in a way of its own in
+            each.
+        reach: how many annotated frames apart a clip's frames may be.
         repeat_threshold: LVIS' t of repeat-factor sampling; 0: each picture comes up once a round.
         augmentation: None leaves the pictures as they are.
     """

@@ -15,6 +15,7 @@ from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
 from lookhear.training.glee.mixture.mixture import Source
 from lookhear.training.glee.mixture.row_order import RowStream
 from lookhear.training.glee.mixture.sampling import category_vocabulary
+from lookhear.training.recipe_reading import fill
 
 
 def open_source(
@@ -44,6 +45,8 @@ def open_source(
     Raises:
         ValueError: a field does not exist, or the corpus cannot be opened (`CorpusError`).
     """
+    if "rows" in fields:
+        raise ValueError(f"source {reader}: rows come from the corpus; leave them out")
     options = options or {}
     phrases = reader == "visual_genome" and options.get("kind") == "regions"
     task = fields.pop("task", None) or ("phrases" if phrases else CORPUS_TASKS.get(reader, "labels"))
@@ -57,17 +60,14 @@ def open_source(
         rows: Any = RowStream(shards, read, seed, buffer)
     else:
         rows = open_corpus(reader, root, problems=problems, cache=cache, **options)
-    try:
-        return Source(
-            rows,
-            task=task,
-            supervision=supervision,
-            vocabulary=_vocabulary(vocabulary, rows, task),
-            augmentation=AugmentationRecipe(**(augmentation or {})),
-            **fields,
-        )
-    except TypeError as error:
-        raise ValueError(f"source {reader}: {error}") from None
+    given = {
+        "rows": rows,
+        "task": task,
+        "supervision": supervision,
+        "vocabulary": _vocabulary(vocabulary, rows, task),
+        "augmentation": fill(AugmentationRecipe, augmentation or {}, f"source {reader}: augmentation"),
+    }
+    return fill(Source, given | fields, f"source {reader}")
 
 
 def read_vocabulary(path: str | Path) -> list[str]:

@@ -25,13 +25,14 @@ class MovingRecipe:
     Attributes:
         look: grounds, grain, contrast and the pairs of colour and kind that don't occur, as in stills; its numbers of
             shapes and people are not used.
-        frames: of a video.
+        frames: frames of a video.
         objects: fewest and most shapes that wander about, beside those of the next two.
         crossings: pairs that meet, one covering the other in part or wholly, and part again.
-        returns: shapes that leave the picture and come back; away: frames that they are wholly out of it, at least and
-            at most.
+        returns: shapes that leave the picture and come back.
+        away: fewest and most frames that these shapes are wholly out of the picture.
         people: fewest and most people, if there are portraits; some cross a shape, too.
-        radius: of a shape, smallest and largest; speed: slowest and fastest, a frame.
+        radius: smallest and largest of a shape.
+        speed: slowest and fastest, a frame.
     """
 
     look: SceneRecipe = field(default_factory=lambda: SceneRecipe(contrast=0.8))

@@ -7,6 +7,7 @@ from lookhear.training.glee.scenes.backgrounds import read_photos
 from lookhear.training.glee.scenes.expressions import EVENLY, FORMS
 from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
+from lookhear.training.recipe_reading import fill
 
 
 @dataclass
@@ -17,13 +18,17 @@ class SceneDataRecipe:
     Attributes:
         canvases: (height, width) of the scenes of a batch, drawn evenly; multiples of 32.
         tasks: share of the batches of each task: `labels`, `expressions`, `prompts`.
-        images: scenes of a batch of each task; a scene has `expressions` sentences, `prompts` prompts.
+        images: scenes of a batch of each task.
+        expressions: sentences about a scene.
+        prompts: prompts of a scene.
         forms: share of the sentences of each form: `attribute`, `place`, `size`, `relation`.
         scenes: fields of `SceneRecipe` that differ from its defaults.
         hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
-        photos: COCO folder with `image_licenses.csv` whose free photos lie behind scenes; photo_split: of its images.
+        photos: COCO folder with `image_licenses.csv` whose free photos lie behind scenes.
+        photo_split: which of the COCO folder's images are taken.
         portraits: whether people of scikit-image and matplotlib occur, where these packages are installed.
-        frames: videos of talking faces, or folders of such videos, each with a plain backdrop; most_frames: taken of them.
+        frames: videos of talking faces, or folders of such videos, each with a plain backdrop.
+        most_frames: most frames that are taken of all these videos.
     """
 
     canvases: list[tuple[int, int]] = field(default_factory=lambda: [(128, 128)])
@@ -44,10 +49,12 @@ class SceneDataRecipe:
         for name, known in (("tasks", ("labels", "expressions", "prompts")), ("forms", FORMS)):
             if unknown := set(getattr(self, name)) - set(known):
                 raise ValueError(f"data.{name} has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+        self.scene_recipe()  # what is wrong in `scenes` is named now
 
     def scene_recipe(self) -> SceneRecipe:
+        """What the scenes are like. Raises ValueError for a field or value that `SceneRecipe` has not."""
         excluded = HELD_OUT_PAIRS if self.hold_out_pairs else frozenset()
-        return SceneRecipe(**{"excluded": excluded, **self.scenes})
+        return fill(SceneRecipe, {"excluded": excluded, **self.scenes}, "data.scenes")
 
     def scene_material(self) -> SceneMaterial:
         """Reads photos and people. Raises ValueError for a folder or video that isn't there."""
@@ -67,7 +74,8 @@ class GleeModelRecipe:
         checkpoint: folder or Hub id to start from; None: a new model of `config` and a new processor.
         config: fields of `GleeConfig`; the size of the vocabulary follows from the tokenizer.
         image_processor: fields of `GleeImageProcessor`.
-        merges: of the new tokenizer; max_length: of a text, in tokens.
+        merges: merges that the new tokenizer learns.
+        max_length: most tokens of a text.
         token_scale: what a new text encoder's token embeddings are multiplied with. CLIP starts them so small that, at a
             small model's learning rate, what all texts have in common soon drowns them.
     """
@@ -82,7 +90,14 @@ class GleeModelRecipe:
 
 @dataclass
 class GleeRecipe:
-    """A whole recipe. `training` holds fields of `transformers.TrainingArguments`."""
+    """
+    A whole recipe.
+
+    Attributes:
+        model: what is trained.
+        data: which scenes, and what is asked about them.
+        training: fields of `transformers.TrainingArguments`.
+    """
 
     model: GleeModelRecipe = field(default_factory=GleeModelRecipe)
     data: SceneDataRecipe = field(default_factory=SceneDataRecipe)

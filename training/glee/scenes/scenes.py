@@ -31,14 +31,16 @@ class SceneRecipe:
     What scenes are like. Lengths are shares of the shorter side.
 
     Attributes:
-        objects: fewest and most shapes; radius: smallest and largest.
+        objects: fewest and most shapes.
+        radius: smallest and largest.
         crowding: shapes come at least this share of the sum of their radii near to each other; 1 hardly lets them overlap.
         rotation: shapes are turned by up to this angle in radians.
         noise: standard deviation of the grain over everything, in grey values.
         contrast: least contrast of a whole scene; 1 leaves scenes as they are.
         excluded: pairs of colour and kind that don't occur.
         photos: share of the scenes before a photo, if there are photos.
-        people: share of the scenes with people, if there are people; objects_beside: fewest and most shapes there.
+        people: share of the scenes with people, if there are people.
+        objects_beside: fewest and most shapes in scenes with people.
         panels: share of the scenes with people that are frames of videos side by side, if there are frames.
     """
 
