@@ -1,5 +1,5 @@
-"""Tracks that are born, hidden, found again and forgotten: what the network says of a frame, how alike that and a track are,
-what is remembered of each track, and which candidate goes on with it."""
+"""Track birth, loss, re-identification and removal: candidates of a frame, their similarity to tracks, the state of tracks, and
+the assignment of candidates to tracks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, fields
 import torch
 from scipy.optimize import linear_sum_assignment
 
-# By which colours of one thing may differ, in standard deviations of the pictures that the model was made for.
+# Scale of colour differences within one object, in units of the model's normalized pixels.
 SPREAD = 0.5
 
-USUAL_COSINE = 0.9  # of a track's embedding and the next frame's, until more is known
-BEST_FADE = 0.98  # of a track's best score, a frame
+USUAL_COSINE = 0.9  # initial mean cosine of a track's embedding and the next frame's
+BEST_FADE = 0.98  # decay per frame of a track's recent maximum score
 
 
 # ----------------------------------------------------------------------------------------------- candidates of a frame
@@ -23,13 +23,13 @@ BEST_FADE = 0.98  # of a track's best score, a frame
 @dataclass(frozen=True)
 class FrameCandidates:
     """
-    What may be in one frame: n queries of the network, asked for K labels or for one expression or shown object (K = 1).
+    Candidates of one frame: n queries of the network for K labels, or for one expression or visual prompt (K = 1).
 
     Attributes:
         logits: `(n, K)` float32, before the sigmoid.
         boxes: `(n, 4)` float32, (x0, y0, x1, y1) in pixels of the frame.
         masks: `(n, h, w)` mask logits in the network's own resolution, of any float dtype.
-        embeddings: `(n, size)`, alike for one object in several frames.
+        embeddings: `(n, size)`, similar for one object across frames.
         confidence: `(n,)` before the sigmoid, of shown objects, or `None`.
         colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or `None`.
     """
@@ -113,7 +113,7 @@ def cosines(embeddings: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 def distinct(masks: torch.Tensor, scores: torch.Tensor, most_overlap: float) -> torch.Tensor:
     """
-    Leaves out what another, better candidate shows already.
+    Suppresses candidates that duplicate a better one.
 
     Args:
         masks: `(n, h, w)` bool; scores: `(n,)`; most_overlap: IoU of masks above which two show the same.
@@ -121,18 +121,18 @@ def distinct(masks: torch.Tensor, scores: torch.Tensor, most_overlap: float) -> 
         `(n,)` int64: for each candidate the one that stands for it, itself or a better one; never a left-out one.
     """
     order = scores.argsort(descending=True, stable=True)
-    alike = (mask_overlaps(masks, masks) > most_overlap)[order][:, order].cpu()
+    same = (mask_overlaps(masks, masks) > most_overlap)[order][:, order].cpu()
     stands = torch.full((len(order),), -1, dtype=torch.int64)
     for place in range(len(order)):
         if stands[place] < 0:
             stands[place] = place
-            stands[alike[place] & (stands < 0)] = place
+            stands[same[place] & (stands < 0)] = place
     owner = torch.empty_like(order)
     owner[order] = order[stands.to(order.device)]
     return owner
 
 
-# -------------------------------------------------------------------------------------------------- how alike they are
+# -------------------------------------------------------------------------------------------------------- similarities
 
 
 def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     Mean colours of what masks show: embeddings know colours badly.
 
     Args:
-        picture: `(3, H, W)`, normalized as the model takes it; masks: `(n, h, w)` logits over the same canvas.
+        picture: `(3, H, W)`, normalized as the model takes it; masks: `(n, h, w)` logits over the same padded image.
     Returns:
         `(n, 3)` float32, of the pixels in the middle of the masks' cells, so that little of what is around gets in; NaN where
         no pixel is inside.
@@ -190,19 +190,21 @@ def best_pairs(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return rows[good], columns[good]
 
 
-# ---------------------------------------------------------------------------------------- what is remembered of tracks
+# ---------------------------------------------------------------------------------------- state of the tracks
 
 
 @dataclass
 class Tracks:
     """
-    What is remembered of m tracks.
+    State of m tracks.
 
     Attributes:
         ids: `(m,)` int64, -1 before it is handed out for the first time.
         embeddings: `(m, size)`; boxes: `(m, 4)` centre, width and height in pixels; velocities: `(m, 2)` of the centre, a frame.
-        kinds: `(m, K)` mean class probabilities; scores: `(m,)` of late; best: `(m,)` the highest ones of late; steady: `(m,)`
-            the usual cosine of its embedding and the next frame's.
+        class_probabilities: `(m, K)`, mean over frames.
+        scores: `(m,)`, moving average of the score.
+        recent_best: `(m,)`, decaying maximum of the score.
+        mean_cosine: `(m,)`, moving average of the cosine of the track's embedding and the next frame's.
         colours: `(m, 3)`, NaN where not known.
         found: `(m,)` int64, frames in which it was found; missed: frames since the last one; unclear: frames since it was
             last seen clearly; age: frames since the first one.
@@ -212,10 +214,10 @@ class Tracks:
     embeddings: torch.Tensor
     boxes: torch.Tensor
     velocities: torch.Tensor
-    kinds: torch.Tensor
+    class_probabilities: torch.Tensor
     scores: torch.Tensor
-    best: torch.Tensor
-    steady: torch.Tensor
+    recent_best: torch.Tensor
+    mean_cosine: torch.Tensor
     colours: torch.Tensor
     found: torch.Tensor
     missed: torch.Tensor
@@ -226,7 +228,7 @@ class Tracks:
         return len(self.ids)
 
     @classmethod
-    def starting(cls, seen: Sights) -> Tracks:
+    def starting(cls, seen: Detections) -> Tracks:
         """New tracks of what is seen in a frame, all of it."""
         count, device = len(seen.scores), seen.scores.device
         zeros = torch.zeros(count, dtype=torch.int64, device=device)
@@ -235,7 +237,7 @@ class Tracks:
             seen.embeddings.clone(),
             seen.boxes.clone(),
             torch.zeros_like(seen.boxes[:, :2]),
-            seen.kinds.clone(),
+            seen.class_probabilities.clone(),
             seen.scores.clone(),
             seen.scores.clone(),
             torch.full_like(seen.scores, USUAL_COSINE),
@@ -260,9 +262,9 @@ class Tracks:
 
 
 @dataclass(frozen=True)
-class Sights:
+class Detections:
     """
-    The candidates of a frame that are good enough, each thing once.
+    The candidates of a frame above the score threshold, one per object.
 
     Attributes:
         places: `(n,)` int64, among the frame's candidates; the other tensors are as in `Tracks`.
@@ -271,14 +273,14 @@ class Sights:
     places: torch.Tensor
     embeddings: torch.Tensor
     boxes: torch.Tensor
-    kinds: torch.Tensor
+    class_probabilities: torch.Tensor
     scores: torch.Tensor
     colours: torch.Tensor
 
     @classmethod
-    def of(cls, frame: FrameCandidates, least_score: float, same_mask: float) -> Sights:
-        """A candidate's score is its best class probability times the quality of its mask. One that shows the same as a
-        better one lends its class probabilities to that one."""
+    def of(cls, frame: FrameCandidates, least_score: float, same_mask: float) -> Detections:
+        """Selects detections: a score is the best class probability times the quality of the mask. A duplicate passes its
+        class probabilities to the better candidate."""
         kinds = frame.logits.float().sigmoid()
         good = kinds.amax(dim=1) >= least_score  # a mask can only lower a score
         for values in (frame.embeddings, frame.boxes):
@@ -290,50 +292,53 @@ class Sights:
         places, masks, kinds = places[good], masks[good], kinds[good]
         owner = distinct(masks > 0, kinds.amax(dim=1), same_mask)
         pooled = torch.zeros_like(kinds).scatter_reduce(0, owner[:, None].expand_as(kinds), kinds, "amax")
-        kept = (owner == torch.arange(len(owner), device=owner.device)).nonzero()[:, 0]
-        places, kinds = places[kept], pooled[kept]
+        retained = (owner == torch.arange(len(owner), device=owner.device)).nonzero()[:, 0]
+        places, kinds = places[retained], pooled[retained]
         x0, y0, x1, y1 = frame.boxes[places].float().unbind(dim=1)
         boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=1)
         embeddings = torch.nn.functional.normalize(frame.embeddings[places].float(), dim=1)
         colours = boxes.new_full((len(frame), 3), torch.nan) if frame.colours is None else frame.colours.float()
         return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1), colours[places])
 
-    def only(self, places: torch.Tensor) -> Sights:
+    def only(self, places: torch.Tensor) -> Detections:
         """Those at some places, or where a mask is True."""
-        return Sights(*(getattr(self, field.name)[places] for field in fields(self)))
+        return Detections(*(getattr(self, field.name)[places] for field in fields(self)))
 
 
-# ---------------------------------------------------------------------------- which candidate goes on with which track
+# ------------------------------------------------------------------------------------ assignment of candidates to tracks
 
 
 @dataclass(frozen=True)
 class TrackerSettings:
     """
-    How tracks are kept. Scores and similarities are from 0 to 1, times in frames.
+    Thresholds of the tracker. Scores and similarities are from 0 to 1, times in frames.
 
     Attributes:
-        birth_score: least score of a candidate that starts a track.
-        keep_score: least score of one that goes on with a track.
+        birth_score: minimum score of a candidate that starts a track.
+        keep_score: minimum score of a candidate that continues a track.
         birth_frames: frames, in a row, in which a track must be found before it is handed out; not in a video's first one.
-        sure_score: least score of a candidate whose track is handed out at once.
+        sure_score: minimum score of a candidate whose track is handed out at once.
         memory: frames for which a track is remembered that is not found.
         most_tracks: tracks that are remembered, at most; those not found for the longest time are forgotten first.
-        same_mask: IoU of masks from which on two candidates show the same thing.
+        same_mask: IoU of masks from which on two candidates are the same object.
         appearance, motion, kind, colour: how much embeddings, places, class scores and colours count for the similarity of a
             track and a candidate; colours only where both are known.
         motion_fade: frames after which a place counts half as much for a track that is not found.
-        least_similarity: of a candidate that goes on with a track; least_cosine: of its embedding.
-        surprise: how much lower than usual for the track that cosine may be, and how much more for each frame that the
-            track was not found (surprise_growth): embeddings of something near, or of what hides a thing, differ by more.
-        refresh: share of a new sight in the remembered motion, and of a clear one in the remembered embedding.
-        clear_score: a sight is clear, of the whole thing, if its score is at least this share of the track's best ones of
-            late, and
-        clear_drop: its cosine at most so much lower than usual. Of a sight with half the best score hardly anything is
-            remembered.
-        near_frames, near_cosine, near_place: what nothing else goes on with also goes on with a track that was not found for
-            at most so many frames, if at least so alike and so near: half hidden things look different.
-        again_cosine, again_kind: a young track, born after an older one was last seen clearly, is that one if at least so
-            alike, embedding and class scores; again_frames: for so many frames it is young.
+        least_similarity: minimum similarity of a candidate that continues a track.
+        least_cosine: minimum cosine of its embedding and the track's.
+        surprise: how far that cosine may fall below the track's mean: embeddings of neighbours and occluders differ by more.
+        surprise_growth: added to `surprise` for each frame in which the track was not found.
+        refresh: weight of a new detection in the track's motion, and of a clear one in its embedding.
+        clear_score: a detection is clear (unoccluded) if its score is at least this share of the track's recent maximum, and
+        clear_drop: its cosine is at most this far below the mean. At half the maximum score the embedding hardly changes.
+        near_frames: an unassigned candidate may also continue a track that was missed for at most this many frames, as
+            partly occluded objects look different, with
+        near_cosine: this minimum cosine similarity, and
+        near_place: this minimum nearness of the boxes.
+        again_cosine: a young track, born after an older one was last seen clearly, is merged into it from this cosine
+            similarity on, and
+        again_kind: from this agreement of class probabilities on.
+        again_frames: age up to which a track is young.
     """
 
     birth_score: float = 0.35
@@ -382,7 +387,8 @@ class TrackMemory:
     The state of a tracker: at most `settings.most_tracks` tracks of fixed size, however long the video.
 
     Args:
-        settings: see there; ids: numbers of tracks, taken one by one as tracks are handed out.
+        settings: see [`TrackerSettings`].
+        ids: numbers of tracks, taken one by one as tracks are handed out.
     """
 
     def __init__(self, settings: TrackerSettings | None = None, ids: Iterator[int] | None = None):
@@ -393,11 +399,11 @@ class TrackMemory:
     def found(self, frame: FrameCandidates) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """As `update`: ids, candidates, labels and scores of what is handed out, `(m,)` each."""
         tracks, candidates = self.update(frame)
-        return tracks.ids, candidates, tracks.kinds.argmax(dim=1), tracks.scores
+        return tracks.ids, candidates, tracks.class_probabilities.argmax(dim=1), tracks.scores
 
     def update(self, frame: FrameCandidates) -> tuple[Tracks, torch.Tensor]:
         """
-        Takes in the next frame.
+        Updates the tracks with the next frame.
 
         Returns:
             the tracks that are found in it and handed out, and `(m,)` int64, their candidates.
@@ -406,27 +412,29 @@ class TrackMemory:
         """
         frame.check()
         settings = self.settings
-        seen = Sights.of(frame, settings.keep_score, settings.same_mask)
+        seen = Detections.of(frame, settings.keep_score, settings.same_mask)
         first = self.tracks is None
         if first:
             self.tracks = Tracks.starting(seen.only(torch.zeros(0, dtype=torch.int64)))
         self._check_sizes(frame)
         rows, columns = self._matched(seen)
-        self._go_on(rows, seen.only(columns))
+        self._continue(rows, seen.only(columns))
         born = self._unknown(seen, columns)
-        sights = torch.full((len(self.tracks) + len(born),), -1, dtype=torch.int64, device=born.device)  # -1 for none
-        sights[rows], sights[len(self.tracks) :] = columns, born
+        detections = torch.full(
+            (len(self.tracks) + len(born),), -1, dtype=torch.int64, device=born.device
+        )  # -1 for none
+        detections[rows], detections[len(self.tracks) :] = columns, born
         self.tracks = self.tracks.joined(Tracks.starting(seen.only(born)))
-        sights = self._known_again(seen, sights)
+        detections = self._known_again(seen, detections)
         self._number(first)
-        shown = (sights >= 0) & (self.tracks.ids >= 0)
+        shown = (detections >= 0) & (self.tracks.ids >= 0)
         found = self.tracks.only(shown)
         self._forget()
-        return found, seen.places[sights[shown]]
+        return found, seen.places[detections[shown]]
 
     def _check_sizes(self, frame: FrameCandidates) -> None:
         for what, now, before in (
-            ("labels", frame.logits.shape[1], self.tracks.kinds.shape[1]),
+            ("labels", frame.logits.shape[1], self.tracks.class_probabilities.shape[1]),
             ("numbers an embedding", frame.embeddings.shape[1], self.tracks.embeddings.shape[1]),
         ):
             if now != before:
@@ -435,21 +443,23 @@ class TrackMemory:
                     "(with the same `ids`, so that none occurs twice)."
                 )
 
-    def _similarities(self, seen: Sights, cosine: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    def _similarities(self, seen: Detections, cosine: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
         """`(m, n)` of tracks and what is seen, from 0 to 1; 0 where they cannot be the same."""
         tracks, settings = self.tracks, self.settings
-        kinds = kind_agreement(tracks.kinds, seen.kinds)
+        kinds = kind_agreement(tracks.class_probabilities, seen.class_probabilities)
         fade = settings.motion * 0.5 ** (tracks.missed / settings.motion_fade)[:, None]
         colours = colour_agreement(tracks.colours, seen.colours)
-        told = settings.colour * colours.isfinite()
+        colour_weight = settings.colour * colours.isfinite()
         weighted = settings.appearance * cosine.clamp(min=0) + fade * near + settings.kind * kinds
-        weighted = (weighted + told * colours.nan_to_num()) / (settings.appearance + fade + settings.kind + told)
-        gate = tracks.steady - settings.surprise - settings.surprise_growth * tracks.missed
+        weighted = (weighted + colour_weight * colours.nan_to_num()) / (
+            settings.appearance + fade + settings.kind + colour_weight
+        )
+        gate = tracks.mean_cosine - settings.surprise - settings.surprise_growth * tracks.missed
         gate = gate.clamp(min=settings.least_cosine)[:, None]
         return weighted.masked_fill((weighted < settings.least_similarity) | (cosine < gate), 0.0)
 
-    def _matched(self, seen: Sights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tracks, and for each what goes on with it, `(k,)` int64 both: first what is like it in all, then what is near."""
+    def _matched(self, seen: Detections) -> tuple[torch.Tensor, torch.Tensor]:
+        """Assigns detections to tracks, `(k,)` int64 both: first by total similarity, then by nearness."""
         cosine = cosines(self.tracks.embeddings, seen.embeddings)  # (m, n), as all here
         near = nearness(self.tracks.expected_boxes(), seen.boxes, self.tracks.missed)
         rows, columns = best_pairs(self._similarities(seen, cosine, near))
@@ -465,15 +475,15 @@ class TrackMemory:
         never = late[:, None] | (cosine < settings.near_cosine) | (near < settings.near_place)
         return (cosine + near).masked_fill(never, 0.0)
 
-    def _unknown(self, seen: Sights, columns: torch.Tensor) -> torch.Tensor:
-        """Places of what goes on with no track and starts one; the best one, which has the lowest number, first."""
+    def _unknown(self, seen: Detections, columns: torch.Tensor) -> torch.Tensor:
+        """Finds unassigned detections that start tracks; the best one, which gets the lowest number, first."""
         free = torch.ones(len(seen.scores), dtype=torch.bool, device=seen.scores.device)
         free[columns] = False
         born = (free & (seen.scores >= self.settings.birth_score)).nonzero()[:, 0]
         return born[seen.scores[born].argsort(descending=True, stable=True)]
 
-    def _go_on(self, rows: torch.Tensor, seen: Sights) -> None:
-        """Refreshes the tracks that were found, and lets the others go on unseen."""
+    def _continue(self, rows: torch.Tensor, seen: Detections) -> None:
+        """Updates the tracks that were found, and moves the others to where they are expected."""
         tracks, settings = self.tracks, self.settings
         expected = tracks.expected_boxes()
         gone = torch.ones(len(tracks), dtype=torch.bool, device=rows.device)
@@ -492,63 +502,63 @@ class TrackMemory:
         tracks.found[rows] += 1
         tracks.missed[rows] = 0
 
-    def _refresh(self, rows: torch.Tensor, seen: Sights, after_break: torch.Tensor) -> None:
-        """What the tracks that were found look like now, as far as they are seen clearly, and what they are."""
+    def _refresh(self, rows: torch.Tensor, seen: Detections, after_break: torch.Tensor) -> None:
+        """Updates appearance (as far as it is unoccluded) and class probabilities of the tracks that were found."""
         tracks, settings = self.tracks, self.settings
         cosine = (tracks.embeddings[rows] * seen.embeddings).sum(dim=1)
-        ratio = seen.scores / tracks.best[rows].clamp(min=1e-6)
-        clear = (ratio >= settings.clear_score) & (cosine >= tracks.steady[rows] - settings.clear_drop)
+        ratio = seen.scores / tracks.recent_best[rows].clamp(min=1e-6)
+        clear = (ratio >= settings.clear_score) & (cosine >= tracks.mean_cosine[rows] - settings.clear_drop)
         tracks.unclear[rows[clear]] = 0
-        tracks.best[rows] = torch.maximum(seen.scores, BEST_FADE * tracks.best[rows])
-        tracks.steady[rows] += torch.where(after_break, 0.0, 0.2) * (cosine - tracks.steady[rows])
+        tracks.recent_best[rows] = torch.maximum(seen.scores, BEST_FADE * tracks.recent_best[rows])
+        tracks.mean_cosine[rows] += torch.where(after_break, 0.0, 0.2) * (cosine - tracks.mean_cosine[rows])
         share = (settings.refresh * ((ratio - 0.4) / 0.5).clamp(0, 1))[:, None]
         mixed = (1 - share) * tracks.embeddings[rows] + share * seen.embeddings
         tracks.embeddings[rows] = torch.nn.functional.normalize(mixed, dim=1)
         slow = torch.clamp(1 / (tracks.found[rows].float() + 1), min=0.05)[:, None]
-        tracks.kinds[rows] += slow * (seen.kinds - tracks.kinds[rows])
+        tracks.class_probabilities[rows] += slow * (seen.class_probabilities - tracks.class_probabilities[rows])
         tracks.colours[rows] = mixed_colours(tracks.colours[rows], seen.colours, slow * clear[:, None])
         tracks.scores[rows] += settings.refresh * (seen.scores - tracks.scores[rows])
 
-    def _known_again(self, seen: Sights, sights: torch.Tensor) -> torch.Tensor:
+    def _known_again(self, seen: Detections, detections: torch.Tensor) -> torch.Tensor:
         """
         Joins young tracks with older ones that have lost what they followed, or follow a piece of it, and are the same.
 
         Args:
-            sights: `(m,)` int64, what each track was found by in this frame, -1 for those not found.
+            detections: `(m,)` int64, what each track was found by in this frame, -1 for those not found.
         Returns:
             the same of the tracks that are left.
         """
-        here = (sights >= 0).nonzero()[:, 0]
-        old, young = best_pairs(self._same_again(here, seen.only(sights[here])))
-        left = torch.ones(len(sights), dtype=torch.bool, device=sights.device)
+        here = (detections >= 0).nonzero()[:, 0]
+        old, young = best_pairs(self._same_again(here, seen.only(detections[here])))
+        left = torch.ones(len(detections), dtype=torch.bool, device=detections.device)
         for one, other in zip(old.tolist(), here[young].tolist()):
             if left[one] and left[other]:
-                self._join(one, other, seen.embeddings[sights[other]])
-                sights[one], left[other] = sights[other], False
+                self._join(one, other, seen.embeddings[detections[other]])
+                detections[one], left[other] = detections[other], False
         self.tracks = self.tracks.only(left)
-        return sights[left]
+        return detections[left]
 
-    def _same_again(self, here: torch.Tensor, seen: Sights) -> torch.Tensor:
-        """`(m, n)` cosine of old tracks and sights of the tracks `here`, `(n,)` int64; 0 where they cannot be the same."""
+    def _same_again(self, here: torch.Tensor, seen: Detections) -> torch.Tensor:
+        """`(m, n)` cosine of old tracks and detections of the tracks `here`, `(n,)` int64; 0 where they cannot be the same."""
         tracks, settings = self.tracks, self.settings
         cosine = cosines(tracks.embeddings, seen.embeddings)
         own = torch.full_like(tracks.scores, -1.0)  # cosine of what a track is found by anyway
         own[here] = cosine[here, torch.arange(len(here), device=here.device)]
         same = (cosine >= settings.again_cosine) & (cosine > own[:, None])
-        same &= kind_agreement(tracks.kinds, seen.kinds) >= settings.again_kind
+        same &= kind_agreement(tracks.class_probabilities, seen.class_probabilities) >= settings.again_kind
         age = tracks.age[here][None]
         same &= (age < settings.again_frames) & (age < tracks.unclear[:, None]) & (tracks.ids >= 0)[:, None]
         return cosine.masked_fill(~same, 0.0)
 
     def _join(self, old: int, young: int, sight: torch.Tensor) -> None:
-        """The older one goes on where the young one is."""
+        """Continues the older track at the place of the young one."""
         tracks, share = self.tracks, self.settings.refresh
         for values in (tracks.boxes, tracks.velocities, tracks.scores):
             values[old] = values[young]
         mixed = (1 - share) * tracks.embeddings[old] + share * sight
         tracks.embeddings[old] = torch.nn.functional.normalize(mixed, dim=0)
-        tracks.best[old] = torch.maximum(0.9 * tracks.best[old], tracks.best[young])
-        tracks.steady[old] = USUAL_COSINE
+        tracks.recent_best[old] = torch.maximum(0.9 * tracks.recent_best[old], tracks.recent_best[young])
+        tracks.mean_cosine[old] = USUAL_COSINE
         tracks.found[old] += tracks.found[young]
         tracks.missed[old] = tracks.unclear[old] = 0
 
@@ -561,8 +571,8 @@ class TrackMemory:
 
     def _forget(self) -> None:
         tracks, settings = self.tracks, self.settings
-        kept = (tracks.missed <= settings.memory) & ((tracks.ids >= 0) | (tracks.missed == 0))
-        self.tracks = tracks.only(kept)
+        retained = (tracks.missed <= settings.memory) & ((tracks.ids >= 0) | (tracks.missed == 0))
+        self.tracks = tracks.only(retained)
         if len(self.tracks) > settings.most_tracks:
             latest = self.tracks.missed.argsort(stable=True)[: settings.most_tracks]
             self.tracks = self.tracks.only(latest.sort().values)

@@ -214,7 +214,7 @@ class ObjectFollower:
         """Mean score of the object over the frames in which it was found, from 0 to 1; 0 while there is none."""
         tracks = self._memory.tracks
         here = [] if tracks is None or self._object is None else (tracks.ids == self._object).nonzero()[:, 0].tolist()
-        return float(tracks.kinds[here[0], 0]) if here else 0.0
+        return float(tracks.class_probabilities[here[0], 0]) if here else 0.0
 
     def _first(self, frame: FrameCandidates) -> TrackedObject | None:
         """The best candidate, however bad: somebody has pointed at it."""
@@ -233,7 +233,7 @@ class ObjectFollower:
         if not self.shown:
             self._object = self._named()
         here = (tracks.ids == -1 if self._object is None else tracks.ids == self._object).nonzero()[:, 0]
-        if not len(here) or float(tracks.kinds[here[0], 0]) < self.threshold:
+        if not len(here) or float(tracks.class_probabilities[here[0], 0]) < self.threshold:
             return None
         return TrackedObject(self.track_id, int(candidates[here[0]]), 0, float(tracks.scores[here[0]]))
 
@@ -243,5 +243,5 @@ class ObjectFollower:
         if tracks is None or not len(tracks):
             return None
         found = tracks.found.float()
-        evidence = tracks.kinds[:, 0] * found / (found + 1) * 0.5 ** (tracks.missed / EVIDENCE_FADE)
+        evidence = tracks.class_probabilities[:, 0] * found / (found + 1) * 0.5 ** (tracks.missed / EVIDENCE_FADE)
         return int(tracks.ids[evidence.argmax()])

@@ -21,8 +21,8 @@ from .video_queries_glee import (
     LabelPrompt,
     ObjectPrompt,
     PreparedFrame,
-    ShownPrompt,
     VideoPrompt,
+    VisualPrompt,
     look,
 )
 from .video_reading_glee import Video, VideoFrame, of_one_size
@@ -205,7 +205,7 @@ class VideoPerception:
         makers = [*self._expressions(given), *self._shown(given), *self._labels(given)]
         added = [make(next(self._numbers)) for make in makers]
         if self._last is not None and self._window is not None:
-            self._show([prompt for prompt in added if isinstance(prompt, ShownPrompt)], self._place - 1)
+            self._show([prompt for prompt in added if isinstance(prompt, VisualPrompt)], self._place - 1)
         self._prompts |= {prompt.number: prompt for prompt in added}
         return [prompt.number for prompt in sorted(added, key=_rank)]
 
@@ -270,7 +270,7 @@ class VideoPerception:
         drawn, kinds = torch.from_numpy(rows["prompt_masks"]), torch.from_numpy(rows["prompt_types"])
 
         def make(place: int) -> Callable[[int], VideoPrompt]:
-            return lambda number: ShownPrompt(
+            return lambda number: VisualPrompt(
                 number,
                 (VISUAL_LABEL,),
                 ObjectFollower(shown=True, track_id=number, threshold=self._settings.threshold),
@@ -286,13 +286,13 @@ class VideoPerception:
         """Asks the model for prompts, from the next frame of the window on."""
         if not prompts:
             return
-        self._show([p for p in prompts if isinstance(p, ShownPrompt) and p.first is None], self._place)
+        self._show([p for p in prompts if isinstance(p, VisualPrompt) and p.first is None], self._place)
         shown_label = {}
         if any(isinstance(prompt, ObjectPrompt) and prompt.latest is not None for prompt in prompts):
             shown_label = self._encode_labels((VISUAL_LABEL,))
         look(prompts, self._window, self._place, self._settings.prompts_at_once, shown_label)
 
-    def _show(self, prompts: Sequence[ShownPrompt], place: int) -> None:
+    def _show(self, prompts: Sequence[VisualPrompt], place: int) -> None:
         for prompt in prompts:
             prompt.show_in(self._window.seen(place))
 

@@ -375,7 +375,7 @@ class ExpressionPrompt(ObjectPrompt):
 
 
 @dataclass
-class ShownPrompt(ObjectPrompt):
+class VisualPrompt(ObjectPrompt):
     """
     An object that is shown by a point, box, scribble or mask in a frame.
 

@@ -16,7 +16,7 @@ Clip = list[Picture]  # frames of a video in the order of time, or one still
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
     """
     Pictures and one question about them.
 
@@ -37,7 +37,7 @@ class Question:
 
 def ask_labels(
     clips: Sequence[Clip], random: np.random.Generator, vocabulary: Sequence[str] = (), most: int = 100
-) -> Question:
+) -> Query:
     """
     All objects of categories: those in the batch and others by lot, `most` in all. Without any category, "object" is asked
     for; in a batch with categories, objects without are not looked for.
@@ -49,14 +49,14 @@ def ask_labels(
     known = [name for picture in pictures for name in picture.categories if name is not None]
     if not known and (not vocabulary or any(map(len, pictures))):
         rows = [(number, list(range(len(picture))), [0] * len(picture)) for number, picture in enumerate(pictures)]
-        return Question(pictures, {"labels": [VISUAL_LABEL]}, rows)
+        return Query(pictures, {"labels": [VISUAL_LABEL]}, rows)
     excluded = [name for picture in pictures for name in picture.incomplete]
     labels = sample_categories(known, vocabulary, most, random, excluded) or [VISUAL_LABEL]
     index = {label: number for number, label in enumerate(labels)}
-    return Question(pictures, {"labels": labels}, [_found(i, p.categories, index) for i, p in enumerate(pictures)])
+    return Query(pictures, {"labels": labels}, [_found(i, p.categories, index) for i, p in enumerate(pictures)])
 
 
-def ask_phrases(clips: Sequence[Clip], random: np.random.Generator, most: int = 100) -> Question:
+def ask_phrases(clips: Sequence[Clip], random: np.random.Generator, most: int = 100) -> Query:
     """
     The pictures' phrases as labels, as GLEE learns from captions: every object that one of them names. An object with
     several phrases has one of them by lot.
@@ -72,7 +72,7 @@ def ask_phrases(clips: Sequence[Clip], random: np.random.Generator, most: int = 
         named.append(names)
     labels = sample_categories([name for names in named for name in names if name is not None], (), most, random)
     index = {label: number for number, label in enumerate(labels or [VISUAL_LABEL])}
-    return Question(pictures, {"labels": list(index)}, [_found(i, names, index) for i, names in enumerate(named)])
+    return Query(pictures, {"labels": list(index)}, [_found(i, names, index) for i, names in enumerate(named)])
 
 
 def _found(number: int, names: Sequence[str | None], index: dict[str, int]) -> tuple[int, list[int], list[int]]:
@@ -87,7 +87,7 @@ def choose_sentences(clip: Clip, random: np.random.Generator, count: int) -> Cli
     return [replace(p, expressions=tuple(said for said in p.expressions if said[0] in chosen)) for p in clip]
 
 
-def ask_expressions(clips: Sequence[Clip]) -> Question:
+def ask_expressions(clips: Sequence[Clip]) -> Query:
     """
     All sentences of stills; of a clip the first one, asked in every frame, also where what it names isn't seen. Clips
     without any are left out.
@@ -105,10 +105,10 @@ def ask_expressions(clips: Sequence[Clip]) -> Question:
             ]
             rows += [(len(asked), list(dict.fromkeys(things)), [0] * len(set(things))) for things in named]
             asked.append(mine)
-    return Question(pictures, {"expressions": asked}, rows)
+    return Query(pictures, {"expressions": asked}, rows)
 
 
-def ask_prompts(clips: Sequence[Clip], random: np.random.Generator, kinds: dict[str, float] | None = None) -> Question:
+def ask_prompts(clips: Sequence[Clip], random: np.random.Generator, kinds: dict[str, float] | None = None) -> Query:
     """
     One object of each still, shown by a visual prompt; of a clip one object of its first frame, looked for in all frames:
     the prompts of the others are exchanged for that one (`sources`).
@@ -142,4 +142,4 @@ def ask_prompts(clips: Sequence[Clip], random: np.random.Generator, kinds: dict[
     used = {name: prompts for name, prompts in asked.items() if any(map(len, prompts))}
     still = all(len(clip) == 1 for clip in clips)
     supervision = {"confidence": True, "class_agnostic": True}
-    return Question(pictures, used, rows, None if still else sources, supervision)
+    return Query(pictures, used, rows, None if still else sources, supervision)

@@ -13,13 +13,13 @@ from lookhear.processing.glee import GleeProcessor
 from lookhear.processing.glee.prompt_processing_glee import GleePromptProcessor, clean_expression
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.picture import Picture
-from lookhear.training.glee.mixture.asking import Question
+from lookhear.training.glee.mixture.asking import Query
 
 
 @dataclass
 class QuestionCollator:
     """
-    A batch of one `Question` -> the model's inputs.
+    A batch of one `Query` -> the model's inputs.
 
     Beside what the processor makes there are `labels`, a dictionary for each row of the answer (`class_labels` `(n,)`,
     `boxes` `(n, 4)` cxcywh as shares of the canvas, `masks` `(n, H, W)` bool where all objects of the batch have one,
@@ -32,7 +32,7 @@ class QuestionCollator:
 
     processor: GleeProcessor
 
-    def __call__(self, questions: list[Question]) -> dict[str, Any]:
+    def __call__(self, questions: list[Query]) -> dict[str, Any]:
         if len(questions) != 1:
             raise ValueError("an item of CorpusBatches is a batch already: set per_device_train_batch_size to 1")
         (question,) = questions

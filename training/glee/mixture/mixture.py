@@ -16,7 +16,7 @@ from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.supervision import TASKS
 from lookhear.training.glee.mixture.asking import (
     Clip,
-    Question,
+    Query,
     ask_expressions,
     ask_labels,
     ask_phrases,
@@ -80,7 +80,7 @@ class Source:
 
 class CorpusBatches(Dataset):
     """
-    Item i is batch i of a mixture, a `Question` of one source: the same in every run, whatever came before.
+    Item i is batch i of a mixture, a `Query` of one source: the same in every run, whatever came before.
 
     So training goes on exactly where it was stopped, processes and workers each take their own numbers, and one process
     that gathers the gradients of two batches sees what two processes see. The sources' shares are kept within every block of
@@ -112,7 +112,7 @@ class CorpusBatches(Dataset):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> Question:
+    def __getitem__(self, index: int) -> Query:
         if not 0 <= index < self.length:
             raise IndexError(index)
         number, turn = self.schedule[index]
@@ -186,7 +186,7 @@ class CorpusBatches(Dataset):
         return augment(clip, source.augmentation, random)
 
 
-def _supervised(question: Question, source: Source) -> Question:
+def _supervised(question: Query, source: Source) -> Query:
     frames = {"track_frames": source.frames} if source.frames > 1 else {}
     return replace(question, supervision={**source.supervision, **question.supervision, **frames})
 

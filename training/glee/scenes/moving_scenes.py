@@ -69,7 +69,7 @@ class MovingObject:
 
 @dataclass(frozen=True)
 class MovingFrame:
-    """`image` `(height, width, 3)` uint8 and all of which a pixel is seen, the hindmost first."""
+    """`image` `(height, width, 3)` uint8 and all of which a pixel is seen, back to front."""
 
     image: np.ndarray
     objects: list[MovingObject]
@@ -168,7 +168,7 @@ class MovingScene:
     A video that is drawn when it is asked for.
 
     Attributes:
-        ground: `(height, width, 3)` float32; movers: the hindmost first.
+        ground: `(height, width, 3)` float32; movers: back to front.
         frames: how many; noise: standard deviation of the grain; contrast: of the whole; seed: of the grain.
     """
 

@@ -86,7 +86,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` `(height, width, 3)` uint8 and what is in it, people first, then the shapes, the hindmost first."""
+    """`image` `(height, width, 3)` uint8 and what is in it, people first, then the shapes, back to front."""
 
     image: np.ndarray
     shapes: list[Shape]
