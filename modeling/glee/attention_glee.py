@@ -57,7 +57,7 @@ def eager_attention_forward(
 
 def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
     """
-    `function(tokens)`, for a function that treats each token alone; on a CPU in chunks of `TOKENS_AT_ONCE`.
+    Applies a token-wise function; on a CPU in chunks of `TOKENS_AT_ONCE`, to keep activations in the cache.
 
     A feed-forward layer over the 22 thousand tokens of an 800 x 1333 image takes 0.6 of the time so, on two threads,
     and 16 MB for its intermediate results instead of 180.
@@ -124,7 +124,7 @@ class CellTable:
     `grid_sample`, at equal results. Everything is differentiable.
 
     Args:
-        value: `(batch, positions, heads, head size)` float32, the flattened maps one behind the other.
+        value: `(batch, positions, heads, head size)` float32, the flattened maps concatenated.
         spatial_shapes: (height, width) of each map.
     """
 
@@ -204,7 +204,7 @@ class GleeZeroLinear(nn.Linear):
 
 
 class GleeSamplingOffsets(nn.Linear):
-    """Where a query samples. At first head h looks along the angle 2πh/heads, point p p+1 cells away, all queries alike."""
+    """Sampling offsets of a query. Initially, head h samples along the angle 2πh/heads, point p at p+1 cells, for every query."""
 
     def __init__(self, hidden_size: int, num_heads: int, num_levels: int, num_points: int):
         super().__init__(hidden_size, num_heads * num_levels * num_points * 2)
@@ -273,7 +273,7 @@ class GleeDeformableAttention(nn.Module):
         """
         Args:
             query: `(batch, queries, hidden_size)`, position encoding added.
-            value: `(batch, positions, hidden_size)`, the flattened maps one behind the other.
+            value: `(batch, positions, hidden_size)`, the flattened maps concatenated.
             reference_points: `(batch, queries, num_levels, 2)` x, y or `(…, 4)` centre x, y, width, height; 0 to 1.
             spatial_shapes: (height, width) of each map, in the order of `value`.
         Returns:

@@ -56,7 +56,7 @@ def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> P
 
     Args:
         config: a `ResNetConfig`, a `SwinConfig` or a `GleeEvaConfig`; other backbones of transformers work as they are.
-        group_norms: a ResNet gets group norms of so many groups instead of the frozen batch norms.
+        group_norms: number of groups of a ResNet's group norms, which replace the frozen batch norms.
     Returns:
         A model whose `forward(pixel_values)` gives `feature_maps`, finest first, of `channels` channels each:
         strides 4, 8, 16, 32 (EVA-02: 8, 16, 32, 64).

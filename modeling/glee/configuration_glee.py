@@ -187,8 +187,8 @@ class GleeConfig(PreTrainedConfig):
         fusion_attends_padding (`bool`, *optional*, defaults to `True`):
             Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
         discard_fused_text (`bool`, *optional*, defaults to `True`):
-            The text that the fusion has enriched with pixels is thrown away, so it isn't computed; `False` gives it to
-            the decoder as prompt tokens, as the paper draws it.
+            If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the decoder
+            as prompt tokens, as in the paper's figure.
         proposal_scale_from_coarsest (`bool`, *optional*, defaults to `True`):
             Boxes of 0.05, 0.1, 0.2, 0.4 of the image are proposed on the levels from the coarsest to the finest map;
             `False` proposes the small boxes on the fine maps.
@@ -198,8 +198,8 @@ class GleeConfig(PreTrainedConfig):
             Decoder layer i sees a visual prompt in pixel level `i % prompt_level_cycle`; the published code never uses
             the fourth level.
         mask_positions (`bool`, *optional*, defaults to `False`):
-            Masks are told places: pixels theirs, queries their boxes. In the published model a mask knows its object by
-            looks only, and a small model's masks spill over to other objects that look alike.
+            Adds position embeddings to mask features and box embeddings to mask queries. In the published model masks
+            depend on appearance only, and a small model's masks spill over to similar objects.
         padding_mask (`bool`, *optional*, defaults to `False`):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
             `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were

@@ -47,14 +47,14 @@ def load_published_checkpoint(
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
-    The state dict in a file, read without running anything that may be in it.
+    Reads the state dict of a file without running code that may be in it.
 
     Raises:
-        ValueError: no such file, a file of another kind, a damaged one, or one that holds other things than tensors.
+        ValueError: no such file, a file of another kind, a damaged one, or one with objects other than tensors.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"checkpoint {str(path)!r} is no file")
+        raise ValueError(f"checkpoint {str(path)!r} is not a file")
     if path.suffix == ".pkl":
         raise ValueError(
             f"checkpoint {str(path)!r} is a pickle, which could run code; take a .pth or .safetensors file"
@@ -69,13 +69,13 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise ValueError(f"checkpoint {str(path)!r} holds a {type(content).__name__}, not a state dict")
     others = [str(k) for k, value in content.items() if not (isinstance(k, str) and isinstance(value, torch.Tensor))]
     if others:
-        raise ValueError(f"checkpoint {str(path)!r} has entries that are no named tensors: {shorten(others)}")
+        raise ValueError(f"checkpoint {str(path)!r} has entries that are not named tensors: {shorten(others)}")
     return dict(content)
 
 
 def check_weights(converted: Mapping[str, torch.Tensor], config: GleeConfig) -> None:
     """
-    Each weight of the model is there in its shape, and nothing else is.
+    Checks that names and shapes of the weights are exactly the model's.
 
     Raises:
         ValueError: names what is missing, unknown, or of another shape.
@@ -93,7 +93,7 @@ def check_weights(converted: Mapping[str, torch.Tensor], config: GleeConfig) -> 
     found = {"missing": missing, "unknown": unknown, "of another shape": wrong}
     problems = [f"{len(names)} weights are {kind}: {shorten(names)}" for kind, names in found.items() if names]
     if problems:
-        raise ValueError(f"checkpoint: it does not fit the model: {'; '.join(problems)}")
+        raise ValueError(f"checkpoint: does not fit the model: {'; '.join(problems)}")
 
 
 def _load(path: Path) -> object:
@@ -108,8 +108,8 @@ def _load(path: Path) -> object:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"checkpoint {str(path)!r} is damaged or of another kind: {reason}") from None
         raise ValueError(
-            f"checkpoint {str(path)!r} holds other things than tensors ({found[1]}), which could run code. Where you "
-            "trust it, keep its weights alone: "
+            f"checkpoint {str(path)!r} holds objects other than tensors ({found[1]}), which could run code. Where you "
+            "trust it, save only its weights: "
             f"torch.save({{'model': torch.load({str(path)!r}, weights_only=False)['model']}}, 'weights.pth')"
         ) from None
 
@@ -204,7 +204,7 @@ def _unfit(reason: str) -> ValueError:
 
 
 def _text_config(sizes: CheckpointSizes) -> dict:
-    """CLIP's text encoder; how many heads its layers have is not in the weights, but all of CLIP's are alike."""
+    """CLIP's text encoder; how many heads its layers have is not in the weights, but all of CLIP's have the same head size."""
     prefix = "text_encoder.text_model" if sizes.has("text_encoder.text_model.") else "text_encoder"
     hidden_size = sizes.of(f"{prefix}.embeddings.token_embedding.weight", 1)
     if hidden_size < 512:
@@ -325,7 +325,7 @@ TRAINING_ONLY = ("text_teacher.", "denoising_labels.")
 # What EVA-02's masked-image training has beside a backbone.
 EVA_PRETRAINING = r"cls_token|mask_token|(?:(?:fc_)?norm|(?:lm_)?head)\.(?:weight|bias)|(?:blocks\.\d+\.attn\.)?rope\w*\.freqs_(?:cos|sin)"
 
-# Matrices that were kept as (in, out).
+# Matrices stored as (in, out).
 TRANSPOSED = (
     "text_encoder.projection.weight",
     "heads.class_projection.weight",
@@ -404,7 +404,7 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: boo
         weights: names with or without the prefix `glee.`, with the second names of shared weights or without them.
         for_training: keep the text teacher and the denoising tables, if there are any.
     Returns:
-        One entry for each parameter and stored buffer; matrices that were kept as `(in, out)` are transposed, and
+        One entry for each parameter and stored buffer; matrices stored as `(in, out)` are transposed, and
         joint query-key-value projections are split.
     Raises:
         ValueError: names that GLEE does not have, or two names of one weight with different values.

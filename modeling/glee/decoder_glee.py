@@ -180,7 +180,7 @@ class GleeSelfAttention(nn.Module):
 
 
 class GleeDecoderLayer(GradientCheckpointingLayer):
-    """Self-attention with the prompt, deformable attention to the pixels, feed-forward layer; norms behind each."""
+    """Self-attention with the prompt, deformable attention to the pixels, feed-forward layer; a norm after each."""
 
     def __init__(self, config: GleeConfig):
         super().__init__()
@@ -266,6 +266,6 @@ class GleeDecoder(nn.Module):
 
 
 def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Boxes cxcywh `(…, 4)` -> sine encodings of y, x, w, h one behind the other, `(…, 2 * size)` float32."""
+    """Boxes cxcywh `(…, 4)` -> sine encodings of y, x, w, h concatenated, `(…, 2 * size)` float32."""
     x, y, width, height = boxes.float().unbind(-1)
     return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2).flatten(-2)

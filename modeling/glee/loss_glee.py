@@ -230,7 +230,7 @@ class GleeDenoising:
 
     def attention_bias(self, queries: int) -> torch.Tensor:
         """
-        What is added to attention scores among these queries and `queries` others behind them: `(1, 1, all, all)`.
+        Builds the additive attention mask of these queries and the `queries` others after them: `(1, 1, all, all)`.
 
         A group sees itself and the others; the others don't see what gives the answers away.
         """
@@ -295,7 +295,7 @@ def make_denoising(
     return GleeDenoising(queries, start, groups, slots, row, index, found)
 
 
-# Contrastive loss on the queries of successive frames: those of one object become alike (IDOL).
+# Contrastive loss on the queries of successive frames: those of one object become similar (IDOL).
 
 
 def draw_negatives(matched: Sequence[torch.Tensor], queries: int, count: int = MOST_NEGATIVES) -> torch.Tensor:
@@ -363,8 +363,8 @@ class GleeSupervision:
         class_agnostic: every object is of class 0, "object".
         confidence: the confidence head is learnt; the published training does so with visual prompts only.
         denoising_table: the data set's name in `config.denoising_tables`, for denoising queries; `None`: without.
-        track_frames: so many successive rows are frames of one clip, and `track_ids` of the labels are learnt; 1: the
-            rows are learnt one by one.
+        track_frames: number of successive rows that are frames of one clip, whose `track_ids` in the labels are learnt;
+            1: rows are independent.
     """
 
     masks: bool = True

@@ -267,8 +267,8 @@ class GleeModel(GleePreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
         r"""
-        One of three things is asked: labels (the same for all images), expressions, or visual prompts. Visual prompts
-        come with the one label they are scored against, "object".
+        Pass exactly one of labels (the same for all images), expressions, or visual prompts. Visual prompts come with
+        the one label they are scored against, "object".
 
         pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`): normalised, padded on the right and below.
         pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
@@ -278,10 +278,10 @@ class GleeModel(GleePreTrainedModel):
             Padded to the text encoder's full length: the published weights expect to see the padding, too.
         expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
             Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
-        prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded canvas.
+        prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded image.
         prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
         prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
-            For each level the pixels of the prompt that are read, (row / height, column / width) on the canvas; absent
+            For each level the pixels of the prompt that are read, (row / height, column / width) in the padded image; absent
             ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
         prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
             The image of each prompt; by default prompt i belongs to image i.
@@ -297,7 +297,7 @@ class GleeModel(GleePreTrainedModel):
         denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
-            ValueError: nothing or several things are asked, or sizes don't fit.
+            ValueError: none or several kinds of prompts are passed, or sizes don't match.
         """
         prompts = next((x for x in (expression_input_ids, expression_tokens, prompt_masks) if x is not None), None)
         check_request(
@@ -416,7 +416,7 @@ class GleeModel(GleePreTrainedModel):
 
     def _template(self, images: torch.Tensor, request: GleeRequest) -> torch.Tensor:
         masks, kinds, places = request.prompt_masks, request.prompt_types, None
-        if request.prompt_sources is not None:  # the others' templates wouldn't be looked at
+        if request.prompt_sources is not None:  # templates of label queries are not used here
             sources, places = request.prompt_sources.unique(return_inverse=True)
             images, masks, kinds = images[sources], masks[sources], kinds[sources]
         crops = template_crops(images, masks, kinds, self.config.template_size)

@@ -138,7 +138,7 @@ class GleeInputProjection(nn.Module):
 
 
 class GleeEncoderLayer(GradientCheckpointingLayer):
-    """Deformable self-attention over all levels, then a feed-forward layer; norms behind each."""
+    """Deformable self-attention over all levels, then a feed-forward layer; a norm after each."""
 
     def __init__(self, config: GleeConfig):
         super().__init__()
@@ -193,7 +193,7 @@ class GleePixelDecoder(nn.Module):
 
     def project(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """
-        The part that doesn't depend on text; behind it the backbone's maps aren't needed any more.
+        The part that doesn't depend on text; after it the backbone's maps are no longer needed.
 
         Args:
             feature_maps: of the backbone, finest first, each `(batch, channels, height, width)`.

@@ -25,7 +25,7 @@ from .configuration_glee import GleeConfig
 
 # Pixels a cell of a backbone's coarsest map stands for.
 COARSEST_STRIDE = 32
-# What each input can't do without.
+# Inputs that each input requires.
 COMPANIONS = {
     "input_ids": "attention_mask",
     "class_embeddings": "class_tokens",
@@ -91,12 +91,12 @@ class GleeRequest(ModelOutput):
 def check_request(config: GleeConfig, *, pixel_values: torch.Tensor, **inputs: torch.Tensor | None) -> None:
     """
     Raises:
-        ValueError: nothing or several things are asked, something is missing beside another, or sizes don't fit.
+        ValueError: none or several kinds of prompts are passed, a required companion is missing, or sizes don't match.
     """
     _check_kind(config, inputs)
     for name, companion in COMPANIONS.items():
         if inputs[name] is not None and inputs[companion] is None:
-            raise ValueError(f"{companion} is needed beside {name}.")
+            raise ValueError(f"{name} needs {companion}; pass both.")
     size = tuple(pixel_values.shape[-2:])
     if size[0] % COARSEST_STRIDE or size[1] % COARSEST_STRIDE:
         raise ValueError(
@@ -106,7 +106,9 @@ def check_request(config: GleeConfig, *, pixel_values: torch.Tensor, **inputs: t
     if inputs["prompt_sources"] is not None and masks is None:
         raise ValueError("prompt_sources belong to prompt_masks.")
     if masks is not None and tuple(masks.shape[-2:]) != size:
-        raise ValueError(f"prompt_masks must have the canvas's size {size}, not {tuple(masks.shape[-2:])}.")
+        raise ValueError(
+            f"prompt_masks must have the size of the padded images, {size}, not {tuple(masks.shape[-2:])}."
+        )
     if inputs["lateral"] is not None and len(inputs["lateral"]) != len(pixel_values):
         raise ValueError(
             f"image_features are those of {len(inputs['lateral'])} images, pixel_values hold {len(pixel_values)}."
@@ -152,7 +154,7 @@ def _check_indices(indices: torch.Tensor | None, prompts: int, images: int) -> N
 @dataclass
 class GleeLabelEmbeddings(ModelOutput):
     r"""
-    class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`): one vector a label, for the scores.
+    class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`): one vector per label, for the scores.
     class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`): the tokens of all labels, for the early fusion.
     """
 
@@ -163,7 +165,7 @@ class GleeLabelEmbeddings(ModelOutput):
 @dataclass
 class GleeImageFeatures(ModelOutput):
     r"""
-    What the model has seen of images before it knows what is looked for.
+    Features of images, independent of the prompts.
 
     last_hidden_state (`torch.Tensor` of shape `(images, pixels, channels)`): the backbone's coarsest map, row by row.
     pooler_output (`torch.Tensor` of shape `(images, channels)`): its mean over the pixels.
@@ -245,7 +247,7 @@ class GleeObjectDetectionOutput(ModelOutput):
     confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
     pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
     pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`): logits at a quarter (Pro: an eighth) of the canvas.
-    track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): alike for one object in several frames.
+    track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): similar for one object across frames.
     image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image in its canvas, in pixels.
     padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the canvas.
     auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):

@@ -1,4 +1,4 @@
-"""An iterator that works ahead of its reader, in a thread of its own."""
+"""An iterator that prefetches items in a thread of its own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-class _Belt:
-    """Carries items from one thread to another; holds at least two of them, and more while they fit into `room`."""
+class _BoundedQueue:
+    """Passes items from one thread to another; holds at least two of them, and more while they fit into `room`."""
 
     def __init__(self, room: float):
         self._room, self._held = room, 0.0
@@ -20,7 +20,7 @@ class _Belt:
         self._error: BaseException | None = None
 
     def put(self, item: Any, size: float) -> bool:
-        """Waits for room; False says that nobody takes items any more."""
+        """Waits for room and adds an item; returns False if the consumer is closed."""
         with self._changed:
             while not self._closed and len(self._items) >= 2 and self._held + size > self._room:
                 self._changed.wait()
@@ -32,13 +32,13 @@ class _Belt:
             return True
 
     def end(self, error: BaseException | None = None) -> None:
-        """No item will follow; `error` is raised behind the last one."""
+        """Marks the end of the items; `error` is raised after the last one."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self) -> Any:
-        """Waits for the next item. Raises StopIteration behind the last one, or what broke the source, once."""
+        """Waits for the next item. Raises StopIteration after the last one, or once the source's error."""
         with self._changed:
             while not (self._items or self._ended or self._closed):
                 self._changed.wait()
@@ -51,19 +51,19 @@ class _Belt:
             return item
 
     def close(self) -> None:
-        """Nobody takes items any more."""
+        """Closes the queue for the consumer: waiting items are dropped, further ones refused."""
         with self._changed:
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
 
 
-def _fill(belt: _Belt, items: Iterator[Any], size: Callable[[Any], float]) -> None:
-    """What the thread does. It knows only the belt, so that a reader that is dropped ends it."""
+def _fill(queue: _BoundedQueue, items: Iterator[Any], size: Callable[[Any], float]) -> None:
+    """Runs the worker loop. It holds no reference to the reader, so garbage collection of the reader stops it."""
     error: BaseException | None = None
     try:
         for item in items:
-            if not belt.put(item, size(item)):
+            if not queue.put(item, size(item)):
                 break
     except BaseException as caught:  # the reader raises it
         error = caught
@@ -71,13 +71,13 @@ def _fill(belt: _Belt, items: Iterator[Any], size: Callable[[Any], float]) -> No
         try:
             items.close()
         finally:
-            belt.end(error)
+            queue.end(error)
 
 
 class ReadAhead:
     """Runs a generator in a thread; iterating gives its items, at most `room` of them waiting.
 
-    An error of the generator is raised once, behind the items that came before it. `close`, the end of a `with` block,
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block,
     or dropping the object ends the thread and closes the generator.
 
     Args:
@@ -94,16 +94,16 @@ class ReadAhead:
         size: Callable[[Any], float] = lambda item: 1,
         name: str = "read ahead",
     ):
-        self._belt = _Belt(room)
-        self._thread = threading.Thread(target=_fill, args=(self._belt, items, size), name=name, daemon=True)
-        self._dropped = weakref.finalize(self, self._belt.close)
+        self._queue = _BoundedQueue(room)
+        self._thread = threading.Thread(target=_fill, args=(self._queue, items, size), name=name, daemon=True)
+        self._dropped = weakref.finalize(self, self._queue.close)
         self._thread.start()
 
     def __iter__(self) -> ReadAhead:
         return self
 
     def __next__(self) -> Any:
-        return self._belt.take()
+        return self._queue.take()
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -118,6 +118,6 @@ class ReadAhead:
 
 
 def read_ahead(items: Iterable[Any], room: float, size: Callable[[Any], float] = lambda item: 1) -> Iterator[Any]:
-    """The same items, made in a thread that ends with the generator that this returns."""
+    """Yields the items, made in a thread that ends with this generator."""
     with ReadAhead(iter(items), room, size) as ahead:
         yield from ahead

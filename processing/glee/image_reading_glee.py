@@ -73,7 +73,7 @@ def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension 
 
 
 def _open(path: str | os.PathLike, name: str) -> Image.Image:
-    """The image behind a path; a URL or base64 text goes to transformers."""
+    """Opens the image at a path; a URL or base64 text goes to transformers."""
     try:
         return Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
     except Exception as error:  # whatever a broken file or address makes PIL, httpx or base64 raise
@@ -285,7 +285,8 @@ def fetch(url: str, name: str, target: BinaryIO, most_bytes: int, most_seconds: 
     Writes what an http(s) address gives.
 
     Args:
-        name: how messages call it; target: a binary file.
+        name: name used in error messages.
+        target: a binary file.
 
     Raises:
         ValueError: no answer within 30 s, an error status, or more than `most_bytes` or `most_seconds`.

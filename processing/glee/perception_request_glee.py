@@ -208,7 +208,7 @@ def plain_result(score: float, label: str, box: torch.Tensor, mask: torch.Tensor
         further: what stands before these.
 
     Returns:
-        `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 digits behind the
+        `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 digits after the
         point, the box with 2 and inside the picture, the mask as an array of numpy.
     """
     height, width = mask.shape

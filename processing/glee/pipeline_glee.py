@@ -131,7 +131,7 @@ class LabelCache:
 
         Args:
             labels: the list.
-            encode: called without arguments where the list is not known yet; what it returns is kept.
+            encode: called without arguments where the list is not known yet; its result is cached.
         """
         key = tuple(labels)
         if key not in self._kept:
@@ -203,7 +203,7 @@ class ObjectPerceptionPipeline(Pipeline):
     order and as they were given, in an image however low its score. The label of an expression is its text, that of the others is
     "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
 
-    What the text encoder makes of a list of labels is kept for the last 16 lists; after changing the model's weights call
+    The text embeddings of the last 16 lists of labels are cached; after changing the model's weights call
     `pipe.label_cache.clear()`.
 
     Raises `ValueError`, with one line that names the argument, for whatever cannot be used.
@@ -283,7 +283,7 @@ class ObjectPerceptionPipeline(Pipeline):
     def _stream(
         self, inputs: Iterable[dict], batch_size: int, settings: PerceptionSettings
     ) -> Iterator[list[dict[str, Any]]]:
-        """Yields one list of results an image; at most `batch_size` images are held at a time."""
+        """Yields one list of results per image; at most `batch_size` images are in memory."""
         batch: list[PerceptionRequest] = []
         for given in inputs:
             batch.append(self.preprocess(given, settings))

@@ -30,7 +30,7 @@ def post_process_object_detection(
 
     Args:
         outputs: see above.
-        threshold: the lowest score that is kept; 0.0 keeps everything.
+        threshold: the lowest score of a result; 0.0 returns everything.
         target_sizes: `(height, width)` of each picture, `(R, 2)`. Without it boxes are relative to the picture, from 0 to 1,
             and masks have the size that the network saw.
         top_k: pairs of query and label that are looked at, by their class probability; `None` for all.
@@ -83,10 +83,10 @@ def post_process_grounding(
         outputs: see above, one row an expression.
         target_sizes: `(height, width)` of each row's picture; of each image, if `prompt_image_indices` is given.
         prompt_image_indices: `(R,)`, the image of each row, as the processor returns it.
-        threshold: the lowest score that is kept.
+        threshold: the lowest score of a result.
 
     Returns:
-        One dict an expression, as of `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
+        One dict an expression, see `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
     """
     _check_one_class(outputs)
     target_sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
@@ -110,7 +110,7 @@ def post_process_interactive(
             prompts.
 
     Returns:
-        One dict a prompt, as of `post_process_instance_segmentation`, with n = 1. The score is the sigmoid of what was
+        One dict a prompt, see `post_process_instance_segmentation`, with n = 1. The score is the sigmoid of what was
         selected by.
     """
     if select_by not in ("logits", "confidence"):

@@ -1,4 +1,4 @@
-"""An iterator that works ahead of its reader, in a thread of its own, by a bounded number of items."""
+"""An iterator that prefetches a bounded number of items in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ReadAhead:
     """
     Runs a generator in a thread; iterating gives its items.
 
-    An error of the generator is raised once, behind the items that came before it. `close`, the end of a `with` block, or
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block, or
     dropping the object ends the thread and closes the generator.
 
     Args:
@@ -22,16 +22,16 @@ class ReadAhead:
     """
 
     def __init__(self, items: Iterator[Any], room: int):
-        self._belt = _Belt(room)
-        self._thread = threading.Thread(target=_fill, args=(self._belt, items), name="read ahead", daemon=True)
-        self._dropped = weakref.finalize(self, self._belt.close)
+        self._queue = _BoundedQueue(room)
+        self._thread = threading.Thread(target=_fill, args=(self._queue, items), name="read ahead", daemon=True)
+        self._dropped = weakref.finalize(self, self._queue.close)
         self._thread.start()
 
     def __iter__(self) -> ReadAhead:
         return self
 
     def __next__(self) -> Any:
-        return self._belt.take()
+        return self._queue.take()
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -45,8 +45,8 @@ class ReadAhead:
         self._thread.join()
 
 
-class _Belt:
-    """Carries items from one thread to another."""
+class _BoundedQueue:
+    """Passes items from one thread to another."""
 
     def __init__(self, room: int):
         self._room = room
@@ -56,7 +56,7 @@ class _Belt:
         self._error: BaseException | None = None
 
     def put(self, item: Any) -> bool:
-        """Waits for room; False says that nobody takes items any more."""
+        """Waits for room and adds an item; returns False if the consumer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
             if not self._closed:
@@ -65,13 +65,13 @@ class _Belt:
             return not self._closed
 
     def end(self, error: BaseException | None) -> None:
-        """No item will follow; `error` is raised behind the last one."""
+        """Marks the end of the items; `error` is raised after the last one."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self) -> Any:
-        """Waits for the next item. Raises StopIteration behind the last one, or what broke the source, once."""
+        """Waits for the next item. Raises StopIteration after the last one, or once the source's error."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._ended or self._closed)
             if self._closed or not self._items:
@@ -82,19 +82,19 @@ class _Belt:
             return item
 
     def close(self) -> None:
-        """Nobody takes items any more."""
+        """Closes the queue for the consumer: waiting items are dropped, further ones refused."""
         with self._changed:
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
 
 
-def _fill(belt: _Belt, items: Iterator[Any]) -> None:
-    """What the thread does. It knows only the belt, so that a reader that is dropped ends it."""
+def _fill(queue: _BoundedQueue, items: Iterator[Any]) -> None:
+    """Runs the worker loop. It holds no reference to the reader, so garbage collection of the reader stops it."""
     error: BaseException | None = None
     try:
         for item in items:
-            put = belt.put(item)
+            put = queue.put(item)
             del item  # it is the reader's now, and may be large
             if not put:
                 break
@@ -104,4 +104,4 @@ def _fill(belt: _Belt, items: Iterator[Any]) -> None:
         try:
             items.close()
         finally:
-            belt.end(error)
+            queue.end(error)

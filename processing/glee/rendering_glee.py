@@ -69,8 +69,8 @@ def draw_objects(
         points: points of each object asked for, `(x, y)` in pixels.
         boxes: `(x0, y0, x1, y1)` of each object asked for.
         scribbles: polyline `[(x, y), …]` or `(height, width)` bool of each object asked for.
-        opacity: of masks, 0 (nothing to be seen) to 1 (nothing behind to be seen).
-        scores: write the score behind the label.
+        opacity: of masks, 0 (invisible) to 1 (opaque).
+        scores: write the score after the label.
         text_size: height of letters in pixels; by the size of the picture where it is None.
 
     Returns:
@@ -244,7 +244,7 @@ def lay_out_tag(text: str, size: int, picture: tuple[int, int]) -> Tag | None:
     Breaks a text into lines that fit, with smaller letters where they must be.
 
     Args:
-        text: words; those behind the third line become an ellipsis.
+        text: words; those after the third line become an ellipsis.
         size: height of letters that is wished, pixels.
         picture: width and height that the tag must not exceed.
 

@@ -1,5 +1,5 @@
-"""Objects followed through a video, frame by frame: everything that labels name (MOT, VIS), or the one object that a sentence
-names (RVOS) or that was shown (VOS)."""
+"""Object tracking, frame by frame: all objects of a list of labels (MOT, VIS), or the one object of a referring expression (RVOS)
+or of a visual prompt (VOS)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MODES = ("memory", "minvis")
 THRESHOLD = 0.2  # of the published demo
 FRAMES_REMEMBERED = 3  # of the published code
 
-# Nothing is asked for but the one object: weaker candidates are looked at than where a list of labels is asked for. It takes more
-# to know one again: a wrong one is dear where there is but one, and looser settings find no more.
+# With a single target, weaker candidates are considered than with a list of labels. A wrong re-identification is costly, so its
+# thresholds are stricter; looser ones find no more.
 FOLLOWING = TrackerSettings(
     birth_score=0.05,
     keep_score=0.05,
@@ -28,7 +28,7 @@ FOLLOWING = TrackerSettings(
     again_cosine=0.75,
     again_frames=60,
 )
-EVIDENCE_FADE = 16.0  # frames after which what is known of an object that is gone counts half as much
+EVIDENCE_FADE = 16.0  # half-life in frames of the evidence for an object that is out of view
 
 
 # ----------------------------------------------------------------------------------------- everything that labels name
@@ -46,10 +46,9 @@ class GleeTracker:
     ```
 
     Args:
-        mode: "memory" lets tracks be born, hidden, found again and forgotten, see `TrackerSettings`; "minvis" is the
-            published tracking: the queries of the first frame are the tracks, all the way, and every frame goes on with
-            each of them.
-        threshold: the lowest score that is handed out.
+        mode: "memory" starts, re-identifies and removes tracks, see `TrackerSettings`; "minvis" is the published tracking:
+            the queries of the first frame are the tracks of the whole video, and every frame continues each of them.
+        threshold: the lowest score of a returned object.
         ids: numbers of tracks; 1, 2, 3, ... by default. Trackers that share one never give the same number.
         settings: of the mode "memory".
     """
@@ -105,7 +104,7 @@ class _AlignedQueries:
 
 class QueryAlignment:
     """
-    Says which query of a frame goes on with which query of the first one.
+    Matches the queries of a frame to those of the first one.
 
     This is the online matching of MinVIS (Huang et al., NeurIPS 2022), as GLEE uses it.
 
@@ -121,7 +120,7 @@ class QueryAlignment:
         Args:
             embeddings: `(queries, size)` of the next frame.
         Returns:
-            `(queries,)` int64: for each query of the first frame the one that goes on with it.
+            `(queries,)` int64: for each query of the first frame the one that continues it.
         Raises:
             ValueError: the shape isn't that of the frames before, or a number isn't finite.
         """
@@ -217,7 +216,7 @@ class ObjectFollower:
         return float(tracks.class_probabilities[here[0], 0]) if here else 0.0
 
     def _first(self, frame: FrameCandidates) -> TrackedObject | None:
-        """The best candidate, however bad: somebody has pointed at it."""
+        """Takes the best candidate without a threshold, as the user marked it."""
         if not len(frame):
             return None
         best = frame.logits[:, 0].argmax()[None]
@@ -238,7 +237,7 @@ class ObjectFollower:
         return TrackedObject(self.track_id, int(candidates[here[0]]), 0, float(tracks.scores[here[0]]))
 
     def _named(self) -> int | None:
-        """The track that answers best on the whole: the mean over its frames, less where there were few, less with time gone."""
+        """Chooses the track of the highest mean score, discounted for few frames and for time out of view."""
         tracks = self._memory.tracks
         if tracks is None or not len(tracks):
             return None

@@ -1,4 +1,4 @@
-"""A video on its way through the model: one list of results a frame, in bounded memory, with prompts that come and go."""
+"""Video perception: one list of results per frame, in bounded memory, with prompts that can be added and dropped."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ WINDOW = 4  # frames that go through the model together
 @dataclass(frozen=True)
 class VideoSettings:
     """
-    How a video is looked at, see `ObjectPerceptionPipeline`.
+    Settings of video perception, see `ObjectPerceptionPipeline`.
 
     Attributes:
-        threshold: the lowest score that is given; top_k: the most results of a frame, of labels.
-        prompts_at_once: rows of a pass with expressions or shown objects, one for each frame.
+        threshold: the lowest score of a result.
+        top_k: maximum number of results per frame for labels.
+        prompts_at_once: rows per forward pass with expressions or visual prompts, one for each frame.
         window: frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
@@ -53,10 +54,10 @@ class VideoSettings:
 
 class VideoPerception:
     """
-    What `object-perception` makes of a video: an iterator of one list of results a frame.
+    Result of `object-perception` for a video: an iterator with one list of results per frame.
 
-    Frames are read ahead by a thread and go through the model a few at a time; nothing that has been given is kept, so
-    memory doesn't depend on the length. Each result is what the pipeline gives for an image, with a `"track_id"` in front
+    Frames are prefetched by a thread and go through the model in small batches; past results are not stored, so memory
+    doesn't depend on the length. Each result is what the pipeline gives for an image, with a `"track_id"` in front
     that an object keeps in all frames. A frame's list has the objects that are found in it: those of labels, best first,
     then those of expressions, points, boxes, scribbles and masks, in this order.
 
@@ -69,14 +70,14 @@ class VideoPerception:
                 video.add(points=[[(120, 80)]])  # but what is there in this frame
     ```
 
-    Of several threads only one may use it at a time.
+    It is not thread-safe.
 
     Attributes:
         fps: frames a second; frames: their number; duration: in seconds. None where the source doesn't say.
         size: (height, width) of the frames in pixels, upright.
         frame: the last frame that results were given for, an RGB picture; index: its place, from 0 (-1 before the first);
             time: in seconds after the first one, None where the source has no clock.
-        warnings: sentences about what is wrong with the video and could be lived with.
+        warnings: sentences about faults of the video that did not stop the reading.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class VideoPerception:
         self._settings, self._name = settings, video.name
         self.fps, self.frames, self.duration = video.fps, video.frames, video.duration
         self.warnings: list[str] = []
-        self._told = 0
+        self._warned = 0
         self._frames = ReadAhead(_prepared(video, processor.image_processor, self.warnings), settings.window)
         self._failure: BaseException | None = None
         self._window: FrameWindow | None = None
@@ -309,7 +310,7 @@ class VideoPerception:
         self._window, self._place = FrameWindow(self._model, frames), 0
 
     def _read(self, count: int) -> list[PreparedFrame]:
-        """At most so many further frames; what breaks the reading is raised when it is their turn."""
+        """Reads up to `count` further frames; a reading error is raised at the frame where it occurred."""
         frames: list[PreparedFrame] = []
         while len(frames) < count and self._failure is None:
             try:
@@ -322,9 +323,9 @@ class VideoPerception:
         return frames
 
     def _tell(self) -> None:
-        for message in self.warnings[self._told :]:
+        for message in self.warnings[self._warned :]:
             python_warnings.warn(f"{self._name}: {message}", stacklevel=2)
-            self._told += 1
+            self._warned += 1
 
 
 def _rank(prompt: VideoPrompt) -> tuple[bool, int]:
@@ -333,7 +334,7 @@ def _rank(prompt: VideoPrompt) -> tuple[bool, int]:
 
 
 def _prepared(video: Video, image_processor: Any, warnings: list[str]) -> Iterator[PreparedFrame]:
-    """Frames with the model's inputs; for the thread that reads ahead. It knows nothing of who takes them."""
+    """Frames with the model's inputs; for the prefetching thread. It holds no reference to the consumer."""
     for frame in of_one_size(video.read(warnings.append), video.name, warnings.append):
         features = image_processor([frame.image], return_tensors="pt")
         yield PreparedFrame(frame, features["pixel_values"], features["pixel_mask"])

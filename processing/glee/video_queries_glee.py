@@ -1,5 +1,5 @@
-"""What is looked for in a video: lists of labels, expressions and shown objects, each with its tracker, asked of the model a
-window of frames at a time."""
+"""Prompts of a video: lists of labels, expressions and visual prompts, each with its tracker, run through the model in windows of
+frames."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .track_memory_glee import FrameCandidates, TrackedObject, mask_colours
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 
-CANDIDATES = 20  # of a frame that may be the one object that an expression or prompt is about
-LABEL_CANDIDATES = 100  # queries of a frame that the tracker of labels looks at
+CANDIDATES = 20  # per frame for the one object of an expression or visual prompt
+LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
 
 
 # -------------------------------------------------------------------------------------------------- a window of frames
@@ -40,7 +40,7 @@ class PreparedFrame:
 
 @dataclass(frozen=True)
 class FrameSizes:
-    """(height, width) in pixels of the frame, of what it is resized to, and of the canvas around that."""
+    """(height, width) in pixels of the frame, of the resized frame, and of the padded image."""
 
     frame: Size
     resized: Size
@@ -55,7 +55,7 @@ class FrameSizes:
         return masks_to_picture(logits[None].float(), self.padded, self.resized, self.frame)[0] > 0
 
     def canvas_mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """The same on the canvas, where prompts are: `(H, W)` bool, False in the padding."""
+        """The same in the padded image, where prompts are: `(H, W)` bool, False in the padding."""
         full = torch.nn.functional.interpolate(
             logits[None, None].float(), size=self.padded, mode="bilinear", align_corners=False
         )[0, 0]
@@ -67,7 +67,7 @@ class FrameSizes:
 
 @dataclass(frozen=True)
 class SeenFrame:
-    """One frame in the model, kept because something in it is looked for in others."""
+    """One frame in the model whose objects are searched for in others."""
 
     index: int  # of the frame in the video
     pixel_values: torch.Tensor  # (1, 3, H, W)
@@ -77,7 +77,7 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class Shown:
-    """Where an object is: the pixels of a frame's canvas that show it, `(H, W)` bool, and as what kind of prompt."""
+    """Where an object is: its pixels in the padded frame, `(H, W)` bool, and as what kind of prompt."""
 
     seen: SeenFrame
     mask: torch.Tensor
@@ -105,7 +105,7 @@ class FrameWindow:
         return len(self.frames)
 
     def seen(self, place: int) -> SeenFrame:
-        """A copy of what the model has of one frame, so that it can be kept without the window."""
+        """Copies the model's inputs and features of one frame, so that the window can be freed."""
         if place not in self._seen:
             self._seen[place] = SeenFrame(
                 self.frames[place].index,
@@ -119,12 +119,12 @@ class FrameWindow:
         self, embeddings: Mapping[str, torch.Tensor], first: int = 0, most: int | None = None
     ) -> list[FrameCandidates]:
         """
-        What may be objects of some labels.
+        Finds candidates for some labels.
 
         Args:
             embeddings: of the model's `get_label_embeddings`.
             first: the frame to begin with.
-            most: candidates of a frame that are kept, the best ones; None for all, in the model's order.
+            most: the best candidates per frame to return; None for all, in the model's order.
         Returns:
             those of each frame.
         """
@@ -191,7 +191,7 @@ class FrameWindow:
         return self._rows(outputs, len(objects), rows, confidence=True)
 
     def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
-        """Features of the frames from the `first` on, behind those of other frames."""
+        """Concatenates features of other frames and those of the frames from `first` on."""
         if first == 0 and not before:
             return self.features
         parts = [*before, self.features.of_images(slice(first, None))]
@@ -377,14 +377,15 @@ class ExpressionPrompt(ObjectPrompt):
 @dataclass
 class VisualPrompt(ObjectPrompt):
     """
-    An object that is shown by a point, box, scribble or mask in a frame.
+    Visual prompt: an object marked by a point, box, scribble or mask in a frame.
 
-    It is looked for by what was shown, in the frames of one window; in those of the next by its own mask in the last frame
-    in which it was found, or, if it was found in none, again by what was shown.
+    In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in which it
+    was found, or, if it was found in none, by the given prompt again.
 
     Attributes:
-        drawn: the pixels of the canvas that show it, `(H, W)` bool; kind: of prompt, `()` int64.
-        first: the frame that it was shown in.
+        drawn: its pixels in the padded image, `(H, W)` bool.
+        kind: kind of prompt, `()` int64.
+        first: the frame of the prompt.
     """
 
     drawn: torch.Tensor
@@ -442,7 +443,7 @@ def look(
 
 
 def _parts(prompts: Sequence[VideoPrompt], kind: type, size: int) -> Iterator[list[Any]]:
-    """The prompts of one kind, some at a time."""
+    """Yields the prompts of one kind in batches."""
     chosen, size = [prompt for prompt in prompts if isinstance(prompt, kind)], max(1, size)
     for first in range(0, len(chosen), size):
         yield chosen[first : first + size]

@@ -1,4 +1,4 @@
-"""Videos, read a frame at a time: files and addresses through PyAV, and arrays, folders or series of pictures."""
+"""Reads videos frame by frame: files and addresses through PyAV, and arrays, folders or series of pictures."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class VideoFrame:
 
     Attributes:
         index: its place among the frames that could be decoded, from 0.
-        time: seconds after the first frame; None where nobody knows how fast the frames follow each other.
+        time: seconds after the first frame; None where the frame rate is unknown.
         image: RGB, upright, with square pixels.
     """
 
@@ -54,11 +54,11 @@ class VideoFrame:
 
 class PictureVideo:
     """
-    Pictures as frames of a video; each is read when it is its turn, once.
+    Pictures as frames of a video, each read once, when its frame is due.
 
     Args:
         pictures: of any kind that `read_images` takes.
-        name: how messages call the video.
+        name: name used in error messages.
         fps: frames a second, if known.
         frames: their number, if known.
         names: of each picture in messages, such as its file; by default they are counted.
@@ -118,7 +118,7 @@ class PictureVideo:
 
 
 def _numbers(stem: str) -> tuple[Any, ...]:
-    """A name as texts and numbers in turn, so that frame 10 comes behind frame 9."""
+    """Splits a name into texts and numbers, so that frame 10 sorts after frame 9."""
     parts = re.split(r"(\d+)", stem)
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
 
@@ -130,7 +130,7 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
     Raises:
         ValueError: a frame has another shape than the first, so that it would be distorted.
     """
-    size, told = None, False
+    size, warned = None, False
     for frame in frames:
         image = frame.image
         if size is None:
@@ -142,8 +142,8 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
                     f"`inputs`: {name}: frame {frame.index} is {image.width} x {image.height} pixels, the first was "
                     f"{size[0]} x {size[1]}: a video has one shape; cut it there."
                 )
-            if not told:
-                told = True
+            if not warned:
+                warned = True
                 warn(
                     f"frames are {image.width} x {image.height} pixels from frame {frame.index} on; they are resized to "
                     f"the first one's {size[0]} x {size[1]}"
@@ -157,14 +157,14 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
 
 class MediaVideo:
     """
-    The pictures of a video file, each decoded once, upright, with its time; what is damaged is left out and told.
+    The pictures of a video file, each decoded once, upright, with its time; damaged ones are skipped with a warning.
 
     Files are opened as files only: neither a name that looks like another protocol nor a playlist inside makes ffmpeg
     reach out.
 
     Args:
         source: path, http(s) URL, bytes of a file, or binary file object.
-        name: how messages call it.
+        name: name used in error messages.
 
     Attributes:
         fps: frames a second on average; frames: their number; duration: seconds. None where the file doesn't say.
@@ -186,7 +186,7 @@ class MediaVideo:
         streams = [stream for stream in self._container.streams.video if _has_pictures(stream)]
         if not streams:
             self._container.close()
-            raise ValueError(f"`inputs`: {name} has no pictures, so there is nothing to be seen.")
+            raise ValueError(f"`inputs`: {name} has no video stream.")
         stream = self._stream = streams[0]
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
@@ -194,7 +194,7 @@ class MediaVideo:
         self.duration = _duration(self._container, stream)
 
     def read(self, warn: Warn) -> Iterator[VideoFrame]:
-        """The frames, one at a time; the file is closed behind the last one."""
+        """Yields the frames; the file is closed after the last one."""
         clock, index = _Clock(self._stream, self.fps), 0
         pictures = _Pictures(self._stream)
         try:
@@ -411,7 +411,7 @@ def _is_video_path(path: str) -> bool:
             return False
         with open(path, "rb") as file:
             return is_video(file.read(BEGINNING))
-    except (OSError, ValueError):  # whoever reads it will say what is wrong
+    except (OSError, ValueError):  # the reader of the file reports the error
         return False
 
 

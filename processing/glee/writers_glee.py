@@ -44,7 +44,7 @@ ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "60"}, {"loop": "0
 CODINGS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webp": ANIMATED_WEBP}
 ENDINGS = tuple(CODINGS)
 CLOCK = 90_000  # ticks a second
-FPS = 25.0  # of pictures whose rate nobody knows
+FPS = 25.0  # for pictures of unknown frame rate
 
 
 class VideoWriter:
@@ -135,7 +135,7 @@ class VideoWriter:
 
 class WholeFile:
     """
-    A text file that takes the place of `path` when it is closed: nobody sees half a file, and what an error leaves is whole.
+    A text file that takes the place of `path` when it is closed: no reader sees half a file, and after an error the old one is intact.
 
     Args:
         path: where to; missing folders are made.

@@ -148,7 +148,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, write_clip, numbered)
     (tmp_path / "text.mp4").write_text("no video")
     (tmp_path / "empty.mp4").write_bytes(b"")
     for source, reason in (
-        (sound, "has no pictures"),
+        (sound, "has no video stream"),
         (tmp_path / "text.mp4", "cannot be read as a video"),
         (tmp_path / "empty.mp4", "is empty"),
         (tmp_path / "missing.mp4", "does not exist"),

@@ -81,7 +81,7 @@ def run(capsys, *arguments: object) -> str:
 def test_bad_input_is_one_line(checkpoint, tmp_path, capsys):
     path, words = checkpoint
     message = run(capsys, tmp_path / "none.pth", tmp_path / "a")
-    assert message == f"lookhear convert: error: checkpoint '{tmp_path / 'none.pth'}' is no file"
+    assert message == f"lookhear convert: error: checkpoint '{tmp_path / 'none.pth'}' is not a file"
     (tmp_path / "b.pth").write_bytes(b"nothing")
     assert "is damaged or of another kind" in run(capsys, tmp_path / "b.pth", tmp_path / "a")
     (tmp_path / "full").mkdir()

@@ -64,7 +64,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     path, trace = tmp_path / "trap.pth", tmp_path / "trace"
     torch.save({"model": {"glee.lang_projection": torch.ones(2)}, "trainer": Trap(trace)}, path)
     with pytest.raises(
-        ValueError, match="holds other things than tensors .* could run code. Where you trust it"
+        ValueError, match="holds objects other than tensors .* could run code. Where you trust it"
     ) as caught:
         read_checkpoint(path)
     assert not trace.exists() and "\n" not in str(caught.value)
@@ -86,7 +86,7 @@ def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
 
 def test_other_things_beside_the_weights_are_explained(tmp_path):
     torch.save({"model": {"a": torch.ones(1)}, "folder": Path("runs")}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"other things than tensors \(pathlib.*weights_only=False\)\['model'\]"):
+    with pytest.raises(ValueError, match=r"objects other than tensors \(pathlib.*weights_only=False\)\['model'\]"):
         read_checkpoint(tmp_path / "a.pth")
 
 
@@ -97,7 +97,7 @@ def test_other_things_beside_the_weights_are_explained(tmp_path):
         ("a.pth", b"not a checkpoint at all", "damaged or of another kind"),
         ("a.safetensors", b"12345678901234567890", "damaged or of another kind"),
         ("a.ckpt", b"", "must end in one of .pth, .pt, .bin, .safetensors"),
-        ("missing.pth", None, "is no file"),
+        ("missing.pth", None, "is not a file"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, name, content, message):
@@ -120,9 +120,9 @@ def test_a_truncated_file_is_refused(tmp_path, ending):
     ("content", "message"),
     [
         ([torch.ones(1)], "holds a list, not a state dict"),
-        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are no named tensors: b"),
-        ({0: torch.ones(1)}, "has entries that are no named tensors: 0"),
-        ({"epoch": 3, "weights": {}}, "has entries that are no named tensors: epoch, weights"),
+        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are not named tensors: b"),
+        ({0: torch.ones(1)}, "has entries that are not named tensors: 0"),
+        ({"epoch": 3, "weights": {}}, "has entries that are not named tensors: epoch, weights"),
     ],
 )
 def test_only_state_dicts_are_read(tmp_path, content, message):
