@@ -152,7 +152,7 @@ def test_nothing_found_is_said(run, model, photos):
         (["a.png", "b.jpg", "--labels", "cat", "--out", "o.png", "--model", "m"], "need a folder"),
         (["a.png", "x/a.png", "--labels", "cat", "--out", "o", "--model", "m"], "both be drawn"),
         (["a.png", "--labels", "cat", "--out", "o.doc", "--model", "m"], "o.doc"),
-        (["a.png", "--labels", "cat", "--out", "a.png", "--model", "m"], "write over"),
+        (["a.png", "--labels", "cat", "--out", "a.png", "--model", "m"], "overwrite"),
         (["--labels", "cat", "--model", "m", "b.jpg", "--json", "a.png"], "would write text"),
     ],
 )

@@ -136,11 +136,11 @@ def test_an_expression_is_looked_for_by_its_mask_where_asked(run, monkeypatch, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clip.mp4", "a.png", "--labels", "cat"], "a video is looked at by itself"),
+        (["clip.mp4", "a.png", "--labels", "cat"], "pass one video at a time"),
         (["clip.mp4", "--labels", "cat", "--out", "o.png"], "--out o.png: the ending of a video"),
-        (["clip.mp4", "--labels", "cat", "--out", "clip.mp4"], "would be written over"),
-        (["clip.mp4", "--labels", "cat", "--mot", "x", "--coco-vis", "x"], "would be written over"),
-        (["a.png", "--labels", "cat", "--mot", "x.txt"], "--mot is about a video, and a.png is none"),
+        (["clip.mp4", "--labels", "cat", "--out", "clip.mp4"], "would be overwritten"),
+        (["clip.mp4", "--labels", "cat", "--mot", "x", "--coco-vis", "x"], "would be overwritten"),
+        (["a.png", "--labels", "cat", "--mot", "x.txt"], "--mot is about a video, and a.png is not one"),
         (["a.png", "--labels", "cat", "--fps", "5"], "--fps is about a video"),
         (["folder", "--labels", "cat", "--fps", "0"], "--fps"),
         (["folder", "--labels", "cat", "--tracking", "best"], "--tracking"),

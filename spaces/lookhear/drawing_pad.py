@@ -46,7 +46,7 @@ def drawing_pad(
         label: what it is for; empty: what it says without a picture.
         tools: of `KINDS`, which may be drawn.
         most: how many shapes; the oldest one goes.
-        visible: as of any component.
+        visible: as for any Gradio component.
     """
     return gr.HTML(
         value=[],
@@ -91,7 +91,7 @@ def as_prompts(shapes: Any) -> dict[str, list]:
     if shapes in (None, ""):
         return {}
     if not isinstance(shapes, list) or len(shapes) > MOST_SHAPES:
-        raise ValueError("What was drawn cannot be understood: clear it and draw again.")
+        raise ValueError("The drawing cannot be read: clear it and draw again.")
     prompts: dict[str, list] = {}
     for shape in shapes:
         kind, points = _checked(shape)
@@ -110,11 +110,11 @@ def _checked(shape: Any) -> tuple[str, list[tuple[float, float]]]:
     kind = shape.get("kind") if isinstance(shape, dict) else None
     points = shape.get("points") if isinstance(shape, dict) else None
     if kind not in KINDS or not isinstance(points, list) or not 1 <= len(points) <= 1000:
-        raise ValueError("What was drawn cannot be understood: clear it and draw again.")
+        raise ValueError("The drawing cannot be read: clear it and draw again.")
     try:
         numbers = [(float(x), float(y)) for x, y in points]
     except (TypeError, ValueError):
         numbers = [(math.nan, math.nan)]
     if not all(math.isfinite(value) for point in numbers for value in point):
-        raise ValueError("What was drawn cannot be understood: clear it and draw again.")
+        raise ValueError("The drawing cannot be read: clear it and draw again.")
     return kind, numbers

@@ -66,19 +66,19 @@ class Limits:
             with av.open(path, options={"protocol_whitelist": "file"}) as container:
                 if not CONTAINERS & set(container.format.name.split(",")):
                     raise ValueError(
-                        "This is no video of a kind that is taken here: use mp4, mov, mkv, webm, avi or mpg."
+                        "This kind of file is not accepted as a video: use mp4, mov, mkv, webm, avi or mpg."
                     )
                 streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
                 sizes = [(stream.width, stream.height) for stream in streams if stream.type == "video"]
                 if not sizes:
-                    raise ValueError("The file has no pictures, only sound.")
+                    raise ValueError("The file has sound only, no pictures.")
                 self._check_pixels(max(sizes, key=lambda size: size[0] * size[1]))
                 length = _packet_seconds(container, streams)
         except (av.error.FFmpegError, OSError):
             return 0.0
         if length > seconds:
             raise ValueError(
-                f"The video lasts {length:.0f} seconds; {seconds:.0f} are the most here. "
+                f"The video lasts {length:.0f} seconds; the limit here is {seconds:.0f}. "
                 "On a machine of your own any length can be read."
             )
         return length
@@ -96,7 +96,7 @@ class Limits:
                 size = picture.size
         except Image.DecompressionBombError:
             raise ValueError(
-                f"The picture is too large: {self.megapixels:.0f} megapixels are the most here."
+                f"The picture is too large: the limit here is {self.megapixels:.0f} megapixels."
             ) from None
         except OSError:
             return
@@ -105,12 +105,12 @@ class Limits:
     def _check_size(self, path: str) -> None:
         size = Path(path).stat().st_size / 1e6
         if size > self.megabytes:
-            raise ValueError(f"The file has {size:.0f} megabytes; {self.megabytes:.0f} are the most here.")
+            raise ValueError(f"The file has {size:.0f} megabytes; the limit here is {self.megabytes:.0f}.")
 
     def _check_pixels(self, size: tuple[int, int]) -> None:
         if size[0] * size[1] > self.megapixels * 1e6:
             raise ValueError(
-                f"The pictures have {size[0]} x {size[1]} pixels; {self.megapixels:.0f} megapixels are the most here."
+                f"The pictures have {size[0]} x {size[1]} pixels; the limit here is {self.megapixels:.0f} megapixels."
             )
 
 

@@ -44,7 +44,7 @@ def as_speaker(who: str, shapes: Any, description: str) -> Any:
     """
     if who == "text":
         if not (description or "").strip():
-            raise ValueError("Describe who is to be read, for example: the woman in the orange suit.")
+            raise ValueError("Describe the speaker, for example: the woman in the orange suit.")
         return description.strip()
     if who == "point":
         points = as_prompts(shapes).get("points")
@@ -145,7 +145,7 @@ class ReadTab:
         shapes: Any,
         description: str,
         modality: str,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is told that progress is wanted
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio learns that progress is wanted
     ) -> Iterator[tuple]:
         with errors_as_messages(video), tempfile.TemporaryDirectory() as folder:
             if video is None:
@@ -158,7 +158,7 @@ class ReadTab:
 
             reading = read_video(self._asr, self._see, video, seconds, speaker, modality, tell)
             captioned, files = write_files(reading, video, Path(folder), tell)
-            yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it goes on here
+            yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it continues here
 
     def _answer(self, reading: Reading, captioned: Path, files: dict[str, Path]) -> tuple:
         result = reading.result

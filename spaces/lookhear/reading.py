@@ -40,8 +40,8 @@ class Watch:
 
     Args:
         seconds: of the clip.
-        several: whether people are read one after the other, nobody knows how many.
-        tell: as of `read_video`.
+        several: whether people, whose number is unknown, are read one after the other.
+        tell: see `read_video`.
     """
 
     def __init__(self, seconds: float, several: bool, tell: Told):
@@ -72,14 +72,14 @@ def read_video(asr: Any, see: Any, path: str, seconds: float, speaker: Any, moda
     Args:
         asr: pipeline of the task `audio-visual-speech-recognition`; see: of the task `object-perception`.
         path: of the file; seconds: its length.
-        speaker, modality: as of the pipeline.
+        speaker, modality: see the pipeline.
         tell: is called with how much is done (0 to 1) and what happens now.
 
     Raises:
         ValueError: it cannot be read, or who is to be read has no face in it.
     """
     if speaker is not None and modality == "audio":
-        raise ValueError("Who is read is chosen among faces: read from lips, too, or from the most prominent face.")
+        raise ValueError("A speaker is chosen by the face: read from lips, too, or from the most prominent face.")
     tell(0.02, "Looking for faces")
     watch = Watch(seconds, speaker == "everyone", tell)
     who = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
@@ -93,8 +93,8 @@ def read_video(asr: Any, see: Any, path: str, seconds: float, speaker: Any, moda
 
 
 def _check_followed(speaker: Any, followed: dict[str, Any]) -> None:
-    """Raises ValueError where the report is of somebody else, or of nobody: the likeliest one is always found."""
-    faceless = followed["followed"] == 0  # whatever was heard, nobody knows who said it
+    """Raises ValueError if the report is of another person or of none: the best match is always returned."""
+    faceless = followed["followed"] == 0  # the speaker of what was heard is unknown
     if isinstance(speaker, str) and faceless:
         raise ValueError(
             f"No face was found of \u201c{speaker}\u201d: describe somebody who is in the picture, or tap their face."
@@ -119,7 +119,7 @@ def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple
         reading: what was read.
         video: that it was read from.
         folder: where files go.
-        tell: as of `read_video`.
+        tell: see `read_video`.
 
     Returns:
         The video, in which a speaker who was chosen stands out, and the path of each of `FORMATS`.

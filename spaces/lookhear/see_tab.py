@@ -110,7 +110,7 @@ class SeeTab:
         sentences: str,
         shapes: Any,
         threshold: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio is told that progress is wanted
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio learns that progress is wanted
     ) -> Iterator[tuple]:
         with errors_as_messages(path), tempfile.TemporaryDirectory() as folder:
             if path is None:
@@ -122,7 +122,7 @@ class SeeTab:
             def tell(share: float, what: str) -> None:
                 progress(share, desc=what)
 
-            # Gradio keeps copies of files before it goes on behind a yield
+            # Gradio keeps copies of files before it continues after a yield
             if is_video(path):
                 out = Path(folder) / f"{Path(path).stem}-tracked.mp4"
                 tracks, missed = see_video(self._see, path, asked, threshold, out, tell)

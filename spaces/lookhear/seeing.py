@@ -35,9 +35,9 @@ def as_request(labels: str, sentences: str, drawn: Mapping[str, list]) -> dict[s
         "expressions": [line.strip() for line in (sentences or "").splitlines() if line.strip()],
     }
     if max(map(len, texts.values())) > MOST_TEXTS:
-        raise ValueError(f"{MOST_TEXTS} names and {MOST_TEXTS} sentences are the most.")
+        raise ValueError(f"{MOST_TEXTS} names and {MOST_TEXTS} sentences are the limit.")
     if any(len(text) > LONGEST_TEXT for several in texts.values() for text in several):
-        raise ValueError(f"A name or sentence may have {LONGEST_TEXT} letters.")
+        raise ValueError(f"A name or sentence may have at most {LONGEST_TEXT} letters.")
     asked = {name: value for name, value in {**texts, **drawn}.items() if value}
     if not asked:
         raise ValueError("Say what to look for: type names or a sentence, or tap, frame or scribble on the picture.")
@@ -85,7 +85,7 @@ def see_video(
     Looks at a video frame by frame, and writes it with what was found drawn on it.
 
     Args:
-        see, asked, threshold: as of `see_picture`; what was drawn is about the first frame.
+        see, asked, threshold: see `see_picture`; the drawing is about the first frame.
         path: of the file.
         out: mp4 to write.
         tell: is called with how much is done (0 to 1) and what happens now.

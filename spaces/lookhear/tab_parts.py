@@ -51,7 +51,7 @@ def answer_with(
     answer: Sequence[gr.components.Component],
     name: str,
 ) -> None:
-    """The function answers the question, one at a time; then the page goes to the element `NAME-answer`."""
+    """Answers questions one at a time, then scrolls to the element `NAME-answer`."""
     gr.on(
         list(triggers),
         function,

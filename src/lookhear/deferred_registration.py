@@ -2,7 +2,7 @@
 Puts the registration off until transformers' Auto classes or `pipeline` are asked for.
 
 The registration needs torch and our networks, which take seconds to load; `import lookhear` takes milliseconds. Nobody
-can tell the difference but by the clock: whoever takes a name out of a module of [`REGISTRIES`] finds our classes
+can tell the difference except by timing: code that takes a name out of a module of [`REGISTRIES`] finds our classes
 registered.
 
 It is the taking of a name that registers, not the end of the module's import, as then other modules of transformers

@@ -58,7 +58,7 @@ def add(commands) -> None:
         "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
     )
     video.add_argument("--mot", type=Path, metavar="FILE", help="boxes of the tracks as MOT Challenge has them")
-    video.add_argument("--fps", type=rate, metavar="N", help="frames a second of a folder of pictures")
+    video.add_argument("--fps", type=rate, metavar="N", help="frames per second of a folder of pictures")
     how = "how labels are followed: with a memory (memory), or as published (minvis)"
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
     by_mask = "look for what an --expression has found by its own mask, too"
@@ -74,12 +74,12 @@ def run(options: argparse.Namespace) -> int:
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
-        raise ValueError(f"--json would write text to {options.json}; put --json behind the images")
+        raise ValueError(f"--json would write text to {options.json}; put --json after the images")
     if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
         return _perceive_video(options)
     for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is none")
+            raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is not one")
     pictures = _overlays(options.files, options.out)
     checked_model(options)
 
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _perceive_video(options: argparse.Namespace) -> int:
     if len(options.files) > 1:
-        raise ValueError(f"a video is looked at by itself, and there are {len(options.files)} files")
+        raise ValueError(f"pass one video at a time, there are {len(options.files)} files")
     file, out = options.files[0], options.out
     if out is not None and (out.is_dir() or not out.suffix):
         out = out / f"{result_name(file)}.mp4"
@@ -111,7 +111,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
     written = [path.absolute() for path in (out, json, options.coco_vis, options.mot) if path is not None]
     for path in written:
         if written.count(path) > 1 or path == Path(file).absolute():
-            raise ValueError(f"{path} would be written over")
+            raise ValueError(f"{path} would be overwritten")
     checked_model(options)
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
@@ -168,5 +168,5 @@ def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
         if pictures.count(picture) > 1:
             raise ValueError(f"two images would both be drawn to {picture}; rename one")
         if picture.exists() and Path(file).exists() and picture.samefile(file):
-            raise ValueError(f"--out would write over the image {file}")
+            raise ValueError(f"--out would overwrite the image {file}")
     return pictures

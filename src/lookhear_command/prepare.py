@@ -16,7 +16,7 @@ def add(commands) -> None:
     corpora = ("folder", "grid", "lrs2", "lrs3", "lrw")
     parser.add_argument("corpus", choices=corpora, help="layout of SOURCE; folder: videos with a metadata.jsonl")
     parser.add_argument("source", type=Path, help="folder of the corpus")
-    parser.add_argument("output", type=Path, help="folder of the shards; what is there already is not made again")
+    parser.add_argument("output", type=Path, help="folder of the shards; existing ones are not made again")
     parser.add_argument("--split", help="part of the corpus (all)")
     parser.add_argument("--num-proc", type=positive, default=1, metavar="N", help="processes (1)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="this job of N jobs, from 0 (0/1)")

@@ -16,9 +16,13 @@ def add(commands) -> None:
     parser = add_command(commands, "publish", summary, example, run)
     kinds = "of a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) or a Space (README.md with sdk)"
     parser.add_argument("folder", type=Path, metavar="FOLDER", help=kinds)
-    parser.add_argument("--repo", required=True, metavar="ORG/NAME", help="the repository; made if it is not there")
-    parser.add_argument("--dry-run", action="store_true", help="check and list every file; send nothing, ask nobody")
-    parser.add_argument("--private", action="store_true", help="a new repository is seen by its owners only")
+    parser.add_argument(
+        "--repo", required=True, metavar="ORG/NAME", help="the repository; created if it does not exist"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check and list every file; send nothing, need no login"
+    )
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--prune", action="store_true", help="remove files there that the folder does not have")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
 

@@ -22,7 +22,7 @@ def add(commands) -> None:
     portraits = "a photo of one face, 'astronaut' or 'hopper'"
     parser.add_argument("--portrait", metavar="PHOTO", help=portraits + " (astronaut)")
     parser.add_argument("--voice", default="en-us", help="an espeak-ng voice (en-us)")
-    parser.add_argument("--rate", type=positive, metavar="WORDS", help="words a minute (by the seed)")
+    parser.add_argument("--rate", type=positive, metavar="WORDS", help="words per minute (by the seed)")
     parser.add_argument("--pitch", type=int, help="0 to 100 (by the seed)")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the scene; of pauses, head movements and what is not given (0)"

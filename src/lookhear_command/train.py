@@ -25,14 +25,16 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--data", type=Path, metavar="FILE", help="COCO file; its categories are the classes")
     own.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the file's own)")
     own.add_argument("--model", metavar="FOLDER", help="GLEE checkpoint to start from: folder or Hub id")
-    own.add_argument("--output", type=Path, metavar="DIR", help="where the result goes; a stopped run goes on there")
+    own.add_argument(
+        "--output", type=Path, metavar="DIR", help="where the result goes; an interrupted run resumes there"
+    )
     own.add_argument("--validation", type=Path, metavar="FILE", help="COCO file to measure on (a tenth of --data)")
     own.add_argument("--validation-images", type=Path, metavar="DIR", help="folder of its pictures (the file's own)")
     own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
     own.add_argument("--epochs", type=float, default=12, metavar="N", help="12; after each, AP is measured")
-    own.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures a step and process (2)")
+    own.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures per step and process (2)")
     own.add_argument("--learning-rate", type=float, default=1e-4, metavar="X", help="1e-4; a tenth for the backbone")
-    own.add_argument("--skip-bad", action="store_true", help="go on without annotations that cannot be used")
+    own.add_argument("--skip-bad", action="store_true", help="skip annotations that cannot be used")
     own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
     own.add_argument("--seed", type=int, default=0, help="of order, augmentation and what is held out (0)")
 

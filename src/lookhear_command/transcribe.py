@@ -47,7 +47,7 @@ def add(commands) -> None:
     who.add_argument(
         "--speaker-track-id", type=positive, metavar="N", help="of the tracks in that file (the only one)"
     )
-    who.add_argument("--speaker-fps", type=rate, metavar="N", help="pictures a second of that file (25)")
+    who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
     who.add_argument("--speaker-model", metavar="MODEL", help=finder)
 
@@ -74,7 +74,7 @@ def _chosen(options: argparse.Namespace) -> Any:
             )
         return options.speaker
     if options.speaker is not None:
-        raise ValueError("--speaker and --speaker-track both say whom to read: give one of them")
+        raise ValueError("--speaker and --speaker-track both choose the speaker: give one of them")
     if len(options.files) > 1:
         raise ValueError(f"--speaker-track is about one video, and there are {len(options.files)}")
     boxes, fps = read_track(options.speaker_track, options.speaker_track_id)
@@ -95,7 +95,7 @@ def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float 
         A box or None for each picture, and how many there are a second, if the file says it.
 
     Raises:
-        ValueError: the file holds no such thing, or not that track.
+        ValueError: the file holds no tracks, or not that one.
     """
     try:
         with open(path, encoding="utf-8") as file:

@@ -2,7 +2,7 @@
 
 In both, the queries of the first frame are the tracks (`QueryAlignment`), one score and label holds for all frames,
 and no object begins or ends. What a video is asked for is known when it has been seen to its end, so frames are looked at in
-order, `update` says which query of each goes on with which track, and of the masks nothing is kept:
+order, `update` says which query of each continues which track, and of the masks nothing is kept:
 
 ```python
 instances = VideoInstances()
@@ -60,7 +60,7 @@ class VideoInstances:
         Args:
             frame: all queries of the next frame.
         Returns:
-            `(queries,)` int64: for each track the query that goes on with it.
+            `(queries,)` int64: for each track the query that continues it.
         Raises:
             ValueError: the numbers of queries and labels aren't those of the frames before.
         """
@@ -130,7 +130,7 @@ class TaoTracks:
             frame: all queries of the next frame; image_id: of the annotations.
             canvas_share: see `corner_boxes`.
         Returns:
-            `(queries,)` int64: for each track the query that goes on with it.
+            `(queries,)` int64: for each track the query that continues it.
         Raises:
             ValueError: the numbers of queries and labels aren't those of the frames before.
         """

@@ -49,7 +49,7 @@ def stored_frames(stored) -> list[FrameCandidates]:
 
 
 def permutations(stored) -> list[torch.Tensor]:
-    """For each frame the query that goes on with each of the first frame."""
+    """For each frame the query that continues each of the first frame."""
     count = stored.shapes["frames.pred_boxes"]
     return [torch.arange(count[1]), *(stored[f"permutation.{frame}"] for frame in range(1, count[0]))]
 

@@ -53,5 +53,5 @@ def test_a_broken_line_is_one_line_and_code_2(command, shared_hub, repository):
     shared_hub.breaks = lambda call: "/commit/" in call
     code, out, err = command(repository / "evaluation" / "metrics" / "wer", "--repo", "org/wer")
     shared_hub.breaks = None
-    assert code == 2 and out == "" and "org/wer is as it was" in err and "the same command goes on" in err
+    assert code == 2 and out == "" and "org/wer is unchanged" in err and "run the same command again to resume" in err
     assert shared_hub.repositories["space", "org/wer"].files == {}

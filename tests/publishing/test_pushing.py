@@ -55,7 +55,7 @@ def test_a_push_that_breaks_off_leaves_the_repository_as_it_was(hub, send, publi
     before = list(hub.repositories["model", REPO].commits)
     hub.breaks = lambda found: found.startswith(call)
     new = with_text(publication, "new")
-    with pytest.raises(PushError, match="org/thing is as it was: .*; the same command goes on"):
+    with pytest.raises(PushError, match="org/thing is unchanged: .*; run the same command again to resume"):
         send(new)
     assert hub.repositories["model", REPO].commits == before
     hub.breaks = None

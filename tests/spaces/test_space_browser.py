@@ -215,7 +215,7 @@ def test_see_page_fits_on_a_phone(page, space):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none", "Choose a video first"), ("long", "lasts 21 seconds; 20 are the most"), ("broken", "broken.mp4")],
+    [("none", "Choose a video first"), ("long", "lasts 21 seconds; the limit here is 20"), ("broken", "broken.mp4")],
 )
 def test_what_is_wrong_is_said_in_the_page(page, tmp_path, name, message):
     path = tmp_path / f"{name}.mp4"
@@ -252,7 +252,7 @@ def test_programs_are_answered_too(space):
 
     client = Client(space.url, verbose=False)
     assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/read", "/see"}
-    with pytest.raises(exceptions.AppError, match="Describe who is to be read"):
+    with pytest.raises(exceptions.AppError, match="Describe the speaker"):
         client.predict(handle_file(space.examples / "one.mp4"), "text", api_name="/read")
     _, picture, _, table = client.predict(handle_file(space.examples / "scene.png"), "star", api_name="/see")
     assert Path(picture["value"]).is_file() and "<td>" in table and "star" in table

@@ -33,7 +33,7 @@ def clip(tmp_path_factory) -> Path:
 def test_limits_of_videos(space_module, clip):
     limits = space_module("limits").Limits(megabytes=1, megapixels=0.01)
     assert limits.check_video(str(clip), 3.5) == pytest.approx(3.0)
-    with pytest.raises(ValueError, match="lasts 3 seconds; 2 are the most"):
+    with pytest.raises(ValueError, match="lasts 3 seconds; the limit here is 2"):
         limits.check_video(str(clip), 2.0)
     with pytest.raises(ValueError, match="64 x 48 pixels"):
         space_module("limits").Limits(megapixels=0.003).check_video(str(clip), 3.5)
@@ -78,7 +78,7 @@ def test_playlists_that_name_other_files_are_refused(space_module, clip, tmp_pat
     try:
         limits.check_video(str(playlist), 10.0)
     except ValueError as error:
-        assert "a kind that is taken here" in str(error)
+        assert "not accepted as a video" in str(error)
     else:  # FFmpeg itself does not open it, so the reader will not either
         with pytest.raises(ValueError, match="harmless"):
             space_module("media").first_picture(str(playlist))
@@ -135,7 +135,7 @@ def test_shapes_become_prompts(space_module):
     ],
 )
 def test_whatever_a_browser_may_send_is_checked(space_module, shapes):
-    with pytest.raises(ValueError, match="cannot be understood"):
+    with pytest.raises(ValueError, match="cannot be read: clear"):
         space_module("drawing_pad").as_prompts(shapes)
 
 
@@ -169,7 +169,7 @@ def test_who_is_read(space_module):
     assert as_speaker("prominent", point, "the woman") is None
     assert as_speaker("text", point, " the woman ") == "the woman"
     assert as_speaker("point", point, "the woman") == {"point": (7, 8)}
-    with pytest.raises(ValueError, match="Describe who"):
+    with pytest.raises(ValueError, match="Describe the speaker"):
         as_speaker("text", point, " ")
     with pytest.raises(ValueError, match="Tap the face"):
         as_speaker("point", [], "the woman")
@@ -413,18 +413,18 @@ POINT = [{"kind": "point", "points": [[3, 3]]}]
     ("file", "question", "message"),
     [
         (None, {}, "Choose a video first"),
-        ("picture.png", {}, "no video of a kind that is taken here"),
-        ("picture.mp4", {}, "no video of a kind that is taken here"),
+        ("picture.png", {}, "This kind of file is not accepted as a video"),
+        ("picture.mp4", {}, "This kind of file is not accepted as a video"),
         ("text.mp4", {}, "'text.mp4' is not a media file that can be read"),
         ("cut.mp4", {}, "'cut.mp4' is not a media file that can be read"),
         ("empty.mp4", {}, "'empty.mp4' is empty"),
-        ("sound.mp4", {}, "no pictures, only sound"),
+        ("sound.mp4", {}, "sound only, no pictures"),
         ("grey.mp4", {}, "no face was found"),
         ("grey.mp4", {"who": "everyone"}, "no face is in view"),
         ("grey.mp4", {"who": "point"}, "Tap the face"),
-        ("grey.mp4", {"who": "point", "shapes": [1]}, "cannot be understood"),
+        ("grey.mp4", {"who": "point", "shapes": [1]}, "cannot be read: clear"),
         ("grey.mp4", {"who": "point", "shapes": POINT, "modality": "audio"}, "chosen among faces"),
-        ("grey.mp4", {"who": "text", "description": " "}, "Describe who is to be read"),
+        ("grey.mp4", {"who": "text", "description": " "}, "Describe the speaker"),
     ],
 )
 def test_what_cannot_be_read_is_a_message(tabs, uploads, file, question, message):
@@ -443,11 +443,11 @@ def test_what_cannot_be_read_is_a_message(tabs, uploads, file, question, message
         ("picture.png", {"labels": " , ", "sentences": "\n"}, "Say what to look for"),
         ("picture.png", {"shapes": [{"kind": "point", "points": [[99, 3]]}]}, "is outside of the image"),
         ("text.png", {}, "'text.png' is no picture"),
-        ("picture.mp4", {}, "no video of a kind that is taken here"),
+        ("picture.mp4", {}, "This kind of file is not accepted as a video"),
         ("text.mp4", {}, "'text.mp4' cannot be read as a video"),
         ("empty.mp4", {}, "'empty.mp4' is empty"),
-        ("sound.mp4", {}, "no pictures, only sound"),
-        ("grey.mp4", {}, "lasts 3 seconds; 2 are the most"),
+        ("sound.mp4", {}, "sound only, no pictures"),
+        ("grey.mp4", {}, "lasts 3 seconds; the limit here is 2"),
     ],
 )
 def test_what_cannot_be_seen_is_a_message(tabs, uploads, file, question, message):

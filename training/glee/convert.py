@@ -52,7 +52,7 @@ def convert_checkpoint(
 
 def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTrainedTokenizerBase:
     """
-    The tokenizer of a text encoder with so many tokens.
+    Loads the tokenizer of a text encoder with a vocabulary of this size.
 
     Raises:
         ValueError: none is named for another vocabulary than CLIP's, it cannot be loaded, or it has another vocabulary.

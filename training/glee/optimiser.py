@@ -26,7 +26,7 @@ class OptimiserRecipe:
     Attributes:
         backbone: the backbone's learning rate, as a share of `training.learning_rate`.
         text: the text encoder's learning rate, likewise.
-        layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: all alike.
+        layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: the same rate for all.
         decay_all: weight decay of norms and biases, too, as published.
         milestones: steps at which the rate falls; empty: as `training.lr_scheduler_type` says.
         gamma: share of the rate that is left after each of `milestones`.

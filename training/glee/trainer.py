@@ -17,7 +17,7 @@ class GleeTrainer(Trainer):
 
     Args:
         optimiser: groups, schedule and average of the weights; None: as `transformers.Trainer` has it.
-        kwargs: as of `transformers.Trainer`.
+        kwargs: see `transformers.Trainer`.
     """
 
     def __init__(self, *args, optimiser: OptimiserRecipe | None = None, **kwargs):

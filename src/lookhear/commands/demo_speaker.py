@@ -30,7 +30,7 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
         What the sound alone gives (where there is sound) and what the speaker says: {"sound alone" | speaker: result}.
 
     Raises:
-        ValueError: the video cannot be read, or nobody is found in it. ImportError: the extras `demo` and `face` are missing.
+        ValueError: the video cannot be read, or no person is found in it. ImportError: the extras `demo` and `face` are missing.
     """
     from lookhear.processing.avsr.media_source_avsr import fetch_media
 

@@ -16,7 +16,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     Args:
         options: of the command line. model: the checkpoint.
         search: `num_beams`, `ctc_weight`, where they are given.
-        progress: told (what, done, total).
+        progress: called with (what, done, total).
 
     Raises:
         ValueError: an argument or a folder is unusable.

@@ -65,12 +65,12 @@ def perceive_video(
     given = {"video": file} if fps is None else {"video": file, "fps": fps}
     tracks: dict[int, _Track] = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are told below, in the command's form
+        warnings.simplefilter("ignore", UserWarning)  # reported below, in the command's format
         with see(given, **prompts, **settings) as video:
             error = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
-            told = video.warnings
+            messages = video.warnings
             frames = video.index + 1
-    for message in told:
+    for message in messages:
         print(f"lookhear perceive: warning: {file}: {message}", file=sys.stderr)
     if outputs.json != "-" and frames:
         print(format_tracks(tracks), end="")
@@ -89,7 +89,7 @@ def perceive_video(
 
 
 def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track], bar: Any) -> BaseException | None:
-    """Goes through the video; returns what stopped it. What came before is kept in any case."""
+    """Goes through the video; returns the error that stopped it. Earlier results are written in any case."""
     error: BaseException | None = None
     try:
         with bar:

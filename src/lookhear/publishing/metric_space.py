@@ -58,7 +58,7 @@ def export_metric(script: Path) -> dict[str, str]:
         File name -> source: `NAME.py`, and `lookhear_MODULE.py` for each module of `lookhear.evaluation.measures`.
 
     Raises:
-        ValueError: something of lookhear outside its measures is needed.
+        ValueError: code of lookhear outside its metrics is needed.
     """
     source, needed = _flattened(script)
     sources, waiting = {}, sorted(needed)

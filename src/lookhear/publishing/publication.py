@@ -71,7 +71,7 @@ class Publication:
 
 def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
     """
-    Every file below a folder, links followed, as of `walk`.
+    Every file below a folder, links followed, see `walk`.
 
     Raises:
         ValueError: a file does not belong into such a repository, or holds what looks like a key or token.

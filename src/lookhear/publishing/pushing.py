@@ -48,14 +48,14 @@ def push(
     call. It names the commit that it was made for, so a repository that somebody else changes meanwhile is left alone.
 
     Args:
-        publication: as of `gather`.
+        publication: see `gather`.
         private: a new repository is seen by its owners only.
         prune: remove files from the repository that are not in the publication.
         message: of the commit.
         endpoint, token: of the Hub; None for what huggingface_hub is configured with.
 
     Raises:
-        PushError: the Hub refused, or the line went dead. A second call goes on where the first one stopped.
+        PushError: the Hub refused, or the connection broke. A second call resumes where the first one stopped.
     """
     api = HfApi(endpoint=endpoint, token=token)
     repo, repo_type = publication.repo, publication.repo_type
@@ -81,9 +81,13 @@ def push(
         )
         sizes = _files(api, publication, done.oid)
     except Exception as error:
-        raise PushError(f"{_state(api, publication, head)}: {_reason(error)}; the same command goes on") from error
+        raise PushError(
+            f"{_state(api, publication, head)}: {_reason(error)}; run the same command again to resume"
+        ) from error
     if wrong := [path for path, file in ours.items() if sizes.get(path) != file.size]:
-        raise PushError(f"{done.commit_url}: {wrong[0]} is not there as it was sent; the same command sends it again")
+        raise PushError(
+            f"{done.commit_url}: {wrong[0]} differs from the file that was sent; run the same command again"
+        )
     return Push(done.commit_url, done.oid, done.oid != head, [] if prune else others)
 
 
@@ -98,10 +102,10 @@ def _state(api: HfApi, publication: Publication, head: str | None) -> str:
     try:
         now = api.repo_info(publication.repo, repo_type=publication.repo_type).sha
     except Exception:
-        return f"the push to {publication.repo} stopped, and the Hub does not answer whether it came through"
+        return f"the push to {publication.repo} stopped, and the Hub does not answer whether it succeeded"
     if now == head:
-        return f"{publication.repo} is as it was"
-    return f"{publication.repo} has a new commit {str(now)[:8]}, this push's or somebody else's"
+        return f"{publication.repo} is unchanged"
+    return f"{publication.repo} has a new commit {str(now)[:8]}, from this push or another one"
 
 
 def _reason(error: Exception) -> str:
@@ -112,5 +116,5 @@ def _reason(error: Exception) -> str:
     answer = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), None)
     if answer is not None and answer.response.status_code in (401, 403):
         return f"the Hub refused access ({answer.response.status_code}): `hf auth login` with a token that may write there"
-    told = answer or chain[-1]
-    return f"{type(told).__name__}: {' '.join(str(told).split())}"
+    shown = answer or chain[-1]
+    return f"{type(shown).__name__}: {' '.join(str(shown).split())}"

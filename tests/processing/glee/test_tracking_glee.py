@@ -46,7 +46,7 @@ OTHER = 39  # the look of what hides things
 
 
 def candidates(things: Sequence[Thing], random: torch.Generator, idle: int = 5, kinds: int = KINDS) -> FrameCandidates:
-    """The things as candidates, among queries that stand for nothing, in an order by lot; a little noise on all."""
+    """The things as candidates, among queries that stand for nothing, in random order; a little noise on all."""
     count = len(things) + idle
     logits = torch.full((count, kinds), -5.0)
     masks = torch.full((count, *GRID), -8.0)

@@ -1,4 +1,4 @@
-"""Categories, repeat factors, prompts and frames that are drawn by lot."""
+"""Categories, repeat factors, prompts and frames that are drawn at random."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def stream_corpus(
 ) -> datasets.IterableDataset:
     """
     A corpus in the schema that is read while it is used; SA-1B and GRIT in shards, which `datasets` spreads over processes
-    and workers. Arguments as of `open_corpus`; each process has its own copy of `problems`.
+    and workers. Arguments: see `open_corpus`; each process has its own copy of `problems`.
     """
     from datasets import IterableDataset
 

@@ -27,7 +27,7 @@ class Picture:
         image: `(3, height, width)` uint8, RGB.
         boxes: `(objects, 4)` float32, x0, y0, x1, y1 in pixels.
         masks: `(objects, height, width)` uint8, 0 or 1; None where not every object has one.
-        categories: name of each object, or None where nobody said it.
+        categories: name of each object, or None where it is unlabelled.
         track_ids: the same for an object in all frames of a video; in stills the index in the row.
         expressions: sentence, and the indices of the objects that it names.
         incomplete: categories that must not be asked for as absent.

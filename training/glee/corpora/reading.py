@@ -24,7 +24,7 @@ class Problems:
     picture) they call `settle`, which refuses all of it in one error unless `skip` is set.
 
     Attributes:
-        skip: go on without what is reported; a warning says how much it was.
+        skip: skip what is reported, with a warning of how much it was.
         found: (id, what is wrong) of the first thousand; count: of all.
     """
 
@@ -43,7 +43,7 @@ class Problems:
     def settle(self, corpus: str | Path) -> None:
         """
         Raises:
-            CorpusError: something was reported and `skip` is not set; all of it is listed (the first twenty in words).
+            CorpusError: something was reported and `skip` is not set; the first twenty problems are listed.
         """
         if self.count == self._settled:
             return
@@ -53,7 +53,7 @@ class Problems:
             self._warned.add(str(corpus))
             self._settled = self.count
             return
-        raise CorpusError(f"{corpus}: {self.summary()}; mend them, or go on without them with Problems(skip=True)")
+        raise CorpusError(f"{corpus}: {self.summary()}; fix them, or skip them with Problems(skip=True)")
 
     def summary(self) -> str:
         """`3 problems: annotation 7: ...; ...`, in one line; the first twenty."""
@@ -74,7 +74,7 @@ def corpus_folder(root: str | Path, layout: str) -> Path:
     """`root`, if it is a folder. CorpusError otherwise, with the expected layout."""
     path = Path(root)
     if not path.is_dir():
-        raise CorpusError(f"{path} is no folder; expected one with {layout}")
+        raise CorpusError(f"{path} is not a folder; expected one with {layout}")
     return path
 
 

@@ -13,7 +13,7 @@
 An object has
 `box` (4 x float32: x0, y0, x1, y1 in pixels, within the picture), `mask` (None, or `{"counts", "polygons"}`, one of them None:
 COCO's compressed run lengths of the size of the picture, or lists x0, y0, x1, y1, ...), `category` (its name in words; None
-where nobody said what it is), `track_id` (int64, the same in all frames of a video; None in stills), `crowd` (a group
+where it is unlabelled), `track_id` (int64, the same in all frames of a video; None in stills), `crowd` (a group
 under one box: left out in training).
 
 What a data set's annotations are good for is no column: it is the same for all its rows. See `supervision.py`.

@@ -73,7 +73,7 @@ def read_refer_youtube_vos(root: str | Path, split: str = "train", problems: Pro
         for number, entry in video["expressions"].items():
             if "obj_id" not in entry:
                 problems.add(
-                    f"video {name}, expression {number}", "it has no obj_id: it is of a part kept for the challenge"
+                    f"video {name}, expression {number}", "it has no obj_id: its split is reserved for the challenge"
                 )
             elif str(entry.get("exp", "")).strip():
                 sentences[int(entry["obj_id"])].append(entry["exp"])

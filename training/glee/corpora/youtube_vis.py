@@ -60,7 +60,7 @@ def video_rows(path: Path, folder: Path, problems: Problems | None, named: bool 
     content = read_json(path, dict)
     need_keys(content, ("videos", "annotations", "categories"), path)
     if content["annotations"] is None:
-        raise CorpusError(f"{path} has no annotations: it is the part that is kept for the challenge; choose train")
+        raise CorpusError(f"{path} has no annotations: this split is reserved for the challenge; choose train")
     categories = category_names(content["categories"], path)
     tracks, seen = defaultdict(list), set()
     videos = {video["id"] for video in content["videos"]}

@@ -18,7 +18,7 @@ TOP_K = 100
 
 class CocoEvaluation:
     """
-    Asks a model for all classes in each picture, one picture at a time.
+    Runs a model with all classes on each picture, one by one.
 
     Args:
         rows: of the corpora's schema; classes: what is asked for, in this order.

@@ -52,10 +52,10 @@ class FineTuneOptions:
         images: folder of the COCO file's pictures, by default the file's own.
         validation: another COCO file to measure on.
         validation_images: folder of that file's pictures.
-        held_out: share of the pictures that is kept out of training to measure on, where there is no `validation`.
+        held_out: share of the pictures held out of training for validation, where there is no `validation`.
         text: `frozen` or `trained`: whether CLIP learns, too (towards a frozen copy of itself, so that other words keep
             their meaning).
-        skip_bad: go on without annotations that cannot be used.
+        skip_bad: skip annotations that cannot be used.
         keep_empty: whether pictures without objects are trained on.
         epochs: how often all pictures are gone through.
         batch_size: pictures of a batch.
@@ -92,7 +92,7 @@ class FineTuner(GleeTrainer):
     Measures average precision where `Trainer` would measure a loss.
 
     Args:
-        evaluation: on which pictures; kwargs: as of [`GleeTrainer`].
+        evaluation: on which pictures; kwargs: see [`GleeTrainer`].
     """
 
     def __init__(self, *args, evaluation: CocoEvaluation, **kwargs):
@@ -117,7 +117,7 @@ class FineTuner(GleeTrainer):
 
 def fine_tune(options: FineTuneOptions) -> dict[str, float]:
     """
-    Trains, or goes on from the last checkpoint in `output/training`, and writes the result to `output`: model, processor
+    Trains, or resumes from the last checkpoint in `output/training`, and writes the result to `output`: model, processor
     and code, `README.md`, `contact_sheet.jpg`, `metrics.json`.
 
     Returns:
@@ -176,7 +176,9 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
     sheet.save(output / "contact_sheet.jpg", quality=90)
     (output / "metrics.json").write_text(json.dumps(facts.metrics, indent=2) + "\n", encoding="utf-8")
     write_card(output / "README.md", facts, SHEET_THRESHOLD)
-    (output / ".gitignore").write_text("/training/\n", encoding="utf-8")  # what a run goes on from is not published
+    (output / ".gitignore").write_text(
+        "/training/\n", encoding="utf-8"
+    )  # checkpoints to resume from are not published
 
 
 def check_options(options: FineTuneOptions) -> None:
@@ -191,7 +193,7 @@ def check_options(options: FineTuneOptions) -> None:
     for name in ("data", "validation"):
         path = getattr(options, name)
         if path is not None and not (Path(path).is_file() and Path(path).suffix == ".json"):
-            raise ValueError(f"{name} {str(path)!r} is no file in COCO's form whose name ends in .json")
+            raise ValueError(f"{name} {str(path)!r} is not a .json file in COCO's format")
     output = Path(options.output)
     if (output / "config.json").exists() and not (output / "training").exists():
         raise ValueError(f"output {str(output)!r} holds a checkpoint already; name another folder")

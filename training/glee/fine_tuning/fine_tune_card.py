@@ -84,7 +84,7 @@ chosen by hand.
 
 ## Results
 
-{measured_on}: COCO's average precision (pycocotools) in percent, one picture at a time, all classes asked
+{measured_on}: COCO's average precision (pycocotools) in percent, picture by picture, with all classes as labels
 for.
 
 {warning}| measure | value |

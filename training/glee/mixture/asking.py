@@ -39,11 +39,11 @@ def ask_labels(
     clips: Sequence[Clip], random: np.random.Generator, vocabulary: Sequence[str] = (), most: int = 100
 ) -> Query:
     """
-    All objects of categories: those in the batch and others by lot, `most` in all. Without any category, "object" is asked
-    for; in a batch with categories, objects without are not looked for.
+    Builds a label query: the categories in the batch and random others, `most` in all. Without any category the label is
+    "object"; in a batch with categories, objects without one are no targets.
 
     Args:
-        vocabulary: all categories of the data set; empty: only what is in the batch is asked for.
+        vocabulary: all categories of the data set; empty: only those in the batch.
     """
     pictures = [picture for clip in clips for picture in clip]
     known = [name for picture in pictures for name in picture.categories if name is not None]
@@ -58,8 +58,8 @@ def ask_labels(
 
 def ask_phrases(clips: Sequence[Clip], random: np.random.Generator, most: int = 100) -> Query:
     """
-    The pictures' phrases as labels, as GLEE learns from captions: every object that one of them names. An object with
-    several phrases has one of them by lot.
+    Builds a label query of the pictures' phrases, as GLEE learns from captions: every object that a phrase names. An object
+    with several phrases gets a random one.
     """
     pictures = [picture for clip in clips for picture in clip]
     named = []
@@ -81,7 +81,7 @@ def _found(number: int, names: Sequence[str | None], index: dict[str, int]) -> t
 
 
 def choose_sentences(clip: Clip, random: np.random.Generator, count: int) -> Clip:
-    """Frames with `count` of their sentences by lot, the same ones in all frames."""
+    """Chooses `count` random sentences of a clip, the same ones in all frames."""
     texts = list(dict.fromkeys(text for picture in clip for text, _ in picture.expressions if clean_expression(text)))
     chosen = {texts[index] for index in random.permutation(len(texts))[:count]}
     return [replace(p, expressions=tuple(said for said in p.expressions if said[0] in chosen)) for p in clip]
@@ -89,8 +89,8 @@ def choose_sentences(clip: Clip, random: np.random.Generator, count: int) -> Cli
 
 def ask_expressions(clips: Sequence[Clip]) -> Query:
     """
-    All sentences of stills; of a clip the first one, asked in every frame, also where what it names isn't seen. Clips
-    without any are left out.
+    Builds an expression query: all sentences of stills; for a clip the first one, in every frame, also where its object isn't
+    visible. Clips without sentences are skipped.
     """
     clips = [clip for clip in clips if any(picture.expressions for picture in clip)]
     pictures = [picture for clip in clips for picture in clip]
@@ -110,10 +110,10 @@ def ask_expressions(clips: Sequence[Clip]) -> Query:
 
 def ask_prompts(clips: Sequence[Clip], random: np.random.Generator, kinds: dict[str, float] | None = None) -> Query:
     """
-    One object of each still, shown by a visual prompt; of a clip one object of its first frame, looked for in all frames:
-    the prompts of the others are exchanged for that one (`sources`).
+    Builds a query of visual prompts: one object of each still; for a clip one object of its first frame, searched for in all
+    frames: the prompts of the other frames are replaced by that one (`sources`).
 
-    Clips with nothing in their first frame are left out. Objects without masks are shown by boxes or points.
+    Clips without objects in their first frame are skipped. Objects without masks get boxes or points.
 
     Args:
         kinds: share of `masks`, `boxes`, `points`, `scribbles`; by default that of the published training.

@@ -22,7 +22,7 @@ class QuestionCollator:
     A batch of one `Query` -> the model's inputs.
 
     Beside what the processor makes there are `labels`, a dictionary for each row of the answer (`class_labels` `(n,)`,
-    `boxes` `(n, 4)` cxcywh as shares of the canvas, `masks` `(n, H, W)` bool where all objects of the batch have one,
+    `boxes` `(n, 4)` cxcywh as shares of the padded image, `masks` `(n, H, W)` bool where all objects of the batch have one,
     `track_ids` `(n,)` where there are clips), `supervision`, and for prompts in clips `prompt_sources`.
     Texts that are too long lose their last words.
 
@@ -39,13 +39,13 @@ class QuestionCollator:
         asked, classes = self._fitting(question.asked)
         images = [picture.image.permute(1, 2, 0).numpy() for picture in question.pictures]  # (height, width, 3)
         inputs = self.processor(images=images, **asked, do_resize=False)
-        canvas = tuple(inputs["pixel_values"].shape[-2:])
+        padded = tuple(inputs["pixel_values"].shape[-2:])
         supervision = GleeSupervision(**question.supervision)
         masks = supervision.masks and all(question.pictures[number].masks is not None for number, *_ in question.rows)
         labels = []
         for number, found, numbers in question.rows:
             numbers = numbers if classes is None else [classes[index] for index in numbers]
-            entry = targets(question.pictures[number], found, numbers, canvas, masks)
+            entry = targets(question.pictures[number], found, numbers, padded, masks)
             if supervision.track_frames > 1:
                 tracks = [question.pictures[number].track_ids[index] for index in found]
                 entry["track_ids"] = torch.tensor(tracks, dtype=torch.int64)
@@ -68,15 +68,15 @@ class QuestionCollator:
 
 
 def targets(
-    picture: Picture, found: list[int], classes: list[int], canvas: Size, masks: bool = True
+    picture: Picture, found: list[int], classes: list[int], padded: Size, masks: bool = True
 ) -> dict[str, torch.Tensor]:
     """
     Some objects of a picture as `labels` has them.
 
     Args:
-        found: their indices; classes: the numbers of their labels; canvas: (height, width) that the batch is padded to.
+        found: their indices; classes: the numbers of their labels; padded: (height, width) that the batch is padded to.
     """
-    height, width = canvas
+    height, width = padded
     corners = torch.as_tensor(picture.boxes)[found].as_subclass(torch.Tensor)
     corners = corners / torch.tensor([width, height, width, height])
     centres, extents = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]

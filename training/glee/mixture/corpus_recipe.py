@@ -37,7 +37,7 @@ class CorporaRecipe:
         sources: for each corpus the arguments of `open_source`: `reader`, `root`, and what differs from the usual.
         common: arguments that all sources share, unless they have their own.
         fraction: share of each corpus that is used (the study of scale: 0.1, 0.2, 0.5, 1); in shards, of the shards.
-        skip_bad: go on without annotations that cannot be used.
+        skip_bad: skip annotations that cannot be used.
     """
 
     sources: list[dict[str, Any]] = field(default_factory=list)

@@ -82,17 +82,17 @@ class CorpusBatches(Dataset):
     """
     Item i is batch i of a mixture, a `Query` of one source: the same in every run, whatever came before.
 
-    So training goes on exactly where it was stopped, processes and workers each take their own numbers, and one process
-    that gathers the gradients of two batches sees what two processes see. The sources' shares are kept within every block of
-    about a thousand batches. Within a source, all pictures come up once a round, in an order of the round, batches of
+    So training resumes exactly where it was stopped, processes and workers each take their own numbers, and one process
+    that gathers the gradients of two batches sees what two processes see. The sources' shares hold within every block of
+    about a thousand batches. Within a source, every picture appears once per epoch, in an order of the epoch, batches of
     wide and of tall pictures apart; streams come in the order of their shards and a shuffled buffer.
 
-    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by others of the same
-    source by lot (in a stream, left out).
+    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by random others of the
+    same source (in a stream, skipped).
 
     Args:
         sources: the corpora; length: number of batches; seed: other seeds give other batches.
-        together: so many successive batches are of one source (set it to the number of processes to have one source a step).
+        together: number of successive batches of one source (the number of processes gives one source per step).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""In which order sources and their rows come up; each order can be asked for any place in it."""
+"""Order of sources and of their rows, with random access."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -6,17 +6,18 @@ from itertools import islice
 
 import numpy as np
 
-BLOCK = 1024  # batches in which the sources' shares are kept
+BLOCK = 1024  # batches within which the sources' shares hold
 
 
 class Schedule:
     """
-    Which source a batch is of.
+    Source of each batch.
 
     Item i is (source, turn): batch i is the turn-th batch of this source.
 
     Args:
-        ratios: of the sources; together: so many successive batches are of one source.
+        ratios: of the sources.
+        together: number of successive batches of one source.
     Raises:
         ValueError: there is no source, or a ratio is not positive.
     """
@@ -55,10 +56,10 @@ class Schedule:
 
 class RowOrder:
     """
-    Which rows of a data set a batch holds: in each round every row once, or as often as its factor says.
+    Rows of each batch: in each epoch every row once, or as often as its repeat factor says.
 
-    A row with factor r comes r times a round in the mean, and never more than one off. What is left of a round after its
-    last whole batch is dropped; a data set smaller than a batch is repeated within it.
+    A row with factor r appears r times per epoch on average, and never more than one off. An incomplete last batch of an
+    epoch is dropped; a data set smaller than a batch is repeated within it.
 
     Args:
         rows: how many there are; batch: rows of one; seed: any number or tuple.

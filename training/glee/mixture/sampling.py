@@ -1,4 +1,4 @@
-"""What is drawn by lot: categories that are asked for, how often a picture comes up, prompts on objects."""
+"""Random choices: categories of a batch, repeat factors of pictures, visual prompts on objects."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,15 +21,15 @@ def sample_categories(
     excluded: Sequence[str] = (),
 ) -> list[str]:
     """
-    The categories that a batch asks for: what is in its pictures, filled up with others by lot.
+    Samples the categories of a batch: those in its pictures, filled up with random others.
 
     A vocabulary that fits is asked for as a whole and in its own order, so that a class keeps its number.
 
     Args:
-        positives: in the pictures; more than `most` are cut down by lot.
+        positives: categories in the pictures; if more than `most`, a random subset.
         vocabulary: all categories of the data set; excluded: those that must not be asked for unless they are positives.
     Returns:
-        at most `most` names, each once; drawn ones in an order by lot.
+        at most `most` names, each once; sampled ones in random order.
     """
     positives = list(dict.fromkeys(positives))
     hidden = set(excluded) - set(positives)
@@ -45,7 +45,7 @@ def sample_categories(
 
 def repeat_factors(rows: "datasets.Dataset", threshold: float) -> np.ndarray:
     """
-    How often each picture should come up in a round (LVIS, Gupta et al. 2019, appendix B.2): for the share f of pictures
+    Computes how often each picture should appear per epoch (LVIS, Gupta et al. 2019, appendix B.2): for the share f of pictures
     with a category, max(1, sqrt(threshold / f)); a picture takes the highest of its categories, 1 without any.
 
     Args:

@@ -68,7 +68,7 @@ def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = N
 
 
 def cut(source: Source, fraction: float, seed: int) -> Source:
-    """A share of a corpus by lot, the same for one seed, so that a larger share holds the smaller; of shards the first."""
+    """Takes a random share of a corpus, the same for one seed, so that a larger share holds the smaller; of shards the first."""
     if fraction == 1:
         return source
     if isinstance(source.rows, RowStream):

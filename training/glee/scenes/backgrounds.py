@@ -31,7 +31,7 @@ def plain_ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarr
 
 
 def photo_ground(random: np.random.Generator, size: tuple[int, int], photo: np.ndarray) -> np.ndarray:
-    """A part of a photo, flipped and lit by lot: `(height, width, 3)` float32, 0 to 255."""
+    """Crops, flips and relights a photo at random: `(height, width, 3)` float32, 0 to 255."""
     height, width = size
     reach = min(photo.shape[0] / height, photo.shape[1] / width)
     scale = reach * random.uniform(0.55, 1.0)

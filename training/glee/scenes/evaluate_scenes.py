@@ -33,10 +33,10 @@ MOST_FRAMES = 60
 
 class SceneEvaluation:
     """
-    Runs a model on scenes, some at a time.
+    Runs a model on scenes in batches.
 
     Args:
-        model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes at a time.
+        model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes per batch.
         material: photos and people that scenes are pasted from.
     """
 
@@ -173,7 +173,7 @@ def main() -> None:
 def table(
     evaluation: SceneEvaluation, count: int, recipe: SceneRecipe = HARD_SCENES
 ) -> Iterator[tuple[str, str, float]]:
-    """What is asked, what is measured, and the value, of so many scenes, row by row."""
+    """Lists prompt, metric and value over the scenes, row by row."""
     scenes = evaluation.scenes(count, replace(recipe, excluded=HELD_OUT_PAIRS))
     for mode, name in (("kind", "label: 8 kinds and people"), ("pair", "label: 24 pairs of colour and kind")):
         for kind, value in evaluation.average_precision(scenes, mode).items():

@@ -143,8 +143,8 @@ def object_in(frame: MovingFrame, who: int) -> MovingObject | None:
 
 def confusable(frame: MovingFrame, found: Results) -> Results:
     """
-    What is found, without what lies on things that are hardly seen, and on nothing else: nobody is blamed for finding them,
-    as MOTChallenge does with what is left out of its counts.
+    Removes results that match only barely visible objects: they are ignored by the metric, as MOTChallenge does with its
+    ignored regions.
     """
     clear = [thing.shape.box for thing in frame.objects if thing.clear]
     hardly = [thing.shape for thing in frame.objects if not thing.clear]

@@ -63,13 +63,13 @@ class MovingObject:
 
     @property
     def clear(self) -> bool:
-        """Whether so much is seen that one can ask for it; a tracker is neither blamed nor praised for the others."""
+        """Whether enough is visible for it to be a target; the others are ignored by the metric."""
         return self.seen >= LEAST_SEEN and int(self.shape.mask.sum()) >= LEAST_PIXELS
 
 
 @dataclass(frozen=True)
 class MovingFrame:
-    """`image` `(height, width, 3)` uint8 and all of which a pixel is seen, back to front."""
+    """`image` `(height, width, 3)` uint8 and the objects with a visible pixel, back to front."""
 
     image: np.ndarray
     objects: list[MovingObject]
@@ -82,7 +82,7 @@ class MovingFrame:
 
 @dataclass(frozen=True)
 class Path:
-    """A straight way that turns back at borders: `point` (x, y) is passed at `time`, in pixels and frames."""
+    """Linear motion reflected at borders: `point` (x, y) is passed at `time`, in pixels and frames."""
 
     point: tuple[float, float]
     time: float
@@ -91,7 +91,7 @@ class Path:
     high: tuple[float, float]
 
     def at(self, time: float) -> tuple[float, float]:
-        """Where the middle is."""
+        """Computes the centre at a time."""
         x, y = (
             _folded(place + speed * (time - self.time), low, high)
             for place, speed, low, high in zip(self.point, self.velocity, self.low, self.high)
@@ -272,7 +272,7 @@ def make_moving_scene(
     A video; equal generators make equal videos.
 
     Args:
-        random: for all that is drawn by lot; size: (height, width) in pixels.
+        random: for all random choices; size: (height, width) in pixels.
         material: photos that may lie behind, and portraits; without them there are shapes on plain grounds only.
     Returns:
         a scene in whose first frame things lie apart. No two of them have both colour and kind in common.

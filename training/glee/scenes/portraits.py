@@ -56,7 +56,7 @@ class Cutout:
     _scaled: dict = field(default_factory=dict, repr=False, compare=False)
 
     def scaled(self, height: int) -> "Cutout":
-        """The same, so many pixels high."""
+        """Scales it to a height in pixels."""
         if height not in self._scaled:
             size = (max(1, round(self.picture.shape[1] * height / self.picture.shape[0])), height)
             picture = np.asarray(Image.fromarray(self.picture).resize(size, Image.Resampling.BILINEAR))

@@ -21,7 +21,7 @@ HELD_OUT_PAIRS = frozenset(
     }
 )
 PARTS = ("face", "mouth")  # of a person
-# Of a shape, a face or a mouth this share must be seen for it to be asked for; and so many pixels of a person or a part.
+# Minimum visible share of a shape, a face or a mouth to be a target; and minimum visible pixels of a person or a part.
 LEAST_SEEN, LEAST_PIXELS = 0.3, 12
 
 
@@ -102,7 +102,7 @@ def make_scene(
     A scene; equal generators make equal scenes.
 
     Args:
-        random: for all that is drawn by lot; size: (height, width) in pixels.
+        random: for all random choices; size: (height, width) in pixels.
         material: photos and people; without them there are shapes on plain grounds only.
     Returns:
         a scene whose objects are all seen for a good part, each mask being the pixels that nothing nearer hides.

@@ -62,7 +62,7 @@ def test_videos_name_what_is_wrong(tree, video):
     with pytest.raises(CorpusError, match="3 problems"):
         list(read_youtube_vis(tree.root))
     tree.json("train.json", {**video, "annotations": None})
-    with pytest.raises(CorpusError, match="kept for the challenge"):
+    with pytest.raises(CorpusError, match="reserved for the challenge"):
         list(read_youtube_vis(tree.root))
 
 
