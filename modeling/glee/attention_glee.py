@@ -78,7 +78,7 @@ def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.
 
 
 def pixel_centres(shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """The centre (x, y) in [0, 1] of every pixel of every map, `(tokens, 2)` float32, row by row, map by map."""
+    """Computes the centre (x, y) in [0, 1] of every pixel of every map, `(tokens, 2)` float32, row by row, map by map."""
     centres = []
     for height, width in shapes:
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
@@ -312,7 +312,7 @@ class GleeDeformableAttention(nn.Module):
     def sampling_locations(
         self, query: torch.Tensor, reference_points: torch.Tensor, spatial_shapes: list[tuple[int, int]]
     ) -> torch.Tensor:
-        """Where each query looks: `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map."""
+        """Computes the sampling locations of each query: `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map."""
         offsets = self.sampling_offsets(query).float().unflatten(-1, (self.num_heads, -1))  # (…, levels * points * 2)
         per_point = reference_points.float()[:, :, None, :, None].expand(-1, -1, -1, -1, self.num_points, -1)
         centre = per_point[..., :2].flatten(3)  # (batch, queries, 1, levels * points * 2)

@@ -94,7 +94,7 @@ def split_windows(states: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def join_windows(windows: torch.Tensor, size: int, height: int, width: int) -> torch.Tensor:
-    """What `split_windows` took apart, its filling cut off: `(batch, height, width, channels)`."""
+    """Merges the windows of `split_windows` and removes their padding: `(batch, height, width, channels)`."""
     down, across = -(-height // size), -(-width // size)
     states = windows.unflatten(1, (size, size)).unflatten(0, (-1, down, across)).transpose(2, 3)
     return states.flatten(3, 4).flatten(1, 2)[:, :height, :width]

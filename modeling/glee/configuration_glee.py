@@ -302,13 +302,13 @@ class GleeConfig(PreTrainedConfig):
         return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
 
     def for_training(self) -> "GleeConfig":
-        """The same model with what only training needs: the text teacher and the denoising tables."""
+        """Returns the same configuration with the parts that only training needs: the text teacher and the denoising tables."""
         fields = {"text_teacher": True, "denoising_tables": dict(DENOISING_TABLES)}
         return type(self).from_dict({**self.to_dict(), **fields})
 
 
 def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
-    """The backbone's configuration from what `backbone_config` may be; ResNet-50 for `None`."""
+    """Builds the backbone's configuration from any form of `backbone_config`; ResNet-50 for `None`."""
     if isinstance(value, PreTrainedConfig):
         return value
     if value is None:

@@ -115,7 +115,7 @@ def _load(path: Path) -> object:
 
 
 def _numpy_numbers() -> list:
-    """What a pickled number of NumPy is made of: it can't run anything, and detectron2 keeps some beside the weights."""
+    """Lists the types of a pickled NumPy number: they can't run code, and detectron2 stores some beside the weights."""
     scalar, _ = np.float64(0).__reduce__()
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # the second name: before NumPy 2
@@ -164,7 +164,7 @@ class CheckpointSizes:
         self.shapes = shapes
 
     def has(self, prefix: str) -> bool:
-        """Whether any name begins so."""
+        """Returns whether any name begins with a prefix."""
         return any(name.startswith(prefix) for name in self.shapes)
 
     def of(self, name: str, dimension: int) -> int:
@@ -192,7 +192,7 @@ class CheckpointSizes:
 
     @staticmethod
     def root(what: str, square: int) -> int:
-        """The square root, which has to be a whole number."""
+        """Computes the square root, which has to be an integer."""
         side = math.isqrt(square)
         if side * side != square:
             raise _unfit(f"its {what} of {square} is no square number")
@@ -444,7 +444,7 @@ def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, tor
 
 
 def shorten(names: list[str], limit: int = 8) -> str:
-    """The first `limit` names in one line."""
+    """Joins the first `limit` names in one line."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
@@ -458,7 +458,7 @@ def _target(reference: str) -> str | None:
 
 
 def _parts(target: str, value: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
-    """What one published tensor becomes: itself, its transpose, or its three parts; a wrong shape is named later."""
+    """Converts one published tensor: itself, its transpose, or its three parts; a wrong shape is named later."""
     if target.endswith(TRANSPOSED) and value.ndim == 2:
         return [(target, value.T.contiguous())]
     if ".qkv_proj." in target and value.ndim:

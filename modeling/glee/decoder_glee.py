@@ -41,7 +41,7 @@ class GleeClassProjection(nn.Linear):
 
 
 class GleeHeads(nn.Module):
-    """What is read from a query: its class against text, its confidence, its box and its mask."""
+    """Prediction heads of a query: its class against text, its confidence, its box and its mask."""
 
     def __init__(self, config: GleeConfig):
         super().__init__()
@@ -63,7 +63,7 @@ class GleeHeads(nn.Module):
         return logits if self.class_bias is None else logits + self.class_bias
 
     def refined_boxes(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """The head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
+        """Computes the head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
         return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
 
     def mask_logits(
@@ -110,7 +110,7 @@ def proposal_boxes(
 
 
 class GleeProposals(nn.Module):
-    """The first stage: the pixels that look most like what is named become queries with boxes."""
+    """First stage: the pixels that match the prompt best become queries with boxes."""
 
     def __init__(self, config: GleeConfig):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What GLEE learns from: matching with the annotations, denoising queries, every layer's losses (paper, section 3.4)."""
+"""GLEE's losses: matching with the annotations, denoising queries, every layer's losses (paper, section 3.4)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,8 +24,8 @@ class GleeTargets:
     The annotated objects of a batch, padded to the row with most.
 
     Attributes:
-        classes: `(rows, objects)` int64; boxes: `(rows, objects, 4)` float32, cxcywh as shares of the canvas.
-        masks: `(rows, objects, height, width)` float32 on the canvas, or `None` where there are boxes only.
+        classes: `(rows, objects)` int64; boxes: `(rows, objects, 4)` float32, cxcywh as shares of the padded image.
+        masks: `(rows, objects, height, width)` float32 on the padded image, or `None` where there are boxes only.
         counts: how many of a row's objects are real.
         tracks: `(rows, objects)` int64, one number for an object in all frames of a clip, or `None`.
     """
@@ -76,7 +76,7 @@ class GleeMatch:
     objects: torch.Tensor
 
     def of_stages(self, stages: slice) -> "GleeMatch":
-        """The pairs of some stages."""
+        """Returns the pairs of some stages."""
         return GleeMatch(self.rows[stages], self.queries[stages], self.objects[stages])
 
 
@@ -182,7 +182,7 @@ def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def _in_all_rows(labels: Sequence[dict[str, torch.Tensor]], name: str) -> bool:
-    """Whether the labels have an entry. Raises ValueError if some rows have it and others don't."""
+    """Returns whether the labels have an entry. Raises ValueError if some rows have it and others don't."""
     having = sum(name in entry for entry in labels)
     if 0 < having < len(labels):
         raise ValueError(f"labels have {name} in some rows only; give all of them {name}, or none.")
@@ -516,7 +516,7 @@ class GleeLoss:
         return make_denoising(targets, table, **self.settings.denoising, draws=self.draws.denoising)
 
     def match(self, stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets) -> GleeMatch:
-        """Which query of each stage answers for which object."""
+        """Matches queries of each stage to objects."""
         points = self.draws.matcher
         if points is None and targets.masks is not None:
             shape = (len(stages), len(targets.counts), self.settings.mask_points, 2)
@@ -630,7 +630,7 @@ def dice_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(count: int, device: torch.device) -> torch.Tensor:
-    """A count as the mean over the processes that train together; a float32 scalar."""
+    """Averages a count over the processes of a training run; a float32 scalar."""
     mean = torch.tensor(float(count), device=device)
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(mean)

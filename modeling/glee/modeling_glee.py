@@ -199,7 +199,7 @@ class GleeModel(GleePreTrainedModel):
     def _features_of_canvas(
         self, features: GleeImageFeatures, images: torch.Tensor, canvas: tuple[int, int]
     ) -> GleeImageFeatures:
-        """The part of the maps that belongs to some images on a smaller canvas, (height, width) in pixels."""
+        """Crops the maps to some images on a smaller canvas, (height, width) in pixels."""
         cut = []
         for feature_map, stride in zip((features.lateral, *features.levels), self.pixel_decoder.strides):
             height, width = map_size(canvas, stride)
@@ -428,7 +428,7 @@ class GleeModel(GleePreTrainedModel):
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
     ) -> tuple[list[torch.Tensor] | None, torch.Tensor | None]:
-        """The tokens that the decoder's layers see in turn, `(rows, tokens, hidden_size)`, and which of them are real."""
+        """Returns the prompt tokens of the decoder's layers, `(rows, tokens, hidden_size)`, and which of them are real."""
         if request.text_mask is not None:
             text = request.text if fused_text is None else fused_text
             return [text], request.text_mask
@@ -498,8 +498,8 @@ class GleeForObjectDetection(GleePreTrainedModel):
         The other arguments are those of [`GleeModel.forward`].
 
         labels (`list[dict]`, one a row, *optional*):
-            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, and where known
-            `masks` `(n, height, width)` on the canvas and `track_ids` `(n,)`, the same in all frames of a clip. With
+            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the padded image, and where known
+            `masks` `(n, height, width)` on the padded image and `track_ids` `(n,)`, the same in all frames of a clip. With
             `config.text_teacher` the text encoder's distance from it is a loss, too, where `input_ids` are given.
         supervision ([`GleeSupervision`], *optional*):
             What the labels are good for; by default everything, and the confidence with visual prompts.
@@ -632,7 +632,7 @@ def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _in_pairs(pixel_values: torch.Tensor, input_ids: torch.Tensor | None) -> bool:
-    """Whether there are several images and as many labels."""
+    """Returns whether there are several images and as many labels."""
     return input_ids is not None and len(pixel_values) == len(input_ids) > 1
 
 

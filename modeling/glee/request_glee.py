@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a GLEE model is asked and what it returns.
+"""Inputs and outputs of a GLEE model.
 
 Images of several sizes in one batch are each computed on their own canvas, as if they were alone."""
 
@@ -197,7 +197,7 @@ class GleeModelOutput(ModelOutput):
     A row is an image, or a prompt where there are prompts.
 
     last_hidden_state (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the queries; also what tracks objects.
-    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
+    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
     mask_features (`torch.Tensor` of shape `(rows, hidden_size, height, width)`): what masks are read from.
     feature_maps (`tuple` of four `torch.Tensor` of shape `(rows, hidden_size, height, width)`): finest first.
     class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
@@ -207,7 +207,7 @@ class GleeModelOutput(ModelOutput):
     proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
     proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`).
     proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
-        The pixels, counted row by row from the coarsest map to the finest; of the row's own canvas.
+        The pixels, counted row by row from the coarsest map to the finest; of the row's own padded image.
     query_mask (`torch.Tensor` of shape `(rows, queries)`, bool, *optional*):
         With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
     hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
@@ -245,10 +245,10 @@ class GleeObjectDetectionOutput(ModelOutput):
     loss_dict (`dict`, with `labels`): each loss before its weight, see [`GleeLoss`].
     logits (`torch.Tensor` of shape `(rows, queries, classes)`): before the sigmoid; one class for each prompt.
     confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
-    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded canvas.
+    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
     pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`): logits at a quarter (Pro: an eighth) of the canvas.
     track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): similar for one object across frames.
-    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image in its canvas, in pixels.
+    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image in its padded image, in pixels.
     padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the canvas.
     auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):
         `logits`, `confidence`, `pred_boxes` and `pred_masks` of the first queries, then of each layer but the last.
@@ -336,9 +336,9 @@ def merge_canvases(
     own_classes: bool,
 ) -> ModelOutput:
     """
-    The outputs of several canvases as one of the batch's canvas.
+    The outputs of several canvases as one of the batch's padded image.
 
-    Boxes become shares of the batch's canvas, maps repeat their last column and row, so that enlarged masks stay as they
+    Boxes become shares of the batch's padded image, maps repeat their last column and row, so that enlarged masks stay as they
     are up to the image's edge, a canvas with fewer queries gets empty ones (see `query_mask`), rows return to their places.
     So do the layers' hidden states and attentions; an attention's keys are the queries, then the prompt's tokens.
 
@@ -401,7 +401,7 @@ def _attentions(output: ModelOutput, queries: int, most: int) -> tuple[torch.Ten
 
 
 def _box_scale(boxes: torch.Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> torch.Tensor:
-    # (4,): cxcywh as shares of the canvas -> as shares of the batch's canvas
+    # (4,): cxcywh as shares of the padded image -> as shares of the batch's padded image
     return boxes.new_tensor([canvas[1] / size[1], canvas[0] / size[0]] * 2)
 
 

@@ -44,7 +44,7 @@ class GleeVisualPrompter(nn.Module):
 
         Args:
             levels: finest first, each `(prompts, hidden_size, height, width)`.
-            points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the canvas; absent ones negative.
+            points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the padded image; absent ones negative.
         Returns:
             for each level `(prompts, points, hidden_size)`; the tokens of absent points mean nothing.
         """
@@ -103,7 +103,7 @@ def template_crops(
     images: torch.Tensor, masks: torch.Tensor, prompt_types: torch.Tensor, template_size: int
 ) -> torch.Tensor:
     """
-    The square around each prompted object, twice as wide as the object, cut off at the canvas and resized.
+    The square around each prompted object, twice as wide as the object, cut off at its border and resized.
 
     Inside a point's or scribble's region 1 is added to the normalised image, so that the crop shows it.
 

@@ -1,4 +1,4 @@
-"""Sizes of images, boxes and masks on their way from the picture to the network's canvas and back.
+"""Sizes of images, boxes and masks on their way from the picture to the network's padded image and back.
 
 An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the canvas that the network
 sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge `width`.
@@ -16,7 +16,7 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 
 def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
-    """The size with the same shape whose short side is `shortest_edge`, or less if the long one would pass `longest_edge`.
+    """Computes the size of the same aspect ratio whose short side is `shortest_edge`, or less if the long one would pass `longest_edge`.
 
     Sides are rounded to the nearest pixel, halves up, and are at least 1.
 
@@ -36,7 +36,7 @@ def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = m
 
 
 def canvas_size(image_sizes: list[Size], divisor: int = 1) -> Size:
-    """The smallest size that holds every image, each side rounded up to a multiple of `divisor`."""
+    """Computes the smallest size that holds every image, each side rounded up to a multiple of `divisor`."""
     height, width = (max(sides) for sides in zip(*image_sizes))
     return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
 
@@ -66,7 +66,7 @@ def _nearest(length: int, new: int) -> np.ndarray:
 
 
 def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
-    """`(..., 4)` boxes (centre x, centre y, width, height) relative to the canvas, as (x0, y0, x1, y1) of the picture.
+    """`(..., 4)` boxes (centre x, centre y, width, height) relative to the padded image, as (x0, y0, x1, y1) of the picture.
 
     Args:
         padded_size: of the canvas.
@@ -81,7 +81,7 @@ def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, t
 
 
 def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, padded_size: Size) -> torch.Tensor:
-    """The other way: `(..., 4)` boxes (x0, y0, x1, y1) of the picture, relative to the canvas (centre, width, height)."""
+    """Inverts `boxes_to_picture`: `(..., 4)` boxes (x0, y0, x1, y1) of the picture, relative to the padded image (centre, width, height)."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     relative = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
     scale_x = image_size[1] / padded_size[1] / target_size[1]
@@ -90,7 +90,7 @@ def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, pa
 
 
 def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
-    """`(n, h, w)` mask logits over the canvas, as `(n, height, width)` logits of the picture: enlarged to the canvas, cut to
+    """`(n, h, w)` mask logits over the padded image, as `(n, height, width)` logits of the picture: enlarged to the canvas, cut to
     the part that is image, resized to the picture, both times bilinearly."""
     logits = F.interpolate(masks[:, None], size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : image_size[0], : image_size[1]]

@@ -45,7 +45,7 @@ SETTINGS = (
 
 
 class GleeImageKwargs(ImagesKwargs, total=False):
-    """What `preprocess` and `from_pretrained` take beyond the keyword arguments of every image processor.
+    """Keyword arguments of `preprocess` and `from_pretrained` beyond the keyword arguments of every image processor.
 
     Attributes:
         pad_size_divisor (`int`): each side of the canvas is a multiple of it.
@@ -108,7 +108,7 @@ class GleeImageProcessor(BaseImageProcessor):
 
     @classmethod
     def pro(cls, **overrides: Any) -> GleeImageProcessor:
-        """The settings of GLEE-Pro: the long side becomes 1536, and the rest of the padded image of 1536 x 1536 is grey."""
+        """Returns the settings of GLEE-Pro: the long side becomes 1536, and the rest of the padded image of 1536 x 1536 is grey."""
         settings = {
             "size": {"shortest_edge": 1536, "longest_edge": 1536},
             "pad_size": {"height": 1536, "width": 1536},

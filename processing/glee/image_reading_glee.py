@@ -30,7 +30,7 @@ PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 def read_images(images: Any, input_data_format: str | ChannelDimension | None = None) -> list[Image.Image]:
-    """One image or several as a list of RGB pictures, the right way up.
+    """Reads one image or several as a list of upright RGB pictures.
 
     Files and PIL images of any mode are turned as their EXIF orientation says. An alpha channel is dropped, as in
     transformers' `load_image`. Arrays have one, three or four (alpha) channels, first or last, or no channel axis at all.
@@ -55,7 +55,7 @@ def read_images(images: Any, input_data_format: str | ChannelDimension | None = 
 
 
 def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension | None) -> Image.Image:
-    """One image of any kind as an RGB picture."""
+    """Reads one image of any kind as an RGB picture."""
     if isinstance(item, (str, os.PathLike)):
         item = _open(item, name)
     if isinstance(item, Image.Image):
@@ -81,7 +81,7 @@ def _open(path: str | os.PathLike, name: str) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, name: str) -> Image.Image:
-    """A PIL image of any mode as an upright RGB picture."""
+    """Converts a PIL image of any mode to an upright RGB picture."""
     if 0 in image.size:
         raise ValueError(f"{name} is empty: {image.width} x {image.height} pixels")
     try:
@@ -148,7 +148,7 @@ def _as_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
 def _channel_axis(
     array: np.ndarray | torch.Tensor, name: str, input_data_format: str | ChannelDimension | None
 ) -> int | None:
-    """Where the one, three or four channels are: 0, -1, or None for (H, W)."""
+    """Finds the axis of the one, three or four channels: 0, -1, or None for (H, W)."""
     shape = tuple(array.shape)
     if len(shape) == 2:
         return None
@@ -164,7 +164,7 @@ def _channel_axis(
 
 
 def _first_line(error: Exception) -> str:
-    """What an error says, short enough for a line."""
+    """Shortens an error's message to one line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -197,7 +197,7 @@ def read_image(source: ImageSource) -> Image.Image:
 
 
 def source_name(source: Any) -> str:
-    """How messages call a source: its path or URL, the name of a file object, or its size."""
+    """Names a source in error messages: its path or URL, the name of a file object, or its size."""
     if isinstance(source, (str, os.PathLike)):
         return repr(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -209,7 +209,7 @@ def source_name(source: Any) -> str:
 
 
 def is_video(content: bytes) -> bool:
-    """Whether a file begins like a video's: MP4 and MOV, Matroska and WebM, AVI, MPEG."""
+    """Returns whether a file begins like a video's: MP4 and MOV, Matroska and WebM, AVI, MPEG."""
     if content[4:8] == b"ftyp":
         return content[8:12] not in PICTURE_BRANDS
     return content[:4] in (b"\x1a\x45\xdf\xa3", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3") or (

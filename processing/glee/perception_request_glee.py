@@ -1,4 +1,4 @@
-"""What a call of the pipeline asks, one request an image with its own prompts, and what it answers, in plain values."""
+"""Requests of the pipeline, one per image with its own prompts, and their results in plain values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  #
 
 @dataclass(frozen=True)
 class PerceptionRequest:
-    """One image and what is looked for in it."""
+    """One image and its prompts."""
 
     image: Image.Image  # RGB, upright
     labels: tuple[str, ...] | None = None
@@ -159,7 +159,7 @@ def _check_objects(name: str, value: Sequence[Any]) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deep lists are nested; a number has 0."""
+    """Counts how deep lists are nested; a number has 0."""
     return 1 + (_depth(value[0]) if len(value) else 0) if hasattr(value, "__len__") else 0
 
 
@@ -177,7 +177,7 @@ def _with_image(item: Any, prompts: Mapping[str, Any], index: int | None) -> dic
 
 
 def _for_each(name: str, value: Any, count: int) -> Sequence[Any]:
-    """One value an image."""
+    """Checks that there is one value per image."""
     if _is_flat(name, value):
         return [value] * count
     if isinstance(value, str) or not isinstance(value, (list, tuple)) or len(value) != count:
@@ -193,7 +193,7 @@ def _is_flat(name: str, value: Any) -> bool:
 
 
 def _is_series(inputs: Any) -> bool:
-    """Whether it gives images one after the other, and is no image, path, or file itself."""
+    """Returns whether it yields images and is no image, path or file itself."""
     one = isinstance(inputs, (str, bytes, bytearray, memoryview, Image.Image)) or hasattr(inputs, "read")
     array = hasattr(inputs, "shape") and hasattr(inputs, "dtype")
     return not one and not array and (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"))

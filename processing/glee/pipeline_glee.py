@@ -88,7 +88,7 @@ class PerceptionSettings:
 
     @property
     def prompts(self) -> dict[str, Sequence[str] | None]:
-        """What is looked for in inputs that come without a prompt."""
+        """Returns the prompts of inputs that have none of their own."""
         return {"labels": self.labels, "expressions": self.expressions}
 
 
@@ -321,7 +321,7 @@ class ObjectPerceptionPipeline(Pipeline):
         return results
 
     def _image_features(self, canvas: _Canvas) -> Any:
-        """What the backbone sees, computed once for all that is asked of the images."""
+        """Computes the backbone's features once for all prompts of the images."""
         pixel_values = self._in_dtype(canvas.pixel_values).to(self.device)
         with self.device_placement(), torch.no_grad():
             return self.model.get_image_features(pixel_values, canvas.pixel_mask.to(self.device))
@@ -420,7 +420,7 @@ class _Canvas:
         return cls(features["pixel_values"], features["pixel_mask"], [request.size for request in requests])
 
     def images(self, places: Sequence[int]) -> dict[str, Any]:
-        """The model's inputs of some images."""
+        """Returns the model's inputs of some images."""
         sizes = torch.tensor([self.original[place] for place in places])
         chosen = list(places)
         return {
@@ -430,7 +430,7 @@ class _Canvas:
         }
 
     def sizes(self, place: int) -> dict[str, Any]:
-        """One image's sizes, by the names that prompts need."""
+        """Returns one image's sizes, by the names that prompts need."""
         mask = self.pixel_mask[place]
         return {
             "image_sizes": [self.original[place]],
@@ -449,12 +449,12 @@ def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, 
 
 
 def _of_images(features: Any, images: list[int]) -> Any:
-    """The features of some images of the batch; all of them need no copy."""
+    """Selects the features of some images of the batch; without a copy if all are selected."""
     return features if images == list(range(len(features.lateral))) else features.of_images(images)
 
 
 def _named(request: PerceptionRequest, processor: GleePromptProcessor, **arguments: Any) -> dict[str, Any]:
-    """What the prompt processor makes of one image's prompts; its errors say which image."""
+    """Runs the prompt processor on one image's prompts; errors say which image."""
     try:
         return processor(**arguments)
     except ValueError as error:

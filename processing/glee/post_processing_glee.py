@@ -26,7 +26,7 @@ def post_process_object_detection(
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
 ) -> list[dict[str, torch.Tensor]]:
-    """The objects of each image, best first.
+    """Returns the objects of each image, best first.
 
     Args:
         outputs: see above.
@@ -77,7 +77,7 @@ def post_process_grounding(
     prompt_image_indices: torch.Tensor | None = None,
     threshold: float = 0.0,
 ) -> list[dict[str, torch.Tensor]]:
-    """The one object that each expression is about.
+    """Returns the one object of each expression.
 
     Args:
         outputs: see above, one row an expression.
@@ -100,7 +100,7 @@ def post_process_interactive(
     prompt_image_indices: torch.Tensor | None = None,
     select_by: str = "logits",
 ) -> list[dict[str, torch.Tensor]]:
-    """The one object that each point, box, scribble or mask shows.
+    """Returns the one object of each point, box, scribble or mask.
 
     Args:
         outputs: see above, one row a prompt.
@@ -150,7 +150,7 @@ def _detect(
     top_k: int | None,
     with_masks: bool,
 ) -> dict[str, torch.Tensor]:
-    """The objects of one row."""
+    """Returns the objects of one row."""
     probabilities = outputs["logits"][row].float().sigmoid()  # (Q, K)
     num_labels = probabilities.shape[1]
     probabilities, index = probabilities.flatten().topk(min(top_k or probabilities.numel(), probabilities.numel()))
@@ -223,7 +223,7 @@ def _check_one_class(outputs: Mapping[str, Any]) -> None:
 def _sizes_of_rows(
     target_sizes: torch.Tensor | Sequence[Size] | None, prompt_image_indices: torch.Tensor | None
 ) -> torch.Tensor | Sequence[Size] | None:
-    """The images' sizes repeated for each prompt."""
+    """Repeats the images' sizes for each prompt."""
     if target_sizes is None or prompt_image_indices is None:
         return target_sizes
     return torch.as_tensor(target_sizes)[torch.as_tensor(prompt_image_indices).cpu()]

@@ -99,7 +99,7 @@ def draw_mask(mask: Any, image_size: Size, resized_size: Size) -> np.ndarray:
 
 
 def is_mask(value: Any) -> bool:
-    """Whether a prompt is a picture of pixels rather than a list of coordinates."""
+    """Returns whether a prompt is a picture of pixels rather than a list of coordinates."""
     if isinstance(value, Image.Image):
         return True
     if not isinstance(value, (np.ndarray, torch.Tensor)) or value.ndim != 2:
@@ -187,7 +187,7 @@ class GleePromptProcessor:
         resized_sizes: Sequence[Size] = (),
         padded_size: Size = (0, 0),
     ) -> dict[str, np.ndarray]:
-        """The inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
+        """Builds the inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
 
         Apart from `labels`, which all images share, an argument is a list with one list a image. For one image the outer
         list may be left out. An image may have no prompt of a kind: `[]`. Coordinates are (x, y) in pixels of the original
@@ -208,7 +208,7 @@ class GleePromptProcessor:
             For labels `input_ids` and `attention_mask` `(K, L)` int64, padded to the longest.
             For expressions `expression_input_ids` and `expression_attention_mask` `(P, max_length)` int64, and
             `prompt_image_indices` `(P,)` int64, image by image.
-            For visual prompts `prompt_masks` `(P, H, W)` bool on the canvas, `prompt_types` `(P,)` int64 (0 mask, 1 box,
+            For visual prompts `prompt_masks` `(P, H, W)` bool on the padded image, `prompt_types` `(P,)` int64 (0 mask, 1 box,
             2 point, 3 scribble), `prompt_image_indices` `(P,)` int64, and the tokens of "object". Prompts are in the order
             of the images, those of one image in the order points, boxes, scribbles, masks.
 
@@ -283,7 +283,7 @@ class GleePromptProcessor:
 
 
 def clean_expression(text: str) -> str:
-    """A sentence as expressions are trained: lower case, without punctuation, single spaces.
+    """Normalises a sentence as in training: lower case, without punctuation, single spaces.
 
     Example:
 
@@ -356,7 +356,7 @@ def _objects_of_images(name: str, value: Any, num_images: int) -> list[list]:
 
 
 def _axes(value: Any) -> int:
-    """How deep lists and arrays are nested; a number has 0 axes, a picture 2."""
+    """Counts how deep lists and arrays are nested; a number has 0 axes, a picture 2."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim
     if isinstance(value, Image.Image):

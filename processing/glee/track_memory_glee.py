@@ -59,12 +59,12 @@ class FrameCandidates:
             raise ValueError(f"`colours` of a frame must be ({count}, 3), not {tuple(self.colours.shape)}.")
 
     def chosen(self, places: torch.Tensor) -> FrameCandidates:
-        """Those of some places, `(m,)` int64, in their order."""
+        """Selects those at some places, `(m,)` int64, in their order."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return FrameCandidates(**{name: None if value is None else value[places] for name, value in values.items()})
 
     def joined(self, others: FrameCandidates) -> FrameCandidates:
-        """These, then others of the same frame; without `confidence` and `colours`."""
+        """Concatenates these and others of the same frame; without `confidence` and `colours`."""
         names = ("logits", "boxes", "masks", "embeddings")
         return FrameCandidates(*(torch.cat((getattr(self, name), getattr(others, name))) for name in names))
 
@@ -249,11 +249,11 @@ class Tracks:
         )
 
     def only(self, places: torch.Tensor) -> Tracks:
-        """Those at some places, or where a mask is True."""
+        """Selects those at some places, or where a mask is True."""
         return Tracks(*(getattr(self, field.name)[places] for field in fields(self)))
 
     def joined(self, others: Tracks) -> Tracks:
-        """These, then the others."""
+        """Concatenates these and the others."""
         return Tracks(*(torch.cat((getattr(self, f.name), getattr(others, f.name))) for f in fields(self)))
 
     def expected_boxes(self) -> torch.Tensor:
@@ -301,7 +301,7 @@ class Detections:
         return cls(places, embeddings, boxes, kinds, kinds.amax(dim=1), colours[places])
 
     def only(self, places: torch.Tensor) -> Detections:
-        """Those at some places, or where a mask is True."""
+        """Selects those at some places, or where a mask is True."""
         return Detections(*(getattr(self, field.name)[places] for field in fields(self)))
 
 

@@ -149,7 +149,7 @@ class RunningMean:
         self.count, self._sum = 0, torch.zeros(())
 
     def add(self, values: torch.Tensor) -> torch.Tensor:
-        """The mean so far, these included; float32. Raises ValueError: the shape is another one than before."""
+        """Updates and returns the mean so far; float32. Raises ValueError: the shape is another one than before."""
         if self.count and values.shape != self._sum.shape:
             raise ValueError(f"a frame has logits {tuple(values.shape)}, the frames before {tuple(self._sum.shape)}.")
         self._sum = self._sum + values.float() if self.count else values.float().clone()

@@ -47,15 +47,15 @@ class FrameSizes:
     padded: Size
 
     def boxes(self, boxes: torch.Tensor) -> torch.Tensor:
-        """The model's boxes `(n, 4)` as (x0, y0, x1, y1) in pixels of the frame, float32."""
+        """Converts the model's boxes `(n, 4)` to (x0, y0, x1, y1) in pixels of the frame, float32."""
         return boxes_to_picture(boxes.float(), self.padded, self.resized, self.frame)
 
     def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """One mask of the model, `(h, w)` logits, as `(height, width)` bool of the frame."""
+        """Converts one mask of the model, `(h, w)` logits, to `(height, width)` bool of the frame."""
         return masks_to_picture(logits[None].float(), self.padded, self.resized, self.frame)[0] > 0
 
     def canvas_mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """The same in the padded image, where prompts are: `(H, W)` bool, False in the padding."""
+        """Converts it to a mask of the padded image, where prompts are: `(H, W)` bool, False in the padding."""
         full = torch.nn.functional.interpolate(
             logits[None, None].float(), size=self.padded, mode="bilinear", align_corners=False
         )[0, 0]

@@ -325,7 +325,7 @@ def _duration(container: Any, stream: Any) -> float | None:
 
 
 def _file(source: Any, name: str) -> str | BinaryIO:
-    """What PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
+    """Returns what PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _filled(io.BytesIO(source), name)
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):

@@ -173,7 +173,7 @@ class JsonLinesWriter:
         self._whole, self._size = WholeFile(path), size
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """One frame: its number from 0, its time in seconds if there is one, and what was found in it."""
+        """Writes one frame: its number from 0, its time in seconds if there is one, and what was found in it."""
         self._whole.file.write(json_line(index, time, self._size, results) + "\n")
 
     def close(self) -> None:
@@ -197,7 +197,7 @@ class MotWriter:
         self._whole = WholeFile(path)
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """One frame: its number from 0, its time (not written), and what was found in it."""
+        """Writes one frame: its number from 0, its time (not written), and what was found in it."""
         for found in results:
             left, top, width, height = _corner_and_size(found["box"])
             numbers = f"{left:.2f},{top:.2f},{width:.2f},{height:.2f},{found['score']:.4f}"
@@ -236,7 +236,7 @@ class CocoVideoWriter:
         self._waiting = open(self._waiting_path, "w+b")
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """One frame: its number from 0, its time (not written), and what was found in it."""
+        """Writes one frame: its number from 0, its time (not written), and what was found in it."""
         self._length = index + 1
         for found in results:
             rle = coco_rle(found["mask"])
