@@ -204,7 +204,11 @@ class GleeZeroLinear(nn.Linear):
 
 
 class GleeSamplingOffsets(nn.Linear):
-    """Sampling offsets of a query. Initially, head h samples along the angle 2πh/heads, point p at p+1 cells, for every query."""
+    """
+    Sampling offsets of queries.
+
+    Initially, head h of every query samples along the angle 2πh/heads, its point p at p+1 cells.
+    """
 
     def __init__(self, hidden_size: int, num_heads: int, num_levels: int, num_points: int):
         super().__init__(hidden_size, num_heads * num_levels * num_points * 2)
@@ -312,7 +316,12 @@ class GleeDeformableAttention(nn.Module):
     def sampling_locations(
         self, query: torch.Tensor, reference_points: torch.Tensor, spatial_shapes: list[tuple[int, int]]
     ) -> torch.Tensor:
-        """Computes the sampling locations of each query: `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map."""
+        """
+        Computes the sampling locations of each query.
+
+        Returns:
+            `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map.
+        """
         offsets = self.sampling_offsets(query).float().unflatten(-1, (self.num_heads, -1))  # (…, levels * points * 2)
         per_point = reference_points.float()[:, :, None, :, None].expand(-1, -1, -1, -1, self.num_points, -1)
         centre = per_point[..., :2].flatten(3)  # (batch, queries, 1, levels * points * 2)

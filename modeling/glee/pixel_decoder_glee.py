@@ -28,7 +28,11 @@ class GleeTextEncoder(nn.Module):
 
 
 def mean_of_tokens(tokens: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Pools each text to one vector: the mean of its tokens, begin and end of text included. `(texts, length, size)` -> `(texts, size)`."""
+    """
+    Pools each text to one vector: the mean of its tokens, begin and end of text included.
+
+    `(texts, length, size)` -> `(texts, size)`.
+    """
     weight = attention_mask[..., None].to(tokens.dtype)
     return (tokens * weight).sum(dim=1) / weight.sum(dim=1)
 

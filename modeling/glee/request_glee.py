@@ -248,7 +248,7 @@ class GleeObjectDetectionOutput(ModelOutput):
     pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
     pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`): logits at a quarter (Pro: an eighth) of the canvas.
     track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): similar for one object across frames.
-    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image in its padded image, in pixels.
+    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image without padding, in pixels.
     padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the canvas.
     auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):
         `logits`, `confidence`, `pred_boxes` and `pred_masks` of the first queries, then of each layer but the last.

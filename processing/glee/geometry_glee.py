@@ -16,7 +16,8 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 
 def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
-    """Computes the size of the same aspect ratio whose short side is `shortest_edge`, or less if the long one would pass `longest_edge`.
+    """Computes the size of the same aspect ratio whose short side is `shortest_edge`, or less if the long one would pass
+    `longest_edge`.
 
     Sides are rounded to the nearest pixel, halves up, and are at least 1.
 
@@ -81,7 +82,11 @@ def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, t
 
 
 def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, padded_size: Size) -> torch.Tensor:
-    """Inverts `boxes_to_picture`: `(..., 4)` boxes (x0, y0, x1, y1) of the picture, relative to the padded image (centre, width, height)."""
+    """
+    Inverts `boxes_to_picture`.
+
+    `(..., 4)` boxes (x0, y0, x1, y1) of the picture, as (centre, width, height) relative to the padded image.
+    """
     x0, y0, x1, y1 = boxes.unbind(-1)
     relative = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
     scale_x = image_size[1] / padded_size[1] / target_size[1]

@@ -108,7 +108,7 @@ class GleeImageProcessor(BaseImageProcessor):
 
     @classmethod
     def pro(cls, **overrides: Any) -> GleeImageProcessor:
-        """Returns the settings of GLEE-Pro: the long side becomes 1536, and the rest of the padded image of 1536 x 1536 is grey."""
+        """Returns the settings of GLEE-Pro: the long side becomes 1536, grey padding makes it 1536 x 1536."""
         settings = {
             "size": {"shortest_edge": 1536, "longest_edge": 1536},
             "pad_size": {"height": 1536, "width": 1536},

@@ -135,7 +135,8 @@ class VideoWriter:
 
 class WholeFile:
     """
-    A text file that takes the place of `path` when it is closed: no reader sees half a file, and after an error the old one is intact.
+    A text file that takes the place of `path` when it is closed: no reader sees half a
+    file, and what an error leaves is whole.
 
     Args:
         path: where to; missing folders are made.

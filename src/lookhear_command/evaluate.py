@@ -48,7 +48,9 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     glee.add_argument("--split", help="part of the data set (the protocol's own)")
     glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
-    results_folder = "of a protocol or two-talkers: results, and files for an evaluation server; an interrupted run resumes there (its name)"
+    results_folder = (
+        "of a protocol or two-talkers: results, and files for a server; an interrupted run resumes there (its name)"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help=results_folder)
     how = "how labels are followed: with a memory (memory), or as published (minvis)"
     glee.add_argument("--tracking", choices=("memory", "minvis"), default="memory", help=how)
