@@ -176,7 +176,7 @@ def words_before(words: Sequence[TimedText], seam: float) -> list[TimedText]:
     return [word for word in words if (word.start + word.end) / 2 < seam]
 
 
-def words_behind(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
+def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
     """
     The words that count of a piece which begins before the seam.
 

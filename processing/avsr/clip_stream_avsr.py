@@ -177,27 +177,27 @@ class _FileSource:
     def __init__(self, source: MediaSource, sampling_rate: int | None, fps: float | None):
         self._said: list[str] = []
         self._media = MediaStream(source, fps, sampling_rate, on_warning=_note_in(self._said))
-        self.name, self.duration = self._media.name, self._media.survey.announced
+        self.name, self.duration = self._media.name, self._media.selection.announced
         self.has_sound, self.has_pictures = self._media.sound is not None, self._media.pictures is not None
         self._rate = sampling_rate
 
     @property
     def fps_in(self) -> float | None:
-        return self._media.survey.fps or None
+        return self._media.selection.fps or None
 
     @property
     def warnings(self) -> list[str]:
-        return [*self._media.survey.warnings, *self._said]
+        return [*self._media.selection.warnings, *self._said]
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
         return iter(self._media)
 
     def kept(self, samples: int) -> int:
         """How much of the sound remains without its encoder's padding."""
-        survey = self._media.survey
-        if survey.video is None or self._rate is None:
+        selection = self._media.selection
+        if selection.video is None or self._rate is None:
             return samples
-        return trimmed_length(samples, self._rate, 0.0, survey.video_end)
+        return trimmed_length(samples, self._rate, 0.0, selection.video_end)
 
     def close(self) -> None:
         self._media.close()

@@ -1,6 +1,6 @@
 """Reading a clip of any length, word by word while it is read: window by window, in bounded memory.
 
-`LongReading` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
+`LongFormDecoder` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .chunking_avsr import (
     plan_window,
     split_at,
     within_scene,
+    words_after,
     words_before,
-    words_behind,
 )
 from .clip_avsr import Clip, ClipWindow
 from .clip_stream_avsr import ClipStream
@@ -32,7 +32,7 @@ from .clip_stream_avsr import ClipStream
 logger = logging.getLogger(__name__)
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
-SAID = 8  # words that a seam looks back at
+SEAM_CONTEXT_WORDS = 8  # words that a seam looks back at
 MOST_OTHERS = 1000  # words of others that are kept
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
@@ -46,7 +46,7 @@ class SpokenWord(TimedText):
 
 
 @dataclass
-class Reading:
+class ChunkResult:
     """
     What a piece says.
 
@@ -63,7 +63,7 @@ class Reading:
     others: list[TimedText] = field(default_factory=list)
 
 
-class Tally:
+class RunningStatistics:
     """
     How a long clip was read, in a few numbers.
 
@@ -89,7 +89,7 @@ class Tally:
         """The geometric mean of the characters' confidences; without any, how surely nothing was said (0 to 1)."""
         return math.exp((self._text if self._text.count else self._silence).value)
 
-    def add_piece(self, modality: str, start: float, end: float, reading: Reading) -> None:
+    def add_piece(self, modality: str, start: float, end: float, reading: ChunkResult) -> None:
         """Notes one piece (seconds)."""
         self.seconds[modality] += end - start
         self.fits &= reading.fits
@@ -107,9 +107,9 @@ class Tally:
         self.others_count += len(new)
         self.others += new[: MOST_OTHERS - len(self.others)]
 
-    def add_window(self, letter_chances: np.ndarray) -> None:
+    def add_window(self, nonblank_probability: np.ndarray) -> None:
         """Notes the probabilities `(steps,)` of a window's letters."""
-        self._silence.add(np.log1p(-letter_chances.clip(max=1 - 1e-6)).tolist())
+        self._silence.add(np.log1p(-nonblank_probability.clip(max=1 - 1e-6)).tolist())
 
     def add_word(self, word: SpokenWord) -> None:
         """Notes a finished word."""
@@ -131,37 +131,37 @@ class _Mean:
         return self.total / max(self.count, 1)
 
 
-class LongReading:
+class LongFormDecoder:
     """
     An iterator of the words of a clip.
 
     Args:
         window: on the clip's stream.
-        letter_chances: a clip -> `(steps,)`, CTC's probability of any letter.
+        nonblank_probability: a clip -> `(steps,)`, CTC's probability of any letter.
         read: clips -> what each says.
         chunk_length: seconds that go through the model at once; up to `STRETCH` times as many where the clip or an
             utterance ends there.
-        seconds_per_step: of `letter_chances`.
+        seconds_per_step: of `nonblank_probability`.
 
     Attributes:
         position: seconds that were read.
-        tally: how.
+        statistics: how.
     """
 
     def __init__(
         self,
         window: ClipWindow,
-        letter_chances: Callable[[Clip], np.ndarray],
-        read: Callable[[list[Clip]], list[Reading]],
+        nonblank_probability: Callable[[Clip], np.ndarray],
+        read: Callable[[list[Clip]], list[ChunkResult]],
         chunk_length: float,
         seconds_per_step: float,
     ):
-        self._window, self._letter_chances, self._read = window, letter_chances, read
+        self._window, self._nonblank_probability, self._read = window, nonblank_probability, read
         self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
         self._said: list[TimedText] = []
         self._seam: float | None = None
         self.position = 0.0
-        self.tally = Tally()
+        self.statistics = RunningStatistics()
 
     def __iter__(self) -> Iterator[SpokenWord]:
         window, fps = self._window, self._window.fps
@@ -188,8 +188,8 @@ class LongReading:
             self.position = window.first / fps
 
     def _plan(self, clip: Clip, last: bool) -> WindowPlan:
-        chances = self._letter_chances(clip)  # (steps,)
-        self.tally.add_window(chances)
+        chances = self._nonblank_probability(clip)  # (steps,)
+        self.statistics.add_window(chances)
         plan = plan_window(chances > LETTER, self._seconds_per_step, clip.duration, last)
         if last and self._window.first == 0 and len(plan.pieces) == 1:  # the whole clip is one utterance
             piece = plan.pieces[0]
@@ -212,9 +212,9 @@ class LongReading:
         words: list[SpokenWord] = []
         readings = self._read([clip for _, clip in parts]) if parts else []
         for (start, clip), reading in zip(parts, readings):
-            self.tally.add_piece(clip.modality, start, start + clip.duration, reading)
+            self.statistics.add_piece(clip.modality, start, start + clip.duration, reading)
             words += spell_words(reading.characters, start)
-        return words if self._seam is None else words_behind(words, self._seam, self._said)
+        return words if self._seam is None else words_after(words, self._seam, self._said)
 
     def _finish(self, words: list[SpokenWord]) -> list[SpokenWord]:
         """The words in order of time: none begins before the one in front of it ends, however pieces differ."""
@@ -224,9 +224,9 @@ class LongReading:
             characters = tuple(not_before(character, until) for character in word.characters)
             start, end = max(word.start, until), max(word.end, until)
             ordered.append(SpokenWord(word.text, start, end, word.confidence, characters))
-            self.tally.add_word(ordered[-1])
+            self.statistics.add_word(ordered[-1])
             until = end
-        self._said = [*self._said, *ordered][-SAID:]
+        self._said = [*self._said, *ordered][-SEAM_CONTEXT_WORDS:]
         return ordered
 
     def _parts(self, piece: Piece) -> list[tuple[float, Clip]]:
@@ -239,7 +239,7 @@ class LongReading:
         if inside and parts[0][1].modality == "visual":
             parts = [self._take(part) for part in split_at(piece, inside)]
         elif inside and parts[0][1].modality == "audiovisual":
-            self.tally.changes += 1
+            self.statistics.changes += 1
             parts[0][1].mouths, parts[0][1].modality = None, "audio"
         return [part for part in parts if part[1].modality]
 
@@ -301,7 +301,7 @@ class SpeechStream:
         duration: seconds that the source announces, None where it does not.
     """
 
-    def __init__(self, source: ClipStream, reading: LongReading, timestamps: bool | str, chunked: bool):
+    def __init__(self, source: ClipStream, reading: LongFormDecoder, timestamps: bool | str, chunked: bool):
         self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
         self._reading, self._timestamps = reading, timestamps
         self._chunks = self._spell() if timestamps == "char" else map(as_chunk, reading)
@@ -314,7 +314,7 @@ class SpeechStream:
     @property
     def confidence(self) -> float:
         """The geometric mean of the confidences (0 to 1) of all characters so far; without any, of the silence."""
-        return round(self._reading.tally.confidence, 4)
+        return round(self._reading.statistics.confidence, 4)
 
     def __iter__(self) -> SpeechStream:
         return self
@@ -365,28 +365,28 @@ class SpeechStream:
         What was measured on the clip, complete at the end of the iteration: the same as of a short one, and
         `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
         """
-        tally, report = self._reading.tally, self.source.report
-        read = {kind for kind, seconds in tally.seconds.items() if seconds}
+        statistics, report = self._reading.statistics, self.source.report
+        read = {kind for kind, seconds in statistics.seconds.items() if seconds}
         modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
-        sound_only = tally.sound_only if report.frames else []
+        sound_only = statistics.sound_only if report.frames else []
         runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
         facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
-        return note_others(facts, tally.others, tally.others_count)
+        return note_others(facts, statistics.others, statistics.others_count)
 
     def _warnings(self, sound_only: list[list[float]]) -> list[str]:
-        tally, said = self._reading.tally, []
+        statistics, said = self._reading.statistics, []
         if sound_only:
-            share = sum(end - start for start, end in sound_only) / max(sum(tally.seconds.values()), 1e-9)
+            share = sum(end - start for start, end in sound_only) / max(sum(statistics.seconds.values()), 1e-9)
             named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
             more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
             said.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
-        if tally.changes:
-            said.append(f"the scene changes within {tally.changes} utterances: they were read from sound only")
-        if tally.seconds["visual"] and (tally.seconds["audio"] or tally.seconds["audiovisual"]):
-            said.append(f"{tally.seconds['visual']:.1f} s without sound were read from lips only")
-        if not tally.fits:
+        if statistics.changes:
+            said.append(f"the scene changes within {statistics.changes} utterances: they were read from sound only")
+        if statistics.seconds["visual"] and (statistics.seconds["audio"] or statistics.seconds["audiovisual"]):
+            said.append(f"{statistics.seconds['visual']:.1f} s without sound were read from lips only")
+        if not statistics.fits:
             said.append("the text has more letters than the clip has time for: some times are spread evenly")
         return said
 

@@ -2,7 +2,7 @@
 
 Everything is measured in seconds after the first video frame (after the first sound where there is no video), so that
 `read_audio` and `read_frames` stay together whatever the container says. Both at once, in one pass: `MediaStream`, which
-takes the streams that `MediaSurvey` chooses and gives what `PictureLine` and `SoundLine` make of their frames.
+takes the streams that `StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their frames.
 """
 
 from __future__ import annotations
@@ -127,11 +127,11 @@ def read_audio(
     with MediaStream(source, None, sampling_rate, start, end, warn) as stream:
         if stream.sound is None:
             return None
-        trims = trim_to_video and stream.survey.video is not None
+        trims = trim_to_video and stream.selection.video is not None
         sound = np.concatenate([np.zeros(0, np.float32), *(samples for _, samples in stream)])
     if not stream.sound.begun:
         return None
-    length, video_end = len(sound), stream.survey.video_end
+    length, video_end = len(sound), stream.selection.video_end
     if trims and stream.complete:
         tail = start + length / sampling_rate - video_end
         if tail > MAX_PADDING and video_end > 0:
@@ -150,30 +150,30 @@ def probe_media(source: MediaSource) -> MediaInfo:
     """
     av = import_av()
     with opened(source) as (container, name):
-        survey, first = MediaSurvey(container, name), {}
-        for packet in packets_of(container, survey.streams, name, survey.warnings.append):
-            survey.note(packet)
+        selection, first = StreamSelection(container, name), {}
+        for packet in packets_of(container, selection.streams, name, selection.warnings.append):
+            selection.note(packet)
             if packet.stream.index not in first:
                 with contextlib.suppress(av.error.FFmpegError, ValueError):
                     for frame in packet.stream.decode(packet if packet.size else None)[:1]:
                         first[packet.stream.index] = frame
-        if survey.video is not None and survey.video.index not in first:
-            survey.lose_video(sound_is_read=survey.sound is not None)
-        survey.finish()
-        video, sound, warnings = survey.video, survey.sound, tuple(survey.warnings)
+        if selection.video is not None and selection.video.index not in first:
+            selection.lose_video(sound_is_read=selection.sound is not None)
+        selection.finish()
+        video, sound, warnings = selection.video, selection.sound, tuple(selection.warnings)
         if video is None:
-            return MediaInfo(has_audio=True, duration=survey.sound_end, warnings=warnings)
+            return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
         picture, heard = first[video.index], None if sound is None else first.get(sound.index)
-        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - survey.origin
+        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - selection.origin
         width, height = shown_size(picture, video)
         return MediaInfo(
             has_audio=sound is not None,
             has_video=True,
-            fps=survey.fps,
+            fps=selection.fps,
             width=width,
             height=height,
             rotation=-90 * orientation(picture)[0] % 360,
-            duration=survey.video_end,
+            duration=selection.video_end,
             audio_offset=late,
             warnings=warnings,
         )
@@ -195,7 +195,7 @@ class MediaStream:
 
     Attributes:
         name: how messages call the source.
-        survey: which streams are read and, after the last item, how long they are. Its streams must not be touched
+        selection: which streams are read and, after the last item, how long they are. Its streams must not be touched
             once this is closed.
         pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
             are not wanted.
@@ -227,13 +227,13 @@ class MediaStream:
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
-            self.survey = survey = MediaSurvey(self._container, self.name)
+            self.selection = selection = StreamSelection(self._container, self.name)
             self.pictures = self.sound = None
-            if fps is not None and survey.video is not None:
-                survey.video.thread_type = "AUTO"
-                self.pictures = PictureLine(survey.video, fps, survey.origin, start, end, self._warn)
-            if sampling_rate is not None and survey.sound is not None:
-                self.sound = SoundLine(survey.sound, sampling_rate, survey.origin, start, self._warn)
+            if fps is not None and selection.video is not None:
+                selection.video.thread_type = "AUTO"
+                self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
+            if sampling_rate is not None and selection.sound is not None:
+                self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
             failed.pop_all()
 
     def __enter__(self) -> MediaStream:
@@ -253,14 +253,14 @@ class MediaStream:
 
     def _items(self) -> Iterator[tuple[str, np.ndarray]]:
         if self._start > 1.0:  # sound needs a little to settle
-            seek(self._container, self.survey.origin + self._start - (0.5 if self.sound else 0.0))
+            seek(self._container, self.selection.origin + self._start - (0.5 if self.sound else 0.0))
         decoders = {
             stream.index: StreamDecoder(stream, self._warn)
-            for stream, wanted in ((self.survey.video, self.pictures), (self.survey.sound, self.sound))
+            for stream, wanted in ((self.selection.video, self.pictures), (self.selection.sound, self.sound))
             if wanted is not None
         }
-        for packet in packets_of(self._container, self.survey.streams, self.name, self._warn):
-            self.survey.note(packet)
+        for packet in packets_of(self._container, self.selection.streams, self.name, self._warn):
+            self.selection.note(packet)
             if packet.stream.index in decoders and packet.size:
                 for frame in decoders[packet.stream.index].push(packet):
                     yield from self._taken(packet.stream, frame)
@@ -274,12 +274,12 @@ class MediaStream:
         yield from ((PICTURE, picture) for picture in (self.pictures.finish() if self.pictures else ()))
         yield from ((SOUND, samples) for samples in (self.sound.finish() if self.sound else ()))
         if self.pictures is not None and self.pictures.count == 0 and self._start == 0.0:
-            self.survey.lose_video(sound_is_read=self.sound is not None)
+            self.selection.lose_video(sound_is_read=self.sound is not None)
         if self.sound is not None and not self.sound.begun and self._start == 0.0:
-            if self.survey.video is None:
+            if self.selection.video is None:
                 raise MediaError(f"{self.name} holds sound that cannot be decoded")
             self._warn("the sound cannot be decoded: only the pictures are used")
-        self.survey.finish()
+        self.selection.finish()
 
     def _taken(self, stream: Any, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
         """What one more decoded frame makes certain."""
@@ -296,7 +296,7 @@ class MediaStream:
             return False
         if self.sound is None:
             return self.pictures is None or self.pictures.full
-        time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.survey.origin
+        time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.selection.origin
         after = packet.stream.type == "audio" and time is not None and time > self._end + 1.0
         return after and (self.pictures is None or self.pictures.full)
 
@@ -309,7 +309,7 @@ class _Span:
     packets: int = 0
 
 
-class MediaSurvey:
+class StreamSelection:
     """Chooses the streams that are read, and notes how long they are.
 
     Args:
@@ -430,7 +430,7 @@ class _Timed:
     duration: float
 
 
-class PictureLine:
+class FrameResampler:
     """Takes the decoded frames of one video and gives pictures at a fixed rate, one at a time.
 
     Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps are counted on,
@@ -561,7 +561,7 @@ def orientation(frame: Any) -> tuple[int, bool]:
     return round(-math.degrees(math.atan2(float(b), float(a))) / 90.0) % 4, mirrored
 
 
-class SoundLine:
+class AudioResampler:
     """Takes the decoded frames of one sound track and gives its samples without a break, from `start` on.
 
     Holes between frames become silence, what lies before `start` or was given already is dropped, jumps of the clock

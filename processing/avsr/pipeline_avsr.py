@@ -24,10 +24,10 @@ from .clip_avsr import Clip, ClipWindow, read_clip
 from .clip_stream_avsr import MAX_LEAD, ClipStream
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_form_avsr import LongReading, Reading, SpeechStream, as_chunk, note_others
+from .long_form_avsr import ChunkResult, LongFormDecoder, SpeechStream, as_chunk, note_others
 from .media_source_avsr import fetch_media, source_name
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
-from .recognition_avsr import OwnWords, Recogniser
+from .recognition_avsr import Recogniser, SpeakerWords
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
@@ -320,33 +320,33 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _listen(self, source: ClipStream, settings: ReadingSettings, timestamps: bool | str) -> SpeechStream:
         window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
         pieces = settings.changed(num_return_sequences=1)
-        reading = LongReading(
+        reading = LongFormDecoder(
             window,
-            self._letter_chances,
+            self._nonblank_probability,
             lambda clips: self._read_pieces(clips, pieces),
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )
         return SpeechStream(source, reading, timestamps, self._is_long(source, settings))
 
-    def _letter_chances(self, clip: Clip) -> np.ndarray:
+    def _nonblank_probability(self, clip: Clip) -> np.ndarray:
         """`(steps,)`: CTC's probability of any letter."""
         features = {name: values.to(self.device) for name, values in self._recogniser.features([clip]).items()}
         with self.device_placement(), torch.inference_mode():
-            return self._recogniser.letter_chances(features)[0].cpu().numpy()
+            return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
 
-    def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[Reading]:
+    def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
         """What each clip says."""
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
             own = self._recogniser.own_words(outputs, index, 0, clip.duration, settings.lip_evidence)
             silence = own.log_silence if own.others else float(outputs["silence"][index, 0])
-            readings.append(Reading(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
+            readings.append(ChunkResult(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
         return readings
 
     @staticmethod
-    def _confidence(own: OwnWords, silence: torch.Tensor) -> float:
+    def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
         """Confidence of the text; for an empty text, of silence."""
         if own.characters:
             return round(mean_confidence(own.characters), 4)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
-class _Belt:
+class _BoundedQueue:
     """Carries items from one thread to another; holds at least two of them, and more while they fit into `room`."""
 
     def __init__(self, room: float):
@@ -58,12 +58,12 @@ class _Belt:
             self._changed.notify_all()
 
 
-def _fill(belt: _Belt, items: Iterator[Any], size: Callable[[Any], float]) -> None:
-    """What the thread does. It knows only the belt, so that a reader that is dropped ends it."""
+def _fill(queue: _BoundedQueue, items: Iterator[Any], size: Callable[[Any], float]) -> None:
+    """What the thread does. It knows only the queue, so that a reader that is dropped ends it."""
     error: BaseException | None = None
     try:
         for item in items:
-            if not belt.put(item, size(item)):
+            if not queue.put(item, size(item)):
                 break
     except BaseException as caught:  # the reader raises it
         error = caught
@@ -71,7 +71,7 @@ def _fill(belt: _Belt, items: Iterator[Any], size: Callable[[Any], float]) -> No
         try:
             items.close()
         finally:
-            belt.end(error)
+            queue.end(error)
 
 
 class ReadAhead:
@@ -94,16 +94,16 @@ class ReadAhead:
         size: Callable[[Any], float] = lambda item: 1,
         name: str = "read ahead",
     ):
-        self._belt = _Belt(room)
-        self._thread = threading.Thread(target=_fill, args=(self._belt, items, size), name=name, daemon=True)
-        self._dropped = weakref.finalize(self, self._belt.close)
+        self._queue = _BoundedQueue(room)
+        self._thread = threading.Thread(target=_fill, args=(self._queue, items, size), name=name, daemon=True)
+        self._dropped = weakref.finalize(self, self._queue.close)
         self._thread.start()
 
     def __iter__(self) -> ReadAhead:
         return self
 
     def __next__(self) -> Any:
-        return self._belt.take()
+        return self._queue.take()
 
     def __enter__(self) -> ReadAhead:
         return self

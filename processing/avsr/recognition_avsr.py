@@ -62,7 +62,7 @@ class Recogniser:
                 row[: len(clip.found)] &= torch.from_numpy(clip.found[: len(row)]).long()
         return features
 
-    def letter_chances(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+    def nonblank_probability(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`(batch, steps)`: CTC's probability of any letter."""
         config = self.model.config
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(features)))
@@ -178,7 +178,7 @@ class Recogniser:
 
     def own_words(
         self, outputs: dict[str, Any], clip: int, index: int, duration: float, least: float | None = None
-    ) -> OwnWords:
+    ) -> SpeakerWords:
         """
         What [`timed`] gives, shared out between the lips and others where `search` has judged the lips.
 
@@ -187,10 +187,10 @@ class Recogniser:
         """
         characters = self.timed(outputs, clip, index, duration)
         if "lips" not in outputs:
-            return OwnWords(characters)
+            return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return share_out(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
+        return assign_words(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
         """The characters of one text of one clip, none of them behind the clip's end."""
@@ -204,7 +204,7 @@ class Recogniser:
 
 
 @dataclass(frozen=True)
-class OwnWords:
+class SpeakerWords:
     """
     What was read, shared out.
 
@@ -246,7 +246,7 @@ def lip_evidence(
     return chances.masked_fill(~then, 0.0).amax(dim=1)
 
 
-def share_out(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> OwnWords:
+def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> SpeakerWords:
     """
     Gives words to the lips or to others.
 
@@ -274,7 +274,7 @@ def share_out(characters: Sequence[TimedText], evidence: Sequence[float], least:
             others += time_words([characters[index] for index in word])
     everything = [value for values in seen for value in values]
     mean = sum(everything) / len(everything) if everything else 1.0
-    return OwnWords(_spelled(characters, kept), others, mean)
+    return SpeakerWords(_spelled(characters, kept), others, mean)
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:

@@ -129,21 +129,21 @@ class SpeakerBoxes:
     def __init__(self, speaker: ChosenSpeaker):
         self.unanswered = 0
         self._waiting: deque[np.ndarray] = deque()
-        self._desk = _Desk()
-        self._thread = threading.Thread(target=_locate, args=(speaker, self._desk), name="speaker", daemon=True)
-        self._dropped = weakref.finalize(self, self._desk.close)
+        self._mailbox = _Mailbox()
+        self._thread = threading.Thread(target=_locate, args=(speaker, self._mailbox), name="speaker", daemon=True)
+        self._dropped = weakref.finalize(self, self._mailbox.close)
         self._thread.start()
 
     def add(self, frame: np.ndarray) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
         """One more `(height, width, 3)` uint8 frame; gives those whose boxes are known by now. Must be exhausted."""
         self._waiting.append(frame)
-        while self._waiting and not self._desk.offer(frame):  # its box may come before the locator looks at it
+        while self._waiting and not self._mailbox.offer(frame):  # its box may come before the locator looks at it
             yield from self._paired(wait=False)
         yield from self._paired(wait=False)
 
     def finish(self) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
         """The rest, once all frames were added."""
-        self._desk.end_frames()
+        self._mailbox.end_frames()
         while self._waiting:
             yield from self._paired(wait=True)
 
@@ -153,7 +153,7 @@ class SpeakerBoxes:
         self._thread.join()
 
     def _paired(self, wait: bool) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        boxes, ended = self._desk.fetch(len(self._waiting), wait)
+        boxes, ended = self._mailbox.fetch(len(self._waiting), wait)
         for box in boxes:
             yield self._waiting.popleft(), box
         while ended and self._waiting:
@@ -161,7 +161,7 @@ class SpeakerBoxes:
             yield self._waiting.popleft(), None
 
 
-class _Desk:
+class _Mailbox:
     """Where two threads hand over frames and boxes. Neither waits for ever: who waits for room takes what lies there."""
 
     def __init__(self) -> None:
@@ -234,14 +234,14 @@ class _Desk:
             self._changed.notify_all()
 
 
-def _locate(speaker: ChosenSpeaker, desk: _Desk) -> None:
-    """What the thread does. It knows only the desk, so that an owner who is dropped ends it."""
+def _locate(speaker: ChosenSpeaker, mailbox: _Mailbox) -> None:
+    """What the thread does. It knows only the mailbox, so that an owner who is dropped ends it."""
     error: BaseException | None = None
     boxes: Any = None
     try:
-        boxes = iter(speaker.locator(desk.frames(), speaker.asked))
+        boxes = iter(speaker.locator(mailbox.frames(), speaker.asked))
         for index, value in enumerate(boxes):
-            if not desk.put_box(checked_box(value, index)):
+            if not mailbox.put_box(checked_box(value, index)):
                 break
     except BaseException as caught:  # whoever fetches boxes raises it
         error = caught
@@ -250,7 +250,7 @@ def _locate(speaker: ChosenSpeaker, desk: _Desk) -> None:
             if isinstance(boxes, Generator):
                 boxes.close()
         finally:
-            desk.end_boxes(error)
+            mailbox.end_boxes(error)
 
 
 def checked_box(value: Any, index: int) -> SpeakerBox | None:
