@@ -1,1 +1,1 @@
-"""From a file to tensors and back: one folder a system."""
+"""From a file to tensors and back: one folder per system."""

@@ -100,7 +100,7 @@ def federated_precision(
     `not_exhaustive`. The best `limit` results of a picture are taken over all labels.
 
     Args:
-        references: as of `picture_precision`, with `absent` and `not_exhaustive`, lists of labels.
+        references: see `picture_precision`; with `absent` and `not_exhaustive`, lists of labels.
     """
     open_labels = {
         (label, picture) for picture, row in enumerate(references) for label in row.get("not_exhaustive") or ()

@@ -62,7 +62,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def label_names(categories: Sequence[dict], path: Path) -> dict[int, str]:
     """
-    Id -> name in words, which the model is asked for: `baseball_bat` -> `baseball bat`. A name that another category has
+    Id -> name in words, the model's query: `baseball_bat` -> `baseball bat`. A name that another category has
     already is left as it is written.
     """
     names: dict[int, str] = {}

@@ -26,7 +26,7 @@ class ProtocolRun:
         limit: the first pictures, videos or data sets only.
         batch_size: pictures in a pass.
         tracking: how videos are tracked, "memory" or "minvis".
-        progress: told (what, done, total).
+        progress: called with (what, done, total).
     """
 
     name: str

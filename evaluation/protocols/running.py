@@ -40,7 +40,7 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
     """
     Runs `run.name`, and writes `report.json` into the output folder.
 
-    A run that was stopped goes on where it was: predictions are kept in the output folder as they come.
+    An interrupted run resumes where it stopped: predictions are saved in the output folder as they come.
 
     Raises:
         ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another run.

@@ -26,7 +26,7 @@ from lookhear.evaluation.protocols.submission import write_json, write_json_list
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels
 
 TRACK_LIMIT = 300  # results a frame
-# Classes of TAO that stand for things that are hard to tell apart; BURST's evaluation leaves them out.
+# Classes of TAO for objects that are hard to distinguish; BURST's evaluation leaves them out.
 DISTRACTORS = frozenset(
     (
         20,

@@ -213,7 +213,7 @@ class AvsrModel(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        Inputs as of [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
+        Inputs: see [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
         `decoder_inputs_embeds (batch, length, hidden_size)` stand for them.
 
         Raises:

@@ -1,4 +1,4 @@
-"""When each character and word of a known text was said, and how surely: CTC forced alignment."""
+"""CTC forced alignment: times and probabilities of the characters and words of a known text."""
 
 import math
 from dataclasses import dataclass, replace
@@ -116,7 +116,7 @@ def _viterbi_steps(
 def _trace_back(
     moves: torch.Tensor, score: torch.Tensor, frame_lengths: torch.Tensor, label_lengths: torch.Tensor
 ) -> torch.Tensor:
-    """The state of each frame on the best path: `(batch, frames)`, -1 behind the end."""
+    """Returns the state of each frame on the best path: `(batch, frames)`, -1 after the end."""
     frames, batch, _ = moves.shape
     last = 2 * label_lengths.long()  # the final blank; the final character is one before
     rows = torch.arange(batch, device=moves.device)
@@ -131,7 +131,7 @@ def _trace_back(
 
 
 def _spans(path: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """First frame and the one behind the last of each character: two `(batch, length)`."""
+    """Returns the first frame of each character and the one after its last: two `(batch, length)`."""
     characters = 2 * torch.arange(length, device=path.device) + 1
     on = path[:, None, :] == characters[None, :, None]  # (batch, length, frames)
     starts = on.int().argmax(dim=2)
@@ -141,7 +141,7 @@ def _spans(path: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]
 def _even_spans(
     frame_lengths: torch.Tensor, label_lengths: torch.Tensor, length: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The valid frames shared out evenly, at least one frame each: two `(batch, length)`."""
+    """Divides the valid frames evenly among the characters, at least one frame each: two `(batch, length)`."""
     borders = torch.arange(length + 1, device=frame_lengths.device)[None] * frame_lengths[:, None]
     borders = borders // label_lengths[:, None].clamp(min=1)  # (batch, length + 1)
     starts = torch.minimum(borders[:, :-1], (frame_lengths[:, None] - 1).clamp(min=0))
@@ -174,7 +174,7 @@ def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGE
     Moves the first letter of a word to its second one where CTC put it too early.
 
     CTC is free to say a word's first letter anywhere in the silence before it, and likes to do so in the first frame.
-    No speaker pauses within a word, so with more than `longest_pause` seconds of blank behind it, the first letter
+    No speaker pauses within a word, so with more than `longest_pause` seconds of blank after it, the first letter
     begins that long before the second. Other characters stay; so does a letter that lasts.
     """
     moved = list(characters)
@@ -191,7 +191,7 @@ def time_words(characters: list[TimedText]) -> list[TimedText]:
     """
     Characters put together to words.
 
-    CTC marks where a character is recognised, not how long it lasts, so a word ends where the space behind it begins
+    CTC marks where a character is recognised, not how long it lasts, so a word ends where the space after it begins
     (the last word: where its last character ends). A word's confidence is the geometric mean of its characters'.
     """
     words: list[TimedText] = []

@@ -1,4 +1,4 @@
-"""Transcripts as files: txt, srt, vtt, tsv and json behind one call."""
+"""Transcripts as files: txt, srt, vtt, tsv and json through one call."""
 
 import json
 import math
@@ -131,7 +131,7 @@ def words_of(result: dict) -> list[Word]:
     """
     The words of a result with their times; characters (`return_timestamps="char"`) are put together.
 
-    Of several people first all of one, then all of the next.
+    Cues are grouped by speaker.
     """
     return [
         Word(_one_line(chunk["text"]), *map(float, chunk["timestamp"]), one.get("speaker", ""))

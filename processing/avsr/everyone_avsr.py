@@ -18,10 +18,10 @@ from .media_source_avsr import MediaSource
 
 MOST = 8  # people at most who are read: each takes as long as a clip of one
 
-SAMPLES = 2  # descriptions of a face on a tracklet, at most
+SAMPLES = 2  # descriptions of the face in a tracklet, at most
 SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
 NEAR = 1.0  # face widths: without descriptions, who comes back within that distance is the same
-AWAY = 250  # frames: without descriptions, whoever is away for longer is another one
+AWAY = 250  # frames: without descriptions, a face that is away for longer counts as another person
 SHORTEST = 1.0  # seconds for which a person must be seen
 LOOK_AGAIN = 5  # frames between two searches while somebody is missing, or nobody is there
 LOST = 25  # frames for which a face that is not found is waited for
@@ -35,7 +35,7 @@ def people_in(
     Everybody whose face is in a source for long enough, see `FaceTrackCollector.people`; the source is read once.
 
     Args:
-        source: path, bytes, seekable binary file object, or arrays, as of [`ClipStream`].
+        source: path, bytes, seekable binary file object, or arrays; see [`ClipStream`].
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         detector: finds the faces.
 
@@ -55,7 +55,7 @@ def people_in(
         items, there = iter(pictures), pictures.pictures is not None
     try:
         if not there:
-            raise ValueError(f"{pictures.name}: nobody can be looked for: there is no video.")
+            raise ValueError(f"{pictures.name}: people cannot be found: there is no video.")
         people = find_people(_pictures(items), detector, image_processor.detect_every, fps)
     finally:
         pictures.close()
@@ -81,7 +81,7 @@ class Tracklet:
         start: its first frame.
         scene: number of the scene.
         boxes: `(frames, 4)` float32, `(x0, y0, x1, y1)` in pixels.
-        description: what the face looks like, if there is something that says it.
+        description: a descriptor of the face; None without a `FaceDescriber`.
     """
 
     start: int
@@ -91,7 +91,7 @@ class Tracklet:
 
     @property
     def end(self) -> int:
-        """The frame behind its last one."""
+        """Returns the frame after its last one."""
         return self.start + len(self.boxes)
 
 
@@ -123,7 +123,7 @@ class Person:
         return any(own.start < tracklet.end and tracklet.start < own.end for own in self._tracklets)
 
     def distance(self, tracklet: Tracklet) -> float:
-        """How little a tracklet resembles the person: 1.0 where it begins to be another one."""
+        """Returns the distance between tracklet and person; from 1.0 on they are different people."""
         if tracklet.description is not None:
             own = [own.description for own in self._tracklets]
             mean = np.average(own, axis=0, weights=[len(own.boxes) for own in self._tracklets])
@@ -177,11 +177,11 @@ class _Followed:
 
 class FaceTrackCollector:
     """
-    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and nothing of the pictures.
+    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and no pictures.
 
     Args:
         detector: finds the faces. If it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`,
-            people are known again after cuts and absences by what they look like, else by their place only.
+            people are re-identified after cuts and absences by appearance, else by place only.
         detect_every: frames between two searches of the whole picture.
     """
 
@@ -289,7 +289,7 @@ def together(results: Sequence[dict[str, Any]], warnings: Sequence[str] = ()) ->
         warnings: sentences about all of them.
 
     Returns:
-        The same keys as of one person: `"text"` has a line `Speaker 1: …` for each of those who said something, `"chunks"`
+        The same keys as for one person: `"text"` has a line `Speaker 1: …` for each person who spoke, `"chunks"`
         are in the order of their times, each with its `"speaker"`, the confidence is the geometric mean of theirs,
         weighted by the length of their texts; and `"speakers"`, the results themselves.
     """

@@ -287,7 +287,7 @@ class PrecomputedLandmarks:
 
 
 def grown(box: tuple, x: float, y: float) -> tuple[float, float, float, float]:
-    """A box `(x0, y0, x1, y1)` with so many pixels more at its left and right, and at its top and bottom."""
+    """Expands a box `(x0, y0, x1, y1)` by these pixels on the left and right, and at the top and bottom."""
     return box[0] - x, box[1] - y, box[2] + x, box[3] + y
 
 

@@ -32,8 +32,8 @@ from .clip_stream_avsr import ClipStream
 logger = logging.getLogger(__name__)
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
-SEAM_CONTEXT_WORDS = 8  # words that a seam looks back at
-MOST_OTHERS = 1000  # words of others that are kept
+SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
+MOST_OTHERS = 1000  # words of other people that a report lists, at most
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
 
@@ -48,7 +48,7 @@ class SpokenWord(TimedText):
 @dataclass
 class ChunkResult:
     """
-    What a piece says.
+    The text of a piece.
 
     Attributes:
         characters: with their times in the piece.
@@ -65,10 +65,10 @@ class ChunkResult:
 
 class RunningStatistics:
     """
-    How a long clip was read, in a few numbers.
+    Running statistics of the reading of a long clip.
 
     Attributes:
-        seconds: that were read from `"audio"`, `"visual"` and `"audiovisual"`.
+        seconds: read from `"audio"`, `"visual"` and `"audiovisual"`.
         sound_only: `[start, end]` in seconds of each stretch that was read without lips.
         changes: how many pieces were read without their lips because the scene changed in them.
         fits: whether each text had room in its piece.
@@ -86,7 +86,7 @@ class RunningStatistics:
 
     @property
     def confidence(self) -> float:
-        """The geometric mean of the characters' confidences; without any, how surely nothing was said (0 to 1)."""
+        """Returns the geometric mean of the characters' confidences; without any, the probability of silence."""
         return math.exp((self._text if self._text.count else self._silence).value)
 
     def add_piece(self, modality: str, start: float, end: float, reading: ChunkResult) -> None:
@@ -101,7 +101,7 @@ class RunningStatistics:
             self.sound_only.append([start, end])
 
     def _add_others(self, words: Sequence[TimedText]) -> None:
-        """Notes words of others; pieces may overlap, and what was noted is not noted again."""
+        """Adds words of other people; words that overlapping pieces share are added once."""
         new = [word for word in words if word.start >= self._others_until]
         self._others_until = max([self._others_until, *(word.end for word in new)])
         self.others_count += len(new)
@@ -118,7 +118,7 @@ class RunningStatistics:
 
 @dataclass
 class _Mean:
-    """A mean of numbers that are not kept."""
+    """A running mean: the numbers themselves are not stored."""
 
     total: float = 0.0
     count: int = 0
@@ -138,14 +138,14 @@ class LongFormDecoder:
     Args:
         window: on the clip's stream.
         nonblank_probability: a clip -> `(steps,)`, CTC's probability of any letter.
-        read: clips -> what each says.
-        chunk_length: seconds that go through the model at once; up to `STRETCH` times as many where the clip or an
+        read: clips -> the text of each.
+        chunk_length: seconds that the model reads at once; up to `STRETCH` times as many where the clip or an
             utterance ends there.
         seconds_per_step: of `nonblank_probability`.
 
     Attributes:
         position: seconds that were read.
-        statistics: how.
+        statistics: of these seconds.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class LongFormDecoder:
         window, fps = self._window, self._window.fps
         chunk, longest = (round(self._chunk_length * share * fps) for share in (1, STRETCH))
         while True:
-            window.fill(window.first + longest + 1)  # one frame more tells whether the clip goes on
+            window.fill(window.first + longest + 1)  # one frame more shows whether the clip continues
             last = window.ended and window.last - window.first <= longest
             end = window.last if last else window.first + chunk
             clip = window.take(window.first, end)
@@ -208,7 +208,7 @@ class LongFormDecoder:
         return self._finish(words_before(words, self._seam)), self._seam - start - overlap_of(length) / 2
 
     def _read_parts(self, parts: list[tuple[float, Clip]]) -> list[SpokenWord]:
-        """The words of clips that start at so many seconds, without those that were said before the last seam."""
+        """Returns the words of the clips that start at these seconds, without those already emitted."""
         words: list[SpokenWord] = []
         readings = self._read([clip for _, clip in parts]) if parts else []
         for (start, clip), reading in zip(parts, readings):
@@ -297,7 +297,7 @@ class SpeechStream:
 
     Attributes:
         source, chunked: as given.
-        name: how messages call the source.
+        name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
     """
 
@@ -362,7 +362,7 @@ class SpeechStream:
 
     def to_report(self) -> dict[str, Any]:
         """
-        What was measured on the clip, complete at the end of the iteration: the same as of a short one, and
+        What was measured on the clip, complete at the end of the iteration: the same as for a short one, and
         `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
         """
         statistics, report = self._reading.statistics, self.source.report
@@ -393,10 +393,10 @@ class SpeechStream:
 
 def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
     """
-    The report of a chosen speaker with `["speaker"]["others_said"]`: words that were heard and that their lips do not say.
+    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
 
     Args:
-        report: as a result holds it; one of nobody in particular comes back as it is.
+        report: as a result holds it; one without a speaker is returned unchanged.
         others: the words, of very many the first ones; count: how many there are in all, if not those.
     """
     if "speaker" not in report:

@@ -82,7 +82,7 @@ def read_frames(
         source: path, http(s) URL, bytes, or binary file object.
         fps: frames per second to yield.
         start, end: yield only this part; seconds after the first frame.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
         `(height, width, 3)` uint8 RGB. Nothing where the source has sound only.
@@ -107,15 +107,15 @@ def read_audio(
     """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
 
     Sample 0 is the time of the first video frame: late sound gets zeros in front, early sound is cut, holes between
-    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that goes on for
-    longer than that is speech without a picture, and is kept. Without video the sound starts at its own first sample.
+    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that continues for
+    longer than that is speech without a picture and stays. Without video the sound starts at its own first sample.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
         start, end: return only this part; seconds after the first video frame.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Returns:
         `(samples,)` float32, full scale 1.0; `None` where the source has no sound that can be decoded.
@@ -191,10 +191,10 @@ class MediaStream:
         fps: pictures per second, or None where they are not wanted.
         sampling_rate: samples per second, or None where the sound is not wanted.
         start, end: give only this part; seconds on the clip's clock.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
-        name: how messages call the source.
+        name: name used in error messages.
         selection: which streams are read and, after the last item, how long they are. Its streams must not be touched
             once this is closed.
         pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
@@ -314,7 +314,7 @@ class StreamSelection:
 
     Args:
         container: as opened by PyAV.
-        name: how messages call it.
+        name: name used in error messages.
 
     Attributes:
         video, sound: the streams that are read, or None.
@@ -405,7 +405,7 @@ class StreamSelection:
 
 
 def tail_warning(seconds: float) -> str:
-    return f"the sound goes on for {seconds:.1f} s after the last picture: there it is read without lips"
+    return f"the sound continues for {seconds:.1f} s after the last picture: that part is read without lips"
 
 
 def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> int:
@@ -441,7 +441,7 @@ class FrameResampler:
         fps: pictures per second to give.
         origin: the first frame's time on the container's clock, in seconds.
         start, end: give only this part; seconds after the first frame.
-        warn: called with one sentence for each thing that is wrong but can be lived with.
+        warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
         count: pictures given so far.
@@ -572,7 +572,7 @@ class AudioResampler:
         rate: samples per second to give.
         origin: time 0 on the container's clock, in seconds.
         start: the first sample's time, in seconds after `origin`.
-        warn: called with one sentence for each thing that is wrong but can be lived with.
+        warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
         count: samples given so far.

@@ -49,7 +49,7 @@ def is_url(source: Any) -> bool:
 def fetch_media(source: MediaSource) -> MediaSource:
     """Makes a source that can be read several times: downloads an http(s) source, reads a stream that cannot seek.
 
-    Readers call it themselves; whoever reads the same source several times calls it first and passes on what it
+    Readers call it themselves; a caller that reads the same source several times calls it first and passes on what it
     returns. Paths, bytes and seekable file objects are returned as they are.
 
     Raises:
@@ -125,7 +125,7 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
             if path.is_file() and path.stat().st_size == 0:
                 raise MediaError(f"{name} is empty")
             if not path.is_file():
-                raise MediaError(f"{name} is no regular file: pass what it gives as bytes or as a file object")
+                raise MediaError(f"{name} is not a regular file: pass its content as bytes or as a file object")
             with open(path, "rb"):
                 pass
         except (OSError, ValueError) as error:
@@ -253,4 +253,4 @@ def seek(container: Any, seconds: float) -> None:
 
 
 def silent(message: str) -> None:
-    """The sink of warnings that nobody asked for."""
+    """Discards a warning."""

@@ -61,14 +61,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - modality: `"auto"` reads what the clip has, and says in the report where lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
-    - num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
+    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
     - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
       longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
       pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
       are no alternatives then.
     - speaker: whom to read where several people are in view. `None` takes the most prominent face. A text about one
       person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the first
-      picture: whoever that is, is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
+      picture: that person is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
       each picture `(x0, y0, x1, y1)` or None, 25 a second or as many as `"fps"` beside it says. `"everyone"`: all whose
       faces are in view for a second or longer, up to eight, each by themselves; the result then has a line for each of
       them in `"text"`, a `"speaker"` in each of its `"chunks"`, and `"speakers"`, a result for each.
@@ -88,14 +88,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
     "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds what was measured on the clip and `"warnings"` in words, of a chosen speaker also who was
-    followed in each second and how surely ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they
-    are certain.
+    first; the report holds measurements of the clip and `"warnings"` in words, and of a chosen speaker who was followed
+    in each second, and the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they are
+    certain.
 
     Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
     """
 
-    default_speaker_model: str | None = None  # path or Hub id; set by whoever packages one
+    default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
     settings = ReadingSettings()  # of calls that say nothing else
     _locator: tuple[str | None, ObjectLocator] | None = None
 
@@ -134,11 +134,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             and `confidence`, and for the end `to_result(chunks)` and `to_report()`.
 
         Raises:
-            ValueError: as a call does; what is found out while the input is read, the iterator raises.
+            ValueError: as a call does; faults found while the input is read are raised by the iterator.
         """
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
-            raise ValueError('`speaker`: a stream is of one speaker, and "everyone" is for a call.')
+            raise ValueError('`speaker`: `stream` reads one speaker; for "everyone" call the pipeline.')
         timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
@@ -205,7 +205,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return [self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(clips)]
 
     def _read_long(self, stream: ClipStream, settings: ReadingSettings) -> dict[str, Any]:
-        """The result of a clip that is longer than a chunk."""
+        """Returns the result of a clip that is longer than a chunk."""
         with self._listen(stream, settings, settings.return_timestamps or False) as speech:
             result = speech.to_result(list(speech))
         if (settings.num_return_sequences or self.model.generation_config.num_return_sequences or 1) > 1:
@@ -278,7 +278,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return ChosenSpeaker(speaker, locator)
 
     def _loaded_locator(self, model: str | None) -> ObjectLocator:
-        """The locator of a checkpoint; the latest one is kept."""
+        """Returns the locator of a checkpoint; the latest one is cached."""
         if self._locator is None or self._locator[0] != model:
             self._locator = model, load_locator(model, self.device)
         return self._locator[1]

@@ -50,7 +50,7 @@ class AvsrProcessor(ProcessorMixin):
             text (`str` or list of `str`): the labels.
 
         Returns:
-            `BatchFeature` with what was asked for: `input_values` and `attention_mask` `(batch, samples)`,
+            `BatchFeature` with the requested inputs: `input_values` and `attention_mask` `(batch, samples)`,
             `pixel_values_videos` `(batch, frames, 1, height, width)` and `video_attention_mask` `(batch, frames)`,
             `labels` `(batch, length)`, padded with -100. An absent modality has a mask row of zeros.
 
@@ -118,7 +118,7 @@ def _fill_absent(items, placeholder: np.ndarray) -> tuple[list | object, np.ndar
 
 
 def _clear_absent(features: BatchFeature, present: np.ndarray, values: str, mask: str) -> dict:
-    """The rows of absent items set to zero, values and mask alike."""
+    """The rows of absent items set to zero, both values and mask."""
     if not present.all():
         for index in np.flatnonzero(~present):
             features[values][index] *= 0

@@ -20,7 +20,7 @@ class _BoundedQueue:
         self._error: BaseException | None = None
 
     def put(self, item: Any, size: float) -> bool:
-        """Waits for room; False says that nobody takes items any more."""
+        """Waits for room and adds an item; returns False if the consumer is closed."""
         with self._changed:
             while not self._closed and len(self._items) >= 2 and self._held + size > self._room:
                 self._changed.wait()
@@ -32,13 +32,13 @@ class _BoundedQueue:
             return True
 
     def end(self, error: BaseException | None = None) -> None:
-        """No item will follow; `error` is raised behind the last one."""
+        """Ends the queue; `error` is raised after the last item."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify_all()
 
     def take(self) -> Any:
-        """Waits for the next item. Raises StopIteration behind the last one, or what broke the source, once."""
+        """Waits for the next item. Raises the source's error once after the last one, or StopIteration."""
         with self._changed:
             while not (self._items or self._ended or self._closed):
                 self._changed.wait()
@@ -51,7 +51,7 @@ class _BoundedQueue:
             return item
 
     def close(self) -> None:
-        """Nobody takes items any more."""
+        """Stops the consumer: waiting items are dropped and `put` returns False."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -59,7 +59,7 @@ class _BoundedQueue:
 
 
 def _fill(queue: _BoundedQueue, items: Iterator[Any], size: Callable[[Any], float]) -> None:
-    """What the thread does. It knows only the queue, so that a reader that is dropped ends it."""
+    """Runs in the thread. It holds no reference to the reader, so garbage collection of the reader stops it."""
     error: BaseException | None = None
     try:
         for item in items:
@@ -77,7 +77,7 @@ def _fill(queue: _BoundedQueue, items: Iterator[Any], size: Callable[[Any], floa
 class ReadAhead:
     """Runs a generator in a thread; iterating gives its items, at most `room` of them waiting.
 
-    An error of the generator is raised once, behind the items that came before it. `close`, the end of a `with` block,
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block,
     or dropping the object ends the thread and closes the generator.
 
     Args:
@@ -118,6 +118,6 @@ class ReadAhead:
 
 
 def read_ahead(items: Iterable[Any], room: float, size: Callable[[Any], float] = lambda item: 1) -> Iterator[Any]:
-    """The same items, made in a thread that ends with the generator that this returns."""
+    """Yields the same items, made in a thread that ends with this generator."""
     with ReadAhead(iter(items), room, size) as ahead:
         yield from ahead

@@ -81,9 +81,9 @@ class Recogniser:
         Encodes once, searches, and aligns each text found.
 
         Args:
-            inputs: as of [`features`].
-            num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
-            judge_lips: whether to say how probable the lips alone find what was read from sound and lips.
+            inputs: see [`features`].
+            num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+            judge_lips: whether to return the probability of the characters under the lips alone.
 
         Returns:
             What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
@@ -151,7 +151,7 @@ class Recogniser:
         self, log_probs: torch.Tensor, lengths: torch.Tensor, sequences: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """
-        Times and log-probabilities of the characters of each generated text, and how surely there are none.
+        Computes times and log-probabilities of each generated text's characters, and the log-probability of silence.
 
         log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
         `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
@@ -180,7 +180,7 @@ class Recogniser:
         self, outputs: dict[str, Any], clip: int, index: int, duration: float, least: float | None = None
     ) -> SpeakerWords:
         """
-        What [`timed`] gives, shared out between the lips and others where `search` has judged the lips.
+        Assigns the characters of [`timed`] to the speaker or to others where `search` has judged the lips.
 
         Args:
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
@@ -193,7 +193,7 @@ class Recogniser:
         return assign_words(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
-        """The characters of one text of one clip, none of them behind the clip's end."""
+        """Returns the characters of one text of one clip, none of them after the clip's end."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
         tokens = [self.processor.tokenizer.decode([i]) for i in ids]
         rows = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
@@ -206,11 +206,11 @@ class Recogniser:
 @dataclass(frozen=True)
 class SpeakerWords:
     """
-    What was read, shared out.
+    The words read, divided into the visible speaker's and others'.
 
     Attributes:
         characters: of the words that the lips say, as they were read.
-        others: words that somebody else must have said.
+        others: words that another person must have said.
         evidence: mean probability, 0 to 1, that the lips alone give to the letters of all words; 1 where it isn't known.
     """
 
@@ -220,7 +220,7 @@ class SpeakerWords:
 
     @property
     def log_silence(self) -> float:
-        """Logarithm of how surely the lips are silent, where all words are others'."""
+        """Returns the log-probability that the lips are silent, where all words are other people's."""
         return math.log(max(1.0 - self.evidence, 1e-6))
 
 
@@ -248,10 +248,10 @@ def lip_evidence(
 
 def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> SpeakerWords:
     """
-    Gives words to the lips or to others.
+    Tests which of the recognised words are those of the visible speaker.
 
     A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters that
-    look alike do not decide for themselves, and a speaker who begins or ends while another one talks is still noticed.
+    look similar do not decide on their own, and a speaker who begins or ends while another one talks is still noticed.
 
     Args:
         characters: letters and spaces in order of time. evidence: of each character, 0 to 1; NaN where lips cannot be seen.

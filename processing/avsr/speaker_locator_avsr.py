@@ -42,7 +42,7 @@ def check_speaker(speaker: Any) -> Speaker:
         The same; numbers of points and boxes as tuples of float.
 
     Raises:
-        ValueError: it is nothing of these.
+        ValueError: it has none of these forms.
     """
     if isinstance(speaker, str) and speaker.strip():
         return speaker.strip()
@@ -212,7 +212,7 @@ class GivenTrack:
     A `speaker_locator` that knows the boxes already.
 
     Args:
-        fps: frames a second for which it is asked.
+        fps: frames per second of the request.
     """
 
     def __init__(self, fps: float):

@@ -25,7 +25,7 @@ def normalise_text(text: str) -> str:
     """
     Writes `text` with the 38 printable characters only: A to Z, 0 to 9, the apostrophe and the space.
 
-    Upper case; accents dropped; typographic apostrophes and quotes told apart; `&`, `%`, `+`, `@` spoken; `1,000`
+    Upper case; accents dropped; typographic apostrophes distinguished from quotes; `&`, `%`, `+`, `@` spoken; `1,000`
     becomes `1000` and `3.5` becomes `3 POINT 5`; hyphens and all other punctuation part words; white space is single.
 
     Raises:

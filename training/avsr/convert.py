@@ -51,7 +51,7 @@ def convert_checkpoint(
     Returns:
         The folder.
     Raises:
-        ValueError: the file is unsafe, damaged or none of these, the output is there already, or weights are missing,
+        ValueError: the file is unsafe, damaged or of another kind, the output is there already, or weights are missing,
             unknown or of another shape.
     """
     output = check_new_folder(output)

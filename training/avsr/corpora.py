@@ -2,7 +2,7 @@
 
 Each reader is a generator `read_*(root, split=None) -> Iterator[Utterance]` over one published layout (the exact trees are
 in `training/README.md`). Readers look at names and text files only; no media file is opened here.
-A tree that is not the expected one ends in a `CorpusError` that says what was expected and how to mend it.
+A tree that is not the expected one ends in a `CorpusError` that says what was expected and how to fix it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Utterance:
     Attributes:
         id: unique within the corpus and split; for example `s1/bbaf2n`.
         media: the video (or sound) file.
-        text: what is said, as the corpus spells it.
+        text: the words spoken, as the corpus spells them.
         speaker: the speaker, or None where the corpus does not say.
         words: `[{"word": str, "start": float, "end": float}, ...]`, seconds from the start of the clip, or None.
         start, end: the part of the media file that is the clip, in seconds; None means from the beginning, to the end.

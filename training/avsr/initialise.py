@@ -130,7 +130,7 @@ def _front_end(model: PreTrainedModel, name: str) -> nn.Module:
 
 
 def select_modules(model: nn.Module, names: list[str]) -> list[nn.Module]:
-    """The named modules; ValueError lists what is there instead of one that is missing."""
+    """Returns the named modules; a ValueError for a missing one lists those that exist."""
     modules = dict(model.named_modules())
     for name in names:
         if name not in modules:

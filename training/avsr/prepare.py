@@ -281,7 +281,7 @@ def _clip_mapper(image_processor, num_proc: int) -> Iterator:
         yield lambda part: pool.map(_row_or_problem, part)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards are kept,"
+            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards remain,"
             " run the same command again, with a smaller num_proc if it happens twice"
         ) from error
     finally:

@@ -101,12 +101,12 @@ def synthesize_clip(
         portrait: a name in `PORTRAITS` (default the first), a photo's path, a PIL image or an array (H, W, 3) uint8.
         voice: one of `VOICES`, or another voice of espeak-ng.
         rate, pitch: words a minute and 0 to 100; drawn from the seed where left out.
-        seed: everything that is left to chance: silence around the speech, rate, pitch, strength of the lips'
+        seed: of all random choices: silence around the speech, rate, pitch, strength of the lips'
             movements, framing, movements of the head. The same seed gives the same frames and samples.
         fps: frames a second, 5 to 120.
         size: (width, height) of one portrait's frame; two portraits make a frame twice as wide.
         second: a second portrait, shown to the right of the first.
-        second_text, second_voice: what the second one says meanwhile; without a text that one is silent.
+        second_text, second_voice: text and voice of the second speaker; without a text they are silent.
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
@@ -195,7 +195,7 @@ def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Spee
 
 
 def _act(portrait, picture, speech: Speech, settings, frames: int, fps, generator) -> _Take:
-    """How the speaker moves: lips by the phonemes, head and framing by chance."""
+    """Computes how the speaker moves: lips by the phonemes, head and framing at random."""
     strength = generator.uniform(0.9, 1.12) * generator.uniform(0.93, 1.07, len(ARTICULATORS))
     track = articulate(speech.phonemes, frames / fps, strength)
     samples = round(frames / fps * SAMPLING_RATE)

@@ -54,7 +54,7 @@ def synthesize_corpus(
 ) -> Path:
     """Write clips 000000.mp4 and so on, each with its json, and `metadata.jsonl` over all.
 
-    A clip depends on (seed, its number) only, so a run that was cut off goes on where it stopped, and more clips can
+    A clip depends on (seed, its number) only, so an interrupted run resumes where it stopped, and more clips can
     be added later. Corpora of different seeds share no clip.
 
     Args:

@@ -338,7 +338,7 @@ def _landmarks(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.ndarray]:
-    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border goes on."""
+    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border is repeated."""
     from PIL import Image
 
     scale = _EYE_DISTANCE * height / eye_distance

@@ -24,7 +24,7 @@ TRACK_RATE = 200  # articulation frames a second, before they are averaged over 
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets of one sound and how strongly it holds them against its neighbours (`hold`, lips and jaw alike)."""
+    """Targets of one sound and how strongly it holds them against its neighbours (`hold`, for both lips and jaw)."""
 
     jaw: float = 0.0
     spread: float = 0.0
