@@ -93,7 +93,7 @@ def federated_precision(
     references: Sequence[Mapping], predictions: Sequence[Mapping], kind: str = "mask", limit: int = 300
 ) -> PrecisionTable:
     """
-    The same as LVIS defines it, where not every picture is annotated for every label.
+    Returns the same as LVIS defines it, where not every picture is annotated for every label.
 
     Source: Gupta, Dollar, Girshick: LVIS, CVPR 2019, section 2, and its evaluation code. A result counts where its label is
     in the picture or in the picture's `absent` labels; one that matches nothing is no error where the label is among
@@ -209,7 +209,7 @@ def read_pictures(
 
 
 def _shape(row: Mapping, kind: str, index: int) -> dict[str, Any]:
-    """A box or mask, and its area, by pycocotools' names."""
+    """Returns a box or mask, and its area, by pycocotools' names."""
     if kind == "box":
         x0, y0, x1, y1 = row["boxes"][index]
         shape = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
@@ -226,7 +226,7 @@ def _groups(references: Sequence[Mapping]) -> list[list[str]]:
 
 
 def _joined(tables: Sequence[PrecisionTable]) -> PrecisionTable:
-    """One table of several groups of labels."""
+    """Returns one table of several groups of labels."""
     labels = [label for table in tables for label in table.labels]
     precision = np.concatenate([table.precision for table in tables], axis=2)
     recall = np.concatenate([table.recall for table in tables], axis=1)
@@ -270,13 +270,13 @@ class _Objects:
         return [(picture, index) for picture, entries in self.things.items() for index in range(len(entries))]
 
     def loadAnns(self, ids: Sequence[tuple[int, int]]) -> list[dict]:
-        """The objects at these places, which know their picture from then on."""
+        """Returns the objects at these places, which know their picture from then on."""
         for picture, index in ids:
             self.things[picture][index].update(image_id=picture, category_id=0)
         return [self.things[picture][index] for picture, index in ids]
 
     def annToRLE(self, entry: dict) -> dict:
-        """The mask of an object, which is run lengths already."""
+        """Returns the mask of an object, which is run lengths already."""
         return entry["segmentation"]
 
 
@@ -327,7 +327,7 @@ def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float
 
 
 def _best(row: Mapping, limit: int) -> Mapping:
-    """A picture's best results."""
+    """Returns a picture's best results."""
     if len(row["scores"]) <= limit:
         return row
     order = np.argsort(-np.asarray(row["scores"], np.float64), kind="stable")[:limit]
@@ -341,7 +341,7 @@ def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):
 
 
 def _entries(row: Mapping, column: str, number: int) -> list[dict[str, Any]]:
-    """The beginnings of a row's objects, its columns checked."""
+    """Returns the beginnings of a row's objects, its columns checked."""
     count = len(row["labels"])
     names = [column, *(name for name in ("scores", "crowd", "known", "areas") if row.get(name))]
     for name in names:

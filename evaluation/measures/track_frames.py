@@ -21,7 +21,7 @@ class TrackFrame:
     found_labels: tuple[str, ...] = ()
 
     def select(self, truth: np.ndarray, found: np.ndarray) -> TrackFrame:
-        """The frame with some of its objects: `(g,)` and `(f,)` bool, or places."""
+        """Returns the frame with some of its objects: `(g,)` and `(f,)` bool, or places."""
         sides = [
             np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept) for kept in (truth, found)
         ]
@@ -80,7 +80,7 @@ def read_videos(
 
 
 def _video(frames: list[TrackFrame], notes: Mapping) -> TrackVideo:
-    """A video, by what its first frame's row says of it."""
+    """Returns a video, by what its first frame's row says of it."""
     absent, partly = notes.get("absent"), notes.get("not_exhaustive")
     return TrackVideo(notes["video"], frames, None if absent is None else frozenset(absent), frozenset(partly or ()))
 
@@ -105,7 +105,7 @@ def _frame(reference: Mapping, prediction: Mapping, kind: str, place: int) -> Tr
 
 def of_label(video: TrackVideo, label: str, threshold: float = 0.5) -> TrackVideo:
     """
-    A video's objects of one label.
+    Returns a video's objects of one label.
 
     Where a video isn't marked throughout, what is found and matches no true object (IoU below the threshold) is left out in
     frames without a true object, unless the label is known to be absent, and everywhere if the label is not exhaustive. Source:

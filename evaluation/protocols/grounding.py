@@ -72,7 +72,7 @@ def run_refcoco(run: ProtocolRun) -> ProtocolReport:
 
 
 def read_references(root: Path, name: str) -> list[dict[str, Any]]:
-    """The published list of references, which is pickled; nothing in it is run."""
+    """Returns the published list of references, which is pickled; nothing in it is run."""
     names = SPLITS_BY.get(root.name) or SPLITS_BY.get(name) or ("unc", "umd", "google")
     path = find_file(root, [f"refs({split_by}).p" for split_by in names])
     try:
@@ -93,7 +93,7 @@ class _PlainData(pickle.Unpickler):
 
 
 def _sentences(references: Sequence[dict]) -> list[tuple[str, int]]:
-    """(sentence, annotation it is about) of one picture."""
+    """Returns (sentence, annotation it is about) of one picture."""
     return [
         (sentence["sent"], reference["ann_id"])
         for reference in references

@@ -59,5 +59,5 @@ def answer_columns(answer: Sequence[Mapping[str, Any]], masks: bool = True) -> d
 
 
 def plain_box(box: Mapping[str, float]) -> list[float]:
-    """The pipeline's box as [x0, y0, x1, y1]."""
+    """Returns the pipeline's box as [x0, y0, x1, y1]."""
     return [float(box[name]) for name in ("xmin", "ymin", "xmax", "ymax")]

@@ -57,12 +57,12 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
 
 
 def to_json(report: ProtocolReport) -> str:
-    """The report as JSON text; a figure that does not exist is null."""
+    """Returns the report as JSON text; a figure that does not exist is null."""
     return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def format_report(report: ProtocolReport) -> str:
-    """The figures in per cent, one a line; then what was written, and the note."""
+    """Returns the figures in per cent, one a line; then what was written, and the note."""
     lines = [f"{report.protocol} {report.split}: {report.count} {report.unit}"]
     width = max(map(len, report.metrics), default=0)
     lines += [f"{name.ljust(width)}  {_figure(value)}" for name, value in report.metrics.items()]

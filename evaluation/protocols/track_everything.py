@@ -160,7 +160,7 @@ def run_burst(run: ProtocolRun) -> ProtocolReport:
 def write_burst_results(
     path: Path, content: dict, videos: Sequence[dict], keys: Sequence[str], kept: KeptResults, names: Mapping[int, str]
 ) -> Path:
-    """The annotation file's form with what was found in place of the truth."""
+    """Returns the annotation file's form with what was found in place of the truth."""
     numbers, sequences = {name: number for number, name in names.items()}, []
     for video, tracks in zip(videos, kept.values(list(keys))):
         frames: list[dict] = [{} for _ in video["annotated_image_paths"]]

@@ -128,7 +128,7 @@ def evaluate_two_talkers(
 
 def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
     """
-    The rows of a folder's `metadata.jsonl`.
+    Returns the rows of a folder's `metadata.jsonl`.
 
     Raises:
         ValueError: there is none, or its rows are not of mixtures.
@@ -147,7 +147,7 @@ def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
 
 def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: str = "words", **settings: Any) -> dict:
     """
-    One reading of one mixture.
+    Returns one reading of one mixture.
 
     Args:
         path: of the video; row: of `describe`.
@@ -174,7 +174,7 @@ def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: s
 
 
 def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, float]:
-    """`(x0, y0, x1, y1)` in pixels of the part of the picture that shows the person at a place."""
+    """Returns `(x0, y0, x1, y1)` in pixels of the part of the picture that shows the person at a place."""
     from lookhear.processing.avsr.media_avsr import probe_media
 
     info = probe_media(path)

@@ -180,7 +180,7 @@ class AvsrVisualConfig(PreTrainedConfig):
 
     @classmethod
     def resnet18(cls, **kwargs) -> "AvsrVisualConfig":
-        """The ResNet-18 front-end that table 5 of the paper starts from."""
+        """Returns the ResNet-18 front-end that table 5 of the paper starts from."""
         return cls(layer_type="basic", hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), **kwargs)
 
 

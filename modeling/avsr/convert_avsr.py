@@ -307,7 +307,7 @@ def config_from_state_dict(weights: Mapping[str, torch.Tensor]) -> AvsrConfig:
 
 def speech_encoder_config(weights: Mapping[str, torch.Tensor]) -> Wav2Vec2Config:
     """
-    The configuration of fairseq's wav2vec 2.0, with the paper's masking.
+    Returns the configuration of fairseq's wav2vec 2.0, with the paper's masking.
 
     Strides are those of every wav2vec 2.0; layer norms in all convolutions mean that they come first in the
     Transformer's layers, too.
@@ -378,7 +378,7 @@ def _heads(hidden_size: int) -> int:
 
 
 def _size(shapes: Shapes, name: str) -> int:
-    """The first dimension of a weight."""
+    """Returns the first dimension of a weight."""
     return shapes[name][0] if shapes.get(name) else _missing(name)
 
 

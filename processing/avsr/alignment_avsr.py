@@ -56,7 +56,7 @@ def align_ctc(
     blank: int = 0,
 ) -> CharacterAlignment:
     """
-    The most probable CTC path of each text, found by one Viterbi search for the whole batch.
+    Returns the most probable CTC path of each text, found by one Viterbi search for the whole batch.
 
     Args:
         log_probs: `(batch, frames, vocab)` natural logarithms; frame_lengths: `(batch,)` valid frames.
@@ -87,7 +87,7 @@ def align_ctc(
 
 
 def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """`(batch, size)` bool: position < length."""
+    """Returns `(batch, size)` bool: position < length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -151,7 +151,7 @@ def _even_spans(
 def _mean_scores(
     log_probs: torch.Tensor, labels: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
 ) -> torch.Tensor:
-    """Mean log-probability of each character over its frames: `(batch, length)`."""
+    """Returns the mean log-probability of each character over its frames: `(batch, length)`."""
     frames = log_probs.shape[1]
     emissions = log_probs.gather(2, labels[:, None].expand(-1, frames, -1))  # (batch, frames, length)
     sums = torch.nn.functional.pad(emissions.double().clamp(min=-100.0).cumsum(dim=1), (0, 0, 1, 0))
@@ -162,7 +162,7 @@ def _mean_scores(
 def time_characters(
     text: str, starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
 ) -> list[TimedText]:
-    """Each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
+    """Returns each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
     return [
         TimedText(character, start * seconds_per_frame, end * seconds_per_frame, min(1.0, math.exp(score)))
         for character, start, end, score in zip(text, starts, ends, scores, strict=False)
@@ -189,7 +189,7 @@ def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGE
 
 def time_words(characters: list[TimedText]) -> list[TimedText]:
     """
-    Characters put together to words.
+    Joins characters into words.
 
     CTC marks where a character is recognised, not how long it lasts, so a word ends where the space after it begins
     (the last word: where its last character ends). A word's confidence is the geometric mean of its characters'.
@@ -207,7 +207,7 @@ def time_words(characters: list[TimedText]) -> list[TimedText]:
 
 
 def mean_confidence(pieces: list[TimedText]) -> float:
-    """The geometric mean of the confidences; 0 for nothing."""
+    """Returns the geometric mean of the confidences; 0 for nothing."""
     if not pieces:
         return 0.0
     return math.exp(sum(math.log(max(piece.confidence, 1e-30)) for piece in pieces) / len(pieces))

@@ -60,7 +60,7 @@ class WindowPlan:
 
 def find_speech(letters: np.ndarray, seconds_per_step: float, shortest_pause: float) -> list[tuple[float, float]]:
     """
-    `(start, end)` in seconds of what is said, pauses shorter than `shortest_pause` seconds included.
+    Returns `(start, end)` in seconds of what is said, pauses shorter than `shortest_pause` seconds included.
 
     Args:
         letters: `(steps,)` bool, whether a CTC step has a letter.
@@ -110,7 +110,7 @@ def plan_window(letters: np.ndarray, seconds_per_step: float, length: float, las
 
 
 def _pieces(speech: Sequence[tuple[float, float]], length: float) -> tuple[Piece, ...]:
-    """Each utterance with at most `MARGIN` seconds, and at most half, of the pauses around it."""
+    """Returns each utterance with at most `MARGIN` seconds, and at most half, of the pauses around it."""
     middles = [(before[1] + after[0]) / 2 for before, after in zip(speech, speech[1:])]
     return tuple(
         Piece(max(lower, start - MARGIN), min(upper, end + MARGIN), start, end)
@@ -128,14 +128,14 @@ def _longest_pause(letters: np.ndarray, seconds_per_step: float, earliest: float
 
 
 def within_scene(piece: Piece, changes: Iterable[float]) -> Piece:
-    """The piece without silence that lies beyond a change of scene."""
+    """Returns the piece without silence that lies beyond a change of scene."""
     start = max((c for c in changes if piece.start < c <= piece.speech_start), default=piece.start)
     end = min((c for c in changes if piece.speech_end <= c < piece.end), default=piece.end)
     return Piece(start, end, piece.speech_start, piece.speech_end, piece.unfinished)
 
 
 def split_at(piece: Piece, changes: Iterable[float]) -> list[Piece]:
-    """The piece in parts that begin at each change within it."""
+    """Returns the piece in parts that begin at each change within it."""
     borders = [piece.start, *sorted(c for c in changes if piece.start < c < piece.end), piece.end]
     return [
         Piece(
@@ -150,13 +150,13 @@ def split_at(piece: Piece, changes: Iterable[float]) -> list[Piece]:
 
 
 def overlap_of(length: float) -> float:
-    """Seconds that two pieces share in windows of `length` seconds without a pause."""
+    """Returns the seconds that two pieces share in windows of `length` seconds without a pause."""
     return min(OVERLAP, length / 4)
 
 
 def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
     """
-    The second between two words up to which an unfinished piece counts.
+    Returns the second between two words up to which the words of an unfinished piece are used.
 
     It lies as near as can be to the middle of the overlap with the following piece: near the end of a piece a word may
     be cut off, and the following piece needs some of what was before.
@@ -172,13 +172,13 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
 
 
 def words_before(words: Sequence[TimedText], seam: float) -> list[TimedText]:
-    """The words that count of a piece that was cut off: their middle lies in front of the seam."""
+    """Returns the words of an unfinished piece whose middle lies before the seam."""
     return [word for word in words if (word.start + word.end) / 2 < seam]
 
 
 def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
     """
-    The words that count of a piece which begins before the seam.
+    Returns the words of a piece, which begins before the seam, that are used.
 
     A word that lies mostly in front of the seam was read before, unless the piece before has nothing at its time (no
     word is lost); one after it that the previous piece ended with, at the same time, is not repeated.

@@ -46,7 +46,7 @@ class Clip:
     found: np.ndarray | None = None
 
     def to_report(self) -> dict[str, Any]:
-        """The report as plain numbers, lists and strings, with what was read and for how long."""
+        """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
         about = {"source": self.name, "modality": self.modality, "duration": round(self.duration, 3)}
         return {**about, **self.report.to_dict()}
 
@@ -112,7 +112,7 @@ def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: 
 
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
-    """One array of those that are there; `None` where there are none."""
+    """Returns one array of those that are there; `None` where there are none."""
     parts = [part for part in parts if part is not None]
     return np.concatenate(parts) if parts else None
 
@@ -246,6 +246,6 @@ class ClipWindow:
         return part if len(part) else None
 
     def changes(self, start: int, end: int) -> list[int]:
-        """The frames of `start < frame < end` with which another scene or face begins."""
+        """Returns the frames of `start < frame < end` with which another scene or face begins."""
         cuts = self._slice(self._cuts, start + 1, end, self.first)
         return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()

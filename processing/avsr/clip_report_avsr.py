@@ -211,7 +211,7 @@ class ReportBuilder:
             self._runs.remove(min(self._runs, key=lambda run: run[1] - run[0]))
 
     def finish(self, counts: Sequence[int], switches: int, fps_in: float | None) -> ClipReport:
-        """The report, once all frames were added.
+        """Returns the report, once all frames were added.
 
         Args:
             counts: number of faces in each search.

@@ -464,7 +464,7 @@ class _Line:
         self._parts.append(rows)
 
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """The rows from `taken` to `until`; `completed` with zeros where they are not there."""
+        """Returns the rows from `taken` to `until`; `completed` with zeros where they are not there."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until

@@ -167,7 +167,7 @@ class _Followed:
         self._boxes.extend(face.box)
 
     def tracklet(self) -> Tracklet:
-        """The frames up to where it was lost."""
+        """Returns the frames up to where it was lost."""
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         description = np.mean(self.descriptions, axis=0) if self.descriptions else None
         return Tracklet(
@@ -273,7 +273,7 @@ def find_people(
 
 
 def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
-    """One person's result, with their name and that of the source."""
+    """Returns one person's result, with their name and that of the source."""
     name = f"Speaker {number}"
     report = {**result["report"], "source": source, "speaker": {**result["report"]["speaker"], "asked": name}}
     report["warnings"] = [warning.replace("the speaker of the track", name) for warning in report["warnings"]]
@@ -282,7 +282,7 @@ def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
 
 def together(results: Sequence[dict[str, Any]], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """
-    The results of several people, each with a `"speaker"`, as one result.
+    Returns the results of several people, each with a `"speaker"`, as one result.
 
     Args:
         results: of one source.

@@ -79,7 +79,7 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=4)
 def _ticks(length: int) -> np.ndarray:
-    """(2 * SIDE,) evenly spread indices into `length` pixels."""
+    """Returns (2 * SIDE,) evenly spread indices into `length` pixels."""
     return np.linspace(0, length - 1, 2 * SIDE).astype(int)
 
 
@@ -116,7 +116,7 @@ class FaceTracker:
         self._follower = self.detector if isinstance(self.detector, FaceFollower) else None
 
     def update(self, frame: np.ndarray, change: Change = Change.NONE) -> Face | None:
-        """The face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
+        """Returns the face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
 
         Args:
             frame: the next one.
@@ -148,7 +148,7 @@ class FaceTracker:
         return max(same or faces, key=lambda face: _prominence(face, frame), default=None)
 
     def _find(self, frame: np.ndarray) -> list[Face]:
-        """All faces of the frame."""
+        """Returns all faces of the frame."""
         faces = self.detector(frame)
         self.counts.append(len(faces))
         return faces
@@ -194,13 +194,13 @@ def pause_of(lost: int) -> int:
 
 
 def inside(face: Face, frame: np.ndarray) -> bool:
-    """Whether the middle of the face is in the picture."""
+    """Returns whether the middle of the face is in the picture."""
     x, y = face.points[STEADY].mean(axis=0)
     return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
 
 
 def distance(first: Face, second: Face) -> float:
-    """Pixels between the middles of two faces."""
+    """Returns the pixels between the middles of two faces."""
     return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
 
 

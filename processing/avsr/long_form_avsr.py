@@ -197,7 +197,7 @@ class LongFormDecoder:
         return plan
 
     def _words(self, plan: WindowPlan, length: float) -> tuple[list[SpokenWord], float]:
-        """The finished words of a window, and its second at which the next one starts."""
+        """Returns the finished words of a window, and its second at which the next one starts."""
         parts = [part for piece in plan.pieces for part in self._parts(piece)]
         words = self._read_parts(parts)
         if plan.next_start is not None:
@@ -257,12 +257,12 @@ class LongFormDecoder:
 
 
 def moved(text: TimedText, offset: float) -> TimedText:
-    """The same, said `offset` seconds later."""
+    """Returns the same, said `offset` seconds later."""
     return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
 
 
 def not_before(text: TimedText, time: float) -> TimedText:
-    """The same with times of at least `time` seconds."""
+    """Returns the same with times of at least `time` seconds."""
     return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
 
 
@@ -340,7 +340,7 @@ class SpeechStream:
         self.source.close()
 
     def to_result(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-        """The chunks that the iteration gave (all, or as far as it came) as the result of a call."""
+        """Returns the chunks that the iteration gave (all, or as far as it came) as the result of a call."""
         between = "" if self._timestamps == "char" else " "
         return {
             "text": between.join(chunk["text"] for chunk in chunks),
@@ -411,7 +411,7 @@ def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int 
 
 
 def as_chunk(text: TimedText) -> dict[str, Any]:
-    """A word or character as results hold it."""
+    """Returns a word or character as results hold it."""
     return {
         "text": text.text,
         "timestamp": (round(text.start, 3), round(text.end, 3)),

@@ -486,7 +486,7 @@ class FrameResampler:
             yield from self._repeated(max(total, 1) if self.start == 0.0 else total)
 
     def _timed(self, frame: Any, heard: float) -> _Timed | None:
-        """The frame with a time that only grows; None where it comes too late to be shown."""
+        """Returns the frame with a time that only grows; None where it comes too late to be shown."""
         first, base = self._current is None and self.time == -math.inf, self.stream.time_base
         duration = float(frame.duration * base) if frame.duration else self._nominal
         expected = 0.0 if first else self.time + self._nominal
@@ -529,7 +529,7 @@ class FrameResampler:
 
 
 def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """(width, height) in pixels of a decoded frame as it is meant to be seen."""
+    """Returns (width, height) in pixels of a decoded frame as it is meant to be seen."""
     width, height = square_pixel_width(frame.width, stream), frame.height
     return (height, width) if orientation(frame)[0] % 2 else (width, height)
 
@@ -622,7 +622,7 @@ class AudioResampler:
             )
 
     def _timed(self, frame: Any, seen: float) -> float:
-        """Seconds after the origin at which a frame begins."""
+        """Returns the seconds after the origin at which a frame begins."""
         if frame.pts is None:
             return self.time
         time = float(frame.pts * self.stream.time_base) - self._origin
@@ -650,7 +650,7 @@ class AudioResampler:
 
 
 def _finite(frame: Any) -> tuple[Any, int]:
-    """The frame with NaN and infinity replaced by zero, and how many there were."""
+    """Returns the frame with NaN and infinity replaced by zero, and how many there were."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame, 0
     samples = frame.to_ndarray()

@@ -106,7 +106,7 @@ class LandmarkSource(Protocol):
     switched: bool
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        """`(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
+        """Returns `(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
         ...
 
     def warnings(self) -> list[str]:
@@ -273,7 +273,7 @@ class MouthBuilder:
             yield self._warped(settled)
 
     def _next_beginning(self) -> int:
-        """The first row but row 0 at which landmarks start anew; 0 where there is none."""
+        """Returns the first row but row 0 at which landmarks start anew; 0 where there is none."""
         return next((index for index, row in enumerate(self._rows) if index and row.begins), 0)
 
     def _end_of_scene(self, count: int) -> Iterator[MouthBlock]:
@@ -314,7 +314,7 @@ class MouthBuilder:
 
 
 def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
-    """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
+    """Returns whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
     return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
 
 
@@ -446,7 +446,7 @@ def similarity_transforms(
 
 
 def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, crop_center: str = "mouth") -> np.ndarray:
-    """The transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
+    """Returns the transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
 
     Args:
         points: `(frames, 68, 2)` pixels.

@@ -172,13 +172,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return {**found, "report": model_inputs.get("report")}
 
     def postprocess(self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """The result of one input."""
+        """Returns the result of one input."""
         return self._result(model_outputs, 0, model_outputs["report"], settings or self.settings)
 
     # ------------------------------------------------------------------------------------------------ one call
 
     def _settings(self, given: dict[str, Any]) -> ReadingSettings:
-        """The pipeline's settings with those of a call."""
+        """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
 
     def _read_all(self, inputs: Iterable, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
@@ -188,7 +188,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             yield from self._read_together(batch, settings)
 
     def _read_together(self, inputs: list, settings: ReadingSettings) -> list[dict[str, Any]]:
-        """The results of a few inputs: short ones go through the model together, long ones by themselves."""
+        """Returns the results of a few inputs: short ones go through the model together, long ones by themselves."""
         if settings.speaker == EVERYONE:
             return [self._read_everyone(source, settings) for source in inputs]
         streams = [self._open(source, settings) for source in inputs]
@@ -197,7 +197,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return [self._read_long(s, settings) if is_long else next(done) for s, is_long in zip(streams, are_long)]
 
     def _read_short(self, streams: list[ClipStream], settings: ReadingSettings) -> list[dict[str, Any]]:
-        """The results of clips that go through the model together."""
+        """Returns the results of clips that go through the model together."""
         if not streams:
             return []
         clips = [self._read_clip(stream, settings) for stream in streams]
@@ -238,7 +238,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return known
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
-        """Seconds that go through the model at once."""
+        """Returns the seconds that the model reads at once."""
         saved = getattr(self.model.generation_config, "chunk_length_s", None)
         return settings.chunk_length_s or saved or CHUNK_LENGTH
 
@@ -257,7 +257,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return stream.duration is None or stream.duration > self._chunk_length(settings)
 
     def _read_clip(self, stream: ClipStream, settings: ReadingSettings) -> Clip:
-        """All of a short clip."""
+        """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
         clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
         for warning in clip.report.warnings:
@@ -330,7 +330,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return SpeechStream(source, reading, timestamps, self._is_long(source, settings))
 
     def _nonblank_probability(self, clip: Clip) -> np.ndarray:
-        """`(steps,)`: CTC's probability of any letter."""
+        """Returns `(steps,)`: CTC's probability of any letter."""
         features = {name: values.to(self.device) for name, values in self._recogniser.features([clip]).items()}
         with self.device_placement(), torch.inference_mode():
             return self._recogniser.nonblank_probability(features)[0].cpu().numpy()

@@ -108,7 +108,7 @@ class AvsrProcessor(ProcessorMixin):
 
 
 def _fill_absent(items, placeholder: np.ndarray) -> tuple[list | object, np.ndarray]:
-    """The items with each `None` replaced by the placeholder, and which were there: `(batch,)` bool."""
+    """Returns the items with each `None` replaced by the placeholder, and which were there: `(batch,)` bool."""
     if not isinstance(items, (list, tuple)):
         return items, np.ones(1, bool)
     present = np.array([item is not None for item in items], bool)
@@ -118,7 +118,7 @@ def _fill_absent(items, placeholder: np.ndarray) -> tuple[list | object, np.ndar
 
 
 def _clear_absent(features: BatchFeature, present: np.ndarray, values: str, mask: str) -> dict:
-    """The rows of absent items set to zero, both values and mask."""
+    """Returns the rows of absent items set to zero, both values and mask."""
     if not present.all():
         for index in np.flatnonzero(~present):
             features[values][index] *= 0

@@ -63,7 +63,7 @@ class Recogniser:
         return features
 
     def nonblank_probability(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, steps)`: CTC's probability of any letter."""
+        """Returns `(batch, steps)`: CTC's probability of any letter."""
         config = self.model.config
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(features)))
         silence = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)[..., config.pad_token_id]
@@ -117,11 +117,11 @@ class Recogniser:
         return batch
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
-        """`(batch, steps, vocab)`."""
+        """Returns `(batch, steps, vocab)`."""
         return self.model.compute_ctc_logits(encoded).float().log_softmax(-1)
 
     def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, texts, length)`: how probable the lips alone find each character that was found."""
+        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was found."""
         unknown = torch.full_like(found["log_probs"], torch.nan)
         heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
         if not (heard & seen).any() or not unknown.numel():
@@ -139,7 +139,7 @@ class Recogniser:
         return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The modalities that at least one clip of the batch has, in the model's dtype."""
+        """Returns the modalities that at least one clip of the batch has, in the model's dtype."""
         inputs = {}
         for values, mask in (("input_values", "attention_mask"), ("pixel_values_videos", "video_attention_mask")):
             if features[mask].any():
@@ -278,7 +278,7 @@ def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], lea
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:
-    """The places of each word's letters."""
+    """Returns the places of each word's letters."""
     words: list[list[int]] = [[]]
     for index, character in enumerate(characters):
         if not character.text.isspace():
@@ -289,7 +289,7 @@ def _words(characters: Sequence[TimedText]) -> list[list[int]]:
 
 
 def _spelled(characters: Sequence[TimedText], words: Sequence[list[int]]) -> list[TimedText]:
-    """The letters of some words, with the space before each word but the first."""
+    """Returns the letters of some words, with the space before each word but the first."""
     spelled: list[TimedText] = []
     for word in words:
         if spelled:

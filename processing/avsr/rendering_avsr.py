@@ -67,7 +67,7 @@ def rewrite_video(
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:
-    """`(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
+    """Returns `(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
     from PIL import Image
 
     factor = math.ceil(MIN_HEIGHT / frame.shape[0])

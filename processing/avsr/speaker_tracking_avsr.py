@@ -342,7 +342,7 @@ class SpeakerFace:
         self._here = here
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        """`(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
+        """Returns `(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
         face = self._next_face(frame, change)
         if face is not None and self._looked and self._in_box == 1:
             self._remember(frame, face)
@@ -392,7 +392,7 @@ class SpeakerFace:
         return self._search(frame, tracked)
 
     def _bridged(self, frame: np.ndarray) -> Face | None:
-        """The face where the locator misses the speaker; asked for every few frames."""
+        """Returns the face where the locator misses the speaker; asked for every few frames."""
         if self._follower is None or self._missed > BRIDGE:
             return None
         face = self._follower.follow(frame, self._face)
@@ -451,7 +451,7 @@ class SpeakerFace:
         return max(faces, key=lambda face: prominence(face, box), default=None)
 
     def _belongs(self, face: Face) -> bool:
-        """Whether enough of the face is in the speaker's box."""
+        """Returns whether enough of the face is in the speaker's box."""
         more = GENEROUS * (self._here.box[2] - self._here.box[0])
         x0, y0, x1, y1 = grown(self._here.box, more, more)
         width = min(face.box[2], x1) - max(face.box[0], x0)
@@ -460,7 +460,7 @@ class SpeakerFace:
         return width > 0 and height > 0 and width * height >= BELONGS * area
 
     def _faces(self, frame: np.ndarray) -> list[Face]:
-        """All faces in the box."""
+        """Returns all faces in the box."""
         more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
         x0, y0, x1, y1 = grown(self._here.box, more, more)
         left, top = max(0, int(x0)), max(0, int(y0))
@@ -472,7 +472,7 @@ class SpeakerFace:
 
 
 def _moved(face: Face, x: float, y: float) -> Face:
-    """A face found in a part of a frame that begins there."""
+    """Returns a face found in a part of a frame that begins there."""
     box = face.box[0] + x, face.box[1] + y, face.box[2] + x, face.box[3] + y
     return Face(box, face.points + np.array([x, y], face.points.dtype), face.score)
 
@@ -552,7 +552,7 @@ class SpeakerReport:
         self._sure += 0.0 if here is None else here.sure
 
     def take_absent(self, count: int) -> np.ndarray:
-        """`(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
+        """Returns `(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
         absent, self._absent = self._absent[:count], self._absent[count:]
         return np.array(absent, dtype=bool)
 
@@ -562,7 +562,7 @@ class SpeakerReport:
 
     def finish(self) -> dict[str, Any]:
         """
-        The report, once all frames were added.
+        Returns the report, once all frames were added.
 
         Returns:
             `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
@@ -600,5 +600,5 @@ class SpeakerReport:
 
 
 def _is_near(place: Sequence[float] | None, box: Box) -> bool:
-    """Whether a place is in a box at least in part, or near; True without a place."""
+    """Returns whether a place is in a box at least in part, or near; True without a place."""
     return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)

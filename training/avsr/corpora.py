@@ -60,7 +60,7 @@ GRID_SILENCES = ("sil", "sp")
 
 
 def grid_sentence(code: str) -> str:
-    """The sentence of a GRID file name: `grid_sentence("bbaf2n") == "bin blue at f two now"`.
+    """Returns the sentence of a GRID file name: `grid_sentence("bbaf2n") == "bin blue at f two now"`.
 
     Raises:
         CorpusError: if `code` is not six letters of GRID's grammar.
@@ -74,7 +74,7 @@ def grid_sentence(code: str) -> str:
 
 
 def read_grid_align(path: Path) -> list[dict]:
-    """The words of an `.align` file (`start end word`, in units of 1/25000 s) in seconds, silences dropped."""
+    """Returns the words of an `.align` file (`start end word`, in units of 1/25000 s) in seconds, silences dropped."""
     words = []
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():

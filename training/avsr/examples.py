@@ -14,7 +14,7 @@ from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
 
 
 def read_clip(row: dict) -> Clip:
-    """A row of a prepared folder as a [`Clip`]."""
+    """Returns a row of a prepared folder as a [`Clip`]."""
     decoded = decode_row(row)
     words = decoded["words"] and tuple((word["word"], word["start"], word["end"]) for word in decoded["words"])
     return Clip(decoded["text"], decoded["audio"], decoded["mouths"], words)
@@ -126,7 +126,7 @@ class ClipCollator:
         return dict(inputs)
 
     def _alignment_labels(self, clips: list[Clip]) -> torch.Tensor:
-        """`(batch, steps)`; a row of -100 for a clip whose word times are not known."""
+        """Returns `(batch, steps)`; a row of -100 for a clip whose word times are not known."""
         tokenizer, rate = self.processor.tokenizer, self.steps_per_second
         labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
         for row, clip in zip(labels, clips):
