@@ -26,7 +26,7 @@ WHOLE = 1e5**2
 PICTURE_AREAS = {"": (0, WHOLE), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, WHOLE)}
 VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
 LABELS_AT_ONCE = 150  # that are held in memory; the rows are gone through once for each such group
-Things = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
+ObjectsByLabel = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
 
 
 @dataclass(frozen=True)
@@ -153,24 +153,24 @@ def video_precision(
 
 def read_tracks(
     references: Sequence[Mapping], predictions: Sequence[Mapping], labels: Sequence[str]
-) -> tuple[Things, Things]:
+) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """Rows of videos as pycocotools' objects, by label and video, of some labels."""
     wanted = set(labels)
-    truth: Things = {}
-    found: Things = {}
+    truth: ObjectsByLabel = {}
+    found: ObjectsByLabel = {}
     numbers = iter(range(1, 1 << 62))
     for video, (reference, prediction) in enumerate(_pairs(references, predictions)):
         lengths = {len(track) for row in (reference, prediction) for track in row["masks"]}
         if len(lengths) > 1:
             raise ValueError(f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None a frame")
-        for row, things in ((reference, truth), (prediction, found)):
+        for row, objects in ((reference, truth), (prediction, found)):
             for label, entry, track in zip(row["labels"], _entries(row, "masks", video), row["masks"]):
                 if label in wanted:
                     runs = [None if mask is None else to_runs(mask) for mask in track]
                     areas = [area for area in (mask_area(mask) for mask in runs if mask) if area]
                     size = float(np.mean(areas)) if areas else 0.0
                     entry |= {"id": next(numbers), "segmentations": runs, "area": size}
-                    things.setdefault(label, {}).setdefault(video, []).append(entry)
+                    objects.setdefault(label, {}).setdefault(video, []).append(entry)
     return truth, found
 
 
@@ -180,7 +180,7 @@ def read_pictures(
     kind: str,
     labels: Sequence[str] | None = None,
     federated_limit: int | None = None,
-) -> tuple[Things, Things]:
+) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """
     Rows as pycocotools' objects, by label and picture.
 
@@ -191,20 +191,20 @@ def read_pictures(
     if kind not in ("box", "mask"):
         raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
     wanted = None if labels is None else set(labels)
-    truth: Things = {}
-    found: Things = {}
+    truth: ObjectsByLabel = {}
+    found: ObjectsByLabel = {}
     numbers = iter(range(1, 1 << 62))  # pycocotools takes an id of 0 for no match
     for picture, (reference, prediction) in enumerate(_pairs(references, predictions)):
         known = None
         if federated_limit is not None:
             prediction = _best(prediction, federated_limit)
             known = {*reference["labels"], *(reference.get("absent") or ())}
-        for row, things, allowed in ((reference, truth, None), (prediction, found, known)):
+        for row, objects, allowed in ((reference, truth, None), (prediction, found, known)):
             for index, entry in enumerate(_entries(row, "boxes" if kind == "box" else "masks", picture)):
                 label = row["labels"][index]
                 if (wanted is None or label in wanted) and (allowed is None or label in allowed):
                     entry |= _shape(row, kind, index) | {"id": next(numbers)}
-                    things.setdefault(label, {}).setdefault(picture, []).append(entry)
+                    objects.setdefault(label, {}).setdefault(picture, []).append(entry)
     return truth, found
 
 
@@ -234,8 +234,8 @@ def _joined(tables: Sequence[PrecisionTable]) -> PrecisionTable:
 
 
 def precision_table(
-    truth: Things,
-    found: Things,
+    truth: ObjectsByLabel,
+    found: ObjectsByLabel,
     kind: str,
     limits: Sequence[int],
     *,
@@ -262,18 +262,18 @@ def precision_table(
 class _Objects:
     """Objects of one label by picture, as pycocotools asks its `COCO` for them, without the index that `COCO` builds."""
 
-    def __init__(self, things: dict[int, list]):
-        self.things = things
+    def __init__(self, objects: dict[int, list]):
+        self.objects = objects
 
     def getAnnIds(self, imgIds: Sequence[int] = (), catIds: Sequence[int] = ()) -> list[tuple[int, int]]:
         """Places of all objects: their picture, and which of its objects they are."""
-        return [(picture, index) for picture, entries in self.things.items() for index in range(len(entries))]
+        return [(picture, index) for picture, entries in self.objects.items() for index in range(len(entries))]
 
     def loadAnns(self, ids: Sequence[tuple[int, int]]) -> list[dict]:
         """Returns the objects at these places, which know their picture from then on."""
         for picture, index in ids:
-            self.things[picture][index].update(image_id=picture, category_id=0)
-        return [self.things[picture][index] for picture, index in ids]
+            self.objects[picture][index].update(image_id=picture, category_id=0)
+        return [self.objects[picture][index] for picture, index in ids]
 
     def annToRLE(self, entry: dict) -> dict:
         """Returns the mask of an object, which is run lengths already."""

@@ -89,16 +89,18 @@ def _frame(reference: Mapping, prediction: Mapping, kind: str, place: int) -> Tr
     column = "boxes" if kind == "box" else "masks"
     ids, labels, areas = [], [], []
     for side, row in (("references", reference), ("predictions", prediction)):
-        numbers, things = np.asarray(row["ids"], np.int64).reshape(-1), row.get(column)
-        things = [] if things is None else things
+        numbers, objects = np.asarray(row["ids"], np.int64).reshape(-1), row.get(column)
+        objects = [] if objects is None else objects
         names = tuple(row.get("labels") or ())
-        if len(things) != len(numbers) or (names and len(names) != len(numbers)):
-            raise ValueError(f"{side}, frame {place}: {len(numbers)} ids, {len(things)} {column}, {len(names)} labels")
+        if len(objects) != len(numbers) or (names and len(names) != len(numbers)):
+            raise ValueError(
+                f"{side}, frame {place}: {len(numbers)} ids, {len(objects)} {column}, {len(names)} labels"
+            )
         if len(np.unique(numbers)) < len(numbers):
             raise ValueError(f"{side}, frame {place}: an id occurs twice: {sorted(numbers.tolist())}")
         ids.append(numbers)
         labels.append(names)
-        areas.append(things)
+        areas.append(objects)
     ious = box_ious if kind == "box" else mask_ious
     return TrackFrame(ids[0], ids[1], ious(areas[0], areas[1]), labels[0], labels[1])
 

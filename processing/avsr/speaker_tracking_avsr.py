@@ -363,12 +363,12 @@ class SpeakerFace:
             return
         look = self._describer.describe(frame, face)
         if self._new_look:
-            self._strange = self._unlike(look) > ALIKE
+            self._strange = self._look_distance(look) > ALIKE
         self._new_look = False
         if len(self._looks) < LOOKS and not self._strange:
             self._looks.append(look)
 
-    def _unlike(self, look: np.ndarray) -> float:
+    def _look_distance(self, look: np.ndarray) -> float:
         """Returns the distance from the stored descriptions of the face; 0 where there are none."""
         return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
 
@@ -445,7 +445,7 @@ class SpeakerFace:
         """
         box = self._here.box
         if self._looks and len(faces) > 1:
-            return min(faces, key=lambda face: self._unlike(self._describer.describe(frame, face)))
+            return min(faces, key=lambda face: self._look_distance(self._describer.describe(frame, face)))
         if self._place is not None and len(faces) > 1:
             return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
         return max(faces, key=lambda face: prominence(face, box), default=None)
