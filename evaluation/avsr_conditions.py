@@ -79,7 +79,7 @@ class ConditionResult:
         return position_error(self.references, self.hypotheses, position)
 
     def to_dict(self) -> dict:
-        """One row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER.
+        """Returns one row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER.
 
         Where word times are known, also the median and the 90th percentile of `word_starts`, in seconds; `rtfx` where
         the time was taken.
@@ -230,7 +230,7 @@ class Recogniser:
 
 
 def _parts(clip: Clip, modality: str) -> dict:
-    """The pipeline's input: what the clip has of what the modality wants."""
+    """Returns the pipeline's input: those parts of the clip that the modality reads."""
     parts: dict = {}
     if modality != "visual" and clip.audio is not None:
         parts |= {"audio": clip.audio, "sampling_rate": SAMPLING_RATE}

@@ -55,7 +55,7 @@ class MeasuredTable:
     metrics: dict[str, str] = field(default_factory=dict)
 
     def to_markdown(self) -> str:
-        """The table as a card shows it."""
+        """Returns the table as a card shows it."""
         head, *lines = ("| " + " | ".join(cells) + " |\n" for cells in (self.columns, *self.rows))
         return head + "|" + "---|" * len(self.columns) + "\n" + "".join(lines)
 
@@ -105,7 +105,7 @@ def record_table(folder: str | Path, name: str, table: MeasuredTable) -> Path:
 
 def read_results(folder: str | Path) -> dict[str, MeasuredTable]:
     """
-    The tables of a checkpoint's `results.json`, {} where there is none.
+    Returns the tables of a checkpoint's `results.json`, {} where there is none.
 
     Raises:
         ValueError: they were measured of other weights than those in the folder.
@@ -124,7 +124,7 @@ def read_results(folder: str | Path) -> dict[str, MeasuredTable]:
 
 def fill_card(text: str, tables: Mapping[str, MeasuredTable], strict: bool = True) -> str:
     """
-    A card with its measured tables filled in.
+    Returns a card with its measured tables filled in.
 
     Args:
         text: of the card. tables: what was measured.
@@ -145,7 +145,7 @@ def fill_card(text: str, tables: Mapping[str, MeasuredTable], strict: bool = Tru
 
 
 def model_index(model: str, tables: Mapping[str, MeasuredTable]) -> list[dict]:
-    """The card's `model-index`: every value that was measured, with what it is about."""
+    """Returns the card's `model-index`: every value that was measured, with what it is about."""
     results = [
         EvalResult(
             task_type=table.task,
@@ -166,7 +166,7 @@ def model_index(model: str, tables: Mapping[str, MeasuredTable]) -> list[dict]:
 
 def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, source: str) -> dict[str, str]:
     """
-    The Hub's result files of the tables that are benchmarks.
+    Returns the Hub's result files of the tables that are benchmarks.
 
     Args:
         organisation: where the benchmarks' datasets are on the Hub.
@@ -204,7 +204,7 @@ def benchmarks() -> dict[str, list[str]]:
 
 
 def task_id(settings: Sequence[str]) -> str:
-    """The benchmark's name of a condition: ("babble", "-5", "audio") is `babble_minus_5_audio`."""
+    """Returns the benchmark's name of a condition: ("babble", "-5", "audio") is `babble_minus_5_audio`."""
     return "_".join(re.sub(r"\W+", "_", re.sub(r"^-(?=\d)", "minus_", cell)).strip("_").lower() for cell in settings)
 
 
@@ -225,7 +225,7 @@ def weights_digest(folder: str | Path) -> str:
 
 def read_table(text: str) -> tuple[list[str], list[list[str]]]:
     """
-    (headings, rows) of the first Markdown table in a text.
+    Returns (headings, rows) of the first Markdown table in a text.
 
     Raises:
         ValueError: there is none, or a row has another number of cells.

@@ -16,7 +16,7 @@ COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
 
 
 def format_table(rows: Sequence[dict]) -> str:
-    """Rows as of `ConditionResult.to_dict` in aligned columns, rates in per cent; RTFx where it was measured."""
+    """Formats rows (see `ConditionResult.to_dict`) in aligned columns, rates in per cent; RTFx if measured."""
     timed = any(row.get("rtfx") for row in rows)
     cells = [("modality", "noise", "SNR dB", "WER %", "95 % interval", "CER %", "clips", *(["RTFx"] if timed else []))]
     for row in rows:
@@ -94,7 +94,7 @@ def draw_results(rows: Sequence[dict], path: str | Path, title: str = "Word erro
     """Curves of WER over SNR, one panel a kind of noise, one colour a modality, a band for the interval.
 
     Args:
-        rows: as of `ConditionResult.to_dict`.
+        rows: see `ConditionResult.to_dict`.
         path: of the picture; the ending gives the format (png, svg, pdf).
         title: above the picture.
 

@@ -1,1 +1,1 @@
-"""From corpora to checkpoints: one folder a system."""
+"""From corpora to checkpoints: one folder per system."""

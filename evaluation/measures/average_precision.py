@@ -26,7 +26,7 @@ WHOLE = 1e5**2
 PICTURE_AREAS = {"": (0, WHOLE), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, WHOLE)}
 VIDEO_AREAS = {"": (0, WHOLE), "small": (0, 128**2), "medium": (128**2, 256**2), "large": (256**2, WHOLE)}
 LABELS_AT_ONCE = 150  # that are held in memory; the rows are gone through once for each such group
-Things = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
+ObjectsByLabel = dict[str, dict[int, list[dict]]]  # label -> picture -> objects as pycocotools holds them
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def federated_precision(
     references: Sequence[Mapping], predictions: Sequence[Mapping], kind: str = "mask", limit: int = 300
 ) -> PrecisionTable:
     """
-    The same as LVIS defines it, where not every picture is annotated for every label.
+    Returns the same as LVIS defines it, where not every picture is annotated for every label.
 
     Source: Gupta, Dollar, Girshick: LVIS, CVPR 2019, section 2, and its evaluation code. A result counts where its label is
     in the picture or in the picture's `absent` labels; one that matches nothing is no error where the label is among
     `not_exhaustive`. The best `limit` results of a picture are taken over all labels.
 
     Args:
-        references: as of `picture_precision`, with `absent` and `not_exhaustive`, lists of labels.
+        references: see `picture_precision`; with `absent` and `not_exhaustive`, lists of labels.
     """
     open_labels = {
         (label, picture) for picture, row in enumerate(references) for label in row.get("not_exhaustive") or ()
@@ -153,24 +153,24 @@ def video_precision(
 
 def read_tracks(
     references: Sequence[Mapping], predictions: Sequence[Mapping], labels: Sequence[str]
-) -> tuple[Things, Things]:
+) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """Rows of videos as pycocotools' objects, by label and video, of some labels."""
     wanted = set(labels)
-    truth: Things = {}
-    found: Things = {}
+    truth: ObjectsByLabel = {}
+    found: ObjectsByLabel = {}
     numbers = iter(range(1, 1 << 62))
     for video, (reference, prediction) in enumerate(_pairs(references, predictions)):
         lengths = {len(track) for row in (reference, prediction) for track in row["masks"]}
         if len(lengths) > 1:
             raise ValueError(f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None a frame")
-        for row, things in ((reference, truth), (prediction, found)):
+        for row, objects in ((reference, truth), (prediction, found)):
             for label, entry, track in zip(row["labels"], _entries(row, "masks", video), row["masks"]):
                 if label in wanted:
                     runs = [None if mask is None else to_runs(mask) for mask in track]
                     areas = [area for area in (mask_area(mask) for mask in runs if mask) if area]
                     size = float(np.mean(areas)) if areas else 0.0
                     entry |= {"id": next(numbers), "segmentations": runs, "area": size}
-                    things.setdefault(label, {}).setdefault(video, []).append(entry)
+                    objects.setdefault(label, {}).setdefault(video, []).append(entry)
     return truth, found
 
 
@@ -180,7 +180,7 @@ def read_pictures(
     kind: str,
     labels: Sequence[str] | None = None,
     federated_limit: int | None = None,
-) -> tuple[Things, Things]:
+) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """
     Rows as pycocotools' objects, by label and picture.
 
@@ -191,25 +191,25 @@ def read_pictures(
     if kind not in ("box", "mask"):
         raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
     wanted = None if labels is None else set(labels)
-    truth: Things = {}
-    found: Things = {}
+    truth: ObjectsByLabel = {}
+    found: ObjectsByLabel = {}
     numbers = iter(range(1, 1 << 62))  # pycocotools takes an id of 0 for no match
     for picture, (reference, prediction) in enumerate(_pairs(references, predictions)):
         known = None
         if federated_limit is not None:
             prediction = _best(prediction, federated_limit)
             known = {*reference["labels"], *(reference.get("absent") or ())}
-        for row, things, allowed in ((reference, truth, None), (prediction, found, known)):
+        for row, objects, allowed in ((reference, truth, None), (prediction, found, known)):
             for index, entry in enumerate(_entries(row, "boxes" if kind == "box" else "masks", picture)):
                 label = row["labels"][index]
                 if (wanted is None or label in wanted) and (allowed is None or label in allowed):
                     entry |= _shape(row, kind, index) | {"id": next(numbers)}
-                    things.setdefault(label, {}).setdefault(picture, []).append(entry)
+                    objects.setdefault(label, {}).setdefault(picture, []).append(entry)
     return truth, found
 
 
 def _shape(row: Mapping, kind: str, index: int) -> dict[str, Any]:
-    """A box or mask, and its area, by pycocotools' names."""
+    """Returns a box or mask, and its area, by pycocotools' names."""
     if kind == "box":
         x0, y0, x1, y1 = row["boxes"][index]
         shape = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
@@ -226,7 +226,7 @@ def _groups(references: Sequence[Mapping]) -> list[list[str]]:
 
 
 def _joined(tables: Sequence[PrecisionTable]) -> PrecisionTable:
-    """One table of several groups of labels."""
+    """Returns one table of several groups of labels."""
     labels = [label for table in tables for label in table.labels]
     precision = np.concatenate([table.precision for table in tables], axis=2)
     recall = np.concatenate([table.recall for table in tables], axis=1)
@@ -234,8 +234,8 @@ def _joined(tables: Sequence[PrecisionTable]) -> PrecisionTable:
 
 
 def precision_table(
-    truth: Things,
-    found: Things,
+    truth: ObjectsByLabel,
+    found: ObjectsByLabel,
     kind: str,
     limits: Sequence[int],
     *,
@@ -262,21 +262,21 @@ def precision_table(
 class _Objects:
     """Objects of one label by picture, as pycocotools asks its `COCO` for them, without the index that `COCO` builds."""
 
-    def __init__(self, things: dict[int, list]):
-        self.things = things
+    def __init__(self, objects: dict[int, list]):
+        self.objects = objects
 
     def getAnnIds(self, imgIds: Sequence[int] = (), catIds: Sequence[int] = ()) -> list[tuple[int, int]]:
         """Places of all objects: their picture, and which of its objects they are."""
-        return [(picture, index) for picture, entries in self.things.items() for index in range(len(entries))]
+        return [(picture, index) for picture, entries in self.objects.items() for index in range(len(entries))]
 
     def loadAnns(self, ids: Sequence[tuple[int, int]]) -> list[dict]:
-        """The objects at these places, which know their picture from then on."""
+        """Returns the objects at these places, which know their picture from then on."""
         for picture, index in ids:
-            self.things[picture][index].update(image_id=picture, category_id=0)
-        return [self.things[picture][index] for picture, index in ids]
+            self.objects[picture][index].update(image_id=picture, category_id=0)
+        return [self.objects[picture][index] for picture, index in ids]
 
     def annToRLE(self, entry: dict) -> dict:
-        """The mask of an object, which is run lengths already."""
+        """Returns the mask of an object, which is run lengths already."""
         return entry["segmentation"]
 
 
@@ -327,7 +327,7 @@ def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float
 
 
 def _best(row: Mapping, limit: int) -> Mapping:
-    """A picture's best results."""
+    """Returns a picture's best results."""
     if len(row["scores"]) <= limit:
         return row
     order = np.argsort(-np.asarray(row["scores"], np.float64), kind="stable")[:limit]
@@ -341,7 +341,7 @@ def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):
 
 
 def _entries(row: Mapping, column: str, number: int) -> list[dict[str, Any]]:
-    """The beginnings of a row's objects, its columns checked."""
+    """Returns the beginnings of a row's objects, its columns checked."""
     count = len(row["labels"])
     names = [column, *(name for name in ("scores", "crowd", "known", "areas") if row.get(name))]
     for name in names:

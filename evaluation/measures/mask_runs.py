@@ -14,7 +14,7 @@ except ImportError:
 
 
 def encode_mask(mask: np.ndarray) -> dict[str, Any]:
-    """`(height, width)` bool as `{"size": [height, width], "counts": str}`, COCO's compressed run lengths."""
+    """Returns `(height, width)` bool as `{"size": [height, width], "counts": str}`, COCO's compressed run lengths."""
     pixels = np.asarray(mask)
     if pixels.ndim != 2:
         raise ValueError(f"mask has to be (height, width), not of shape {pixels.shape}")
@@ -67,7 +67,7 @@ def to_text(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mask_area(runs: Mapping[str, Any]) -> int:
-    """Pixels of a mask as `to_runs` gives it."""
+    """Returns the pixels of a mask as `to_runs` gives it."""
     return int(coco_mask.area(runs))
 
 

@@ -17,7 +17,7 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 def box_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """
-    Intersection and union of each sentence's two boxes.
+    Returns the intersection and union of each sentence's two boxes.
 
     Args:
         references, predictions: n boxes (x0, y0, x1, y1); a prediction may be None.
@@ -55,7 +55,7 @@ def mask_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarr
 
 def grounding_rates(shared: np.ndarray, union: np.ndarray) -> dict[str, float]:
     """
-    The rates of some sentences.
+    Returns the rates of some sentences.
 
     Args:
         shared, union: `(n,)`, of `box_overlaps` or `mask_overlaps`. Where both are empty the answer is right: IoU 1.

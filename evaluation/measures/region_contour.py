@@ -106,7 +106,7 @@ def near(contour: np.ndarray, pixels: float) -> np.ndarray:
 
 def track_rates(values: np.ndarray) -> dict[str, float]:
     """
-    What is told of one measure of one object.
+    Statistics of one measure of one object.
 
     Args:
         values: `(frames,)`.

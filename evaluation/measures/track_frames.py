@@ -21,7 +21,7 @@ class TrackFrame:
     found_labels: tuple[str, ...] = ()
 
     def select(self, truth: np.ndarray, found: np.ndarray) -> TrackFrame:
-        """The frame with some of its objects: `(g,)` and `(f,)` bool, or places."""
+        """Returns the frame with some of its objects: `(g,)` and `(f,)` bool, or places."""
         sides = [
             np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept) for kept in (truth, found)
         ]
@@ -80,7 +80,7 @@ def read_videos(
 
 
 def _video(frames: list[TrackFrame], notes: Mapping) -> TrackVideo:
-    """A video, by what its first frame's row says of it."""
+    """Returns a video, by what its first frame's row says of it."""
     absent, partly = notes.get("absent"), notes.get("not_exhaustive")
     return TrackVideo(notes["video"], frames, None if absent is None else frozenset(absent), frozenset(partly or ()))
 
@@ -89,23 +89,25 @@ def _frame(reference: Mapping, prediction: Mapping, kind: str, place: int) -> Tr
     column = "boxes" if kind == "box" else "masks"
     ids, labels, areas = [], [], []
     for side, row in (("references", reference), ("predictions", prediction)):
-        numbers, things = np.asarray(row["ids"], np.int64).reshape(-1), row.get(column)
-        things = [] if things is None else things
+        numbers, objects = np.asarray(row["ids"], np.int64).reshape(-1), row.get(column)
+        objects = [] if objects is None else objects
         names = tuple(row.get("labels") or ())
-        if len(things) != len(numbers) or (names and len(names) != len(numbers)):
-            raise ValueError(f"{side}, frame {place}: {len(numbers)} ids, {len(things)} {column}, {len(names)} labels")
+        if len(objects) != len(numbers) or (names and len(names) != len(numbers)):
+            raise ValueError(
+                f"{side}, frame {place}: {len(numbers)} ids, {len(objects)} {column}, {len(names)} labels"
+            )
         if len(np.unique(numbers)) < len(numbers):
             raise ValueError(f"{side}, frame {place}: an id occurs twice: {sorted(numbers.tolist())}")
         ids.append(numbers)
         labels.append(names)
-        areas.append(things)
+        areas.append(objects)
     ious = box_ious if kind == "box" else mask_ious
     return TrackFrame(ids[0], ids[1], ious(areas[0], areas[1]), labels[0], labels[1])
 
 
 def of_label(video: TrackVideo, label: str, threshold: float = 0.5) -> TrackVideo:
     """
-    A video's objects of one label.
+    Returns a video's objects of one label.
 
     Where a video isn't marked throughout, what is found and matches no true object (IoU below the threshold) is left out in
     frames without a true object, unless the label is known to be absent, and everywhere if the label is not exhaustive. Source:

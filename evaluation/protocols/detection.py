@@ -238,7 +238,7 @@ def figures(table: PrecisionTable) -> dict[str, float]:
 
 
 def png_or_jpg(path: Path) -> Path:
-    """The picture, or the JPEG that lies in its place."""
+    """Returns the picture, or the JPEG that lies in its place."""
     return path if path.is_file() or not path.with_suffix(".jpg").is_file() else path.with_suffix(".jpg")
 
 

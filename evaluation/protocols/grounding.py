@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.measures.average_precision import Things, precision_table
+from lookhear.evaluation.measures.average_precision import ObjectsByLabel, precision_table
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.measures.referring import referring_rates
 from lookhear.evaluation.protocols.kept_results import KeptResults
@@ -72,7 +72,7 @@ def run_refcoco(run: ProtocolRun) -> ProtocolReport:
 
 
 def read_references(root: Path, name: str) -> list[dict[str, Any]]:
-    """The published list of references, which is pickled; nothing in it is run."""
+    """Returns the published list of references, which is pickled; nothing in it is run."""
     names = SPLITS_BY.get(root.name) or SPLITS_BY.get(name) or ("unc", "umd", "google")
     path = find_file(root, [f"refs({split_by}).p" for split_by in names])
     try:
@@ -93,7 +93,7 @@ class _PlainData(pickle.Unpickler):
 
 
 def _sentences(references: Sequence[dict]) -> list[tuple[str, int]]:
-    """(sentence, annotation it is about) of one picture."""
+    """Returns (sentence, annotation it is about) of one picture."""
     return [
         (sentence["sent"], reference["ann_id"])
         for reference in references
@@ -131,7 +131,7 @@ def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
     if not content.get("annotations"):
         note = f"{path.name} has no public annotations: send {file.name} to OmniLabel's evaluation server"
         return ProtocolReport(run.name, path.stem, {}, len(asked), "pictures", [file], note)
-    truth, found = omnilabel_things(asked, spaces, content["annotations"], kept)
+    truth, found = omnilabel_objects(asked, spaces, content["annotations"], kept)
     table = precision_table(truth, found, "box", (OMNILABEL_LIMIT,))
     parts = {f"AP_{name}": table.average_precision(labels=[name]) for name in ("categories", "descriptions")}
     return ProtocolReport(
@@ -139,17 +139,17 @@ def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
     )
 
 
-def omnilabel_things(
+def omnilabel_objects(
     images: Sequence[dict], spaces: dict[int, list[dict]], annotations: Sequence[dict], kept: KeptResults
-) -> tuple[Things, Things]:
+) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """
     Truth and results by "categories" and "descriptions".
 
     Source: Schulter et al.: OmniLabel, ICCV 2023, section 4, and its evaluation code: each description of a picture's label
     space is a question of its own, also where no object fits; all questions of a kind share one curve.
     """
-    truth: Things = {}
-    found: Things = {}
+    truth: ObjectsByLabel = {}
+    found: ObjectsByLabel = {}
     numbers, places = iter(range(1, 1 << 62)), iter(range(1 << 62))
     of_image = by_key(annotations, "image_id")
     for image, row in zip(images, kept.values([str(image["id"]) for image in images])):

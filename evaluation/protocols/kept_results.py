@@ -1,4 +1,4 @@
-"""What was found, kept on disk as it comes: a run that is stopped goes on, and memory does not grow with the data set."""
+"""Results saved on disk as they come: an interrupted run resumes, and memory does not grow with the data set."""
 
 from __future__ import annotations
 

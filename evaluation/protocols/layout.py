@@ -21,7 +21,7 @@ def need_folder(path: str | Path, layout: str) -> Path:
 
 
 def find_file(root: Path, names: Sequence[str]) -> Path:
-    """The first of these files that exists below `root`."""
+    """Returns the first of these files that exists below `root`."""
     for name in names:
         if (root / name).is_file():
             return root / name
@@ -29,7 +29,7 @@ def find_file(root: Path, names: Sequence[str]) -> Path:
 
 
 def find_folder(root: Path, names: Sequence[str]) -> Path:
-    """The first of these folders that exists below `root`."""
+    """Returns the first of these folders that exists below `root`."""
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -37,7 +37,7 @@ def find_folder(root: Path, names: Sequence[str]) -> Path:
 
 
 def need_files(files: Iterable[Path], place: str) -> list[Path]:
-    """The files, if all of them exist."""
+    """Returns the files, if all of them exist."""
     files = list(files)
     missing = [file for file in files if not file.is_file()]
     if missing:
@@ -49,7 +49,7 @@ def need_files(files: Iterable[Path], place: str) -> list[Path]:
 
 
 def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A JSON file whose object has these keys."""
+    """Returns a JSON file whose object has these keys."""
     try:
         content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -62,7 +62,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def label_names(categories: Sequence[dict], path: Path) -> dict[int, str]:
     """
-    Id -> name in words, which the model is asked for: `baseball_bat` -> `baseball bat`. A name that another category has
+    Id -> name in words, the model's query: `baseball_bat` -> `baseball bat`. A name that another category has
     already is left as it is written.
     """
     names: dict[int, str] = {}
@@ -85,12 +85,12 @@ def by_key(entries: Iterable[dict], key: str) -> dict[Any, list[dict]]:
 
 
 def corners(box: Sequence[float]) -> list[float]:
-    """(x, y, width, height) as [x0, y0, x1, y1]."""
+    """Returns (x, y, width, height) as [x0, y0, x1, y1]."""
     x, y, width, height = box
     return [x, y, x + width, y + height]
 
 
 def xywh(box: Sequence[float]) -> list[float]:
-    """(x0, y0, x1, y1) as [x, y, width, height]."""
+    """Returns (x0, y0, x1, y1) as [x, y, width, height]."""
     x0, y0, x1, y1 = box
     return [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]

@@ -27,11 +27,11 @@ def ask_pictures(
 
     Args:
         kept: gets `answer_columns` of each.
-        masks: keep masks besides boxes; what: is told to `run.progress`.
+        masks: keep masks besides boxes; what: is passed to `run.progress`.
         settings: of the pipeline, such as `threshold` and `top_k`.
 
     Raises:
-        LayoutError: a picture is missing; before anything is asked.
+        LayoutError: a picture is missing; raised before the first query.
     """
     open_questions = [question for question in questions if question[0] not in kept]
     if open_questions:
@@ -59,5 +59,5 @@ def answer_columns(answer: Sequence[Mapping[str, Any]], masks: bool = True) -> d
 
 
 def plain_box(box: Mapping[str, float]) -> list[float]:
-    """The pipeline's box as [x0, y0, x1, y1]."""
+    """Returns the pipeline's box as [x0, y0, x1, y1]."""
     return [float(box[name]) for name in ("xmin", "ymin", "xmax", "ymax")]

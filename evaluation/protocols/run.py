@@ -26,7 +26,7 @@ class ProtocolRun:
         limit: the first pictures, videos or data sets only.
         batch_size: pictures in a pass.
         tracking: how videos are tracked, "memory" or "minvis".
-        progress: told (what, done, total).
+        progress: called with (what, done, total).
     """
 
     name: str
@@ -42,12 +42,12 @@ class ProtocolRun:
     progress: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
 
     def kept(self, split: str, part: str = "predictions", **settings: Any) -> KeptResults:
-        """The predictions of this run, on disk: `output/part.jsonl`."""
+        """Returns the predictions of this run, on disk: `output/part.jsonl`."""
         about = {"protocol": self.name, "split": split, "model": self.model, "data": str(self.data), **settings}
         return KeptResults(self.output / f"{part}.jsonl", about)
 
     def some(self, entries: Sequence[Any]) -> list[Any]:
-        """The entries, or the first of them."""
+        """Returns the entries, or the first of them."""
         return list(entries[: self.limit])
 
 

@@ -40,7 +40,7 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
     """
     Runs `run.name`, and writes `report.json` into the output folder.
 
-    A run that was stopped goes on where it was: predictions are kept in the output folder as they come.
+    An interrupted run resumes where it stopped: predictions are saved in the output folder as they come.
 
     Raises:
         ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another run.
@@ -57,12 +57,12 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
 
 
 def to_json(report: ProtocolReport) -> str:
-    """The report as JSON text; a figure that does not exist is null."""
+    """Returns the report as JSON text; a figure that does not exist is null."""
     return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def format_report(report: ProtocolReport) -> str:
-    """The figures in per cent, one a line; then what was written, and the note."""
+    """Returns the figures in per cent, one a line; then what was written, and the note."""
     lines = [f"{report.protocol} {report.split}: {report.count} {report.unit}"]
     width = max(map(len, report.metrics), default=0)
     lines += [f"{name.ljust(width)}  {_figure(value)}" for name, value in report.metrics.items()]

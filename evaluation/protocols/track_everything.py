@@ -26,7 +26,7 @@ from lookhear.evaluation.protocols.submission import write_json, write_json_list
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels
 
 TRACK_LIMIT = 300  # results a frame
-# Classes of TAO that stand for things that are hard to tell apart; BURST's evaluation leaves them out.
+# Classes of TAO for objects that are hard to distinguish; BURST's evaluation leaves them out.
 DISTRACTORS = frozenset(
     (
         20,
@@ -160,7 +160,7 @@ def run_burst(run: ProtocolRun) -> ProtocolReport:
 def write_burst_results(
     path: Path, content: dict, videos: Sequence[dict], keys: Sequence[str], kept: KeptResults, names: Mapping[int, str]
 ) -> Path:
-    """The annotation file's form with what was found in place of the truth."""
+    """Returns the annotation file's form with what was found in place of the truth."""
     numbers, sequences = {name: number for number, name in names.items()}, []
     for video, tracks in zip(videos, kept.values(list(keys))):
         frames: list[dict] = [{} for _ in video["annotated_image_paths"]]

@@ -56,7 +56,7 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
     Splits: `valid` of YouTube-VIS (`valid.json`, `valid/JPEGImages/` of 2019; `valid/instances.json` of 2021) and of OVIS
     (`annotations_valid.json`, `valid/`) has no public annotations; `val` of LV-VIS (`Annotations/val_instances.json`,
     `JPEGImages/val/`) and of UVO (`VideoDenseSet/UVO_video_val_dense.json`, `uvo_videos_dense_frames/`) has. UVO's objects have
-    no names: everything is asked for and counted as "object".
+    no names: everything is queried and counted as "object".
     """
     root, split = need_folder(run.data, FILES[run.name][0].format(split="SPLIT")), run.split or SPLITS[run.name]
     path = find_file(root, [name.format(split=split) for name in FILES[run.name]])

@@ -178,7 +178,7 @@ def _measured_sentences(answer: Mapping[str, Any], video: Mapping[str, Any], mas
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """A video's frames, by name."""
+    """Returns a video's frames, by name."""
     if not folder.is_dir():
         raise LayoutError(f"{folder} is missing; unpack the videos there")
     return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
@@ -200,7 +200,7 @@ def object_numbers(path: Path, single: bool = False) -> np.ndarray:
 
 
 def object_masks(path: Path, single: bool = False) -> dict[int, np.ndarray]:
-    """The masks of all objects of a PNG."""
+    """Returns the masks of all objects of a PNG."""
     numbers = object_numbers(path, single)
     found = {int(number): numbers == number for number in np.unique(numbers) if number}
     if not found:

@@ -109,7 +109,7 @@ def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, M
 
 
 def whole_track(track: Mapping[str, Any], length: int) -> list[dict | None]:
-    """A kept track's masks, one or None a frame."""
+    """Returns a kept track's masks, one or None a frame."""
     masks: list[dict | None] = [None] * length
     for frame, mask in zip(track["frames"], track["masks"]):
         masks[frame] = mask

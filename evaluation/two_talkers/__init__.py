@@ -1,1 +1,1 @@
-"""Two talkers: people side by side whose voices are mixed, and a recogniser that is told whom to read."""
+"""Two talkers: people side by side whose voices are mixed, and a recogniser that is given the speaker to read."""

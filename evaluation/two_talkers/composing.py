@@ -18,7 +18,7 @@ FPS = 25.0
 SAMPLING_RATE = 16000  # Hz
 LONGEST = 30.0  # seconds of a mixture: its sound is held as a whole
 REST = 2.0  # seconds at most of a face at rest, which are played forth and back
-BESIDE_WORDS = 0.1  # seconds before and behind words in which lips still move
+BESIDE_WORDS = 0.1  # seconds before and after words in which lips still move
 PEAK = 0.98  # of full scale
 
 
@@ -26,9 +26,9 @@ def compose_mixtures(
     mixtures: Sequence[Mixture], folder: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> Path:
     """
-    Writes each mixture as an mp4, and a `metadata.jsonl` over all, one row as of `describe` a mixture.
+    Writes each mixture as an mp4, and a `metadata.jsonl` over all, one row (see `describe`) per mixture.
 
-    What is there already is kept, so a run that was stopped goes on.
+    Existing files remain, so an interrupted run resumes.
 
     Args:
         mixtures: of `plan_mixtures`.
@@ -56,7 +56,7 @@ def compose_mixtures(
 
 def describe(mixture: Mixture) -> dict:
     """
-    A mixture as plain values.
+    Returns a mixture as plain values.
 
     Returns:
         `file_name`, `text` (what the target says, "" if nothing), `snr` (dB, None where the target is silent), `target`
@@ -95,9 +95,9 @@ def _write(mixture: Mixture, path: Path) -> None:
 
 def compose(mixture: Mixture) -> tuple[Iterator[np.ndarray], np.ndarray]:
     """
-    One mixture, as long as the target's clip.
+    Returns one mixture, as long as the target's clip.
 
-    A neighbour whose clip is over goes on at rest. Sizes follow the target's picture.
+    A neighbour whose clip is over stays at rest. Sizes follow the target's picture.
 
     Returns:
         frames: iterator of `(height, people * width, 3)` uint8 at 25 frames a second.
@@ -167,7 +167,7 @@ def _pictures(clip: Utterance, start: float, end: float | None) -> Iterator[np.n
 
 def resting_span(words: Sequence[dict] | None, seconds: float) -> tuple[float, float]:
     """
-    The longer one of the moments before the first and behind the last word.
+    Returns the longer one of the moments before the first and after the last word.
 
     Args:
         words: `{"word", "start", "end"}` in seconds. seconds: length of the clip.
@@ -188,7 +188,7 @@ def resting_span(words: Sequence[dict] | None, seconds: float) -> tuple[float, f
 
 
 def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
-    """The target's voice with the others', each of these equally loud."""
+    """Returns the target's voice with the others', each of these equally loud."""
     from lookhear.processing.avsr.noise_avsr import mix_at_snr
 
     others = [_voice(clip, samples) for clip in mixture.voices]
@@ -201,7 +201,7 @@ def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
 
 
 def _voice(clip: Utterance, samples: int) -> np.ndarray:
-    """`(samples,)` of a clip's sound, silence behind it."""
+    """Returns `(samples,)` of a clip's sound, silence after it."""
     from lookhear.processing.avsr.media_avsr import read_audio
     from lookhear.processing.avsr.media_source_avsr import MediaError
 

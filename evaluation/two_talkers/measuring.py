@@ -31,7 +31,7 @@ class TwoTalkersResult:
         people: in view. snr: in dB, None where the target is silent.
         ids, references, hypotheses: of each mixture; the reference is always what the target says.
         followed: for each mixture the share (0 to 1) of its seconds in which the box was in the part of the picture of
-            whoever was asked for; 0 where nobody was found; empty for "sound".
+            the requested person; 0 where nobody was found; empty for "sound".
         seconds: length of all mixtures.
     """
 
@@ -94,12 +94,13 @@ def evaluate_two_talkers(
     Args:
         asr: the pipeline `audio-visual-speech-recognition`.
         folder: of `compose_mixtures`.
-        output: folder for what was read; a run that was stopped goes on there.
-        about: what is measured, such as the checkpoint's name; a run of something else does not go on with its readings.
+        output: folder for the transcripts; an interrupted run resumes there.
+        about: what is measured, such as the checkpoint's name; another run does not reuse its
+            transcripts.
         choose: "words" names people by their place ("the person on the left"), "track" says where they are in each picture,
             which leaves the search for people out of the figures and takes a fraction of the time.
         readings: of `READINGS`.
-        limit: the first mixtures of each kind, so many as if only so many had been composed of talking targets and of silent.
+        limit: number of mixtures of each kind (talking and silent targets) that are read, the first ones.
         progress: called with a label, the number of readings done, and their number.
         settings: of each call of `asr`, such as `num_beams`.
 
@@ -127,7 +128,7 @@ def evaluate_two_talkers(
 
 def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
     """
-    The rows of a folder's `metadata.jsonl`.
+    Returns the rows of a folder's `metadata.jsonl`.
 
     Raises:
         ValueError: there is none, or its rows are not of mixtures.
@@ -146,7 +147,7 @@ def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
 
 def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: str = "words", **settings: Any) -> dict:
     """
-    One reading of one mixture.
+    Returns one reading of one mixture.
 
     Args:
         path: of the video; row: of `describe`.
@@ -173,7 +174,7 @@ def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: s
 
 
 def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, float]:
-    """`(x0, y0, x1, y1)` in pixels of the picture's part that shows the person at a place of so many."""
+    """Returns `(x0, y0, x1, y1)` in pixels of the part of the picture that shows the person at a place."""
     from lookhear.processing.avsr.media_avsr import probe_media
 
     info = probe_media(path)

@@ -102,7 +102,7 @@ def _silent(index: int, targets, others, seed: int) -> Mixture:
 
 
 def _in_turn(index: int, targets: Sequence[Utterance], seed: int) -> Utterance:
-    """The targets in a random order, again and again."""
+    """Returns the targets in a random order, again and again."""
     return targets[np.random.default_rng([seed, 2]).permutation(len(targets))[index % len(targets)]]
 
 

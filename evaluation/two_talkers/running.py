@@ -28,7 +28,7 @@ def run_two_talkers(
     **settings: Any,
 ) -> list[TwoTalkersResult]:
     """
-    Composes mixtures in `output/mixtures` and reads them. A run that was stopped goes on.
+    Composes mixtures in `output/mixtures` and reads them. An interrupted run resumes.
 
     Args:
         asr: the pipeline `audio-visual-speech-recognition`.

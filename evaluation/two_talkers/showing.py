@@ -26,7 +26,7 @@ def cells_of(row: dict) -> tuple[str, ...]:
 
 
 def to_markdown(rows: Sequence[dict]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     head, *lines = ("| " + " | ".join(cells) + " |\n" for cells in (COLUMNS, *map(cells_of, rows)))
     return head + "|" + "---|" * len(COLUMNS) + "\n" + "".join(lines)
 

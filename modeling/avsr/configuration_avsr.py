@@ -42,7 +42,7 @@ class AvsrAudioConfig(PreTrainedConfig):
         n_fft (`int`, *optional*, defaults to 640): window of the spectrogram in samples (40 ms).
         hop_length (`int`, *optional*, defaults to 160): step of the spectrogram in samples (10 ms).
         num_mel_bins (`int`, *optional*):
-            `None`: `n_fft // 2 + 1` magnitudes, as in the paper's baseline; else so many log-mel energies.
+            `None`: `n_fft // 2 + 1` magnitudes, as in the paper's baseline; else the number of log-mel energies.
         stack (`int`, *optional*, defaults to 4): spectrogram frames that make one 40 ms feature step.
         freeze_feature_encoder (`bool`, *optional*, defaults to `True`):
             Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's).
@@ -180,7 +180,7 @@ class AvsrVisualConfig(PreTrainedConfig):
 
     @classmethod
     def resnet18(cls, **kwargs) -> "AvsrVisualConfig":
-        """The ResNet-18 front-end that table 5 of the paper starts from."""
+        """Returns the ResNet-18 front-end that table 5 of the paper starts from."""
         return cls(layer_type="basic", hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), **kwargs)
 
 
@@ -200,10 +200,10 @@ class AvsrConfig(PreTrainedConfig):
             its sound, its lips or both.
         vocab_size (`int`, *optional*, defaults to 40): characters; 0 is CTC's blank and the padding.
         hidden_size, encoder_layers, fusion_layers, decoder_layers, num_attention_heads, intermediate_size (`int`):
-            Sizes of the Transformers: one encoder per modality, one behind the fusion, one decoder (section 3).
+            Sizes of the Transformers: one encoder per modality, one after the fusion, one decoder (section 3).
         dropout, attention_dropout, activation_dropout (`float`): probabilities.
         activation_function (`str`, *optional*, defaults to `"relu"`): of the feed-forward layers.
-        norm_first (`bool`, *optional*, defaults to `False`): layer norm before each block instead of behind it.
+        norm_first (`bool`, *optional*, defaults to `False`): layer norm before each block instead of after it.
         conv_kernel_size (`int`, *optional*, defaults to 1):
             Odd width in frames of the second convolution of each Conv1d block (1 in the paper).
         head_hidden_sizes (`tuple`, *optional*, defaults to `(512, 256, 256)`): hidden layers of the two output heads.
@@ -215,7 +215,7 @@ class AvsrConfig(PreTrainedConfig):
             shows a new model on little data where to look.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
         modality_dropout (`float`, *optional*, defaults to 0.0):
-            Probability, while training, that a clip with both modalities loses one of them (either alike).
+            Probability, while training, that a clip with both modalities loses one of them (either, equally likely).
         modality_loss_weights (`dict`, *optional*):
             Instead of dropping at random: weights of the losses of the views `"audio"`, `"visual"` and
             `"audiovisual"`, all computed on the same encodings in each training step.

@@ -151,7 +151,7 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.T
         weights: published names. What one layer norm has several names for has several here.
     Returns:
         Joint query-key-value projections are split, convolutions over one frame are matrices, the 3D stem is a 2D one.
-        Names that AVSR does not have are kept, so that whoever loads the result can name them.
+        Names that AVSR does not have are passed on, so that the loader of the result can report them.
     Raises:
         ValueError: position encodings of another kind than the paper's.
     """
@@ -174,9 +174,9 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
 def convert_speech_encoder(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    fairseq's wav2vec 2.0, pre-trained or with a CTC head behind it, under the names of `Wav2Vec2Model`.
+    fairseq's wav2vec 2.0, pre-trained or with a CTC head on top, under the names of `Wav2Vec2Model`.
 
-    The pre-training task's own weights and the head are left out; names that wav2vec 2.0 does not have are kept.
+    The pre-training task's own weights and the head are left out; names that wav2vec 2.0 does not have are passed on.
     """
     if any(name.startswith(FINE_TUNED) for name in weights):
         weights = {
@@ -194,7 +194,7 @@ def convert_resnet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     the visual front-end's `resnet`.
 
     The first convolution, which the 3D stem replaces, and the head are left out, and so are MoCo's key encoder and
-    queue; names that a ResNet does not have are kept.
+    queue; names that a ResNet does not have are passed on.
     """
     moco = "module.encoder_q."
     if any(name.startswith(moco) for name in weights):
@@ -307,7 +307,7 @@ def config_from_state_dict(weights: Mapping[str, torch.Tensor]) -> AvsrConfig:
 
 def speech_encoder_config(weights: Mapping[str, torch.Tensor]) -> Wav2Vec2Config:
     """
-    The configuration of fairseq's wav2vec 2.0, with the paper's masking.
+    Returns the configuration of fairseq's wav2vec 2.0, with the paper's masking.
 
     Strides are those of every wav2vec 2.0; layer norms in all convolutions mean that they come first in the
     Transformer's layers, too.
@@ -378,7 +378,7 @@ def _heads(hidden_size: int) -> int:
 
 
 def _size(shapes: Shapes, name: str) -> int:
-    """The first dimension of a weight."""
+    """Returns the first dimension of a weight."""
     return shapes[name][0] if shapes.get(name) else _missing(name)
 
 
@@ -389,4 +389,4 @@ def _count(shapes: Shapes, prefix: str) -> int:
 
 
 def _missing(name: str):
-    raise ValueError(f"checkpoint: {name} is missing, so this is none of AVSR's published checkpoints")
+    raise ValueError(f"checkpoint: {name} is missing: this is not a published AVSR checkpoint")

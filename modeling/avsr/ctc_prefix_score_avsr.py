@@ -22,7 +22,7 @@ class CtcPrefixScorer:
     def __init__(self, log_probs: torch.Tensor, lengths: torch.Tensor, blank: int):
         valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
         log_probs = log_probs.to(precision(log_probs.device)).masked_fill(~valid[..., None], NEVER)
-        self.blank_log_probs = log_probs[..., blank].masked_fill(~valid, 0.0)  # behind its end a clip is blank
+        self.blank_log_probs = log_probs[..., blank].masked_fill(~valid, 0.0)  # after its end a clip is blank
         self.log_probs = log_probs.masked_fill(
             torch.arange(log_probs.shape[2], device=log_probs.device) == blank, NEVER
         )
@@ -57,7 +57,7 @@ class CtcPrefixScorer:
     def extend(
         self, state: tuple[torch.Tensor, torch.Tensor], last: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """State of the prefixes that `label (batch, beams)` extends; `last` as of [`score`]."""
+        """State of the prefixes that `label (batch, beams)` extends; for `last` see [`score`]."""
         non_blank, blank = state
         repeats = (label == last)[..., None]
         phi = torch.where(repeats, blank, torch.logaddexp(non_blank, blank))
@@ -83,7 +83,7 @@ def _decayed_sum(inflow: torch.Tensor, log_probs: torch.Tensor) -> torch.Tensor:
     Solves `s(t) = log(exp(s(t - 1)) + exp(inflow(t))) + log_probs(t)` with `s(-1) = -inf` for all t at once.
 
     Divided by the product of the probabilities so far the recursion is a cumulative sum. Frames of probability zero
-    (behind a clip's end) are put far below everything else instead. Returns one place more than it is given: s(-1).
+    (after a clip's end) are put far below everything else instead. Returns one place more than it is given: s(-1).
     """
     decay = log_probs.clamp(min=-1e4).cumsum(dim=-1)
     before = decay - log_probs.clamp(min=-1e4)

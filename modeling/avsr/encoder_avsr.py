@@ -69,7 +69,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """The shared layer norms; the base class takes weights as shared only where word embeddings are."""
+        """Returns the shared layer norms; the base class takes weights as shared only where word embeddings are."""
         return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
 
 

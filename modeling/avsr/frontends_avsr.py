@@ -47,14 +47,14 @@ class AvsrWaveformFrontEnd(nn.Module):
         return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
 
     def _count_windows(self, samples: torch.Tensor | int) -> torch.Tensor | int:
-        """Returns the steps whose windows lie in so many samples; negative or 0 where there are too few for one."""
+        """Returns the steps whose windows fit into that many samples; negative or 0 where there is no room for one."""
         config = self.encoder.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride):
             samples = (samples - kernel) // stride + 1
         return samples
 
     def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Samples that so many steps need: `(batch,)` -> `(batch,)`."""
+        """Returns the samples that a number of steps needs: `(batch,)` -> `(batch,)`."""
         samples, config = lengths, self.encoder.config
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
             samples = (samples - 1) * stride + kernel

@@ -279,7 +279,7 @@ class JointScore:
             raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}.")
 
     def is_best_path(self, config: GenerationConfig) -> bool:
-        """Returns whether CTC's best path is what is asked for, which needs no search."""
+        """Returns whether CTC's best path is requested, which needs no search."""
         alone = self.ctc_weight == 1 and self.language_model is None
         return alone and not config.do_sample and (config.num_beams or 1) == 1
 
@@ -340,7 +340,7 @@ def _merged(given: GenerationConfig | None, own: GenerationConfig, arguments: di
 
 
 def _refuse(arguments: dict[str, Any], config: GenerationConfig) -> None:
-    """Raises a ValueError for what the search doesn't do."""
+    """Raises a ValueError for settings that the search does not support."""
     for name, instead in REFUSED.items():
         value = arguments.get(name, getattr(config, name, None))
         neutral = value is None or value is False or (type(value) in (int, float) and value in (0, 1))
@@ -376,7 +376,7 @@ def _refuse_long(
 
 
 def _most_labels(config: GenerationConfig, steps: int) -> int:
-    """The most labels of a text: what is asked for, and never more than CTC has steps and EOS."""
+    """Returns the most labels of a text: the requested number, and never more than CTC has steps, plus EOS."""
     if config.max_new_tokens is not None:
         return min(config.max_new_tokens, steps)
     return steps if config.max_length is None else min(config.max_length - 1, steps)

@@ -168,14 +168,14 @@ class ForwardDecoder:
         """Lets the hypotheses continue those that `parents` `(clips, beams)` names."""
         rows = rows_of(parents)
         self.ids = self.ids[rows]
-        if self.cache is not None:  # what they hear is the same for all beams of a clip and stays
+        if self.cache is not None:  # the cross-attention keys are the same for all beams of a clip
             self.cache.self_attention_cache.reorder_cache(rows)
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """
-    What a search is asked for.
+    Settings of a search.
 
     Attributes:
         start: id of the start token.
@@ -189,12 +189,12 @@ class SearchSettings:
         length_penalty: a finished text's score is divided by its number of labels to this power.
         early_stopping: `False`: when the texts are certain; `True`: with as many finished texts as beams; `"never"`.
         bounded: scores don't grow while a text grows, so that `early_stopping=False` can be certain.
-        sample: labels are drawn at random, by their joint probability, instead of taking the best.
+        sample: labels are drawn at random by their joint probability instead of taking the best.
         processors: change the decoder's log-probabilities.
         criteria: end a hypothesis as it is.
         streamer: is given each label as soon as it is certain; with one beam.
-        keep_scores: for every step the joint scores are kept.
-        keep_logits: for every step the decoder's logits are kept.
+        keep_scores: store the joint scores of every step.
+        keep_logits: store the decoder's logits of every step.
     """
 
     start: int
@@ -243,7 +243,7 @@ class JointSearch:
     Args:
         decoder: [`SharedKeysDecoder`] or [`ForwardDecoder`].
         lengths: `(clips,)` most characters of each clip's text.
-        settings: what is asked for.
+        settings: of the search.
         ctc: not needed with `ctc_weight=0`.
         language_model: *optional*.
     """
@@ -261,7 +261,7 @@ class JointSearch:
         clips, beams, device = len(lengths), settings.beams, lengths.device
         self.ends_compete = beams == 1 or settings.sample  # EOS is a label among others
         counted = settings.early_stopping is True and beams > 1
-        self.pool = beams if counted else settings.texts  # finished texts that are kept of each clip
+        self.pool = beams if counted else settings.texts  # finished texts stored for each clip
         self.newest = lengths.new_full((clips, beams), settings.start)
         self.ids = self.newest[..., None]  # (clips, beams, length), the texts so far
         self.attention = torch.zeros(clips, beams, device=device)  # the decoder's weighted part of each score

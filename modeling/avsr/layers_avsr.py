@@ -25,7 +25,7 @@ def sinusoidal_positions(length: int, size: int, device: torch.device, offset: i
 
 def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
     """
-    Pads each sample by repeating its first vector `left` times in front and its last one behind.
+    Pads each sample by repeating its first vector `left` times at the start and its last one at the end.
 
     Args:
         features: `(batch, steps, channels)`; lengths, left: `(batch,)` int64; size: steps of the result.

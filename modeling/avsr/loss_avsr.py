@@ -52,7 +52,7 @@ def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor
 
     Args:
         ctc_logits: `(batch, steps, vocab)`; alignment_labels: `(batch, any)` a character or blank for each step, -100
-            ignored; what is missing at its end is ignored, what is too much cut.
+            ignored; missing labels at its end are ignored, surplus ones cut.
     """
     steps = ctc_logits.shape[1]
     targets = pad(alignment_labels, (0, max(steps - alignment_labels.shape[1], 0)), value=IGNORED)[:, :steps]

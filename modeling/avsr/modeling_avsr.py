@@ -213,7 +213,7 @@ class AvsrModel(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        Inputs as of [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
+        Inputs: see [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
         `decoder_inputs_embeds (batch, length, hidden_size)` stand for them.
 
         Raises:
@@ -398,7 +398,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         labels: torch.Tensor,
         alignment_labels: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
-        """The hybrid loss and its parts; the batch is the views times the clips."""
+        """Returns the hybrid loss and its parts; the batch is the views times the clips."""
         config = self.config
         lengths = frame_mask.sum(dim=1) * config.ctc_upsampling  # (batch,)
         weights = list((config.modality_loss_weights or {}).values()) if self.training else []

@@ -44,7 +44,7 @@ class AvsrConvClassifier(nn.Module):
         self.output = nn.Linear(size // 4, config.num_labels)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
-        # features (batch, frames, size); a clip shorter than an LRW clip goes on with its last frame
+        # features (batch, frames, size); a clip shorter than an LRW clip repeats its last frame
         frames = max(features.shape[1], SHORTEST)
         features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
         lengths = lengths.clamp(min=SHORTEST)

@@ -1,4 +1,4 @@
-"""When each character and word of a known text was said, and how surely: CTC forced alignment."""
+"""CTC forced alignment: times and probabilities of the characters and words of a known text."""
 
 import math
 from dataclasses import dataclass, replace
@@ -56,7 +56,7 @@ def align_ctc(
     blank: int = 0,
 ) -> CharacterAlignment:
     """
-    The most probable CTC path of each text, found by one Viterbi search for the whole batch.
+    Returns the most probable CTC path of each text, found by one Viterbi search for the whole batch.
 
     Args:
         log_probs: `(batch, frames, vocab)` natural logarithms; frame_lengths: `(batch,)` valid frames.
@@ -87,7 +87,7 @@ def align_ctc(
 
 
 def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
-    """`(batch, size)` bool: position < length."""
+    """Returns `(batch, size)` bool: position < length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
@@ -116,7 +116,7 @@ def _viterbi_steps(
 def _trace_back(
     moves: torch.Tensor, score: torch.Tensor, frame_lengths: torch.Tensor, label_lengths: torch.Tensor
 ) -> torch.Tensor:
-    """The state of each frame on the best path: `(batch, frames)`, -1 behind the end."""
+    """Returns the state of each frame on the best path: `(batch, frames)`, -1 after the end."""
     frames, batch, _ = moves.shape
     last = 2 * label_lengths.long()  # the final blank; the final character is one before
     rows = torch.arange(batch, device=moves.device)
@@ -131,7 +131,7 @@ def _trace_back(
 
 
 def _spans(path: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """First frame and the one behind the last of each character: two `(batch, length)`."""
+    """Returns the first frame of each character and the one after its last: two `(batch, length)`."""
     characters = 2 * torch.arange(length, device=path.device) + 1
     on = path[:, None, :] == characters[None, :, None]  # (batch, length, frames)
     starts = on.int().argmax(dim=2)
@@ -141,7 +141,7 @@ def _spans(path: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]
 def _even_spans(
     frame_lengths: torch.Tensor, label_lengths: torch.Tensor, length: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The valid frames shared out evenly, at least one frame each: two `(batch, length)`."""
+    """Divides the valid frames evenly among the characters, at least one frame each: two `(batch, length)`."""
     borders = torch.arange(length + 1, device=frame_lengths.device)[None] * frame_lengths[:, None]
     borders = borders // label_lengths[:, None].clamp(min=1)  # (batch, length + 1)
     starts = torch.minimum(borders[:, :-1], (frame_lengths[:, None] - 1).clamp(min=0))
@@ -151,7 +151,7 @@ def _even_spans(
 def _mean_scores(
     log_probs: torch.Tensor, labels: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor
 ) -> torch.Tensor:
-    """Mean log-probability of each character over its frames: `(batch, length)`."""
+    """Returns the mean log-probability of each character over its frames: `(batch, length)`."""
     frames = log_probs.shape[1]
     emissions = log_probs.gather(2, labels[:, None].expand(-1, frames, -1))  # (batch, frames, length)
     sums = torch.nn.functional.pad(emissions.double().clamp(min=-100.0).cumsum(dim=1), (0, 0, 1, 0))
@@ -162,7 +162,7 @@ def _mean_scores(
 def time_characters(
     text: str, starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
 ) -> list[TimedText]:
-    """Each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
+    """Returns each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
     return [
         TimedText(character, start * seconds_per_frame, end * seconds_per_frame, min(1.0, math.exp(score)))
         for character, start, end, score in zip(text, starts, ends, scores, strict=False)
@@ -174,7 +174,7 @@ def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGE
     Moves the first letter of a word to its second one where CTC put it too early.
 
     CTC is free to say a word's first letter anywhere in the silence before it, and likes to do so in the first frame.
-    No speaker pauses within a word, so with more than `longest_pause` seconds of blank behind it, the first letter
+    No speaker pauses within a word, so with more than `longest_pause` seconds of blank after it, the first letter
     begins that long before the second. Other characters stay; so does a letter that lasts.
     """
     moved = list(characters)
@@ -189,9 +189,9 @@ def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGE
 
 def time_words(characters: list[TimedText]) -> list[TimedText]:
     """
-    Characters put together to words.
+    Joins characters into words.
 
-    CTC marks where a character is recognised, not how long it lasts, so a word ends where the space behind it begins
+    CTC marks where a character is recognised, not how long it lasts, so a word ends where the space after it begins
     (the last word: where its last character ends). A word's confidence is the geometric mean of its characters'.
     """
     words: list[TimedText] = []
@@ -207,7 +207,7 @@ def time_words(characters: list[TimedText]) -> list[TimedText]:
 
 
 def mean_confidence(pieces: list[TimedText]) -> float:
-    """The geometric mean of the confidences; 0 for nothing."""
+    """Returns the geometric mean of the confidences; 0 for nothing."""
     if not pieces:
         return 0.0
     return math.exp(sum(math.log(max(piece.confidence, 1e-30)) for piece in pieces) / len(pieces))

@@ -1,4 +1,4 @@
-"""Transcripts as files: txt, srt, vtt, tsv and json behind one call."""
+"""Transcripts as files: txt, srt, vtt, tsv and json through one call."""
 
 import json
 import math
@@ -64,7 +64,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
 
 
 def format_captions(result: dict, format: str) -> str:
-    """The text of the file that [`write_captions`] writes; same arguments and errors."""
+    """Returns the text of the file that [`write_captions`] writes; same arguments and errors."""
     writer = WRITERS.get(format.lower())
     if writer is None:
         raise ValueError(f"`format` must be one of {', '.join(WRITERS)}, not {format!r}.")
@@ -72,7 +72,7 @@ def format_captions(result: dict, format: str) -> str:
 
 
 def to_txt(result: dict) -> str:
-    """The text on one line; of several people a line each, with the name in front."""
+    """Returns the text on one line; of several people a line each, with the name in front."""
     if "speakers" not in result:
         return _one_line(result["text"]) + "\n"
     return "".join(f"{one['speaker']}: {_one_line(one['text'])}\n" for one in result["speakers"] if one["text"])
@@ -114,7 +114,7 @@ def to_tsv(result: dict) -> str:
 
 
 def to_json(result: dict) -> str:
-    """The whole result; numbers of numpy and torch as plain ones, NaN and infinity as null."""
+    """Returns the whole result; numbers of numpy and torch as plain ones, NaN and infinity as null."""
     return json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -129,9 +129,9 @@ WRITERS: dict[str, Callable[[dict], str]] = {
 
 def words_of(result: dict) -> list[Word]:
     """
-    The words of a result with their times; characters (`return_timestamps="char"`) are put together.
+    Returns the words of a result with their times; characters (`return_timestamps="char"`) are joined.
 
-    Of several people first all of one, then all of the next.
+    Cues are grouped by speaker.
     """
     return [
         Word(_one_line(chunk["text"]), *map(float, chunk["timestamp"]), one.get("speaker", ""))
@@ -141,7 +141,7 @@ def words_of(result: dict) -> list[Word]:
 
 
 def _voices(result: dict) -> list[dict]:
-    """The results of several people, or the one that there is."""
+    """Returns the results of several people, or the only one."""
     return result.get("speakers") or [result]
 
 
@@ -214,7 +214,7 @@ def break_lines(words: list[str], max_characters: int = MAX_CHARACTERS) -> list[
 
 
 def _word_chunks(result: dict) -> list[dict]:
-    """The chunks of a result as words with finite times."""
+    """Returns the chunks of a result as words with finite times."""
     chunks = result.get("chunks") or []
     if not chunks and str(result.get("text", "")).strip():
         raise ValueError('This format needs times: call the pipeline with return_timestamps="word".')

@@ -14,12 +14,12 @@ from .alignment_avsr import TimedText
 
 CHUNK_LENGTH = 12.0  # seconds, where neither the call nor the checkpoint says otherwise
 SHORTEST_CHUNK = 2.0  # seconds; less does not hold a phrase
-STRETCH = 1.5  # a window grows to so many chunks where an utterance, or the clip, ends in it
+STRETCH = 1.5  # a window grows to this many chunks where an utterance, or the clip, ends in it
 UTTERANCE_PAUSE = 0.5  # seconds without a letter that end an utterance
 WORD_PAUSE = 0.2  # seconds without a letter that are no part of a word
 MARGIN = 0.5  # seconds of silence that a piece keeps on each side of its letters, where there is as much
 EARLIEST_CUT = 0.4  # share of a window in front of which no utterance is cut in two
-MOVE = 0.1  # seconds of silence at a window's start that are given up for more of the utterance behind them
+MOVE = 0.1  # seconds of silence at a window's start that are given up for more of the utterance that follows
 OVERLAP = 1.0  # seconds that two pieces share where nobody pauses; a quarter of short windows
 
 
@@ -60,7 +60,7 @@ class WindowPlan:
 
 def find_speech(letters: np.ndarray, seconds_per_step: float, shortest_pause: float) -> list[tuple[float, float]]:
     """
-    `(start, end)` in seconds of what is said, pauses shorter than `shortest_pause` seconds included.
+    Returns `(start, end)` in seconds of what is said, pauses shorter than `shortest_pause` seconds included.
 
     Args:
         letters: `(steps,)` bool, whether a CTC step has a letter.
@@ -78,7 +78,7 @@ def plan_window(letters: np.ndarray, seconds_per_step: float, length: float, las
     """
     Cuts one window into pieces at its pauses.
 
-    Utterances that are over are pieces; the next window starts in the pause behind them. One utterance that fills the
+    Utterances that have ended are pieces; the next window starts in the pause after them. One utterance that fills the
     window is cut in two at its longest short pause; where it has none, the piece ends with the window, unfinished.
 
     Args:
@@ -110,7 +110,7 @@ def plan_window(letters: np.ndarray, seconds_per_step: float, length: float, las
 
 
 def _pieces(speech: Sequence[tuple[float, float]], length: float) -> tuple[Piece, ...]:
-    """Each utterance with at most `MARGIN` seconds, and at most half, of the pauses around it."""
+    """Returns each utterance with at most `MARGIN` seconds, and at most half, of the pauses around it."""
     middles = [(before[1] + after[0]) / 2 for before, after in zip(speech, speech[1:])]
     return tuple(
         Piece(max(lower, start - MARGIN), min(upper, end + MARGIN), start, end)
@@ -119,7 +119,7 @@ def _pieces(speech: Sequence[tuple[float, float]], length: float) -> tuple[Piece
 
 
 def _longest_pause(letters: np.ndarray, seconds_per_step: float, earliest: float, length: float) -> float | None:
-    """The middle of the longest pause behind `earliest` that is no part of a word; of two equal ones the later."""
+    """Returns the middle of the longest pause after `earliest` that is outside words; the later of two equal ones."""
     spoken = find_speech(letters, seconds_per_step, WORD_PAUSE)
     ends = [start for start, _ in spoken[1:]] + [length]
     pauses = [(end - start, (start + end) / 2) for (_, start), end in zip(spoken, ends)]
@@ -128,14 +128,14 @@ def _longest_pause(letters: np.ndarray, seconds_per_step: float, earliest: float
 
 
 def within_scene(piece: Piece, changes: Iterable[float]) -> Piece:
-    """The piece without silence that lies beyond a change of scene."""
+    """Returns the piece without silence that lies beyond a change of scene."""
     start = max((c for c in changes if piece.start < c <= piece.speech_start), default=piece.start)
     end = min((c for c in changes if piece.speech_end <= c < piece.end), default=piece.end)
     return Piece(start, end, piece.speech_start, piece.speech_end, piece.unfinished)
 
 
 def split_at(piece: Piece, changes: Iterable[float]) -> list[Piece]:
-    """The piece in parts that begin at each change within it."""
+    """Returns the piece in parts that begin at each change within it."""
     borders = [piece.start, *sorted(c for c in changes if piece.start < c < piece.end), piece.end]
     return [
         Piece(
@@ -150,13 +150,13 @@ def split_at(piece: Piece, changes: Iterable[float]) -> list[Piece]:
 
 
 def overlap_of(length: float) -> float:
-    """Seconds that two pieces share in windows of `length` seconds where nobody pauses."""
+    """Returns the seconds that two pieces share in windows of `length` seconds without a pause."""
     return min(OVERLAP, length / 4)
 
 
 def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
     """
-    The second between two words up to which an unfinished piece counts.
+    Returns the second between two words up to which the words of an unfinished piece are used.
 
     It lies as near as can be to the middle of the overlap with the following piece: near the end of a piece a word may
     be cut off, and the following piece needs some of what was before.
@@ -172,16 +172,16 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
 
 
 def words_before(words: Sequence[TimedText], seam: float) -> list[TimedText]:
-    """The words that count of a piece that was cut off: their middle lies in front of the seam."""
+    """Returns the words of an unfinished piece whose middle lies before the seam."""
     return [word for word in words if (word.start + word.end) / 2 < seam]
 
 
-def words_behind(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
+def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
     """
-    The words that count of a piece which begins before the seam.
+    Returns the words of a piece, which begins before the seam, that are used.
 
     A word that lies mostly in front of the seam was read before, unless the piece before has nothing at its time (no
-    word is lost); one behind it that the piece before ended with, and at the same time, is not said again.
+    word is lost); one after it that the previous piece ended with, at the same time, is not repeated.
 
     Args:
         words: of the new piece; said: the last words of the piece before it, up to the seam.

@@ -14,7 +14,7 @@ from .clip_stream_avsr import ClipPiece, ClipStream, refuse_unreadable
 
 MODALITIES = ("auto", "audio", "visual", "audiovisual")
 MIN_FACE_SHARE = 0.2  # with a face in fewer frames than this, most of what the model would see is interpolated
-LONG_ABSENCE = 0.5  # seconds: while a chosen speaker is out of view for longer, whoever is heard is somebody else
+LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
 MIN_THERE = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
 SILENT_POWER = 10 ** (SILENT_DBFS / 10)  # mean square of the samples
@@ -26,7 +26,7 @@ class Clip:
     One input of the pipeline.
 
     Attributes:
-        name: how messages call it.
+        name: name used in error messages.
         audio: `(samples,)` float32 at the feature extractor's rate, or `None`.
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or `None`.
         modality: what will be read: `"audio"`, `"visual"` or `"audiovisual"`.
@@ -46,7 +46,7 @@ class Clip:
     found: np.ndarray | None = None
 
     def to_report(self) -> dict[str, Any]:
-        """The report as plain numbers, lists and strings, with what was read and for how long."""
+        """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
         about = {"source": self.name, "modality": self.modality, "duration": round(self.duration, 3)}
         return {**about, **self.report.to_dict()}
 
@@ -90,7 +90,7 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor) -
 
 def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: int, fps: float) -> np.ndarray | None:
     """
-    The sound without what is heard while a chosen speaker is out of view for long.
+    Returns the sound, silent where a chosen speaker is out of view for long.
 
     Args:
         audio: `(samples,)` float32, or `None`.
@@ -100,7 +100,7 @@ def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: 
     Returns:
         The same, or a copy that fades out and in within a frame.
     """
-    borders = np.flatnonzero(np.diff(absent, prepend=False, append=False)).reshape(-1, 2)  # [first, behind the last)
+    borders = np.flatnonzero(np.diff(absent, prepend=False, append=False)).reshape(-1, 2)  # [first, after the last)
     borders = borders[borders[:, 1] - borders[:, 0] >= LONG_ABSENCE * fps]
     if audio is None or not len(borders):
         return audio
@@ -112,13 +112,13 @@ def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: 
 
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
-    """One array of those that are there; `None` where there are none."""
+    """Returns one array of those that are there; `None` where there are none."""
     parts = [part for part in parts if part is not None]
     return np.concatenate(parts) if parts else None
 
 
 def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
-    """Decides what is read, warns where that is less than hoped for, and refuses what cannot be."""
+    """Chooses the modality, warns where one is missing, and raises a ValueError where it cannot be read."""
     refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
     silent = clip.audio is not None and not clip.audio.any()
     if modality == "auto" and clip.mouths is None:
@@ -143,7 +143,7 @@ def _settle_duration(clip: Clip, sampling_rate: int, fps: float) -> None:
 
 class ClipWindow:
     """
-    Holds what was read from a stream and is still needed.
+    Buffers the part of a stream that is still needed.
 
     All places are counted in frames since the beginning of the clip.
 
@@ -190,7 +190,7 @@ class ClipWindow:
 
     @staticmethod
     def _pad_to(held: list[np.ndarray], length: int, like: np.ndarray) -> None:
-        """Fills with zeros what the stream left out."""
+        """Fills the gaps of the stream with zeros."""
         missing = length - sum(map(len, held))
         if missing > 0:
             held.append(np.zeros((missing, *like.shape[1:]), like.dtype))
@@ -216,7 +216,7 @@ class ClipWindow:
         """
         The sound and mouths of `start <= frame < end` as a clip; what is silent or hardly shows a face is `None`.
 
-        Its modality is empty where there is nothing to read: also where a chosen speaker is not in view, whoever talks. In
+        Its modality is empty where there is nothing to read: also where a chosen speaker is not in view. In
         a part where they are out of view for long, it is silent then.
         """
         audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
@@ -246,6 +246,6 @@ class ClipWindow:
         return part if len(part) else None
 
     def changes(self, start: int, end: int) -> list[int]:
-        """The frames of `start < frame < end` with which another scene or face begins."""
+        """Returns the frames of `start < frame < end` with which another scene or face begins."""
         cuts = self._slice(self._cuts, start + 1, end, self.first)
         return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()

@@ -57,7 +57,7 @@ class ClipReport:
         fps_in, fps_out: stored frame rate (None where unknown) and that of the result.
         audio_level_dbfs: level of the sound, root mean square, 0 being full scale; None without sound.
         speaker: who was followed where one was chosen, see `SpeakerReport.finish`; else None.
-        warnings: what the user should know, one sentence each.
+        warnings: faults of the input, one sentence each.
     """
 
     frames: int = 0
@@ -104,7 +104,7 @@ class SoundLevel:
     def add(self, samples: np.ndarray) -> None:
         """`(samples,)` float, full scale 1.0; what is not finite does not count."""
         samples = samples[np.isfinite(samples)].astype(np.float64)
-        self._power += float(np.square(samples).sum())  # not a product of BLAS, whose threads go on spinning behind it
+        self._power += float(np.square(samples).sum())  # not a product of BLAS, whose threads keep spinning after it
         self._count += len(samples)
         self._clipped += int((np.abs(samples) >= 0.999).sum())
 
@@ -211,7 +211,7 @@ class ReportBuilder:
             self._runs.remove(min(self._runs, key=lambda run: run[1] - run[0]))
 
     def finish(self, counts: Sequence[int], switches: int, fps_in: float | None) -> ClipReport:
-        """The report, once all frames were added.
+        """Returns the report, once all frames were added.
 
         Args:
             counts: number of faces in each search.
@@ -268,7 +268,7 @@ def _sentences(report: ClipReport, switches: int) -> list[str]:
     if report.faces_max > 1:
         said.append(f"{report.faces_max} faces in view: the largest and most central one was followed")
     if report.cuts > switches:
-        said.append(f"{report.cuts - switches} changes of scene: the face is looked for anew after each")
+        said.append(f"{report.cuts - switches} changes of scene: the face is detected anew after each")
     if switches:
         said.append(f"the face was lost and found elsewhere {switches} times: it may be another person's")
     if report.yaw is not None and abs(report.yaw) > STRONG_YAW:

@@ -58,7 +58,7 @@ def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None
     """Raises ValueError where `modality` needs what a clip does not have.
 
     Args:
-        name: how messages call the clip.
+        name: name used in error messages.
         modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
         sound: whether there is sound.
         trouble: why lips cannot be read; None where they can.
@@ -86,7 +86,7 @@ class ClipStream:
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples a second wanted.
         image_processor: [`MouthRoiImageProcessor`].
-        landmarks: where faces come from, as of `MouthRoiImageProcessor.extract`.
+        landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
         max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for;
             those of arrays always are.
         speaker: whose face and mouth they are, and what finds them; None takes the most prominent face. `landmarks` can
@@ -94,11 +94,11 @@ class ClipStream:
         on_piece: called with each piece as the reader takes it, in the reader's thread; what it raises, the reader gets.
 
     Attributes:
-        name: how messages call the source.
+        name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
 
     Raises:
-        ValueError: names the source and says what is wrong: it cannot be read, or is without what `modality` needs, or
+        ValueError: names the source and the fault: it cannot be read, or is without what `modality` needs, or
             a speaker is chosen and there is no video to find them in. While it is read: nothing of it can be decoded, or
             there is no face in it and nothing else to read, or the speaker is not found in it.
     """
@@ -177,27 +177,27 @@ class _FileSource:
     def __init__(self, source: MediaSource, sampling_rate: int | None, fps: float | None):
         self._said: list[str] = []
         self._media = MediaStream(source, fps, sampling_rate, on_warning=_note_in(self._said))
-        self.name, self.duration = self._media.name, self._media.survey.announced
+        self.name, self.duration = self._media.name, self._media.selection.announced
         self.has_sound, self.has_pictures = self._media.sound is not None, self._media.pictures is not None
         self._rate = sampling_rate
 
     @property
     def fps_in(self) -> float | None:
-        return self._media.survey.fps or None
+        return self._media.selection.fps or None
 
     @property
     def warnings(self) -> list[str]:
-        return [*self._media.survey.warnings, *self._said]
+        return [*self._media.selection.warnings, *self._said]
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
         return iter(self._media)
 
     def kept(self, samples: int) -> int:
-        """How much of the sound remains without its encoder's padding."""
-        survey = self._media.survey
-        if survey.video is None or self._rate is None:
+        """Returns the number of samples without the encoder's padding."""
+        selection = self._media.selection
+        if selection.video is None or self._rate is None:
             return samples
-        return trimmed_length(samples, self._rate, 0.0, survey.video_end)
+        return trimmed_length(samples, self._rate, 0.0, selection.video_end)
 
     def close(self) -> None:
         self._media.close()
@@ -327,7 +327,7 @@ class ArraySource:
         roi_size: side of the mouth crops.
 
     Attributes:
-        name: how messages call it.
+        name: name used in error messages.
         has_sound, has_pictures: whether there is something to give.
         mouths: `(frames, roi_size, roi_size)` uint8 crops, or None.
         duration: in seconds.
@@ -361,7 +361,7 @@ class ArraySource:
         self.duration = max(sound, lips, len(self._video) / self.fps_in if self.has_pictures else 0.0)
 
     def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Sound and pictures in turn, as of `MediaStream`."""
+        """Yields sound and pictures in turn; see `MediaStream`."""
         pictures = on_clock(self._video, self.fps_in, self._fps) if self.has_pictures else iter(())
         for second in range(math.ceil(self.duration)):
             if self.has_sound and len(part := self._audio[second * self._rate : (second + 1) * self._rate]):
@@ -371,7 +371,7 @@ class ArraySource:
         yield from ((PICTURE, picture) for picture in pictures)
 
     def kept(self, samples: int) -> int:
-        """How much of the sound remains: all of it."""
+        """Returns the number of samples: arrays have no padding, so all of them."""
         return samples
 
     def close(self) -> None:
@@ -449,7 +449,7 @@ def on_clock(video: np.ndarray, fps: float, new_fps: float) -> Iterator[np.ndarr
 
 
 class _Line:
-    """Rows that are added in any portions and taken out in others."""
+    """FIFO buffer of array rows."""
 
     def __init__(self, nothing: np.ndarray):
         self._parts = [nothing]
@@ -464,7 +464,7 @@ class _Line:
         self._parts.append(rows)
 
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """The rows from `taken` to `until`; `completed` with zeros where they are not there."""
+        """Returns the rows from `taken` to `until`; `completed` with zeros where they are not there."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until
@@ -537,7 +537,7 @@ class PieceCutter:
         hold = round(MAX_PADDING * self._rate)  # what may have to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
-            leads = []  # seconds of sound and of crops behind the end of the next piece
+            leads = []  # seconds of sound and of crops after the end of the next piece
             if self.has_sound:
                 leads.append((self._sound.end - hold - sample) / self._rate)
             if self.has_lips:
@@ -547,7 +547,7 @@ class PieceCutter:
             yield self._piece(completed=True)
 
     def finish(self, samples: int) -> Iterator[ClipPiece]:
-        """The rest, once everything was added; of the sound only so many samples in all count."""
+        """Yields the rest, once everything was added; sound counts up to this total of samples."""
         if self._count == 0:
             self.has_sound, self.has_lips = self.has_sound and samples > 0, self.has_lips and self.lips_end > 0
         self._sound.end_at(samples)

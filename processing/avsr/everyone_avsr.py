@@ -18,10 +18,10 @@ from .media_source_avsr import MediaSource
 
 MOST = 8  # people at most who are read: each takes as long as a clip of one
 
-SAMPLES = 2  # descriptions of a face on a stretch, at most
+SAMPLES = 2  # descriptions of the face in a tracklet, at most
 SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
 NEAR = 1.0  # face widths: without descriptions, who comes back within that distance is the same
-AWAY = 250  # frames: without descriptions, whoever is away for longer is another one
+AWAY = 250  # frames: without descriptions, a face that is away for longer counts as another person
 SHORTEST = 1.0  # seconds for which a person must be seen
 LOOK_AGAIN = 5  # frames between two searches while somebody is missing, or nobody is there
 LOST = 25  # frames for which a face that is not found is waited for
@@ -32,10 +32,10 @@ def people_in(
     source: MediaSource | dict, image_processor: Any, detector: LandmarkDetector
 ) -> tuple[list[Person], list[str]]:
     """
-    Everybody whose face is in a source for long enough, see `FaceSurvey.people`; the source is read once.
+    Everybody whose face is in a source for long enough, see `FaceTrackCollector.people`; the source is read once.
 
     Args:
-        source: path, bytes, seekable binary file object, or arrays, as of [`ClipStream`].
+        source: path, bytes, seekable binary file object, or arrays; see [`ClipStream`].
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         detector: finds the faces.
 
@@ -55,7 +55,7 @@ def people_in(
         items, there = iter(pictures), pictures.pictures is not None
     try:
         if not there:
-            raise ValueError(f"{pictures.name}: nobody can be looked for: there is no video.")
+            raise ValueError(f"{pictures.name}: people cannot be found: there is no video.")
         people = find_people(_pictures(items), detector, image_processor.detect_every, fps)
     finally:
         pictures.close()
@@ -73,7 +73,7 @@ def _pictures(items: Iterator[tuple[str, np.ndarray]]) -> Iterator[np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Tracklet:
     """
     One face without a break.
 
@@ -81,7 +81,7 @@ class Stretch:
         start: its first frame.
         scene: number of the scene.
         boxes: `(frames, 4)` float32, `(x0, y0, x1, y1)` in pixels.
-        description: what the face looks like, if there is something that says it.
+        description: a descriptor of the face; None without a `FaceDescriber`.
     """
 
     start: int
@@ -91,58 +91,58 @@ class Stretch:
 
     @property
     def end(self) -> int:
-        """The frame behind its last one."""
+        """Returns the frame after its last one."""
         return self.start + len(self.boxes)
 
 
 class Person:
     """
-    A person's stretches. Iterating gives `(x0, y0, x1, y1)` around the face or None for each frame, so that it is a track
+    A person's tracklets. Iterating gives `(x0, y0, x1, y1)` around the face or None for each frame, so that it is a track
     for the pipeline's `speaker`.
     """
 
     def __init__(self) -> None:
-        self._stretches: list[Stretch] = []
+        self._tracklets: list[Tracklet] = []
 
     @property
     def frames(self) -> int:
         """In which the face is seen."""
-        return sum(len(stretch.boxes) for stretch in self._stretches)
+        return sum(len(tracklet.boxes) for tracklet in self._tracklets)
 
     @property
     def first(self) -> tuple[int, float]:
         """The first frame and the left edge in it: the order in which people are counted."""
-        return self._stretches[0].start, float(self._stretches[0].boxes[0, 0])
+        return self._tracklets[0].start, float(self._tracklets[0].boxes[0, 0])
 
-    def add(self, stretch: Stretch) -> None:
-        """One more stretch of this person."""
-        self._stretches = sorted([*self._stretches, stretch], key=lambda stretch: stretch.start)
+    def add(self, tracklet: Tracklet) -> None:
+        """One more tracklet of this person."""
+        self._tracklets = sorted([*self._tracklets, tracklet], key=lambda tracklet: tracklet.start)
 
-    def overlaps(self, stretch: Stretch) -> bool:
+    def overlaps(self, tracklet: Tracklet) -> bool:
         """Whether the person is somewhere else at that time."""
-        return any(own.start < stretch.end and stretch.start < own.end for own in self._stretches)
+        return any(own.start < tracklet.end and tracklet.start < own.end for own in self._tracklets)
 
-    def unlike(self, stretch: Stretch) -> float:
-        """How little a stretch resembles the person: 1.0 where it begins to be another one."""
-        if stretch.description is not None:
-            own = [own.description for own in self._stretches]
-            mean = np.average(own, axis=0, weights=[len(own.boxes) for own in self._stretches])
-            return float(np.linalg.norm(mean - stretch.description)) / SAME
-        return min(_apart(*sorted([own, stretch], key=lambda stretch: stretch.start)) for own in self._stretches)
+    def distance(self, tracklet: Tracklet) -> float:
+        """Returns the distance between tracklet and person; from 1.0 on they are different people."""
+        if tracklet.description is not None:
+            own = [own.description for own in self._tracklets]
+            mean = np.average(own, axis=0, weights=[len(own.boxes) for own in self._tracklets])
+            return float(np.linalg.norm(mean - tracklet.description)) / SAME
+        return min(_apart(*sorted([own, tracklet], key=lambda tracklet: tracklet.start)) for own in self._tracklets)
 
     def __iter__(self) -> Iterator[tuple[float, float, float, float] | None]:
         frame = 0
-        for stretch in self._stretches:
-            yield from (None for _ in range(stretch.start - frame))
-            for box in stretch.boxes:
+        for tracklet in self._tracklets:
+            yield from (None for _ in range(tracklet.start - frame))
+            for box in tracklet.boxes:
                 x0, y0, x1, y1 = box.tolist()
                 x, y = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
                 yield x0 - x, y0 - y, x1 + x, y1 + y
-            frame = stretch.end
+            frame = tracklet.end
 
 
-def _apart(earlier: Stretch, later: Stretch) -> float:
-    """By place: face widths between two stretches of a scene, a little time apart; 2.0 where they are not."""
+def _apart(earlier: Tracklet, later: Tracklet) -> float:
+    """By place: face widths between two tracklets of a scene, a little time apart; 2.0 where they are not."""
     if earlier.scene != later.scene or later.start - earlier.end > AWAY:
         return 2.0
     before, after = earlier.boxes[-1], later.boxes[0]
@@ -166,22 +166,22 @@ class _Followed:
         self.missing = self.missing if found is None else not found
         self._boxes.extend(face.box)
 
-    def stretch(self) -> Stretch:
-        """The frames up to where it was lost."""
+    def tracklet(self) -> Tracklet:
+        """Returns the frames up to where it was lost."""
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         description = np.mean(self.descriptions, axis=0) if self.descriptions else None
-        return Stretch(
+        return Tracklet(
             self._start, self._scene, boxes[: len(boxes) - self.since] if self.missing else boxes, description
         )
 
 
-class FaceSurvey:
+class FaceTrackCollector:
     """
-    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and nothing of the pictures.
+    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and no pictures.
 
     Args:
         detector: finds the faces. If it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`,
-            people are known again after cuts and absences by what they look like, else by their place only.
+            people are re-identified after cuts and absences by appearance, else by place only.
         detect_every: frames between two searches of the whole picture.
     """
 
@@ -193,7 +193,7 @@ class FaceSurvey:
         self.frames = 0
         self._scene = self._scene_before = self._scenes = 0
         self._open: list[_Followed] = []
-        self._done: list[Stretch] = []
+        self._done: list[Tracklet] = []
 
     def add(self, frame: np.ndarray) -> None:
         """One more `(height, width, 3)` uint8 frame."""
@@ -232,7 +232,7 @@ class FaceSurvey:
                 one.descriptions.append(self._describer.describe(frame, one.face))
 
     def _close(self, some: list[_Followed]) -> None:
-        self._done += [stretch for one in some if len((stretch := one.stretch()).boxes)]
+        self._done += [tracklet for one in some if len((tracklet := one.tracklet()).boxes)]
         self._open = [one for one in self._open if one not in some]
 
     def people(self, fps: float) -> list[Person]:
@@ -244,13 +244,13 @@ class FaceSurvey:
         """
         self._close(self._open)
         people: list[Person] = []
-        for stretch in sorted(self._done, key=lambda stretch: -len(stretch.boxes)):  # the surest first
-            others = [person for person in people if not person.overlaps(stretch)]
-            likest = min(others, key=lambda person: person.unlike(stretch), default=None)
-            if likest is None or likest.unlike(stretch) >= 1.0:
+        for tracklet in sorted(self._done, key=lambda tracklet: -len(tracklet.boxes)):  # the surest first
+            others = [person for person in people if not person.overlaps(tracklet)]
+            likest = min(others, key=lambda person: person.distance(tracklet), default=None)
+            if likest is None or likest.distance(tracklet) >= 1.0:
                 likest = Person()
                 people.append(likest)
-            likest.add(stretch)
+            likest.add(tracklet)
         shortest = min(SHORTEST * fps, self.frames / 2)
         return sorted((person for person in people if person.frames >= shortest), key=lambda person: person.first)
 
@@ -263,17 +263,17 @@ def find_people(
 
     Args:
         frames: `(height, width, 3)` uint8 pictures, taken one at a time.
-        detector, detect_every: see `FaceSurvey`.
+        detector, detect_every: see `FaceTrackCollector`.
         fps: of the frames.
     """
-    survey = FaceSurvey(detector, detect_every)
+    collector = FaceTrackCollector(detector, detect_every)
     for frame in frames:
-        survey.add(frame)
-    return survey.people(fps)
+        collector.add(frame)
+    return collector.people(fps)
 
 
 def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
-    """One person's result, with their name and that of the source."""
+    """Returns one person's result, with their name and that of the source."""
     name = f"Speaker {number}"
     report = {**result["report"], "source": source, "speaker": {**result["report"]["speaker"], "asked": name}}
     report["warnings"] = [warning.replace("the speaker of the track", name) for warning in report["warnings"]]
@@ -282,14 +282,14 @@ def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
 
 def together(results: Sequence[dict[str, Any]], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """
-    The results of several people, each with a `"speaker"`, as one result.
+    Returns the results of several people, each with a `"speaker"`, as one result.
 
     Args:
         results: of one source.
         warnings: sentences about all of them.
 
     Returns:
-        The same keys as of one person: `"text"` has a line `Speaker 1: …` for each of those who said something, `"chunks"`
+        The same keys as for one person: `"text"` has a line `Speaker 1: …` for each person who spoke, `"chunks"`
         are in the order of their times, each with its `"speaker"`, the confidence is the geometric mean of theirs,
         weighted by the length of their texts; and `"speakers"`, the results themselves.
     """

@@ -19,7 +19,7 @@ UNUSUAL = 6.0  # times the running level of change
 FLASH = 6  # frames: whatever goes back to the old scene within this time was a flash, and not a cut
 PACE = 0.1  # how fast the running level follows
 
-WHOLE_SEARCH = 5  # one of so many searches goes through the whole picture
+WHOLE_SEARCH = 5  # one search in this many covers the whole picture
 
 
 class Change(enum.Enum):
@@ -79,7 +79,7 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray | None:
 
 @functools.lru_cache(maxsize=4)
 def _ticks(length: int) -> np.ndarray:
-    """(2 * SIDE,) evenly spread indices into `length` pixels."""
+    """Returns (2 * SIDE,) evenly spread indices into `length` pixels."""
     return np.linspace(0, length - 1, 2 * SIDE).astype(int)
 
 
@@ -116,7 +116,7 @@ class FaceTracker:
         self._follower = self.detector if isinstance(self.detector, FaceFollower) else None
 
     def update(self, frame: np.ndarray, change: Change = Change.NONE) -> Face | None:
-        """The face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
+        """Returns the face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
 
         Args:
             frame: the next one.
@@ -148,7 +148,7 @@ class FaceTracker:
         return max(same or faces, key=lambda face: _prominence(face, frame), default=None)
 
     def _find(self, frame: np.ndarray) -> list[Face]:
-        """All faces of the frame."""
+        """Returns all faces of the frame."""
         faces = self.detector(frame)
         self.counts.append(len(faces))
         return faces
@@ -176,7 +176,7 @@ class FaceTracker:
         return self._again(faces, frame)
 
     def _again(self, faces: list[Face], frame: np.ndarray) -> Face | None:
-        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
+        """Re-acquires a lost face near its last position; once patience has run out, any face."""
         last = self._face
         reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
         near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
@@ -189,23 +189,23 @@ class FaceTracker:
 
 
 def pause_of(lost: int) -> int:
-    """Frames from one search for a face that was lost so many frames ago to the next."""
+    """Returns the frames until the next search for a face that has been lost for this many frames."""
     return next((pause for since, pause in ((250, 25), (50, 10), (10, 5)) if lost > since), 1)
 
 
 def inside(face: Face, frame: np.ndarray) -> bool:
-    """Whether the middle of the face is in the picture."""
+    """Returns whether the middle of the face is in the picture."""
     x, y = face.points[STEADY].mean(axis=0)
     return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
 
 
 def distance(first: Face, second: Face) -> float:
-    """Pixels between the middles of two faces."""
+    """Returns the pixels between the middles of two faces."""
     return float(np.linalg.norm(first.points[STEADY].mean(axis=0) - second.points[STEADY].mean(axis=0)))
 
 
 def prominence(face: Face, box: tuple[float, float, float, float]) -> float:
-    """Large and central is what one looks at: area, less with the distance from the middle of `(x0, y0, x1, y1)`."""
+    """Returns the prominence of a face: its area, less with the distance from the middle of `(x0, y0, x1, y1)`."""
     centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2 - box[:2]
     centre = centre / (box[2] - box[0], box[3] - box[1]) - 0.5
     return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))

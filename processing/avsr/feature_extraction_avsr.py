@@ -88,7 +88,7 @@ def normalise_wave(wave: np.ndarray) -> np.ndarray:
 
 
 def _as_batch(audio) -> list:
-    """A single utterance or a batch as a list of utterances."""
+    """Returns a single utterance or a batch as a list of utterances."""
     if audio is None or isinstance(audio, (str, bytes)):
         raise ValueError(f"`audio` must be an array of samples or a list of such arrays, not {type(audio).__name__}.")
     if hasattr(audio, "ndim"):

@@ -210,7 +210,7 @@ class MouthRoiImageProcessor(BaseImageProcessor):
 
 
 def _as_clips(videos: Any) -> list[Any]:
-    """One clip or several, as a list of clips."""
+    """Returns one clip or several, as a list of clips."""
     if isinstance(videos, (list, tuple)):
         if videos and np.ndim(videos[0]) == 3 and np.shape(videos[0])[-1] == 3:
             return [videos]  # a list of (height, width, 3) pictures is one clip

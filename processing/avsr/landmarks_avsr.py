@@ -61,7 +61,7 @@ class FaceFollower(Protocol):
     """A detector that can also carry a face over to the next frame, faster than by looking for it."""
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
-        """The face of the frame before in this frame, without asking whether it is still there."""
+        """Returns the face of the frame before in this frame, without asking whether it is still there."""
         ...
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
@@ -74,12 +74,12 @@ class FaceDescriber(Protocol):
     """A detector that can also say what a face looks like, so that a person is known again."""
 
     def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
-        """A vector; those of one person are less than about 0.55 apart, those of two people more."""
+        """Returns a vector; those of one person are less than about 0.55 apart, those of two people more."""
         ...
 
 
 def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
-    """The square in which dlib's face detector would see these landmarks.
+    """Returns the square in which dlib's face detector would see these landmarks.
 
     The three numbers are medians over detections in GRID clips: shift of the box's centre against the centre of the
     steady points, and width of the box, all in units of their root mean square distance from that centre.
@@ -163,7 +163,7 @@ class DlibLandmarkDetector:
         self.threshold = threshold
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """All faces of a `(height, width, 3)` uint8 RGB frame, surest first."""
+        """Returns all faces of a `(height, width, 3)` uint8 RGB frame, surest first."""
         frame = _eight_bit(frame)
         side = max(frame.shape[:2])
         scales = [min(1.0, self.search_side / side), min(2.0, 2 * self.search_side / side)]
@@ -202,7 +202,7 @@ class DlibLandmarkDetector:
             return np.array(network.compute_face_descriptor(_eight_bit(frame), shape))
 
     def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[tuple, float]]:
-        """((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""
+        """Returns ((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""
         height, width = frame.shape[:2]
         resized = frame
         if abs(scale - 1.0) > 1e-3:
@@ -224,7 +224,7 @@ class DlibLandmarkDetector:
 
 
 def _eight_bit(frame: np.ndarray) -> np.ndarray:
-    """The frame as contiguous uint8; raises ValueError where it is no picture."""
+    """Returns the frame as contiguous uint8; raises ValueError where it is no picture."""
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
         raise ValueError(f"a frame must be (height, width, 3) uint8 RGB, got {frame.shape} {frame.dtype}")
@@ -272,7 +272,7 @@ class PrecomputedLandmarks:
         raise ValueError("the name must end in .npz or .json")
 
     def at(self, fps: float) -> np.ndarray:
-        """`(frames, 68, 2)` float32 at another frame rate: for each time the nearest row."""
+        """Returns `(frames, 68, 2)` float32 at another frame rate: for each time the nearest row."""
         if self.fps is None or abs(self.fps - fps) < 1e-6:
             return self.points
         times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
@@ -287,12 +287,12 @@ class PrecomputedLandmarks:
 
 
 def grown(box: tuple, x: float, y: float) -> tuple[float, float, float, float]:
-    """A box `(x0, y0, x1, y1)` with so many pixels more at its left and right, and at its top and bottom."""
+    """Expands a box `(x0, y0, x1, y1)` by these pixels on the left and right, and at the top and bottom."""
     return box[0] - x, box[1] - y, box[2] + x, box[3] + y
 
 
 def meet(first: tuple, second: tuple) -> bool:
-    """Whether two boxes `(x0, y0, x1, y1)` have a point in common; one without an area is a point."""
+    """Returns whether two boxes `(x0, y0, x1, y1)` have a point in common; one without an area is a point."""
     return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
 
 

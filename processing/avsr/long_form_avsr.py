@@ -1,6 +1,6 @@
 """Reading a clip of any length, word by word while it is read: window by window, in bounded memory.
 
-`LongReading` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
+`LongFormDecoder` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .chunking_avsr import (
     plan_window,
     split_at,
     within_scene,
+    words_after,
     words_before,
-    words_behind,
 )
 from .clip_avsr import Clip, ClipWindow
 from .clip_stream_avsr import ClipStream
@@ -32,8 +32,8 @@ from .clip_stream_avsr import ClipStream
 logger = logging.getLogger(__name__)
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
-SAID = 8  # words that a seam looks back at
-MOST_OTHERS = 1000  # words of others that are kept
+SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
+MOST_OTHERS = 1000  # words of other people that a report lists, at most
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
 
@@ -46,9 +46,9 @@ class SpokenWord(TimedText):
 
 
 @dataclass
-class Reading:
+class ChunkResult:
     """
-    What a piece says.
+    The text of a piece.
 
     Attributes:
         characters: with their times in the piece.
@@ -63,12 +63,12 @@ class Reading:
     others: list[TimedText] = field(default_factory=list)
 
 
-class Tally:
+class RunningStatistics:
     """
-    How a long clip was read, in a few numbers.
+    Running statistics of the reading of a long clip.
 
     Attributes:
-        seconds: that were read from `"audio"`, `"visual"` and `"audiovisual"`.
+        seconds: read from `"audio"`, `"visual"` and `"audiovisual"`.
         sound_only: `[start, end]` in seconds of each stretch that was read without lips.
         changes: how many pieces were read without their lips because the scene changed in them.
         fits: whether each text had room in its piece.
@@ -86,10 +86,10 @@ class Tally:
 
     @property
     def confidence(self) -> float:
-        """The geometric mean of the characters' confidences; without any, how surely nothing was said (0 to 1)."""
+        """Returns the geometric mean of the characters' confidences; without any, the probability of silence."""
         return math.exp((self._text if self._text.count else self._silence).value)
 
-    def add_piece(self, modality: str, start: float, end: float, reading: Reading) -> None:
+    def add_piece(self, modality: str, start: float, end: float, reading: ChunkResult) -> None:
         """Notes one piece (seconds)."""
         self.seconds[modality] += end - start
         self.fits &= reading.fits
@@ -101,15 +101,15 @@ class Tally:
             self.sound_only.append([start, end])
 
     def _add_others(self, words: Sequence[TimedText]) -> None:
-        """Notes words of others; pieces may overlap, and what was noted is not noted again."""
+        """Adds words of other people; words that overlapping pieces share are added once."""
         new = [word for word in words if word.start >= self._others_until]
         self._others_until = max([self._others_until, *(word.end for word in new)])
         self.others_count += len(new)
         self.others += new[: MOST_OTHERS - len(self.others)]
 
-    def add_window(self, letter_chances: np.ndarray) -> None:
+    def add_window(self, nonblank_probability: np.ndarray) -> None:
         """Notes the probabilities `(steps,)` of a window's letters."""
-        self._silence.add(np.log1p(-letter_chances.clip(max=1 - 1e-6)).tolist())
+        self._silence.add(np.log1p(-nonblank_probability.clip(max=1 - 1e-6)).tolist())
 
     def add_word(self, word: SpokenWord) -> None:
         """Notes a finished word."""
@@ -118,7 +118,7 @@ class Tally:
 
 @dataclass
 class _Mean:
-    """A mean of numbers that are not kept."""
+    """A running mean: the numbers themselves are not stored."""
 
     total: float = 0.0
     count: int = 0
@@ -131,43 +131,43 @@ class _Mean:
         return self.total / max(self.count, 1)
 
 
-class LongReading:
+class LongFormDecoder:
     """
     An iterator of the words of a clip.
 
     Args:
         window: on the clip's stream.
-        letter_chances: a clip -> `(steps,)`, CTC's probability of any letter.
-        read: clips -> what each says.
-        chunk_length: seconds that go through the model at once; up to `STRETCH` times as many where the clip or an
+        nonblank_probability: a clip -> `(steps,)`, CTC's probability of any letter.
+        read: clips -> the text of each.
+        chunk_length: seconds that the model reads at once; up to `STRETCH` times as many where the clip or an
             utterance ends there.
-        seconds_per_step: of `letter_chances`.
+        seconds_per_step: of `nonblank_probability`.
 
     Attributes:
         position: seconds that were read.
-        tally: how.
+        statistics: of these seconds.
     """
 
     def __init__(
         self,
         window: ClipWindow,
-        letter_chances: Callable[[Clip], np.ndarray],
-        read: Callable[[list[Clip]], list[Reading]],
+        nonblank_probability: Callable[[Clip], np.ndarray],
+        read: Callable[[list[Clip]], list[ChunkResult]],
         chunk_length: float,
         seconds_per_step: float,
     ):
-        self._window, self._letter_chances, self._read = window, letter_chances, read
+        self._window, self._nonblank_probability, self._read = window, nonblank_probability, read
         self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
         self._said: list[TimedText] = []
         self._seam: float | None = None
         self.position = 0.0
-        self.tally = Tally()
+        self.statistics = RunningStatistics()
 
     def __iter__(self) -> Iterator[SpokenWord]:
         window, fps = self._window, self._window.fps
         chunk, longest = (round(self._chunk_length * share * fps) for share in (1, STRETCH))
         while True:
-            window.fill(window.first + longest + 1)  # one frame more tells whether the clip goes on
+            window.fill(window.first + longest + 1)  # one frame more shows whether the clip continues
             last = window.ended and window.last - window.first <= longest
             end = window.last if last else window.first + chunk
             clip = window.take(window.first, end)
@@ -188,8 +188,8 @@ class LongReading:
             self.position = window.first / fps
 
     def _plan(self, clip: Clip, last: bool) -> WindowPlan:
-        chances = self._letter_chances(clip)  # (steps,)
-        self.tally.add_window(chances)
+        chances = self._nonblank_probability(clip)  # (steps,)
+        self.statistics.add_window(chances)
         plan = plan_window(chances > LETTER, self._seconds_per_step, clip.duration, last)
         if last and self._window.first == 0 and len(plan.pieces) == 1:  # the whole clip is one utterance
             piece = plan.pieces[0]
@@ -197,7 +197,7 @@ class LongReading:
         return plan
 
     def _words(self, plan: WindowPlan, length: float) -> tuple[list[SpokenWord], float]:
-        """The finished words of a window, and its second at which the next one starts."""
+        """Returns the finished words of a window, and its second at which the next one starts."""
         parts = [part for piece in plan.pieces for part in self._parts(piece)]
         words = self._read_parts(parts)
         if plan.next_start is not None:
@@ -208,13 +208,13 @@ class LongReading:
         return self._finish(words_before(words, self._seam)), self._seam - start - overlap_of(length) / 2
 
     def _read_parts(self, parts: list[tuple[float, Clip]]) -> list[SpokenWord]:
-        """The words of clips that start at so many seconds, without those that were said before the last seam."""
+        """Returns the words of the clips that start at these seconds, without those already emitted."""
         words: list[SpokenWord] = []
         readings = self._read([clip for _, clip in parts]) if parts else []
         for (start, clip), reading in zip(parts, readings):
-            self.tally.add_piece(clip.modality, start, start + clip.duration, reading)
+            self.statistics.add_piece(clip.modality, start, start + clip.duration, reading)
             words += spell_words(reading.characters, start)
-        return words if self._seam is None else words_behind(words, self._seam, self._said)
+        return words if self._seam is None else words_after(words, self._seam, self._said)
 
     def _finish(self, words: list[SpokenWord]) -> list[SpokenWord]:
         """The words in order of time: none begins before the one in front of it ends, however pieces differ."""
@@ -224,9 +224,9 @@ class LongReading:
             characters = tuple(not_before(character, until) for character in word.characters)
             start, end = max(word.start, until), max(word.end, until)
             ordered.append(SpokenWord(word.text, start, end, word.confidence, characters))
-            self.tally.add_word(ordered[-1])
+            self.statistics.add_word(ordered[-1])
             until = end
-        self._said = [*self._said, *ordered][-SAID:]
+        self._said = [*self._said, *ordered][-SEAM_CONTEXT_WORDS:]
         return ordered
 
     def _parts(self, piece: Piece) -> list[tuple[float, Clip]]:
@@ -239,7 +239,7 @@ class LongReading:
         if inside and parts[0][1].modality == "visual":
             parts = [self._take(part) for part in split_at(piece, inside)]
         elif inside and parts[0][1].modality == "audiovisual":
-            self.tally.changes += 1
+            self.statistics.changes += 1
             parts[0][1].mouths, parts[0][1].modality = None, "audio"
         return [part for part in parts if part[1].modality]
 
@@ -257,12 +257,12 @@ class LongReading:
 
 
 def moved(text: TimedText, offset: float) -> TimedText:
-    """The same, said `offset` seconds later."""
+    """Returns the same, said `offset` seconds later."""
     return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
 
 
 def not_before(text: TimedText, time: float) -> TimedText:
-    """The same with times of at least `time` seconds."""
+    """Returns the same with times of at least `time` seconds."""
     return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
 
 
@@ -297,11 +297,11 @@ class SpeechStream:
 
     Attributes:
         source, chunked: as given.
-        name: how messages call the source.
+        name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
     """
 
-    def __init__(self, source: ClipStream, reading: LongReading, timestamps: bool | str, chunked: bool):
+    def __init__(self, source: ClipStream, reading: LongFormDecoder, timestamps: bool | str, chunked: bool):
         self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
         self._reading, self._timestamps = reading, timestamps
         self._chunks = self._spell() if timestamps == "char" else map(as_chunk, reading)
@@ -314,7 +314,7 @@ class SpeechStream:
     @property
     def confidence(self) -> float:
         """The geometric mean of the confidences (0 to 1) of all characters so far; without any, of the silence."""
-        return round(self._reading.tally.confidence, 4)
+        return round(self._reading.statistics.confidence, 4)
 
     def __iter__(self) -> SpeechStream:
         return self
@@ -340,7 +340,7 @@ class SpeechStream:
         self.source.close()
 
     def to_result(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-        """The chunks that the iteration gave (all, or as far as it came) as the result of a call."""
+        """Returns the chunks that the iteration gave (all, or as far as it came) as the result of a call."""
         between = "" if self._timestamps == "char" else " "
         return {
             "text": between.join(chunk["text"] for chunk in chunks),
@@ -362,41 +362,41 @@ class SpeechStream:
 
     def to_report(self) -> dict[str, Any]:
         """
-        What was measured on the clip, complete at the end of the iteration: the same as of a short one, and
+        What was measured on the clip, complete at the end of the iteration: the same as for a short one, and
         `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
         """
-        tally, report = self._reading.tally, self.source.report
-        read = {kind for kind, seconds in tally.seconds.items() if seconds}
+        statistics, report = self._reading.statistics, self.source.report
+        read = {kind for kind, seconds in statistics.seconds.items() if seconds}
         modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
-        sound_only = tally.sound_only if report.frames else []
+        sound_only = statistics.sound_only if report.frames else []
         runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
         facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
-        return note_others(facts, tally.others, tally.others_count)
+        return note_others(facts, statistics.others, statistics.others_count)
 
     def _warnings(self, sound_only: list[list[float]]) -> list[str]:
-        tally, said = self._reading.tally, []
+        statistics, said = self._reading.statistics, []
         if sound_only:
-            share = sum(end - start for start, end in sound_only) / max(sum(tally.seconds.values()), 1e-9)
+            share = sum(end - start for start, end in sound_only) / max(sum(statistics.seconds.values()), 1e-9)
             named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
             more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
             said.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
-        if tally.changes:
-            said.append(f"the scene changes within {tally.changes} utterances: they were read from sound only")
-        if tally.seconds["visual"] and (tally.seconds["audio"] or tally.seconds["audiovisual"]):
-            said.append(f"{tally.seconds['visual']:.1f} s without sound were read from lips only")
-        if not tally.fits:
+        if statistics.changes:
+            said.append(f"the scene changes within {statistics.changes} utterances: they were read from sound only")
+        if statistics.seconds["visual"] and (statistics.seconds["audio"] or statistics.seconds["audiovisual"]):
+            said.append(f"{statistics.seconds['visual']:.1f} s without sound were read from lips only")
+        if not statistics.fits:
             said.append("the text has more letters than the clip has time for: some times are spread evenly")
         return said
 
 
 def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
     """
-    The report of a chosen speaker with `["speaker"]["others_said"]`: words that were heard and that their lips do not say.
+    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
 
     Args:
-        report: as a result holds it; one of nobody in particular comes back as it is.
+        report: as a result holds it; one without a speaker is returned unchanged.
         others: the words, of very many the first ones; count: how many there are in all, if not those.
     """
     if "speaker" not in report:
@@ -411,7 +411,7 @@ def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int 
 
 
 def as_chunk(text: TimedText) -> dict[str, Any]:
-    """A word or character as results hold it."""
+    """Returns a word or character as results hold it."""
     return {
         "text": text.text,
         "timestamp": (round(text.start, 3), round(text.end, 3)),

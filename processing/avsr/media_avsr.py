@@ -2,7 +2,7 @@
 
 Everything is measured in seconds after the first video frame (after the first sound where there is no video), so that
 `read_audio` and `read_frames` stay together whatever the container says. Both at once, in one pass: `MediaStream`, which
-takes the streams that `MediaSurvey` chooses and gives what `PictureLine` and `SoundLine` make of their frames.
+takes the streams that `StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their frames.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def read_frames(
         source: path, http(s) URL, bytes, or binary file object.
         fps: frames per second to yield.
         start, end: yield only this part; seconds after the first frame.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
         `(height, width, 3)` uint8 RGB. Nothing where the source has sound only.
@@ -107,15 +107,15 @@ def read_audio(
     """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
 
     Sample 0 is the time of the first video frame: late sound gets zeros in front, early sound is cut, holes between
-    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that goes on for
-    longer than that is speech without a picture, and is kept. Without video the sound starts at its own first sample.
+    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that continues for
+    longer than that is speech without a picture and stays. Without video the sound starts at its own first sample.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
         start, end: return only this part; seconds after the first video frame.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Returns:
         `(samples,)` float32, full scale 1.0; `None` where the source has no sound that can be decoded.
@@ -127,11 +127,11 @@ def read_audio(
     with MediaStream(source, None, sampling_rate, start, end, warn) as stream:
         if stream.sound is None:
             return None
-        trims = trim_to_video and stream.survey.video is not None
+        trims = trim_to_video and stream.selection.video is not None
         sound = np.concatenate([np.zeros(0, np.float32), *(samples for _, samples in stream)])
     if not stream.sound.begun:
         return None
-    length, video_end = len(sound), stream.survey.video_end
+    length, video_end = len(sound), stream.selection.video_end
     if trims and stream.complete:
         tail = start + length / sampling_rate - video_end
         if tail > MAX_PADDING and video_end > 0:
@@ -150,30 +150,30 @@ def probe_media(source: MediaSource) -> MediaInfo:
     """
     av = import_av()
     with opened(source) as (container, name):
-        survey, first = MediaSurvey(container, name), {}
-        for packet in packets_of(container, survey.streams, name, survey.warnings.append):
-            survey.note(packet)
+        selection, first = StreamSelection(container, name), {}
+        for packet in packets_of(container, selection.streams, name, selection.warnings.append):
+            selection.note(packet)
             if packet.stream.index not in first:
                 with contextlib.suppress(av.error.FFmpegError, ValueError):
                     for frame in packet.stream.decode(packet if packet.size else None)[:1]:
                         first[packet.stream.index] = frame
-        if survey.video is not None and survey.video.index not in first:
-            survey.lose_video(sound_is_read=survey.sound is not None)
-        survey.finish()
-        video, sound, warnings = survey.video, survey.sound, tuple(survey.warnings)
+        if selection.video is not None and selection.video.index not in first:
+            selection.lose_video(sound_is_read=selection.sound is not None)
+        selection.finish()
+        video, sound, warnings = selection.video, selection.sound, tuple(selection.warnings)
         if video is None:
-            return MediaInfo(has_audio=True, duration=survey.sound_end, warnings=warnings)
+            return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
         picture, heard = first[video.index], None if sound is None else first.get(sound.index)
-        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - survey.origin
+        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - selection.origin
         width, height = shown_size(picture, video)
         return MediaInfo(
             has_audio=sound is not None,
             has_video=True,
-            fps=survey.fps,
+            fps=selection.fps,
             width=width,
             height=height,
             rotation=-90 * orientation(picture)[0] % 360,
-            duration=survey.video_end,
+            duration=selection.video_end,
             audio_offset=late,
             warnings=warnings,
         )
@@ -191,11 +191,11 @@ class MediaStream:
         fps: pictures per second, or None where they are not wanted.
         sampling_rate: samples per second, or None where the sound is not wanted.
         start, end: give only this part; seconds on the clip's clock.
-        on_warning: called with one sentence for each thing that is wrong but can be lived with.
+        on_warning: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
-        name: how messages call the source.
-        survey: which streams are read and, after the last item, how long they are. Its streams must not be touched
+        name: name used in error messages.
+        selection: which streams are read and, after the last item, how long they are. Its streams must not be touched
             once this is closed.
         pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
             are not wanted.
@@ -227,13 +227,13 @@ class MediaStream:
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
-            self.survey = survey = MediaSurvey(self._container, self.name)
+            self.selection = selection = StreamSelection(self._container, self.name)
             self.pictures = self.sound = None
-            if fps is not None and survey.video is not None:
-                survey.video.thread_type = "AUTO"
-                self.pictures = PictureLine(survey.video, fps, survey.origin, start, end, self._warn)
-            if sampling_rate is not None and survey.sound is not None:
-                self.sound = SoundLine(survey.sound, sampling_rate, survey.origin, start, self._warn)
+            if fps is not None and selection.video is not None:
+                selection.video.thread_type = "AUTO"
+                self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
+            if sampling_rate is not None and selection.sound is not None:
+                self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
             failed.pop_all()
 
     def __enter__(self) -> MediaStream:
@@ -253,14 +253,14 @@ class MediaStream:
 
     def _items(self) -> Iterator[tuple[str, np.ndarray]]:
         if self._start > 1.0:  # sound needs a little to settle
-            seek(self._container, self.survey.origin + self._start - (0.5 if self.sound else 0.0))
+            seek(self._container, self.selection.origin + self._start - (0.5 if self.sound else 0.0))
         decoders = {
             stream.index: StreamDecoder(stream, self._warn)
-            for stream, wanted in ((self.survey.video, self.pictures), (self.survey.sound, self.sound))
+            for stream, wanted in ((self.selection.video, self.pictures), (self.selection.sound, self.sound))
             if wanted is not None
         }
-        for packet in packets_of(self._container, self.survey.streams, self.name, self._warn):
-            self.survey.note(packet)
+        for packet in packets_of(self._container, self.selection.streams, self.name, self._warn):
+            self.selection.note(packet)
             if packet.stream.index in decoders and packet.size:
                 for frame in decoders[packet.stream.index].push(packet):
                     yield from self._taken(packet.stream, frame)
@@ -274,12 +274,12 @@ class MediaStream:
         yield from ((PICTURE, picture) for picture in (self.pictures.finish() if self.pictures else ()))
         yield from ((SOUND, samples) for samples in (self.sound.finish() if self.sound else ()))
         if self.pictures is not None and self.pictures.count == 0 and self._start == 0.0:
-            self.survey.lose_video(sound_is_read=self.sound is not None)
+            self.selection.lose_video(sound_is_read=self.sound is not None)
         if self.sound is not None and not self.sound.begun and self._start == 0.0:
-            if self.survey.video is None:
+            if self.selection.video is None:
                 raise MediaError(f"{self.name} holds sound that cannot be decoded")
             self._warn("the sound cannot be decoded: only the pictures are used")
-        self.survey.finish()
+        self.selection.finish()
 
     def _taken(self, stream: Any, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
         """What one more decoded frame makes certain."""
@@ -296,7 +296,7 @@ class MediaStream:
             return False
         if self.sound is None:
             return self.pictures is None or self.pictures.full
-        time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.survey.origin
+        time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.selection.origin
         after = packet.stream.type == "audio" and time is not None and time > self._end + 1.0
         return after and (self.pictures is None or self.pictures.full)
 
@@ -309,12 +309,12 @@ class _Span:
     packets: int = 0
 
 
-class MediaSurvey:
+class StreamSelection:
     """Chooses the streams that are read, and notes how long they are.
 
     Args:
         container: as opened by PyAV.
-        name: how messages call it.
+        name: name used in error messages.
 
     Attributes:
         video, sound: the streams that are read, or None.
@@ -405,7 +405,7 @@ class MediaSurvey:
 
 
 def tail_warning(seconds: float) -> str:
-    return f"the sound goes on for {seconds:.1f} s after the last picture: there it is read without lips"
+    return f"the sound continues for {seconds:.1f} s after the last picture: that part is read without lips"
 
 
 def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> int:
@@ -430,7 +430,7 @@ class _Timed:
     duration: float
 
 
-class PictureLine:
+class FrameResampler:
     """Takes the decoded frames of one video and gives pictures at a fixed rate, one at a time.
 
     Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps are counted on,
@@ -441,7 +441,7 @@ class PictureLine:
         fps: pictures per second to give.
         origin: the first frame's time on the container's clock, in seconds.
         start, end: give only this part; seconds after the first frame.
-        warn: called with one sentence for each thing that is wrong but can be lived with.
+        warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
         count: pictures given so far.
@@ -486,7 +486,7 @@ class PictureLine:
             yield from self._repeated(max(total, 1) if self.start == 0.0 else total)
 
     def _timed(self, frame: Any, heard: float) -> _Timed | None:
-        """The frame with a time that only grows; None where it comes too late to be shown."""
+        """Returns the frame with a time that only grows; None where it comes too late to be shown."""
         first, base = self._current is None and self.time == -math.inf, self.stream.time_base
         duration = float(frame.duration * base) if frame.duration else self._nominal
         expected = 0.0 if first else self.time + self._nominal
@@ -529,7 +529,7 @@ class PictureLine:
 
 
 def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """(width, height) in pixels of a decoded frame as it is meant to be seen."""
+    """Returns (width, height) in pixels of a decoded frame as it is meant to be seen."""
     width, height = square_pixel_width(frame.width, stream), frame.height
     return (height, width) if orientation(frame)[0] % 2 else (width, height)
 
@@ -561,7 +561,7 @@ def orientation(frame: Any) -> tuple[int, bool]:
     return round(-math.degrees(math.atan2(float(b), float(a))) / 90.0) % 4, mirrored
 
 
-class SoundLine:
+class AudioResampler:
     """Takes the decoded frames of one sound track and gives its samples without a break, from `start` on.
 
     Holes between frames become silence, what lies before `start` or was given already is dropped, jumps of the clock
@@ -572,7 +572,7 @@ class SoundLine:
         rate: samples per second to give.
         origin: time 0 on the container's clock, in seconds.
         start: the first sample's time, in seconds after `origin`.
-        warn: called with one sentence for each thing that is wrong but can be lived with.
+        warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
         count: samples given so far.
@@ -622,7 +622,7 @@ class SoundLine:
             )
 
     def _timed(self, frame: Any, seen: float) -> float:
-        """Seconds after the origin at which a frame begins."""
+        """Returns the seconds after the origin at which a frame begins."""
         if frame.pts is None:
             return self.time
         time = float(frame.pts * self.stream.time_base) - self._origin
@@ -650,7 +650,7 @@ class SoundLine:
 
 
 def _finite(frame: Any) -> tuple[Any, int]:
-    """The frame with NaN and infinity replaced by zero, and how many there were."""
+    """Returns the frame with NaN and infinity replaced by zero, and how many there were."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame, 0
     samples = frame.to_ndarray()

@@ -49,7 +49,7 @@ def is_url(source: Any) -> bool:
 def fetch_media(source: MediaSource) -> MediaSource:
     """Makes a source that can be read several times: downloads an http(s) source, reads a stream that cannot seek.
 
-    Readers call it themselves; whoever reads the same source several times calls it first and passes on what it
+    Readers call it themselves; a caller that reads the same source several times calls it first and passes on what it
     returns. Paths, bytes and seekable file objects are returned as they are.
 
     Raises:
@@ -86,7 +86,7 @@ def fetch_media(source: MediaSource) -> MediaSource:
 
 
 def _rereadable(source: MediaSource) -> MediaSource:
-    """The source, or what a file object that cannot seek (a pipe) has to give."""
+    """Returns the source, or what a file object that cannot seek (a pipe) has to give."""
     if not hasattr(source, "read") or not hasattr(source, "seekable") or source.seekable():
         return source
     name = source_name(source)
@@ -125,7 +125,7 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
             if path.is_file() and path.stat().st_size == 0:
                 raise MediaError(f"{name} is empty")
             if not path.is_file():
-                raise MediaError(f"{name} is no regular file: pass what it gives as bytes or as a file object")
+                raise MediaError(f"{name} is not a regular file: pass its content as bytes or as a file object")
             with open(path, "rb"):
                 pass
         except (OSError, ValueError) as error:
@@ -139,7 +139,7 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
 
 
 def _rewound(source: BinaryIO, name: str) -> BinaryIO:
-    """The file object at its beginning."""
+    """Returns the file object at its beginning."""
     try:
         source.seek(0)
         first = source.read(1)
@@ -184,7 +184,7 @@ def _is_cover(stream: Any) -> bool:
 
 
 def video_streams(container: Any) -> list[Any]:
-    """The streams that are video: no cover art, no text drawn as pictures, a known codec and a size."""
+    """Returns the streams that are video: no cover art, no text drawn as pictures, a known codec and a size."""
     streams = [s for s in container.streams.video if s.codec_context is not None and not _is_cover(s)]
     return [s for s in streams if s.codec_context.name not in TEXT_CODECS and s.codec_context.width > 0]
 
@@ -195,12 +195,12 @@ def audio_streams(container: Any) -> list[Any]:
 
 
 def stream_start(stream: Any) -> float:
-    """Seconds on the container's clock at which a stream begins."""
+    """Returns the seconds on the container's clock at which a stream begins."""
     return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
 
 def frame_duration(stream: Any) -> float:
-    """Seconds that one frame of a video lasts on average; 0 where the stream does not say."""
+    """Returns the seconds that one frame of a video lasts on average; 0 where the stream does not say."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return 1.0 / float(rate) if rate else 0.0
 
@@ -227,7 +227,7 @@ class StreamDecoder:
         self.stream, self._warn, self._damaged = stream, warn, 0
 
     def push(self, packet: Any) -> list[Any]:
-        """The frames that come out with one more packet."""
+        """Returns the frames that come out with one more packet."""
         av = import_av()
         try:
             return self.stream.decode(packet)
@@ -236,7 +236,7 @@ class StreamDecoder:
             return []
 
     def finish(self) -> list[Any]:
-        """The delayed frames, once there are no more packets."""
+        """Returns the delayed frames, once there are no more packets."""
         av = import_av()
         if self._damaged:
             self._warn(f"part of the {self.stream.type} is damaged and was left out ({self._damaged} packets)")
@@ -253,4 +253,4 @@ def seek(container: Any, seconds: float) -> None:
 
 
 def silent(message: str) -> None:
-    """The sink of warnings that nobody asked for."""
+    """Discards a warning."""

@@ -23,7 +23,7 @@ from .landmarks_avsr import NUM_POINTS, DlibLandmarkDetector, LandmarkDetector, 
 
 BLOCK = 24  # frames that are warped together
 PATIENCE = 250  # frames without a face after which it is no longer waited for: crops are black until it is back
-UNKNOWN_SIDE = 640  # pixels, longest side of what is kept of a frame while the face's place is not known yet
+UNKNOWN_SIDE = 640  # pixels, longest side of the stored frame while the face's place is not known yet
 
 _NOWHERE = np.full((NUM_POINTS, 2), np.nan, np.float32)
 
@@ -65,7 +65,7 @@ MEAN_FACE = np.array(
 
 @dataclass(frozen=True)
 class MouthBlock:
-    """Some frames in a row of what `MouthBuilder` makes.
+    """A run of consecutive mouth crops from `MouthBuilder`.
 
     Attributes:
         mouths: `(frames, roi_size, roi_size)` uint8 grey crops; black where no face was near in time.
@@ -106,7 +106,7 @@ class LandmarkSource(Protocol):
     switched: bool
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        """`(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
+        """Returns `(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
         ...
 
     def warnings(self) -> list[str]:
@@ -168,7 +168,7 @@ def landmark_source(
 
 @dataclass
 class _Row:
-    """What is kept of a frame until it is warped; `patch` is None where no face is waited for."""
+    """The part of a frame stored until it is warped; `patch` is None where no face is waited for."""
 
     points: np.ndarray | None  # (68, 2)
     patch: GreyPatch | None
@@ -222,7 +222,7 @@ class MouthBuilder:
         return self.source.warnings()
 
     def add(self, frame: np.ndarray) -> Iterator[MouthBlock]:
-        """One more `(height, width, 3)` uint8 frame; gives what is certain by now. Must be exhausted."""
+        """Adds a `(height, width, 3)` uint8 frame; yields the crops that are final. Must be exhausted."""
         change = self._watch.see(frame)
         points = self.source.next_points(frame, change)
         if change is Change.RETURN:
@@ -273,11 +273,11 @@ class MouthBuilder:
             yield self._warped(settled)
 
     def _next_beginning(self) -> int:
-        """The first row but row 0 at which landmarks start anew; 0 where there is none."""
+        """Returns the first row but row 0 at which landmarks start anew; 0 where there is none."""
         return next((index for index, row in enumerate(self._rows) if index and row.begins), 0)
 
     def _end_of_scene(self, count: int) -> Iterator[MouthBlock]:
-        """The first `count` rows, nothing of which is connected with what follows."""
+        """Copies the first `count` rows, so that the buffer can be freed."""
         known = np.isfinite(self._context).any() or any(row.points is not None for row in self._rows[:count])
         while count > 0:
             size = min(count, BLOCK)
@@ -314,7 +314,7 @@ class MouthBuilder:
 
 
 def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
-    """Whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
+    """Returns whether any of the (n, 2) points is outside of the (height, width, 3) frame."""
     return bool((points < 0).any() or (points >= (frame.shape[1], frame.shape[0])).any())
 
 
@@ -323,7 +323,7 @@ def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class GreyPatch:
-    """A part of one grey frame, possibly reduced: all that is kept of a frame until it is warped.
+    """A part of one grey frame, possibly reduced: all that is stored of a frame until it is warped.
 
     Attributes:
         pixels: `(height, width)` uint8.
@@ -342,7 +342,7 @@ def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None 
 
     Args:
         frame: `(height, width, 3)` or `(height, width)` uint8.
-        box: `(x0, y0, x1, y1)` in pixels, cut to the frame; None keeps the whole frame. At least one pixel is kept.
+        box: `(x0, y0, x1, y1)` in pixels, cut to the frame; None keeps the whole frame. At least one pixel remains.
         step: whole number of at least 1.
     """
     height, width = frame.shape[:2]
@@ -388,7 +388,7 @@ def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
     """Straight line through `window` frames around each frame (least squares), taken at that frame.
 
     Inside a clip this is the moving average of the paper; at the ends, where the window is cut, a moving head would
-    drag an average behind. The published code averages each frame with the 11 that follow, which lets the crop lead
+    make an average lag. The published code averages each frame with the 11 that follow, which lets the crop lead
     the head by a fifth of a second and needs 12 frames; here the window is centred and any length will do.
 
     Args:
@@ -446,7 +446,7 @@ def similarity_transforms(
 
 
 def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, crop_center: str = "mouth") -> np.ndarray:
-    """The transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
+    """Returns the transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
 
     Args:
         points: `(frames, 68, 2)` pixels.

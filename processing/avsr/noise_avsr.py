@@ -46,7 +46,7 @@ def babble(
 ) -> np.ndarray:
     """Many voices at once: `talkers` different utterances, each scaled to a peak of one, added up.
 
-    Each voice starts at a random place and goes on from its beginning when it ends. Where there are fewer than `talkers`
+    Each voice starts at a random place and loops when it ends. Where there are fewer than `talkers`
     utterances, all of them talk.
 
     Args:
@@ -77,7 +77,7 @@ def human_noise(
     piece_seconds: float = 1.0,
     sampling_rate: int = 16000,
 ) -> np.ndarray:
-    """One voice after the other: pieces of random utterances at their own level, joined without a pause.
+    """Returns one voice after the other: pieces of random utterances at their own level, joined without a pause.
 
     Args:
         utterances: waves `(any,)`, the clip to be disturbed not among them. One shorter than a piece gives all it has.
@@ -106,7 +106,7 @@ def human_noise(
 
 
 def competing_talker(utterances: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> np.ndarray:
-    """One other speaker: a random utterance that starts at a random place and goes on from its beginning.
+    """Returns one other speaker: a random utterance that starts at a random place and loops.
 
     Args:
         utterances: waves `(any,)`, the clip to be disturbed not among them.

@@ -24,10 +24,10 @@ from .clip_avsr import Clip, ClipWindow, read_clip
 from .clip_stream_avsr import MAX_LEAD, ClipStream
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_form_avsr import LongReading, Reading, SpeechStream, as_chunk, note_others
+from .long_form_avsr import ChunkResult, LongFormDecoder, SpeechStream, as_chunk, note_others
 from .media_source_avsr import fetch_media, source_name
 from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
-from .recognition_avsr import OwnWords, Recogniser
+from .recognition_avsr import Recogniser, SpeakerWords
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
@@ -61,14 +61,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - modality: `"auto"` reads what the clip has, and says in the report where lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
-    - num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
+    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
     - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
       longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
       pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
       are no alternatives then.
     - speaker: whom to read where several people are in view. `None` takes the most prominent face. A text about one
       person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the first
-      picture: whoever that is, is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
+      picture: that person is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
       each picture `(x0, y0, x1, y1)` or None, 25 a second or as many as `"fps"` beside it says. `"everyone"`: all whose
       faces are in view for a second or longer, up to eight, each by themselves; the result then has a line for each of
       them in `"text"`, a `"speaker"` in each of its `"chunks"`, and `"speakers"`, a result for each.
@@ -88,14 +88,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
     geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
     "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds what was measured on the clip and `"warnings"` in words, of a chosen speaker also who was
-    followed in each second and how surely ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they
-    are certain.
+    first; the report holds measurements of the clip and `"warnings"` in words, and of a chosen speaker who was followed
+    in each second, and the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they are
+    certain.
 
     Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
     """
 
-    default_speaker_model: str | None = None  # path or Hub id; set by whoever packages one
+    default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
     settings = ReadingSettings()  # of calls that say nothing else
     _locator: tuple[str | None, ObjectLocator] | None = None
 
@@ -134,11 +134,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             and `confidence`, and for the end `to_result(chunks)` and `to_report()`.
 
         Raises:
-            ValueError: as a call does; what is found out while the input is read, the iterator raises.
+            ValueError: as a call does; faults found while the input is read are raised by the iterator.
         """
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
-            raise ValueError('`speaker`: a stream is of one speaker, and "everyone" is for a call.')
+            raise ValueError('`speaker`: `stream` reads one speaker; for "everyone" call the pipeline.')
         timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
@@ -172,13 +172,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return {**found, "report": model_inputs.get("report")}
 
     def postprocess(self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """The result of one input."""
+        """Returns the result of one input."""
         return self._result(model_outputs, 0, model_outputs["report"], settings or self.settings)
 
     # ------------------------------------------------------------------------------------------------ one call
 
     def _settings(self, given: dict[str, Any]) -> ReadingSettings:
-        """The pipeline's settings with those of a call."""
+        """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
 
     def _read_all(self, inputs: Iterable, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
@@ -188,7 +188,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             yield from self._read_together(batch, settings)
 
     def _read_together(self, inputs: list, settings: ReadingSettings) -> list[dict[str, Any]]:
-        """The results of a few inputs: short ones go through the model together, long ones by themselves."""
+        """Returns the results of a few inputs: short ones go through the model together, long ones by themselves."""
         if settings.speaker == EVERYONE:
             return [self._read_everyone(source, settings) for source in inputs]
         streams = [self._open(source, settings) for source in inputs]
@@ -197,7 +197,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return [self._read_long(s, settings) if is_long else next(done) for s, is_long in zip(streams, are_long)]
 
     def _read_short(self, streams: list[ClipStream], settings: ReadingSettings) -> list[dict[str, Any]]:
-        """The results of clips that go through the model together."""
+        """Returns the results of clips that go through the model together."""
         if not streams:
             return []
         clips = [self._read_clip(stream, settings) for stream in streams]
@@ -205,7 +205,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return [self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(clips)]
 
     def _read_long(self, stream: ClipStream, settings: ReadingSettings) -> dict[str, Any]:
-        """The result of a clip that is longer than a chunk."""
+        """Returns the result of a clip that is longer than a chunk."""
         with self._listen(stream, settings, settings.return_timestamps or False) as speech:
             result = speech.to_result(list(speech))
         if (settings.num_return_sequences or self.model.generation_config.num_return_sequences or 1) > 1:
@@ -238,7 +238,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return known
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
-        """Seconds that go through the model at once."""
+        """Returns the seconds that the model reads at once."""
         saved = getattr(self.model.generation_config, "chunk_length_s", None)
         return settings.chunk_length_s or saved or CHUNK_LENGTH
 
@@ -257,7 +257,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return stream.duration is None or stream.duration > self._chunk_length(settings)
 
     def _read_clip(self, stream: ClipStream, settings: ReadingSettings) -> Clip:
-        """All of a short clip."""
+        """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
         clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
         for warning in clip.report.warnings:
@@ -278,7 +278,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return ChosenSpeaker(speaker, locator)
 
     def _loaded_locator(self, model: str | None) -> ObjectLocator:
-        """The locator of a checkpoint; the latest one is kept."""
+        """Returns the locator of a checkpoint; the latest one is cached."""
         if self._locator is None or self._locator[0] != model:
             self._locator = model, load_locator(model, self.device)
         return self._locator[1]
@@ -320,33 +320,33 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _listen(self, source: ClipStream, settings: ReadingSettings, timestamps: bool | str) -> SpeechStream:
         window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
         pieces = settings.changed(num_return_sequences=1)
-        reading = LongReading(
+        reading = LongFormDecoder(
             window,
-            self._letter_chances,
+            self._nonblank_probability,
             lambda clips: self._read_pieces(clips, pieces),
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )
         return SpeechStream(source, reading, timestamps, self._is_long(source, settings))
 
-    def _letter_chances(self, clip: Clip) -> np.ndarray:
-        """`(steps,)`: CTC's probability of any letter."""
+    def _nonblank_probability(self, clip: Clip) -> np.ndarray:
+        """Returns `(steps,)`: CTC's probability of any letter."""
         features = {name: values.to(self.device) for name, values in self._recogniser.features([clip]).items()}
         with self.device_placement(), torch.inference_mode():
-            return self._recogniser.letter_chances(features)[0].cpu().numpy()
+            return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
 
-    def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[Reading]:
+    def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
         """What each clip says."""
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
             own = self._recogniser.own_words(outputs, index, 0, clip.duration, settings.lip_evidence)
             silence = own.log_silence if own.others else float(outputs["silence"][index, 0])
-            readings.append(Reading(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
+            readings.append(ChunkResult(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
         return readings
 
     @staticmethod
-    def _confidence(own: OwnWords, silence: torch.Tensor) -> float:
+    def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
         """Confidence of the text; for an empty text, of silence."""
         if own.characters:
             return round(mean_confidence(own.characters), 4)

@@ -50,7 +50,7 @@ class AvsrProcessor(ProcessorMixin):
             text (`str` or list of `str`): the labels.
 
         Returns:
-            `BatchFeature` with what was asked for: `input_values` and `attention_mask` `(batch, samples)`,
+            `BatchFeature` with the requested inputs: `input_values` and `attention_mask` `(batch, samples)`,
             `pixel_values_videos` `(batch, frames, 1, height, width)` and `video_attention_mask` `(batch, frames)`,
             `labels` `(batch, length)`, padded with -100. An absent modality has a mask row of zeros.
 
@@ -108,7 +108,7 @@ class AvsrProcessor(ProcessorMixin):
 
 
 def _fill_absent(items, placeholder: np.ndarray) -> tuple[list | object, np.ndarray]:
-    """The items with each `None` replaced by the placeholder, and which were there: `(batch,)` bool."""
+    """Returns the items with each `None` replaced by the placeholder, and which were there: `(batch,)` bool."""
     if not isinstance(items, (list, tuple)):
         return items, np.ones(1, bool)
     present = np.array([item is not None for item in items], bool)
@@ -118,7 +118,7 @@ def _fill_absent(items, placeholder: np.ndarray) -> tuple[list | object, np.ndar
 
 
 def _clear_absent(features: BatchFeature, present: np.ndarray, values: str, mask: str) -> dict:
-    """The rows of absent items set to zero, values and mask alike."""
+    """Returns the rows of absent items set to zero, both values and mask."""
     if not present.all():
         for index in np.flatnonzero(~present):
             features[values][index] *= 0

@@ -22,7 +22,7 @@ class ReadingSettings:
     Arguments of a call of [`AudioVisualSpeechRecognitionPipeline`], which explains them; None is the checkpoint's value.
 
     Raises:
-        ValueError: one of them is not what it may be, or two do not go together.
+        ValueError: one of them is invalid, or two are incompatible.
     """
 
     modality: str = "auto"
@@ -89,7 +89,7 @@ class ReadingSettings:
             given: names and values; None leaves a setting as it is.
 
         Raises:
-            ValueError: a name is unknown, or a value not what it may be.
+            ValueError: a name is unknown, or a value invalid.
         """
         if unknown := [name for name in given if name not in SETTING_NAMES]:
             known = ", ".join(SETTING_NAMES)

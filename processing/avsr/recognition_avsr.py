@@ -62,8 +62,8 @@ class Recogniser:
                 row[: len(clip.found)] &= torch.from_numpy(clip.found[: len(row)]).long()
         return features
 
-    def letter_chances(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, steps)`: CTC's probability of any letter."""
+    def nonblank_probability(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns `(batch, steps)`: CTC's probability of any letter."""
         config = self.model.config
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(features)))
         silence = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)[..., config.pad_token_id]
@@ -81,9 +81,9 @@ class Recogniser:
         Encodes once, searches, and aligns each text found.
 
         Args:
-            inputs: as of [`features`].
-            num_beams, num_return_sequences, ctc_weight: as of `generate`; the checkpoint's values by default.
-            judge_lips: whether to say how probable the lips alone find what was read from sound and lips.
+            inputs: see [`features`].
+            num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+            judge_lips: whether to return the probability of the characters under the lips alone.
 
         Returns:
             What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
@@ -117,11 +117,11 @@ class Recogniser:
         return batch
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
-        """`(batch, steps, vocab)`."""
+        """Returns `(batch, steps, vocab)`."""
         return self.model.compute_ctc_logits(encoded).float().log_softmax(-1)
 
     def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`(batch, texts, length)`: how probable the lips alone find each character that was found."""
+        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was found."""
         unknown = torch.full_like(found["log_probs"], torch.nan)
         heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
         if not (heard & seen).any() or not unknown.numel():
@@ -139,7 +139,7 @@ class Recogniser:
         return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """The modalities that at least one clip of the batch has, in the model's dtype."""
+        """Returns the modalities that at least one clip of the batch has, in the model's dtype."""
         inputs = {}
         for values, mask in (("input_values", "attention_mask"), ("pixel_values_videos", "video_attention_mask")):
             if features[mask].any():
@@ -151,7 +151,7 @@ class Recogniser:
         self, log_probs: torch.Tensor, lengths: torch.Tensor, sequences: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         """
-        Times and log-probabilities of the characters of each generated text, and how surely there are none.
+        Computes times and log-probabilities of each generated text's characters, and the log-probability of silence.
 
         log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
         `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
@@ -178,22 +178,22 @@ class Recogniser:
 
     def own_words(
         self, outputs: dict[str, Any], clip: int, index: int, duration: float, least: float | None = None
-    ) -> OwnWords:
+    ) -> SpeakerWords:
         """
-        What [`timed`] gives, shared out between the lips and others where `search` has judged the lips.
+        Assigns the characters of [`timed`] to the speaker or to others where `search` has judged the lips.
 
         Args:
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
         """
         characters = self.timed(outputs, clip, index, duration)
         if "lips" not in outputs:
-            return OwnWords(characters)
+            return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return share_out(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
+        return assign_words(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
-        """The characters of one text of one clip, none of them behind the clip's end."""
+        """Returns the characters of one text of one clip, none of them after the clip's end."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
         tokens = [self.processor.tokenizer.decode([i]) for i in ids]
         rows = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
@@ -204,13 +204,13 @@ class Recogniser:
 
 
 @dataclass(frozen=True)
-class OwnWords:
+class SpeakerWords:
     """
-    What was read, shared out.
+    The words read, divided into the visible speaker's and others'.
 
     Attributes:
         characters: of the words that the lips say, as they were read.
-        others: words that somebody else must have said.
+        others: words that another person must have said.
         evidence: mean probability, 0 to 1, that the lips alone give to the letters of all words; 1 where it isn't known.
     """
 
@@ -220,7 +220,7 @@ class OwnWords:
 
     @property
     def log_silence(self) -> float:
-        """Logarithm of how surely the lips are silent, where all words are others'."""
+        """Returns the log-probability that the lips are silent, where all words are other people's."""
         return math.log(max(1.0 - self.evidence, 1e-6))
 
 
@@ -246,12 +246,12 @@ def lip_evidence(
     return chances.masked_fill(~then, 0.0).amax(dim=1)
 
 
-def share_out(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> OwnWords:
+def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> SpeakerWords:
     """
-    Gives words to the lips or to others.
+    Tests which of the recognised words are those of the visible speaker.
 
     A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters that
-    look alike do not decide for themselves, and a speaker who begins or ends while another one talks is still noticed.
+    look similar do not decide on their own, and a speaker who begins or ends while another one talks is still noticed.
 
     Args:
         characters: letters and spaces in order of time. evidence: of each character, 0 to 1; NaN where lips cannot be seen.
@@ -274,11 +274,11 @@ def share_out(characters: Sequence[TimedText], evidence: Sequence[float], least:
             others += time_words([characters[index] for index in word])
     everything = [value for values in seen for value in values]
     mean = sum(everything) / len(everything) if everything else 1.0
-    return OwnWords(_spelled(characters, kept), others, mean)
+    return SpeakerWords(_spelled(characters, kept), others, mean)
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:
-    """The places of each word's letters."""
+    """Returns the places of each word's letters."""
     words: list[list[int]] = [[]]
     for index, character in enumerate(characters):
         if not character.text.isspace():
@@ -289,7 +289,7 @@ def _words(characters: Sequence[TimedText]) -> list[list[int]]:
 
 
 def _spelled(characters: Sequence[TimedText], words: Sequence[list[int]]) -> list[TimedText]:
-    """The letters of some words, with the space before each word but the first."""
+    """Returns the letters of some words, with the space before each word but the first."""
     spelled: list[TimedText] = []
     for word in words:
         if spelled:

@@ -23,7 +23,7 @@ MIN_HEIGHT = 480  # pixels: a smaller video is enlarged, so that its captions ar
 MAX_FPS = 60.0
 CAPTION_RATE = 24000  # Hz, of the sound track
 SPOKEN, CURRENT, COMING = (255, 255, 255), (255, 214, 77), (176, 182, 190)  # RGB of words
-BACKGROUND = (12, 16, 22, 190)  # RGBA of the box behind them
+BACKGROUND = (12, 16, 22, 190)  # RGBA of the box under them
 
 
 def write_captioned_video(source: MediaSource, result: dict, path: str | os.PathLike) -> Path:
@@ -67,7 +67,7 @@ def rewrite_video(
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:
-    """`(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
+    """Returns `(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
     from PIL import Image
 
     factor = math.ceil(MIN_HEIGHT / frame.shape[0])
@@ -199,7 +199,7 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
     """
     report = result.get("report") or {}
     if "speaker" not in report:
-        raise ValueError("the result is of nobody in particular: call the pipeline with `speaker`")
+        raise ValueError("the result has no speaker: call the pipeline with `speaker=`")
     seconds = report["speaker"]["seconds"]
     return rewrite_video(source, result, path, lambda frames, fps: outline_speaker(frames, seconds, fps))
 
@@ -257,8 +257,8 @@ def _drawn(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
 
 # ---------------------------------------------------------------------------------------------------------- one picture
 
-SECONDS_A_LINE = 4.0  # a longer clip goes on below
-MAX_LINES = 10  # and the picture ends after so many lines
+SECONDS_A_LINE = 4.0  # a longer clip continues below
+MAX_LINES = 10  # and the picture ends after this many lines
 MARGIN, AXIS, ROW = 0.15, 0.5, 0.36  # inches: around the picture, below each line for its clock, a row of words
 INK, MUTED, WAVE, SPOKEN_SPAN, PAPER = "#1d2530", "#77808c", "#3b7dd8", "#f0f4f9", "#ffffff"
 RIGHT, WRONG, PLAIN = ("#dff1e6", "#1c6b3f"), ("#fbe0dd", "#b3261e"), ("#e4eefb", "#1c4f93")  # box, letters
@@ -283,7 +283,7 @@ def draw_reading(
         readings: a label for each row -> `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
         mouths: `(frames, height, width)` uint8, the crops that the network sees; None where there was no picture.
         audio: `(samples,)` float32; None where there was no sound.
-        reference: what was really said, where it is known: words that are wrong stand out.
+        reference: the true text, where known: wrong words stand out.
         title: above the picture.
         fps, sampling_rate: of `mouths` and `audio`.
 
@@ -330,7 +330,7 @@ class _Line:
 
     @property
     def duration(self) -> float:
-        """Seconds from 0 to the last thing there is."""
+        """Returns the seconds up to the end of the last row."""
         ends = [word.end for result in self.readings.values() for word in words_of(result)]
         ends.append(len(self.mouths) / self.fps if self.mouths is not None else 0.0)
         ends.append(len(self.audio) / self.sampling_rate if self.audio is not None else 0.0)

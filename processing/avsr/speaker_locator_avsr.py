@@ -31,7 +31,7 @@ FoundBox = tuple[float, float, float, float, float]  # (x0, y0, x1, y1, score)
 
 def check_speaker(speaker: Any) -> Speaker:
     """
-    The argument `speaker`, if it says who is to be read.
+    Returns the argument `speaker`, if it says who is to be read.
 
     Args:
         speaker: a text about one person, `"everyone"`, `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the
@@ -42,7 +42,7 @@ def check_speaker(speaker: Any) -> Speaker:
         The same; numbers of points and boxes as tuples of float.
 
     Raises:
-        ValueError: it is nothing of these.
+        ValueError: it has none of these forms.
     """
     if isinstance(speaker, str) and speaker.strip():
         return speaker.strip()
@@ -102,7 +102,7 @@ def asked_place(speaker: Speaker) -> tuple[float, ...] | None:
 
 
 def plain_speaker(speaker: Speaker) -> str | dict[str, Sequence[float] | str]:
-    """The request as a report holds it: plain text and numbers, of a track only that it was one."""
+    """Returns the request as a report holds it: plain text and numbers, of a track only that it was one."""
     if isinstance(speaker, str):
         return speaker
     return {kind: "given" if kind == "track" else list(value) for kind, value in speaker.items() if kind != "fps"}
@@ -169,7 +169,7 @@ class ObjectLocator:
 
 
 def _head(face: Box, frame: np.ndarray) -> tuple[float, ...]:
-    """The box of a face with some of what is around, as far as it is in the picture."""
+    """Returns the box of a face with a margin, cut to the picture."""
     more = HEAD * (face[2] - face[0])
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = grown(face, more, more)
@@ -212,7 +212,7 @@ class GivenTrack:
     A `speaker_locator` that knows the boxes already.
 
     Args:
-        fps: frames a second for which it is asked.
+        fps: frames per second of the request.
     """
 
     def __init__(self, fps: float):
@@ -235,7 +235,7 @@ class GivenTrack:
 
 def load_locator(model: str | None, device: torch.device) -> ObjectLocator:
     """
-    The locator of a checkpoint.
+    Returns the locator of a checkpoint.
 
     Raises:
         ValueError: none is named, or the task is not known here; OSError: it cannot be loaded.

@@ -1,7 +1,7 @@
 """A chosen speaker in the frames of a clip: their place in each of them, in that place their face, and a report.
 
 `SpeakerSearch` gives a locator the frames (`SpeakerBoxes`, in a thread), looks for the face where the locator says that
-the speaker is (`SpeakerFace`), and notes second by second who was followed, and how surely (`SpeakerReport`).
+the speaker is (`SpeakerFace`), and records second by second who was followed, with what confidence (`SpeakerReport`).
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ BOXES_AHEAD = 256  # boxes that may wait for their frames
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
 BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
 GENEROUS = 0.1  # of the box's sides
-LOOKS = 2  # descriptions of the face that are kept, at most
+LOOKS = 2  # descriptions of the face that are stored, at most
 ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
-BRIDGE = 25  # frames for which a face goes on being followed where the locator misses the speaker
+BRIDGE = 25  # frames for which a face is still followed where the locator misses the speaker
 
 ABSENT = 0.1  # share of the frames without the speaker from which on it is said
-UNSURE = 0.5  # mean sureness below which it is said
-STRANGERS_NAMED = 5  # times at which somebody else may have taken the place that a sentence names
+UNSURE = 0.5  # mean confidence below which the report warns
+STRANGERS_NAMED = 5  # most times of a possible change of person that a warning lists
 SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
-NEAR = 0.1  # of the sides of a box: what is so near counts as in it
+NEAR = 0.1  # of the sides of a box: a face this near counts as inside
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SpeakerSearch:
 
 class SpeakerBoxes:
     """
-    Runs a locator in a thread, beside whoever gives it frames.
+    Runs a locator in a thread, in parallel to the code that gives it frames.
 
     A frame is held until its box is there; how many are held is up to the locator, which may look ahead. `close`, or
     dropping the object, ends the thread.
@@ -129,21 +129,21 @@ class SpeakerBoxes:
     def __init__(self, speaker: ChosenSpeaker):
         self.unanswered = 0
         self._waiting: deque[np.ndarray] = deque()
-        self._desk = _Desk()
-        self._thread = threading.Thread(target=_locate, args=(speaker, self._desk), name="speaker", daemon=True)
-        self._dropped = weakref.finalize(self, self._desk.close)
+        self._mailbox = _Mailbox()
+        self._thread = threading.Thread(target=_locate, args=(speaker, self._mailbox), name="speaker", daemon=True)
+        self._dropped = weakref.finalize(self, self._mailbox.close)
         self._thread.start()
 
     def add(self, frame: np.ndarray) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
         """One more `(height, width, 3)` uint8 frame; gives those whose boxes are known by now. Must be exhausted."""
         self._waiting.append(frame)
-        while self._waiting and not self._desk.offer(frame):  # its box may come before the locator looks at it
+        while self._waiting and not self._mailbox.offer(frame):  # its box may come before the locator looks at it
             yield from self._paired(wait=False)
         yield from self._paired(wait=False)
 
     def finish(self) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
         """The rest, once all frames were added."""
-        self._desk.end_frames()
+        self._mailbox.end_frames()
         while self._waiting:
             yield from self._paired(wait=True)
 
@@ -153,7 +153,7 @@ class SpeakerBoxes:
         self._thread.join()
 
     def _paired(self, wait: bool) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        boxes, ended = self._desk.fetch(len(self._waiting), wait)
+        boxes, ended = self._mailbox.fetch(len(self._waiting), wait)
         for box in boxes:
             yield self._waiting.popleft(), box
         while ended and self._waiting:
@@ -161,8 +161,8 @@ class SpeakerBoxes:
             yield self._waiting.popleft(), None
 
 
-class _Desk:
-    """Where two threads hand over frames and boxes. Neither waits for ever: who waits for room takes what lies there."""
+class _Mailbox:
+    """Exchanges frames and boxes between two threads; a blocked producer takes from the other side: no deadlock."""
 
     def __init__(self) -> None:
         self._frames: deque[np.ndarray] = deque()
@@ -172,11 +172,11 @@ class _Desk:
         self._error: BaseException | None = None
 
     def offer(self, frame: np.ndarray) -> bool:
-        """Puts a frame down; False, and it was not, while there is no room but boxes to take."""
+        """Offers a frame; returns False if boxes must be taken first."""
         with self._changed:
             self._changed.wait_for(lambda: self._boxes or len(self._frames) < FRAMES_AHEAD or self._over)
             if self._over:
-                return True  # nobody will look at it
+                return True  # the locator has ended: the frame is dropped
             if len(self._frames) >= FRAMES_AHEAD:
                 return False
             self._frames.append(frame)
@@ -204,7 +204,7 @@ class _Desk:
             yield frame
 
     def put_box(self, box: SpeakerBox | None) -> bool:
-        """Waits for room; False says that nobody takes boxes any more."""
+        """Waits for room and adds a box; returns False if the consumer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._boxes) < BOXES_AHEAD or self._closed)
             self._boxes.append(box)
@@ -218,7 +218,7 @@ class _Desk:
             self._changed.notify_all()
 
     def fetch(self, count: int, wait: bool) -> tuple[list[SpeakerBox | None], bool]:
-        """At most so many boxes, and whether no other will ever come; raises what broke the locator."""
+        """Returns at most `count` boxes, and whether they were the last; raises the locator's error."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._boxes or self._no_more_boxes or self._closed)
@@ -234,23 +234,23 @@ class _Desk:
             self._changed.notify_all()
 
 
-def _locate(speaker: ChosenSpeaker, desk: _Desk) -> None:
-    """What the thread does. It knows only the desk, so that an owner who is dropped ends it."""
+def _locate(speaker: ChosenSpeaker, mailbox: _Mailbox) -> None:
+    """Runs in the thread. It holds no reference to the owner, so garbage collection of the owner stops it."""
     error: BaseException | None = None
     boxes: Any = None
     try:
-        boxes = iter(speaker.locator(desk.frames(), speaker.asked))
+        boxes = iter(speaker.locator(mailbox.frames(), speaker.asked))
         for index, value in enumerate(boxes):
-            if not desk.put_box(checked_box(value, index)):
+            if not mailbox.put_box(checked_box(value, index)):
                 break
-    except BaseException as caught:  # whoever fetches boxes raises it
+    except BaseException as caught:  # `fetch` raises it
         error = caught
     finally:
         try:
             if isinstance(boxes, Generator):
                 boxes.close()
         finally:
-            desk.end_boxes(error)
+            mailbox.end_boxes(error)
 
 
 def checked_box(value: Any, index: int) -> SpeakerBox | None:
@@ -262,7 +262,7 @@ def checked_box(value: Any, index: int) -> SpeakerBox | None:
         index: of the frame.
 
     Raises:
-        ValueError: it is nothing of these.
+        ValueError: it has none of these forms.
     """
     if value is None:
         return None
@@ -311,7 +311,7 @@ class SpeakerFace:
         detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`, a
             face is known again, and doubted where it looks like another one after an absence or a change of scene.
         detect_every: frames between two searches.
-        report: is told what was seen in each frame.
+        report: receives what was seen in each frame.
         patience: frames for which a lost face is waited for while another one is in the box.
 
     Attributes:
@@ -342,7 +342,7 @@ class SpeakerFace:
         self._here = here
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        """`(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
+        """Returns `(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
         face = self._next_face(frame, change)
         if face is not None and self._looked and self._in_box == 1:
             self._remember(frame, face)
@@ -358,18 +358,18 @@ class SpeakerFace:
         return []
 
     def _remember(self, frame: np.ndarray, face: Face) -> None:
-        """Notes what the face looks like, and whether that is new."""
+        """Compares a face that was found anew with the stored descriptions; stores at most `LOOKS` of them."""
         if self._describer is None or (len(self._looks) == LOOKS and not self._new_look):
             return
         look = self._describer.describe(frame, face)
         if self._new_look:
-            self._strange = self._unlike(look) > ALIKE
+            self._strange = self._look_distance(look) > ALIKE
         self._new_look = False
         if len(self._looks) < LOOKS and not self._strange:
             self._looks.append(look)
 
-    def _unlike(self, look: np.ndarray) -> float:
-        """Distance from what the face has looked like so far; 0 where that isn't known."""
+    def _look_distance(self, look: np.ndarray) -> float:
+        """Returns the distance from the stored descriptions of the face; 0 where there are none."""
         return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
 
     def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
@@ -392,7 +392,7 @@ class SpeakerFace:
         return self._search(frame, tracked)
 
     def _bridged(self, frame: np.ndarray) -> Face | None:
-        """The face where the locator misses the speaker; asked for every few frames."""
+        """Returns the face where the locator misses the speaker; asked for every few frames."""
         if self._follower is None or self._missed > BRIDGE:
             return None
         face = self._follower.follow(frame, self._face)
@@ -422,7 +422,7 @@ class SpeakerFace:
         return self._again(frame, faces)
 
     def _again(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
-        """A lost face: takes it back where it may have gone meanwhile, or another one once patience is at an end."""
+        """Re-acquires a lost face near its last position; once patience has run out, any face."""
         last = self._face
         reach = last.size * min(1.0, 0.5 + self._lost / 10.0)
         near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
@@ -445,13 +445,13 @@ class SpeakerFace:
         """
         box = self._here.box
         if self._looks and len(faces) > 1:
-            return min(faces, key=lambda face: self._unlike(self._describer.describe(frame, face)))
+            return min(faces, key=lambda face: self._look_distance(self._describer.describe(frame, face)))
         if self._place is not None and len(faces) > 1:
             return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
         return max(faces, key=lambda face: prominence(face, box), default=None)
 
     def _belongs(self, face: Face) -> bool:
-        """Whether enough of the face is in the speaker's box."""
+        """Returns whether enough of the face is in the speaker's box."""
         more = GENEROUS * (self._here.box[2] - self._here.box[0])
         x0, y0, x1, y1 = grown(self._here.box, more, more)
         width = min(face.box[2], x1) - max(face.box[0], x0)
@@ -460,7 +460,7 @@ class SpeakerFace:
         return width > 0 and height > 0 and width * height >= BELONGS * area
 
     def _faces(self, frame: np.ndarray) -> list[Face]:
-        """All faces in the box."""
+        """Returns all faces in the box."""
         more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
         x0, y0, x1, y1 = grown(self._here.box, more, more)
         left, top = max(0, int(x0)), max(0, int(y0))
@@ -472,7 +472,7 @@ class SpeakerFace:
 
 
 def _moved(face: Face, x: float, y: float) -> Face:
-    """A face found in a part of a frame that begins there."""
+    """Returns a face found in a part of a frame that begins there."""
     box = face.box[0] + x, face.box[1] + y, face.box[2] + x, face.box[3] + y
     return Face(box, face.points + np.array([x, y], face.points.dtype), face.score)
 
@@ -517,7 +517,7 @@ class SpeakerReport:
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
         self._strange, self._strange_from = False, []
-        self._elsewhere = False  # whether whoever was found is not where the speaker was said to be
+        self._elsewhere = False  # whether the person found is not where the speaker was said to be
         self._absent: list[bool] = []  # not taken yet
 
     @property
@@ -552,7 +552,7 @@ class SpeakerReport:
         self._sure += 0.0 if here is None else here.sure
 
     def take_absent(self, count: int) -> np.ndarray:
-        """`(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
+        """Returns `(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
         absent, self._absent = self._absent[:count], self._absent[count:]
         return np.array(absent, dtype=bool)
 
@@ -562,12 +562,12 @@ class SpeakerReport:
 
     def finish(self) -> dict[str, Any]:
         """
-        The report, once all frames were added.
+        Returns the report, once all frames were added.
 
         Returns:
             `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
             their face; and for each second `{"second", "box", "sure", "face"}`: the mean `[x0, y0, x1, y1]` in pixels,
-            None where the speaker wasn't seen; how surely it is the one (0 to 1, divided by the number of faces in the
+            None where the speaker wasn't seen; the confidence (0 to 1, divided by the number of faces in the
             box, and by two while the face looks like another one than before); and the share of the frames with the face.
         """
         if self._now.frames:
@@ -580,14 +580,14 @@ class SpeakerReport:
         """Sentences for the user; `unanswered` is the number of frames for which the locator gave nothing."""
         said, name = [], speaker_name(self.asked)
         if self._elsewhere:
-            said.append(f"nobody was found where {name} should be: whoever is likeliest to be meant was followed")
+            said.append(f"nobody was found where {name} should be: the likeliest person was followed")
         if unanswered:
             given = self._frames - unanswered
             said.append(f"there are boxes of {name} for {given} frames, but {self._frames} frames")
         elif self._located and 1 - self.located > ABSENT:
             said.append(f"{name} is in view in {self.located:.0%} of the frames only")
         if self._located and self._sure / self._located < UNSURE:
-            said.append(f"it is not sure who {name} is: {self._sure / self._located:.2f} of 1 on average")
+            said.append(f"it is uncertain who {name} is: confidence {self._sure / self._located:.2f} on average")
         if self._several > SEVERAL * self._frames:
             said.append(
                 f"up to {self._most} faces are where {name} is: the one seen first or most central was followed"
@@ -600,5 +600,5 @@ class SpeakerReport:
 
 
 def _is_near(place: Sequence[float] | None, box: Box) -> bool:
-    """Whether a place is in a box at least in part, or near; True without a place."""
+    """Returns whether a place is in a box at least in part, or near; True without a place."""
     return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)

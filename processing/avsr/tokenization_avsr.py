@@ -25,7 +25,7 @@ def normalise_text(text: str) -> str:
     """
     Writes `text` with the 38 printable characters only: A to Z, 0 to 9, the apostrophe and the space.
 
-    Upper case; accents dropped; typographic apostrophes and quotes told apart; `&`, `%`, `+`, `@` spoken; `1,000`
+    Upper case; accents dropped; typographic apostrophes distinguished from quotes; `&`, `%`, `+`, `@` spoken; `1,000`
     becomes `1000` and `3.5` becomes `3 POINT 5`; hyphens and all other punctuation part words; white space is single.
 
     Raises:
@@ -44,7 +44,7 @@ def normalise_text(text: str) -> str:
 
 
 def _write_character(character: str, text: str) -> str:
-    """One character of upper-cased, decomposed text in the 38 characters; see [`normalise_text`]."""
+    """Returns one character of upper-cased, decomposed text in the 38 characters; see [`normalise_text`]."""
     if character in CHARACTERS:
         return character
     if character in _SPOKEN_SYMBOLS:
@@ -142,7 +142,7 @@ class AvsrTokenizer(PreTrainedTokenizer):
         return super().decode(_without_padding(token_ids), skip_special_tokens=skip_special_tokens, **kwargs)
 
     def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
-        """A list of texts for a batch of ids; see [`~AvsrTokenizer.decode`]."""
+        """Returns a list of texts for a batch of ids; see [`~AvsrTokenizer.decode`]."""
         sequences = [_without_padding(row) for row in sequences]
         return super().batch_decode(sequences, skip_special_tokens=skip_special_tokens, **kwargs)
 

@@ -66,7 +66,7 @@ def word_window(clip: Clip, share: float, generator: np.random.Generator, max_fr
 
 
 def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:
-    """Takes a random part of the silence before the first word and behind the last one away."""
+    """Removes a random part of the silence before the first word and after the last one."""
     if not clip.words:
         return clip
     first, last = int(clip.words[0][1] * 25), int(np.ceil(clip.words[-1][2] * 25))

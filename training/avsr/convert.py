@@ -51,7 +51,7 @@ def convert_checkpoint(
     Returns:
         The folder.
     Raises:
-        ValueError: the file is unsafe, damaged or none of these, the output is there already, or weights are missing,
+        ValueError: the file is unsafe, damaged or of another kind, the output is there already, or weights are missing,
             unknown or of another shape.
     """
     output = check_new_folder(output)
@@ -62,7 +62,7 @@ def convert_checkpoint(
 
 
 def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = None) -> PreTrainedModel:
-    """The model of [`convert_checkpoint`] in float32 and evaluation mode."""
+    """Returns the model of [`convert_checkpoint`] in float32 and evaluation mode."""
     if not Path(source).is_file():
         encoder = speech_encoder_config_of(source)
         model = _new_model(config, modality="audio", audio_config={"encoder_config": encoder})
@@ -83,7 +83,7 @@ def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = 
 
 def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConfig | None = None) -> PreTrainedModel:
     """
-    The reference code's model in float32 and evaluation mode; no weight of it is left at random.
+    Returns the reference code's model in float32 and evaluation mode; no weight of it is left at random.
 
     Args:
         weights: published names.

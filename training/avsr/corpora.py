@@ -2,7 +2,7 @@
 
 Each reader is a generator `read_*(root, split=None) -> Iterator[Utterance]` over one published layout (the exact trees are
 in `training/README.md`). Readers look at names and text files only; no media file is opened here.
-A tree that is not the expected one ends in a `CorpusError` that says what was expected and how to mend it.
+A tree that is not the expected one ends in a `CorpusError` that says what was expected and how to fix it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Utterance:
     Attributes:
         id: unique within the corpus and split; for example `s1/bbaf2n`.
         media: the video (or sound) file.
-        text: what is said, as the corpus spells it.
+        text: the words spoken, as the corpus spells them.
         speaker: the speaker, or None where the corpus does not say.
         words: `[{"word": str, "start": float, "end": float}, ...]`, seconds from the start of the clip, or None.
         start, end: the part of the media file that is the clip, in seconds; None means from the beginning, to the end.
@@ -60,7 +60,7 @@ GRID_SILENCES = ("sil", "sp")
 
 
 def grid_sentence(code: str) -> str:
-    """The sentence of a GRID file name: `grid_sentence("bbaf2n") == "bin blue at f two now"`.
+    """Returns the sentence of a GRID file name: `grid_sentence("bbaf2n") == "bin blue at f two now"`.
 
     Raises:
         CorpusError: if `code` is not six letters of GRID's grammar.
@@ -74,7 +74,7 @@ def grid_sentence(code: str) -> str:
 
 
 def read_grid_align(path: Path) -> list[dict]:
-    """The words of an `.align` file (`start end word`, in units of 1/25000 s) in seconds, silences dropped."""
+    """Returns the words of an `.align` file (`start end word`, in units of 1/25000 s) in seconds, silences dropped."""
     words = []
     for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():

@@ -14,7 +14,7 @@ from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
 
 
 def read_clip(row: dict) -> Clip:
-    """A row of a prepared folder as a [`Clip`]."""
+    """Returns a row of a prepared folder as a [`Clip`]."""
     decoded = decode_row(row)
     words = decoded["words"] and tuple((word["word"], word["start"], word["end"]) for word in decoded["words"])
     return Clip(decoded["text"], decoded["audio"], decoded["mouths"], words)
@@ -36,7 +36,7 @@ class TrainingClips(torch.utils.data.Dataset):
         self.rows, self.augmentation, self.data = rows, augmentation, data
         self.crop_size, self.seed, self.epoch = crop_size, seed, 0
         self.voices = self._collect_voices() if augmentation.noise_probability else []
-        self.alike = self._group_alike() if augmentation.splice_probability else {}
+        self.splice_partners = self._find_splice_partners() if augmentation.splice_probability else {}
 
     def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
         """Sound of some clips, for noise: pairs of row number and wave."""
@@ -46,7 +46,7 @@ class TrainingClips(torch.utils.data.Dataset):
         waves = ((int(i), decode_audio(columns[int(i)]["audio"])) for i in chosen)
         return [(index, wave) for index, wave in waves if wave is not None and np.abs(wave).max(initial=0) > 0]
 
-    def _group_alike(self) -> dict[int, list[int]]:
+    def _find_splice_partners(self) -> dict[int, list[int]]:
         """For each row with word times, the rows of the same speaker with as many words."""
         groups = defaultdict(list)
         columns = self.rows.select_columns(["speaker", "words"])
@@ -75,11 +75,11 @@ class TrainingClips(torch.utils.data.Dataset):
         return augment(clip, augmentation, self.crop_size, others, generator)
 
     def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
-        if index not in self.alike:
+        if index not in self.splice_partners:
             return clip
         for place in range(len(clip.words)):
             if generator.random() < probability:
-                other = self.alike[index][int(generator.integers(len(self.alike[index])))]
+                other = self.splice_partners[index][int(generator.integers(len(self.splice_partners[index])))]
                 clip = splice_word(clip, read_clip(self.rows[other]), place)
         return clip
 
@@ -126,7 +126,7 @@ class ClipCollator:
         return dict(inputs)
 
     def _alignment_labels(self, clips: list[Clip]) -> torch.Tensor:
-        """`(batch, steps)`; a row of -100 for a clip whose word times are not known."""
+        """Returns `(batch, steps)`; a row of -100 for a clip whose word times are not known."""
         tokenizer, rate = self.processor.tokenizer, self.steps_per_second
         labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
         for row, clip in zip(labels, clips):

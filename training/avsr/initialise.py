@@ -78,7 +78,7 @@ def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
 
 def speech_encoder_config_of(source: str | Path) -> PreTrainedConfig:
     """
-    The configuration of a speech encoder's folder or Hub id.
+    Returns the configuration of a speech encoder's folder or Hub id.
 
     Raises:
         ValueError: there is none, or it is of another kind of model.
@@ -113,14 +113,14 @@ def _renaming(modules: list[str] | dict[str, str]) -> dict[str, str]:
 
 
 def _load(checkpoint: str) -> PreTrainedModel:
-    """A recogniser or, if the checkpoint is one, a word classifier."""
+    """Returns a recogniser or, if the checkpoint is one, a word classifier."""
     config = AutoConfig.from_pretrained(checkpoint)
     words = "AvsrForVideoClassification" in (config.architectures or [])
     return (AvsrForVideoClassification if words else AvsrForConditionalGeneration).from_pretrained(checkpoint)
 
 
 def _module(model: PreTrainedModel, name: str) -> nn.Module:
-    """The named module; the front-ends also by their bare names, which both kinds of model have."""
+    """Returns the named module; the front-ends also by their bare names, which both kinds of model have."""
     return _front_end(model, name) if name.endswith("_front_end") else select_modules(model, [name])[0]
 
 
@@ -130,7 +130,7 @@ def _front_end(model: PreTrainedModel, name: str) -> nn.Module:
 
 
 def select_modules(model: nn.Module, names: list[str]) -> list[nn.Module]:
-    """The named modules; ValueError lists what is there instead of one that is missing."""
+    """Returns the named modules; a ValueError for a missing one lists those that exist."""
     modules = dict(model.named_modules())
     for name in names:
         if name not in modules:

@@ -281,7 +281,7 @@ def _clip_mapper(image_processor, num_proc: int) -> Iterator:
         yield lambda part: pool.map(_row_or_problem, part)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards are kept,"
+            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards remain,"
             " run the same command again, with a smaller num_proc if it happens twice"
         ) from error
     finally:
@@ -385,7 +385,7 @@ def summarize(output: str | Path) -> PrepareSummary:
 
 
 def shard_files(folder: str | Path) -> list[Path]:
-    """The finished shards of a prepared folder, in order."""
+    """Returns the finished shards of a prepared folder, in order."""
     return sorted(Path(folder).glob("clips-*-of-*.parquet"))
 
 
@@ -432,7 +432,7 @@ def load_prepared(
 
 
 def decode_row(row: dict) -> dict:
-    """A row of a prepared folder as arrays.
+    """Returns a row of a prepared folder as arrays.
 
     Returns:
         `audio` (n,) float32 or None, `sampling_rate` 16000, `mouths` (T, H, W) uint8 or None, `landmarks` (T, 68, 2)
@@ -454,7 +454,7 @@ def decode_row(row: dict) -> dict:
 
 
 def decode_audio(flac: bytes | None) -> np.ndarray | None:
-    """The `audio` column of a row as (n,) float32 at 16 kHz, or None."""
+    """Returns the `audio` column of a row as (n,) float32 at 16 kHz, or None."""
     import soundfile
 
     return None if flac is None else soundfile.read(io.BytesIO(flac), dtype="float32")[0]

@@ -12,7 +12,7 @@ from lookhear.modeling.avsr.layers_avsr import AvsrFeedForward
 @torch.no_grad()
 def prune_feed_forward(model: AvsrForConditionalGeneration, intermediate_size: int) -> AvsrForConditionalGeneration:
     """
-    A copy of the model whose feed-forward layers keep the `intermediate_size` units of the largest weights.
+    Returns a copy of the model whose feed-forward layers keep the `intermediate_size` units of the largest weights.
 
     A unit's weight is the norm of what goes into it times the norm of what comes out of it.
 

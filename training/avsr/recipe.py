@@ -1,4 +1,4 @@
-"""Recipes: one YAML file says what is trained, on what, how it is disturbed, and for how long."""
+"""Recipes: one YAML file names the model, the data, the augmentation and the length of training."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,13 +42,13 @@ class AugmentationRecipe:
         noise_talkers: fewest and most voices in the babble.
         talker_probability: share of the noise that is one competing talker.
         human_probability: share of the noise that is one-second pieces of speech.
-        noise_bank: utterances kept in memory to make noise of.
+        noise_bank: utterances held in memory to make noise of.
         video_masks: most stretches of a clip without lips.
         audio_masks: most stretches of a clip without sound.
         mask_seconds: longest stretch without lips or sound, seconds.
         splice_probability: per word, that it is exchanged, sound and lips, with the word at the same place in another
             clip of the same speaker with equally many words (for corpora of a fixed grammar, with word times).
-        silence: whether the silence before and behind the words is cut at random.
+        silence: whether the silence before and after the words is cut at random.
         speed: lowest and highest common speed of sound and lips.
         ramp_epochs: epochs over which noise, masks and splicing grow from nothing to what the recipe says: a new model
             finds its way on clean clips.
@@ -118,8 +118,8 @@ class Recipe:
     A whole recipe.
 
     Attributes:
-        model: what is trained.
-        data: what is learnt from.
+        model: to train.
+        data: training and validation sets.
         augmentation: how training clips are disturbed.
         training: fields of `transformers.TrainingArguments`.
     """

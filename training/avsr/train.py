@@ -66,7 +66,7 @@ def load_rows(folders: list[str], recipe: DataRecipe):
 
 
 def build_processor(recipe: ModelRecipe) -> AvsrProcessor:
-    """The recipe's processor: of its checkpoint, of another folder, or a new one."""
+    """Returns the recipe's processor: of its checkpoint, of another folder, or a new one."""
     source = recipe.processor or recipe.checkpoint
     if source is not None:
         return AutoProcessor.from_pretrained(source)
@@ -78,7 +78,7 @@ def build_processor(recipe: ModelRecipe) -> AvsrProcessor:
 
 
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
-    """The recipe's model, with the modules in it that it takes from elsewhere."""
+    """Returns the recipe's model, with the modules in it that it takes from elsewhere."""
     if recipe.checkpoint is not None:
         model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
     else:

@@ -42,7 +42,7 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
 
 
 def word_classes(rows, validation=None) -> dict[str, int]:
-    """Each word of the training clips, upper case, with its class number in alphabetical order."""
+    """Returns each word of the training clips, upper case, with its class number in alphabetical order."""
     words = sorted({text.upper() for text in rows["text"]})
     unseen = {text.upper() for text in validation["text"]} - set(words) if validation is not None else set()
     if unseen:
@@ -51,7 +51,7 @@ def word_classes(rows, validation=None) -> dict[str, int]:
 
 
 def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVideoClassification:
-    """The recipe's classifier with its words as labels."""
+    """Returns the recipe's classifier with its words as labels."""
     labels = {"id2label": {number: word for word, number in classes.items()}, "label2id": dict(classes)}
     if recipe.checkpoint is not None:
         model = AvsrForVideoClassification.from_pretrained(recipe.checkpoint, **recipe.config, **labels)

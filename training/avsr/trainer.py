@@ -70,7 +70,7 @@ class AvsrTrainer(Trainer):
 
     Args:
         frozen: modules that get no gradient and stay in evaluation mode.
-        kwargs: as of `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
+        kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
     """
 

@@ -37,9 +37,9 @@ class CocoAp(metric_rows.RowMetric):
     """COCO's average precision and recall."""
 
     def _info(self) -> evaluate.MetricInfo:
-        things = {"labels": metric_rows.NAMES, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
+        objects = {"labels": metric_rows.NAMES, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
         marks = {"crowd": metric_rows.FLAGS, "areas": metric_rows.SCORES}
-        columns = {"predictions": things | {"scores": metric_rows.SCORES}, "references": things | marks}
+        columns = {"predictions": objects | {"scores": metric_rows.SCORES}, "references": objects | marks}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,

@@ -41,10 +41,10 @@ class Hota(metric_rows.RowMetric):
 
     def _info(self) -> evaluate.MetricInfo:
         numbers, names = metric_rows.NUMBERS, metric_rows.NAMES
-        things = {"ids": numbers, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK], "labels": names}
+        objects = {"ids": numbers, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK], "labels": names}
         columns = {
-            "predictions": things,
-            "references": things | {"video": datasets.Value("string"), "absent": names, "not_exhaustive": names},
+            "predictions": objects,
+            "references": objects | {"video": datasets.Value("string"), "absent": names, "not_exhaustive": names},
         }
         return evaluate.MetricInfo(
             description=DESCRIPTION,

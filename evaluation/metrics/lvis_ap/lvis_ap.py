@@ -37,10 +37,10 @@ class LvisAp(metric_rows.RowMetric):
     """LVIS' average precision."""
 
     def _info(self) -> evaluate.MetricInfo:
-        things = {"labels": metric_rows.NAMES, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
+        objects = {"labels": metric_rows.NAMES, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
         marks = {"absent": metric_rows.NAMES, "not_exhaustive": metric_rows.NAMES}
         marks["areas"] = metric_rows.SCORES
-        columns = {"predictions": things | {"scores": metric_rows.SCORES}, "references": things | marks}
+        columns = {"predictions": objects | {"scores": metric_rows.SCORES}, "references": objects | marks}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,

@@ -44,8 +44,8 @@ class Mot(metric_rows.RowMetric):
 
     def _info(self) -> evaluate.MetricInfo:
         numbers, names = metric_rows.NUMBERS, metric_rows.NAMES
-        things = {"ids": numbers, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK], "labels": names}
-        columns = {"predictions": things, "references": things | {"video": datasets.Value("string")}}
+        objects = {"ids": numbers, "boxes": [metric_rows.BOX], "masks": [metric_rows.MASK], "labels": names}
+        columns = {"predictions": objects, "references": objects | {"video": datasets.Value("string")}}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,

@@ -34,13 +34,13 @@ class OpenWorldAr(metric_rows.RowMetric):
     """Class-agnostic average recall."""
 
     def _info(self) -> evaluate.MetricInfo:
-        things = {"boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
+        objects = {"boxes": [metric_rows.BOX], "masks": [metric_rows.MASK]}
         marks = {
             "known": metric_rows.FLAGS,
             "crowd": metric_rows.FLAGS,
             "areas": metric_rows.SCORES,
         }
-        columns = {"predictions": things | {"scores": metric_rows.SCORES}, "references": things | marks}
+        columns = {"predictions": objects | {"scores": metric_rows.SCORES}, "references": objects | marks}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,

@@ -35,13 +35,13 @@ class VisAp(metric_rows.RowMetric):
     """Average precision of tracks of masks."""
 
     def _info(self) -> evaluate.MetricInfo:
-        things = {"labels": metric_rows.NAMES, "masks": [[metric_rows.MASK]]}
+        objects = {"labels": metric_rows.NAMES, "masks": [[metric_rows.MASK]]}
         scores, crowd = {"scores": metric_rows.SCORES}, {"crowd": metric_rows.FLAGS}
         return evaluate.MetricInfo(
             description=DESCRIPTION,
             citation=CITATION,
             inputs_description=INPUTS,
-            features=datasets.Features({"predictions": things | scores, "references": things | crowd}),
+            features=datasets.Features({"predictions": objects | scores, "references": objects | crowd}),
             reference_urls=["https://youtube-vos.org/dataset/vis/"],
         )
 

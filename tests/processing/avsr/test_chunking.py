@@ -12,12 +12,12 @@ from lookhear.processing.avsr.chunking_avsr import (
     plan_window,
     split_at,
     within_scene,
+    words_after,
     words_before,
-    words_behind,
 )
 from lookhear.processing.avsr.clip_avsr import ClipWindow
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.long_form_avsr import LongReading, Reading
+from lookhear.processing.avsr.long_form_avsr import ChunkResult, LongFormDecoder
 
 FPS, RATE, STEP = 25, 1000, 0.02
 
@@ -122,13 +122,13 @@ def test_no_word_is_lost_or_said_twice_at_a_seam():
     said = words_before(before, 3.3)
     assert [word.text for word in said] == ["one", "two"]
     after = timed(("wo", 2.8, 3.2), ("three", 3.4, 4.1), ("four", 4.2, 4.5))
-    assert [word.text for word in words_behind(after, 3.3, said)] == ["three", "four"]
+    assert [word.text for word in words_after(after, 3.3, said)] == ["three", "four"]
     late = timed(("two", 3.0, 3.7), ("three", 3.8, 4.1))  # where the second piece hears the same word a little later
-    assert [word.text for word in words_behind(late, 3.3, said)] == ["three"]
+    assert [word.text for word in words_after(late, 3.3, said)] == ["three"]
     missed = timed(("and", 3.22, 3.3), ("three", 3.4, 4.1))  # which the first piece has not heard at all
-    assert [word.text for word in words_behind(missed, 3.3, said)] == ["and", "three"]
+    assert [word.text for word in words_after(missed, 3.3, said)] == ["and", "three"]
     again = timed(("two", 3.4, 3.9))  # said a second time
-    assert [word.text for word in words_behind(again, 3.3, said)] == ["two"]
+    assert [word.text for word in words_after(again, 3.3, said)] == ["two"]
 
 
 # ------------------------------------------------------------------------------------------- reading, without a model
@@ -172,12 +172,12 @@ class Listener:
     def __init__(self, lengths: dict[int, float]):
         self.lengths, self.clips = lengths, []
 
-    def letter_chances(self, clip) -> np.ndarray:
+    def nonblank_probability(self, clip) -> np.ndarray:
         return (numbers_of(clip, STEP) > 0).astype(float)
 
-    def read(self, clips) -> list[Reading]:
+    def read(self, clips) -> list[ChunkResult]:
         self.clips += clips
-        return [Reading(self._spell(numbers_of(clip, 0.001))) for clip in clips]
+        return [ChunkResult(self._spell(numbers_of(clip, 0.001))) for clip in clips]
 
     def _spell(self, numbers: np.ndarray) -> list[TimedText]:
         edges = np.flatnonzero(np.diff(np.pad(numbers, 1)))
@@ -196,8 +196,8 @@ class Listener:
 def read_long(words, length: float, chunk_length: float, lips=None, sound=True, cuts=()):
     listener = Listener({number: end - start for number, (start, end) in enumerate(words, 1)})
     pieces = pieces_of(say(words, length) if sound else None, lips, cuts)
-    reading = LongReading(
-        ClipWindow(iter(pieces), RATE, FPS), listener.letter_chances, listener.read, chunk_length, STEP
+    reading = LongFormDecoder(
+        ClipWindow(iter(pieces), RATE, FPS), listener.nonblank_probability, listener.read, chunk_length, STEP
     )
     return list(reading), reading, listener
 
@@ -224,7 +224,7 @@ def test_every_word_is_read_once_and_whole_where_the_speaker_pauses(seed, chunk_
     assert [word.text for word in found] == [str(number) for number in range(1, len(words) + 1)]
     assert np.allclose([(w.start, w.end) for w in found], words, atol=0.045)
     assert max(clip.duration for clip in listener.clips) <= 1.5 * chunk_length
-    assert reading.position == 60.0 and reading.tally.fits
+    assert reading.position == 60.0 and reading.statistics.fits
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -246,14 +246,14 @@ def test_one_chunk_or_one_utterance_is_one_piece(length, chunk_length):
 
 def test_silence_is_not_read_at_all():
     found, reading, listener = read_long([], 60.0, 4.0)
-    assert found == [] and listener.clips == [] and reading.tally.confidence == 1.0 and reading.position == 60.0
+    assert found == [] and listener.clips == [] and reading.statistics.confidence == 1.0 and reading.position == 60.0
 
 
 def test_words_come_before_the_clip_ends():
     words = talk(1, 60.0, 0.6, 2.5)
     window = ClipWindow(iter(pieces_of(say(words, 60.0))), RATE, FPS)
     listener = Listener({number: end - start for number, (start, end) in enumerate(words, 1)})
-    reading = LongReading(window, listener.letter_chances, listener.read, 4.0, STEP)
+    reading = LongFormDecoder(window, listener.nonblank_probability, listener.read, 4.0, STEP)
     for word in reading:
         assert window.last / FPS - word.end < 8 and window.last - window.first <= 7 * FPS
         assert reading.position <= word.start
@@ -270,9 +270,9 @@ def test_without_a_face_the_sound_is_read_and_noted():
     found, reading, listener = read_long(words, 30.0, 4.0, lips)
     assert len(found) == len(words)
     assert {clip.modality for clip in listener.clips} == {"audio", "audiovisual"}
-    (run,) = reading.tally.sound_only
+    (run,) = reading.statistics.sound_only
     assert 8 < run[0] < 12 and 18 < run[1] < 22
-    assert reading.tally.seconds["audio"] > 5
+    assert reading.statistics.seconds["audio"] > 5
 
 
 def test_a_change_of_scene_within_speech_leaves_the_sound():
@@ -281,7 +281,7 @@ def test_a_change_of_scene_within_speech_leaves_the_sound():
     found, reading, listener = read_long(words, 10.0, 4.0, lips, cuts=[round(2.3 * FPS), round(5.3 * FPS)])
     assert [word.text for word in found] == list("123456")
     assert [clip.modality for clip in listener.clips] == ["audiovisual", "audiovisual", "audio", "audiovisual"]
-    assert reading.tally.changes == 1
+    assert reading.statistics.changes == 1
 
 
 def test_lips_alone_are_read_scene_by_scene():
@@ -300,7 +300,7 @@ def test_an_error_comes_after_the_finished_words():
         raise ValueError("the file ends here")
 
     listener = Listener({number: end - start for number, (start, end) in enumerate(words, 1)})
-    reading = LongReading(ClipWindow(broken(), RATE, FPS), listener.letter_chances, listener.read, 4.0, STEP)
+    reading = LongFormDecoder(ClipWindow(broken(), RATE, FPS), listener.nonblank_probability, listener.read, 4.0, STEP)
     found = []
     with pytest.raises(ValueError, match="ends here"):
         for word in reading:

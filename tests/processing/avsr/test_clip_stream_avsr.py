@@ -173,7 +173,7 @@ def test_cuts_are_marked_and_counted():
     with stream({"video": frames, "fps": 25}, frames=80) as clip:
         cuts = joined(list(clip), "cuts")
     assert np.flatnonzero(cuts).tolist() == [30, 60] and clip.report.cuts == 2
-    assert "2 changes of scene: the face is looked for anew after each" in clip.report.warnings
+    assert "2 changes of scene: the face is detected anew after each" in clip.report.warnings
 
 
 # ------------------------------------------------------------------------------------------------- stopping and failing

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceSurvey, Person, find_people, people_in
+from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceTrackCollector, Person, find_people, people_in
 from lookhear.processing.avsr.face_tracking_avsr import Change
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
@@ -109,13 +109,13 @@ def test_of_a_crowd_those_seen_longest_are_kept():
 
 def test_a_long_video_leaves_little_behind():
     """A box a frame and face: sixteen bytes, and no picture."""
-    survey = FaceSurvey(Knowing(), 10)
+    collector = FaceTrackCollector(Knowing(), 10)
     frame = scene(1, (ANN, 120, 120, 60))
     for _ in range(400):
-        survey.add(frame)
-    (ann,) = survey.people(25.0)
-    assert ann.frames == 400 and sum(stretch.boxes.nbytes for stretch in ann._stretches) == 6400
-    assert survey._detector.searches <= 41
+        collector.add(frame)
+    (ann,) = collector.people(25.0)
+    assert ann.frames == 400 and sum(tracklet.boxes.nbytes for tracklet in ann._tracklets) == 6400
+    assert collector._detector.searches <= 41
 
 
 # ----------------------------------------------------------------------------------------------------- real portraits

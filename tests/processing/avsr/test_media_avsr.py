@@ -353,7 +353,7 @@ def test_pipes_are_read_once_and_named_pipes_refused(tmp_path):
     assert len(list(read_frames(Pipe(content)))) == 50
     with pytest.raises(MediaError, match="is empty"):
         probe_media(Pipe(b""))
-    with pytest.raises(MediaError, match="no regular file"):
+    with pytest.raises(MediaError, match="not a regular file"):
         probe_media("/dev/null")
 
 

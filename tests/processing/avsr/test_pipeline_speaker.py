@@ -184,7 +184,7 @@ def test_everyone_where_there_is_nobody(asr):
     pytest.importorskip("dlib", reason="needs lookhear[face]")
     with pytest.raises(ValueError, match="no face is in view for long enough"):
         asr({**sound(), "video": np.zeros((9, 64, 64, 3), np.uint8), "fps": 25}, speaker="everyone")
-    with pytest.raises(ValueError, match="a stream is of one speaker"):
+    with pytest.raises(ValueError, match="`stream` reads one speaker"):
         asr.stream(sound(), speaker="everyone")
 
 

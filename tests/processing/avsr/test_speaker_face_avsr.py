@@ -252,4 +252,4 @@ def test_doubts_are_said():
     report = SpeakerReport("the man", 25.0)
     for _ in range(10):
         report.add(SpeakerBox((0, 0, 9, 9), 0.3), face=True, in_box=1)
-    assert report.warnings(0) == ['it is not sure who "the man" is: 0.30 of 1 on average']
+    assert report.warnings(0) == ['it is uncertain who "the man" is: confidence 0.30 on average']

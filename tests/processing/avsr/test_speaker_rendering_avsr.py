@@ -58,6 +58,6 @@ def test_the_video_is_written_with_box_and_words(tmp_path):
     assert np.abs(frame[430:460, 280:360].astype(int) - 90).max() > 60  # a caption
 
 
-def test_a_result_of_nobody_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="call the pipeline with `speaker`"):
+def test_a_result_without_a_speaker_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the result has no speaker: call the pipeline with `speaker=`"):
         write_speaker_video(tmp_path / "in.mp4", {"text": "", "chunks": [], "report": {}}, tmp_path / "out.mp4")

@@ -8,7 +8,7 @@ import torch
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
 from lookhear.processing.avsr.alignment_avsr import TimedText
-from lookhear.processing.avsr.recognition_avsr import CONTEXT, lip_evidence, share_out
+from lookhear.processing.avsr.recognition_avsr import CONTEXT, assign_words, lip_evidence
 
 from .test_pipeline import face_video, processor, sound  # noqa: F401
 from .test_pipeline_long import FAST, talkative_model
@@ -51,10 +51,10 @@ def test_evidence_at_the_ends_of_a_clip_and_of_nothing():
 
 def test_all_words_are_the_lips_or_none_is():
     characters = spelled(("bin", 0.5), ("blue", 0.9))
-    own = share_out(characters, [0.8] * 8)
+    own = assign_words(characters, [0.8] * 8)
     assert (text_of(own.characters), own.others) == ("bin blue", [])
     assert own.evidence == pytest.approx(0.8)
-    silent = share_out(characters, [0.2] * 8)
+    silent = assign_words(characters, [0.2] * 8)
     assert silent.characters == [] and [word.text for word in silent.others] == ["bin", "blue"]
     assert silent.others[0].start == pytest.approx(0.5) and silent.others[1].end == pytest.approx(1.3)
 
@@ -62,15 +62,15 @@ def test_all_words_are_the_lips_or_none_is():
 def test_a_letter_that_is_hard_to_see_stays_among_others():
     characters = spelled(("bin", 0.5), ("blue", 0.9), ("p", 1.4))
     evidence = [0.9] * 9 + [0.02]
-    assert text_of(share_out(characters, evidence).characters) == "bin blue p"
+    assert text_of(assign_words(characters, evidence).characters) == "bin blue p"
 
 
 def test_whoever_falls_silent_is_not_given_what_another_says_then():
     characters = spelled(("bin", 0.5), ("blue", 0.9), ("set", 4.0), ("red", 4.4))
     evidence = [0.9] * 8 + [0.1] * 8
-    own = share_out(characters, evidence)
+    own = assign_words(characters, evidence)
     assert text_of(own.characters) == "bin blue" and [word.text for word in own.others] == ["set", "red"]
-    later = share_out(characters, evidence[::-1])
+    later = assign_words(characters, evidence[::-1])
     assert text_of(later.characters) == "set red"  # and no space before it
 
 
@@ -81,21 +81,21 @@ def test_words_are_judged_with_what_is_a_second_around_them():
             TimedText(" ", 0.1, 0.2, 1.0),
             TimedText("b", 0.1 + gap, 1.5, 1.0),
         ]
-        assert text_of(share_out(characters, [0.9, 0.0, 0.1]).characters) == kept
+        assert text_of(assign_words(characters, [0.9, 0.0, 0.1]).characters) == kept
 
 
 def test_lips_that_cannot_be_seen_decide_nothing():
     characters = spelled(("bin", 0.5), ("set", 4.0))
     unseen = [math.nan] * 3
-    assert text_of(share_out(characters, [*unseen, math.nan, 0.1, 0.1, 0.1]).characters) == "bin"
-    assert share_out(characters, [math.nan] * 7).evidence == 1.0
-    nothing = share_out([], [])
+    assert text_of(assign_words(characters, [*unseen, math.nan, 0.1, 0.1, 0.1]).characters) == "bin"
+    assert assign_words(characters, [math.nan] * 7).evidence == 1.0
+    nothing = assign_words([], [])
     assert (nothing.characters, nothing.others, nothing.evidence) == ([], [], 1.0)
 
 
 def test_no_least_evidence_keeps_everything():
     characters = spelled(("bin", 0.5), ("blue", 0.9))
-    assert share_out(characters, [0.0] * 8, least=0.0).characters == characters
+    assert assign_words(characters, [0.0] * 8, least=0.0).characters == characters
 
 
 # ------------------------------------------------------------------------------------------------------- the pipeline

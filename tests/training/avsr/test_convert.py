@@ -219,7 +219,7 @@ def test_norms_of_their_own_stay_so(tmp_path):
         ({"wav2vecModel.quantizer.vars": (2,)}, "unknown: wav2vecModel.quantizer.vars"),
         ({"videoConv.conv.5.bias": (3,)}, r"visual_encoder.conv.mix.bias \(3,\) instead of \(64,\)"),
         ({"embed.1.pe": (50, 1, WIDTH)}, "position encodings embed.1.pe are not the sines"),
-        ({"embed.0.weight": None}, "embed.0.weight is missing, so this is none of AVSR's"),
+        ({"embed.0.weight": None}, "embed.0.weight is missing: this is not a published AVSR checkpoint"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, change, message):
@@ -385,6 +385,6 @@ def test_only_state_dicts_are_read(tmp_path, content, message):
 def test_something_else_is_refused(tmp_path, capsys):
     torch.save({"oven.weight": torch.ones(2)}, tmp_path / "a.pth")
     assert main(["convert", "avsr", str(tmp_path / "a.pth"), str(tmp_path / "new")]) == 2
-    assert "none of AVSR's published checkpoints" in capsys.readouterr().err
+    assert "this is not a published AVSR checkpoint" in capsys.readouterr().err
     assert main(["convert", "avsr", str(tmp_path / "nowhere"), str(tmp_path / "new")]) == 2
     assert "nowhere' cannot be loaded" in capsys.readouterr().err and not (tmp_path / "new").exists()

@@ -101,12 +101,12 @@ def synthesize_clip(
         portrait: a name in `PORTRAITS` (default the first), a photo's path, a PIL image or an array (H, W, 3) uint8.
         voice: one of `VOICES`, or another voice of espeak-ng.
         rate, pitch: words a minute and 0 to 100; drawn from the seed where left out.
-        seed: everything that is left to chance: silence around the speech, rate, pitch, strength of the lips'
+        seed: of all random choices: silence around the speech, rate, pitch, strength of the lips'
             movements, framing, movements of the head. The same seed gives the same frames and samples.
         fps: frames a second, 5 to 120.
         size: (width, height) of one portrait's frame; two portraits make a frame twice as wide.
         second: a second portrait, shown to the right of the first.
-        second_text, second_voice: what the second one says meanwhile; without a text that one is silent.
+        second_text, second_voice: text and voice of the second speaker; without a text they are silent.
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
@@ -175,7 +175,7 @@ def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_t
 
 
 def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Speech, dict]:
-    """The voice with silence around it; a second speaker's `None` is a moment of nothing."""
+    """Returns the voice with silence around it; a second speaker's `None` is a moment of nothing."""
     drawn_rate, drawn_pitch = int(generator.integers(105, 156)), int(generator.integers(38, 63))
     lead, tail = generator.uniform(0.15, 0.5), generator.uniform(0.2, 0.6)
     gain = 10 ** (generator.uniform(-3, 3) / 20)
@@ -195,7 +195,7 @@ def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Spee
 
 
 def _act(portrait, picture, speech: Speech, settings, frames: int, fps, generator) -> _Take:
-    """How the speaker moves: lips by the phonemes, head and framing by chance."""
+    """Computes how the speaker moves: lips by the phonemes, head and framing at random."""
     strength = generator.uniform(0.9, 1.12) * generator.uniform(0.93, 1.07, len(ARTICULATORS))
     track = articulate(speech.phonemes, frames / fps, strength)
     samples = round(frames / fps * SAMPLING_RATE)
@@ -208,7 +208,7 @@ def _act(portrait, picture, speech: Speech, settings, frames: int, fps, generato
 
 
 def _poses(frames: int, fps: float, generator: np.random.Generator) -> list[Pose]:
-    """A fixed framing and a slow sway of the head."""
+    """Returns a fixed framing and a slow sway of the head."""
     zoom = generator.uniform(-0.03, 0.08)
     pan_x, pan_y = generator.uniform(-6, 6), generator.uniform(-4, 4)
     sizes = {"roll": 0.018, "shift_x": 2.2, "shift_y": 1.8, "scale": 0.010, "yaw": 2.2, "nod": 1.6}
@@ -221,7 +221,7 @@ def _poses(frames: int, fps: float, generator: np.random.Generator) -> list[Pose
 
 
 def _slow_noise(times: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(T,) smooth noise of about unit size: a few sines of 0.1 to 0.9 Hz."""
+    """Returns (T,) smooth noise of about unit size: a few sines of 0.1 to 0.9 Hz."""
     frequencies = generator.uniform(0.1, 0.9, 4)
     phases = generator.uniform(0.0, 2 * np.pi, 4)
     weights = generator.uniform(0.3, 1.0, 4) / np.sqrt(1.0 + (frequencies / 0.4) ** 2)
@@ -242,6 +242,6 @@ def _frames(takes: list[_Take]) -> Iterator[np.ndarray]:
 
 
 def _mix(takes: list[_Take]) -> np.ndarray:
-    """(n,) float32, the sum of the voices, kept within full scale."""
+    """Returns (n,) float32, the sum of the voices, kept within full scale."""
     audio = np.sum([take.audio for take in takes], axis=0)
     return (audio / max(1.0, float(np.abs(audio).max()) / 0.98)).astype(np.float32)

@@ -22,7 +22,7 @@ ADVERBS = ("again", "now", "please", "soon")
 
 
 def grid_sentence(generator: np.random.Generator) -> str:
-    """One sentence of GRID's grammar, each of its six words drawn freely: "lay green with z nine soon"."""
+    """Returns one sentence of GRID's grammar, each of its six words drawn freely: "lay green with z nine soon"."""
     slots = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)
     return " ".join(slot[generator.integers(len(slot))] for slot in slots)
 
@@ -54,7 +54,7 @@ def synthesize_corpus(
 ) -> Path:
     """Write clips 000000.mp4 and so on, each with its json, and `metadata.jsonl` over all.
 
-    A clip depends on (seed, its number) only, so a run that was cut off goes on where it stopped, and more clips can
+    A clip depends on (seed, its number) only, so an interrupted run resumes where it stopped, and more clips can
     be added later. Corpora of different seeds share no clip.
 
     Args:
@@ -114,7 +114,7 @@ def _single_thread() -> None:
 
 
 def _synthesize(job: _Job) -> int:
-    """One clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
+    """Returns one clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
     generator = np.random.default_rng([job.seed, job.index])
     text = job.sentence(generator)
     voice = job.voices[generator.integers(len(job.voices))]

@@ -84,14 +84,14 @@ class MouthModel:
         return upper, lower
 
     def _thickness(self, outer: np.ndarray, inner: np.ndarray, sign: float) -> np.ndarray:
-        """(5,) height of the lip at its outer points; lips of a smile are relaxed with its width."""
+        """Returns (5,) height of the lip at its outer points; lips of a smile are relaxed with its width."""
         edge = np.interp(outer[:, 0], inner[:, 0], inner[:, 1])
         relaxed = (self.photo_half_width / self.half_width) ** 0.8
         smallest = 0.045 * np.array([0.5, 1.0, 1.0, 1.0, 0.5])
         return np.maximum(sign * (outer[:, 1] - edge) * relaxed, smallest)
 
     def _rest_line(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """(3,) quadratic in s = u / half width: the middle between the inner edges, a smile's bend halved."""
+        """Returns (3,) quadratic in s = u / half width: the middle between the inner edges, a smile's bend halved."""
         upper, lower = self.upper_source, self.lower_source
         s = np.linspace(-0.8, 0.8, 9)
         u = self.photo_middle + s * self.photo_half_width
@@ -105,7 +105,7 @@ class MouthModel:
         return np.array([constant, linear, np.clip(quadratic, -0.06, 0.06)])
 
     def shape(self, articulation: np.ndarray) -> LipShape:
-        """The lips for one row (9,) of an articulation track."""
+        """Returns the lips for one row (9,) of an articulation track."""
         a = articulation
         spread, pursed = max(float(a[SPREAD]), 0.0), max(-float(a[SPREAD]), 0.0)
         jaw, rounding, free = max(float(a[JAW]), 0.0), max(float(a[ROUND]), 0.0), 1.0 - float(a[CLOSED])
@@ -148,7 +148,7 @@ class MouthModel:
         return source, np.concatenate([outer_target, np.stack([u_inner, edge], 1)])
 
     def corner_controls(self, shape: LipShape) -> tuple[np.ndarray, np.ndarray]:
-        """The two outer mouth corners in the photo and where they go, each (2, 2)."""
+        """Returns the two outer mouth corners in the photo and where they go, each (2, 2)."""
         u = np.array([-shape.outer_half_width, shape.outer_half_width])
         return self.corner_source, np.stack([u, shape.line_at(u) + shape.corner], 1)
 

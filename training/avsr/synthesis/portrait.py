@@ -73,7 +73,7 @@ class Portrait:
         return face @ self._axes * self.unit + self._origin
 
     def _white(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """(3,) white in this photo's light, judged by the bright skin between nose and eyes."""
+        """Returns (3,) white in this photo's light, judged by the bright skin between nose and eyes."""
         spots = ((points[1:16] + points[30]) / 2)[[3, 4, 5, 9, 10, 11]]
         columns = np.clip(spots[:, 0].astype(int), 1, self.width - 2)
         rows = np.clip(spots[:, 1].astype(int), 1, self.height - 2)
@@ -157,7 +157,7 @@ class Portrait:
     # -- the frame -------------------------------------------------------------------------------------------------
 
     def render(self, articulation: np.ndarray, pose: Pose = Pose()) -> np.ndarray:
-        """One frame (H, W, 3) uint8 for one row (9,) of an articulation track."""
+        """Returns one frame (H, W, 3) uint8 for one row (9,) of an articulation track."""
         shape = self.mouth.shape(articulation)
         fields = self._displacements(articulation, shape)
         x, y = self._neutral_coordinates(pose)
@@ -176,7 +176,7 @@ class Portrait:
         return np.ascontiguousarray(np.clip(frame, 0, 255, out=frame).astype(np.uint8).transpose(1, 2, 0))
 
     def _window_of(self, box: tuple[float, float, float, float]) -> tuple[slice, slice]:
-        """The rows and columns of a box in face units, with a margin for the head's movement."""
+        """Returns the rows and columns of a box in face units, with a margin for the head's movement."""
         u0, v0, u1, v1 = box
         corners = self._to_pixels(np.array([(u0, v0), (u1, v0), (u0, v1), (u1, v1)]))
         x0, y0 = np.maximum(corners.min(0) - 12, 0).astype(int)
@@ -189,14 +189,14 @@ class Portrait:
         return a * dx + b * dy, c * dx + d * dy
 
     def _grid_position(self, u: np.ndarray, v: np.ndarray) -> torch.Tensor:
-        """(1, h, w, 2) place in the warp's grid, -1 to 1."""
+        """Returns (1, h, w, 2) place in the warp's grid, -1 to 1."""
         place = np.empty((*u.shape, 2), np.float32)
         for axis, (values, knots) in enumerate(((u, self._grid_u), (v, self._grid_v))):
             place[..., axis] = (values - np.float32(knots[0])) * np.float32(2 / (knots[-1] - knots[0])) - 1
         return torch.from_numpy(place)[None]
 
     def _sample(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """(3, h, w) float32 of the photo at pixel coordinates."""
+        """Returns (3, h, w) float32 of the photo at pixel coordinates."""
         place = np.empty((*x.shape, 2), np.float32)
         np.multiply(x, np.float32(2 / (self.width - 1)), out=place[..., 0])
         np.multiply(y, np.float32(2 / (self.height - 1)), out=place[..., 1])
@@ -226,7 +226,7 @@ class Portrait:
 
 
 def _thin_plate(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(P, C) kernel r^2 log r between points (P, 2) and centres (C, 2)."""
+    """Returns (P, C) kernel r^2 log r between points (P, 2) and centres (C, 2)."""
     dx = points[:, :1] - centres[:, 0]
     dy = points[:, 1:] - centres[:, 1]
     squared = dx * dx
@@ -252,7 +252,7 @@ def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
 
 
 def load_portrait(source=None, size: tuple[int, int] = (360, 288)) -> Portrait:
-    """A portrait from a name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8.
+    """Returns a portrait from a name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8.
 
     Args:
         size: (width, height) of the frames, each even, 96 to 1080.
@@ -300,7 +300,7 @@ def _read(source: str) -> np.ndarray:
 
 
 def _as_array(image) -> np.ndarray:
-    """(H, W, 3) uint8 upright, at most `_LONGEST_SIDE` long, from a PIL image or an array."""
+    """Returns (H, W, 3) uint8 upright, at most `_LONGEST_SIDE` long, from a PIL image or an array."""
     from PIL import Image, ImageOps
 
     if not isinstance(image, Image.Image):
@@ -328,7 +328,7 @@ def _build(image: np.ndarray, name: str, width: int, height: int) -> Portrait:
 
 
 def _landmarks(image: np.ndarray, name: str) -> np.ndarray:
-    """(68, 2) points of the largest face."""
+    """Returns (68, 2) points of the largest face."""
     from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector
 
     faces = DlibLandmarkDetector()(image)
@@ -338,7 +338,7 @@ def _landmarks(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.ndarray]:
-    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border goes on."""
+    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border is repeated."""
     from PIL import Image
 
     scale = _EYE_DISTANCE * height / eye_distance

@@ -24,7 +24,7 @@ TRACK_RATE = 200  # articulation frames a second, before they are averaged over 
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets of one sound and how strongly it holds them against its neighbours (`hold`, lips and jaw alike)."""
+    """Targets of one sound and how strongly it holds them against its neighbours (`hold`, for both lips and jaw)."""
 
     jaw: float = 0.0
     spread: float = 0.0
@@ -38,7 +38,7 @@ class Viseme:
     hold: float = 1.0
 
     def targets(self) -> list[float]:
-        """The nine targets in the order of `ARTICULATORS`."""
+        """Returns the nine targets in the order of `ARTICULATORS`."""
         return [getattr(self, name) for name in ARTICULATORS]
 
 
@@ -111,7 +111,7 @@ class _Segment:
 
 
 def articulate(phonemes: list[Phoneme], duration: float, strength: np.ndarray | None = None) -> np.ndarray:
-    """The articulation track of a sequence of sounds.
+    """Returns the articulation track of a sequence of sounds.
 
     Args:
         phonemes: sounds with their times in seconds, in order.
@@ -174,7 +174,7 @@ def _segments(phonemes: list[Phoneme], duration: float) -> list[_Segment]:
 
 
 def _dominance(segment: _Segment, times: np.ndarray) -> np.ndarray:
-    """(N,) pull of a segment: full in its middle, decaying with the distance from it."""
+    """Returns (N,) pull of a segment: full in its middle, decaying with the distance from it."""
     core = min(0.25 * (segment.end - segment.start), 0.03)
     outside = np.maximum(np.maximum(segment.start + core - times, times - segment.end + core), 0.0)
     return segment.viseme.hold * np.exp(-((outside / _DECAY) ** 1.2))

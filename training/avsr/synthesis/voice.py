@@ -120,7 +120,7 @@ def speak(text: str, voice: str = "en-us", rate: int = DEFAULT_RATE, pitch: int 
 
 
 def _tokens(text: str) -> list[str]:
-    """The words of a text as written; refuses what cannot be a text to speak."""
+    """Returns the words of a text as written; raises a ValueError if it cannot be spoken."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError("the text is empty; give at least one word to say")
     if len(text) > MAX_CHARACTERS:
@@ -134,7 +134,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
-    """The text for espeak-ng and the character at which each token ends.
+    """Returns the text for espeak-ng and the character at which each token ends.
 
     A lone "a" before a digit word is the letter's name, as in GRID's "bin blue at a two now"; "[[" and "]]" in
     a user's text are no phoneme marks.
@@ -171,7 +171,7 @@ def _open_library(path: str) -> _Library:
 
 
 def _load_library() -> tuple[_Library, Path, int]:
-    """A freshly loaded and initialised espeak-ng, the folder of its data, and its sampling rate."""
+    """Returns a freshly loaded and initialised espeak-ng, the folder of its data, and its sampling rate."""
     try:
         import espeakng_loader
     except ImportError as error:
