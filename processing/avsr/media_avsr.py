@@ -8,6 +8,7 @@ takes the streams that `StreamSelection` chooses and gives what `FrameResampler`
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -456,7 +457,7 @@ class FrameResampler:
         self._limit = math.inf if end is None else max(1, round((end - start) * fps))
         self._current: _Timed | None = None
         self._reformatter = import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
-        self._orientation: tuple[int, tuple[int, bool]] | None = None  # angle of a frame's matrix, and what it says
+        self._orientations: dict[int, tuple[int, bool]] = {}  # of frames with one rotation
 
     @property
     def full(self) -> bool:
@@ -519,10 +520,9 @@ class FrameResampler:
             frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
         )
         picture = plain.to_ndarray()  # (h, w, 3)
-        # Asked again only where the angle changes: a frame whose side data was read waits for a garbage collection.
-        if self._orientation is None or self._orientation[0] != frame.rotation:
-            self._orientation = frame.rotation, orientation(frame)
-        turns, mirrored = self._orientation[1]
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = orientation(frame)
+        turns, mirrored = self._orientations[frame.rotation]
         if mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, turns))
@@ -546,12 +546,17 @@ def orientation(frame: Any) -> tuple[int, bool]:
     """
     Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
 
-    PyAV's frame and its side data know each other: only a garbage collection frees a frame that was asked.
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
+    has the same side data, and is so new that the cheapest collection frees it.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
-    if data is None:
+    small = frame.reformat(width=16, height=16, interpolation="POINT")
+    data = small.side_data.get("DISPLAYMATRIX")
+    matrix = None if data is None else np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
+    del small, data
+    gc.collect(0)
+    if matrix is None:
         return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
+    a, b, _, c, d = matrix
     mirrored = bool(a * d - b * c < 0)
     if mirrored:
         a, b = -a, -b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import math
 import os
@@ -27,7 +28,6 @@ SAME_SHAPE = 0.02  # how much the ratio of the sides may change where a video ch
 MAX_DOWNLOAD_BYTES = 4 << 30  # a video larger than this is refused
 MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
 IN_MEMORY = 64 << 20  # bytes of a download; a larger one goes to a temporary file
-THUMBNAIL = 16  # pixels of a side
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
 
 BEGINNING = 16  # bytes that tell a video file
@@ -270,25 +270,29 @@ class _Pictures:
             frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
         )
         picture = plain.to_ndarray()  # (height, width, 3) uint8
-        turns, mirrored = self._orientation(frame)
+        if frame.rotation not in self._orientations:
+            self._orientations[frame.rotation] = orientation(frame)
+        turns, mirrored = self._orientations[frame.rotation]
         if mirrored:
             picture = picture[:, ::-1]
         return Image.fromarray(np.ascontiguousarray(np.rot90(picture, turns)))
 
-    def _orientation(self, frame: Any) -> tuple[int, bool]:
-        if frame.rotation not in self._orientations:
-            self._orientations[frame.rotation] = orientation(frame)
-        return self._orientations[frame.rotation]
-
 
 def orientation(frame: Any) -> tuple[int, bool]:
-    """(quarter turns counter-clockwise, mirrored left to right before turning) from the frame's display matrix."""
-    # A frame and its `side_data` know each other, so that only a garbage collection would free its picture. A small copy has
-    # the same side data.
-    data = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, interpolation="POINT").side_data.get("DISPLAYMATRIX")
-    if data is None:
+    """
+    Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
+
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
+    has the same side data, and is so new that the cheapest collection frees it.
+    """
+    small = frame.reformat(width=16, height=16, interpolation="POINT")
+    data = small.side_data.get("DISPLAYMATRIX")
+    matrix = None if data is None else np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
+    del small, data
+    gc.collect(0)
+    if matrix is None:
         return 0, False
-    a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.int64)
+    a, b, _, c, d = matrix
     mirrored = bool(a * d - b * c < 0)
     if mirrored:
         a, b = -a, -b
