@@ -262,6 +262,7 @@ class JointSearch:
         self.ends_compete = beams == 1 or settings.sample  # EOS is a label among others
         counted = settings.early_stopping is True and beams > 1
         self.pool = beams if counted else settings.texts  # finished texts stored for each clip
+        self.beam = torch.arange(beams, device=device)
         self.newest = lengths.new_full((clips, beams), settings.start)
         self.ids = self.newest[..., None]  # (clips, beams, length), the texts so far
         self.attention = torch.zeros(clips, beams, device=device)  # the decoder's weighted part of each score
@@ -291,7 +292,7 @@ class JointSearch:
         settings = self.settings
         totals, attention = self._extended()
         if not self.ends_compete:
-            self._finish(totals[..., settings.eos], torch.arange(settings.beams, device=self.step.device), ended=True)
+            self._finish(totals[..., settings.eos], self.beam, ended=True)
             totals[..., settings.eos] = NEVER
             totals = self._drop_hopeless(totals)
         parents, labels, self.total = self._choose(totals)
@@ -306,7 +307,8 @@ class JointSearch:
         if settings.processors or settings.criteria:  # nothing else looks at whole texts
             moved = self.ids.gather(1, parents[..., None].expand_as(self.ids))
             self.ids = torch.cat((moved, labels[..., None]), dim=2)
-        self._stop(last)
+        if last or settings.criteria:
+            self._stop(last)
         for part in (self.decoder, self.ctc, self.language_model):
             if part is not None and not last:
                 part.advance(parents, labels)
@@ -369,7 +371,7 @@ class JointSearch:
         settings = self.settings
         if settings.early_stopping is True:
             return totals.masked_fill((self.scores[:, -1] > NEVER)[:, None, None], NEVER)
-        if settings.early_stopping == "never" or not settings.bounded or settings.sample:
+        if settings.early_stopping == "never" or not settings.bounded:
             return totals
         best = totals
         if settings.length_penalty > 0:
@@ -383,15 +385,13 @@ class JointSearch:
         stopped = torch.full_like(self.total, last, dtype=torch.bool)
         if last:
             stopped &= torch.isneginf(self.scores[:, :1])
-        elif self.settings.criteria:
+        else:
             ids, scores = self.ids.flatten(0, 1), tuple(self.kept_scores)
             for criterion in self.settings.criteria:
                 ends = torch.as_tensor(criterion(ids, scores), device=stopped.device)
                 stopped |= ends.expand(len(ids)).view_as(stopped)
-        if last or self.settings.criteria:
-            beams = torch.arange(self.settings.beams, device=self.step.device)
-            self._finish(self.total.masked_fill(~stopped, NEVER), beams, ended=False)
-            self.total = self.total.masked_fill(stopped, NEVER)
+        self._finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
+        self.total = self.total.masked_fill(stopped, NEVER)
 
     def found(self) -> tuple[torch.LongTensor, torch.Tensor, torch.LongTensor]:
         """
