@@ -1,6 +1,8 @@
 """The house rules: what is packaged, who imports whom, how fast the import is."""
 
 import ast
+import importlib
+import inspect
 import os
 import re
 import shutil
@@ -176,6 +178,20 @@ def test_both_systems_list_the_same_things_that_they_take_from_transformers(repo
 def test_every_source_folder_is_a_package(repository):
     for path in sources(repository, "modeling", "processing", "training", "evaluation"):
         assert (path.parent / "__init__.py").is_file(), path
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("processing.avsr.pipeline_avsr", "processing.glee.pipeline_glee"), ("save_with_code", "_reference")),
+        (("processing.avsr.media_avsr", "processing.glee.video_reading_glee"), ("orientation",)),
+    ],
+)
+def test_what_both_systems_need_is_one_text(places, names):
+    """A checkpoint's code travels one folder at a time, so that neither can call the other's."""
+    one, other = (importlib.import_module(f"lookhear.{place}") for place in places)
+    for name in names:
+        assert inspect.getsource(getattr(one, name)) == inspect.getsource(getattr(other, name)), name
 
 
 def test_no_file_is_longer_than_one_idea_needs(repository):

@@ -144,7 +144,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
-        save_with_code(self, TASK, save_directory, **kwargs)
+        save_with_code(self, TASK, MODEL_CLASS, save_directory, **kwargs)
 
     # ---------------------------------------------------------------------------------- what transformers asks for
 
@@ -358,7 +358,12 @@ def _text(characters: list[TimedText]) -> str:
 
 
 def save_with_code(
-    pipe: Pipeline, task: str, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs
+    pipe: Pipeline,
+    task: str,
+    model_class: str,
+    save_directory: str | os.PathLike,
+    push_to_hub: bool = False,
+    **kwargs,
 ) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
@@ -366,6 +371,7 @@ def save_with_code(
     Args:
         pipe: its `model` and `processor` are saved.
         task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
+        model_class: the Auto class that loads the model for it.
         save_directory: made if missing.
         push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
         kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
@@ -388,7 +394,7 @@ def save_with_code(
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
-    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [MODEL_CLASS], "type": "multimodal"}}
+    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

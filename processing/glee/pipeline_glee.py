@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -253,32 +254,9 @@ class ObjectPerceptionPipeline(Pipeline):
         video = open_video(source, fps)
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
-        """
-        Saves the model, the processor, and the code of both and of the pipeline, which others may use meanwhile.
-
-        Args:
-            save_directory: made if missing.
-            push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the directory's name.
-            kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
-        """
-        if push_to_hub:
-            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
-            kwargs = {}
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        custom_object_save(self, folder)
-        named_before = getattr(self.model.config, "auto_map", None)
-        self.model.save_pretrained(folder, **kwargs)
-        config = copy.deepcopy(self.model.config)
-        self.model.config.auto_map = named_before  # transformers names the model's class in the configuration in use
-        if named_before is None:
-            del self.model.config.auto_map
-        base = type(self.model.base_model)  # what AutoModel gives
-        config.auto_map = {**(config.auto_map or {}), "AutoModel": _name_in_file(base)}
-        config.custom_pipelines = {TASK: {"impl": _name_in_file(type(self)), "pt": [MODEL], "type": "multimodal"}}
-        config.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
+        save_with_code(self, TASK, MODEL, save_directory, **kwargs)
 
     def _stream(
         self, inputs: Iterable[dict], batch_size: int, settings: PerceptionSettings
@@ -461,6 +439,47 @@ def _named(request: PerceptionRequest, processor: GleePromptProcessor, **argumen
         raise request.named(error) from None
 
 
-def _name_in_file(kind: type) -> str:
-    """A class as custom code names it: its file and itself."""
-    return f"{kind.__module__.split('.')[-1]}.{kind.__name__}"
+def save_with_code(
+    pipe: Pipeline,
+    task: str,
+    model_class: str,
+    save_directory: str | os.PathLike,
+    push_to_hub: bool = False,
+    **kwargs,
+) -> None:
+    """
+    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
+
+    Args:
+        pipe: its `model` and `processor` are saved.
+        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
+        model_class: the Auto class that loads the model for it.
+        save_directory: made if missing.
+        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
+
+    Raises:
+        ValueError: `save_directory` is a file.
+    """
+    folder = Path(save_directory)
+    if folder.is_file():
+        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
+    if push_to_hub:
+        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        kwargs = {}
+    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
+    model.config = copy.deepcopy(pipe.model.config)
+    model.save_pretrained(folder, **kwargs)
+    pipe.processor.save_pretrained(folder)
+    custom_object_save(pipe, folder)
+    # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
+    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _reference(instance: object) -> str:
+    """`module.Class` of an object, as configurations name code beside them."""
+    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"
