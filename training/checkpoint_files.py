@@ -37,6 +37,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
 
     Args:
         path: `.safetensors`, or any file that `torch.save` wrote.
+
     Raises:
         ValueError: no such file, a damaged one, or one that holds no state dict.
     """

@@ -13,6 +13,7 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
 
     Args:
         recipe: a file, or the name of a shipped recipe; overrides: `section.field=value` strings.
+
     Raises:
         ValueError: there is no such recipe, or it cannot be run.
     """

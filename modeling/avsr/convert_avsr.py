@@ -149,9 +149,11 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
     Args:
         weights: published names. What one layer norm has several names for has several here.
+
     Returns:
         Joint query-key-value projections are split, convolutions over one frame are matrices, the 3D stem is a 2D one.
         Names that AVSR does not have are passed on, so that the loader of the result can report them.
+
     Raises:
         ValueError: position encodings of another kind than the paper's.
     """
@@ -271,6 +273,7 @@ def config_from_state_dict(weights: Mapping[str, torch.Tensor]) -> AvsrConfig:
 
     Args:
         weights: published names.
+
     Raises:
         ValueError: a weight that is needed is missing, or the sizes leave the number of attention heads open.
     """
@@ -314,6 +317,7 @@ def speech_encoder_config(weights: Mapping[str, torch.Tensor]) -> Wav2Vec2Config
 
     Args:
         weights: fairseq's names, with the prefix of a model with a CTC head or without it.
+
     Raises:
         ValueError: a weight that is needed is missing, or the sizes leave the number of attention heads open.
     """

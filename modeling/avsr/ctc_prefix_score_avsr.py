@@ -37,6 +37,7 @@ class CtcPrefixScorer:
         """
         Args:
             state: of prefixes `(batch, beams)`; last: `(batch, beams)` their last label, -1 for the empty prefix.
+
         Returns:
             `(batch, beams, vocab)` log-probability of each extended prefix as a prefix, and `(batch, beams)`
             log-probability of the prefix as the whole text.

@@ -224,6 +224,7 @@ class AvsrVisualFrontEnd(nn.Module):
         """
         Args:
             pixel_values: `(batch, frames, 1, height, width)` normalised grey; frame_mask: `(batch, frames)` bool.
+
         Returns:
             `(batch, frames, size)`, zeros at invalid frames.
         """

@@ -69,6 +69,7 @@ def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: 
 
     Args:
         ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; blank, eos: their ids.
+
     Returns:
         One int64 tensor of labels per clip.
     """
@@ -145,10 +146,12 @@ class AvsrGenerationMixin(GenerationMixin):
                   decoder's part of the score.
                 - return_dict_in_generate, output_scores, output_logits, output_attentions, output_hidden_states
                   (`bool`). A text's score is its joint log-probability, a step's score by how much it grows.
+
         Returns:
             `(batch * num_return_sequences, length)` int64: the start token, characters, EOS, padding. With
             `return_dict_in_generate` transformers' output for encoder-decoder models, with `sequences_scores` and
             `beam_indices` where there are several beams. A text that could not be found is empty and scores -inf.
+
         Raises:
             ValueError: `ctc_weight` is outside [0, 1], `ctc_prefix` is unknown, the language model's weight or
                 vocabulary does not fit, there is nothing to read, or an argument makes no sense here.

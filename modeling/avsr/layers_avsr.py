@@ -29,6 +29,7 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
 
     Args:
         features: `(batch, steps, channels)`; lengths, left: `(batch,)` int64; size: steps of the result.
+
     Returns:
         `(batch, size, channels)`.
     """

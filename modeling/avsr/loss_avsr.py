@@ -20,6 +20,7 @@ def ctc_objective(
     Args:
         ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; labels: `(batch, length)`, each row's
             characters, the EOS and then -100.
+
     Returns:
         A scalar; a text that does not fit into its steps counts nothing.
     """

@@ -166,6 +166,7 @@ class AvsrDecoder(AvsrPreTrainedModel):
             beams: the keys and values so far; those of the newest characters are added.
             frames: `(clips, frames, hidden_size)`, the encoder's output.
             frame_mask: `(clips, frames)` bool.
+
         Returns:
             `(clips, beams, hidden_size)`.
         """

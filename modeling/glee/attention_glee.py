@@ -101,6 +101,7 @@ def sample_by_grid(
         spatial_shapes: (height, width) of each map.
         locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
         weights: `(batch, queries, heads, levels, points)` attention weights.
+
     Returns:
         `(batch, queries, heads * head size)`.
     """
@@ -141,6 +142,7 @@ class CellTable:
         Args:
             locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
             weights: `(batch, queries, heads, levels, points)` attention weights.
+
         Returns:
             `(batch, queries, heads * head size)`.
         """
@@ -280,6 +282,7 @@ class GleeDeformableAttention(nn.Module):
             value: `(batch, positions, hidden_size)`, the flattened maps concatenated.
             reference_points: `(batch, queries, num_levels, 2)` x, y or `(…, 4)` centre x, y, width, height; 0 to 1.
             spatial_shapes: (height, width) of each map, in the order of `value`.
+
         Returns:
             `(batch, queries, hidden_size)`.
         """
@@ -343,6 +346,7 @@ def rotary_table(rows: torch.Tensor, columns: torch.Tensor, head_size: int, thet
     Args:
         rows, columns: `(tokens,)` float32 positions. head_size: channels of a head, a multiple of 4.
         theta: base of the frequencies.
+
     Returns:
         Cosines and sines, each `(tokens, head_size)` float32.
     """

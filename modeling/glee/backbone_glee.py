@@ -57,6 +57,7 @@ def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> P
     Args:
         config: a `ResNetConfig`, a `SwinConfig` or a `GleeEvaConfig`; other backbones of transformers work as they are.
         group_norms: number of groups of a ResNet's group norms, which replace the frozen batch norms.
+
     Returns:
         A model whose `forward(pixel_values)` gives `feature_maps`, finest first, of `channels` channels each:
         strides 4, 8, 16, 32 (EVA-02: 8, 16, 32, 64).
@@ -267,8 +268,10 @@ class GleeEvaBackbone(BackboneMixin, GleeEvaPreTrainedModel):
         r"""
         Args:
             pixel_values: `(batch, 3, height, width)` normalised image, sides a multiple of `2 * patch_size`.
+
         Returns:
             `feature_maps` of `out_features`, finest first, each `(batch, pyramid_size, height / s, width / s)`.
+
         Raises:
             ValueError: more patches than `image_size` allows while `rope_rows_by_index` is on.
         """

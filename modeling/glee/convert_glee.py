@@ -32,6 +32,7 @@ def load_published_checkpoint(
         path: `.pth`, `.pt`, `.bin` or `.safetensors`: a state dict, or a `{"model": state dict}` of detectron2.
         config: where it cannot be read off the weights (`config_from_state_dict`), or to change the behaviour.
         for_training: keep the text teacher and the denoising tables, where the file has them.
+
     Raises:
         ValueError: the file cannot be read safely, or its weights are not exactly those of the model; unknown,
             missing and wrongly shaped ones are named.
@@ -128,6 +129,7 @@ def config_from_state_dict(weights: Mapping[str, torch.Tensor], *, for_training:
     Args:
         weights: published names, with or without the prefix `glee.`; only shapes are read.
         for_training: with the text teacher and the denoising tables, where the file has them.
+
     Raises:
         ValueError: a weight that is needed is missing, or the sizes are none that GLEE can have.
     """
@@ -403,9 +405,11 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: boo
     Args:
         weights: names with or without the prefix `glee.`, with the second names of shared weights or without them.
         for_training: keep the text teacher and the denoising tables, if there are any.
+
     Returns:
         One entry for each parameter and stored buffer; matrices stored as `(in, out)` are transposed, and
         joint query-key-value projections are split.
+
     Raises:
         ValueError: names that GLEE does not have, or two names of one weight with different values.
     """
@@ -432,6 +436,7 @@ def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, tor
 
     Args:
         weights: names with or without the prefix `backbone.net.`.
+
     Raises:
         ValueError: names that EVA-02 does not have.
     """

@@ -73,6 +73,7 @@ class GleeHeads(nn.Module):
         Args:
             hidden_states: `(rows, queries, size)`; boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
             mask_features: `(rows, size, height, width)`.
+
         Returns:
             `(rows, queries, height, width)`.
         """
@@ -98,6 +99,7 @@ def proposal_boxes(
     Args:
         shapes: (height, width) of the levels, coarsest first.
         from_coarsest: whether the smallest extent belongs to the coarsest level (published code) or to the finest.
+
     Returns:
         boxes `(tokens, 4)` float32, cxcywh in [0, 1], and which of them count `(tokens,)` bool: not at the edge.
     """
@@ -130,6 +132,7 @@ class GleeProposals(nn.Module):
         Args:
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
             class_embeddings: `(rows or 1, classes, hidden_size)`; by_confidence: rank by the confidence head instead.
+
         Returns:
             queries `(rows, queries, hidden_size)`, their boxes `(rows, queries, 4)`, cxcywh in [0, 1], and the tokens
             they come from `(rows, queries)`, best first.
@@ -248,6 +251,7 @@ class GleeDecoder(nn.Module):
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
             prompts: tokens `(rows, prompt tokens, hidden_size)`; layer i sees the (i modulo their number)-th.
             attention_mask: `(rows or 1, 1, queries or 1, queries + prompt tokens)`, added to the scores.
+
         Returns:
             normed states `(rows, queries, hidden_size)` and boxes `(rows, queries, 4)` of each layer.
         """

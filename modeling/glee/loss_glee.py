@@ -45,6 +45,7 @@ class GleeTargets:
             labels: for each row `class_labels` `(n,)`, `boxes` `(n, 4)` and, where known, `masks` `(n, height, width)`
                 and `track_ids` `(n,)`.
             rows: of the predictions; masks: `False` leaves masks out; class_agnostic: everything is of class 0.
+
         Raises:
             ValueError: lengths don't fit, or some rows have masks or track_ids and others none.
         """
@@ -105,6 +106,7 @@ def match_queries(
         stages: predictions `logits` `(rows, queries, classes)`, `pred_boxes` `(rows, queries, 4)`, `pred_masks`
             `(rows, queries, height, width)`; one dictionary a stage.
         points: `(stages, rows, points, 2)` x, y in [0, 1]: where masks are compared; unused without masks.
+
     Raises:
         ValueError: a cost is not finite: a class label is out of range, or the predictions have diverged.
     """
@@ -258,8 +260,10 @@ def make_denoising(
         most_queries: as many groups are made as fit into this number.
         label_noise: share of the classes that are exchanged; box_noise: how far boxes are moved, as a share of half
             their size, and stretched, as a share of their size, at most.
+
     Returns:
         `None` where nothing is annotated, or more than `most_queries` objects in a row.
+
     Raises:
         ValueError: a class that the table has no row for (on a GPU it is left to the kernel: looking would cost a copy).
     """
@@ -304,6 +308,7 @@ def draw_negatives(matched: Sequence[torch.Tensor], queries: int, count: int = M
 
     Args:
         matched: for each row the queries that do, `(n,)` int64; queries: of a row, in all.
+
     Returns:
         `(rows, negatives)` int64; at most `count` a row, as many for each.
     """
@@ -329,6 +334,7 @@ def track_loss(
         embeddings: `(rows, queries, size)`; the rows are clips of `frames` successive frames.
         matched: for each row the queries that answer for its objects, `(n,)` int64; tracks: whom, `(n,)` int64.
         negatives: `(rows, any)` int64, queries that answer for none.
+
     Returns:
         a float32 scalar; 0 where no later frame has an object.
     """
@@ -473,6 +479,7 @@ class GleeLoss:
                 encoder that is added, of [`distillation_loss`].
             objects: what sums over objects are divided by; by default the number of annotated objects, as the mean over
                 the processes that train together. At least 1.
+
         Returns:
             the weighted sum, and each loss before its weight: `class`, `box`, `giou`, `mask`, `dice`, `confidence` of
             the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` …;
@@ -566,6 +573,7 @@ class GleeLoss:
 
         Args:
             logits: `(masks, 1, height, width)`.
+
         Returns:
             `(masks, points, 2)` x, y in [0, 1].
         """

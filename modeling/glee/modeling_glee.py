@@ -146,6 +146,7 @@ class GleeModel(GleePreTrainedModel):
 
         Args:
             input_ids, attention_mask: `(texts, length)`, see `expression_input_ids` of [`GleeModel.forward`].
+
         Returns:
             `(texts, length, hidden_size)`.
         """

@@ -117,6 +117,7 @@ def sine_position_map(
 
     Args:
         height, width: of the map; size: channels, a multiple of 4.
+
     Returns:
         `(height * width, size)` float32, row by row.
     """
@@ -201,6 +202,7 @@ class GleePixelDecoder(nn.Module):
 
         Args:
             feature_maps: of the backbone, finest first, each `(batch, channels, height, width)`.
+
         Returns:
             four levels, finest first, and the finest map of all, for the masks; each `(batch, hidden_size, height, width)`.
         """
@@ -222,6 +224,7 @@ class GleePixelDecoder(nn.Module):
         Args:
             levels, lateral: of [`GleePixelDecoder.project`].
             text: `(batch or 1, tokens, hidden_size)`; attention_mask: added to its scores, see [`GleeEarlyFusion`].
+
         Returns:
             mask features `(batch, hidden_size, height, width)` on the finest map; the four levels, finest first, each
             `(batch, hidden_size, height, width)`; the fused text or `None`.

@@ -66,6 +66,7 @@ class GleeRequest(ModelOutput):
 
         Args:
             images: `(some,)` int64; canvas: their (height, width) in pixels; size: the batch's.
+
         Returns:
             the rows `(some,)` int64 and their request, whose `image_indices` count the given images only.
         """
@@ -283,6 +284,7 @@ def canvas_groups(pixel_mask: torch.Tensor, divisor: int) -> list[tuple[tuple[in
 
     Args:
         pixel_mask: `(images, height, width)`, 1 for the image, 0 for padding on the right and below.
+
     Returns:
         (height, width) of each canvas, at most that of the batch, and its images `(some,)` int64.
     """
@@ -308,6 +310,7 @@ def join_maps(maps: list[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
     Args:
         maps: of each canvas, `(some, …)`, all of as many axes.
         order: `(rows,)` int64, which of their rows comes where.
+
     Returns:
         `(rows, …)`, each axis as long as the longest.
     """

@@ -75,6 +75,7 @@ def call_with_cache(
         model: of transformers.
         input_ids: `(batch, length)`, those after what `cache` holds.
         cache: what the last call returned; None at first.
+
     Returns:
         Logits `(batch, length, vocab)` and the new cache, None of a model that has none.
     """

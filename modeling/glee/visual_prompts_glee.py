@@ -30,6 +30,7 @@ class GleeVisualPrompter(nn.Module):
 
         Args:
             feature_maps: finest first, each `(prompts, channels, height, width)`; the first one isn't used.
+
         Returns:
             `(prompts, height * width, hidden_size)` of the second map.
         """
@@ -45,6 +46,7 @@ class GleeVisualPrompter(nn.Module):
         Args:
             levels: finest first, each `(prompts, hidden_size, height, width)`.
             points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the padded image; absent ones negative.
+
         Returns:
             for each level `(prompts, points, hidden_size)`; the tokens of absent points mean nothing.
         """
@@ -79,6 +81,7 @@ def choose_points(masks: torch.Tensor, max_points: int, random: bool = False) ->
     Args:
         masks: `(prompts, height, width)` bool.
         random: for training; by default equal masks give equal points, so that results can be repeated.
+
     Returns:
         `(prompts, 1, points, 2)` float32, (row / height, column / width); absent ones are -1.
     """
@@ -110,6 +113,7 @@ def template_crops(
     Args:
         images: `(prompts, 3, height, width)`, normalised; masks: `(prompts, height, width)` bool.
         prompt_types: `(prompts,)`: `MASK`, `BOX`, `POINT` or `SCRIBBLE`.
+
     Returns:
         `(prompts, 3, template_size, template_size)`.
     """

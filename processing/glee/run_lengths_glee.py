@@ -14,6 +14,7 @@ def coco_rle(mask: np.ndarray) -> dict[str, Any]:
 
     Args:
         mask: `(height, width)` bool.
+
     Returns:
         `{"size": [height, width], "counts": text}`.
     """
@@ -54,6 +55,7 @@ def expand_runs(text: str) -> np.ndarray:
 
     Returns:
         `(n,)` int64.
+
     Raises:
         ValueError: the text has other characters, or breaks off within a number.
     """
@@ -78,8 +80,10 @@ def mask_of_runs(lengths: Sequence[int] | np.ndarray, size: Sequence[int]) -> np
 
     Args:
         lengths: as `run_lengths` gives them; size: (height, width).
+
     Returns:
         `(height, width)` bool.
+
     Raises:
         ValueError: they do not cover a mask of that size.
     """

@@ -117,6 +117,7 @@ def distinct(masks: torch.Tensor, scores: torch.Tensor, most_overlap: float) -> 
 
     Args:
         masks: `(n, h, w)` bool; scores: `(n,)`; most_overlap: IoU of masks above which two show the same.
+
     Returns:
         `(n,)` int64: for each candidate the one that stands for it, itself or a better one; never a left-out one.
     """
@@ -141,6 +142,7 @@ def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
     Args:
         picture: `(3, H, W)`, normalized as the model takes it; masks: `(n, h, w)` logits over the same padded image.
+
     Returns:
         `(n, 3)` float32, of the pixels in the middle of the masks' cells, so that little of what is around gets in; NaN where
         no pixel is inside.
@@ -407,6 +409,7 @@ class TrackMemory:
 
         Returns:
             the tracks that are found in it and handed out, and `(m,)` int64, their candidates.
+
         Raises:
             ValueError: the number of labels or the size of embeddings has changed.
         """
@@ -525,6 +528,7 @@ class TrackMemory:
 
         Args:
             detections: `(m,)` int64, what each track was found by in this frame, -1 for those not found.
+
         Returns:
             the same of the tracks that are left.
         """

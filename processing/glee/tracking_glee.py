@@ -74,6 +74,7 @@ class GleeTracker:
 
         Args:
             frame: all candidates of the frame; fewer will do in the mode "memory", if they are the best ones.
+
         Raises:
             ValueError: tensors of the frame don't fit together, or fit those of the frames before no more.
         """
@@ -119,8 +120,10 @@ class QueryAlignment:
         """
         Args:
             embeddings: `(queries, size)` of the next frame.
+
         Returns:
             `(queries,)` int64: for each query of the first frame the one that continues it.
+
         Raises:
             ValueError: the shape isn't that of the frames before, or a number isn't finite.
         """
@@ -199,6 +202,7 @@ class ObjectFollower:
         Args:
             frame: what the network answers to the prompt; K = 1. For what was shown the first frame is the one that it was
                 shown on.
+
         Raises:
             ValueError: the frame holds answers to several labels, or its tensors don't fit together.
         """

@@ -125,6 +125,7 @@ class FrameWindow:
             embeddings: of the model's `get_label_embeddings`.
             first: the frame to begin with.
             most: the best candidates per frame to return; None for all, in the model's order.
+
         Returns:
             those of each frame.
         """
@@ -141,6 +142,7 @@ class FrameWindow:
 
         Args:
             tokens: of the model's `get_expression_tokens`, `(n, length, size)`; attention_mask: `(n, length)`.
+
         Returns:
             for each sentence those of each frame, from the frame `first` on.
         """
@@ -164,6 +166,7 @@ class FrameWindow:
         Args:
             objects: in frames of the same size as these.
             embeddings: of the one label that they are scored against.
+
         Returns:
             for each object those of the frame that shows it, then of each frame from `first` on.
         """

@@ -15,6 +15,7 @@ def spread_letters(
         words: the letters' ids, start and end in seconds of each word, in order.
         steps: CTC steps of the clip. steps_per_second: 25 times `config.ctc_upsampling`.
         blank, space: their ids.
+
     Returns:
         `(steps,)` int64; -100 where a word has more letters than steps.
     """

@@ -48,8 +48,10 @@ def convert_checkpoint(
         output: folder to make; one that holds anything is refused.
         config: folder or `config.json` of an `AvsrConfig`, where sizes cannot be read off the weights or another model
             is to be built around a front-end.
+
     Returns:
         The folder.
+
     Raises:
         ValueError: the file is unsafe, damaged or of another kind, the output is there already, or weights are missing,
             unknown or of another shape.
@@ -88,6 +90,7 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
     Args:
         weights: published names.
         config: where it cannot be read off the weights, or to change the behaviour.
+
     Raises:
         ValueError: the weights are not exactly those of the model.
     """

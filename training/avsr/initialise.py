@@ -22,6 +22,7 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
             where the names differ, a mapping of names there to names here; `{checkpoint, format: "moco" | "torchvision"}` for a ResNet's weights; or
             `{checkpoint, format: "speech-encoder"}` for a wav2vec2, HuBERT or WavLM folder or Hub id, or fairseq's
             file of a wav2vec 2.0.
+
     Raises:
         ValueError: a module that is missing in either model, a format that is unknown, or weights that do not fit.
     """
@@ -47,6 +48,7 @@ def load_resnet(front_end: nn.Module, source: str | Path) -> None:
 
     Args:
         front_end: changed in place. source: a MoCo v2 checkpoint (`module.encoder_q.*`) or torchvision's weights.
+
     Raises:
         ValueError: the file holds no such ResNet; missing, unknown and wrongly shaped weights are named.
     """
@@ -60,6 +62,7 @@ def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
     Args:
         front_end: changed in place. source: folder or Hub id of a wav2vec2, HuBERT or WavLM model with or without a
             head, or fairseq's file of a wav2vec 2.0.
+
     Raises:
         ValueError: it cannot be read or is another encoder than the front-end's; unfitting weights are named.
     """

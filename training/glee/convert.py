@@ -35,8 +35,10 @@ def convert_checkpoint(
         tokenizer: folder or Hub id. By default CLIP's own, which a checkpoint with CLIP's vocabulary belongs to.
         config: folder or `config.json` of a `GleeConfig`, where sizes cannot be read off the weights.
         for_training: keep the text teacher and the denoising tables.
+
     Returns:
         The folder.
+
     Raises:
         ValueError: the file is unsafe, damaged or not GLEE's, the output is there already, or the tokenizer does not fit.
     """

@@ -37,6 +37,7 @@ def new_model(
     Args:
         size: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ.
         backbone: folder or Hub id of a ResNet or Swin of the same sizes, or the file of an EVA-02; text: of a CLIP.
+
     Raises:
         ValueError: no such size, or weights that don't fit.
     """

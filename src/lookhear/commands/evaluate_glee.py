@@ -17,6 +17,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
     Args:
         options: of the command line; `output` is None for a folder with the protocol's name.
         progress: called with (what, done, total).
+
     Raises:
         ValueError: no protocol is named, or what `run_protocol` raises.
     """

@@ -15,6 +15,7 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
 
     Args:
         settings: `training.field=value`, fields of `transformers.TrainingArguments`.
+
     Raises:
         ValueError: an option is missing, or what [`fine_tune`] raises.
     """

@@ -39,6 +39,7 @@ def read_coco(
         images: the folder of a JSON file's pictures; by default the file's own.
         keep_empty: pictures without objects are rows of their own (there is nothing to find in them); else they are
             reported.
+
     Raises:
         CorpusError: a file is missing or of another form, or something was reported and `problems` does not skip.
     """

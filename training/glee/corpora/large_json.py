@@ -18,6 +18,7 @@ def read_members(path: Path, arrays: tuple[str, ...]) -> Iterator[tuple[str, Any
 
     Args:
         arrays: members that are lists, whose elements come one by one, each with the member's name.
+
     Raises:
         CorpusError: no such file, no JSON object, or one of `arrays` is no list.
     """

@@ -16,8 +16,10 @@ def decode_mask(mask: dict, size: Size) -> np.ndarray:
     Args:
         mask: `counts` (compressed run lengths) or `polygons`; the other is None.
         size: (height, width) of the picture.
+
     Returns:
         `(height, width)` bool.
+
     Raises:
         ValueError: the run lengths are damaged or of another size.
     """
@@ -31,6 +33,7 @@ def fill_polygons(polygons: Sequence[Sequence[float]], size: Size) -> np.ndarray
     Pixels whose centre lies in one of the polygons (`x0, y0, x1, y1, ...`, even-odd rule within a polygon).
 
     What is thinner than a pixel may vanish.
+
     Returns:
         `(height, width)` bool.
     """

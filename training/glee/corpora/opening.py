@@ -61,6 +61,7 @@ def open_corpus(
         problems: what cannot be used is refused in one list, unless `Problems(skip=True)` is passed.
         cache: an Arrow file: written once, then only mapped into memory. Remove it when the annotations change. None keeps the
             rows in memory.
+
     Raises:
         CorpusError: no such reader, or what the reader raises.
     """

@@ -75,6 +75,7 @@ def take_picture(row: dict, shortest: int | None = None) -> Picture:
 
     Args:
         shortest: a picture whose short side is longer is taken as small as this: a hundred masks of SA-1B would fill 300 MB.
+
     Raises:
         CorpusError: the file is missing or damaged, it is not of the size that was annotated, or a mask is damaged.
     """

@@ -104,6 +104,7 @@ def make_object(
         name: of the annotation, for `problems`; size: (height, width) of the picture.
         box: x0, y0, x1, y1; None: that of the mask. segmentation: as COCO writes it: polygons, or `{"size", "counts"}`
             with a list or string; None or empty: there is no mask.
+
     Returns:
         the object, or None where it cannot be used, which is reported.
     """

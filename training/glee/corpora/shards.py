@@ -15,6 +15,7 @@ def list_shards(root: str | Path, layout: str) -> list[Path]:
     The parts of a corpus in order: the tar files of a folder, else the folders in it that hold JSON files, else itself.
 
     `root` may also be one tar file.
+
     Raises:
         CorpusError: nothing of this is there.
     """
@@ -36,6 +37,7 @@ def read_shard(shard: Path, problems: Problems) -> Iterator[tuple[str, Path | by
     Name, picture and JSON object of each pair in a tar file or folder.
 
     Pairs without a picture and JSON files that are none are reported. The two files of a pair may lie apart in a tar file.
+
     Raises:
         CorpusError: the tar file is damaged.
     """

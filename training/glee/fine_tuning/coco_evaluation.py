@@ -53,6 +53,7 @@ class CocoEvaluation:
         """
         Args:
             found: of [`CocoEvaluation.detect`], of all rows.
+
         Returns:
             `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, from 0 to 1; `box_AP_NAME` of each class that occurs.
         """

@@ -30,6 +30,7 @@ def contact_sheet(
     Args:
         pictures: with their annotations; found: for each the results of the pipeline `object-perception`.
         width: of one picture on the sheet, in pixels; columns: pairs side by side.
+
     Returns:
         pairs of a picture with what was found (left) and with what is annotated (right).
     """

@@ -122,6 +122,7 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
 
     Returns:
         the average precisions of the result.
+
     Raises:
         ValueError: files that are missing, annotations that cannot be used (all in one list), arguments out of range.
     """

@@ -18,6 +18,7 @@ class Schedule:
     Args:
         ratios: of the sources.
         together: number of successive batches of one source.
+
     Raises:
         ValueError: there is no source, or a ratio is not positive.
     """
@@ -64,6 +65,7 @@ class RowOrder:
     Args:
         rows: how many there are; batch: rows of one; seed: any number or tuple.
         factors: `(rows,)` repeat factors; wide: `(rows,)` bool, wide and tall pictures come in batches of their own.
+
     Raises:
         ValueError: there is no row.
     """

@@ -28,6 +28,7 @@ def sample_categories(
     Args:
         positives: categories in the pictures; if more than `most`, a random subset.
         vocabulary: all categories of the data set; excluded: those that must not be asked for unless they are positives.
+
     Returns:
         at most `most` names, each once; sampled ones in random order.
     """
@@ -50,6 +51,7 @@ def repeat_factors(rows: "datasets.Dataset", threshold: float) -> np.ndarray:
 
     Args:
         rows: in the schema; threshold: 0.001 for LVIS; 0 makes all factors 1.
+
     Returns:
         `(rows,)` float64.
     """

@@ -42,6 +42,7 @@ def open_source(
             and in corpora of free names: those of the batch).
         augmentation: fields of `AugmentationRecipe`.
         fields: of `Source`: `ratio`, `images`, `task`, `supervision`, `prompts`, `frames`, ...
+
     Raises:
         ValueError: a field does not exist, or the corpus cannot be opened (`CorpusError`).
     """

@@ -31,6 +31,7 @@ class VideoIndex:
         Args:
             row: of the frame; a still stands for all frames of a clip.
             frames: of the clip; reach: how many annotated frames the others may be away from it.
+
         Returns:
             `frames` rows, each once where the video has enough.
         """

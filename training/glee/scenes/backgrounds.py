@@ -54,8 +54,10 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
         folder: with `image_licenses.csv` (columns `split`, `file`, `licence`), `annotations/instances_<split>.json`, and
             the images in `<split>/`.
         split: such as "train2017".
+
     Returns:
         `(height, width, 3)` uint8 each, at most 320 pixels long.
+
     Raises:
         ValueError: the folder isn't laid out so.
     """

@@ -274,6 +274,7 @@ def make_moving_scene(
     Args:
         random: for all random choices; size: (height, width) in pixels.
         material: photos that may lie behind, and portraits; without them there are shapes on plain grounds only.
+
     Returns:
         a scene in whose first frame things lie apart. No two of them have both colour and kind in common.
     """

@@ -96,8 +96,10 @@ def read_frames(paths: Iterable[str | Path], most: int, spread: int = 7) -> list
 
     Args:
         paths: videos, or folders of videos; most: frames in all; spread: frames are so far apart in a video.
+
     Returns:
         whole frames; the person is what differs from the backdrop.
+
     Raises:
         ValueError: a path doesn't exist, or there is no video in it.
     """

@@ -32,8 +32,10 @@ def write_scene(path: str | Path, seed: int = 0, size: tuple[int, int] | None = 
         path: of the picture or video; its ending gives the format. The facts go beside it, as `.json`.
         seed: equal seeds make equal scenes.
         size: (height, width) in pixels; (480, 600) of a picture and (288, 360) of a video, if None.
+
     Returns:
         both paths.
+
     Raises:
         ValueError: the ending is neither one of a picture nor one of a video.
     """

@@ -104,6 +104,7 @@ def make_scene(
     Args:
         random: for all random choices; size: (height, width) in pixels.
         material: photos and people; without them there are shapes on plain grounds only.
+
     Returns:
         a scene whose objects are all seen for a good part, each mask being the pixels that nothing nearer hides.
     """

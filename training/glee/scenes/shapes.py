@@ -76,6 +76,7 @@ def coverage(kind: str, x: np.ndarray, y: np.ndarray, radius: float, angle: floa
     Args:
         kind: one of `KINDS`; x, y: pixels right of and below its centre, broadcast against each other.
         radius: in pixels; angle: clockwise, in radians.
+
     Returns:
         float32 in [0, 1]; edges are one pixel soft.
     """

@@ -14,6 +14,7 @@ def learn_tokenizer(texts: Iterable[str], merges: int, max_length: int) -> CLIPT
 
     Args:
         texts: of words between blanks, lower case; merges: most pairs of pieces that become one; max_length: of a text in tokens.
+
     Returns:
         a `CLIPTokenizer` of 514 pieces (bytes, bytes that end a word, begin and end of a text) and the merged ones.
     """
