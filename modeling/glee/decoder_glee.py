@@ -66,23 +66,38 @@ class GleeHeads(nn.Module):
         """Computes the head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
         return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
 
+    def mask_embeddings(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """
+        Computes what the mask features are multiplied with.
+
+        Args:
+            hidden_states: `(rows, queries, size)`.
+            boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+
+        Returns:
+            `(rows, queries, size)`.
+        """
+        if self.mask_position is not None:
+            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
+            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
+        return self.scale * self.mask(hidden_states)
+
     def mask_logits(
         self, hidden_states: torch.Tensor, boxes: torch.Tensor, mask_features: torch.Tensor
     ) -> torch.Tensor:
         """
+        Computes the masks of queries.
+
         Args:
-            hidden_states: `(rows, queries, size)`; boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+            hidden_states: `(rows, queries, size)`.
+            boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
             mask_features: `(rows, size, height, width)`.
 
         Returns:
             `(rows, queries, height, width)`.
         """
-        if self.mask_position is not None:
-            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
-            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
-        return (self.scale * self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(
-            -1, mask_features.shape[-2:]
-        )
+        embeddings = self.mask_embeddings(hidden_states, boxes)
+        return (embeddings @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:

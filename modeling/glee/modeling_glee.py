@@ -47,6 +47,7 @@ from .request_glee import (
     GleeLabelEmbeddings,
     GleeModelOutput,
     GleeObjectDetectionOutput,
+    GleeObjectQueries,
     GleeRequest,
     canvas_groups,
     check_request,
@@ -218,6 +219,46 @@ class GleeModel(GleePreTrainedModel):
         tokens = self.text_encoder.projection(student)
         embeddings = GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
         return embeddings, distillation_loss(student, teacher, attention_mask)
+
+    @can_return_tuple
+    def get_object_queries(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        count: int = 100,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> GleeObjectQueries:
+        """
+        Computes the best queries of images with all that other models need to refer to them (paper, section 3.4).
+
+        Args:
+            pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].
+            pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
+            input_ids: `(labels, length)`, such as the one label "object"; a query's score is that of its best label.
+            attention_mask: `(labels, length)`.
+            count: queries of each image, at most `config.num_queries`.
+            kwargs: `return_dict`.
+        """
+        outputs = self(pixel_values, pixel_mask, input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        states, boxes = outputs.last_hidden_state, outputs.pred_boxes
+        scores = self.heads.class_logits(states, outputs.class_embeddings).amax(dim=-1)  # (images, queries)
+        if outputs.query_mask is not None:
+            scores = scores.masked_fill(~outputs.query_mask, torch.finfo(scores.dtype).min)
+        scores, best = scores.topk(min(count, scores.shape[1]), dim=1)
+        states, boxes = (x.gather(1, best[..., None].expand(-1, -1, x.shape[-1])) for x in (states, boxes))
+        image_boxes = boxes
+        if pixel_mask is not None:  # shares of the padded image -> of the image
+            padded = pixel_values.new_tensor(pixel_values.shape[-2:]) / sizes_of_images(pixel_mask)  # (images, 2)
+            image_boxes = boxes * padded.flip(1).repeat(1, 2)[:, None]
+        return GleeObjectQueries(
+            last_hidden_state=states,
+            scores=scores,
+            boxes=image_boxes,
+            mask_embeddings=self.heads.mask_embeddings(states, boxes),
+            mask_features=outputs.mask_features,
+        )
 
     def _request(
         self,

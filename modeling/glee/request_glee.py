@@ -238,6 +238,26 @@ class GleeModelOutput(ModelOutput):
 
 
 @dataclass
+class GleeObjectQueries(ModelOutput):
+    r"""
+    What another model needs to know of the objects in images, best first.
+
+    last_hidden_state (`torch.Tensor` of shape `(images, queries, hidden_size)`): of the last decoder layer, normed.
+    scores (`torch.Tensor` of shape `(images, queries)`): before the sigmoid, of the best label.
+    boxes (`torch.Tensor` of shape `(images, queries, 4)`): cxcywh as shares of the image without padding.
+    mask_embeddings (`torch.Tensor` of shape `(images, queries, hidden_size)`): times `mask_features` their own masks.
+    mask_features (`torch.Tensor` of shape `(images, hidden_size, height, width)`): at a quarter (Pro: an eighth) of the
+        padded image.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    mask_embeddings: torch.Tensor | None = None
+    mask_features: torch.Tensor | None = None
+
+
+@dataclass
 class GleeObjectDetectionOutput(ModelOutput):
     r"""
     A row is an image, or a prompt where there are prompts.
