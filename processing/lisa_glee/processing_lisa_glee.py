@@ -130,8 +130,8 @@ class LisaGleeProcessor(ProcessorMixin):
             threshold: share in [0, 1] from which a pixel belongs to a mask.
 
         Returns:
-            for each answer `text`, without `[SEG]`, and `objects`: for each `[SEG]` its `label` (the words before it),
-            `score` in [0, 1], `box` (x0, y0, x1, y1 in pixels, None of an empty mask) and `mask` `(height, width)` bool.
+            for each answer `text`, `written` (the text with its `[SEG]`, as a conversation continues it), and `objects`:
+            for each `[SEG]` its `label` (the words before it), `score` in [0, 1], `box` (x0, y0, x1, y1 in pixels, None of an empty mask) and `mask` `(height, width)` bool.
         """
         answers: list[dict[str, Any]] = []
         for row, ids in enumerate(outputs.sequences):
@@ -139,16 +139,16 @@ class LisaGleeProcessor(ProcessorMixin):
             mine = (outputs.mask_rows == row).nonzero()[:, 0]
             seen = perception_pixel_mask[picture].bool()
             masks = _at_size(outputs.mask_logits[mine], seen, tuple(target_sizes[picture]), threshold)
-            text, labels = self._words(ids)
+            text, written, labels = self._words(ids)
             objects = [
                 {"label": label, "score": float(score), "box": _box(mask), "mask": mask.cpu().numpy()}
                 for label, score, mask in zip(labels, outputs.mask_scores[mine], masks)
             ]
-            answers.append({"text": text, "objects": objects})
+            answers.append({"text": text, "written": written, "objects": objects})
         return answers
 
-    def _words(self, ids: torch.Tensor) -> tuple[str, list[str]]:
-        """Returns an answer without `[SEG]`, and the words that belong to each of them: those since the one before."""
+    def _words(self, ids: torch.Tensor) -> tuple[str, str, list[str]]:
+        """Returns an answer without and with `[SEG]`, and the words that belong to each: those since the one before."""
         segment = self.tokenizer.convert_tokens_to_ids(SEGMENT)
         parts: list[list[int]] = [[]]
         for token in ids.tolist():
@@ -158,20 +158,21 @@ class LisaGleeProcessor(ProcessorMixin):
                 parts[-1].append(token)
         words = [self.tokenizer.decode(part, skip_special_tokens=True).strip() for part in parts]
         labels = [label.removeprefix("and ").removeprefix("yes ") for label in words[:-1]]
-        return " ".join(word for word in words if word), labels
+        written = " ".join(part for word in words[:-1] for part in (word, SEGMENT) if part) + f" {words[-1]}"
+        return " ".join(word for word in words if word), written.strip(), labels
 
 
 def _at_size(masks: torch.Tensor, seen: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
     """Masks of the padded picture, `(masks, height, width)` logits -> of the picture, `(masks, *size)` bool."""
     if not len(masks):
         return torch.zeros((0, *size), dtype=torch.bool)
-    padded = nn_resize(masks.float(), tuple(seen.shape))
+    padded = _resized(masks.float(), tuple(seen.shape))
     height, width = int(seen.any(dim=1).sum()), int(seen.any(dim=0).sum())
     level = torch.logit(torch.tensor(threshold))
-    return nn_resize(padded[:, :height, :width], size) > level
+    return _resized(padded[:, :height, :width], size) > level
 
 
-def nn_resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resizes maps `(n, height, width)` bilinearly to (height, width)."""
     return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
