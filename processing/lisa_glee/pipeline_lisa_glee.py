@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -140,9 +140,9 @@ class ReasoningSegmentationPipeline(Pipeline):
         return answers[0] if single else answers
 
     def preprocess(self, inputs: tuple[Any, Any]) -> tuple[Image.Image, list[Message]]:
-        """Reads one picture and writes its question as a conversation."""
-        image, question = inputs
-        return _read(image), _messages(question)
+        """Writes the question about a picture, which has been read, as a conversation."""
+        picture, question = inputs
+        return picture, _messages(question)
 
     def conversation(self, image: Any, **kwargs: Any) -> PictureConversation:
         """
@@ -307,21 +307,27 @@ class PictureConversation:
         self.messages = [*messages, {"role": "assistant", "content": answer["written"]}]
 
 
-def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Any, Any]], bool]:
+def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Image.Image, Any]], bool]:
     """Returns (picture, question) of each row, and whether a single answer is wanted."""
     if isinstance(inputs, Mapping):
-        return [_named(inputs, question)], True
+        return _all_read([_named(inputs, question)]), True
     if isinstance(inputs, (list, tuple)):
         if all(isinstance(one, Mapping) for one in inputs) and inputs:
-            return [_named(one, question) for one in inputs], False
+            return _all_read(_named(one, question) for one in inputs), False
         questions = list(question) if _is_texts(question) else [question] * len(inputs)
         if len(questions) != len(inputs):
             raise ValueError(f"`question`: {len(questions)} questions for {len(inputs)} pictures; pass one for each.")
-        return list(zip(map(_read, inputs), questions)), False
+        return _all_read(zip(inputs, questions)), False
     if _is_texts(question):
-        picture = _read(inputs)
-        return [(picture, text) for text in question], False
-    return [(inputs, question)], True
+        return _all_read((inputs, text) for text in question), False
+    return _all_read([(inputs, question)]), True
+
+
+def _all_read(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Image.Image, Any]]:
+    """Reads the pictures of (picture, question) pairs, one that several are about once."""
+    given = list(pairs)
+    pictures = {id(image): _read(image) for image in {id(image): image for image, _ in given}.values()}
+    return [(pictures[id(image)], question) for image, question in given]
 
 
 def _named(given: Mapping[str, Any], question: Any) -> tuple[Any, Any]:
