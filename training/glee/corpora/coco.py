@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lookhear.training.glee.corpora.large_json import read_members
+from lookhear.training.glee.corpora.large_json import read_list
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
@@ -172,25 +172,24 @@ def read_coco_json(path: Path) -> dict[str, list[dict]]:
     Raises:
         CorpusError: no such file, no JSON, or one of the three is missing, empty or no list of objects.
     """
-    content: dict[str, list[dict]] = {}
     collecting = gc.isenabled()
     gc.disable()  # looking through millions of dictionaries again and again takes longer than reading them
     try:
-        for name, element in read_members(path, KEYS):
-            if name not in KEYS:
-                continue
-            if not isinstance(element, dict):
-                raise CorpusError(f"{path}: {name} holds {element!r}, not an object")
-            if name == "annotations":
-                element = {key: element[key] for key in USED if key in element}
-            content.setdefault(name, []).append(element)
+        content = {name: [_used(element, name, path) for element in read_list(path, name)] for name in KEYS}
     finally:
         if collecting:
             gc.enable()
-    missing = [name for name in KEYS if name not in content]
+    missing = [name for name in KEYS if not content[name]]
     if missing:
         raise CorpusError(f"{path}: expected the lists {', '.join(KEYS)}; {', '.join(missing)} is missing or empty")
     return content
+
+
+def _used(element: object, name: str, path: Path) -> dict:
+    """Checks an element of the list `name`, and drops the parts of an annotation that nothing uses."""
+    if not isinstance(element, dict):
+        raise CorpusError(f"{path}: {name} holds {element!r}, not an object")
+    return {key: element[key] for key in USED if key in element} if name == "annotations" else element
 
 
 def category_names(categories: list[dict], place: Path) -> dict[int, str]:
