@@ -4,12 +4,28 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from lookhear.training.recipe_reading import convert
+from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, convert
+
+# Bounds that TrainingArguments doesn't check, of fields that are never None.
+RANGES = {
+    "learning_rate": Positive,
+    "num_train_epochs": Positive,
+    "weight_decay": NotNegative,
+    "max_grad_norm": NotNegative,
+    "warmup_steps": NotNegative,
+    "adam_beta1": Annotated[float, Range(0, 1, below=True)],
+    "adam_beta2": Annotated[float, Range(0, 1, below=True)],
+    "adam_epsilon": Positive,
+    "per_device_train_batch_size": Count,
+    "per_device_eval_batch_size": Count,
+    "gradient_accumulation_steps": Count,
+    "dataloader_num_workers": CountOrZero,
+}
 
 
 def run_to_end(trainer: Trainer) -> Trainer:
@@ -28,7 +44,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         given: fields of `transformers.TrainingArguments`.
 
     Raises:
-        ValueError: a field does not exist, or one that is a number or a switch is something else.
+        ValueError: a field does not exist, or one that is a number or a switch is something else or out of its range.
     """
     needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
     arguments = {
@@ -42,7 +58,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
             raise ValueError(f"training: there is no field {name!r}; {near}See transformers.TrainingArguments")
         # Fields of text are left alone: most take members of enumerations, paths or JSON as well.
         if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
-            arguments[name] = convert(value, types[name], f"training.{name}")
+            arguments[name] = convert(value, RANGES.get(name, types[name]), f"training.{name}")
     return TrainingArguments(**{**needed, **arguments})
 
 

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
+from lookhear.training.recipe_reading import CountOrZero, NotNegative, Range, Share
 from lookhear.training.running import last_checkpoint
 
 BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
@@ -24,23 +25,24 @@ class OptimiserRecipe:
     What `transformers.TrainingArguments` cannot say.
 
     Attributes:
-        backbone: the backbone's learning rate, as a share of `training.learning_rate`.
+        backbone: the backbone's learning rate, as a multiple of `training.learning_rate`, at least 0.
         text: the text encoder's learning rate, likewise.
-        layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: the same rate for all.
-        decay_all: weight decay of norms and biases, too, as published.
-        milestones: steps at which the rate falls; empty: as `training.lr_scheduler_type` says.
-        gamma: share of the rate that is left after each of `milestones`.
-        moving_average: share of the old value in an exponential moving average of the weights, which is what is saved in the
-            end; 0: none.
+        layer_decay: factor in (0, 1] on the learning rate from each of EVA-02's layers to the one before it; None: the
+            same rate for all.
+        decay_all: whether norms and biases have weight decay, too, as published.
+        milestones: steps, from 0, at which the learning rate falls; empty: as `training.lr_scheduler_type` says.
+        gamma: factor in [0, 1] on the learning rate at each of `milestones`.
+        moving_average: decay in [0, 1) of an exponential moving average of the weights, which is saved at the end; 0:
+            none.
     """
 
-    backbone: float = 0.1
-    text: float = 0.1
-    layer_decay: float | None = None
+    backbone: NotNegative = 0.1
+    text: NotNegative = 0.1
+    layer_decay: Annotated[float, Range(0, 1, above=True)] | None = None
     decay_all: bool = True
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    moving_average: float = 0.0
+    milestones: list[CountOrZero] = field(default_factory=list)
+    gamma: Share = 0.1
+    moving_average: Annotated[float, Range(0, 1, below=True)] = 0.0
 
 
 def parameter_groups(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import functional
 from lookhear.processing.glee.geometry_glee import resized_size
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.picture import Picture, drop_vanished, resize_masks
+from lookhear.training.recipe_reading import Ascending, Count, Positive, Share
 
 SIDES = re.compile(r"\b(left|right)(?=(?:most|hand|ward|wards|side|er|s)?\b)", re.IGNORECASE)
 OTHER_SIDE = {"left": "right", "right": "left"}
@@ -28,31 +30,31 @@ PLACES = re.compile(
 @dataclass
 class AugmentationRecipe:
     """
-    What happens to a picture before it is trained on. The defaults are those of GLEE-Lite and -Plus.
+    How a picture is augmented before it is trained on. The defaults are those of GLEE-Lite and -Plus.
 
     Attributes:
-        flip: how often it is mirrored. In sentences "left" and "right" change places.
-        shortest_edges: what the short side becomes, drawn evenly; empty leaves the size.
-        longest_edge: what the long side may not pass.
-        crop: how often a part is cut out; what is outside is forgotten.
-        crop_edges: what the short side becomes, drawn evenly, before a part is cut out.
-        crop_window: least and most of the sides of the part, pixels; it is scaled as the whole picture would be.
-        jitter: (least, most) scale of large-scale jittering, which replaces all of the above but `flip`; GLEE-Pro's is
-            (0.1, 2.0).
-        canvas: side in pixels of the square that `jitter` scales against, and of which a window is cut.
+        flip: probability that the picture is mirrored, in [0, 1]. In sentences "left" and "right" change places.
+        shortest_edges: lengths in pixels of the shorter side, one of which is chosen at random; empty keeps the size.
+        longest_edge: most pixels of the longer side.
+        crop: probability that a part is cut out, in [0, 1]; objects outside it are dropped.
+        crop_edges: lengths in pixels of the shorter side before a part is cut out, one of which is chosen at random.
+        crop_window: least and most pixels of the sides of that part, which is then resized as a whole picture would be.
+        jitter: least and most scale, above 0, of large-scale jittering, which replaces all of the above but `flip`;
+            GLEE-Pro's is (0.1, 2.0).
+        canvas: side in pixels of the square that `jitter` scales to, and that the result is cropped to.
     """
 
-    flip: float = 0.5
-    shortest_edges: list[int] = field(default_factory=lambda: list(range(480, 801, 32)))
-    longest_edge: int = 1333
-    crop: float = 0.5
-    crop_edges: list[int] = field(default_factory=lambda: [400, 500, 600])
-    crop_window: tuple[int, int] = (384, 600)
-    jitter: tuple[float, float] | None = None
-    canvas: int = 1536
+    flip: Share = 0.5
+    shortest_edges: list[Count] = field(default_factory=lambda: list(range(480, 801, 32)))
+    longest_edge: Count = 1333
+    crop: Share = 0.5
+    crop_edges: list[Count] = field(default_factory=lambda: [400, 500, 600])
+    crop_window: Annotated[tuple[Count, Count], Ascending()] = (384, 600)
+    jitter: Annotated[tuple[Positive, Positive], Ascending()] | None = None
+    canvas: Count = 1536
 
     def largest_needed(self) -> int | None:
-        """The short side beyond which a picture has more pixels than any of its changes shows; None: there is no such."""
+        """Returns the longest shorter side, in pixels, that any augmentation uses; None: there is no limit."""
         if self.jitter is not None or not self.shortest_edges:
             return None
         return max([*self.shortest_edges, *self.crop_edges])

@@ -27,6 +27,7 @@ from lookhear.training.glee.mixture.augmentation import AugmentationRecipe, augm
 from lookhear.training.glee.mixture.row_order import RowOrder, RowStream, Schedule
 from lookhear.training.glee.mixture.sampling import PROMPT_KINDS, repeat_factors
 from lookhear.training.glee.mixture.video_sampling import VideoIndex
+from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Share
 
 logger = logging.getLogger(__name__)
 MOST_TRIES = 100
@@ -38,37 +39,37 @@ class Source:
     One corpus in a mixture.
 
     Attributes:
-        rows: in the schema: a `datasets.Dataset`, or a `RowStream`.
-        ratio: how often its batches come, beside those of the others.
-        images: pictures, or clips, of a batch.
+        rows: a `datasets.Dataset` in the schema, or a `RowStream`.
+        ratio: weight of its batches among those of all sources, above 0.
+        images: pictures, or clips, of a batch, at least 1.
         task: `labels`, `expressions` or `phrases`, see `corpora/supervision.py`.
         supervision: fields of `GleeSupervision`.
-        vocabulary: all categories; empty: only those in the batch are asked for.
-        most_labels: most categories that a batch asks for.
-        expressions: sentences of a picture, at most; with clips one.
-        prompts: share of the batches that ask by visual prompts instead (0.2 in the published training for COCO, SA-1B, UVO
-            and frames of videos); 1: pictures without objects are passed over.
-        prompt_kinds: which visual prompts are drawn.
-        frames: frames of a clip; 1: pictures stand alone. A still stands for all frames, changed in a way of its own in
-            each.
-        reach: how many annotated frames apart a clip's frames may be.
-        repeat_threshold: LVIS' t of repeat-factor sampling; 0: each picture comes up once a round.
+        vocabulary: all categories; empty: a batch queries only those in it.
+        most_labels: most categories that a batch queries, at least 1.
+        expressions: most sentences of a picture, at least 1; a clip has one.
+        prompts: share of the batches, in [0, 1], that query by visual prompts instead (0.2 in the published training for
+            COCO, SA-1B, UVO and frames of videos); 1: pictures without objects are skipped.
+        prompt_kinds: weight of each kind of visual prompt, at least 0.
+        frames: frames of a clip, at least 1; 1: single pictures. A still image is repeated for all frames, each augmented
+            on its own.
+        reach: how many annotated frames apart a clip's frames may be, at least 0.
+        repeat_threshold: LVIS' t of repeat-factor sampling, in [0, 1]; 0: each picture appears once per epoch.
         augmentation: None leaves the pictures as they are.
     """
 
     rows: Any
-    ratio: float = 1.0
-    images: int = 2
+    ratio: Positive = 1.0
+    images: Count = 2
     task: str = "labels"
     supervision: dict[str, Any] = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
-    most_labels: int = 100
-    expressions: int = 1
-    prompts: float = 0.0
-    prompt_kinds: dict[str, float] = field(default_factory=lambda: dict(PROMPT_KINDS))
-    frames: int = 1
-    reach: int = 5
-    repeat_threshold: float = 0.0
+    most_labels: Count = 100
+    expressions: Count = 1
+    prompts: Share = 0.0
+    prompt_kinds: dict[str, NotNegative] = field(default_factory=lambda: dict(PROMPT_KINDS))
+    frames: Count = 1
+    reach: CountOrZero = 5
+    repeat_threshold: Share = 0.0
     augmentation: AugmentationRecipe | None = field(default_factory=AugmentationRecipe)
 
     def __post_init__(self):

@@ -1,6 +1,7 @@
 """Generated scenes: textured shapes and people that overlap, before a ground or a photo, with exact boxes and masks."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
 from lookhear.training.glee.scenes.people import Person, place_panels, place_people
 from lookhear.training.glee.scenes.portraits import Cutout
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
+from lookhear.training.recipe_reading import Ascending, CountOrZero, NotNegative, Positive, Range, Share
 
 # Pairs that a model never meets while it trains, so that it can be asked whether it puts words together.
 HELD_OUT_PAIRS = frozenset(
@@ -31,30 +33,31 @@ class SceneRecipe:
     What scenes are like. Lengths are shares of the shorter side.
 
     Attributes:
-        objects: fewest and most shapes.
-        radius: smallest and largest.
-        crowding: shapes come at least this share of the sum of their radii near to each other; 1 hardly lets them overlap.
-        rotation: shapes are turned by up to this angle in radians.
-        noise: standard deviation of the grain over everything, in grey values.
-        contrast: least contrast of a whole scene; 1 leaves scenes as they are.
+        objects: fewest and most shapes, at least 0.
+        radius: smallest and largest radius of a shape, above 0.
+        crowding: least distance of two shapes, as a multiple of the sum of their radii, at least 0; at 1 they hardly
+            overlap.
+        rotation: largest angle by which shapes are turned, in radians, at least 0.
+        noise: standard deviation of the grain over the whole scene, in grey values, at least 0.
+        contrast: least contrast of a whole scene, in (0, 1]; 1 leaves scenes as they are.
         excluded: pairs of colour and kind that don't occur.
-        photos: share of the scenes before a photo, if there are photos.
-        people: share of the scenes with people, if there are people.
-        objects_beside: fewest and most shapes in scenes with people.
-        panels: share of the scenes with people that are frames of videos side by side, if there are frames.
+        photos: share of the scenes with a photo as background, in [0, 1], if there are photos.
+        people: share of the scenes with people, in [0, 1], if there are people.
+        objects_beside: fewest and most shapes in scenes with people, at least 0.
+        panels: share of the scenes with people, in [0, 1], that show video frames side by side, if there are frames.
     """
 
-    objects: tuple[int, int] = (3, 8)
-    radius: tuple[float, float] = (0.07, 0.21)
-    crowding: float = 0.72
-    rotation: float = 0.35
-    noise: float = 5.0
-    contrast: float = 1.0
+    objects: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (3, 8)
+    radius: Annotated[tuple[Positive, Positive], Ascending()] = (0.07, 0.21)
+    crowding: NotNegative = 0.72
+    rotation: NotNegative = 0.35
+    noise: NotNegative = 5.0
+    contrast: Annotated[float, Range(0, 1, above=True)] = 1.0
     excluded: frozenset[tuple[str, str]] = frozenset()
-    photos: float = 0.0
-    people: float = 0.0
-    objects_beside: tuple[int, int] = (0, 3)
-    panels: float = 0.5
+    photos: Share = 0.0
+    people: Share = 0.0
+    objects_beside: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (0, 3)
+    panels: Share = 0.5
 
 
 @dataclass(frozen=True)
