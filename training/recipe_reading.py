@@ -1,7 +1,8 @@
 """Reading recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
 Beside its sections a recipe says in `system` which training it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
-Each value must have the type that the dataclass gives its field, and lie in the [`Range`] that the type is annotated with.
+Each value must have the type that the dataclass gives its field, and lie in the [`Range`] that the type is annotated
+with.
 """
 
 import inspect
@@ -103,11 +104,11 @@ def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: 
         path: YAML file; its sections are the fields of `kind`, each a dataclass, or a plain mapping.
         overrides: `section.field=value` strings, the value in YAML (`training.max_steps=100`).
         kind: a dataclass whose fields have default factories.
-        shipped: a folder with folders `recipes` below it, whose files are named where `path` is no file.
+        shipped: a folder with folders `recipes` below it, whose files an error message lists if `path` is not a file.
 
     Raises:
-        ValueError: no such file, no YAML, a section or field that does not exist (the known ones are named), or a value
-            of another type than its field's, or out of its range.
+        ValueError: no such file, not YAML, a section or field that does not exist (the known ones are named), or a
+            value of another type than its field's, or out of its range.
     """
     content = _load(Path(path), shipped)
     if not isinstance(content, dict):
@@ -145,8 +146,8 @@ def fill(kind: type[R], given: Any, name: str = "") -> R:
         name: name of the mapping in error messages; empty for a whole recipe.
 
     Raises:
-        ValueError: no mapping, a field that does not exist, or a value of another type than its field's, or out of its
-            range.
+        ValueError: not a mapping, a field that does not exist, or a value of another type than its field's, or out of
+            its range.
     """
     if not isinstance(given, dict):
         raise ValueError(f"{name or 'recipe'} must be a mapping of {_names(kind)}, not {given!r}")
@@ -205,7 +206,7 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
     Converts a value from YAML to a field's type.
 
     Args:
-        value: the value.
+        value: the value, as YAML has it.
         wanted: the type, as annotated, with its range.
         name: the field's name in messages, as in `data.max_frames`.
 
@@ -242,14 +243,14 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
 
 def read_system(path: str | Path, shipped: Path) -> str:
     """
-    Reads which training a recipe is for; `avsr` where it doesn't say.
+    Reads which training a recipe is for; `avsr` if it doesn't say.
 
     Args:
         path: YAML file.
-        shipped: a folder with folders `recipes` below it, whose files are named where `path` is no file.
+        shipped: a folder with folders `recipes` below it, whose files an error message lists if `path` is not a file.
 
     Raises:
-        ValueError: no such file, no YAML, or no such system.
+        ValueError: no such file, not YAML, or an unknown system.
     """
     content = _load(Path(path), shipped)
     system = content.get("system", SYSTEMS[0]) if isinstance(content, dict) else SYSTEMS[0]
@@ -261,7 +262,7 @@ def read_system(path: str | Path, shipped: Path) -> str:
 def _load(path: Path, shipped: Path) -> Any:
     if not path.is_file():
         names = sorted(p.name for p in shipped.rglob("recipes/*.yaml"))
-        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(names)}")
+        raise ValueError(f"recipe {str(path)!r} is not a file; shipped recipes: {', '.join(names)}")
     return read_value(path.read_text(encoding="utf-8"), f"recipe {str(path)!r}") or {}
 
 
@@ -299,7 +300,7 @@ def _convert_union(value: Any, wanted: Any, name: str) -> Any:
 
 
 def _is_plain(value: Any, kind: Any, arguments: tuple) -> bool:
-    """Whether a value that is no list and no mapping is of a type. Booleans are no numbers."""
+    """Whether a value that is neither a list nor a mapping has a type. Booleans are not numbers."""
     if kind is Any:
         return True
     if kind is Literal:

@@ -1,4 +1,4 @@
-"""What every training run has in common: arguments, going on from the last checkpoint, saving."""
+"""What every training run has in common: arguments, resuming from the last checkpoint, saving."""
 
 from dataclasses import fields
 from difflib import get_close_matches
@@ -29,7 +29,7 @@ RANGES = {
 
 
 def run_to_end(trainer: Trainer) -> Trainer:
-    """Trains, on from the last checkpoint if there is one, and saves what came out."""
+    """Trains, resuming from the last checkpoint if there is one, and saves the result."""
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
     trainer.save_model()
     trainer.save_state()
@@ -38,7 +38,7 @@ def run_to_end(trainer: Trainer) -> Trainer:
 
 def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     """
-    Makes training arguments of a recipe's `training` section, with what our data need.
+    Makes training arguments from a recipe's `training` section, with those that our data sets need.
 
     Args:
         given: fields of `transformers.TrainingArguments`.
@@ -63,5 +63,5 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
 
 
 def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in a folder to go on from, or None."""
+    """Returns the newest checkpoint in a folder to resume from, or None."""
     return get_last_checkpoint(folder) if Path(folder).is_dir() else None

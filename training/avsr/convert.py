@@ -1,4 +1,4 @@
-"""A published AVSR checkpoint, or one that a front-end starts from -> a folder that `from_pretrained` reads."""
+"""Conversion of a published AVSR checkpoint, or one of a front-end, to a folder that `from_pretrained` reads."""
 
 import os
 from collections.abc import Mapping
@@ -35,25 +35,25 @@ def convert_checkpoint(
     source: str | os.PathLike, output: str | os.PathLike, *, config: str | os.PathLike | None = None
 ) -> Path:
     """
-    Converts one checkpoint; the folder appears when it is complete, or not at all.
+    Converts one checkpoint. The folder appears once it is complete, or not at all.
 
     The reference code's recognisers and word classifiers become the same models here. A front-end's checkpoint becomes
-    the model that the paper trains from it: a recogniser of sound around a speech encoder, a word classifier around a
-    ResNet; all else in it is untrained.
+    the model that the paper trains from it: an audio recogniser around a speech encoder, a word classifier around a
+    ResNet; the rest of it is untrained.
 
     Args:
         source: the reference code's checkpoint (Lightning or bare; AO, VO, AV or LRW), a MoCo v2 or torchvision
-            ResNet, fairseq's wav2vec 2.0: files, nothing in them is run; or a folder or Hub id of a wav2vec2, HuBERT
-            or WavLM model.
-        output: folder to make; one that holds anything is refused.
-        config: folder or `config.json` of an `AvsrConfig`, where sizes cannot be read off the weights or another model
-            is to be built around a front-end.
+            ResNet, fairseq's wav2vec 2.0: files, from which nothing is executed; or a folder or Hub id of a wav2vec2,
+            HuBERT or WavLM model.
+        output: folder to create; one that is not empty is refused.
+        config: folder or `config.json` of an `AvsrConfig`, if the sizes cannot be read off the weights or another
+            model is to be built around a front-end.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the file is unsafe, damaged or of another kind, the output is there already, or weights are missing,
+        ValueError: the file is unsafe, damaged or of another kind, the output exists already, or weights are missing,
             unknown or of another shape.
     """
     output = check_new_folder(output)
@@ -89,7 +89,7 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
 
     Args:
         weights: published names.
-        config: where it cannot be read off the weights, or to change the behaviour.
+        config: used instead of the one that is read off the weights.
 
     Raises:
         ValueError: the weights are not exactly those of the model.
@@ -102,13 +102,13 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
     check_weights(converted, empty.state_dict())
     for name, other in empty.get_expanded_tied_weights_keys(all_submodels=True).items():
         if not torch.equal(converted[name], converted[other]):
-            raise ValueError(f"checkpoint: {name} and {other} differ, but the configuration says that they are one")
+            raise ValueError(f"checkpoint: {name} and {other} differ, but the configuration ties them")
     converted = {name: value.float() if value.is_floating_point() else value for name, value in converted.items()}
     return kind.from_pretrained(None, config=config, state_dict=converted).eval()
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """A folder with the model, its processor and, for a recogniser, the code that reads it without lookhear."""
+    """Writes the model, its processor and, for a recogniser, the code that loads it without lookhear."""
     words = isinstance(model, AvsrForVideoClassification)
     images = MouthRoiImageProcessor(crop_size=model.config.visual_config.crop_size, **(LRW_PIXELS if words else {}))
     processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())

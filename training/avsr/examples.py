@@ -1,4 +1,4 @@
-"""Prepared clips as a dataset of training examples, and batches of them."""
+"""Prepared clips as a data set of training examples, and batches of them."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -26,7 +26,10 @@ class TrainingClips(torch.utils.data.Dataset):
     (seed, epoch, i), so a resumed or distributed run sees what an uninterrupted one sees.
 
     Args:
-        rows: from `load_prepared`. augmentation, data: of the recipe. crop_size: pixels of the network's input.
+        rows: from `load_prepared`.
+        augmentation: of the recipe.
+        data: of the recipe.
+        crop_size: side of the network's input, in pixels.
         seed: of everything random.
     """
 
@@ -39,7 +42,7 @@ class TrainingClips(torch.utils.data.Dataset):
         self.splice_partners = self._find_splice_partners() if augmentation.splice_probability else {}
 
     def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
-        """Sound of some clips, for noise: pairs of row number and wave."""
+        """Reads the sound of some clips, for noise: pairs of row number and wave."""
         generator = np.random.default_rng([self.seed, 1])
         chosen = generator.permutation(len(self.rows))[: self.augmentation.noise_bank]
         columns = self.rows.select_columns(["audio"])
@@ -47,7 +50,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return [(index, wave) for index, wave in waves if wave is not None and np.abs(wave).max(initial=0) > 0]
 
     def _find_splice_partners(self) -> dict[int, list[int]]:
-        """For each row with word times, the rows of the same speaker with as many words."""
+        """Finds, for each row with word times, the rows of the same speaker with the same number of words."""
         groups = defaultdict(list)
         columns = self.rows.select_columns(["speaker", "words"])
         for index, row in enumerate(columns):
@@ -56,7 +59,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return {index: group for group in groups.values() if len(group) > 1 for index in group}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
+        """Sets the epoch, counted from 0; called at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -85,7 +88,7 @@ class TrainingClips(torch.utils.data.Dataset):
 
 
 class EvaluationClips(torch.utils.data.Dataset):
-    """Clips as they are."""
+    """Clips without augmentation."""
 
     def __init__(self, rows: Dataset):
         self.rows = rows
@@ -103,8 +106,10 @@ class ClipCollator:
     Makes a batch of clips with an `AvsrProcessor`.
 
     Attributes:
-        processor: the `AvsrProcessor`. classes: for the words task, label of each text; None: characters.
-        steps_per_second: CTC steps, where the alignment loss is wanted: adds `alignment_labels (batch, steps)`.
+        processor: makes the inputs.
+        classes: for the words task, the label of each text; None: the labels are characters.
+        steps_per_second: CTC steps per second, if the alignment loss is used: adds `alignment_labels`
+            `(batch, steps)`.
     """
 
     processor: object

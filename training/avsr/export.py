@@ -14,12 +14,12 @@ def save_checkpoint(
     model: AvsrForConditionalGeneration, processor: AvsrProcessor, folder: str | os.PathLike, half: bool = True
 ) -> Path:
     """
-    Writes all that `AutoModelForSpeechSeq2Seq`, `AutoModel`, `AutoProcessor` and `pipeline` need; see `save_pipeline`.
+    Writes a folder for `AutoModelForSpeechSeq2Seq`, `AutoModel`, `AutoProcessor` and `pipeline`; see `save_pipeline`.
 
     Args:
         model: its weights are not changed.
         processor: of the model's sampling rate and crop size.
-        folder: made if missing.
+        folder: created if missing.
         half: store matrices and kernels as float16.
 
     Returns:
@@ -36,7 +36,7 @@ def save_checkpoint(
             "vocabulary": (config.vocab_size, len(processor.tokenizer)),
         }
     )
-    # As one that was made by hand: settings of the pipeline in one that was derived from the model's are not loaded again.
+    # From a generation config that transformers derived from the model's, the pipeline's settings would not be loaded.
     fields = model.generation_config.to_diff_dict()
     model.generation_config = GenerationConfig(**{name: fields[name] for name in fields if not name.startswith("_")})
     asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device)

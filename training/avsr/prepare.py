@@ -1,10 +1,12 @@
-"""From utterances to Parquet shards of mouth crops, sound, text, landmarks and reports, and back.
+"""Preparation of utterances: Parquet shards of mouth crops, sound, text, landmarks and reports, and their reading.
 
-    lookhear prepare lrs3 /data/LRS3 prepared/lrs3_trainval --split trainval --num-proc 8 --shard 0/16
+```bash
+lookhear prepare lrs3 /data/LRS3 prepared/lrs3_trainval --split trainval --num-proc 8 --shard 0/16
+```
 
-One row is one clip. Shards have a fixed number of utterances and are written under a temporary name, then renamed: what is
-there is finished, and a second run makes only what is missing. A clip that cannot be read is written down with its reason
-in `problems.jsonl` and left out.
+A row is a clip. Shards have a fixed number of utterances and are written under a temporary name, then renamed: a shard
+that exists is complete, and a second run writes only the missing ones. A clip that cannot be read is listed with the
+reason in `problems.jsonl` and left out.
 """
 
 from __future__ import annotations
@@ -60,8 +62,18 @@ PREPARED_SCHEMA = pa.schema(
 
 @dataclass
 class PrepareSummary:
-    """What lies in an output folder: `clips`, `seconds`, `with_face` (mean share of frames with a face, of clips with
-    picture), `warnings` (text with numbers as `#` -> number of clips), `problems` (clips left out), shards done / in all."""
+    """
+    Contents of an output folder.
+
+    Attributes:
+        clips: clips in the finished shards.
+        seconds: their length.
+        with_face: mean share of the frames with a face, in [0, 1], over clips with pictures; None: there are none.
+        problems: clips that were left out.
+        shards: finished shards.
+        shards_in_all: all shards.
+        warnings: number of clips for each warning, numbers in its text replaced by `#`.
+    """
 
     clips: int = 0
     seconds: float = 0.0
@@ -99,18 +111,22 @@ def prepare(
     clips_per_shard: int = 200,
     progress: bool = True,
 ) -> PrepareSummary:
-    """Prepare a corpus for training; this is what `lookhear prepare` runs.
+    """Prepares a corpus for training, as `lookhear prepare` does.
 
     Args:
         corpus: layout of `source`: `folder` (metadata.jsonl), `grid`, `lrs2`, `lrs3` or `lrw`.
-        source: the corpus folder. output: folder for the Parquet shards, made if missing.
+        source: the corpus folder.
+        output: folder for the Parquet shards, created if missing.
         split: part of the corpus (see the reader's docstring); None for all.
         num_proc: number of processes.
-        shard: this job's share of an array job, `(i, n)` or `"i/n"` with `0 <= i < n`; all jobs write into one `output`.
+        shard: part of an array job that this job does, `(i, n)` or `"i/n"` with `0 <= i < n`; all jobs write into one
+            `output`.
         model: checkpoint or processor folder, or Hub id, whose image processor is used; None for the paper's settings.
-        roi_size, crop_size, mouth_width: override that image processor's settings (pixels).
+        roi_size: side of the mouth region in pixels, instead of that image processor's.
+        crop_size: side of the network's input in pixels, likewise.
+        mouth_width: distance between the mouth's corners in pixels, likewise.
         clips_per_shard: utterances in one Parquet file.
-        progress: show a bar on stderr.
+        progress: whether a progress bar is shown on stderr.
 
     Raises:
         CorpusError, ValueError: wrong layout, unknown corpus, wrong shard, or an output folder with other settings.
@@ -137,7 +153,7 @@ def prepare(
 
 
 def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
-    """`"2/8"` -> (2, 8); raises ValueError unless `0 <= i < n`."""
+    """Reads `"2/8"` as (2, 8). Raises ValueError unless `0 <= i < n`."""
     if isinstance(shard, str):
         match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", shard)
         if match is None:
@@ -159,12 +175,16 @@ def prepare_corpus(
     clips_per_shard: int = 200,
     progress: bool = True,
 ) -> PrepareSummary:
-    """Write the Parquet shards of `utterances` that this job owns and that are missing, then `summary.json`.
+    """Writes those Parquet shards of `utterances` that this job has to make and that are missing, then `summary.json`.
 
     Args:
         utterances: from a reader of `corpora`; their order and number must not change between runs.
-        output: folder. `image_processor`: a `MouthRoiImageProcessor`; its `extract` makes the crops.
-        num_proc, shard, clips_per_shard, progress: as in `prepare`.
+        output: folder, created if missing.
+        image_processor: makes the crops.
+        num_proc: see `prepare`.
+        shard: see `prepare`.
+        clips_per_shard: see `prepare`.
+        progress: see `prepare`.
 
     Raises:
         ValueError: no utterances, an output folder made with other settings, or every clip is unreadable.
@@ -196,10 +216,11 @@ def shard_name(number: int, shards: int) -> str:
 
 
 def prepare_clip(utterance: Utterance, image_processor) -> dict:
-    """One row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
+    """Returns a row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
 
     Raises:
-        MediaError: the file is missing or unreadable. ValueError: neither sound nor a face, or damaged samples.
+        MediaError: the file is missing or unreadable.
+        ValueError: neither sound nor a face, or damaged samples.
     """
     from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 
@@ -232,7 +253,10 @@ def prepare_clip(utterance: Utterance, image_processor) -> dict:
 
 
 def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
-    """(n,) float samples -> FLAC bytes, 16 bit, mono. A clip louder than 1.0 is scaled down as a whole, never clipped."""
+    """
+    Encodes `(n,)` float samples as FLAC, 16 bit, mono. A clip louder than 1.0 is scaled down as a whole, never
+    clipped.
+    """
     import soundfile
 
     audio = np.asarray(audio, dtype=np.float32)
@@ -246,7 +270,7 @@ def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------------ processes
 
-_process_image_processor = None  # one per worker process: it keeps the loaded landmark model from clip to clip
+_process_image_processor = None  # one per worker process, so that the landmark model is loaded once
 
 
 def _start_worker(image_processor) -> None:
@@ -259,19 +283,21 @@ def _start_worker(image_processor) -> None:
 
 
 def _row_or_problem(utterance: Utterance, image_processor=None) -> dict:
-    """The row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run."""
+    """
+    Returns the row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run.
+    """
     try:
         return prepare_clip(utterance, image_processor or _process_image_processor)
     except ImportError:
         raise  # a missing package concerns every clip
-    except Exception as error:
+    except Exception as error:  # whatever a damaged file makes the decoders raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"problem": reason, "id": utterance.id, "media": str(utterance.media)}
 
 
 @contextlib.contextmanager
 def _clip_mapper(image_processor, num_proc: int) -> Iterator:
-    """A function from a list of utterances to an iterator of rows and problems, in order."""
+    """Yields a function that maps utterances to an iterator of rows and problems, in order."""
     if num_proc == 1:
         yield lambda part: (_row_or_problem(utterance, image_processor) for utterance in part)
         return
@@ -281,7 +307,7 @@ def _clip_mapper(image_processor, num_proc: int) -> Iterator:
         yield lambda part: pool.map(_row_or_problem, part)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards remain,"
+            f"one of the {num_proc} processes was killed, usually because memory ran out; finished shards remain:"
             " run the same command again, with a smaller num_proc if it happens twice"
         ) from error
     finally:
@@ -304,7 +330,7 @@ def _counted(rows: Iterator[dict], bar) -> Iterator[dict]:
 
 
 def _write_shard(path: Path, rows: Iterator[dict]) -> None:
-    """Stream rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
+    """Streams rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
     problems, group = [], []
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -334,7 +360,7 @@ def _settings(utterances: list[Utterance], image_processor, clips_per_shard: int
 
 
 def _claim_folder(output: Path, settings: dict) -> None:
-    """Write `prepare.json`; refuse a folder that another corpus or other settings have begun."""
+    """Writes `prepare.json`; refuses a folder that was begun with another corpus or other settings."""
     path = output / "prepare.json"
     if not path.exists():
         _write_text(path, json.dumps(settings, indent=1) + "\n")
@@ -345,15 +371,15 @@ def _claim_folder(output: Path, settings: dict) -> None:
     ]
     if other:
         raise ValueError(
-            f"{output} was begun otherwise ({'; '.join(other)}); choose another output folder or empty this one"
+            f"{output} was begun with other settings ({'; '.join(other)}); choose another output folder or empty this one"
         )
 
 
 def summarize(output: str | Path) -> PrepareSummary:
-    """Add up the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
+    """Summarises the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
 
     Raises:
-        ValueError: all shards are there and hold no clip at all.
+        ValueError: all shards exist and hold no clip at all.
     """
     output = Path(output)
     files = shard_files(output)
@@ -396,13 +422,14 @@ def load_prepared(
     allow_incomplete: bool = False,
     cache_dir: str | Path | None = None,
 ):
-    """The rows of one or more prepared folders as one `datasets.Dataset`; `decode_row` turns a row into arrays.
+    """Loads one or more prepared folders as one `datasets.Dataset`; `decode_row` turns a row into arrays.
 
     Args:
         folders: made by `prepare`, with the same `roi_size`, `mouth_width` and `fps`.
-        streaming: give an `IterableDataset` that reads the shards one after another, instead of a memory-mapped copy.
+        streaming: return an `IterableDataset` that reads the shards one after another, instead of a memory-mapped
+            copy.
         allow_incomplete: accept folders whose preparation has not finished.
-        cache_dir: where `datasets` keeps the memory-mapped copy; None for its default.
+        cache_dir: folder for the memory-mapped copy of `datasets`; None for its default.
 
     Raises:
         ValueError: nothing prepared there, unfinished, or crops of different geometry.

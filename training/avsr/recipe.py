@@ -24,10 +24,10 @@ class DataRecipe:
     Prepared folders (of `lookhear prepare`), resolved from the working directory.
 
     Attributes:
-        train: folders to learn from; a folder listed twice counts twice.
-        validation: folders to measure on.
-        min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out; 0
-            keeps all.
+        train: folders to train on; a folder listed twice counts twice.
+        validation: folders to evaluate on.
+        min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out;
+            0: none is.
         max_frames: longer clips are cut to this number of frames, their words too; at least 1. The paper cuts at 160.
         word_window: share of the words of a clip that a training excerpt has, in (0, 1] (1/3 for LRS2's and LRS3's
             `pretrain`); None: all.
@@ -43,7 +43,7 @@ class DataRecipe:
 @dataclass
 class AugmentationRecipe:
     """
-    Disturbances of a training clip. The defaults are the paper's (section 4.2); the rest is off.
+    Augmentations of a training clip. The defaults are the paper's (section 4.2); the rest is off.
 
     Attributes:
         flip: probability that all frames of a clip are mirrored, in [0, 1].
@@ -54,13 +54,13 @@ class AugmentationRecipe:
         noise_talkers: fewest and most voices in the babble, at least 1.
         talker_probability: share of the noise that is one competing talker, in [0, 1].
         human_probability: share of the noise that is one-second pieces of speech, in [0, 1].
-        noise_bank: utterances held in memory to make noise of, at least 1.
+        noise_bank: utterances held in memory to make noise from, at least 1.
         video_masks: most stretches of a clip without lips, at least 0.
         audio_masks: most stretches of a clip without sound, at least 0.
         mask_seconds: longest stretch without lips or sound, seconds, at least 0.
         splice_probability: probability of each word, in [0, 1], to be exchanged, sound and lips, with the word at the
-            same place in another clip of the same speaker with equally many words (for corpora of a fixed grammar, with
-            word times).
+            same place in another clip of the same speaker with equally many words (for corpora of a fixed grammar,
+            with word times).
         silence: whether the silence before and after the words is cut at random.
         speed: lowest and highest common speed of sound and lips, above 0; 1 is the clip's own.
         ramp_epochs: epochs, at least 0, over which noise, masks and splicing grow from nothing to the recipe's values,
@@ -110,9 +110,9 @@ class ModelRecipe:
         processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer`.
         image_processor: fields of a new processor's `MouthRoiImageProcessor`.
         tokenizer: fields of a new processor's `AvsrTokenizer`.
-        initialise: list of {checkpoint, modules}: modules (names as `model.encoder.visual_front_end`) that are copied
+        initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
             from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
-        freeze: modules that stay as they are, batch norms included.
+        freeze: modules that are not trained, batch norms included.
     """
 
     task: Literal["recognition", "words"] = "recognition"
@@ -136,7 +136,7 @@ class Recipe:
     Attributes:
         model: to train.
         data: training and validation sets.
-        augmentation: how training clips are disturbed.
+        augmentation: how training clips are augmented.
         training: fields of `transformers.TrainingArguments`.
     """
 

@@ -65,5 +65,5 @@ def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVid
 
 
 def word_accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of clips whose word is recognised."""
+    """Computes the share of clips whose word is recognised."""
     return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}

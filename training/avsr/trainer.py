@@ -18,12 +18,12 @@ INPUTS["audiovisual"] = INPUTS["audio"] + INPUTS["visual"]
 
 
 def views_of(modality: str) -> tuple[str, ...]:
-    """What a model of this `config.modality` can read."""
+    """Returns the modalities that a model of this `config.modality` can take."""
     return VIEWS if modality == "audiovisual" else (modality,)
 
 
 class ErrorRates:
-    """`compute_metrics`: `wer_audio`, `cer_audio`, ..., and `wer` of the richest view, from greedy CTC."""
+    """`compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view, from greedy CTC."""
 
     def __init__(self, tokenizer, views: tuple[str, ...]):
         self.tokenizer, self.views = tokenizer, views
@@ -42,7 +42,7 @@ class ErrorRates:
 
 
 class PlateauWarmup(TrainerCallback):
-    """Raises the learning rate along a cosine over the first steps; a plateau scheduler takes over from there."""
+    """Raises the learning rate along a cosine over the first steps, before a plateau scheduler takes over."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -56,7 +56,7 @@ class PlateauWarmup(TrainerCallback):
 
 class ClipsEpoch(TrainerCallback):
     """
-    Tells the training clips their epoch. Accelerate's loader does so only as long as its batches are neither split
+    Sets the epoch of the training clips. Accelerate's loader does so only as long as its batches are neither split
     between processes nor partly skipped after a resume.
     """
 
@@ -70,7 +70,7 @@ class AvsrTrainer(Trainer):
 
     Args:
         frozen: modules that get no gradient and stay in evaluation mode.
-        kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
+        **kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
     """
 
@@ -85,7 +85,9 @@ class AvsrTrainer(Trainer):
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
 
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        for module in self.frozen:  # here, because Trainer's training step has just put the whole model into training
+        for (
+            module
+        ) in self.frozen:  # here, because Trainer's training step has just set the whole model to training mode
             module.eval()
         outputs = model(**inputs)
         if model.training:
@@ -99,7 +101,7 @@ class AvsrTrainer(Trainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Greedy CTC in each view the model has: predictions `(batch, length, views)`, padded with -100."""
+        """Decodes each view that the model has by greedy CTC: `(batch, length, views)`, padded with -100."""
         if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = send_to_device(inputs, self.args.device)
@@ -113,7 +115,7 @@ class AvsrTrainer(Trainer):
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
             with self.compute_loss_context_manager():
-                encoded = core.get_encoder()(**seen)  # clips of any length: `generate` refuses sound that isn't cut
+                encoded = core.get_encoder()(**seen)  # not by `generate`, which refuses long clips
                 ids = core.generate(encoder_outputs=encoded, ctc_weight=1.0, num_beams=1)  # (batch, length)
             texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
         longest = max(ids.shape[1] for ids in texts)

@@ -12,13 +12,13 @@ def save_checkpoint(
     model: GleeForObjectDetection, processor: GleeProcessor, folder: str | os.PathLike, half: bool = True
 ) -> Path:
     """
-    Writes all that `AutoModelForZeroShotObjectDetection`, `AutoModel`, `AutoProcessor` and `pipeline` need; see
+    Writes a folder for `AutoModelForZeroShotObjectDetection`, `AutoModel`, `AutoProcessor` and `pipeline`; see
     `save_pipeline`.
 
     Args:
         model: its weights are not changed.
         processor: with the tokenizer of the model's text encoder.
-        folder: made if missing.
+        folder: created if missing.
         half: store matrices and kernels as float16.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How the weights learn: the published parameter groups, schedule and moving average, as a recipe's section."""
+"""Optimiser settings as a section of a recipe: the published parameter groups, schedule and moving average."""
 
 import re
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ MOVING_AVERAGE = "moving_average.pt"  # beside the weights of each checkpoint
 @dataclass
 class OptimiserRecipe:
     """
-    What `transformers.TrainingArguments` cannot say.
+    Settings of the optimiser that `transformers.TrainingArguments` does not have.
 
     Attributes:
         backbone: the backbone's learning rate, as a multiple of `training.learning_rate`, at least 0.
@@ -49,10 +49,10 @@ def parameter_groups(
     model: nn.Module, recipe: OptimiserRecipe, learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
     """
-    The weights that learn, in groups of one learning rate and one weight decay.
+    Groups the trained weights by learning rate and weight decay.
 
     Raises:
-        ValueError: `layer_decay` for a backbone whose layers are not known.
+        ValueError: `layer_decay` for another backbone than EVA-02.
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     blocks = [int(match[1]) for name, _ in model.named_parameters() if (match := BLOCK.match(name))]
@@ -68,7 +68,7 @@ def parameter_groups(
 
 
 def _share(name: str, recipe: OptimiserRecipe, depth: int) -> float:
-    """The learning rate of a weight as a share of the recipe's."""
+    """Returns the factor on the recipe's learning rate for a weight."""
     if name.startswith("model.text_encoder.clip."):
         return recipe.text
     if not name.startswith("model.backbone."):
@@ -81,7 +81,7 @@ def _share(name: str, recipe: OptimiserRecipe, depth: int) -> float:
 
 
 def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) -> LambdaLR:
-    """The rate rises in a line over the first `warmup` steps and falls at the milestones."""
+    """Makes a schedule that rises linearly over the first `warmup` steps and falls at the milestones."""
 
     def share(step: int) -> float:
         rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
@@ -92,10 +92,11 @@ def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) ->
 
 class MovingAverage(TrainerCallback):
     """
-    Follows the weights step by step, is kept with each checkpoint, and takes their place when training ends.
+    Averages the weights over the steps; saved with each checkpoint, the average replaces the weights when training
+    ends.
 
     Args:
-        decay: share of the old value; 0.9999 looks back some ten thousand steps.
+        decay: weight of the old value, in (0, 1); 0.9999 averages over some ten thousand steps.
     """
 
     def __init__(self, decay: float):

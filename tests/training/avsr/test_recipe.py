@@ -47,7 +47,7 @@ def test_what_is_wrong_is_named(write, content, named):
 
 
 def test_missing_file_lists_the_shipped_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere\.yaml' is no file.*grid_tiny\.yaml.*lrw_words\.yaml"):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml' is not a file.*grid_tiny\.yaml.*lrw_words\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 

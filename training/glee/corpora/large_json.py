@@ -21,10 +21,10 @@ def read_list(path: Path, name: str) -> Iterator[Any]:
 
     Args:
         path: JSON file in UTF-8.
-        name: the member. One that is missing or empty yields nothing.
+        name: of the member; nothing is yielded if it is missing or empty.
 
     Raises:
-        CorpusError: no such file, no JSON object, or the member is no list.
+        CorpusError: no such file, not a JSON object, or the member is not a list.
     """
     try:
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def _from_start(file: BinaryIO) -> BinaryIO:
 
 
 def _refuse_other_kinds(file: BinaryIO, name: str, path: Path) -> None:
-    """Raises a CorpusError if the member `name` exists and is no list."""
+    """Raises a CorpusError if the member `name` exists and is not a list."""
     for place, event, _ in ijson.parse(_from_start(file), buf_size=BUFFER, use_float=True):
         if place == name:
             if event != "start_array":
@@ -60,9 +60,9 @@ def _refuse_other_kinds(file: BinaryIO, name: str, path: Path) -> None:
 
 
 def _reason(error: ijson.JSONError) -> str:
-    """Reduces the parser's message, several lines with the text around the place, to one line."""
+    """Shortens the parser's message to one line."""
     text = str(error)
     if "premature EOF" in text:
         return "it breaks off; copy or download it again"
-    found = re.match(r"(?:\w+ error: )?(.+)\n\s*(.*)", text)  # the second line is what is around the place
+    found = re.match(r"(?:\w+ error: )?(.+)\n\s*(.*)", text)  # the second line is the text around the error
     return f"{found[1]}, in {found[2]!r}" if found else " ".join(text.split())

@@ -1,4 +1,4 @@
-"""Recipes of training on corpora: one YAML file says what starts from what, which corpora in which shares, and how fast."""
+"""Recipes of training on corpora: one YAML file with the model to start from, corpora, their shares, and schedule."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -16,10 +16,11 @@ class StartRecipe:
     Attributes:
         checkpoint: GLEE folder or Hub id to start from; None: a new model.
         size: of a new model: `lite`, `plus` or `pro`.
-        config: fields of `GleeConfig` that differ, also for a checkpoint; they are checked.
-        backbone: folder or Hub id of a backbone in transformers, or an EVA-02 file, whose weights a new model starts with.
+        config: fields of `GleeConfig` that differ, of a checkpoint, too; they are checked.
+        backbone: folder or Hub id of a backbone in transformers, or an EVA-02 file, whose weights a new model starts
+            with.
         text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and has as its teacher).
-        freeze: modules that stay as they are (`model.text_encoder.clip`).
+        freeze: modules that are not trained (`model.text_encoder.clip`).
     """
 
     checkpoint: str | None = None
@@ -36,14 +37,14 @@ class StartRecipe:
 @dataclass
 class CorporaRecipe:
     """
-    What is learnt from.
+    Training data.
 
     Attributes:
-        sources: for each corpus the arguments of `open_source`: `reader`, `root`, and what differs from the usual.
-        common: arguments that all sources share, unless they have their own.
+        sources: arguments of `open_source` for each corpus: `reader`, `root`, and those that differ from the defaults.
+        common: arguments of all sources that don't have their own.
         fraction: share of each corpus that is used, in (0, 1] (the study of scale: 0.1, 0.2, 0.5, 1); of a corpus in
             shards, the share of the shards.
-        skip_bad: skip annotations that cannot be used.
+        skip_bad: whether annotations that cannot be used are skipped; else they are refused.
     """
 
     sources: list[dict[str, Any]] = field(default_factory=list)
@@ -59,8 +60,8 @@ class CorpusTrainingRecipe:
 
     Attributes:
         model: what is trained.
-        data: what is learnt from.
-        optimiser: how the weights learn, beside `training`.
+        data: what it is trained on.
+        optimiser: settings of the optimiser that `training` has not.
         training: fields of `transformers.TrainingArguments`.
     """
 

@@ -1,4 +1,4 @@
-"""Several corpora as one data set of batches: which corpus, which pictures and which question is fixed by the batch's number."""
+"""Several corpora as one data set of batches: a batch's number determines its corpus, pictures and query."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Source:
         vocabulary: all categories; empty: a batch queries only those in it.
         most_labels: most categories that a batch queries, at least 1.
         expressions: most sentences of a picture, at least 1; a clip has one.
-        prompts: share of the batches, in [0, 1], that query by visual prompts instead (0.2 in the published training for
-            COCO, SA-1B, UVO and frames of videos); 1: pictures without objects are skipped.
+        prompts: share of the batches, in [0, 1], that query by visual prompts instead (0.2 in the published training
+            for COCO, SA-1B, UVO and frames of videos); 1: pictures without objects are skipped.
         prompt_kinds: weight of each kind of visual prompt, at least 0.
-        frames: frames of a clip, at least 1; 1: single pictures. A still image is repeated for all frames, each augmented
-            on its own.
+        frames: frames of a clip, at least 1; 1: single pictures. A still image is repeated for all frames, each
+            augmented on its own.
         reach: how many annotated frames apart a clip's frames may be, at least 0.
         repeat_threshold: LVIS' t of repeat-factor sampling, in [0, 1]; 0: each picture appears once per epoch.
         augmentation: None leaves the pictures as they are.
@@ -83,16 +83,20 @@ class CorpusBatches(Dataset):
     """
     Item i is batch i of a mixture, a `Query` of one source: the same in every run, whatever came before.
 
-    So training resumes exactly where it was stopped, processes and workers each take their own numbers, and one process
-    that gathers the gradients of two batches sees what two processes see. The sources' shares hold within every block of
-    about a thousand batches. Within a source, every picture appears once per epoch, in an order of the epoch, batches of
-    wide and of tall pictures apart; streams come in the order of their shards and a shuffled buffer.
+    So training resumes exactly where it was stopped, processes and workers each take their own numbers, and one
+    process that accumulates the gradients of two batches sees the same as two processes. The sources' shares hold
+    within every block of about a thousand batches. Within a source, every picture appears once per epoch, in an order
+    of the epoch, wide and tall pictures in separate batches; streams come in the order of their shards and a shuffled
+    buffer.
 
-    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by random others of the
-    same source (in a stream, skipped).
+    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by random others
+    of the same source (in a stream, skipped).
 
     Args:
-        sources: the corpora; length: number of batches; seed: other seeds give other batches.
+        sources: the corpora.
+        length: number of batches.
+        seed: other seeds give other batches.
+        problems: where pictures that cannot be decoded are reported.
         together: number of successive batches of one source (the number of processes gives one source per step).
     """
 
@@ -121,25 +125,23 @@ class CorpusBatches(Dataset):
         random = np.random.default_rng((self.seed, 1, index))
         clips = list(self._clips(number, turn, random))
         if source.prompts and random.random() < source.prompts and any(len(clip[0]) for clip in clips):
-            question = ask_prompts(
-                [self._changed(clip, source, random) for clip in clips], random, source.prompt_kinds
-            )
-            if question.rows:
-                return _supervised(question, source)
+            query = ask_prompts([self._changed(clip, source, random) for clip in clips], random, source.prompt_kinds)
+            if query.rows:
+                return _supervised(query, source)
         if source.task == "expressions":
             count = source.expressions if source.frames == 1 else 1
             clips = [choose_sentences(clip, random, count) for clip in clips]
         clips = [self._changed(clip, source, random) for clip in clips]
         if source.task == "expressions":
-            question = ask_expressions(clips)
+            query = ask_expressions(clips)
         elif source.task == "phrases":
-            question = ask_phrases(clips, random, source.most_labels)
+            query = ask_phrases(clips, random, source.most_labels)
         else:
-            question = ask_labels(clips, random, source.vocabulary, source.most_labels)
-        return _supervised(question, source)
+            query = ask_labels(clips, random, source.vocabulary, source.most_labels)
+        return _supervised(query, source)
 
     def _clips(self, number: int, turn: int, random: np.random.Generator) -> Iterator[Clip]:
-        """The decoded pictures of a source's batch; at least one."""
+        """Decodes the pictures of a source's batch; at least one."""
         source, order = self.sources[number], self._orders[number]
         if isinstance(order, RowStream):
             clips = [
@@ -162,11 +164,11 @@ class CorpusBatches(Dataset):
             else:
                 found = self.problems.summary()
                 raise CorpusError(
-                    f"{MOST_TRIES} pictures in a row cannot be used, or show nothing to ask for; {found}"
+                    f"{MOST_TRIES} pictures in a row cannot be used, or have no annotations for a query; {found}"
                 )
 
     def _decoded(self, rows: list[dict], number: int) -> Clip | None:
-        """The pictures of a clip; None where one is broken, or there is nothing of what the source always asks for."""
+        """Decodes a clip; None if a picture is damaged, or the clip lacks what the source's queries need."""
         source = self.sources[number]
         shortest = source.augmentation.largest_needed() if source.augmentation is not None else None
         try:
@@ -175,21 +177,21 @@ class CorpusBatches(Dataset):
             self.problems.add(f"source {number}", str(error))
             self.problems.settle(f"source {number}")
             return None
-        said = any(clean_expression(text) for picture in clip for text, _ in picture.expressions)
-        wanted = (source.task == "labels" or said) and (source.prompts < 1 or len(clip[0]))
+        named = any(clean_expression(text) for picture in clip for text, _ in picture.expressions)
+        wanted = (source.task == "labels" or named) and (source.prompts < 1 or len(clip[0]))
         return clip if wanted else None
 
     def _changed(self, clip: Clip, source: Source, random: np.random.Generator) -> Clip:
         if source.augmentation is None:
             return clip
-        if len({picture.id for picture in clip}) == 1:  # a still: each frame shows it in another way
+        if len({picture.id for picture in clip}) == 1:  # a still: each frame is augmented on its own
             return [changed for picture in clip for changed in augment([picture], source.augmentation, random)]
         return augment(clip, source.augmentation, random)
 
 
-def _supervised(question: Query, source: Source) -> Query:
+def _supervised(query: Query, source: Source) -> Query:
     frames = {"track_frames": source.frames} if source.frames > 1 else {}
-    return replace(question, supervision={**source.supervision, **question.supervision, **frames})
+    return replace(query, supervision={**source.supervision, **query.supervision, **frames})
 
 
 def _order(source: Source, seed: int, number: int) -> RowOrder | RowStream:

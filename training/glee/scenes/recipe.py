@@ -1,4 +1,4 @@
-"""Recipes: one YAML file says what is trained, on which scenes, with which tasks, and for how long."""
+"""Recipes of training on scenes: one YAML file with the model, the scenes, the tasks, and the length of training."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,8 +78,8 @@ class GleeModelRecipe:
         image_processor: fields of `GleeImageProcessor`.
         merges: merges that the new tokenizer learns, at least 0.
         max_length: most tokens of a text, at least 1.
-        token_scale: factor, above 0, on a new text encoder's token embeddings. CLIP initialises them so small that, at a
-            small model's learning rate, what all texts have in common soon outweighs them.
+        token_scale: factor, above 0, on a new text encoder's token embeddings. CLIP initialises them so small that, at
+            a small model's learning rate, what all texts have in common soon outweighs them.
     """
 
     checkpoint: str | None = None

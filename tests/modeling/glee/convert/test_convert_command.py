@@ -86,7 +86,7 @@ def test_bad_input_is_one_line(checkpoint, tmp_path, capsys):
     assert "is damaged or of another kind" in run(capsys, tmp_path / "b.pth", tmp_path / "a")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert "is there already; name a new folder" in run(capsys, path, tmp_path / "full", "--tokenizer", words)
+    assert "exists already; name a new folder" in run(capsys, path, tmp_path / "full", "--tokenizer", words)
     assert "output" in run(capsys, path, path, "--tokenizer", words)
     assert "knows 514 tokens, CLIP's has 49408; name its own" in run(capsys, path, tmp_path / "a")
     (tmp_path / "empty").mkdir()
