@@ -9,16 +9,23 @@ import inspect
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from transformers import CONFIG_MAPPING, AutoConfig
 
-R = TypeVar("R")
+
+class _Dataclass(Protocol):
+    """Any dataclass, for annotations."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+R = TypeVar("R", bound=_Dataclass)
 SYSTEMS = ("avsr", "glee", "glee_scenes")
 WORDS = {
     int: "a whole number",
@@ -219,7 +226,7 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
     if get_origin(wanted) is Annotated:
         return _check_range(convert(value, get_args(wanted)[0], name), wanted.__metadata__, name)
     origin, arguments = get_origin(wanted) or wanted, get_args(wanted)
-    if is_dataclass(origin):
+    if isinstance(origin, type) and is_dataclass(origin):
         return value if isinstance(value, origin) else fill(origin, value, name)
     if origin in (Union, UnionType):
         return _convert_union(value, wanted, name)

@@ -4,7 +4,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -28,7 +28,10 @@ RANGES = {
 }
 
 
-def run_to_end(trainer: Trainer) -> Trainer:
+T = TypeVar("T", bound=Trainer)
+
+
+def run_to_end(trainer: T) -> T:
     """Trains, resuming from the last checkpoint if there is one, and saves the result."""
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
     trainer.save_model()
@@ -46,8 +49,8 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     Raises:
         ValueError: a field does not exist, or one that is a number or a switch is something else or out of its range.
     """
-    needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
-    arguments = {
+    needed: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
+    arguments: dict[str, Any] = {
         name: "no" if value is False and name.endswith("_strategy") else value  # YAML reads a bare no as false
         for name, value in given.items()
     }
@@ -62,6 +65,6 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     return TrainingArguments(**{**needed, **arguments})
 
 
-def last_checkpoint(folder: str) -> str | None:
+def last_checkpoint(folder: str | None) -> str | None:
     """Returns the newest checkpoint in a folder to resume from, or None."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None

@@ -40,14 +40,17 @@ def cut(clip: Clip, start: int, end: int) -> Clip:
     too, their times shifted; without word times the text stays as it is.
     """
     seconds = start / 25, end / 25
-    words = clip.words and tuple(
-        (word, a - seconds[0], b - seconds[0])
-        for word, a, b in clip.words
-        if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
-    )
-    whole = not clip.words or len(words) == len(clip.words)
+    text, words = clip.text, clip.words
+    if words:
+        words = tuple(
+            (word, a - seconds[0], b - seconds[0])
+            for word, a, b in words
+            if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
+        )
+        if len(words) < len(clip.words or ()):
+            text = " ".join(word for word, *_ in words)
     return Clip(
-        clip.text if whole else " ".join(word for word, *_ in words),
+        text,
         None if clip.audio is None else clip.audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
         None if clip.mouths is None else clip.mouths[start:end],
         words,
@@ -81,6 +84,8 @@ def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:
 def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
     """Replaces word number `place` of a clip, sound and lips, by the other clip's word at that place."""
     if clip.audio is None or clip.mouths is None or other.audio is None or other.mouths is None:
+        return clip
+    if clip.words is None or other.words is None:
         return clip
     (_, start, end), (word, other_start, other_end) = clip.words[place], other.words[place]
     start, end, other_start, other_end = (round(t * 25) for t in (start, end, other_start, other_end))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -27,7 +28,7 @@ from lookhear.training.checkpoint_files import (
     read_checkpoint,
 )
 
-LRW_PIXELS = {"image_mean": 0.413621, "image_std": 0.1700239}
+LRW_MEAN, LRW_STD = 0.413621, 0.1700239  # of the pixels
 LRW_WORDS = 500
 
 
@@ -74,9 +75,9 @@ def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = 
     if is_recogniser(weights) or is_classifier(weights):
         return load_published_weights(weights, config)
     if is_resnet(weights):
-        model = _new_classifier(config)
-        load_resnet(model.visual_front_end, source)
-        return model
+        classifier = _new_classifier(config)
+        load_resnet(classifier.get_submodule("visual_front_end"), source)
+        return classifier
     settings = None if config is not None else speech_encoder_config(weights)
     model = _new_model(config, modality="audio", audio_config={"encoder_config": settings})
     load_speech_encoder(model.model.encoder.audio_front_end, source)
@@ -109,22 +110,26 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Writes the model, its processor and, for a recogniser, the code that loads it without lookhear."""
-    words = isinstance(model, AvsrForVideoClassification)
-    images = MouthRoiImageProcessor(crop_size=model.config.visual_config.crop_size, **(LRW_PIXELS if words else {}))
+    crop_size = model.config.visual_config.crop_size
+    if isinstance(model, AvsrForConditionalGeneration):
+        images = MouthRoiImageProcessor(crop_size=crop_size)
+    else:
+        images = MouthRoiImageProcessor(crop_size=crop_size, image_mean=LRW_MEAN, image_std=LRW_STD)
     processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
-    if not words:
+    if isinstance(model, AvsrForConditionalGeneration):
         save_checkpoint(model, processor, folder, half=False)
         return
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def _new_model(config: AvsrConfig | None, **fields) -> AvsrForConditionalGeneration:
+def _new_model(config: AvsrConfig | None, **fields: Any) -> AvsrForConditionalGeneration:
     torch.manual_seed(0)
     return AvsrForConditionalGeneration(AvsrConfig(**fields) if config is None else config).eval()
 
 
 def _new_classifier(config: AvsrConfig | None) -> AvsrForVideoClassification:
     torch.manual_seed(0)
-    config = AvsrConfig(modality="visual", num_labels=LRW_WORDS) if config is None else config
+    if config is None:
+        config = AvsrConfig(modality="visual", num_labels=LRW_WORDS)  # type: ignore[call-arg]  # makes id2label of it
     return AvsrForVideoClassification(config).eval()

@@ -114,7 +114,7 @@ def read_grid(root: str | Path, split: str | None = None) -> Iterator[Utterance]
     speakers = [root] if _is_grid_speaker(root) else sorted(filter(_is_grid_speaker, root.iterdir()), key=_grid_number)
     videos_seen = 0
     for folder in speakers:
-        videos = {}
+        videos: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.setdefault(path.stem.lower(), path)
@@ -291,7 +291,7 @@ def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utteranc
     """
     root = _folder(root, "corpus")
     nested = split is not None and (root / split / "metadata.jsonl").is_file()
-    folder = root / split if nested else root
+    folder = root / split if split is not None and nested else root
     path = folder / "metadata.jsonl"
     if not path.is_file():
         below = sorted(child.name for child in root.iterdir() if (child / "metadata.jsonl").is_file())

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from lookhear.processing.avsr import AvsrProcessor
 from lookhear.training.avsr.alignment import IGNORED, spread_letters
 from lookhear.training.avsr.augmentation import Clip, augment, cut, splice_word, word_window
 from lookhear.training.avsr.prepare import decode_audio, decode_row
@@ -78,7 +79,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return augment(clip, augmentation, self.crop_size, others, generator)
 
     def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
-        if index not in self.splice_partners:
+        if index not in self.splice_partners or clip.words is None:
             return clip
         for place in range(len(clip.words)):
             if generator.random() < probability:
@@ -112,7 +113,7 @@ class ClipCollator:
             `(batch, steps)`.
     """
 
-    processor: object
+    processor: AvsrProcessor
     classes: dict[str, int] | None = None
     steps_per_second: float | None = None
 
@@ -127,12 +128,12 @@ class ClipCollator:
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
         elif self.steps_per_second is not None:
-            inputs["alignment_labels"] = self._alignment_labels(clips)
+            inputs["alignment_labels"] = self._alignment_labels(clips, self.steps_per_second)
         return dict(inputs)
 
-    def _alignment_labels(self, clips: list[Clip]) -> torch.Tensor:
+    def _alignment_labels(self, clips: list[Clip], rate: float) -> torch.Tensor:
         """Returns `(batch, steps)`; a row of -100 for a clip whose word times are not known."""
-        tokenizer, rate = self.processor.tokenizer, self.steps_per_second
+        tokenizer = self.processor.tokenizer
         labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
         for row, clip in zip(labels, clips):
             if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from lookhear.modeling.avsr import AvsrForConditionalGeneration
+from lookhear.modeling.avsr import AvsrAudioConfig, AvsrForConditionalGeneration, AvsrVisualConfig
 from lookhear.processing.avsr import AudioVisualSpeechRecognitionPipeline, AvsrProcessor
 from lookhear.training.export import check_pairs, save_pipeline
 
@@ -29,10 +29,12 @@ def save_checkpoint(
         ValueError: model and processor do not belong together, or a weight is not finite or too large for float16.
     """
     config = model.config
+    audio, visual = config.audio_config, config.visual_config
+    assert isinstance(audio, AvsrAudioConfig) and isinstance(visual, AvsrVisualConfig)  # AvsrConfig makes them
     check_pairs(
         {
-            "sampling rate": (config.audio_config.sampling_rate, processor.feature_extractor.sampling_rate),
-            "mouth crop": (config.visual_config.crop_size, processor.image_processor.crop_size),
+            "sampling rate": (audio.sampling_rate, processor.feature_extractor.sampling_rate),
+            "mouth crop": (visual.crop_size, processor.image_processor.crop_size),
             "vocabulary": (config.vocab_size, len(processor.tokenizer)),
         }
     )

@@ -1,5 +1,6 @@
 """Modules copied from other checkpoints, and frozen modules: how the paper's stages build on each other."""
 
+import os
 from pathlib import Path
 
 from torch import nn
@@ -43,7 +44,7 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
             )
 
 
-def load_resnet(front_end: nn.Module, source: str | Path) -> None:
+def load_resnet(front_end: nn.Module, source: str | os.PathLike) -> None:
     """
     Loads the residual stages of a ResNet into a visual front-end (paper, section 3.1); the 3D stem is not changed.
 
@@ -54,10 +55,12 @@ def load_resnet(front_end: nn.Module, source: str | Path) -> None:
     Raises:
         ValueError: the file holds no such ResNet; missing, unknown and wrongly shaped weights are named.
     """
-    load_weights(front_end.resnet, convert_resnet(read_checkpoint(source)), f"checkpoint {str(source)!r}")
+    load_weights(
+        front_end.get_submodule("resnet"), convert_resnet(read_checkpoint(source)), f"checkpoint {str(source)!r}"
+    )
 
 
-def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
+def load_speech_encoder(front_end: nn.Module, source: str | os.PathLike) -> None:
     """
     Loads a self-supervised speech encoder into an audio front-end (paper, section 3.1).
 
@@ -69,20 +72,22 @@ def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
     Raises:
         ValueError: it cannot be read or is another encoder than the front-end's; weights that don't fit are named.
     """
-    encoder, name = front_end.encoder, f"checkpoint {str(source)!r}"
+    encoder, name = front_end.get_submodule("encoder"), f"checkpoint {str(source)!r}"
+    if not isinstance(encoder, PreTrainedModel):
+        raise ValueError(f"{name}: the audio front-end has no speech encoder that it could be loaded into")
     if Path(source).is_file():
         weights = convert_speech_encoder(read_checkpoint(source))
     else:
         _check_same_encoder(speech_encoder_config_of(source), encoder.config, name)
         weights = AutoModel.from_pretrained(source).state_dict()
     ours = encoder.state_dict()
-    mask = weights.pop("masked_spec_embed", ours.get("masked_spec_embed"))
+    mask = weights.pop("masked_spec_embed", None)
     if "masked_spec_embed" in ours:  # only an encoder that masks while training has it
-        weights["masked_spec_embed"] = mask
+        weights["masked_spec_embed"] = ours["masked_spec_embed"] if mask is None else mask
     load_weights(encoder, weights, name)
 
 
-def speech_encoder_config_of(source: str | Path) -> PreTrainedConfig:
+def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
     """
     Returns the configuration of a speech encoder's folder or Hub id.
 

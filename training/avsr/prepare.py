@@ -21,17 +21,21 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookhear.training.avsr.corpora import READERS, Utterance
+
+if TYPE_CHECKING:
+    from lookhear.processing.avsr import MouthRoiImageProcessor
 
 SAMPLING_RATE = 16000  # Hz
 ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
@@ -135,8 +139,8 @@ def prepare(
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
     from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 
-    settings = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model is None:
         image_processor = MouthRoiImageProcessor(**settings)
     else:
@@ -168,7 +172,7 @@ def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
 def prepare_corpus(
     utterances: Iterable[Utterance],
     output: str | Path,
-    image_processor,
+    image_processor: MouthRoiImageProcessor,
     *,
     num_proc: int = 1,
     shard: tuple[int, int] = (0, 1),
@@ -215,7 +219,7 @@ def shard_name(number: int, shards: int) -> str:
 # ------------------------------------------------------------------------------------------------------------- one clip
 
 
-def prepare_clip(utterance: Utterance, image_processor) -> dict:
+def prepare_clip(utterance: Utterance, image_processor: MouthRoiImageProcessor) -> dict:
     """Returns a row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
 
     Raises:
@@ -225,30 +229,28 @@ def prepare_clip(utterance: Utterance, image_processor) -> dict:
     from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 
     source, fps = str(utterance.media), image_processor.fps
-    part = {"start": utterance.start or 0.0, "end": utterance.end}  # seconds
+    start, end = utterance.start or 0.0, utterance.end  # seconds
     info = probe_media(source)
     warnings = list(info.warnings)
-    row = dict.fromkeys(PREPARED_SCHEMA.names)
+    row: dict[str, Any] = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker, "split": utterance.split}
     row |= {"words": utterance.words, "duration": 0.0}
 
-    frames = read_frames(source, fps=fps, **part, on_warning=warnings.append) if info.has_video else []
+    frames = read_frames(source, fps=fps, start=start, end=end, on_warning=warnings.append) if info.has_video else []
     clip = image_processor.extract(frames, fps_in=info.fps or None)
     if clip.found.any():
         row |= {"mouths": clip.mouths.tobytes(), "mouth_shape": list(clip.mouths.shape)}  # (T, roi, roi) uint8
         row |= {"landmarks": clip.landmarks.astype(np.float16).tobytes(), "duration": len(clip.mouths) / fps}
     audio = None
     if info.has_audio:
-        audio = read_audio(source, SAMPLING_RATE, **part, on_warning=warnings.append)  # (n,) float32
+        audio = read_audio(source, SAMPLING_RATE, start=start, end=end, on_warning=warnings.append)  # (n,) float32
     clip.report.add_audio(audio)
     if audio is not None and len(audio):
         row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
     clip.report.warn(warnings)
     row["report"] = json.dumps(clip.report.to_dict())
     if row["audio"] is None and row["mouths"] is None:
-        raise ValueError(
-            f"{source}: neither sound nor a face between {part['start']} s and {part['end'] or 'the end'}"
-        )
+        raise ValueError(f"{source}: neither sound nor a face between {start} s and {end or 'the end'}")
     return row
 
 
@@ -270,10 +272,12 @@ def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------------ processes
 
-_process_image_processor = None  # one per worker process, so that the landmark model is loaded once
+_process_image_processor: MouthRoiImageProcessor | None = (
+    None  # one per worker process, so that the landmark model is loaded once
+)
 
 
-def _start_worker(image_processor) -> None:
+def _start_worker(image_processor: MouthRoiImageProcessor) -> None:
     global _process_image_processor
     with contextlib.suppress(ImportError):
         import torch
@@ -282,12 +286,14 @@ def _start_worker(image_processor) -> None:
     _process_image_processor = image_processor
 
 
-def _row_or_problem(utterance: Utterance, image_processor=None) -> dict:
+def _row_or_problem(utterance: Utterance, image_processor: MouthRoiImageProcessor | None = None) -> dict:
     """
     Returns the row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run.
     """
+    image_processor = image_processor or _process_image_processor
+    assert image_processor is not None  # a worker process has its own
     try:
-        return prepare_clip(utterance, image_processor or _process_image_processor)
+        return prepare_clip(utterance, image_processor)
     except ImportError:
         raise  # a missing package concerns every clip
     except Exception as error:  # whatever a damaged file makes the decoders raise
@@ -296,7 +302,7 @@ def _row_or_problem(utterance: Utterance, image_processor=None) -> dict:
 
 
 @contextlib.contextmanager
-def _clip_mapper(image_processor, num_proc: int) -> Iterator:
+def _clip_mapper(image_processor: MouthRoiImageProcessor, num_proc: int) -> Iterator:
     """Yields a function that maps utterances to an iterator of rows and problems, in order."""
     if num_proc == 1:
         yield lambda part: (_row_or_problem(utterance, image_processor) for utterance in part)
@@ -331,7 +337,8 @@ def _counted(rows: Iterator[dict], bar) -> Iterator[dict]:
 
 def _write_shard(path: Path, rows: Iterator[dict]) -> None:
     """Streams rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
-    problems, group = [], []
+    problems: list[dict] = []
+    group: list[dict] = []
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with pq.ParquetWriter(temporary, PREPARED_SCHEMA, compression="zstd") as writer:
@@ -353,7 +360,7 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _settings(utterances: list[Utterance], image_processor, clips_per_shard: int) -> dict:
+def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:
     digest = hashlib.sha256("\n".join(f"{utterance.id}\t{utterance.text}" for utterance in utterances).encode())
     settings = {name: getattr(image_processor, name) for name in ROI_SETTINGS}
     return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
@@ -387,7 +394,9 @@ def summarize(output: str | Path) -> PrepareSummary:
     summary = PrepareSummary(
         shards=len(files), shards_in_all=math.ceil(settings["clips"] / settings["clips_per_shard"])
     )
-    shares, warnings, problems = [], Counter(), []
+    shares: list[float] = []
+    warnings: Counter[str] = Counter()
+    problems: list[dict] = []
     for path in files:
         with pq.ParquetFile(path) as shard:
             problems += json.loads((shard.metadata.metadata or {}).get(b"problems", b"[]"))
@@ -416,7 +425,7 @@ def shard_files(folder: str | Path) -> list[Path]:
 
 
 def load_prepared(
-    folders: str | Path | list[str | Path],
+    folders: str | Path | Sequence[str | Path],
     *,
     streaming: bool = False,
     allow_incomplete: bool = False,
@@ -436,9 +445,9 @@ def load_prepared(
     """
     from datasets import load_dataset
 
-    folders = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
     files, geometry = [], {}
-    for folder in folders:
+    for folder in paths:
         shards = shard_files(folder)
         if not shards or not (folder / "prepare.json").is_file():
             raise ValueError(f"{folder} holds no prepared clips (clips-*.parquet); make them with `lookhear prepare`")
@@ -449,10 +458,8 @@ def load_prepared(
             )
         settings = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
         geometry[folder] = {name: settings[name] for name in ("roi_size", "mouth_width", "fps")}
-        if geometry[folder] != geometry[folders[0]]:
-            raise ValueError(
-                f"{folders[0]} and {folder} have different crops: {geometry[folders[0]]}, {geometry[folder]}"
-            )
+        if geometry[folder] != geometry[paths[0]]:
+            raise ValueError(f"{paths[0]} and {folder} have different crops: {geometry[paths[0]]}, {geometry[folder]}")
         files += [str(path) for path in shards]
     cache = None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)

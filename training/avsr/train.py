@@ -7,6 +7,7 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 import sys
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
@@ -50,7 +51,7 @@ def train(recipe: Recipe) -> AvsrTrainer:
     return run_to_end(trainer)
 
 
-def load_rows(folders: list[str], recipe: DataRecipe):
+def load_rows(folders: list[str], recipe: DataRecipe) -> Dataset:
     """Loads the clips of prepared folders, without those that the recipe leaves out."""
     if not folders:
         raise ValueError("data.train is empty; name folders that `lookhear prepare` made")

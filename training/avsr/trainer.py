@@ -1,5 +1,7 @@
 """`transformers.Trainer` for AVSR: evaluation by error rates per modality, warm-up before a plateau scheduler."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
@@ -9,7 +11,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 
 IGNORED = -100
 VIEWS = ("audio", "visual", "audiovisual")
-INPUTS = {
+INPUTS: dict[str, tuple[str, ...]] = {
     "audio": ("input_values", "attention_mask"),
     "visual": ("pixel_values_videos", "video_attention_mask"),
 }
@@ -31,7 +33,7 @@ class ErrorRates:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         references = [self._text(row[row != IGNORED]) for row in prediction.label_ids]
         metrics: dict[str, float] = {}
-        for view, ids in zip(self.views, np.moveaxis(prediction.predictions, 2, 0)):
+        for view, ids in zip(self.views, np.moveaxis(np.asarray(prediction.predictions), 2, 0)):
             texts = [self._text(row[row != IGNORED]) for row in ids]
             metrics[f"wer_{view}"] = wer(references, texts)
             metrics[f"cer_{view}"] = cer(references, texts)
@@ -69,12 +71,13 @@ class AvsrTrainer(Trainer):
     Trains a recogniser, or a word classifier.
 
     Args:
+        *args: see `transformers.Trainer`.
         frozen: modules that get no gradient and stay in evaluation mode.
         **kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
     """
 
-    def __init__(self, *args, frozen: list[nn.Module] | None = None, **kwargs):
+    def __init__(self, *args: Any, frozen: list[nn.Module] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.frozen = frozen or []
         for module in self.frozen:
@@ -84,7 +87,7 @@ class AvsrTrainer(Trainer):
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         for (
             module
         ) in self.frozen:  # here, because Trainer's training step has just set the whole model to training mode
@@ -102,7 +105,8 @@ class AvsrTrainer(Trainer):
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Decodes each view that the model has by greedy CTC: `(batch, length, views)`, padded with -100."""
-        if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
+        core = self.accelerator.unwrap_model(model)
+        if "decoder_head" not in dict(core.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = send_to_device(inputs, self.args.device)
         labels = inputs["labels"]
@@ -110,7 +114,6 @@ class AvsrTrainer(Trainer):
             loss = model(**inputs).loss.detach()
         if prediction_loss_only:
             return loss, None, None
-        core = self.accelerator.unwrap_model(model)
         texts = []
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase
 
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.convert_glee import load_published_checkpoint
@@ -46,7 +46,9 @@ def convert_checkpoint(
     output = check_new_folder(output)
     settings = None if config is None else load_config(config, GleeConfig)
     model = load_published_checkpoint(path, config=settings, for_training=for_training)
-    words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
+    text = model.config.text_config
+    assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
+    words = load_tokenizer(tokenizer, text.vocab_size)
     processor = GleeProcessor(make_image_processor(model.config), words)
     with new_folder(output) as folder:
         save_checkpoint(model, processor, folder, half=False)

@@ -11,7 +11,6 @@ from lookhear.training.checkpoint_files import read_checkpoint
 
 # The norms after a Swin's stages and EVA-02's pyramid belong to detectors: a backbone trained alone has none.
 DETECTOR_PARTS = ("hidden_states_norms.", "pyramid.")
-BACKBONES = {ResNetConfig: ResNetBackbone, SwinConfig: SwinBackbone}
 SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
 
@@ -22,7 +21,9 @@ def load_for_training(checkpoint: str, **config: Any) -> GleeForObjectDetection:
     A text teacher (`text_teacher=True`) that the checkpoint doesn't hold becomes a copy of its text encoder; missing
     denoising tables (`denoising_tables={name: rows}`) start at random.
     """
-    model, found = GleeForObjectDetection.from_pretrained(checkpoint, output_loading_info=True, **config)
+    # transformers annotates the model alone, without what `output_loading_info` adds.
+    loaded: Any = GleeForObjectDetection.from_pretrained(checkpoint, output_loading_info=True, **config)
+    model, found = loaded
     if any(".text_teacher." in name for name in found["missing_keys"]):
         model.model.text_teacher.load_state_dict(model.model.text_encoder.clip.state_dict())
     return model
@@ -64,11 +65,12 @@ def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
         ValueError: some that the model needs are missing or of another shape.
     """
     config = model.config.backbone_config
-    kind = BACKBONES.get(type(config))
-    if kind is None:
-        weights = convert_eva_state_dict(read_checkpoint(backbone))
+    if isinstance(config, ResNetConfig):
+        weights = ResNetBackbone.from_pretrained(backbone, out_features=config.out_features).state_dict()
+    elif isinstance(config, SwinConfig):
+        weights = SwinBackbone.from_pretrained(backbone, out_features=config.out_features).state_dict()
     else:
-        weights = kind.from_pretrained(backbone, out_features=config.out_features).state_dict()
+        weights = convert_eva_state_dict(read_checkpoint(backbone))
     needed = model.model.backbone.state_dict()
     wrong = [name for name, value in needed.items() if name in weights and weights[name].shape != value.shape]
     missing = [name for name in needed if name not in weights and not name.startswith(DETECTOR_PARTS)]

@@ -112,15 +112,21 @@ class MovingAverage(TrainerCallback):
         if folder is not None and (Path(folder) / MOVING_AVERAGE).is_file():
             self.average.load_state_dict(torch.load(Path(folder) / MOVING_AVERAGE, args.device, weights_only=True))
 
+    def _running(self) -> AveragedModel:
+        """Returns the average, which exists from the start of training on."""
+        if self.average is None:
+            raise RuntimeError("the moving average begins with the training: call on_train_begin first")
+        return self.average
+
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
-        self.average.update_parameters(model)
+        self._running().update_parameters(model)
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            torch.save(self.average.state_dict(), folder / MOVING_AVERAGE)
+            torch.save(self._running().state_dict(), folder / MOVING_AVERAGE)
 
     @torch.no_grad()
     def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
-        for weight, average in zip(model.parameters(), self.average.module.parameters()):
+        for weight, average in zip(model.parameters(), self._running().module.parameters()):
             weight.copy_(average)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -21,7 +22,7 @@ class GleeTrainer(Trainer):
         **kwargs: see `transformers.Trainer`.
     """
 
-    def __init__(self, *args, optimiser: OptimiserRecipe | None = None, **kwargs):
+    def __init__(self, *args: Any, optimiser: OptimiserRecipe | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # Each batch is random already, and a resumed run, even a longer one, continues with the next one.
         self.args.train_sampling_strategy = "sequential"
@@ -44,7 +45,10 @@ class GleeTrainer(Trainer):
         if self.recipe is None or not self.recipe.milestones:
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
-        self.lr_scheduler = step_schedule(optimizer or self.optimizer, self.recipe, warmup)
+        optimizer = optimizer or self.optimizer
+        if optimizer is None:
+            raise ValueError("a schedule needs an optimizer: call create_optimizer first")
+        self.lr_scheduler = step_schedule(optimizer, self.recipe, warmup)
         return self.lr_scheduler
 
     def get_batch_samples(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .portrait import PORTRAITS, Portrait, Pose, load_portrait
+from .portrait import PORTRAITS, Portrait, PortraitSource, Pose, load_portrait
 from .visemes import ARTICULATORS, articulate, sample_track
 from .voice import SAMPLING_RATE, VOICES, Phoneme, Speech, Word, speak
 
@@ -66,14 +66,14 @@ class _Take:
 def render_clip(
     text: str,
     *,
-    portrait=None,
+    portrait: PortraitSource = None,
     voice: str = "en-us",
     rate: int | None = None,
     pitch: int | None = None,
     seed: int = 0,
     fps: float = 25.0,
     size: tuple[int, int] = DEFAULT_SIZE,
-    second=None,
+    second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
 ) -> tuple[Iterator[np.ndarray], np.ndarray, list[dict]]:
@@ -90,16 +90,16 @@ def render_clip(
 
 def synthesize_clip(
     text: str,
-    output,
+    output: str | os.PathLike,
     *,
-    portrait=None,
+    portrait: PortraitSource = None,
     voice: str = "en-us",
     rate: int | None = None,
     pitch: int | None = None,
     seed: int = 0,
     fps: float = 25.0,
     size: tuple[int, int] = DEFAULT_SIZE,
-    second=None,
+    second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
 ) -> SynthesizedClip:
@@ -240,7 +240,7 @@ def _slow_noise(times: np.ndarray, generator: np.random.Generator) -> np.ndarray
     return np.sin(2 * np.pi * frequencies * times[:, None] + phases) @ weights / 1.4
 
 
-def _portrait_name(picture) -> str:
+def _portrait_name(picture: PortraitSource) -> str:
     """Returns the portrait's name for the JSON file: its own, its file's, or "picture"."""
     if picture is None:
         return PORTRAITS[0]

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class _Job:
 
 
 def synthesize_corpus(
-    folder,
+    folder: str | os.PathLike,
     clips: int,
     seed: int = 0,
     *,
@@ -83,7 +84,7 @@ def synthesize_corpus(
     _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "voices": list(voices), "fps": fps,
                     "size": list(size), "sentence": sentence.__qualname__})  # fmt: skip
     jobs = [
-        _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, tuple(size))
+        _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, (size[0], size[1]))
         for index in range(clips)
         if not (folder / f"{index:06d}.json").exists()
     ]

@@ -58,7 +58,8 @@ class LipShape:
     def middle(self, u: np.ndarray) -> np.ndarray:
         """Returns v half way between the edges, from a table: fast enough for all pixels of a face."""
         table = np.linspace(-0.5, 0.5, 1001)
-        values = (sum(self.edges(table)) / 2).astype(np.float32)
+        upper, lower = self.edges(table)
+        values = ((upper + lower) / 2).astype(np.float32)
         return values[np.clip(u * 1000 + 500.5, 0, 1000).astype(np.int32)]
 
     def line_at(self, u: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import functools
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from torch.nn.functional import grid_sample
 from .mouth import MouthModel, paint_inner_mouth
 from .visemes import BITE, JAW
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 PORTRAITS = ("astronaut", "hopper")
+PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
 _STILL = tuple(range(27, 48)) + (17, 19, 21, 22, 24, 26)  # nose, eyes, brows
@@ -256,10 +261,11 @@ def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
 # -- from a picture to a portrait ------------------------------------------------------------------------------------
 
 
-def load_portrait(source=None, size: tuple[int, int] = (360, 288)) -> Portrait:
-    """Returns a portrait from a name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8.
+def load_portrait(source: PortraitSource = None, size: tuple[int, int] = (360, 288)) -> Portrait:
+    """Makes a portrait of a photo.
 
     Args:
+        source: name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8; None: the first name.
         size: (width, height) of the frames, each even, 96 to 1080.
 
     Raises:
@@ -291,8 +297,8 @@ def _read(source: str) -> np.ndarray:
         if source == "hopper":
             from matplotlib.cbook import get_sample_data
 
-            with get_sample_data("grace_hopper.jpg") as file:
-                return _as_array(Image.open(file))
+            with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+                return _as_array(image)
     except ImportError as error:
         raise ImportError(f"the portrait {source!r} comes with another package: pip install lookhear[demo]") from error
     try:
@@ -359,6 +365,6 @@ def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.nd
     start = np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), start)
     pad = int(np.ceil(max(0.0, *(-start), *(start + crop - [image.shape[1], image.shape[0]]))))
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    box = (*(start + pad), *(start + pad + crop))
-    frame = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=tuple(map(float, box)))
+    (x0, y0), (x1, y1) = (start + pad).tolist(), (start + pad + crop).tolist()
+    frame = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
     return np.asarray(frame), (points - start) * scale

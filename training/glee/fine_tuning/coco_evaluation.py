@@ -61,7 +61,8 @@ class CocoEvaluation:
             `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, in [0, 1]; `box_AP_NAME` of each class that
             occurs.
         """
-        references, predictions, metrics = self._references(), self._predictions(found), {}
+        references, predictions = self._references(), self._predictions(found)
+        metrics: dict[str, float] = {}
         for kind in self.kinds:
             table = picture_precision(references, predictions, kind)
             metrics |= {f"{kind}_AP{at}": _known(table.average_precision(value)) for at, value in THRESHOLDS.items()}
@@ -84,7 +85,9 @@ class CocoEvaluation:
 
     def _predictions(self, found: Sequence[dict]) -> list[dict[str, list]]:
         """Returns COCO's results in the form of `picture_precision`."""
-        rows = [{"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))]
+        rows: list[dict[str, list]] = [
+            {"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))
+        ]
         for entry in found:
             row, (x, y, width, height) = rows[entry["image_id"] - 1], entry["bbox"]
             row["labels"].append(self.classes[entry["category_id"] - 1])

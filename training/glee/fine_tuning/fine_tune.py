@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
@@ -97,15 +98,24 @@ class FineTuner(GleeTrainer):
         **kwargs: see [`GleeTrainer`].
     """
 
-    def __init__(self, *args, evaluation: CocoEvaluation, **kwargs):
+    def __init__(self, *args: Any, evaluation: CocoEvaluation, **kwargs: Any):
         super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
         self.evaluation = evaluation
 
+    def checkpoint(self) -> tuple[GleeForObjectDetection, GleeProcessor]:
+        """Returns the model that is trained, and its processor."""
+        model, processor = self.model, self.processing_class
+        if not isinstance(model, GleeForObjectDetection) or not isinstance(processor, GleeProcessor):
+            raise TypeError(
+                "FineTuner needs a GleeForObjectDetection as model and a GleeProcessor as processing_class"
+            )
+        return model, processor
+
     def detect(self) -> list[dict]:
         """Detects objects in all pictures of the evaluation, which the processes share."""
-        self.model.eval()
+        model, processor = self.checkpoint()
         mine = range(self.args.process_index, len(self.evaluation.rows), self.args.world_size)
-        found = self.evaluation.detect(self.model, self.processing_class, mine)
+        found = self.evaluation.detect(model.eval(), processor, mine)
         return gather_object(found) if self.args.world_size > 1 else found
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
@@ -168,9 +178,10 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
 
 def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -> None:
     """Writes the folder that can be pushed to the Hub."""
-    output, processor, evaluation = Path(facts.options.output), trainer.processing_class, trainer.evaluation
-    drop_training_parts(trainer.model)
-    save_checkpoint(trainer.model.eval(), processor, output, half=False)
+    output, evaluation = Path(facts.options.output), trainer.evaluation
+    model, processor = trainer.checkpoint()
+    drop_training_parts(model)
+    save_checkpoint(model.eval(), processor, output, half=False)
     places = [place for place in range(len(evaluation.rows)) if evaluation.rows[place]["objects"]]
     places = places[: facts.options.sheet]
     of_place = [[entry for entry in found if entry["image_id"] == place + 1] for place in places]

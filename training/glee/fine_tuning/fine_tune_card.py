@@ -140,7 +140,7 @@ def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
         {"type": "mean_average_precision", "name": NAMES[key], "value": round(100 * facts.metrics[key], 2)}
         for key in found
     ]
-    head = {"library_name": "transformers", "pipeline_tag": task["type"]}
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task["type"]}
     head |= {"tags": ["object-detection", "instance-segmentation", "glee", "lookhear"]}
     if not Path(facts.options.model).exists():
         head["base_model"] = facts.options.model
@@ -153,8 +153,8 @@ def _class_table(facts: FineTuneFacts) -> str:
     kinds = ["box", "mask"] if facts.masks else ["box"]
     lines = []
     for label in facts.classes:
-        values = [facts.metrics.get(f"{kind}_AP_{label}") for kind in kinds]
-        if values[0] is not None:
+        values = [facts.metrics[f"{kind}_AP_{label}"] for kind in kinds if f"{kind}_AP_{label}" in facts.metrics]
+        if len(values) == len(kinds):
             lines.append(f"| {label} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |")
     head = "| class | " + " | ".join(f"{kind} AP" for kind in kinds) + " |\n|---|" + "---|" * len(kinds)
     return head + "\n" + "\n".join(lines) + "\n\n" if lines else ""

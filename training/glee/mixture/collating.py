@@ -92,7 +92,7 @@ def targets(
         "class_labels": torch.tensor(classes, dtype=torch.int64),
         "boxes": torch.cat((centres, extents), dim=1),
     }
-    if masks:
+    if masks and picture.masks is not None:
         rows, columns = picture.size
         entry["masks"] = torch.zeros(len(found), height, width, dtype=torch.bool)
         entry["masks"][:, :rows, :columns] = picture.masks[found].as_subclass(torch.Tensor) > 0

@@ -18,7 +18,7 @@ class VideoIndex:
     def __init__(self, videos: Sequence[str | None], frames: Sequence[int | None]):
         of_video: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for row, (video, frame) in enumerate(zip(videos, frames)):
-            if video is not None:
+            if video is not None and frame is not None:
                 of_video[video].append((frame, row))
         self._rows = {video: np.array([row for _, row in sorted(pairs)]) for video, pairs in of_video.items()}
         self._places = {

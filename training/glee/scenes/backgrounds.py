@@ -99,4 +99,4 @@ def _largest_part(size: tuple[int, int], boxes: Iterable[list[float]]) -> tuple[
 
 def _muted(random: np.random.Generator) -> np.ndarray:
     grey = random.uniform(70, 200)
-    return np.float32(grey + random.uniform(-28, 28, 3))
+    return (grey + random.uniform(-28, 28, 3)).astype(np.float32)

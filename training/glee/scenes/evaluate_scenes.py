@@ -11,11 +11,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, BatchFeature
+from transformers.utils import ModelOutput
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.evaluation.measures.average_precision import picture_precision
 from lookhear.evaluation.measures.mask_runs import box_ious, to_runs
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.scenes.backgrounds import read_photos
 from lookhear.training.glee.scenes.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
 from lookhear.training.glee.scenes.expressions import FORMS, SIDES, by_order
@@ -45,8 +48,8 @@ class SceneEvaluation:
 
     def __init__(
         self,
-        model,
-        processor,
+        model: GleeForObjectDetection,
+        processor: GleeProcessor,
         size: tuple[int, int] = (128, 160),
         batch: int = 8,
         material: SceneMaterial | None = None,
@@ -60,7 +63,7 @@ class SceneEvaluation:
         return [make_scene(random, self.size, recipe, self.material) for random in seeds]
 
     @torch.no_grad()
-    def answer(self, query: SceneBatch):
+    def answer(self, query: SceneBatch) -> tuple[BatchFeature, ModelOutput]:
         """Returns the inputs and outputs of a query."""
         images = [scene.image for scene in query.scenes]
         inputs = self.processor(images=images, **query.prompts, return_tensors="pt")
@@ -74,8 +77,8 @@ class SceneEvaluation:
             scenes: to evaluate on.
             mode: `kind` queries the eight kinds and people, `pair` kinds with their colours.
         """
-        references = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
-        predictions = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
+        references: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
+        predictions: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             query = ask_labels(some, np.random.default_rng(start), mode)

@@ -170,7 +170,7 @@ def _on_hardly_seen(entry: dict[str, Any], clear: list[tuple], hardly: list[Shap
     """
     Whether most of a mask is on a barely visible object, or a box fits such an object and no clearly visible one.
     """
-    pixels, box = max(np.count_nonzero(entry["mask"]), 1), [tuple(entry["box"].values())]
+    pixels, box = max(int(np.count_nonzero(entry["mask"])), 1), [tuple(entry["box"].values())]
     if any(np.count_nonzero(entry["mask"] & shape.mask) >= LEAST_IOU * pixels for shape in hardly):
         return True
     fits = [len(boxes) > 0 and box_ious(boxes, box).max() >= LEAST_IOU for boxes in (clear, [s.box for s in hardly])]
@@ -350,7 +350,7 @@ def main() -> None:
     look = SceneRecipe(contrast=0.8, excluded=HELD_OUT_PAIRS, photos=0.5 if photos else 0.0)
     settings = {"tracking": options.tracking} | ({} if options.threshold is None else {"threshold": options.threshold})
     evaluation = VideoEvaluation(
-        pipeline("object-perception", model=options.checkpoint),
+        pipeline("object-perception", model=options.checkpoint),  # type: ignore[call-overload]  # lists its own tasks only
         material=SceneMaterial(photos, portrait_cutouts(), []),
         recipe=replace(MovingRecipe(), look=look),
         seed=options.seed,

@@ -61,12 +61,12 @@ class SceneBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         task = draw(random, self.recipe.tasks)
-        canvas = tuple(self.recipe.canvases[random.integers(len(self.recipe.canvases))])
+        height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
         look = self.recipe.scene_recipe()
         material = self.material
         if material.portraits and material.frames and random.random() < 0.5:
             material = replace(material, frames=[])
-        scenes = [make_scene(random, canvas, look, material) for _ in range(self.recipe.images[task])]
+        scenes = [make_scene(random, (height, width), look, material) for _ in range(self.recipe.images[task])]
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":
@@ -113,9 +113,9 @@ def _people_words(scenes: list[Scene]) -> list[str]:
 def _pairs(scenes: list[Scene], random: np.random.Generator, kinds: list[str]) -> list[str]:
     """Lists colour and kind of shapes in the scenes, and of some others."""
     there = {f"{shape.colour} {shape.kind}" for scene in scenes for shape in scene.shapes if shape.kind in kinds}
-    there = random.permutation(sorted(there))[: MOST_PAIRS * 3 // 4]
+    some = random.permutation(sorted(there))[: MOST_PAIRS * 3 // 4]
     others = random.permutation([f"{colour} {kind}" for colour in COLOURS for kind in kinds])
-    return list(dict.fromkeys([*there, *others]))[:MOST_PAIRS]
+    return list(dict.fromkeys([*some, *others]))[:MOST_PAIRS]
 
 
 def ask_expressions(

@@ -246,15 +246,15 @@ class MovingScene:
         for one in range(len(self.movers)):
             for other in range(one + 1, len(self.movers)):
                 overlap = _overlap(extents[:, one], extents[:, other])
-                ids = sorted((self.movers[one].track_id, self.movers[other].track_id))
+                low, high = sorted((self.movers[one].track_id, self.movers[other].track_id))
                 for first, last in _runs(overlap > 0):
                     if first > 0 and last < self.frames - 1 and overlap[first : last + 1].max() >= share:
-                        found.append(Crossing(*ids, first, last))
+                        found.append(Crossing(low, high, first, last))
         return found
 
 
 def _object(mover: Mover, middle: tuple[float, float], mask: np.ndarray, whole: int) -> MovingObject:
-    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
     shape = Shape(mover.colour, mover.kind, *middle, mover.half[0], box, mask, mover.phrases)
     return MovingObject(mover.track_id, shape, min(1.0, float(mask.sum()) / max(whole, 1)))
@@ -368,7 +368,7 @@ class _Cast:
         tall = 4 * max(5, int(self.random.uniform(0.45, 0.7) * self.size[0] / 4))
         scaled = cutout.scaled(tall)
         half = scaled.picture.shape[1] / 2, scaled.picture.shape[0] / 2
-        phrases = ()
+        phrases: tuple[str, ...] = ()
         if cutout.colour:
             clothes = f"in the {cutout.colour} {cutout.garment}"
             phrases = (f"person in {cutout.colour}", f"person {clothes}", f"{cutout.noun} {clothes}")

@@ -55,7 +55,7 @@ def place_panels(random: np.random.Generator, image: np.ndarray, frames: list[Cu
         colour = colours[index] if framed else ""
         edge = max(2, round(0.03 * min(image.shape[:2]))) if framed else 0
         if framed:
-            panel = _framed(panel, np.float32(COLOURS[colour]), edge)
+            panel = _framed(panel, np.array(COLOURS[colour], np.float32), edge)
         everything = np.ones(panel.picture.shape[:2], bool)
         person = _paste(image, panel, top, left, everything)
         phrases = (f"person in the {colour} frame",) if framed else ()

@@ -83,8 +83,8 @@ def portrait_cutouts() -> list[Cutout]:
     try:
         from matplotlib.cbook import get_sample_data
 
-        with get_sample_data("grace_hopper.jpg") as file:
-            photo = np.asarray(Image.open(file).convert("RGB"))
+        with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+            photo = np.asarray(image.convert("RGB"))
         cutouts += _recoloured(_cut(photo, _HOPPER, "uniform"), "black", 30.0)
     except ImportError:
         pass
@@ -108,13 +108,13 @@ def read_frames(paths: Iterable[str | Path], most: int, spread: int = 7) -> list
     """
     import av
 
-    paths = list(map(Path, paths))
+    sources = list(map(Path, paths))
     cutouts = []
-    for path in paths:
+    for path in sources:
         videos = sorted(v for v in path.iterdir() if v.suffix in VIDEO_ENDINGS) if path.is_dir() else [path]
         if not videos or not videos[0].exists():
             raise ValueError(f"data.frames: no video in {path}")
-        share = max(1, most // len(paths))
+        share = max(1, most // len(sources))
         videos = videos[:: max(1, len(videos) // share)][:share]
         for video in videos:
             cutouts += [frame_cutout(frame) for frame in _some_frames(av, video, max(1, share // len(videos)), spread)]
@@ -151,7 +151,7 @@ def frame_cutout(frame: np.ndarray) -> Cutout:
 def _cut(photo: np.ndarray, outlines: dict[str, str], garment: str) -> Cutout:
     """Cuts out the box around a person's outline, `_HEIGHT` pixels high."""
     masks = {name: _filled(outline, photo.shape[:2]) for name, outline in outlines.items()}
-    rows, columns = masks["person"].any(axis=1).nonzero()[0], masks["person"].any(axis=0).nonzero()[0]
+    rows, columns = (np.flatnonzero(masks["person"].any(axis=axis)) for axis in (1, 0))
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     size = (round((columns[-1] - columns[0]) * _HEIGHT / (rows[-1] - rows[0])), _HEIGHT)
     picture = np.asarray(Image.fromarray(photo[window]).resize(size, Image.Resampling.BILINEAR))
@@ -168,7 +168,7 @@ def _recoloured(cutout: Cutout, own: str, level: float) -> list[Cutout]:
     light = np.clip(0.45 + 0.55 * brightness / level, 0.35, 1.25)
     people = []
     for name, colour in COLOURS.items():
-        painted = np.where(cloth[..., None], np.float32(colour) * light, values) if name != own else values
+        painted = np.where(cloth[..., None], np.array(colour, np.float32) * light, values) if name != own else values
         picture = np.clip(painted, 0, 255).astype(np.uint8)
         people.append(Cutout(picture, cutout.parts, cutout.noun, cutout.garment, None, name))
     return people

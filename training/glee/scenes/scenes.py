@@ -132,7 +132,7 @@ def make_scene(
     owner = np.full(size, -1, np.int8)  # which person or shape is visible in a pixel
     for index, person in enumerate(people):
         owner[person.window][person.parts["person"]] = index
-    drawn = []
+    drawn: list[tuple[str, str, float, float, float, int]] = []
     objects = recipe.objects_beside if people else recipe.objects
     for colour, kind, x, y, radius in _arrange(random, size, recipe, objects):
         window, dx, dy = _window(x, y, radius, size)
@@ -186,7 +186,7 @@ def _seen(drawn: list[tuple], owner: np.ndarray, first: int) -> list[Shape]:
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
@@ -203,7 +203,7 @@ def _arrange(
             break
         low, high = recipe.radius
         radius = side * low * (high / low) ** random.random()
-        x, y = random.uniform(0.9 * radius, (width, height) - np.float64(0.9 * radius))
+        x, y = random.uniform(0.9 * radius, np.array([width, height]) - 0.9 * radius)
         if all(_apart(np.hypot(x - a, y - b), radius, r, recipe.crowding) for _, _, a, b, r in placed):
             # Kinds and colours repeat in a scene: else one word would do for each expression.
             colour, kind = pairs[random.integers(len(pairs))]

@@ -92,7 +92,7 @@ def paint(colour: str, x: np.ndarray, y: np.ndarray, radius: float, random: np.r
     """Paints a slightly random colour, lit from one side, sometimes with stripes: `(height, width, 3)` float32, 0 to
     255.
     """
-    base = np.float32(COLOURS[colour]) + random.uniform(-14, 14, 3).astype(np.float32)
+    base = np.array(COLOURS[colour], np.float32) + random.uniform(-14, 14, 3).astype(np.float32)
     angle = random.uniform(0, 2 * np.pi)
     along = (np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y) / np.float32(radius)
     light = 1 + np.float32(random.uniform(0.0, 0.22)) * along

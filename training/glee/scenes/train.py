@@ -66,7 +66,8 @@ def build_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObj
         model = GleeForObjectDetection.from_pretrained(recipe.checkpoint, **recipe.config)
     else:
         model = _new_model(recipe, processor)
-    return model.to(memory_format=torch.channels_last)  # makes convolutions in bfloat16 faster
+    # Channels last makes convolutions in bfloat16 faster.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers' wrapper has no signature
 
 
 def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
@@ -82,7 +83,8 @@ def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObje
     config = GleeConfig(**{**fields, "text_config": {**text, **fields.get("text_config", {})}})
     model = GleeForObjectDetection(config)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(recipe.token_scale)
+        for weight in model.get_input_embeddings().parameters():
+            weight.mul_(recipe.token_scale)
     return model
 
 

@@ -25,7 +25,9 @@ def learn_tokenizer(texts: Iterable[str], merges: int, max_length: int) -> CLIPT
     pieces = [*letters, *(letter + END_OF_WORD for letter in letters), *("".join(pair) for pair in learned)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=learned, model_max_length=max_length
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=learned,  # type: ignore[arg-type]  # pairs, as its backend takes them; annotated are the lines of a file
+        model_max_length=max_length,
     )
 
 

@@ -88,7 +88,7 @@ def test_bad_input_is_one_line(checkpoint, tmp_path, capsys):
     (tmp_path / "full" / "file").touch()
     assert "exists already; name a new folder" in run(capsys, path, tmp_path / "full", "--tokenizer", words)
     assert "output" in run(capsys, path, path, "--tokenizer", words)
-    assert "knows 514 tokens, CLIP's has 49408; name its own" in run(capsys, path, tmp_path / "a")
+    assert "has 514 tokens, CLIP's 49408; name the checkpoint's own" in run(capsys, path, tmp_path / "a")
     (tmp_path / "empty").mkdir()
     assert "has 2 tokens, the checkpoint 514" in run(capsys, path, tmp_path / "a", "--tokenizer", tmp_path / "empty")
     assert "cannot be loaded; name a folder" in run(capsys, path, tmp_path / "a", "--tokenizer", "nobody/nothing")
