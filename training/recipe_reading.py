@@ -1,7 +1,7 @@
-"""Reading recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
+"""Reading of recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
-Beside its sections a recipe says in `system` which training it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
-Each value must have the type that the dataclass gives its field, and lie in the [`Range`] that the type is annotated
+Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
+Each value must have the type that the dataclass gives its field, and be in the [`Range`] that the type is annotated
 with.
 """
 
@@ -89,7 +89,7 @@ CountOrZero = Annotated[int, Range(0)]
 
 
 class _OutOfRangeError(ValueError):
-    """A value has the type of its field, but lies out of its range."""
+    """A value has the type of its field, but is out of its range."""
 
 
 class _Loader(yaml.SafeLoader):

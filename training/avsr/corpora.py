@@ -105,7 +105,7 @@ def grid_split(code: str) -> str:
 def read_grid(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
     """Reads GRID (Cooke et al. 2006): speaker folders `s1 ... s34` of videos, alignments in `align/` folders.
 
-    Videos may lie in `s1/` or any folder below it; alignments in `s1/align/`, `align/s1/`, `alignments/s1/` or beside
+    Videos may be in `s1/` or any folder below it; alignments in `s1/align/`, `align/s1/`, `alignments/s1/` or beside
     the videos. Text and word times come from the alignment; without one, the text comes from the six-letter file name.
     `split`: None for all, or `train`, `validation`, `test` of `grid_split`.
     """
@@ -184,7 +184,7 @@ def read_lrs_text(path: Path) -> tuple[str, list[dict] | None]:
 def read_lrs2(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
     """Reads LRS2-BBC: `mvlrs_v1/{pretrain,main}/ID/NNNNN.{mp4,txt}` and the lists `{pretrain,train,val,test}.txt`.
 
-    The lists lie beside or inside `mvlrs_v1`; a line is `ID/NNNNN`, in `test.txt` followed by a second token, which is
+    The lists are beside or inside `mvlrs_v1`; a line is `ID/NNNNN`, in `test.txt` followed by a second token, which is
     ignored. `split`: one of `pretrain`, `train`, `val`, `test`; None reads all four. `pretrain` clips are yielded
     whole with their word times; `word_window` cuts them when they are loaded for training.
     """
@@ -246,7 +246,7 @@ LRW_CLIP_SECONDS = 29 / 25  # every clip has 29 frames; the word is in the middl
 def read_lrw(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
     """Reads LRW: `WORD/{train,val,test}/WORD_NNNNN.mp4` with `WORD_NNNNN.txt` (its line `Duration: 0.53 seconds`).
 
-    The text of a clip is its WORD, which is also its class; the word lies in the middle of the 29 frames, which gives
+    The text of a clip is its WORD, which is also its class; the word is in the middle of the 29 frames, which gives
     its times. `root` may be `lipread_mp4` or the folder that holds it. `split`: `train`, `val`, `test` or None for
     all.
     """
@@ -311,7 +311,7 @@ def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utteranc
             continue
         name = str(row.get("id") or Path(row["file_name"]).with_suffix("").as_posix())
         if name in seen:
-            raise CorpusError(f"{path}, line {number}: '{name}' occurs twice; give each line an 'id' of its own")
+            raise CorpusError(f"{path}, line {number}: '{name}' occurs twice; give each line its own 'id'")
         seen.add(name)
         media, speaker, words = folder / row["file_name"], row.get("speaker"), row.get("words") or None
         yield Utterance(name, media, row["text"], speaker, words, row.get("start"), row.get("end"), part)

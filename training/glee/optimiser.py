@@ -101,7 +101,7 @@ class MovingAverage(TrainerCallback):
 
     def __init__(self, decay: float):
         if not 0 < decay < 1:
-            raise ValueError(f"optimiser.moving_average must lie between 0 and 1, not be {decay}")
+            raise ValueError(f"optimiser.moving_average must be between 0 and 1 (exclusive), not {decay}")
         self.decay = decay
         self.average: AveragedModel | None = None
 

@@ -300,7 +300,7 @@ def _read(source: str) -> np.ndarray:
             with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
                 return _as_array(image)
     except ImportError as error:
-        raise ImportError(f"the portrait {source!r} comes with another package: pip install lookhear[demo]") from error
+        raise ImportError(f"the portrait {source!r} needs another package: pip install lookhear[demo]") from error
     try:
         with Image.open(source) as image:
             return _as_array(image)

@@ -187,7 +187,9 @@ def _load_library() -> tuple[_Library, Path, int]:
 
 
 def _unload(library: _Library) -> None:
-    """Drop espeak-ng's static state, which no call of its own resets: the next clip must not depend on this one."""
+    """
+    Drops espeak-ng's static state, which none of its functions resets: the next clip must not depend on this one.
+    """
     if library.opened is not None:
         system = ctypes.CDLL(None)
         system.dlclose.argtypes = (ctypes.c_void_p,)

@@ -17,7 +17,7 @@ def read_list(path: Path, name: str) -> Iterator[Any]:
     """
     Reads the elements of a list that is a member of a JSON file's outermost object.
 
-    Each list takes a pass over the whole file, of which no more than one element and a buffer are in memory.
+    Each list takes a pass over the whole file, of which only one element and a buffer are in memory.
 
     Args:
         path: JSON file in UTF-8.

@@ -81,7 +81,7 @@ def _picture_size(file: Path, name: str, problems: Problems) -> tuple[int, int] 
 
 
 def _class_names(root: Path) -> dict[str, str]:
-    """Freebase id -> name; the file has no header, or `LabelName,DisplayName`."""
+    """Maps Freebase ids to names; the file has no header, or `LabelName,DisplayName`."""
     names = ["class-descriptions-boxable.csv", "oidv6-class-descriptions.csv", "oidv7-class-descriptions-boxable.csv"]
     path = first_file(root, [f"{at}{name}" for at in ("", "annotations/") for name in names])
     with path.open(newline="", encoding="utf-8") as file:
