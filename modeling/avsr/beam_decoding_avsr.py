@@ -125,7 +125,7 @@ class LayerStep:
             return self._attend(layer.encoder_attn, query, self.cross_kv, encoder_mask, self.across_output)
 
         def feed_forward(states: torch.Tensor) -> torch.Tensor:
-            return self.fc2(layer.feed_forward.activation(self.fc1(states)))
+            return self.fc2(nn.functional.relu(self.fc1(states)))
 
         hidden_states = layer.self_attention_residual(hidden_states, attend_to_self)
         hidden_states = layer.encoder_attention_residual(hidden_states, attend_to_encoder)

@@ -13,12 +13,23 @@
 # limitations under the License.
 """Configuration of the audio-visual speech recogniser (Pan et al., ACL 2022)."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
 AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram")
 LENGTH_RULES = ("convolution", "division")
 MODALITIES = ("audio", "visual", "audiovisual")
+LAYOUTS = ("paper", "reference")
+REFERENCE_MIN_FRAMES = 80  # `reqInpLen` in the published code's scripts
+OLD_FIELDS = {  # what configurations held before `layout` took its place -> its value in each of LAYOUTS
+    "conv_norm": ("frame", "utterance"),
+    "tie_modality_norm": (False, True),
+    "centre_padding": (False, True),
+    "ctc_target_eos": (False, True),
+    "smooth_padding": (False, True),
+}
 
 
 def _require(condition: bool, message: str) -> None:
@@ -31,7 +42,7 @@ class AvsrAudioConfig(PreTrainedConfig):
     r"""
     The audio front-end: from a 16 kHz waveform to one vector per feature step.
 
-    Args:
+    Attributes:
         front_end (`str`, *optional*, defaults to `"wav2vec2"`):
             `"wav2vec2"`: a self-supervised encoder of transformers (paper, section 3.1), 20 ms a step.
             `"spectrogram"`: the short-time Fourier transform of the paper's baseline (table 6), 40 ms a step.
@@ -45,7 +56,8 @@ class AvsrAudioConfig(PreTrainedConfig):
             `None`: `n_fft // 2 + 1` magnitudes, as in the paper's baseline; else the number of log-mel energies.
         stack (`int`, *optional*, defaults to 4): spectrogram frames that make one 40 ms feature step.
         freeze_feature_encoder (`bool`, *optional*, defaults to `True`):
-            Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's).
+            Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's); `False` trains a
+            front-end that starts at random.
         length_rule (`str`, *optional*, defaults to `"convolution"`):
             How many steps of a padded clip are its own in the `"wav2vec2"` front-end: those whose windows lie in its
             sound, or, `"division"`, those whose equal share of the batch's longest sound it reaches (fairseq before
@@ -120,11 +132,12 @@ class AvsrVisualConfig(PreTrainedConfig):
     r"""
     The visual front-end: a 3D-convolution stem and the residual stages of a ResNet (paper, section 3.1 and table 1).
 
-    Args:
+    Attributes:
         stem_channels (`int`, *optional*, defaults to 64): channels of the stem.
         stem_kernel_size (`tuple`, *optional*, defaults to `(5, 7, 7)`): frames, rows, columns; odd.
         stem_pool (`bool`, *optional*, defaults to `True`): whether a 3x3 maximum of stride 2 follows the stem.
-        layer_type (`str`, *optional*, defaults to `"bottleneck"`): `"basic"` (ResNet-18) or `"bottleneck"` (ResNet-50).
+        layer_type (`str`, *optional*, defaults to `"bottleneck"`):
+            `"basic"` (ResNet-18, in table 5 of the paper) or `"bottleneck"` (ResNet-50, the paper's choice).
         hidden_sizes (`tuple`, *optional*, defaults to `(256, 512, 1024, 2048)`): channels of each stage.
         depths (`tuple`, *optional*, defaults to `(3, 4, 6, 3)`): blocks of each stage.
         downsample_in_first_stage (`bool`, *optional*, defaults to `False`): stride 2 in the first stage (small crops).
@@ -189,20 +202,36 @@ class AvsrConfig(PreTrainedConfig):
     r"""
     Configuration of [`AvsrModel`], [`AvsrForConditionalGeneration`] and [`AvsrForVideoClassification`].
 
-    The defaults are the full-size audio-visual model of the paper. Where the paper's published code differs from the
-    paper, a field says so and [`AvsrConfig.reference`] sets all of them to the code's behaviour.
+    The defaults are the full-size audio-visual model of the paper. Where the published code differs from the paper,
+    `layout` chooses between them; [`AvsrConfig.reference`] is the configuration of converted weights.
 
-    Args:
+    Attributes:
         audio_config (`AvsrAudioConfig` or `dict`, *optional*): the audio front-end.
         visual_config (`AvsrVisualConfig` or `dict`, *optional*): the visual front-end.
         modality (`str`, *optional*, defaults to `"audiovisual"`):
             `"audio"` and `"visual"` are the paper's AO and VO models, without fusion; `"audiovisual"` reads a clip by
             its sound, its lips or both.
+        layout (`str`, *optional*, defaults to `"paper"`):
+            `"paper"`: as the paper describes the model; `"reference"`: as its published code computes it. The
+            points in which they differ are properties of this class: `conv_norm`, `tie_modality_norm`,
+            `centre_padding`, `ctc_target_eos` and `smooth_padding`, and the defaults of `tie_final_norm` and
+            `min_frames`.
+        tie_final_norm (`bool`, *optional*, defaults to what `layout` does):
+            Whether all encoders and the decoder share one final layer norm. True in the `"reference"` layout, whose
+            code hands one object to all of them; a field of its own because repaired copies of that code have a norm each.
+        min_frames (`int`, *optional*, defaults to what `layout` does):
+            Shorter clips are padded to this number of video frames, also in evaluation. 0 in the `"paper"` layout, 80
+            in the `"reference"` layout, whose code takes the number as an argument (`reqInpLen`).
         vocab_size (`int`, *optional*, defaults to 40): characters; 0 is CTC's blank and the padding.
-        hidden_size, encoder_layers, fusion_layers, decoder_layers, num_attention_heads, intermediate_size (`int`):
-            Sizes of the Transformers: one encoder per modality, one after the fusion, one decoder (section 3).
-        dropout, attention_dropout, activation_dropout (`float`): probabilities.
-        activation_function (`str`, *optional*, defaults to `"relu"`): of the feed-forward layers.
+        hidden_size (`int`, *optional*, defaults to 512): width of all Transformers (section 3).
+        encoder_layers (`int`, *optional*, defaults to 6): layers of each modality's encoder.
+        fusion_layers (`int`, *optional*, defaults to 6): layers after the fusion.
+        decoder_layers (`int`, *optional*, defaults to 6): layers of the character decoder.
+        num_attention_heads (`int`, *optional*, defaults to 8): divides `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to 2048): width inside the feed-forward layers (ReLU).
+        dropout (`float`, *optional*, defaults to 0.1): probability at the end of each attention or feed-forward block.
+        attention_dropout (`float`, *optional*, defaults to 0.1): probability of the attention weights.
+        activation_dropout (`float`, *optional*, defaults to 0.1): probability inside the feed-forward layers.
         norm_first (`bool`, *optional*, defaults to `False`): layer norm before each block instead of after it.
         conv_kernel_size (`int`, *optional*, defaults to 1):
             Odd width in frames of the second convolution of each Conv1d block (1 in the paper).
@@ -219,27 +248,17 @@ class AvsrConfig(PreTrainedConfig):
         modality_loss_weights (`dict`, *optional*):
             Instead of dropping at random: weights of the losses of the views `"audio"`, `"visual"` and
             `"audiovisual"`, all computed on the same encodings in each training step.
-        conv_norm (`str`, *optional*, defaults to `"frame"`):
-            Parameter-free norm in the Conv1d blocks and the CTC head: `"frame"` over channels; `"utterance"` over
-            time and channels together (the published code).
-        tie_final_norm (`bool`, *optional*, defaults to `False`):
-            One final layer norm for all encoders and the decoder (the published code shares the object).
-        tie_modality_norm (`bool`, *optional*, defaults to `False`):
-            One layer norm for both modalities before fusion (the published code; the paper has one each).
-        centre_padding (`bool`, *optional*, defaults to `False`):
-            Stretch the shorter modality by repeating its first and last vectors (the published code) instead of
-            leaving its missing frames empty.
-        min_frames (`int`, *optional*, defaults to 0): shorter clips are padded to it, also in evaluation (code: 80).
-        ctc_target_eos (`bool`, *optional*, defaults to `False`): CTC learns a final EOS label (the published code).
-        smooth_padding (`bool`, *optional*, defaults to `False`):
-            Label smoothing counts padding, and CTC's is a sum over steps, not a mean (the published code).
-        num_beams, ctc_weight: see [`AvsrForConditionalGeneration.generate`].
         classifier_back_end (`str`, *optional*, defaults to `"conv"`):
-            Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"` (table 5).
+            Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"`, which table 5 of
+            the paper compares.
         classifier_hidden_size (`int`, *optional*, defaults to 1024): channels of the `"conv"` and `"tcn"` back-ends.
         num_frames (`int`, *optional*, defaults to 29):
             Pictures that transformers' task `video-classification` takes from the start of a video (LRW: 29, 25 a second).
-        initializer_range (`float`, *optional*, defaults to 0.02): of the embedding.
+        initializer_range (`float`, *optional*, defaults to 0.02): standard deviation of a new embedding.
+        pad_token_id (`int`, *optional*, defaults to 0): CTC's blank, which pads texts as well.
+        bos_token_id (`int`, *optional*, defaults to 39): the start of a text.
+        eos_token_id (`int`, *optional*, defaults to 39): the end of a text.
+        decoder_start_token_id (`int`, *optional*, defaults to 39): what the decoder reads first.
     """
 
     model_type = "avsr"
@@ -250,6 +269,9 @@ class AvsrConfig(PreTrainedConfig):
     audio_config: dict | PreTrainedConfig | None = None
     visual_config: dict | PreTrainedConfig | None = None
     modality: str = "audiovisual"
+    layout: str = "paper"
+    tie_final_norm: bool | None = None
+    min_frames: int | None = None
     vocab_size: int = 40
     hidden_size: int = 512
     encoder_layers: int = 6
@@ -260,7 +282,6 @@ class AvsrConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.1
-    activation_function: str = "relu"
     norm_first: bool = False
     conv_kernel_size: int = 1
     head_hidden_sizes: tuple[int, ...] | list[int] = (512, 256, 256)
@@ -270,13 +291,6 @@ class AvsrConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.01
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
-    conv_norm: str = "frame"
-    tie_final_norm: bool = False
-    tie_modality_norm: bool = False
-    centre_padding: bool = False
-    min_frames: int = 0
-    ctc_target_eos: bool = False
-    smooth_padding: bool = False
     classifier_back_end: str = "conv"
     classifier_hidden_size: int = 1024
     num_frames: int = 29
@@ -295,15 +309,18 @@ class AvsrConfig(PreTrainedConfig):
         if not isinstance(self.visual_config, PreTrainedConfig):
             self.visual_config = AvsrVisualConfig(**(self.visual_config or {}))
         _require(self.modality in MODALITIES, f"modality must be one of {MODALITIES}, not {self.modality!r}.")
+        _require(self.layout in LAYOUTS, f"layout must be one of {LAYOUTS}, not {self.layout!r}.")
+        self._read_old_fields(kwargs)
+        if self.tie_final_norm is None:
+            self.tie_final_norm = self.layout == "reference"
+        if self.min_frames is None:
+            self.min_frames = REFERENCE_MIN_FRAMES if self.layout == "reference" else 0
         _require(
             self.hidden_size % self.num_attention_heads == 0,
             f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
         _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")
-        _require(
-            self.conv_norm in ("frame", "utterance"), f"conv_norm must be 'frame' or 'utterance': {self.conv_norm}."
-        )
         _require(
             self.classifier_back_end in ("conv", "tcn", "transformer"),
             f"classifier_back_end must be 'conv', 'tcn' or 'transformer', not {self.classifier_back_end!r}.",
@@ -320,6 +337,64 @@ class AvsrConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
+    def _read_old_fields(self, fields: dict[str, Any]) -> None:
+        """Takes out of `fields` what configurations held before `layout` took its place, and sets `layout`."""
+        given = {name: fields.pop(name) for name in OLD_FIELDS if name in fields}
+        if given == {name: reference for name, (_, reference) in OLD_FIELDS.items()}:
+            self.layout = "reference"
+        place = LAYOUTS.index(self.layout)
+        others = [name for name, value in given.items() if value != OLD_FIELDS[name][place]]
+        _require(
+            not others,
+            f"{', '.join(others)}: set together by layout='paper' or layout='reference' now; leave them out and pass that.",
+        )
+        activation = fields.pop("activation_function", "relu")
+        _require(
+            activation == "relu", f"activation_function must be 'relu', the paper's, not {activation!r}: drop it."
+        )
+
+    @property
+    def conv_norm(self) -> str:
+        """
+        Returns what the parameter-free norm in the Conv1d blocks and the CTC head takes its statistics over.
+
+        `"frame"`: the channels of one frame. `"utterance"` (reference): all valid frames and channels together, as
+        `MaskedLayerNorm` in the published code.
+        """
+        return "utterance" if self.layout == "reference" else "frame"
+
+    @property
+    def tie_modality_norm(self) -> bool:
+        """
+        Returns whether both modalities share one layer norm before the fusion.
+
+        True in the reference layout, as `ModalityNormalization` in the published code; the paper has one each.
+        """
+        return self.layout == "reference"
+
+    @property
+    def centre_padding(self) -> bool:
+        """
+        Returns whether the shorter modality is stretched by repeating its first and last vectors.
+
+        True in the reference layout, as `makePadding` in the published code; else its missing frames are empty.
+        """
+        return self.layout == "reference"
+
+    @property
+    def ctc_target_eos(self) -> bool:
+        """Returns whether CTC learns a final EOS label, as in the published code (reference layout)."""
+        return self.layout == "reference"
+
+    @property
+    def smooth_padding(self) -> bool:
+        """
+        Returns whether label smoothing counts padding.
+
+        True in the reference layout, as in the published code, whose term for CTC is also a sum over steps, not a mean.
+        """
+        return self.layout == "reference"
+
     @property
     def inputs_to_logits_ratio(self) -> int:
         """Refuses what transformers' task `automatic-speech-recognition` reads this for: its way to cut long sound."""
@@ -330,17 +405,8 @@ class AvsrConfig(PreTrainedConfig):
 
     @classmethod
     def reference(cls, **kwargs) -> "AvsrConfig":
-        """The published code's behaviour in every point where it differs from the paper; for converted weights."""
-        fields = {
-            "conv_norm": "utterance",
-            "tie_final_norm": True,
-            "tie_modality_norm": True,
-            "centre_padding": True,
-            "min_frames": 80,
-            "ctc_target_eos": True,
-            "smooth_padding": True,
-        }
-        return cls(**{**fields, **kwargs})
+        """Returns a configuration of the published code's behaviour wherever it differs from the paper."""
+        return cls(**{"layout": "reference", **kwargs})
 
 
 __all__ = ["AvsrAudioConfig", "AvsrConfig", "AvsrVisualConfig"]

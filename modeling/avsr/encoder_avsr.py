@@ -112,7 +112,7 @@ def frame_padding(
     `min_frames`, in the way of the published code.
     """
     per_frame = config.audio_config.steps_per_frame
-    minimum = config.min_frames
+    minimum = config.min_frames or 0
     audio = video = None
     if audio_lengths is not None:
         audio = audio_lengths + (-audio_lengths) % per_frame
@@ -280,7 +280,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         audio_padding, video_padding = frame_padding(self.config, audio_lengths, video_lengths)
         per_frame = self.config.audio_config.steps_per_frame
         frames = max(  # of the batch's longest clip, which fills its tensor
-            self.config.min_frames,
+            self.config.min_frames or 0,
             0 if audio_padding is None else (audio.shape[1] + per_frame - 1) // per_frame,
             0 if video_padding is None else video.shape[1],
         )
