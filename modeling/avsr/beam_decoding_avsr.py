@@ -1,12 +1,14 @@
-"""The decoder's layers in a beam search: one character of all beams at a time, in buffers that keep their size."""
+"""The networks in a beam search, one character of all hypotheses at a time: the decoder, in two ways, and a language model."""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
 
 from .layers_avsr import AvsrAttention, AvsrDecoderLayer, sinusoidal_positions
+from .transformers_seam_avsr import call_with_cache
 
 FEWEST_ROWS, MOST_ROWS = 4, 16
 BLOCKS = 8
@@ -235,3 +237,117 @@ class AvsrBeamCache:
 def as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Returns what is added to attention scores: True -> 0, False -> the lowest number."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
+class SharedKeysDecoder:
+    """
+    The decoder's scores, computed layer by layer with [`AvsrBeamCache`].
+
+    Args:
+        model: [`AvsrForConditionalGeneration`].
+        frames: `(clips, frames, hidden_size)`, the encoder's.
+        frame_mask: `(clips, frames)` bool.
+        beams: hypotheses of each clip.
+    """
+
+    def __init__(self, model: PreTrainedModel, frames: torch.Tensor, frame_mask: torch.Tensor, beams: int):
+        self.decoder, self.head = model.get_decoder(), model.decoder_head
+        self.encoded, self.cache = (frames, frame_mask), AvsrBeamCache(beams)
+
+    @torch.inference_mode()
+    def __call__(self, labels: torch.LongTensor) -> torch.Tensor:
+        """Returns logits `(clips, beams, vocab)` after the newest labels `(clips, beams)`."""
+        return self.head(self.decoder.step(labels, self.cache, *self.encoded))
+
+    def advance(self, parents: torch.LongTensor, labels: torch.LongTensor) -> None:
+        """Lets the hypotheses continue those that `parents` `(clips, beams)` names."""
+        self.cache.reorder(parents)
+
+
+class ForwardDecoder:
+    """
+    The decoder's scores by `forward`, one row for each hypothesis: for whatever [`SharedKeysDecoder`] has no part in, such
+    as attention weights, other kinds of attention, or a decoder on several devices.
+
+    Args:
+        model: [`AvsrForConditionalGeneration`].
+        encoder_outputs: of the clips.
+        start: `(clips, beams)` the start token.
+        asked: arguments of every call, such as `use_cache` or `output_attentions`.
+    """
+
+    def __init__(self, model: PreTrainedModel, encoder_outputs, start: torch.LongTensor, **asked: bool):
+        rows = {name: encoder_outputs[name] for name in ("last_hidden_state", "frame_mask")}
+        rows = {name: part.repeat_interleave(start.shape[1], dim=0) for name, part in rows.items()}
+        self.model, self.encoded, self.asked = model, type(encoder_outputs)(**rows), asked
+        self.ids, self.cache = start.new_zeros(start.numel(), 0), None  # (clips * beams, length)
+        self.attentions, self.cross_attentions, self.hidden_states = [], [], []
+
+    def __call__(self, labels: torch.LongTensor) -> torch.Tensor:
+        """Returns logits `(clips, beams, vocab)` after the newest labels `(clips, beams)`."""
+        self.ids = torch.cat((self.ids, labels.reshape(-1, 1)), dim=1)
+        new = self.ids if self.cache is None else self.ids[:, -1:]
+        outputs = self.model(decoder_input_ids=new, encoder_outputs=self.encoded, cache=self.cache, **self.asked)
+        self.cache = outputs.cache
+        self.attentions.append(outputs.decoder_attentions)
+        self.cross_attentions.append(outputs.cross_attentions)
+        self.hidden_states.append(outputs.decoder_hidden_states)
+        return outputs.logits[:, -1].unflatten(0, labels.shape)
+
+    def advance(self, parents: torch.LongTensor, labels: torch.LongTensor) -> None:
+        """Lets the hypotheses continue those that `parents` `(clips, beams)` names."""
+        rows = rows_of(parents)
+        self.ids = self.ids[rows]
+        if self.cache is not None:  # the cross-attention keys are the same for all beams of a clip
+            self.cache.self_attention_cache.reorder_cache(rows)
+
+
+class LanguageModelScores:
+    """
+    Log-probability of the hypotheses under a causal language model over the same ids.
+
+    Args:
+        model: takes `input_ids`; texts begin with the start token.
+        vocab_size: the recogniser's.
+        start: `(clips, beams)` the start token.
+
+    Raises:
+        ValueError: the model knows fewer tokens than the recogniser.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, start: torch.LongTensor):
+        if model.config.vocab_size < vocab_size:
+            raise ValueError(
+                f"language_model knows {model.config.vocab_size} tokens, the recogniser {vocab_size}: train it with "
+                "the recogniser's tokenizer."
+            )
+        self.model, self.vocab_size, self.cache = model, vocab_size, None
+        self.ids = start.reshape(-1, 1)  # (clips * beams, length)
+        self.total = torch.zeros(start.shape, device=start.device)  # (clips, beams)
+
+    def __call__(self) -> torch.Tensor:
+        """Returns `(clips, beams, vocab)`: of each hypothesis extended by each label."""
+        new = self.ids if self.cache is None else self.ids[:, -1:]
+        logits, self.cache = call_with_cache(self.model, new.to(self.model.device), self.cache)
+        steps = logits[:, -1].to(self.ids.device, torch.float32).log_softmax(dim=-1)[:, : self.vocab_size]
+        self.scores = self.total[..., None] + steps.unflatten(0, self.total.shape)
+        return self.scores
+
+    def advance(self, parents: torch.LongTensor, labels: torch.LongTensor) -> None:
+        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`."""
+        rows = rows_of(parents)
+        self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
+        if self.cache is not None:
+            self.cache.reorder_cache(rows.to(self.model.device))
+        self.total = chosen(self.scores, parents, labels)
+
+
+def chosen(scores: torch.Tensor, parents: torch.LongTensor, labels: torch.LongTensor) -> torch.Tensor:
+    """Returns `(clips, beams)`: of scores `(clips, beams, vocab)` those of the labels that continue `parents`."""
+    return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
+
+
+def rows_of(parents: torch.LongTensor) -> torch.LongTensor:
+    """Returns `parents` `(clips, beams)` as rows `(clips * beams,)` of all clips' hypotheses."""
+    first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
+    return (parents + first).flatten()

@@ -1,7 +1,7 @@
 """CTC prefix scores for joint CTC/attention beam search (Watanabe et al., 2017; paper, section 3.7)."""
 
 import torch
-from torch.nn.functional import pad
+from torch.nn.functional import log_softmax, pad
 
 NEVER = float("-inf")
 
@@ -128,3 +128,54 @@ CTC_PREFIX_SCORERS = {"exact": CtcPrefixScorer, "reference": ReferenceCtcPrefixS
 def precision(device: torch.device) -> torch.dtype:
     """float64, which keeps sums over an hour of steps exact, but on Apple's GPUs, which have none."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+class CtcScores:
+    """
+    CTC's log-probability of the hypotheses while they grow.
+
+    EOS follows one rule in training and in search: the score of a finished text is CTC's probability of the label
+    sequence that the loss is given for it, which ends with an EOS label only with `ctc_target_eos`. (The published
+    code trains with it and searches without; so does `prefix="reference"`.)
+
+    Args:
+        ctc_logits: `(clips, steps, vocab)`.
+        lengths: `(clips,)` valid steps.
+        beams: hypotheses of each clip.
+        blank: its id.
+        eos: its id.
+        target_eos: CTC's targets end with EOS.
+        prefix: `"exact"` or `"reference"` (see [`ReferenceCtcPrefixScorer`]).
+    """
+
+    def __init__(
+        self,
+        ctc_logits: torch.Tensor,
+        lengths: torch.Tensor,
+        beams: int,
+        blank: int,
+        eos: int,
+        target_eos: bool = False,
+        prefix: str = "exact",
+    ):
+        log_probs = log_softmax(ctc_logits.to(precision(ctc_logits.device)), dim=-1)
+        self.scorer = CTC_PREFIX_SCORERS[prefix](log_probs, lengths, blank)
+        self.eos, self.ends_with_eos = eos, target_eos and prefix == "exact"
+        self.state = tuple(part.clone() for part in self.scorer.start(beams))  # each (clips, beams, steps + 1)
+        self.last = lengths.new_full((len(lengths), beams), -1)  # (clips, beams) labels
+
+    def __call__(self) -> torch.Tensor:
+        """Returns `(clips, beams, vocab)`: of each hypothesis extended by each label as a prefix, by EOS as the text."""
+        scores, whole = self.scorer.score(self.state, self.last)
+        if self.ends_with_eos:
+            whole = self.scorer.score_ended(self.state, self.last, self.eos)
+        scores[..., self.eos] = whole
+        return scores
+
+    def advance(self, parents: torch.LongTensor, labels: torch.LongTensor) -> None:
+        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`, in place."""
+        places = parents[..., None].expand_as(self.state[0])
+        state = tuple(part.gather(1, places) for part in self.state)
+        for part, extended in zip(self.state, self.scorer.extend(state, self.last.gather(1, parents), labels)):
+            part.copy_(extended)
+        self.last.copy_(labels)

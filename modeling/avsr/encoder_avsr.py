@@ -1,20 +1,257 @@
 """The encoder: front-ends, a Transformer for each modality, and their fusion (paper, sections 3.1 to 3.3)."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
+from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
-from .configuration_avsr import AvsrConfig
-from .frontends_avsr import AvsrSpectrogramFrontEnd, AvsrVisualFrontEnd, AvsrWaveformFrontEnd
+from .configuration_avsr import AvsrAudioConfig, AvsrConfig, AvsrVisualConfig
 from .layers_avsr import AvsrAttention, AvsrConvBlock, AvsrEncoderLayer, select_steps, sinusoidal_positions
 from .transformers_seam_avsr import OutputRecorder, capture_outputs, create_bidirectional_mask, initialization
 
 WORD_CLASSIFIER = "AvsrForVideoClassification"
+FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
+REDUCTION = 4  # of channels inside a bottleneck
+
+
+class AvsrWaveformFrontEnd(nn.Module):
+    """A self-supervised speech encoder of transformers (wav2vec 2.0, HuBERT, WavLM): a vector every 20 ms."""
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.is_frozen = config.freeze_feature_encoder
+        if self.is_frozen:
+            self.encoder.feature_extractor.requires_grad_(False)
+        self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
+        self.by_division = config.length_rule == "division"
+
+    def train(self, mode: bool = True) -> "AvsrWaveformFrontEnd":
+        """Leaves frozen convolutions in evaluation mode: while training they compute the waveform's gradient."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.feature_extractor.eval()
+        return self
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
+        samples = attention_mask.sum(dim=1)
+        lengths = self._count_windows(samples).clamp(min=0)
+        steps = self._count_windows(input_values.shape[1])
+        if self.shares_statistics and input_values.shape[0] > 1:
+            return self._one_by_one(input_values, samples, steps), lengths
+        if self.by_division and not self.shares_statistics:
+            share = input_values.shape[1] // steps  # samples of a step
+            lengths = ((samples + share - 1) // share).clamp(max=steps)
+            places = torch.arange(input_values.shape[1], device=samples.device)[None]
+            attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
+        return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
+
+    def _count_windows(self, samples: torch.Tensor | int) -> torch.Tensor | int:
+        """Returns the steps whose windows fit into that many samples; negative or 0 where there is no room for one."""
+        config = self.encoder.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Returns the samples that a number of steps needs: `(batch,)` -> `(batch,)`."""
+        samples, config = lengths, self.encoder.config
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
+            samples = (samples - 1) * stride + kernel
+        return torch.where(lengths > 0, samples, 0)
+
+    def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
+        """The `"group"` norm averages over time: only without padding is a clip's result its own."""
+        rows = []
+        for wave, length in zip(input_values, samples.tolist()):
+            row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
+            rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
+        return torch.stack(rows)
+
+
+class AvsrSpectrogramFrontEnd(nn.Module):
+    """
+    Log spectrogram of 40 ms windows every 10 ms, `stack` of them in a step (the paper's STFT baseline, table 6).
+
+    Each utterance's mean over the steps that are not digitally silent is removed. No parameters.
+    """
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        self.config = config
+        self.window = nn.Buffer(torch.empty(config.n_fft), persistent=False)
+        bands = (config.n_fft // 2 + 1, config.num_mel_bins or 0)
+        self.filters = nn.Buffer(torch.empty(bands), persistent=False)  # (frequencies, mel bands)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the window and the mel filters; they are computed, not stored."""
+        config = self.config
+        with torch.no_grad():
+            self.window.copy_(torch.hann_window(config.n_fft))
+            if config.num_mel_bins:
+                filters = mel_filter_bank(
+                    num_frequency_bins=config.n_fft // 2 + 1,
+                    num_mel_filters=config.num_mel_bins,
+                    min_frequency=20.0,
+                    max_frequency=config.sampling_rate / 2,
+                    sampling_rate=config.sampling_rate,
+                    norm="slaney",
+                    mel_scale="slaney",
+                )
+                self.filters.copy_(torch.from_numpy(filters))
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """`(batch, samples)` and its mask -> features `(batch, steps, size)`, lengths `(batch,)` in steps."""
+        config, step = self.config, self.config.hop_length * self.config.stack
+        samples = attention_mask.sum(dim=1)
+        lengths = (samples + step - 1) // step
+        steps = (input_values.shape[1] + step - 1) // step
+        wave = input_values.float() * attention_mask.float()
+        # centred windows over zeros, so that neither a clip's ends nor its values depend on its batch
+        behind = steps * step - config.hop_length + config.n_fft // 2 - input_values.shape[1]
+        wave = nn.functional.pad(wave, (config.n_fft // 2, max(behind, 0)))
+        window = self.window.float()
+        spectrum = torch.stft(wave, config.n_fft, config.hop_length, window=window, center=False, return_complex=True)
+        power = spectrum.abs().square()[..., : steps * config.stack].transpose(1, 2)  # (batch, 4 steps, frequencies)
+        if config.num_mel_bins:
+            power = power @ self.filters.float()
+        features = power.clamp(min=FLOOR).log()
+        features = features.unflatten(1, (steps, config.stack)).flatten(2)  # (batch, steps, stack * bands)
+        return self._remove_mean(features, lengths).to(input_values.dtype), lengths
+
+    def _remove_mean(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        valid = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]  # (batch, steps)
+        valid = valid[..., None].to(features.dtype)
+        sounding = valid * (features.amax(dim=-1, keepdim=True) > math.log(FLOOR)).to(features.dtype)
+        bands = features.unflatten(-1, (self.config.stack, -1))  # (batch, steps, stack, bands)
+        mean = (bands.mean(dim=2) * sounding).sum(dim=1) / sounding.sum(dim=1).clamp(min=1)  # (batch, bands)
+        return (bands - mean[:, None, None]).flatten(2) * valid / 3.0  # about unit variance
+
+
+class AvsrConvUnit(nn.Module):
+    """Convolution that keeps the size (or halves it, with stride 2) and batch norm, then ReLU unless `last`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, last: bool = False):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.last = last
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        maps = self.normalization(self.convolution(maps))
+        return maps if self.last else nn.functional.relu(maps)
+
+
+class AvsrResidualBlock(nn.Module):
+    """`relu(shortcut(x) + layer(x))` with two convolutions (`"basic"`) or three (`"bottleneck"`)."""
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        if kind == "basic":
+            units = [
+                AvsrConvUnit(in_channels, out_channels, 3, stride),
+                AvsrConvUnit(out_channels, out_channels, 3, last=True),
+            ]
+        else:
+            inner = out_channels // REDUCTION
+            units = [
+                AvsrConvUnit(in_channels, inner, 1),
+                AvsrConvUnit(inner, inner, 3, stride),
+                AvsrConvUnit(inner, out_channels, 1, last=True),
+            ]
+        same = in_channels == out_channels and stride == 1
+        self.shortcut = nn.Identity() if same else AvsrConvUnit(in_channels, out_channels, 1, stride, last=True)
+        self.layer = nn.Sequential(*units)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return nn.functional.relu(self.layer(maps) + self.shortcut(maps))
+
+
+class AvsrResidualStage(nn.Module):
+    """Residual blocks of one width, the first of which changes the size."""
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int, depth: int):
+        super().__init__()
+        sizes = [(in_channels, stride)] + [(out_channels, 1)] * (depth - 1)
+        self.layers = nn.Sequential(*(AvsrResidualBlock(kind, size, out_channels, step) for size, step in sizes))
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.layers(maps)
+
+
+class AvsrResNetStages(nn.Module):
+    """
+    A ResNet's residual stages, `(frames, stem_channels, height, width)` -> `(frames, hidden_sizes[-1], height', width')`.
+
+    Parameters are named as transformers' own, so that its weights fit.
+    """
+
+    def __init__(self, config: AvsrVisualConfig):
+        super().__init__()
+        widths = (config.stem_channels, *config.hidden_sizes)
+        strides = [2 if config.downsample_in_first_stage else 1] + [2] * (len(config.depths) - 1)
+        self.stages = nn.ModuleList(
+            AvsrResidualStage(config.layer_type, *fields)
+            for fields in zip(widths, config.hidden_sizes, strides, config.depths)
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        for stage in self.stages:
+            maps = stage(maps)
+        return maps
+
+
+class AvsrVisualFrontEnd(nn.Module):
+    """
+    3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
+
+    A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
+    computed so: faster, and padding costs nothing. ResNet weights (MoCo v2's, torchvision's) fit the residual stages.
+    """
+
+    def __init__(self, config: AvsrVisualConfig):
+        super().__init__()
+        self.config = config
+        frames, *kernel = config.stem_kernel_size
+        padding = tuple(size // 2 for size in kernel)
+        self.stem = nn.Conv2d(frames, config.stem_channels, tuple(kernel), stride=2, padding=padding, bias=False)
+        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
+        self.resnet = AvsrResNetStages(config)
+
+    def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            pixel_values: `(batch, frames, 1, height, width)` normalised grey; frame_mask: `(batch, frames)` bool.
+
+        Returns:
+            `(batch, frames, size)`, zeros at invalid frames.
+        """
+        video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
+        reach = self.config.stem_kernel_size[0] // 2
+        video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
+        windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
+        if torch.compiler.is_compiling() and not self.training:  # shapes that depend on no values: one graph
+            vectors = self._see(windows.flatten(0, 1)).unflatten(0, frame_mask.shape)
+            return vectors.masked_fill(~frame_mask[..., None], 0.0)
+        vectors = self._see(windows[frame_mask])  # padding costs nothing and isn't in the batch norms' statistics
+        features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
+        return features.masked_scatter(frame_mask[..., None], vectors)
+
+    def _see(self, windows: torch.Tensor) -> torch.Tensor:
+        """`(frames, height, width, neighbours)` -> `(frames, size)`."""
+        frames = windows.movedim(-1, 1)  # (frames, neighbours, height, width), channels last in memory
+        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
+        maps = self.resnet(maps)  # (frames, channels, height', width')
+        return maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
 
 
 class AvsrPreTrainedModel(PreTrainedModel):

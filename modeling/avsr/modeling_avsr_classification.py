@@ -20,8 +20,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_avsr import AvsrConfig
-from .encoder_avsr import AvsrPreTrainedModel, AvsrTransformer
-from .frontends_avsr import AvsrVisualFrontEnd
+from .encoder_avsr import AvsrPreTrainedModel, AvsrTransformer, AvsrVisualFrontEnd
 from .layers_avsr import AvsrConvBlock, select_steps
 from .transformers_seam_avsr import name_for_task
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lookhear.modeling.avsr import AvsrAudioConfig, AvsrConfig, AvsrForConditionalGeneration
-from lookhear.modeling.avsr.frontends_avsr import AvsrWaveformFrontEnd
+from lookhear.modeling.avsr.encoder_avsr import AvsrWaveformFrontEnd
 
 
 @pytest.mark.parametrize(
