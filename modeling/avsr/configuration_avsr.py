@@ -59,9 +59,10 @@ class AvsrAudioConfig(PreTrainedConfig):
             Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's); `False` trains a
             front-end that starts at random.
         length_rule (`str`, *optional*, defaults to `"convolution"`):
-            How many steps of a padded clip are its own in the `"wav2vec2"` front-end: those whose windows lie in its
-            sound, or, `"division"`, those whose equal share of the batch's longest sound it reaches (fairseq before
-            February 2021, which the published code may have been trained with; depends on the batch).
+            Which steps of a padded clip count as sound in the `"wav2vec2"` front-end. `"convolution"`: those whose
+            windows lie in its sound. `"division"`: the padded length is divided into equal shares, one a step, and
+            those count that its sound reaches (fairseq before February 2021, which the published code may have been
+            trained with; the result depends on the batch).
     """
 
     model_type = "avsr_audio"
@@ -78,7 +79,7 @@ class AvsrAudioConfig(PreTrainedConfig):
     freeze_feature_encoder: bool = True
     length_rule: str = "convolution"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         _require(
             self.front_end in AUDIO_FRONT_ENDS,
             f"audio_config.front_end must be one of {AUDIO_FRONT_ENDS}, not {self.front_end!r}.",
@@ -98,19 +99,19 @@ class AvsrAudioConfig(PreTrainedConfig):
 
     @property
     def steps_per_frame(self) -> int:
-        """Feature steps in one video frame of 40 ms."""
+        """Returns the feature steps in one video frame of 40 ms."""
         return 2 if self.front_end == "wav2vec2" else 1
 
     @property
     def feature_size(self) -> int:
-        """Width of one feature step."""
-        if self.front_end == "wav2vec2":
+        """Returns the width of one feature step."""
+        if isinstance(self.encoder_config, PreTrainedConfig):
             return self.encoder_config.hidden_size
         return self.stack * (self.num_mel_bins or self.n_fft // 2 + 1)
 
 
 def wav2vec2_large_config() -> Wav2Vec2Config:
-    """wav2vec 2.0 Large (LV-60) with the paper's masking while fine-tuning (spec of the reference code, section 2)."""
+    """Returns wav2vec 2.0 Large (LV-60) with the masking that the published code sets for fine-tuning."""
     return Wav2Vec2Config(
         hidden_size=1024,
         num_hidden_layers=24,
@@ -160,7 +161,7 @@ class AvsrVisualConfig(PreTrainedConfig):
     crop_size: int = 112
     pooling: str = "mean"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         kernel = self.stem_kernel_size
         _require(
             len(kernel) == 3 and all(size % 2 for size in kernel),
@@ -176,13 +177,13 @@ class AvsrVisualConfig(PreTrainedConfig):
         )
         _require(
             len(self.depths) == len(self.hidden_sizes),
-            "visual_config.depths and visual_config.hidden_sizes must be of one length.",
+            "visual_config.depths and visual_config.hidden_sizes must have the same length.",
         )
         super().__post_init__(**kwargs)
 
     @property
     def feature_size(self) -> int:
-        """Width of one frame's vector."""
+        """Returns the width of one frame's vector."""
         if self.pooling == "mean":
             return self.hidden_sizes[-1]
         halvings = 1 + self.stem_pool + self.downsample_in_first_stage + len(self.hidden_sizes) - 1
@@ -192,8 +193,8 @@ class AvsrVisualConfig(PreTrainedConfig):
         return self.hidden_sizes[-1] * side * side
 
     @classmethod
-    def resnet18(cls, **kwargs) -> "AvsrVisualConfig":
-        """Returns the ResNet-18 front-end that table 5 of the paper starts from."""
+    def resnet18(cls, **kwargs: Any) -> "AvsrVisualConfig":
+        """Returns the ResNet-18 front-end that table 5 of the paper starts from; for its ablations."""
         return cls(layer_type="basic", hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), **kwargs)
 
 
@@ -295,15 +296,15 @@ class AvsrConfig(PreTrainedConfig):
     classifier_hidden_size: int = 1024
     num_frames: int = 29
     initializer_range: float | int = 0.02
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 39
-    eos_token_id: int | list[int] | None = 39
-    decoder_start_token_id: int | None = 39
+    pad_token_id: int = 0
+    bos_token_id: int = 39
+    eos_token_id: int = 39
+    decoder_start_token_id: int = 39
     is_encoder_decoder: bool = True
     use_cache: bool = True
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         if not isinstance(self.audio_config, PreTrainedConfig):
             self.audio_config = AvsrAudioConfig(**(self.audio_config or {}))
         if not isinstance(self.visual_config, PreTrainedConfig):
@@ -352,6 +353,20 @@ class AvsrConfig(PreTrainedConfig):
         _require(
             activation == "relu", f"activation_function must be 'relu', the paper's, not {activation!r}: drop it."
         )
+
+    @property
+    def audio(self) -> AvsrAudioConfig:
+        """Returns `audio_config`, which is no `dict` any more."""
+        if not isinstance(self.audio_config, AvsrAudioConfig):
+            raise TypeError(f"audio_config must be an AvsrAudioConfig, not {type(self.audio_config).__name__}.")
+        return self.audio_config
+
+    @property
+    def visual(self) -> AvsrVisualConfig:
+        """Returns `visual_config`, which is no `dict` any more."""
+        if not isinstance(self.visual_config, AvsrVisualConfig):
+            raise TypeError(f"visual_config must be an AvsrVisualConfig, not {type(self.visual_config).__name__}.")
+        return self.visual_config
 
     @property
     def conv_norm(self) -> str:
@@ -404,7 +419,7 @@ class AvsrConfig(PreTrainedConfig):
         )
 
     @classmethod
-    def reference(cls, **kwargs) -> "AvsrConfig":
+    def reference(cls, **kwargs: Any) -> "AvsrConfig":
         """Returns a configuration of the published code's behaviour wherever it differs from the paper."""
         return cls(**{"layout": "reference", **kwargs})
 

@@ -1,13 +1,14 @@
 """Decoding: greedy CTC, and the joint CTC/attention beam search (paper, section 3.7; Watanabe et al., 2017)."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.generation import (
     EosTokenCriteria,
     GenerateBeamEncoderDecoderOutput,
@@ -23,14 +24,17 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import ForwardDecoder, LanguageModelScores, SharedKeysDecoder, chosen
+from .beam_decoding_avsr import ForwardDecoder, LanguageModelScores, SharedKeysDecoder, StepDecoder, chosen
+from .configuration_avsr import AvsrConfig
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores
+from .encoder_avsr import AvsrEncoderOutput
+from .layers_avsr import AvsrDecoderHead
 from .transformers_seam_avsr import attention_kind, cache_field
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
-STRETCH = 1.5  # how much longer than `chunk_length_s` an utterance may be, as where the pipeline cuts long clips
+STRETCH = 1.5  # how much longer than `chunk_length_s` an utterance may be; the pipeline cuts longer clips
 DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`SharedKeysDecoder`] does
-FORBIDDING = (  # processors that only take labels away: scores still don't grow
+FORBIDDING = (  # processors that only rule labels out, so that scores still can't grow
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
     PrefixConstrainedLogitsProcessor,
@@ -54,9 +58,9 @@ REFUSED = {  # arguments of transformers' `generate` that would be ignored here,
     "past_key_values": "the search makes its own",
     "synced_gpus": "a search ends on each process by itself; gather the parameters before it",
 }
-IMPOSSIBLE = -1e30  # a log-probability that a processor has made as low as it can be
-SLACK = 1e-3  # of the bound: sums in float32 are this exact
-STEPS_BETWEEN_WAITS = 8  # on a device that works beside the CPU, asking whether anything is left makes both wait
+IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
+SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
+STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
 
 
 @dataclass(frozen=True)
@@ -66,22 +70,23 @@ class SearchSettings:
 
     Attributes:
         start: id of the start token.
-        blank: id of CTC's blank, which no text holds; it pads the texts as well.
+        blank: id of CTC's blank, which texts don't contain; it pads them.
         eos: id of the end of a text.
         ctc_weight: w in [0, 1].
         language_model_weight: v, 0 or more.
-        beams: hypotheses of each clip; with one, a clip's text grows label by label and ends where EOS is taken.
+        beams: hypotheses of each clip; with one, a clip's text grows label by label and ends where EOS is chosen.
         texts: texts to return for each clip, at most `beams`.
         steps: most labels of a text, EOS included.
         length_penalty: a finished text's score is divided by its number of labels to this power.
-        early_stopping: `False`: when the texts are certain; `True`: with as many finished texts as beams; `"never"`.
-        bounded: scores don't grow while a text grows, so that `early_stopping=False` can be certain.
-        sample: labels are drawn at random by their joint probability instead of taking the best.
+        early_stopping: when to end: `False`: when the texts are certain; `True`: with as many finished texts as beams;
+            `"never"`: at the longest possible text.
+        bounded: whether scores can't grow while a text grows, so that `early_stopping=False` can be certain.
+        sample: whether labels are drawn at random by their joint probability, instead of the best ones.
         processors: change the decoder's log-probabilities.
         criteria: end a hypothesis as it is.
-        streamer: is given each label as soon as it is certain; with one beam.
-        keep_scores: store the joint scores of every step.
-        keep_logits: store the decoder's logits of every step.
+        streamer: gets each label as soon as it is certain; with one beam only.
+        keep_scores: whether to store the joint scores of every step.
+        keep_logits: whether to store the decoder's logits of every step.
     """
 
     start: int
@@ -108,37 +113,37 @@ class JointSearch:
     Searches for the texts of the highest joint score `(1 - w) log p_attention + w log p_ctc + v log p_lm`.
 
     The decoder's distribution is over all labels but blank, which cannot be generated. A text has at most as many
-    characters as its clip has CTC steps, also where CTC has no weight, so that a clip's text does not depend on longer
-    clips in its batch. In each step the ends of all beams are compared with the finished texts, and the best
-    continuations of all beams with each other.
+    characters as its clip has CTC steps, even if CTC has no weight, so that a clip's text does not depend on longer
+    clips in its batch. In each step the beams' endings compete with the finished texts, and the beams' continuations
+    with each other.
 
-    Every tensor has its final shape from the start, and a step changes them in place; which text a beam holds is told
-    by back-pointers (`labels`, `parents`), so that texts are neither moved nor compared.
+    Every tensor has its final shape from the start, and a step changes them in place. Back-pointers (`labels`,
+    `parents`) record which text a beam holds, so that texts are neither moved nor compared.
 
-    **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is less than that of `texts`
-    texts that are finished gets no further steps, and the search ends when no clip has a prefix left. The best texts
-    are the same as without. Proof: let s(h) be the joint score of a prefix or finished text h. (1) s does not grow: the
-    decoder and the language model multiply by probabilities, and a text that begins with hc, or is h, is among those
-    that CTC counts as beginning with h. So each text that continues h scores at most s(h), which is less than the
-    threshold, the score of the last of the best texts so far; the threshold only rises; hence no continuation of h is
-    among the best. (2) What is dropped gives its place in the beam to nothing that matters: a beam holds the best
-    prefixes of a step, so whatever would move up scores at most what was dropped, is below the threshold as well, and
-    is dropped too. The prefixes above the threshold are the same in each step as without, by induction, and so are the
-    finished texts above it. With a length penalty the threshold is compared with the best that s(h) <= 0 can become.
-    (The published code's CTC score can grow, so it is searched to the end.)
+    **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is below those of `texts`
+    finished texts is dropped, and the search ends when no clip has a prefix left. The best texts are the same as
+    without. Proof: let s(h) be the joint score of a prefix or finished text h. (1) s does not grow: the decoder and the
+    language model multiply by probabilities, and a text that begins with hc, or is h, is among those that CTC counts as
+    beginning with h. So each text that continues h scores at most s(h), which is less than the threshold, the score of
+    the last of the best texts so far; the threshold only rises; hence no continuation of h is among the best. (2) A
+    dropped prefix gives its place in the beam to nothing that matters: a beam holds the best prefixes of a step, so
+    whatever would move up scores at most what was dropped, is below the threshold as well, and is dropped too. The
+    prefixes above the threshold are the same in each step as without, by induction, and so are the finished texts above
+    it. With a length penalty the threshold is compared with the best that s(h) <= 0 can become. (The published code's
+    CTC score can grow, so that search goes to the end.)
 
     Args:
         decoder: [`SharedKeysDecoder`] or [`ForwardDecoder`].
         lengths: `(clips,)` most characters of each clip's text.
         settings: of the search.
-        ctc: not needed with `ctc_weight=0`.
-        language_model: *optional*.
+        ctc: CTC's part of the score; not needed with `ctc_weight=0`.
+        language_model: the language model's part of the score.
     """
 
     def __init__(
         self,
         decoder: SharedKeysDecoder | ForwardDecoder,
-        lengths: torch.LongTensor,
+        lengths: torch.Tensor,
         settings: SearchSettings,
         ctc: CtcScores | None = None,
         language_model: LanguageModelScores | None = None,
@@ -148,7 +153,7 @@ class JointSearch:
         clips, beams, device = len(lengths), settings.beams, lengths.device
         self.ends_compete = beams == 1 or settings.sample  # EOS is a label among others
         counted = settings.early_stopping is True and beams > 1
-        self.pool = beams if counted else settings.texts  # finished texts stored for each clip
+        self.pool = beams if counted else settings.texts  # most finished texts stored for each clip
         self.beam = torch.arange(beams, device=device)
         self.newest = lengths.new_full((clips, beams), settings.start)
         self.ids = self.newest[..., None]  # (clips, beams, length), the texts so far
@@ -160,10 +165,11 @@ class JointSearch:
         self.step = lengths.new_zeros(1)
         self.scores = torch.full((clips, self.pool), NEVER, device=device)  # of finished texts, best first
         self.ends = lengths.new_zeros(3, clips, self.pool)  # their beams, their characters, 1 if they end with EOS
-        self.kept_scores, self.kept_logits = [], []
+        self.kept_scores: list[torch.Tensor] = []  # of each step, `(clips * beams, vocab)`
+        self.kept_logits: list[torch.Tensor] = []
 
     def run(self) -> None:
-        """Searches until nothing can change any more, or texts are as long as they may be."""
+        """Searches until nothing can change any more, or the texts have their greatest length."""
         wait = 1 if self.lengths.device.type == "cpu" or self.settings.streamer is not None else STEPS_BETWEEN_WAITS
         if self.settings.streamer is not None:
             self.settings.streamer.put(self.newest.flatten().cpu())
@@ -175,7 +181,7 @@ class JointSearch:
             self.settings.streamer.end()
 
     def _advance(self, last: bool) -> None:
-        """One more label for each hypothesis."""
+        """Extends each hypothesis by one label."""
         settings = self.settings
         totals, attention = self._extended()
         if not self.ends_compete:
@@ -191,7 +197,7 @@ class JointSearch:
         self.parents.index_copy_(0, self.step, parents[None])
         self.step.add_(1)
         self.newest.copy_(labels)
-        if settings.processors or settings.criteria:  # nothing else looks at whole texts
+        if settings.processors or settings.criteria:  # nothing else reads whole texts
             moved = self.ids.gather(1, parents[..., None].expand_as(self.ids))
             self.ids = torch.cat((moved, labels[..., None]), dim=2)
         if last or settings.criteria:
@@ -203,7 +209,7 @@ class JointSearch:
             settings.streamer.put(labels.flatten().cpu())
 
     def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores of all hypotheses extended by each label, and the decoder's part of them, `(clips, beams, vocab)`."""
+        """Computes the scores of all extensions by one label, and the decoder's part of them, `(clips, beams, vocab)`."""
         settings = self.settings
         logits = self.decoder(self.newest)
         log_probs = logits.float().log_softmax(dim=-1)  # (clips, beams, vocab)
@@ -220,7 +226,7 @@ class JointSearch:
             totals = totals + (settings.ctc_weight * self.ctc()).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
-        totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # NaN follows the impossible
+        totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # inf - inf
         if settings.keep_scores:
             self.kept_scores.append((totals - self.total[..., None]).nan_to_num(nan=NEVER, neginf=NEVER).flatten(0, 1))
         if settings.keep_logits:
@@ -228,14 +234,14 @@ class JointSearch:
         return totals, attention
 
     def _ruled_out(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """`(clips, beams, vocab)` bool: blank, what processors forbid, anything after an empty place or a full text."""
+        """Marks, `(clips, beams, vocab)` bool, blank, what processors rule out, and all after empty places or full texts."""
         label = torch.arange(log_probs.shape[-1], device=log_probs.device)
         full = (self.step >= self.lengths)[:, None, None] & (label != self.settings.eos)
         empty = torch.isneginf(self.total)[..., None]
         return (log_probs < IMPOSSIBLE) | (label == self.settings.blank) | full | empty
 
     def _choose(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`(clips, beams, vocab)` -> the best continuations' parents, labels and scores, each `(clips, beams)`."""
+        """Chooses from scores `(clips, beams, vocab)`; returns parents, labels and scores, each `(clips, beams)`."""
         flat = totals.flatten(1)  # (clips, beams * vocab)
         ranked = flat
         if self.settings.sample:  # the best k of scores with Gumbel noise are k draws without replacement
@@ -244,7 +250,7 @@ class JointSearch:
         return index // totals.shape[-1], index % totals.shape[-1], flat.gather(1, index)
 
     def _finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
-        """Keeps the best of the finished texts and of these: `(clips, beams)` scores of the hypotheses in `beams`."""
+        """Adds the hypotheses in `beams`, of scores `(clips, beams)`, to the finished texts, and stores the best of all."""
         scores = totals / (self.step + int(ended)) ** self.settings.length_penalty
         scores = torch.cat((self.scores, scores), dim=1)
         new = torch.stack(
@@ -254,7 +260,7 @@ class JointSearch:
         self.ends = torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1))
 
     def _drop_hopeless(self, totals: torch.Tensor) -> torch.Tensor:
-        """Takes the scores `(clips, beams, vocab)` of what cannot become one of the texts to be returned."""
+        """Removes from scores `(clips, beams, vocab)` what cannot become one of the texts to be returned."""
         settings = self.settings
         if settings.early_stopping is True:
             return totals.masked_fill((self.scores[:, -1] > NEVER)[:, None, None], NEVER)
@@ -268,7 +274,7 @@ class JointSearch:
         return totals.masked_fill(best < self.scores[:, None, settings.texts - 1 : settings.texts] - SLACK, NEVER)
 
     def _stop(self, last: bool) -> None:
-        """Ends hypotheses as they are: where a criterion says so; at the greatest length if a clip has no finished text."""
+        """Ends hypotheses as they are: by a criterion, or at the greatest length in a clip without a finished text."""
         stopped = torch.full_like(self.total, last, dtype=torch.bool)
         if last:
             stopped &= torch.isneginf(self.scores[:, :1])
@@ -280,7 +286,7 @@ class JointSearch:
         self._finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
         self.total = self.total.masked_fill(stopped, NEVER)
 
-    def found(self) -> tuple[torch.LongTensor, torch.Tensor, torch.LongTensor]:
+    def found(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Reads the finished texts, best first.
 
@@ -311,9 +317,10 @@ class JointSearch:
 
 def without(scores: torch.Tensor, label: int) -> torch.Tensor:
     """
-    Removes one label from log-probabilities `(..., vocab)`, and lets the others add up to 1.
+    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
 
-    Labels that are ruled out (-inf), such as an EOS that would come too early, keep their share.
+    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get the share
+    of these: only the removed label's is divided among them.
     """
     share = scores[..., label : label + 1]
     rest = scores.clone()
@@ -326,12 +333,12 @@ def without(scores: torch.Tensor, label: int) -> torch.Tensor:
 @dataclass(frozen=True)
 class JointScore:
     """
-    What a text's score is made of.
+    The parts of a text's score and their weights.
 
     Attributes:
         ctc_weight: in [0, 1].
         ctc_prefix: `"exact"` or `"reference"`.
-        language_model: *optional*, over the recogniser's ids.
+        language_model: over the recogniser's ids, or None.
         language_model_weight: 0 or more.
     """
 
@@ -356,15 +363,15 @@ class JointScore:
 
     def settings(
         self,
-        model: PreTrainedConfig,
-        asked: GenerationConfig,
+        model: AvsrConfig,
+        config: GenerationConfig,
         processors: Iterable[LogitsProcessor],
         criteria: Iterable[StoppingCriteria],
         streamer: BaseStreamer | None,
     ) -> SearchSettings:
-        """Returns what transformers has prepared as settings of a search."""
+        """Turns what transformers has prepared into the settings of a search."""
         exact, processors = self.ctc_prefix == "exact", list(processors)
-        if streamer is not None and asked.num_beams > 1:
+        if streamer is not None and config.num_beams > 1:
             raise ValueError("`streamer` needs num_beams=1: with more, labels are certain only at the end.")
         return SearchSettings(
             start=model.decoder_start_token_id,
@@ -372,39 +379,47 @@ class JointScore:
             eos=model.eos_token_id,
             ctc_weight=self.ctc_weight,
             language_model_weight=self.language_model_weight,
-            beams=asked.num_beams,
-            texts=asked.num_return_sequences if asked.num_beams > 1 else 1,
-            steps=asked.max_new_tokens,
-            length_penalty=asked.length_penalty if asked.num_beams > 1 else 0.0,
-            early_stopping=asked.early_stopping if exact else "never",
+            beams=config.num_beams,
+            texts=config.num_return_sequences if config.num_beams > 1 else 1,
+            steps=config.max_new_tokens,
+            length_penalty=config.length_penalty if config.num_beams > 1 else 0.0,
+            early_stopping=config.early_stopping if exact else "never",
             bounded=exact and all(isinstance(processor, FORBIDDING) for processor in processors),
-            sample=asked.do_sample,
+            sample=config.do_sample,
             processors=processors,
             criteria=[one for one in criteria if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))],
             streamer=streamer,
-            keep_scores=bool(asked.output_scores and asked.return_dict_in_generate),
-            keep_logits=bool(asked.output_logits and asked.return_dict_in_generate),
+            keep_scores=bool(config.output_scores and config.return_dict_in_generate),
+            keep_logits=bool(config.output_logits and config.return_dict_in_generate),
         )
 
     def ctc_scores(
-        self, logits: torch.Tensor, lengths: torch.Tensor, model: PreTrainedConfig, beams: int
+        self, logits: torch.Tensor, lengths: torch.Tensor, model: AvsrConfig, beams: int
     ) -> CtcScores | None:
         """Returns CTC's part of the score; None where it has no weight."""
-        labels = beams, model.pad_token_id, model.eos_token_id
-        rule = model.ctc_target_eos, self.ctc_prefix
-        return CtcScores(logits, lengths, *labels, *rule) if self.ctc_weight > 0 else None
+        if self.ctc_weight == 0:
+            return None
+        blank, eos = model.pad_token_id, model.eos_token_id
+        return CtcScores(logits, lengths, beams, blank, eos, model.ctc_target_eos, self.ctc_prefix)
 
-    def language_model_scores(self, model: PreTrainedConfig, start: torch.LongTensor) -> LanguageModelScores | None:
+    def language_model_scores(self, model: AvsrConfig, start: torch.Tensor) -> LanguageModelScores | None:
         """Returns the language model's part of the score; None without one."""
-        return self.language_model and LanguageModelScores(self.language_model, model.vocab_size, start)
+        if self.language_model is None:
+            return None
+        return LanguageModelScores(self.language_model, model.vocab_size, start)
 
 
 def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: int) -> list[torch.Tensor]:
     """
-    Greedy CTC: the best label of each step, repetitions and blanks removed. The EOS is silence, its probability blank's.
+    Decodes CTC greedily: the best label of each step, without repetitions and blanks.
+
+    EOS is silence: its probability is added to blank's.
 
     Args:
-        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; blank, eos: their ids.
+        ctc_logits: `(batch, steps, vocab)`.
+        lengths: `(batch,)` valid steps.
+        blank: id of CTC's blank.
+        eos: id of the end of a text.
 
     Returns:
         One int64 tensor of labels per clip.
@@ -416,19 +431,27 @@ def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: 
     valid = torch.arange(steps.shape[1], device=steps.device)[None] < lengths[:, None]
     steps = steps.masked_fill(~valid, blank)
     previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
-    kept = (steps != previous) & (steps != blank)
-    return [row[keep] for row, keep in zip(steps, kept)]
+    is_label = (steps != previous) & (steps != blank)
+    return [row[chosen] for row, chosen in zip(steps, is_label)]
 
 
 class AvsrGenerationMixin(GenerationMixin):
     """
     `generate` for [`AvsrForConditionalGeneration`].
 
-    transformers prepares what its documented `custom_generate` gets (the generation config, logits processors, stopping
-    criteria), and [`JointSearch`] is the loop.
+    transformers prepares the generation config, logits processors and stopping criteria, and hands them to the function
+    passed as its documented `custom_generate`, which runs [`JointSearch`].
     """
 
-    _is_stateful = True  # what transformers calls a search that cannot take labels back: no assisted generation
+    _is_stateful = True  # a search can't take labels back, so transformers refuses assisted generation
+
+    # of the model that this is mixed into
+    config: AvsrConfig
+    decoder_head: AvsrDecoderHead
+    get_encoder: Callable[..., nn.Module]
+    get_decoder: Callable[[], StepDecoder]
+    compute_ctc_logits: Callable[[AvsrEncoderOutput], torch.Tensor]
+    __call__: Callable[..., Any]
 
     @torch.no_grad()
     def generate(
@@ -437,7 +460,7 @@ class AvsrGenerationMixin(GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_attention_mask: torch.Tensor | None = None,
-        encoder_outputs=None,
+        encoder_outputs: AvsrEncoderOutput | None = None,
         ctc_weight: float | None = None,
         ctc_prefix: str | None = None,
         language_model: PreTrainedModel | None = None,
@@ -503,7 +526,7 @@ class AvsrGenerationMixin(GenerationMixin):
         if encoder_outputs is None:
             shown = {name: True for name in SHOWN if getattr(config, name)}
             input_values = kwargs.pop("inputs", input_values)
-            _refuse_long(config, input_values, attention_mask, self.config.audio_config.sampling_rate)
+            _refuse_long(config, input_values, attention_mask, self.config.audio.sampling_rate)
             given = input_values, attention_mask, pixel_values_videos, video_attention_mask
             encoder_outputs = self.get_encoder()(*given, **shown)
         if kwargs.get("custom_generate") is not None:
@@ -528,25 +551,26 @@ class AvsrGenerationMixin(GenerationMixin):
 
     def _search(
         self,
-        encoder_outputs,
+        encoder_outputs: AvsrEncoderOutput,
         ctc_logits: torch.Tensor,
         score: JointScore,
         settings: SearchSettings,
         config: GenerationConfig,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
-        copies = config.num_return_sequences if settings.beams == 1 else 1  # drawn at random, each by itself
-        states, mask, ctc_logits = (
-            part.repeat_interleave(copies, dim=0) if copies > 1 else part
-            for part in (encoder_outputs.last_hidden_state, encoder_outputs.frame_mask, ctc_logits)
-        )
+        states, mask = encoder_outputs["last_hidden_state"], encoder_outputs["frame_mask"]
+        if settings.beams == 1 and config.num_return_sequences > 1:  # drawn at random, independently of each other
+            states, mask, ctc_logits = (
+                part.repeat_interleave(config.num_return_sequences, dim=0) for part in (states, mask, ctc_logits)
+            )
         lengths = mask.sum(dim=1) * self.config.ctc_upsampling  # (clips,)
         start = lengths.new_full((len(lengths), settings.beams), settings.start)
+        decoder: SharedKeysDecoder | ForwardDecoder
         if self._can_share_keys(config):
             decoder = SharedKeysDecoder(self, states, mask, settings.beams)
         else:
             encoded = type(encoder_outputs)(last_hidden_state=states, frame_mask=mask)
-            asked = {name: getattr(config, name) for name in ("use_cache", *SHOWN)}
-            decoder = ForwardDecoder(self, encoded, start, **asked)
+            options = {name: getattr(config, name) for name in ("use_cache", *SHOWN)}
+            decoder = ForwardDecoder(self, encoded, start, **options)
         search = JointSearch(
             decoder,
             lengths if score.ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
@@ -557,20 +581,21 @@ class AvsrGenerationMixin(GenerationMixin):
         search.run()
         sequences, scores, beam_indices = search.found()
         if not config.return_dict_in_generate:
-            return sequences
-        beams = {"sequences_scores": scores, "beam_indices": beam_indices} if settings.beams > 1 else {}
+            return _as_ids(sequences)
         output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
-        return output(
-            sequences=sequences,
-            scores=tuple(search.kept_scores) if settings.keep_scores else None,
-            logits=tuple(search.kept_logits) if settings.keep_logits else None,
-            **beams,
-            **({cache_field(output): decoder.cache} if isinstance(decoder, ForwardDecoder) else {}),
-            **_shown(config, encoder_outputs, decoder),
-        )
+        fields: dict[str, Any] = {"sequences": sequences}
+        if settings.beams > 1:
+            fields |= {"sequences_scores": scores, "beam_indices": beam_indices}
+        if settings.keep_scores:
+            fields["scores"] = tuple(search.kept_scores)
+        if settings.keep_logits:
+            fields["logits"] = tuple(search.kept_logits)
+        if isinstance(decoder, ForwardDecoder):
+            fields |= {cache_field(output): decoder.cache, **_shown_by_decoder(config, decoder)}
+        return output(**fields, **_shown_by_encoder(config, encoder_outputs))
 
     def _can_share_keys(self, config: GenerationConfig) -> bool:
-        """Whether [`SharedKeysDecoder`] will do: no other cache or attention weights are asked for, one device decodes."""
+        """Returns whether [`SharedKeysDecoder`] suffices: no other cache, no attention weights, a decoder on one device."""
         other = (
             config.use_cache is False or config.cache_implementation or any(getattr(config, name) for name in SHOWN)
         )
@@ -578,21 +603,27 @@ class AvsrGenerationMixin(GenerationMixin):
         return not other and len(devices - {"meta"}) == len(devices) == 1 and attention_kind(self.config) in DENSE
 
     def _greedy_ctc(
-        self, encoder_outputs, ctc_logits: torch.Tensor, config: GenerationConfig
+        self, encoder_outputs: AvsrEncoderOutput, ctc_logits: torch.Tensor, config: GenerationConfig
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput:
+        """Decodes CTC's best path, which needs no search; see [`best_path`]."""
         blank, eos = self.config.pad_token_id, self.config.eos_token_id
-        lengths = encoder_outputs.frame_mask.sum(dim=1) * self.config.ctc_upsampling  # (clips,)
+        lengths = encoder_outputs["frame_mask"].sum(dim=1) * self.config.ctc_upsampling  # (clips,)
         start, end = (lengths.new_full((1,), token) for token in (self.config.decoder_start_token_id, eos))
         rows = best_path(ctc_logits, lengths, blank, eos)
         rows = [torch.cat((start, torch.cat((row, end))[: config.max_new_tokens])) for row in rows]
-        sequences = pad_sequence(rows, batch_first=True, padding_value=blank)
+        sequences = _as_ids(pad_sequence(rows, batch_first=True, padding_value=blank))
         if not config.return_dict_in_generate:
             return sequences
-        return GenerateEncoderDecoderOutput(sequences=sequences, **_shown(config, encoder_outputs))
+        return GenerateEncoderDecoderOutput(sequences=sequences, **_shown_by_encoder(config, encoder_outputs))
+
+
+def _as_ids(ids: torch.Tensor) -> torch.LongTensor:
+    """Returns the int64 tensor itself, under the type that transformers declares for it."""
+    return ids  # type: ignore[return-value]  # torch's stubs give no operation's result the type LongTensor
 
 
 def _merged(given: GenerationConfig | None, own: GenerationConfig, arguments: dict[str, Any]) -> GenerationConfig:
-    """A generation config of a call's `arguments`, which are taken out, then of the one given, then of the model's own."""
+    """Merges a call's `arguments`, which it takes out, the generation config given, and the model's own, in this order."""
     config = copy.deepcopy(own if given is None else given)
     if given is not None:
         config.update(**own.to_dict(), defaults_only=True, allow_custom_entries=True)
@@ -645,15 +676,22 @@ def _most_labels(config: GenerationConfig, steps: int) -> int:
     return steps if config.max_length is None else min(config.max_length - 1, steps)
 
 
-def _shown(config: GenerationConfig, encoder_outputs, decoder: Any = None) -> dict[str, Any]:
-    """Attentions and hidden states that a call asked for, by the names of transformers' outputs."""
-    shown = {}
+def _shown_by_encoder(config: GenerationConfig, outputs: AvsrEncoderOutput) -> dict[str, Any]:
+    """Returns the encoder's attentions and hidden states that a call requests, by the names of transformers' outputs."""
+    shown: dict[str, Any] = {}
     if config.output_attentions:
-        shown["encoder_attentions"] = encoder_outputs.attentions
+        shown["encoder_attentions"] = outputs.attentions
     if config.output_hidden_states:
-        shown["encoder_hidden_states"] = encoder_outputs.hidden_states
-    if config.output_attentions and decoder is not None:
-        shown |= {"decoder_attentions": tuple(decoder.attentions), "cross_attentions": tuple(decoder.cross_attentions)}
-    if config.output_hidden_states and decoder is not None:
+        shown["encoder_hidden_states"] = outputs.hidden_states
+    return shown
+
+
+def _shown_by_decoder(config: GenerationConfig, decoder: ForwardDecoder) -> dict[str, Any]:
+    """Returns the same of the decoder, one entry per step."""
+    shown: dict[str, Any] = {}
+    if config.output_attentions:
+        shown["decoder_attentions"] = tuple(decoder.attentions)
+        shown["cross_attentions"] = tuple(decoder.cross_attentions)
+    if config.output_hidden_states:
         shown["decoder_hidden_states"] = tuple(decoder.hidden_states)
     return shown

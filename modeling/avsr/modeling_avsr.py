@@ -44,7 +44,7 @@ class AvsrDecoderOutput(ModelOutput):
     cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
     """
 
-    last_hidden_state: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor
     cache: EncoderDecoderCache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -123,18 +123,20 @@ class AvsrDecoder(AvsrPreTrainedModel):
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrDecoderOutput:
         # input_ids (batch, length) or inputs_embeds (batch, length, hidden_size)
         # encoder_hidden_states (batch, frames, hidden_size)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("The decoder needs either decoder_input_ids or decoder_inputs_embeds.")
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if use_cache and cache is None and not self.training:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past = cache.get_seq_length() if cache is not None else 0
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device, offset=past)
+        _, length, size = hidden_states.shape
+        positions = sinusoidal_positions(length, size, device=hidden_states.device, offset=past)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         causal_mask = create_causal_mask(self.config, hidden_states, attention_mask, cache)
         encoder_mask = create_bidirectional_mask(
@@ -192,11 +194,11 @@ class AvsrModel(AvsrPreTrainedModel):
     def get_decoder(self) -> AvsrDecoder:
         return self.decoder
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.decoder.embed_tokens
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.decoder.embed_tokens = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.decoder.set_input_embeddings(value)
 
     @can_return_tuple
     def forward(
@@ -211,6 +213,7 @@ class AvsrModel(AvsrPreTrainedModel):
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -220,7 +223,7 @@ class AvsrModel(AvsrPreTrainedModel):
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
         """
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_values,
@@ -265,6 +268,7 @@ class AvsrModel(AvsrPreTrainedModel):
 class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     """The recogniser: [`AvsrModel`] with the CTC head and the decoder's head (section 3.4)."""
 
+    config: AvsrConfig
     accepts_loss_kwargs = False  # the loss is a mean over the batch; gradient accumulation averages it
 
     def __init__(self, config: AvsrConfig):
@@ -280,12 +284,6 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     def get_decoder(self) -> AvsrDecoder:
         return self.model.decoder
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.model.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Linear:
         return self.decoder_head.output
 
@@ -293,13 +291,13 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         self.decoder_head.output = value
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """Resizes as every model of transformers does, and the CTC head with it."""
+        """Resizes the embedding and the decoder's output as transformers does, and the CTC head with them."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         self.ctc_head.resize(embeddings.num_embeddings)
         return embeddings
 
     def compute_ctc_logits(self, encoder_outputs: AvsrEncoderOutput) -> torch.Tensor:
-        """CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of an encoded clip."""
+        """Computes CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of encoded clips."""
         return self.ctc_head(encoder_outputs.last_hidden_state, encoder_outputs.frame_mask)
 
     @can_return_tuple
@@ -317,6 +315,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         alignment_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -326,14 +325,14 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
         labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
         alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-            For the alignment loss: what each CTC step is to say, -100 where that is not known.
+            For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
         decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
             Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
 
         Raises:
             ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
         """
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(
                 input_values,
@@ -361,11 +360,13 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             **kwargs,
         )
         logits = self.decoder_head(outputs.last_hidden_state)  # (batch, length, vocab)
-        # with a past, the scores of the sound and lips are known from the first step
-        ctc_logits = self.compute_ctc_logits(encoder_outputs) if cache is None else None
-        losses = {}
+        ctc_logits = None
+        losses: dict[str, torch.Tensor] = {}
         if labels is not None:
+            ctc_logits = self.compute_ctc_logits(encoder_outputs)
             losses = self._losses(logits, ctc_logits, outputs.frame_mask, labels, alignment_labels)
+        elif cache is None:  # with a past, CTC's scores are known from the first step
+            ctc_logits = self.compute_ctc_logits(encoder_outputs)
         return AvsrOutput(
             **losses,
             logits=logits,
@@ -386,7 +387,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         )
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
-        """`(batch, length)` targets -> decoder inputs: the start token in front, padding where the target is ignored."""
+        """Turns targets `(batch, length)` into decoder inputs: the start token first, padding for ignored targets."""
         start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
         ended = (labels == IGNORED) | (labels == self.config.eos_token_id)
         return torch.cat((start, labels.masked_fill(ended, self.config.pad_token_id)[:, :-1]), dim=1)
