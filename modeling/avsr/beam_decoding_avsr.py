@@ -1,4 +1,4 @@
-"""The networks of a beam search, one character per hypothesis and step: the decoder, in two ways, and a language model."""
+"""The networks of a beam search, one character per hypothesis and step: the decoder, in two ways, a language model."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -47,16 +47,16 @@ def in_blocks(rows: int, *layers: nn.Linear) -> BlockLinear | None:
     """
     if not is_plain(*layers) or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
         return None
-    weight, bias = fused(*layers)
+    weight, bias = fuse(*layers)
     return None if weight.shape[0] % BLOCKS else BlockLinear(weight, bias)
 
 
 def is_plain(*layers: nn.Linear) -> bool:
-    """Returns whether the layers are their weights and nothing else (adapters are more), so that they can be fused."""
+    """Returns whether the layers are their weights and nothing else (adapters are more), so that they can be fuse."""
     return all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
 
 
-def fused(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+def fuse(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns one weight and one bias for layers that share an input."""
     if len(layers) == 1:
         return layers[0].weight, layers[0].bias
@@ -98,11 +98,11 @@ class LayerStep:
         blocks = in_blocks(rows, *layers)
         if blocks is not None or not is_plain(*layers):
             return blocks
-        weight, bias = fused(*layers)
+        weight, bias = fuse(*layers)
         return lambda states: nn.functional.linear(states, weight, bias)
 
     def reserve(self, columns: int) -> None:
-        """Enlarges the buffers to `columns` keys and values of each clip, and keeps what they hold."""
+        """Enlarges the buffers to `columns` keys and values of each clip, without losing those that they hold."""
         keys, values = (part.new_zeros(*part.shape[:2], columns, part.shape[3]) for part in self.self_kv)
         for larger, part in zip((keys, values), self.self_kv):
             larger[:, :, : part.shape[2]] = part
@@ -172,10 +172,10 @@ class AvsrBeamCache:
     """
     Keys and values of `num_beams` beams of each clip, which grow by one character per step.
 
-    The beams of a clip are the queries of one row, so that they share the keys of its sound and lips. The keys of their
-    characters lie side by side in the order in which they were computed, and aren't copied when beams are dropped or
-    split: `ancestry` says which of them belong to each beam. A step writes into the buffers in place, so that all
-    shapes stay the same until the buffers are full; then they are doubled.
+    The beams of a clip are the queries of one row, so that they share the keys of its sound and lips. The keys of
+    their characters lie side by side in the order in which they were computed, and aren't copied when beams are
+    dropped or split: `ancestry` marks those that belong to each beam. A step writes into the buffers in place, so that
+    all shapes stay the same until the buffers are full; then they are doubled.
 
     Args:
         num_beams: of each clip.
@@ -257,7 +257,7 @@ class AvsrBeamCache:
         self.ancestry.copy_(self.ancestry.gather(2, parents[:, None, :, None].expand_as(self.ancestry)))
 
     def _reserve(self, capacity: int, hidden_size: int) -> None:
-        """Makes room for `capacity` steps and keeps what the buffers hold."""
+        """Enlarges the buffers to `capacity` steps, without losing what they hold."""
         columns = capacity * self.num_beams
         lowest = torch.finfo(self.ancestry.dtype).min
         ancestry = self.ancestry.new_full((*self.ancestry.shape[:3], columns), lowest)
@@ -401,10 +401,10 @@ class LanguageModelScores:
         self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
         if self.cache is not None:
             self.cache.reorder_cache(rows_of(parents.to(self.model.device)))
-        self.total = chosen(self.scores, parents, labels)
+        self.total = pick_scores(self.scores, parents, labels)
 
 
-def chosen(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def pick_scores(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Picks from scores `(clips, beams, vocab)` those of `labels` after `parents`, all `(clips, beams)`."""
     return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
 
@@ -412,4 +412,4 @@ def chosen(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) ->
 def rows_of(parents: torch.Tensor) -> torch.LongTensor:
     """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
     first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
-    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs give no operation's result this type
+    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so

@@ -144,8 +144,8 @@ class AvsrVisualConfig(PreTrainedConfig):
         downsample_in_first_stage (`bool`, *optional*, defaults to `False`): stride 2 in the first stage (small crops).
         crop_size (`int`, *optional*, defaults to 112): rows and columns of the mouth crop, in pixels.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            How the last feature map becomes one vector: `"mean"` over places (the paper's), or `"flatten"`, which
-            keeps where in the mouth something is seen (worth it for narrow networks).
+            How the last feature map becomes one vector: its `"mean"` over rows and columns (the paper's), or
+            `"flatten"`, which preserves where in the mouth a feature is seen (worth it for narrow networks).
     """
 
     model_type = "avsr_visual"
@@ -219,7 +219,7 @@ class AvsrConfig(PreTrainedConfig):
             `min_frames`.
         tie_final_norm (`bool`, *optional*, defaults to what `layout` does):
             Whether all encoders and the decoder share one final layer norm. True in the `"reference"` layout, whose
-            code hands one object to all of them; a field of its own because repaired copies of that code have a norm each.
+            code hands one object (`tx_norm`) to all of them; repaired copies of that code have a norm each.
         min_frames (`int`, *optional*, defaults to what `layout` does):
             Shorter clips are padded to this number of video frames, also in evaluation. 0 in the `"paper"` layout, 80
             in the `"reference"` layout, whose code takes the number as an argument (`reqInpLen`).
@@ -254,7 +254,8 @@ class AvsrConfig(PreTrainedConfig):
             the paper compares.
         classifier_hidden_size (`int`, *optional*, defaults to 1024): channels of the `"conv"` and `"tcn"` back-ends.
         num_frames (`int`, *optional*, defaults to 29):
-            Pictures that transformers' task `video-classification` takes from the start of a video (LRW: 29, 25 a second).
+            Pictures that transformers' task `video-classification` takes from the start of a video (LRW clips have 29,
+            25 per second).
         initializer_range (`float`, *optional*, defaults to 0.02): standard deviation of a new embedding.
         pad_token_id (`int`, *optional*, defaults to 0): CTC's blank, which pads texts as well.
         bos_token_id (`int`, *optional*, defaults to 39): the start of a text.
@@ -318,7 +319,8 @@ class AvsrConfig(PreTrainedConfig):
             self.min_frames = REFERENCE_MIN_FRAMES if self.layout == "reference" else 0
         _require(
             self.hidden_size % self.num_attention_heads == 0,
-            f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads}).",
+            f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+            f"({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
         _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")
@@ -340,14 +342,15 @@ class AvsrConfig(PreTrainedConfig):
 
     def _read_old_fields(self, fields: dict[str, Any]) -> None:
         """Takes out of `fields` what configurations held before `layout` took its place, and sets `layout`."""
-        given = {name: fields.pop(name) for name in OLD_FIELDS if name in fields}
-        if given == {name: reference for name, (_, reference) in OLD_FIELDS.items()}:
+        flags = {name: fields.pop(name) for name in OLD_FIELDS if name in fields}
+        if flags == {name: reference for name, (_, reference) in OLD_FIELDS.items()}:
             self.layout = "reference"
         place = LAYOUTS.index(self.layout)
-        others = [name for name, value in given.items() if value != OLD_FIELDS[name][place]]
+        others = [name for name, value in flags.items() if value != OLD_FIELDS[name][place]]
         _require(
             not others,
-            f"{', '.join(others)}: set together by layout='paper' or layout='reference' now; leave them out and pass that.",
+            f"{', '.join(others)}: set together by layout='paper' or layout='reference' now; leave them out and pass "
+            "that.",
         )
         activation = fields.pop("activation_function", "relu")
         _require(
@@ -406,13 +409,13 @@ class AvsrConfig(PreTrainedConfig):
         """
         Returns whether label smoothing counts padding.
 
-        True in the reference layout, as in the published code, whose term for CTC is also a sum over steps, not a mean.
+        True in the reference layout, as in the published code; CTC's term is also a sum over steps there, not a mean.
         """
         return self.layout == "reference"
 
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Refuses what transformers' task `automatic-speech-recognition` reads this for: its way to cut long sound."""
+        """Raises a ValueError: transformers' task `automatic-speech-recognition` reads this only to cut long sound."""
         raise ValueError(
             "`chunk_length_s`: automatic-speech-recognition would repeat words where its pieces overlap; use the task "
             'audio-visual-speech-recognition with modality="audio", which reads sound of any length.'

@@ -46,7 +46,7 @@ class AvsrWaveformFrontEnd(nn.Module):
         return self
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes features `(batch, steps, size)` and lengths `(batch,)` in steps of `(batch, samples)` and its mask."""
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
         samples = attention_mask.sum(dim=1)
         lengths = self._count_windows(samples).clamp(min=0)
         steps = self._count_windows(input_values.shape[1])
@@ -77,7 +77,7 @@ class AvsrWaveformFrontEnd(nn.Module):
         """Encodes clip by clip: the `"group"` norm averages over time, so that padding would change the result."""
         rows = []
         for wave, length in zip(input_values, samples.tolist()):
-            # 400 samples are the first window; a shorter clip has no step of its own, but must be long enough to run
+            # 400 samples are the first window; a shorter clip has no step, but the encoder needs one to run
             row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
             rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
         return torch.stack(rows)
@@ -116,7 +116,7 @@ class AvsrSpectrogramFrontEnd(nn.Module):
                 self.filters.copy_(torch.from_numpy(filters))
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes features `(batch, steps, size)` and lengths `(batch,)` in steps of `(batch, samples)` and its mask."""
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
         config, step = self.config, self.config.hop_length * self.config.stack
         samples = attention_mask.sum(dim=1)
         lengths = (samples + step - 1) // step
@@ -196,9 +196,10 @@ class AvsrResidualStage(nn.Module):
 
 class AvsrResNetStages(nn.Module):
     """
-    A ResNet's residual stages, `(frames, stem_channels, height, width)` -> `(frames, hidden_sizes[-1], height', width')`.
+    A ResNet's residual stages.
 
-    Parameters are named as transformers' own, so that its weights fit.
+    `(frames, stem_channels, height, width)` -> `(frames, hidden_sizes[-1], height', width')`. The parameters have the
+    names of transformers' ResNet, so that its weights fit.
     """
 
     def __init__(self, config: AvsrVisualConfig):
@@ -286,8 +287,10 @@ class AvsrPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: the checkpoint classifies words, so that a recogniser of it would be random.
         """
-        given = kwargs.get("config")  # the Auto classes pass one: then weights need not be read to refuse them
-        cls._refuse_words(given if isinstance(given, AvsrConfig) else None, pretrained_model_name_or_path)
+        config = kwargs.get(
+            "config"
+        )  # from the Auto classes; with it, a checkpoint is refused before its weights load
+        cls._refuse_words(config if isinstance(config, AvsrConfig) else None, pretrained_model_name_or_path)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info=True` a pair
         cls._refuse_words(model.config, pretrained_model_name_or_path)
@@ -304,7 +307,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialises as PyTorch does, like the published code; the front-end from transformers keeps its own way."""
+        """Initialises as PyTorch does, like the published code; transformers initialises the front-end of its own."""
         if isinstance(module, AvsrSpectrogramFrontEnd):
             module.reset_buffers()
         elif isinstance(module, nn.Embedding):
@@ -330,14 +333,18 @@ def shared_parameters(modules: dict[str, str]) -> dict[str, str]:
 @dataclass
 class AvsrEncoderOutput(ModelOutput):
     r"""
-    last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`): 25 vectors a second.
-    frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): frames that have sound or lips.
-    hidden_states (with `output_hidden_states`):
-        Of the fusion, or of the only modality: what its first layer reads, then each layer's output, the last one
-        after the final norm; each `(batch, frames, hidden_size)`.
-    attentions (with `output_attentions`): each of its layers' weights `(batch, heads, frames, frames)`.
-    audio_hidden_states, audio_attentions, visual_hidden_states, visual_attentions:
-        The same of each modality's own layers, where a model of both reads it.
+    Output of [`AvsrEncoder`].
+
+    Attributes:
+        last_hidden_state: `(batch, frames, hidden_size)`, 25 vectors per second.
+        frame_mask: `(batch, frames)` bool, frames that have sound or lips.
+        hidden_states: with `output_hidden_states`, of the fusion or of the only modality: the input of its first
+            layer, then each layer's output, the last one after the final norm; each `(batch, frames, hidden_size)`.
+        attentions: with `output_attentions`, each of its layers' weights `(batch, heads, frames, frames)`.
+        audio_hidden_states: the same of the sound's own layers, if a model of both modalities reads sound.
+        audio_attentions: their weights.
+        visual_hidden_states: the same of the lips' own layers, if a model of both modalities reads lips.
+        visual_attentions: their weights.
     """
 
     last_hidden_state: torch.Tensor
@@ -464,7 +471,7 @@ class AvsrModalityEncoder(nn.Module):
 
 
 class AvsrFusion(nn.Module):
-    """LayerNorm of each modality, concatenation, Conv1d block, Transformer (section 3.3); a missing modality is zero."""
+    """LayerNorm of each modality, concatenation, Conv1d block, Transformer (section 3.3); zeros for no modality."""
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
@@ -522,7 +529,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         video_attention_mask: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
-        """Encodes each present modality: output of `(batch, frames, hidden_size)` and frame mask, over the same frames."""
+        """Encodes each present modality: output `(batch, frames, hidden_size)` and mask, over the same frames."""
         audio = audio_lengths = video = video_lengths = None
         if input_values is not None:
             if attention_mask is None:
@@ -564,7 +571,12 @@ class AvsrEncoder(AvsrPreTrainedModel):
     def _views(
         self, audio_mask: torch.Tensor, video_mask: torch.Tensor
     ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """Stacks each view's masks along the batch while training with `modality_loss_weights`; returns the views' names."""
+        """
+        Stacks the views' masks along the batch while training with `modality_loss_weights`.
+
+        Returns:
+            The views' names, then the masks; no names and the masks as they are without views.
+        """
         weights = self.config.modality_loss_weights
         if not self.training or not weights:
             return [], audio_mask, video_mask
@@ -600,10 +612,17 @@ class AvsrEncoder(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrEncoderOutput:
         r"""
-        input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
-        attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
+        Encodes clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
+                1 for frames; a row of 0: no lips.
+
+        Raises:
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
         if self.config.modality == "visual":
             input_values = None

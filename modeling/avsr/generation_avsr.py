@@ -24,7 +24,7 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import ForwardDecoder, LanguageModelScores, SharedKeysDecoder, StepDecoder, chosen
+from .beam_decoding_avsr import ForwardDecoder, LanguageModelScores, SharedKeysDecoder, StepDecoder, pick_scores
 from .configuration_avsr import AvsrConfig
 from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores
 from .encoder_avsr import AvsrEncoderOutput
@@ -40,9 +40,9 @@ FORBIDDING = (  # processors that only rule labels out, so that scores still can
     PrefixConstrainedLogitsProcessor,
     SuppressTokensLogitsProcessor,
 )
-SHOWN = ("output_attentions", "output_hidden_states")
+OPTIONAL_OUTPUTS = ("output_attentions", "output_hidden_states")
 MODES = (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE, GenerationMode.BEAM_SEARCH, GenerationMode.BEAM_SAMPLE)
-REFUSED = {  # arguments of transformers' `generate` that would be ignored here, or fail -> what to do instead
+REFUSED = {  # arguments of transformers' `generate` that would be ignored here, or fail -> why, or what to do instead
     "assistant_model": "labels are scored by CTC as well, which an assistant cannot guess",
     "assistant_tokenizer": "there is no assisted generation",
     "prompt_lookup_num_tokens": "there is no prompt to look labels up in",
@@ -56,7 +56,7 @@ REFUSED = {  # arguments of transformers' `generate` that would be ignored here,
     "decoder_input_ids": "a text begins with the start token; use prefix_allowed_tokens_fn for how it must begin",
     "cache": "the search makes its own",
     "past_key_values": "the search makes its own",
-    "synced_gpus": "a search ends on each process by itself; gather the parameters before it",
+    "synced_gpus": "each process ends its search on its own; gather the parameters before it",
 }
 IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
@@ -85,8 +85,8 @@ class SearchSettings:
         processors: change the decoder's log-probabilities.
         criteria: end a hypothesis as it is.
         streamer: gets each label as soon as it is certain; with one beam only.
-        keep_scores: whether to store the joint scores of every step.
-        keep_logits: whether to store the decoder's logits of every step.
+        store_scores: whether to store the joint scores of every step.
+        store_logits: whether to store the decoder's logits of every step.
     """
 
     start: int
@@ -104,8 +104,8 @@ class SearchSettings:
     processors: list[LogitsProcessor] = field(default_factory=list)
     criteria: list[StoppingCriteria] = field(default_factory=list)
     streamer: BaseStreamer | None = None
-    keep_scores: bool = False
-    keep_logits: bool = False
+    store_scores: bool = False
+    store_logits: bool = False
 
 
 class JointSearch:
@@ -122,15 +122,15 @@ class JointSearch:
 
     **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is below those of `texts`
     finished texts is dropped, and the search ends when no clip has a prefix left. The best texts are the same as
-    without. Proof: let s(h) be the joint score of a prefix or finished text h. (1) s does not grow: the decoder and the
-    language model multiply by probabilities, and a text that begins with hc, or is h, is among those that CTC counts as
-    beginning with h. So each text that continues h scores at most s(h), which is less than the threshold, the score of
-    the last of the best texts so far; the threshold only rises; hence no continuation of h is among the best. (2) A
-    dropped prefix gives its place in the beam to nothing that matters: a beam holds the best prefixes of a step, so
-    whatever would move up scores at most what was dropped, is below the threshold as well, and is dropped too. The
-    prefixes above the threshold are the same in each step as without, by induction, and so are the finished texts above
-    it. With a length penalty the threshold is compared with the best that s(h) <= 0 can become. (The published code's
-    CTC score can grow, so that search goes to the end.)
+    without. Proof: let s(h) be the joint score of a prefix or finished text h. (1) s does not grow: the decoder
+    and the language model multiply by probabilities, and a text that begins with hc, or is h, is among those that
+    CTC counts as beginning with h. So each text that continues h scores at most s(h), which is less than the
+    threshold, the score of the last of the best texts so far; the threshold only rises; hence no continuation of h
+    is among the best. (2) A dropped prefix gives its place in the beam to nothing that matters: a beam holds the
+    best prefixes of a step, so whatever would move up scores at most what was dropped, is below the threshold as
+    well, and is dropped too. The prefixes above the threshold are the same in each step as without, by induction,
+    and so are the finished texts above it. With a length penalty the threshold is compared with the best that s(h)
+    <= 0 can become. (The published code's CTC score can grow, so that search goes to the end.)
 
     Args:
         decoder: [`SharedKeysDecoder`] or [`ForwardDecoder`].
@@ -165,8 +165,8 @@ class JointSearch:
         self.step = lengths.new_zeros(1)
         self.scores = torch.full((clips, self.pool), NEVER, device=device)  # of finished texts, best first
         self.ends = lengths.new_zeros(3, clips, self.pool)  # their beams, their characters, 1 if they end with EOS
-        self.kept_scores: list[torch.Tensor] = []  # of each step, `(clips * beams, vocab)`
-        self.kept_logits: list[torch.Tensor] = []
+        self.step_scores: list[torch.Tensor] = []  # of each step, `(clips * beams, vocab)`
+        self.step_logits: list[torch.Tensor] = []
 
     def run(self) -> None:
         """Searches until nothing can change any more, or the texts have their greatest length."""
@@ -192,7 +192,7 @@ class JointSearch:
         if self.ends_compete:
             self._finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
             self.total = self.total.masked_fill(labels == settings.eos, NEVER)
-        self.attention = chosen(attention, parents, labels)
+        self.attention = pick_scores(attention, parents, labels)
         self.labels.index_copy_(0, self.step, labels[None])
         self.parents.index_copy_(0, self.step, parents[None])
         self.step.add_(1)
@@ -209,7 +209,7 @@ class JointSearch:
             settings.streamer.put(labels.flatten().cpu())
 
     def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes the scores of all extensions by one label, and the decoder's part of them, `(clips, beams, vocab)`."""
+        """Computes the scores `(clips, beams, vocab)` of all extensions by a label, and the decoder's part of them."""
         settings = self.settings
         logits = self.decoder(self.newest)
         log_probs = logits.float().log_softmax(dim=-1)  # (clips, beams, vocab)
@@ -220,21 +220,21 @@ class JointSearch:
             log_probs = rows.view_as(log_probs)
         attention = self.attention[..., None].expand_as(log_probs)
         if settings.ctc_weight < 1:
-            attention = attention + (1 - settings.ctc_weight) * without(log_probs, settings.blank)
+            attention = attention + (1 - settings.ctc_weight) * without_label(log_probs, settings.blank)
         totals = attention
         if self.ctc is not None:
             totals = totals + (settings.ctc_weight * self.ctc()).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
         totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # inf - inf
-        if settings.keep_scores:
-            self.kept_scores.append((totals - self.total[..., None]).nan_to_num(nan=NEVER, neginf=NEVER).flatten(0, 1))
-        if settings.keep_logits:
-            self.kept_logits.append(logits.float().flatten(0, 1).clone())
+        if settings.store_scores:
+            self.step_scores.append((totals - self.total[..., None]).nan_to_num(nan=NEVER, neginf=NEVER).flatten(0, 1))
+        if settings.store_logits:
+            self.step_logits.append(logits.float().flatten(0, 1).clone())
         return totals, attention
 
     def _ruled_out(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """Marks, `(clips, beams, vocab)` bool, blank, what processors rule out, and all after empty places or full texts."""
+        """Marks blank, what processors rule out, and all after empty places or full texts, `(clips, beams, vocab)`."""
         label = torch.arange(log_probs.shape[-1], device=log_probs.device)
         full = (self.step >= self.lengths)[:, None, None] & (label != self.settings.eos)
         empty = torch.isneginf(self.total)[..., None]
@@ -250,7 +250,7 @@ class JointSearch:
         return index // totals.shape[-1], index % totals.shape[-1], flat.gather(1, index)
 
     def _finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
-        """Adds the hypotheses in `beams`, of scores `(clips, beams)`, to the finished texts, and stores the best of all."""
+        """Adds hypotheses, those in `beams` of scores `(clips, beams)`, to the finished texts; the best remain."""
         scores = totals / (self.step + int(ended)) ** self.settings.length_penalty
         scores = torch.cat((self.scores, scores), dim=1)
         new = torch.stack(
@@ -279,7 +279,7 @@ class JointSearch:
         if last:
             stopped &= torch.isneginf(self.scores[:, :1])
         else:
-            ids, scores = self.ids.flatten(0, 1), tuple(self.kept_scores)
+            ids, scores = self.ids.flatten(0, 1), tuple(self.step_scores)
             for criterion in self.settings.criteria:
                 ends = torch.as_tensor(criterion(ids, scores), device=stopped.device)
                 stopped |= ends.expand(len(ids)).view_as(stopped)
@@ -315,12 +315,12 @@ class JointSearch:
         return ids.flatten(0, 1).to(device), scores, rows.flatten(0, 1).to(device)
 
 
-def without(scores: torch.Tensor, label: int) -> torch.Tensor:
+def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
     """
     Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
 
-    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get the share
-    of these: only the removed label's is divided among them.
+    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
+    share, only the removed label's.
     """
     share = scores[..., label : label + 1]
     rest = scores.clone()
@@ -389,8 +389,8 @@ class JointScore:
             processors=processors,
             criteria=[one for one in criteria if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))],
             streamer=streamer,
-            keep_scores=bool(config.output_scores and config.return_dict_in_generate),
-            keep_logits=bool(config.output_logits and config.return_dict_in_generate),
+            store_scores=bool(config.output_scores and config.return_dict_in_generate),
+            store_logits=bool(config.output_logits and config.return_dict_in_generate),
         )
 
     def ctc_scores(
@@ -432,15 +432,15 @@ def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: 
     steps = steps.masked_fill(~valid, blank)
     previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
     is_label = (steps != previous) & (steps != blank)
-    return [row[chosen] for row, chosen in zip(steps, is_label)]
+    return [row[keep] for row, keep in zip(steps, is_label)]
 
 
 class AvsrGenerationMixin(GenerationMixin):
     """
     `generate` for [`AvsrForConditionalGeneration`].
 
-    transformers prepares the generation config, logits processors and stopping criteria, and hands them to the function
-    passed as its documented `custom_generate`, which runs [`JointSearch`].
+    transformers prepares the generation config, logits processors and stopping criteria, and hands them to the
+    function passed as its documented `custom_generate`, which runs [`JointSearch`].
     """
 
     _is_stateful = True  # a search can't take labels back, so transformers refuses assisted generation
@@ -466,7 +466,7 @@ class AvsrGenerationMixin(GenerationMixin):
         language_model: PreTrainedModel | None = None,
         language_model_weight: float = 0.3,
         generation_config: GenerationConfig | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
         r"""
         Reads clips.
@@ -478,25 +478,25 @@ class AvsrGenerationMixin(GenerationMixin):
             attention_mask (`torch.Tensor`, *optional*): see `forward`.
             pixel_values_videos (`torch.Tensor`, *optional*): see `forward`.
             video_attention_mask (`torch.Tensor`, *optional*): see `forward`.
-            encoder_outputs (`AvsrEncoderOutput`, *optional*): clips that are encoded already, instead of the four.
+            encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the four inputs.
             ctc_weight (`float` in [0, 1], *optional*, defaults to the generation config's or 0.1):
                 0 is the decoder alone (attention), 1 CTC alone: its best path with `num_beams=1`, else its most
                 probable text; between them the joint search of the paper.
             ctc_prefix (`str`, *optional*, defaults to the generation config's or `"exact"`):
-                `"reference"` scores and searches as the published code: see [`ReferenceCtcPrefixScorer`]; the search
-                goes to the end, texts have at most two characters less than CTC steps, EOS is no label of CTC's.
+                `"reference"` scores and searches as the published code does, see [`ReferenceCtcPrefixScorer`]: without
+                an early end, texts of at most two characters fewer than CTC steps, EOS not among CTC's labels.
             language_model (`PreTrainedModel`, *optional*):
                 A causal language model over the recogniser's ids; texts begin with `decoder_start_token_id`.
             language_model_weight (`float`, *optional*, defaults to 0.3): of its log-probabilities, 0 or more.
             generation_config (`GenerationConfig`, *optional*, defaults to the model's):
-                What it leaves open is the model's; `kwargs` come before it.
-            kwargs:
+                Its fields override the model's generation config, and `kwargs` override both.
+            **kwargs:
                 Fields of a generation config, `logits_processor`, `stopping_criteria`, `prefix_allowed_tokens_fn`,
-                `streamer` (with one beam). Among them:
+                `streamer` (with one beam only). Among them:
 
-                - num_beams (`int`): 5 in the paper. With 1, labels are chosen one after the other.
+                - num_beams (`int`): 5 in the paper. 1 is a greedy search.
                 - num_return_sequences (`int`): the best texts of each clip, at most `num_beams`.
-                - max_new_tokens (`int`): most labels of a text, EOS included; at most CTC's steps and EOS anyway.
+                - max_new_tokens (`int`): most labels of a text, EOS included; never more than CTC's steps and EOS.
                 - early_stopping (`bool` or `"never"`, defaults to `False`): `False` ends as soon as the texts to be
                   returned are certain (the proof is in [`JointSearch`]); `True` with `num_beams` finished texts;
                   `"never"` searches up to the longest possible text and finds the same as `False`.
@@ -504,18 +504,18 @@ class AvsrGenerationMixin(GenerationMixin):
                 - do_sample (`bool`): draws labels at random. Logits processors, temperature and the like change the
                   decoder's part of the score.
                 - return_dict_in_generate, output_scores, output_logits, output_attentions, output_hidden_states
-                  (`bool`). A text's score is its joint log-probability, a step's score by how much it grows.
+                  (`bool`). A text's score is its joint log-probability, a step's score the change of it.
 
         Returns:
             `(batch * num_return_sequences, length)` int64: the start token, characters, EOS, padding. With
             `return_dict_in_generate` transformers' output for encoder-decoder models, with `sequences_scores` and
-            `beam_indices` where there are several beams. A text that could not be found is empty and scores -inf.
+            `beam_indices` if there are several beams. A text that could not be found is empty, its score -inf.
 
         Raises:
             ValueError: `ctc_weight` is outside [0, 1], `ctc_prefix` is unknown, the language model's weight or
-                vocabulary does not fit, there is nothing to read, or an argument makes no sense here.
+                vocabulary does not fit, there is no input, or an argument is not for speech recognition.
         """
-        config = _merged(generation_config, self.generation_config, kwargs)
+        config = _merge_configs(generation_config, self.generation_config, kwargs)
         _refuse(kwargs, config)
         score = JointScore(
             getattr(config, "ctc_weight", CTC_WEIGHT) if ctc_weight is None else ctc_weight,
@@ -524,11 +524,11 @@ class AvsrGenerationMixin(GenerationMixin):
             language_model_weight,
         )
         if encoder_outputs is None:
-            shown = {name: True for name in SHOWN if getattr(config, name)}
+            requested = {name: True for name in OPTIONAL_OUTPUTS if getattr(config, name)}
             input_values = kwargs.pop("inputs", input_values)
             _refuse_long(config, input_values, attention_mask, self.config.audio.sampling_rate)
-            given = input_values, attention_mask, pixel_values_videos, video_attention_mask
-            encoder_outputs = self.get_encoder()(*given, **shown)
+            inputs = input_values, attention_mask, pixel_values_videos, video_attention_mask
+            encoder_outputs = self.get_encoder()(*inputs, **requested)
         if kwargs.get("custom_generate") is not None:
             return super().generate(encoder_outputs=encoder_outputs, generation_config=config, **kwargs)
         ctc_logits = self.compute_ctc_logits(encoder_outputs)  # (batch, steps, vocab)
@@ -569,7 +569,7 @@ class AvsrGenerationMixin(GenerationMixin):
             decoder = SharedKeysDecoder(self, states, mask, settings.beams)
         else:
             encoded = type(encoder_outputs)(last_hidden_state=states, frame_mask=mask)
-            options = {name: getattr(config, name) for name in ("use_cache", *SHOWN)}
+            options = {name: getattr(config, name) for name in ("use_cache", *OPTIONAL_OUTPUTS)}
             decoder = ForwardDecoder(self, encoded, start, **options)
         search = JointSearch(
             decoder,
@@ -586,18 +586,20 @@ class AvsrGenerationMixin(GenerationMixin):
         fields: dict[str, Any] = {"sequences": sequences}
         if settings.beams > 1:
             fields |= {"sequences_scores": scores, "beam_indices": beam_indices}
-        if settings.keep_scores:
-            fields["scores"] = tuple(search.kept_scores)
-        if settings.keep_logits:
-            fields["logits"] = tuple(search.kept_logits)
+        if settings.store_scores:
+            fields["scores"] = tuple(search.step_scores)
+        if settings.store_logits:
+            fields["logits"] = tuple(search.step_logits)
         if isinstance(decoder, ForwardDecoder):
-            fields |= {cache_field(output): decoder.cache, **_shown_by_decoder(config, decoder)}
-        return output(**fields, **_shown_by_encoder(config, encoder_outputs))
+            fields |= {cache_field(output): decoder.cache, **_decoder_outputs_requested(config, decoder)}
+        return output(**fields, **_encoder_outputs_requested(config, encoder_outputs))
 
     def _can_share_keys(self, config: GenerationConfig) -> bool:
-        """Returns whether [`SharedKeysDecoder`] suffices: no other cache, no attention weights, a decoder on one device."""
+        """Returns whether [`SharedKeysDecoder`] suffices: no other cache, no attention weights, all on one device."""
         other = (
-            config.use_cache is False or config.cache_implementation or any(getattr(config, name) for name in SHOWN)
+            config.use_cache is False
+            or config.cache_implementation
+            or any(getattr(config, name) for name in OPTIONAL_OUTPUTS)
         )
         devices = {parameter.device.type for parameter in self.get_decoder().parameters()}  # "meta" where offloaded
         return not other and len(devices - {"meta"}) == len(devices) == 1 and attention_kind(self.config) in DENSE
@@ -614,7 +616,7 @@ class AvsrGenerationMixin(GenerationMixin):
         sequences = _as_ids(pad_sequence(rows, batch_first=True, padding_value=blank))
         if not config.return_dict_in_generate:
             return sequences
-        return GenerateEncoderDecoderOutput(sequences=sequences, **_shown_by_encoder(config, encoder_outputs))
+        return GenerateEncoderDecoderOutput(sequences=sequences, **_encoder_outputs_requested(config, encoder_outputs))
 
 
 def _as_ids(ids: torch.Tensor) -> torch.LongTensor:
@@ -622,8 +624,10 @@ def _as_ids(ids: torch.Tensor) -> torch.LongTensor:
     return ids  # type: ignore[return-value]  # torch's stubs give no operation's result the type LongTensor
 
 
-def _merged(given: GenerationConfig | None, own: GenerationConfig, arguments: dict[str, Any]) -> GenerationConfig:
-    """Merges a call's `arguments`, which it takes out, the generation config given, and the model's own, in this order."""
+def _merge_configs(
+    given: GenerationConfig | None, own: GenerationConfig, arguments: dict[str, Any]
+) -> GenerationConfig:
+    """Merges a call's `arguments` (and removes those it uses), the generation config given, and the model's own."""
     config = copy.deepcopy(own if given is None else given)
     if given is not None:
         config.update(**own.to_dict(), defaults_only=True, allow_custom_entries=True)
@@ -650,10 +654,10 @@ def _refuse_long(
     config: GenerationConfig, values: torch.Tensor | None, mask: torch.Tensor | None, sampling_rate: int
 ) -> None:
     """
-    Raises a ValueError for sound that the checkpoint cannot read at once: it would give nonsense.
+    Raises a ValueError for sound that is too long for the checkpoint to read in one piece: it would give nonsense.
 
     Args:
-        config: its `chunk_length_s`, if it has one, says how much the checkpoint reads at once.
+        config: its `chunk_length_s`, if it has one, is how much the checkpoint reads in one piece.
         values: `(batch, samples)`.
         mask: `(batch, samples)`, *optional*.
         sampling_rate: samples a second.
@@ -664,8 +668,9 @@ def _refuse_long(
     seconds = (values.shape[1] if mask is None else int(mask.sum(dim=1).max())) / sampling_rate
     if seconds > STRETCH * chunk_length:
         raise ValueError(
-            f"`input_values` has {seconds:.1f} s, and this checkpoint reads {STRETCH * chunk_length:.1f} s at once: use the "
-            "task audio-visual-speech-recognition, which reads sound of any length, or pass a larger `chunk_length_s`."
+            f"`input_values` has {seconds:.1f} s, and this checkpoint reads {STRETCH * chunk_length:.1f} s at once: "
+            "use the task audio-visual-speech-recognition, which reads sound of any length, or pass a larger "
+            "`chunk_length_s`."
         )
 
 
@@ -676,22 +681,22 @@ def _most_labels(config: GenerationConfig, steps: int) -> int:
     return steps if config.max_length is None else min(config.max_length - 1, steps)
 
 
-def _shown_by_encoder(config: GenerationConfig, outputs: AvsrEncoderOutput) -> dict[str, Any]:
-    """Returns the encoder's attentions and hidden states that a call requests, by the names of transformers' outputs."""
-    shown: dict[str, Any] = {}
+def _encoder_outputs_requested(config: GenerationConfig, outputs: AvsrEncoderOutput) -> dict[str, Any]:
+    """Returns the encoder's attentions and hidden states if requested, by the names of transformers' outputs."""
+    requested: dict[str, Any] = {}
     if config.output_attentions:
-        shown["encoder_attentions"] = outputs.attentions
+        requested["encoder_attentions"] = outputs.attentions
     if config.output_hidden_states:
-        shown["encoder_hidden_states"] = outputs.hidden_states
-    return shown
+        requested["encoder_hidden_states"] = outputs.hidden_states
+    return requested
 
 
-def _shown_by_decoder(config: GenerationConfig, decoder: ForwardDecoder) -> dict[str, Any]:
+def _decoder_outputs_requested(config: GenerationConfig, decoder: ForwardDecoder) -> dict[str, Any]:
     """Returns the same of the decoder, one entry per step."""
-    shown: dict[str, Any] = {}
+    requested: dict[str, Any] = {}
     if config.output_attentions:
-        shown["decoder_attentions"] = tuple(decoder.attentions)
-        shown["cross_attentions"] = tuple(decoder.cross_attentions)
+        requested["decoder_attentions"] = tuple(decoder.attentions)
+        requested["cross_attentions"] = tuple(decoder.cross_attentions)
     if config.output_hidden_states:
-        shown["decoder_hidden_states"] = tuple(decoder.hidden_states)
-    return shown
+        requested["decoder_hidden_states"] = tuple(decoder.hidden_states)
+    return requested

@@ -276,7 +276,7 @@ class AvsrEncoderLayer(GradientCheckpointingLayer):
 
 
 class AvsrDecoderLayer(GradientCheckpointingLayer):
-    """A Transformer's decoder layer: causal self-attention, attention over the encoder's output, feed-forward layer."""
+    """A Transformer's decoder layer: causal self-attention, attention over the encoder's output, feed-forward."""
 
     def __init__(self, config: AvsrConfig, layer_idx: int):
         super().__init__()

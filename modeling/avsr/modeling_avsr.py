@@ -40,8 +40,14 @@ from .transformers_seam_avsr import (
 @dataclass
 class AvsrDecoderOutput(ModelOutput):
     r"""
-    last_hidden_state (`torch.Tensor` of shape `(batch, length, hidden_size)`): after the final norm.
-    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
+    Output of [`AvsrDecoder`].
+
+    Attributes:
+        last_hidden_state: `(batch, length, hidden_size)`, after the final norm.
+        cache: keys and values so far; `past_key_values` is its older name.
+        hidden_states: with `output_hidden_states`, of each layer, `(batch, length, hidden_size)`.
+        attentions: with `output_attentions`, of each layer, `(batch, heads, length, length)`.
+        cross_attentions: with `output_attentions`, of each layer, `(batch, heads, length, frames)`.
     """
 
     last_hidden_state: torch.Tensor
@@ -58,17 +64,30 @@ class AvsrDecoderOutput(ModelOutput):
 @dataclass
 class AvsrOutput(ModelOutput):
     r"""
-    loss (`torch.Tensor`, scalar, with `labels`): hybrid loss, summed over the views if `modality_loss_weights` is set.
-    ctc_loss, attention_loss, alignment_loss (`torch.Tensor`, scalar, with `labels`): its parts.
-    logits (`torch.Tensor` of shape `(batch, length, vocab)`): the decoder's character scores.
-    ctc_logits (`torch.Tensor` of shape `(batch, frames * ctc_upsampling, vocab)`): CTC's character scores.
-    frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): the valid frames.
-    encoder_last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`).
-    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
-    encoder_hidden_states, encoder_attentions, audio_hidden_states, audio_attentions, visual_hidden_states,
-    visual_attentions: see [`AvsrEncoderOutput`].
+    Output of [`AvsrModel`] and [`AvsrForConditionalGeneration`].
 
-    While training with `modality_loss_weights`, batch is the views times the clips.
+    While training with `modality_loss_weights`, the batch is the views times the clips.
+
+    Attributes:
+        loss: with `labels`, the hybrid loss, a scalar; summed over the views if `modality_loss_weights` is set.
+        ctc_loss: its CTC part, a scalar.
+        attention_loss: its attention part, a scalar.
+        alignment_loss: its alignment part, a scalar; with `alignment_labels`.
+        logits: `(batch, length, vocab)`, the decoder's character scores.
+        ctc_logits: `(batch, frames * ctc_upsampling, vocab)`, CTC's character scores.
+        last_hidden_state: `(batch, length, hidden_size)`, the decoder's.
+        cache: keys and values so far; `past_key_values` is its older name.
+        decoder_hidden_states: see [`AvsrDecoderOutput`].
+        decoder_attentions: see [`AvsrDecoderOutput`].
+        cross_attentions: see [`AvsrDecoderOutput`].
+        encoder_last_hidden_state: `(batch, frames, hidden_size)`.
+        frame_mask: `(batch, frames)` bool, the valid frames.
+        encoder_hidden_states: see [`AvsrEncoderOutput`].
+        encoder_attentions: see [`AvsrEncoderOutput`].
+        audio_hidden_states: see [`AvsrEncoderOutput`].
+        audio_attentions: see [`AvsrEncoderOutput`].
+        visual_hidden_states: see [`AvsrEncoderOutput`].
+        visual_attentions: see [`AvsrEncoderOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -126,8 +145,22 @@ class AvsrDecoder(AvsrPreTrainedModel):
         past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrDecoderOutput:
-        # input_ids (batch, length) or inputs_embeds (batch, length, hidden_size)
-        # encoder_hidden_states (batch, frames, hidden_size)
+        """
+        Computes hidden states of characters.
+
+        Args:
+            input_ids: `(batch, length)` int64, the characters; the start token first.
+            attention_mask: `(batch, length)`, 1 for characters, 0 for padding.
+            encoder_hidden_states: `(batch, frames, hidden_size)`, the encoder's output.
+            encoder_attention_mask: `(batch, frames)` bool, the valid frames.
+            cache: keys and values of the characters before `input_ids`.
+            use_cache: whether to return a cache.
+            inputs_embeds: `(batch, length, hidden_size)`, instead of `input_ids`, before positions are added.
+            past_key_values: older name of `cache`.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds` are passed.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("The decoder needs either decoder_input_ids or decoder_inputs_embeds.")
         cache = cache if past_key_values is None else past_key_values
@@ -217,11 +250,12 @@ class AvsrModel(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        Inputs: see [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
-        `decoder_inputs_embeds (batch, length, hidden_size)` stand for them.
+        Encodes clips and decodes characters; see [`AvsrForConditionalGeneration`] for the arguments.
+
+        `decoder_input_ids` defaults to the start token alone.
 
         Raises:
-            ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
         cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
@@ -319,18 +353,29 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
-        attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
-        labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
-        alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-            For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
-        decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
-            Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
+        Computes character scores and, with `labels`, the hybrid loss.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
+                1 for frames; a row of 0: no lips.
+            decoder_input_ids (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                The characters so far, the start token first; made from `labels` by default.
+            decoder_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 1 for characters.
+            encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the first four inputs.
+            cache (`EncoderDecoderCache`, *optional*): keys and values of the characters before `decoder_input_ids`.
+            labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+            alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
+                For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
+            use_cache (`bool`, *optional*): whether to return a cache.
+            decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
+            past_key_values (`EncoderDecoderCache`, *optional*): older name of `cache`.
 
         Raises:
-            ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
         cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:

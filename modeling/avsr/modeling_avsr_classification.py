@@ -43,7 +43,7 @@ class AvsrConvClassifier(nn.Module):
         self.output = nn.Linear(size // 4, num_labels)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
-        # features (batch, frames, size); a clip shorter than an LRW clip repeats its last frame
+        # features (batch, frames, size); in a clip shorter than those of LRW, the last frame is repeated
         frames = max(features.shape[1], SHORTEST)
         features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
         lengths = lengths.clamp(min=SHORTEST)
@@ -151,12 +151,16 @@ class AvsrForVideoClassification(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
-        labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+        Classifies clips.
 
-        Returns `loss` (cross entropy with `config.label_smoothing`), `logits (batch, num_labels)` and, from the
-        `"transformer"` back-end, the layers' `hidden_states` and `attentions` if requested.
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
+            labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+
+        Returns:
+            `loss` (cross entropy with `config.label_smoothing`), `logits` `(batch, num_labels)` and, from the
+            `"transformer"` back-end, the layers' `hidden_states` and `attentions` if requested.
         """
         if video_attention_mask is None:
             video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])

@@ -12,9 +12,9 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
 - `use_kernel_forward_from_hub`: a layer that may be computed by a compiled kernel from the Hub (`use_kernels=True`).
 - [`call_with_cache`], [`cache_field`]: what holds keys and values from step to step was renamed in transformers 5.24.
-- [`name_for_task`]: tells a task of transformers that a class is one of its models. The pipelines look classes up in
-  tables of names, in which what the Auto classes' `register` was given doesn't appear: the recogniser would be taken for
-  a CTC model and read nonsense, and of other classes each pipeline logs that they are not supported.
+- [`name_for_task`]: enters a class as a model of one of transformers' tasks. The pipelines look classes up in tables
+  of names, which the Auto classes' `register` doesn't fill: the recogniser would be taken for a CTC model and read
+  nonsense, and of other classes each pipeline logs that they are not supported.
 
 The text is the same for both systems, as a checkpoint's code travels one folder at a time (tests/test_house.py).
 """
@@ -89,7 +89,7 @@ def cache_field(output_class: type[ModelOutput]) -> str:
 
 
 def name_for_task(task: str, model_class: type[PreTrainedModel]) -> None:
-    """Tells transformers' pipeline of a task that a class is one of its models."""
+    """Enters a class as a model of a task in the tables of transformers' pipelines."""
     if model_class.config_class is None:
         raise ValueError(f"{model_class.__name__} has no config_class, whose model_type a pipeline looks up.")
     TASK_TABLES[task][model_class.config_class.model_type] = model_class.__name__
