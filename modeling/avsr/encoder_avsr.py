@@ -285,11 +285,9 @@ class AvsrPreTrainedModel(PreTrainedModel):
         Loads a checkpoint; see transformers.
 
         Raises:
-            ValueError: the checkpoint classifies words, so that a recogniser of it would be random.
+            ValueError: the checkpoint classifies words, so that most of a recogniser's weights would be random.
         """
-        config = kwargs.get(
-            "config"
-        )  # from the Auto classes; with it, a checkpoint is refused before its weights load
+        config = kwargs.get("config")  # the Auto classes pass it; with it, weights needn't be loaded to refuse them
         cls._refuse_words(config if isinstance(config, AvsrConfig) else None, pretrained_model_name_or_path)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info=True` a pair
@@ -307,7 +305,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialises as PyTorch does, like the published code; transformers initialises the front-end of its own."""
+        """Initialises as PyTorch does, like the published code; transformers' speech encoders initialise themselves."""
         if isinstance(module, AvsrSpectrogramFrontEnd):
             module.reset_buffers()
         elif isinstance(module, nn.Embedding):

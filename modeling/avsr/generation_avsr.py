@@ -226,7 +226,7 @@ class JointSearch:
             totals = totals + (settings.ctc_weight * self.ctc()).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
-        totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # inf - inf
+        totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # NaN is -inf - -inf
         if settings.store_scores:
             self.step_scores.append((totals - self.total[..., None]).nan_to_num(nan=NEVER, neginf=NEVER).flatten(0, 1))
         if settings.store_logits:
@@ -557,6 +557,7 @@ class AvsrGenerationMixin(GenerationMixin):
         settings: SearchSettings,
         config: GenerationConfig,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
+        """Runs the joint search; its `config` is what transformers has prepared."""
         states, mask = encoder_outputs["last_hidden_state"], encoder_outputs["frame_mask"]
         if settings.beams == 1 and config.num_return_sequences > 1:  # drawn at random, independently of each other
             states, mask, ctc_logits = (
@@ -579,20 +580,9 @@ class AvsrGenerationMixin(GenerationMixin):
             score.language_model_scores(self.config, start),
         )
         search.run()
-        sequences, scores, beam_indices = search.found()
         if not config.return_dict_in_generate:
-            return _as_ids(sequences)
-        output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
-        fields: dict[str, Any] = {"sequences": sequences}
-        if settings.beams > 1:
-            fields |= {"sequences_scores": scores, "beam_indices": beam_indices}
-        if settings.store_scores:
-            fields["scores"] = tuple(search.step_scores)
-        if settings.store_logits:
-            fields["logits"] = tuple(search.step_logits)
-        if isinstance(decoder, ForwardDecoder):
-            fields |= {cache_field(output): decoder.cache, **_decoder_outputs_requested(config, decoder)}
-        return output(**fields, **_encoder_outputs_requested(config, encoder_outputs))
+            return _as_ids(search.found()[0])
+        return _search_output(config, search, encoder_outputs)
 
     def _can_share_keys(self, config: GenerationConfig) -> bool:
         """Returns whether [`SharedKeysDecoder`] suffices: no other cache, no attention weights, all on one device."""
@@ -660,7 +650,7 @@ def _refuse_long(
         config: its `chunk_length_s`, if it has one, is how much the checkpoint reads in one piece.
         values: `(batch, samples)`.
         mask: `(batch, samples)`, *optional*.
-        sampling_rate: samples a second.
+        sampling_rate: samples per second.
     """
     chunk_length = getattr(config, "chunk_length_s", None)
     if values is None or chunk_length is None:
@@ -679,6 +669,25 @@ def _most_labels(config: GenerationConfig, steps: int) -> int:
     if config.max_new_tokens is not None:
         return min(config.max_new_tokens, steps)
     return steps if config.max_length is None else min(config.max_length - 1, steps)
+
+
+def _search_output(
+    config: GenerationConfig, search: JointSearch, encoder_outputs: AvsrEncoderOutput
+) -> GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
+    """Returns what a search has found and what a call requests with it, as transformers' output."""
+    settings, decoder = search.settings, search.decoder
+    sequences, scores, beam_indices = search.found()
+    output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
+    fields: dict[str, Any] = {"sequences": sequences}
+    if settings.beams > 1:
+        fields |= {"sequences_scores": scores, "beam_indices": beam_indices}
+    if settings.store_scores:
+        fields["scores"] = tuple(search.step_scores)
+    if settings.store_logits:
+        fields["logits"] = tuple(search.step_logits)
+    if isinstance(decoder, ForwardDecoder):
+        fields |= {cache_field(output): decoder.cache, **_decoder_outputs_requested(config, decoder)}
+    return output(**fields, **_encoder_outputs_requested(config, encoder_outputs))
 
 
 def _encoder_outputs_requested(config: GenerationConfig, outputs: AvsrEncoderOutput) -> dict[str, Any]:
