@@ -305,7 +305,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialises as PyTorch does, like the published code; transformers' speech encoders initialise themselves."""
+        """Initialises as PyTorch and the published code do; speech encoders of transformers initialise themselves."""
         if isinstance(module, AvsrSpectrogramFrontEnd):
             module.reset_buffers()
         elif isinstance(module, nn.Embedding):
