@@ -136,27 +136,16 @@ class _GivenLandmarks:
         return [f"there are landmarks for {len(self.rows)} frames, but {self.index} frames"]
 
 
-class _TrackedLandmarks(FaceTracker):
-    """Landmarks that a detector finds in one face."""
-
-    def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        face = self.update(frame, change)
-        return None if face is None else face.points
-
-    def warnings(self) -> list[str]:
-        return []
-
-
 def landmark_source(
     landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
 ) -> LandmarkSource:
     """What tells `MouthBuilder` each frame's landmarks; the arguments are those of `MouthRoiImageProcessor.extract`."""
     if landmarks is None:
-        return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
+        return FaceTracker(DlibLandmarkDetector(), detect_every)
     if isinstance(landmarks, PrecomputedLandmarks):
         return _GivenLandmarks(landmarks.at(fps))
     if callable(landmarks):
-        return _TrackedLandmarks(landmarks, detect_every)
+        return FaceTracker(landmarks, detect_every)
     points = np.asarray(landmarks, dtype=np.float32)
     if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2):
         raise ValueError(f"landmarks must be (frames, {NUM_POINTS}, 2), got {points.shape}")

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .clip_report_avsr import ClipReport
-from .face_tracking_avsr import WHOLE_SEARCH, Change, distance, inside, pause_of, prominence
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, overlap
+from .face_tracking_avsr import Change, FaceTracker, inside, prominence
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet
 from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
@@ -294,68 +294,129 @@ class _Place:
         x, y = (face.box[0] + face.box[2]) / 2 - box[0], (face.box[1] + face.box[3]) / 2 - box[1]
         return cls(x / width, y / width, face.size / width)
 
-    def far_from(self, other: _Place) -> float:
-        """Distance in units of the face's width."""
+    def distance(self, other: _Place) -> float:
+        """Returns the distance between the centres, in units of the other face's width."""
         return float(np.hypot(self.x - other.x, self.y - other.y)) / max(other.size, 1e-6)
 
 
-class SpeakerFace:
-    """
-    Landmarks of the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
+class SpeakerFace(FaceTracker):
+    """Follows the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
 
-    `look` says where the speaker is in the next frame, and the face is searched for and followed in there only. Of
+    `look` says where the speaker is in the next frame, and the face is searched for and followed in that box only. Of
     several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box; at
-    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is followed on.
+    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is still
+    followed.
 
     Args:
-        detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`, a
-            face is known again, and doubted where it looks like another one after an absence or a change of scene.
+        detector: finds the faces. If it is a `FaceFollower`, only every `detect_every`-th frame is searched; if it is a
+            `FaceDescriber`, a face is re-identified by its appearance, and reported where it looks like another one after
+            an absence or a change of scene.
         detect_every: frames between two searches.
         report: receives what was seen in each frame.
         patience: frames for which a lost face is waited for while another one is in the box.
-
-    Attributes:
-        switches: how often the face followed was replaced by one elsewhere in the same scene.
-        switched: whether this has just happened, in the latest frame.
     """
 
-    counts: tuple[int, ...] = ()
+    farthest = 1.0  # somebody else may stand in the box
 
     def __init__(self, detector: LandmarkDetector, detect_every: int, report: SpeakerReport, patience: int = 25):
-        self.report, self.switches, self.switched = report, 0, False
-        self._detector, self._detect_every, self._patience = detector, detect_every, patience
-        self._follower = detector if isinstance(detector, FaceFollower) else None
+        super().__init__(detector, detect_every, patience)
+        self.report = report
         self._describer = detector if isinstance(detector, FaceDescriber) else None
-        self._looks: list[np.ndarray] = []
-        self._looked = False  # whether the latest frame was searched
+        self._looks: list[np.ndarray] = []  # descriptions of the face
         self._new_look = False  # whether the face has just been found anew
         self._strange = False  # whether it looks like another one than before
-        self._here: SpeakerBox | None = None
-        self._index = self._searches = self._lost = self._missed = 0
+        self._searched = False  # whether the latest frame was searched
+        self._here: SpeakerBox | None = None  # where the speaker is in the latest frame
+        self._box: Box = (0.0, 0.0, 0.0, 0.0)  # where they were last seen
+        self._place: _Place | None = None  # of the face in that box
+        self._missed = 0  # frames since the locator last saw the speaker
         self._in_box = 0  # faces in the box at the latest search
-        self._face: Face | None = None
-        self._place: _Place | None = None
-        self._before_cut: Face | None = None
 
     def look(self, here: SpeakerBox | None) -> None:
-        """Where the speaker is in the next frame; None where they are not seen."""
+        """Takes where the speaker is in the next frame; None where they are not seen."""
         self._here = here
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
         """Returns `(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
-        face = self._next_face(frame, change)
-        if face is not None and self._looked and self._in_box == 1:
+        self._searched = False
+        face = self.update(frame, change)
+        if face is not None and self._searched and self._in_box == 1:
             self._remember(frame, face)
         self.report.add(self._here, face is not None, self._in_box, self._strange)
         if face is not None and self._here is not None:
             self._place = _Place.of(face, self._here.box)
-        self._lost = 0 if face is not None else self._lost + 1
-        self._face = face if face is not None else self._face
         return None if face is None else face.points
 
-    def warnings(self) -> list[str]:
-        """There are none: the report has its own."""
-        return []
+    def find(self, frame: np.ndarray) -> list[Face]:
+        """Returns all faces in the speaker's box."""
+        more = MARGIN * min(self._box[2] - self._box[0], self._box[3] - self._box[1])
+        x0, y0, x1, y1 = grown(self._box, more, more)
+        left, top = max(0, int(x0)), max(0, int(y0))
+        part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
+        if min(part.shape[:2]) < 16:
+            return []
+        found = [_moved(face, left, top) for face in self.detector(np.ascontiguousarray(part))]
+        return [face for face in found if self._is_in_box(face)]
+
+    def belongs(self, face: Face, frame: np.ndarray) -> bool:
+        """Returns whether the face is in the picture, and enough of it in the speaker's box."""
+        return super().belongs(face, frame) and self._is_in_box(face)
+
+    def choose(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the face that looks like the speaker's, or is at its place in the box; at first the most prominent."""
+        describer, place, box = self._describer, self._place, self._box
+        if describer is not None and self._looks and len(faces) > 1:
+            return min(faces, key=lambda face: self._look_distance(describer.describe(frame, face)))
+        if place is not None and len(faces) > 1:
+            return min(faces, key=lambda face: _Place.of(face, box).distance(place))
+        return max(faces, key=lambda face: prominence(face, box), default=None)
+
+    def replace(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the chosen face: at the old place in the box it is the same one, elsewhere another one."""
+        face = self.choose(faces, frame)
+        if face is None or self._place is None or _Place.of(face, self._box).distance(self._place) < 1.0:
+            return face
+        return None if len(faces) > 1 and self._lost < self.patience else self._switch(face)
+
+    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+        returns, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
+        if self._here is None:
+            self._in_box = 0
+            return self._bridge(frame)
+        self._box = self._here.box
+        if returns and self._tracked is None:
+            return self._search(None, frame)  # without the pauses after which a lost face is searched for
+        return super()._next_face(frame, change)
+
+    def _bridge(self, frame: np.ndarray) -> Face | None:
+        """Carries the face over where the locator misses the speaker, and has it confirmed every few frames."""
+        tracked = self._tracked
+        if tracked is None or self._follower is None or self._missed > BRIDGE:
+            return None
+        face = self._follower.follow(frame, tracked)
+        if not inside(face, frame) or (self._missed % 4 == 1 and not self._follower.confirm(frame, face)):
+            return None
+        return face
+
+    def _carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
+        """Searches the box as well: a face that leaves it was somebody else's, or the speaker has jumped."""
+        return super()._carry_over(follower, tracked, frame) or self._search(tracked, frame)
+
+    def _search_new_scene(self, frame: np.ndarray) -> Face | None:
+        """Searches as ever: it is the locator that says where the speaker is after the cut."""
+        return self._search(None, frame)
+
+    def _search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+        self._searched = True
+        self._new_look |= tracked is None
+        return super()._search(tracked, frame)
+
+    def _pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
+        # A face that was carried over out of the box must not be preferred to the one found in it.
+        followed = followed if followed is not None and self.belongs(followed, frame) else None
+        face = super()._pick(faces, expected, followed, frame)
+        self._in_box = max(len(faces), int(face is not None))
+        return face
 
     def _remember(self, frame: np.ndarray, face: Face) -> None:
         """Compares a face that was found anew with the stored descriptions; stores at most `LOOKS` of them."""
@@ -372,103 +433,14 @@ class SpeakerFace:
         """Returns the distance from the stored descriptions of the face; 0 where there are none."""
         return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
 
-    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
-        index, self._index, self.switched, self._looked = self._index, self._index + 1, False, False
-        back, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
-        tracked = self._face is not None and self._lost == 0
-        if change is Change.CUT:
-            self._before_cut, self._face, self._lost, tracked = self._face, None, 0, False
-        elif change is Change.RETURN:
-            self._face, self._lost, tracked = self._before_cut or self._face, 1, False
-        if self._here is None:
-            self._in_box = 0
-            return self._bridged(frame) if tracked else None
-        if tracked and self._follower is not None and index % self._detect_every:
-            face = self._follower.follow(frame, self._face)
-            if inside(face, frame) and self._belongs(face):
-                return face
-        elif not (tracked or back) and change is Change.NONE and self._follower and index % pause_of(self._lost):
-            return None  # no face for a while: look less often
-        return self._search(frame, tracked)
-
-    def _bridged(self, frame: np.ndarray) -> Face | None:
-        """Returns the face where the locator misses the speaker; asked for every few frames."""
-        if self._follower is None or self._missed > BRIDGE:
-            return None
-        face = self._follower.follow(frame, self._face)
-        if not inside(face, frame) or (self._missed % 4 == 1 and not self._follower.confirm(frame, face)):
-            return None
-        return face
-
-    def _search(self, frame: np.ndarray, tracked: bool) -> Face | None:
-        """Looks for the face where it should be, and now and then through the whole box; decides which it is."""
-        follower = self._follower if tracked else None
-        expected = follower.follow(frame, self._face) if follower else self._face
-        self._searches, self._looked = self._searches + 1, True
-        self._new_look |= not tracked
-        still_there = follower is not None and inside(expected, frame) and self._belongs(expected)
-        if still_there and self._searches % WHOLE_SEARCH != 1 and follower.confirm(frame, expected):
-            return expected
-        faces = self._faces(frame)
-        self._in_box = len(faces)
-        if self._face is None:
-            return self._likeliest(frame, faces)
-        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
-        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
-            return expected if still_there else nearest
-        if still_there and follower.confirm(frame, expected):
-            self._in_box = max(self._in_box, 1)
-            return expected
-        return self._again(frame, faces)
-
-    def _again(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
-        """Re-acquires a lost face near its last position; once patience has run out, any face."""
-        last = self._face
-        reach = last.size * min(1.0, 0.5 + self._lost / 10.0)
-        near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
-        if near:
-            return min(near, key=lambda face: distance(face, last))
-        face = self._likeliest(frame, faces)
-        if face is None:
-            return None
-        at_its_place = self._place is None or _Place.of(face, self._here.box).far_from(self._place) < 1.0
-        if at_its_place:
-            return face
-        if len(faces) > 1 and self._lost < self._patience:
-            return None
-        self.switches, self.switched = self.switches + 1, True
-        return face
-
-    def _likeliest(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
-        """
-        The face that looks like it did; or is where it was in the box; without a memory the largest, most central one.
-        """
-        box = self._here.box
-        if self._looks and len(faces) > 1:
-            return min(faces, key=lambda face: self._look_distance(self._describer.describe(frame, face)))
-        if self._place is not None and len(faces) > 1:
-            return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
-        return max(faces, key=lambda face: prominence(face, box), default=None)
-
-    def _belongs(self, face: Face) -> bool:
+    def _is_in_box(self, face: Face) -> bool:
         """Returns whether enough of the face is in the speaker's box."""
-        more = GENEROUS * (self._here.box[2] - self._here.box[0])
-        x0, y0, x1, y1 = grown(self._here.box, more, more)
+        more = GENEROUS * (self._box[2] - self._box[0])
+        x0, y0, x1, y1 = grown(self._box, more, more)
         width = min(face.box[2], x1) - max(face.box[0], x0)
         height = min(face.box[3], y1) - max(face.box[1], y0)
         area = (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
         return width > 0 and height > 0 and width * height >= BELONGS * area
-
-    def _faces(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces in the box."""
-        more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
-        x0, y0, x1, y1 = grown(self._here.box, more, more)
-        left, top = max(0, int(x0)), max(0, int(y0))
-        part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
-        if min(part.shape[:2]) < 16:
-            return []
-        found = [_moved(face, left, top) for face in self._detector(np.ascontiguousarray(part))]
-        return [face for face in found if self._belongs(face)]
 
 
 def _moved(face: Face, x: float, y: float) -> Face:
