@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -270,20 +269,3 @@ def prominence(face: Face, box: tuple[float, float, float, float]) -> float:
     centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2 - box[:2]
     centre = centre / (box[2] - box[0], box[3] - box[1]) - 0.5
     return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
-
-
-def track_landmarks(
-    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int = 10
-) -> tuple[list[Face | None], list[int]]:
-    """Follows one face through a clip.
-
-    Args:
-        frames: `(height, width, 3)` uint8 pictures, one at a time.
-        detector: see `LandmarkDetector`.
-        detect_every: frames between two searches of the whole picture.
-
-    Returns:
-        one `Face` or None a frame, and the number of faces seen in each search.
-    """
-    tracker = FaceTracker(detector, detect_every)
-    return [tracker.update(frame) for frame in frames], tracker.counts

@@ -53,7 +53,6 @@ class MouthRoiKwargs(ImagesKwargs, total=False):
 
     roi_size: int
     mouth_width: float
-    crop_center: str
     smoothing_window: int
     detect_every: int
     fps: float
@@ -69,7 +68,6 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         image_mean, image_std: normalisation after rescaling; the defaults are those of LRS2.
         rescale_factor: what 8-bit values are multiplied with.
         smoothing_window: frames over which landmarks are averaged.
-        crop_center: "mouth" or "mean_face", see `roi_transforms`.
         detect_every: frames between two searches for faces; in between the face is followed.
         fps: frames per second of the clips.
     """
@@ -86,11 +84,15 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         image_std: float = 0.1688,
         rescale_factor: float = 1 / 255,
         smoothing_window: int = 12,
-        crop_center: str = "mouth",
         detect_every: int = 10,
         fps: float = 25.0,
         **kwargs: Any,
     ):
+        # Processors saved by earlier versions name where crops are centred; other places would need other crops.
+        if (crop_center := kwargs.pop("crop_center", "mouth")) != "mouth":
+            raise ValueError(
+                f"crop_center is no longer an option and can only be 'mouth', got {crop_center!r}: leave it out"
+            )
         super().__init__(**kwargs)
         if not 0 < crop_size <= roi_size:
             raise ValueError(f"crop_size must be between 1 and roi_size={roi_size}, got {crop_size}")
@@ -100,8 +102,6 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         for name, value in (("smoothing_window", smoothing_window), ("detect_every", detect_every)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if crop_center not in ("mouth", "mean_face"):
-            raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
         self.roi_size = roi_size
         self.crop_size = crop_size
         self.mouth_width = mouth_width
@@ -109,7 +109,6 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         self.image_std = image_std
         self.rescale_factor = rescale_factor
         self.smoothing_window = smoothing_window
-        self.crop_center = crop_center
         self.detect_every = detect_every
         self.fps = fps
 

@@ -255,7 +255,7 @@ class PrecomputedLandmarks:
             raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
         if fps is not None and not (fps > 0 and math.isfinite(fps)):
             raise ValueError(f"{self.path!r}: fps must be a positive number, got {fps}")
-        self.points, self.fps, self._calls = points, fps, 0
+        self.points, self.fps = points, fps
 
     @staticmethod
     def _read(path: Path) -> tuple[np.ndarray, float | None]:
@@ -277,13 +277,6 @@ class PrecomputedLandmarks:
             return self.points
         times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
         return self.points[np.minimum(np.round(times * self.fps).astype(int), len(self.points) - 1)]
-
-    def __call__(self, frame: np.ndarray) -> list[Face]:
-        """As a `LandmarkDetector`: the n-th call answers for the n-th frame of the clip."""
-        index, self._calls = self._calls, self._calls + 1
-        if index >= len(self.points) or not np.isfinite(self.points[index]).all():
-            return []
-        return [Face(box_of_points(self.points[index]), self.points[index], 1.0)]
 
 
 def grown(box: tuple, x: float, y: float) -> tuple[float, float, float, float]:

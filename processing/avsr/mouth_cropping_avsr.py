@@ -282,7 +282,7 @@ class MouthBuilder:
         points = np.concatenate([self._context, np.stack(raw)]).astype(np.float32)
         filled = interpolate_missing(points)
         smoothed = smooth(filled, window)[before : before + count]
-        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width, self.config.crop_center)
+        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width)
         mouths = crop_mouths([row.patch for row in rows], transforms, self.config.roi_size)
         first = max(0, before + count - window)
         while first > 0 and not np.isfinite(points[first]).all():
@@ -434,27 +434,23 @@ def similarity_transforms(
     return np.concatenate([linear, shift[..., None]], axis=2)
 
 
-def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, crop_center: str = "mouth") -> np.ndarray:
+def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float) -> np.ndarray:
     """Returns the transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
+
+    The mean of the aligned mouth points is in the middle of the region.
 
     Args:
         points: `(frames, 68, 2)` pixels.
         roi_size: side of the square region, in its own pixels.
         mouth_width: distance between the mean face's mouth corners in the region, in its own pixels.
-        crop_center: "mouth" puts the mean of the aligned mouth points into the middle, as published; "mean_face" the
-            middle of the mean face's mouth, so that eyes and nose alone decide.
 
     Returns:
         `(frames, 2, 3)` float64; pixel centres are at whole numbers.
     """
-    if crop_center not in ("mouth", "mean_face"):
-        raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
     scale = mouth_width / np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER])
     target = MEAN_FACE * scale
     transforms = similarity_transforms(points, target)
-    centre = target[MOUTH].mean(axis=0)
-    if crop_center == "mouth":
-        centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
+    centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
     transforms[:, :, 2] += (roi_size - 1) / 2 - centre
     return transforms
 
