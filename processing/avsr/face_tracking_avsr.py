@@ -1,4 +1,4 @@
-"""The same face all the way through a clip, and the cuts to another scene at which it is looked for anew."""
+"""Follows one face through a clip, and detects the cuts to another scene, after which it is searched for again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAME_PLACE = 0.4  # intersection over union from which on two boxes are taken fo
 
 
 class Change(enum.Enum):
-    """What a frame is after the one before it."""
+    """How a frame relates to the one before it."""
 
     NONE = "none"
     CUT = "cut"
@@ -44,7 +44,7 @@ class SceneWatch:
         self._since = FLASH + 1  # frames since the latest cut
 
     def see(self, frame: np.ndarray) -> Change:
-        """The next `(height, width, 3)` uint8 frame."""
+        """Compares the next `(height, width, 3)` uint8 frame with the one before."""
         self._since += 1
         thumbnail = _thumbnail(frame)
         if thumbnail is None:
@@ -85,9 +85,10 @@ def _ticks(length: int) -> np.ndarray:
 class FaceTracker:
     """Follows one face through a clip, frame by frame; a source of landmarks for `MouthBuilder`.
 
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (one in five
-    of these searches covers the whole picture) and carried over from frame to frame in between. While it is lost and
-    other faces are in view, none of them takes its place for `patience` frames. A new scene is searched immediately.
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (one in
+    five of these searches covers the whole picture) and carried over from frame to frame in between. While it is lost
+    and other faces are in view, none of them takes its place for `patience` frames. A new scene is searched
+    immediately.
 
     A subclass says where faces may be, and which one is right, by overriding `find`, `belongs`, `choose` and `replace`
     (see `SpeakerFace` for a speaker whose place is known).
@@ -162,12 +163,12 @@ class FaceTracker:
         return max(faces, key=lambda face: prominence(face, whole), default=None)
 
     def replace(self, faces: list[Face], frame: np.ndarray) -> Face | None:
-        """Returns the face that takes the place of one that is lost and not among `faces`; None to wait for that one."""
+        """Returns the face to follow in place of the lost one, which is not among `faces`; None to wait for it."""
         if not faces or (max(self.counts) > 1 and self._lost < self.patience):
             return None
         return self._switch(self.choose(faces, frame))
 
-    # --------------------------------------------------------------------------------------------------- frame by frame
+    # -------------------------------------------------------------------------------------------------- frame by frame
 
     @property
     def _tracked(self) -> Face | None:
@@ -192,7 +193,7 @@ class FaceTracker:
         return face if self.belongs(face, frame) else None
 
     def _search_new_scene(self, frame: np.ndarray) -> Face | None:
-        """Returns a face at the same place as before the cut, in case only the light has changed; else the chosen one."""
+        """Returns the face where it was before the cut, in case only the light has changed; else the chosen one."""
         faces, before = self.find(frame), self._before_cut
         same = [face for face in faces if before is not None and overlap(face.box, before.box) > SAME_PLACE]
         return self.choose(same or faces, frame)
@@ -227,7 +228,7 @@ class FaceTracker:
             return self.choose(faces, frame)
         nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
         if nearest is not None and overlap(nearest.box, expected.box) > SAME_PLACE:
-            return followed or nearest  # what was carried over jitters less than what is found anew
+            return followed or nearest  # what was carried over jitters less than what a search finds
         if followed is not None and self._is_there(followed, frame):
             return followed
         return self._reacquire(last, faces, frame)

@@ -159,7 +159,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
 
         Args:
             videos: a clip is `(T, roi_size, roi_size)` or `(T, crop_size, crop_size)` uint8 mouths, a `MouthClip`, or
-                pictures `(T, height, width, 3)` uint8 or any iterable of `(height, width, 3)`, which are extracted first.
+                pictures `(T, height, width, 3)` uint8 or any iterable of `(height, width, 3)`, which are extracted
+                first.
             return_tensors: "pt", "np" or None.
 
         Returns:
@@ -207,13 +208,14 @@ class MouthRoiImageProcessor(BaseImageProcessor):
             return clip
         if isinstance(clip, (str, bytes, dict)) or not isinstance(clip, Iterable):
             raise ValueError(
-                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file with "
-                "`read_frames` first"
+                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file "
+                "with `read_frames` first"
             )
         extracted = self.extract(clip)
         if len(extracted.found) and not extracted.found.any():
             raise ValueError(
-                f"videos: no face was found in the {len(extracted.found)} pictures of a clip, so there are no lips to read"
+                f"videos: no face was found in the {len(extracted.found)} pictures of a clip, so there are no lips to "
+                "read"
             )
         return extracted.mouths
 

@@ -35,7 +35,7 @@ class Face:
     Attributes:
         box: `(x0, y0, x1, y1)` in pixels.
         points: `(68, 2)` float32, x and y in pixels.
-        score: confidence of the detector; larger is surer, the scale is the detector's own.
+        score: confidence of the detector; the scale is the detector's own, higher is better.
     """
 
     box: Box
@@ -65,7 +65,7 @@ class FaceFollower(Protocol):
         ...
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
-        """Returns whether there is a face at that place, with a lower threshold than in a search of the whole frame."""
+        """Returns whether there is a face at that place, by a lower threshold than in a search of the frame."""
         ...
 
 
@@ -107,7 +107,7 @@ def _centre_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Dlib:
-    """dlib with its face detector, which only one thread may use at a time (hence the lock), and the shape predictor."""
+    """dlib with its shape predictor and its face detector; only one thread at a time may use the detector."""
 
     module: Any
     detector: Any
@@ -117,7 +117,7 @@ class _Dlib:
 
 @functools.lru_cache(maxsize=1)
 def _load_dlib() -> _Dlib:
-    """Loads dlib and the predictor's 100 MB, once a process."""
+    """Loads dlib and the predictor's 100 MB, once per process."""
     try:
         import dlib
     except ImportError:
@@ -128,7 +128,7 @@ def _load_dlib() -> _Dlib:
 
 @functools.lru_cache(maxsize=1)
 def _load_describer() -> Any:
-    """Loads the 22 MB of dlib's network for faces, once a process."""
+    """Loads the 22 MB of dlib's network for faces, once per process."""
     path = _model_path("dlib_face_recognition_resnet_model_v1.dat", "face recognition model")
     return _load_dlib().module.face_recognition_model_v1(path)
 
@@ -157,7 +157,8 @@ class DlibLandmarkDetector:
     """dlib's HOG detector for frontal faces with the 68-point shape predictor.
 
     Frames are searched at a longest side of at most `search_side` pixels; where that finds nothing, once more at twice
-    and, for larger frames, four times that side. The smallest face it sees is about 80 pixels wide at the size searched.
+    and, for larger frames, four times that side. The smallest face it sees is about 80 pixels wide at the size
+    searched.
 
     Args:
         search_side: longest side of the first search, in pixels.
@@ -169,7 +170,7 @@ class DlibLandmarkDetector:
         self.threshold = threshold
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces of a `(height, width, 3)` uint8 RGB frame, surest first."""
+        """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
         frame = _eight_bit(frame)
         side = max(frame.shape[:2])
         scales = [min(1.0, self.search_side / side), min(2.0, 2 * self.search_side / side)]
@@ -198,7 +199,7 @@ class DlibLandmarkDetector:
         return any(overlap(shifted(box, left, top), face.box) > 0.3 for box, _ in found)
 
     def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
-        """Returns `(128,)` of dlib's face recognition network: 0.6 apart, on average, is the limit between two people."""
+        """Returns `(128,)` of dlib's face recognition network; two people are more than about 0.6 apart."""
         dlib, network = _load_dlib(), _load_describer()
         edges = (round(edge) for edge in face.box)
         points = dlib.module.points([dlib.module.point(round(float(x)), round(float(y))) for x, y in face.points])
@@ -240,9 +241,10 @@ def _eight_bit(frame: np.ndarray) -> np.ndarray:
 class PrecomputedLandmarks:
     """Reads the landmarks of one clip, found by another tool, from a file.
 
-    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face was
-    found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`, with
-    `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a second).
+    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face
+    was found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`,
+    with `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a
+    second).
 
     Args:
         path: the file.

@@ -4,8 +4,8 @@ Missed frames are interpolated, landmarks are smoothed over 12 frames, a similar
 takes each frame to a mean face (so that a moving mouth never moves the picture), and a square around the mean of the
 mouth's points is cut out. All of it is one warp: the crop is a translation of the transform.
 
-Landmarks are interpolated and smoothed only within a scene and for one face: they start anew at a cut, or where another
-face is followed. Memory is bounded by a few hundred small grey patches, whatever the clip's length.
+Landmarks are interpolated and smoothed only within a scene and for one face: they start again at a cut, or where
+another face is followed. Memory is bounded by a few hundred small grey patches, whatever the clip's length.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class MouthBlock:
         return cls(mouths, points, *(np.zeros(0, dtype=bool) for _ in range(3)))
 
 
-# --------------------------------------------------------------------------------------------- where landmarks are from
+# -------------------------------------------------------------------------------------------- where landmarks are from
 
 
 class LandmarkSource(Protocol):
@@ -177,12 +177,12 @@ class _Row:
     patch: GreyPatch | None
     outside: bool
     cut: bool  # the first of another scene or face
-    anew: bool  # the first with a face after it was given up
+    found_again: bool  # the first with a face after it was given up
 
     @property
     def begins(self) -> bool:
         """Whether landmarks before this frame have no bearing on it."""
-        return self.cut or self.anew
+        return self.cut or self.found_again
 
 
 class MouthBuilder:
@@ -231,11 +231,11 @@ class MouthBuilder:
         if change is Change.RETURN:
             self._take_back_cut()
         cut = change is Change.CUT or self.source.switched
-        anew = points is not None and self._missing > PATIENCE
+        found_again = points is not None and self._missing > PATIENCE
         self._missing = 0 if points is not None else self._missing + 1
         self._last = points if points is not None else None if cut else self._last
         outside = points is not None and _leaves_picture(points[MOUTH], frame)
-        self._rows.append(_Row(points, self._patch(frame), outside, cut, anew))
+        self._rows.append(_Row(points, self._patch(frame), outside, cut, found_again))
         yield from self._certain()
 
     def finish(self) -> Iterator[MouthBlock]:
@@ -249,7 +249,7 @@ class MouthBuilder:
             row.cut = False
 
     def _patch(self, frame: np.ndarray) -> GreyPatch | None:
-        """Cuts out twice the region around the mouth; more while the face is lost; the whole frame before it is found."""
+        """Cuts twice the region around the mouth; more while the face is lost; the whole frame before it is found."""
         if self._missing > PATIENCE:
             return None
         if self._last is None:
@@ -276,7 +276,7 @@ class MouthBuilder:
             yield self._warped(settled)
 
     def _next_beginning(self) -> int:
-        """Returns the first row but row 0 at which landmarks start anew; 0 where there is none."""
+        """Returns the first row but row 0 at which landmarks start again; 0 where there is none."""
         return next((index for index, row in enumerate(self._rows) if index and row.begins), 0)
 
     def _end_of_scene(self, count: int) -> Iterator[MouthBlock]:
@@ -289,7 +289,7 @@ class MouthBuilder:
         self._context = self._context[:0]
 
     def _warped(self, count: int, end: int | None = None) -> MouthBlock:
-        """Crops the first `count` rows, with landmarks interpolated and smoothed together with the rows up to `end`."""
+        """Crops the first `count` rows; interpolates and smooths landmarks together with the rows up to `end`."""
         window, before = self.config.smoothing_window, len(self._context)
         patches = [row.patch for row in self._rows[:count] if row.patch is not None]
         raw = [row.points if row.points is not None else _NOWHERE for row in self._rows[:end]]
@@ -347,7 +347,8 @@ def grey_patch(frame: np.ndarray, box: Box | None = None, step: int = 1) -> Grey
 
     Args:
         frame: `(height, width, 3)` or `(height, width)` uint8.
-        box: `(x0, y0, x1, y1)` in pixels, clipped to the frame; None takes the whole frame. At least one pixel remains.
+        box: `(x0, y0, x1, y1)` in pixels, clipped to the frame; None takes the whole frame. At least one pixel
+            remains.
         step: whole number of at least 1.
     """
     height, width = frame.shape[:2]
@@ -392,10 +393,11 @@ def interpolate_missing(points: np.ndarray) -> np.ndarray:
 def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
     """Fits a straight line to the `window` frames around each frame (least squares) and takes it at that frame.
 
-    Inside a clip this is the moving average of the paper; at the ends, where the window is cut off, an average would lag
-    behind a moving head. The published code averages each frame with the 11 that follow, which makes the crop lead
+    Inside a clip this is the moving average of the paper; at the ends, where the window is cut off, an average would
+    lag behind a moving head. The published code averages each frame with the 11 that follow, which makes the crop lead
     the head by a fifth of a second and needs 12 frames; here the window is centred and a clip of any length will do.
-    `scipy.signal.savgol_filter` differs: it takes even windows half a frame off, and refuses clips shorter than the window.
+    `scipy.signal.savgol_filter` differs: it takes even windows half a frame off, and refuses clips shorter than the
+    window.
 
     Args:
         points: `(frames, ...)` without NaN.

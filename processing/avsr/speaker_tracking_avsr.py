@@ -1,7 +1,8 @@
-"""A chosen speaker in the frames of a clip: their place in each of them, in that place their face, and a report.
+"""A chosen speaker in the frames of a clip: their box in each frame, their face in that box, and a report.
 
-`SpeakerSearch` gives a locator the frames (`SpeakerBoxes`, in a thread), looks for the face where the locator says that
-the speaker is (`SpeakerFace`), and records second by second who was followed, with what confidence (`SpeakerReport`).
+`SpeakerSearch` passes the frames to a locator (`SpeakerBoxes`, in a thread), looks for the face where the locator
+finds the speaker (`SpeakerFace`), and records second by second who was followed, with what confidence
+(`SpeakerReport`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .clip_report_avsr import ClipReport
 from .face_tracking_avsr import Change, FaceTracker, inside, prominence
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, shifted
 from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
@@ -27,16 +28,16 @@ FRAMES_AHEAD = 4  # frames that may wait for the locator
 BOXES_AHEAD = 256  # boxes that may wait for their frames
 
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
-BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
-GENEROUS = 0.1  # of the box's sides
-LOOKS = 2  # descriptions of the face that are stored, at most
+BELONGS = 0.5  # share of a face that must be within the box
+GENEROUS = 0.1  # of the box's width, added on each side before that share is taken
+LOOKS = 2  # most descriptions of the face that are stored
 ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
 BRIDGE = 25  # frames for which a face is still followed where the locator misses the speaker
 
-ABSENT = 0.1  # share of the frames without the speaker from which on it is said
+ABSENT = 0.1  # share of the frames without the speaker above which the report warns
 UNSURE = 0.5  # mean confidence below which the report warns
 STRANGERS_NAMED = 5  # most times of a possible change of person that a warning lists
-SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
+SEVERAL = 0.1  # share of the frames with more than one face in the box above which the report warns
 NEAR = 0.1  # of the sides of a box: a face this near counts as inside
 
 
@@ -47,7 +48,7 @@ class SpeakerBox:
 
     Attributes:
         box: `(x0, y0, x1, y1)` in pixels.
-        sure: from 0 to 1.
+        sure: the locator's confidence, from 0 to 1.
     """
 
     box: Box
@@ -57,13 +58,13 @@ class SpeakerBox:
 @dataclass(frozen=True)
 class ChosenSpeaker:
     """
-    Who is to be read, and what finds them.
+    The speaker whose words are recognised, and the locator that finds them.
 
     Attributes:
-        asked: as `check_speaker` returns it.
-        locator: a function of an iterator of frames `(height, width, 3)` uint8 and of `asked`, which gives, one after the
-            other and as soon as it knows them, for each frame `(x0, y0, x1, y1)` in pixels, or `(x0, y0, x1, y1, score)`
-            with a score from 0 to 1, or None where the speaker isn't seen.
+        asked: the request, as `check_speaker` returns it.
+        locator: a function of an iterator of frames `(height, width, 3)` uint8 and of `asked`. For each frame, as soon
+            as it can, it yields `(x0, y0, x1, y1)` in pixels, or `(x0, y0, x1, y1, score)` with a score from 0 to 1,
+            or None where the speaker isn't seen.
     """
 
     asked: Speaker
@@ -71,7 +72,16 @@ class ChosenSpeaker:
 
 
 class SpeakerSearch:
-    """Finds the frames' boxes of a chosen speaker, and in them the face. A context manager that ends its thread."""
+    """
+    Finds a chosen speaker's box in each frame, and the face in it. A context manager, which ends the locator's thread.
+
+    Args:
+        speaker: whom to find, and how.
+        image_processor: `MouthRoiImageProcessor`, for its settings.
+
+    Attributes:
+        report: what was seen of the speaker so far.
+    """
 
     def __init__(self, speaker: ChosenSpeaker, image_processor: Any):
         self._speaker, self._detect_every = speaker, image_processor.detect_every
@@ -80,7 +90,7 @@ class SpeakerSearch:
         self._boxes: SpeakerBoxes | None = None
 
     def face(self, detector: LandmarkDetector) -> SpeakerFace:
-        """What finds the landmarks in the frames that `add` and `finish` give."""
+        """Returns the source of landmarks in the frames that `add` and `finish` yield."""
         self._face = SpeakerFace(detector, self._detect_every, self.report)
         return self._face
 
@@ -89,41 +99,59 @@ class SpeakerSearch:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._boxes.close()
+        self._opened.close()
 
     def add(self, frame: np.ndarray) -> Iterator[np.ndarray]:
-        """One more frame; gives those in which the speaker's place is known by now, one at a time."""
-        return self._looked_at(self._boxes.add(frame))
+        """Adds a frame; yields those in which the speaker's box is known by now, one at a time."""
+        return self._looked_at(self._opened.add(frame))
 
     def finish(self) -> Iterator[np.ndarray]:
-        """The rest."""
-        return self._looked_at(self._boxes.finish())
+        """Yields the rest, once all frames were added."""
+        return self._looked_at(self._opened.finish())
+
+    @property
+    def _opened(self) -> SpeakerBoxes:
+        """The speaker's boxes; they exist from `__enter__` on."""
+        if self._boxes is None:
+            raise RuntimeError("SpeakerSearch has no locator running: use it in a `with` statement")
+        return self._boxes
 
     def _looked_at(self, pairs: Iterator[tuple[np.ndarray, SpeakerBox | None]]) -> Iterator[np.ndarray]:
+        """Yields the frames, after the face's tracker has got the box of each."""
         for frame, here in pairs:
-            self._face.look(here)
+            if self._face is not None:
+                self._face.look(here)
             yield frame
 
     def note(self, report: ClipReport, name: str) -> None:
-        """Writes down who was followed. Raises ValueError where nobody was."""
+        """
+        Writes into a clip's report who was followed.
+
+        Args:
+            report: of the clip; changed in place.
+            name: the clip's name in messages.
+
+        Raises:
+            ValueError: the speaker was not found in any frame.
+        """
         if not self.report.located:
             raise ValueError(f"{name}: {speaker_name(self._speaker.asked)} was not found in any frame.")
         report.speaker = self.report.finish()
-        report.warn(self.report.warnings(self._boxes.unanswered))
+        report.warn(self.report.warnings(self._opened.unanswered))
 
 
 class SpeakerBoxes:
     """
-    Runs a locator in a thread, in parallel to the code that gives it frames.
+    Runs a locator in a thread, in parallel to the code that passes it frames.
 
-    A frame is held until its box is there; how many are held is up to the locator, which may look ahead. `close`, or
-    dropping the object, ends the thread.
+    A frame is held until its box is known; how many are held is up to the locator, which may look ahead. `close`, or
+    garbage collection of the object, ends the thread.
 
     Args:
-        speaker: who is looked for, and how.
+        speaker: whom to find, and how.
 
     Attributes:
-        unanswered: frames for which the locator gave nothing because it had come to its end.
+        unanswered: frames without a box because the locator had ended before them.
     """
 
     def __init__(self, speaker: ChosenSpeaker):
@@ -135,14 +163,14 @@ class SpeakerBoxes:
         self._thread.start()
 
     def add(self, frame: np.ndarray) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        """One more `(height, width, 3)` uint8 frame; gives those whose boxes are known by now. Must be exhausted."""
+        """Adds a `(height, width, 3)` uint8 frame; yields those whose boxes are known by now. Must be exhausted."""
         self._waiting.append(frame)
         while self._waiting and not self._mailbox.offer(frame):  # its box may come before the locator looks at it
             yield from self._paired(wait=False)
         yield from self._paired(wait=False)
 
     def finish(self) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        """The rest, once all frames were added."""
+        """Yields the rest, once all frames were added."""
         self._mailbox.end_frames()
         while self._waiting:
             yield from self._paired(wait=True)
@@ -153,6 +181,7 @@ class SpeakerBoxes:
         self._thread.join()
 
     def _paired(self, wait: bool) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
+        """Yields the frames whose boxes are there; waits for at least one of them if `wait`."""
         boxes, ended = self._mailbox.fetch(len(self._waiting), wait)
         for box in boxes:
             yield self._waiting.popleft(), box
@@ -188,12 +217,13 @@ class _Mailbox:
         return self._no_more_boxes or self._closed
 
     def end_frames(self) -> None:
+        """Says that there are no more frames."""
         with self._changed:
             self._no_more_frames = True
             self._changed.notify_all()
 
     def frames(self) -> Iterator[np.ndarray]:
-        """What the locator is given."""
+        """Yields the frames to the locator."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._frames or self._no_more_frames or self._closed)
@@ -212,6 +242,7 @@ class _Mailbox:
             return not self._closed
 
     def end_boxes(self, error: BaseException | None) -> None:
+        """Says that there are no more boxes, and with which error the locator ended."""
         with self._changed:
             self._no_more_boxes, self._error = True, error
             self._frames.clear()
@@ -229,6 +260,7 @@ class _Mailbox:
             return boxes, not self._boxes and self._error is None and self._over
 
     def close(self) -> None:
+        """Releases both sides, whatever they wait for."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -255,14 +287,14 @@ def _locate(speaker: ChosenSpeaker, mailbox: _Mailbox) -> None:
 
 def checked_box(value: Any, index: int) -> SpeakerBox | None:
     """
-    What a locator gave for a frame.
+    Checks what a locator yielded for a frame.
 
     Args:
-        value: 4 or 5 numbers, or None; with a NaN, or without an area, it counts as None.
-        index: of the frame.
+        value: 4 or 5 numbers, or None; a box with a NaN or without an area counts as None.
+        index: of the frame, for the message.
 
     Raises:
-        ValueError: it has none of these forms.
+        ValueError: `value` has none of these forms.
     """
     if value is None:
         return None
@@ -290,6 +322,7 @@ class _Place:
 
     @classmethod
     def of(cls, face: Face, box: Box) -> _Place:
+        """Returns the place of a face in a box."""
         width = box[2] - box[0]
         x, y = (face.box[0] + face.box[2]) / 2 - box[0], (face.box[1] + face.box[3]) / 2 - box[1]
         return cls(x / width, y / width, face.size / width)
@@ -303,14 +336,14 @@ class SpeakerFace(FaceTracker):
     """Follows the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
 
     `look` says where the speaker is in the next frame, and the face is searched for and followed in that box only. Of
-    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box; at
-    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is still
-    followed.
+    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box;
+    at first the largest and most central one. Where the locator misses the speaker for up to a second, the face is
+    still followed.
 
     Args:
-        detector: finds the faces. If it is a `FaceFollower`, only every `detect_every`-th frame is searched; if it is a
-            `FaceDescriber`, a face is re-identified by its appearance, and reported where it looks like another one after
-            an absence or a change of scene.
+        detector: finds the faces. If it is a `FaceFollower`, only every `detect_every`-th frame is searched; if it is
+            a `FaceDescriber`, a face is re-identified by its appearance, and reported where it looks like another one
+            after an absence or a change of scene.
         detect_every: frames between two searches.
         report: receives what was seen in each frame.
         patience: frames for which a lost face is waited for while another one is in the box.
@@ -323,7 +356,7 @@ class SpeakerFace(FaceTracker):
         self.report = report
         self._describer = detector if isinstance(detector, FaceDescriber) else None
         self._looks: list[np.ndarray] = []  # descriptions of the face
-        self._new_look = False  # whether the face has just been found anew
+        self._new_look = False  # whether the face has just been found again
         self._strange = False  # whether it looks like another one than before
         self._searched = False  # whether the latest frame was searched
         self._here: SpeakerBox | None = None  # where the speaker is in the latest frame
@@ -363,7 +396,7 @@ class SpeakerFace(FaceTracker):
         return super().belongs(face, frame) and self._is_in_box(face)
 
     def choose(self, faces: list[Face], frame: np.ndarray) -> Face | None:
-        """Returns the face that looks like the speaker's, or is at its place in the box; at first the most prominent."""
+        """Returns the face that looks like the speaker's, or is at its old place; at first the most prominent one."""
         describer, place, box = self._describer, self._place, self._box
         if describer is not None and self._looks and len(faces) > 1:
             return min(faces, key=lambda face: self._look_distance(describer.describe(frame, face)))
@@ -419,7 +452,7 @@ class SpeakerFace(FaceTracker):
         return face
 
     def _remember(self, frame: np.ndarray, face: Face) -> None:
-        """Compares a face that was found anew with the stored descriptions; stores at most `LOOKS` of them."""
+        """Compares a face that was found again with the stored descriptions; stores at most `LOOKS` of them."""
         if self._describer is None or (len(self._looks) == LOOKS and not self._new_look):
             return
         look = self._describer.describe(frame, face)
@@ -444,9 +477,8 @@ class SpeakerFace(FaceTracker):
 
 
 def _moved(face: Face, x: float, y: float) -> Face:
-    """Returns a face found in a part of a frame that begins there."""
-    box = face.box[0] + x, face.box[1] + y, face.box[2] + x, face.box[3] + y
-    return Face(box, face.points + np.array([x, y], face.points.dtype), face.score)
+    """Returns a face moved by these pixels, from its place in a part of the frame to that in the whole."""
+    return Face(shifted(face.box, x, y), face.points + np.array([x, y], face.points.dtype), face.score)
 
 
 @dataclass
@@ -457,17 +489,19 @@ class _Second:
     located: int = 0
     faces: int = 0
     sure: float = 0.0
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    box: list[float] = field(default_factory=lambda: [0.0] * 4)
 
     def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool) -> None:
+        """Adds a frame; the arguments are those of `SpeakerReport.add`."""
         self.frames += 1
         self.faces += face
         if here is not None:
             self.located += 1
-            self.sure += here.sure / max(in_box, 1, 2 * strange)
-            self.box = tuple(total + edge for total, edge in zip(self.box, here.box, strict=True))
+            self.sure += here.sure / max(in_box, 1, 2 * strange)  # several faces share the locator's confidence
+            self.box = [total + edge for total, edge in zip(self.box, here.box, strict=True)]
 
     def to_dict(self, number: int) -> dict[str, Any]:
+        """Returns the means; `number` is that of the second."""
         box = [round(edge / self.located, 1) for edge in self.box] if self.located else None
         sure, face = (round(value / self.frames, 3) for value in (self.sure, self.faces))
         return {"second": number, "box": box, "sure": sure, "face": face}
@@ -478,8 +512,8 @@ class SpeakerReport:
     Collects what was seen of a chosen speaker, second by second.
 
     Args:
-        asked: who was chosen.
-        fps: frames a second.
+        asked: the request, as `check_speaker` returns it.
+        fps: frames per second of the clip.
     """
 
     def __init__(self, asked: Speaker, fps: float):
@@ -488,21 +522,22 @@ class SpeakerReport:
         self._now = _Second()
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
-        self._strange, self._strange_from = False, []
+        self._strange = False
+        self._strange_from: list[int] = []  # frames from which on the face looks like another one
         self._elsewhere = False  # whether the person found is not where the speaker was said to be
         self._absent: list[bool] = []  # not taken yet
 
     @property
     def located(self) -> float:
-        """Share of the frames in which the speaker was found."""
+        """The share of the frames in which the speaker was found."""
         return self._located / max(self._frames, 1)
 
     def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool = False) -> None:
         """
-        Notes one more frame.
+        Adds a frame.
 
         Args:
-            here: where the speaker is, None where they aren't seen.
+            here: where the speaker is; None where they aren't seen.
             face: whether their face was found.
             in_box: faces in the box at the latest search.
             strange: whether their face looks like another one than before.
@@ -524,7 +559,7 @@ class SpeakerReport:
         self._sure += 0.0 if here is None else here.sure
 
     def take_absent(self, count: int) -> np.ndarray:
-        """Returns `(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
+        """Returns `(count,)` bool for the next frames that were not taken yet: whether the speaker was out of view."""
         absent, self._absent = self._absent[:count], self._absent[count:]
         return np.array(absent, dtype=bool)
 
@@ -540,7 +575,8 @@ class SpeakerReport:
             `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
             their face; and for each second `{"second", "box", "sure", "face"}`: the mean `[x0, y0, x1, y1]` in pixels,
             None where the speaker wasn't seen; the confidence (0 to 1, divided by the number of faces in the
-            box, and by two while the face looks like another one than before); and the share of the frames with the face.
+            box, and by two while the face looks like another one than before); and the share of the frames with the
+            face.
         """
         if self._now.frames:
             self._end_second()
@@ -549,7 +585,7 @@ class SpeakerReport:
         return {"asked": asked, "located": located, "followed": followed, "seconds": self._seconds}
 
     def warnings(self, unanswered: int) -> list[str]:
-        """Sentences for the user; `unanswered` is the number of frames for which the locator gave nothing."""
+        """Returns sentences for the user; `unanswered` is the number of frames after the locator's last box."""
         said, name = [], speaker_name(self.asked)
         if self._elsewhere:
             said.append(f"nobody was found where {name} should be: the likeliest person was followed")
@@ -571,6 +607,6 @@ class SpeakerReport:
         return said
 
 
-def _is_near(place: Sequence[float] | None, box: Box) -> bool:
+def _is_near(place: Box | None, box: Box) -> bool:
     """Returns whether a place is in a box at least in part, or near; True without a place."""
     return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)
