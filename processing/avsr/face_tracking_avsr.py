@@ -90,8 +90,8 @@ class FaceTracker:
     and other faces are in view, none of them takes its place for `patience` frames. A new scene is searched
     immediately.
 
-    A subclass says where faces may be, and which one is right, by overriding `find`, `belongs`, `choose` and `replace`
-    (see `SpeakerFace` for a speaker whose place is known).
+    A subclass says where faces may be and which one is right by overriding `find`, `belongs`, `choose` and `replace`,
+    and may change single steps of the search (see `SpeakerFace` for a speaker whose place is known).
 
     Args:
         detector: finds the faces. If it is also a `FaceFollower`, only every `detect_every`-th frame is searched.
@@ -99,6 +99,8 @@ class FaceTracker:
         patience: frames for which a lost face is waited for where more than one face has been seen.
 
     Attributes:
+        follower: the detector, if it is a `FaceFollower`, else None.
+        lost: frames since the face was last seen.
         counts: number of faces seen in each search of the whole picture so far.
         switches: how often the face followed was replaced by one elsewhere in the same scene.
         switched: whether this has just happened, in the latest frame.
@@ -111,10 +113,10 @@ class FaceTracker:
         self.counts: list[int] = []
         self.switches = 0
         self.switched = False
-        self._follower = detector if isinstance(detector, FaceFollower) else None
+        self.follower = detector if isinstance(detector, FaceFollower) else None
         self._index = 0  # of the next frame
         self._searches = 0
-        self._lost = 0  # frames since the face was last seen
+        self.lost = 0
         self._face: Face | None = None  # as it was last seen in this scene
         self._before_cut: Face | None = None
 
@@ -124,7 +126,7 @@ class FaceTracker:
         return None if face is None else face.points
 
     def warnings(self) -> list[str]:
-        """Returns no sentences: the report itself says what `counts` and `switches` mean."""
+        """Returns no sentences: the report has its own about `counts` and `switches`."""
         return []
 
     def update(self, frame: np.ndarray, change: Change = Change.NONE) -> Face | None:
@@ -136,16 +138,16 @@ class FaceTracker:
         """
         self.switched = False
         if change is Change.CUT:
-            self._before_cut, self._face, self._lost = self._face, None, 0
+            self._before_cut, self._face, self.lost = self._face, None, 0
         elif change is Change.RETURN:
-            self._face, self._lost = self._before_cut or self._face, 1
-        face = self._next_face(frame, change)
+            self._face, self.lost = self._before_cut or self._face, 1
+        face = self.next_face(frame, change)
         self._index += 1
-        self._lost = 0 if face is not None else self._lost + 1
+        self.lost = 0 if face is not None else self.lost + 1
         self._face = face if face is not None else self._face
         return face
 
-    # ------------------------------------------------------------------------------------- what a subclass may change
+    # ---------------------------------------------------------------------------------- where faces are, and which one
 
     def find(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of the frame among which one is chosen."""
@@ -164,41 +166,41 @@ class FaceTracker:
 
     def replace(self, faces: list[Face], frame: np.ndarray) -> Face | None:
         """Returns the face to follow in place of the lost one, which is not among `faces`; None to wait for it."""
-        if not faces or (max(self.counts) > 1 and self._lost < self.patience):
+        if not faces or (max(self.counts) > 1 and self.lost < self.patience):
             return None
-        return self._switch(self.choose(faces, frame))
+        return self.switch_to(self.choose(faces, frame))
 
-    # -------------------------------------------------------------------------------------------------- frame by frame
+    # --------------------------------------------------------------------------------------------- steps of the search
 
     @property
-    def _tracked(self) -> Face | None:
+    def tracked(self) -> Face | None:
         """The face of the frame before; None where it was not seen there, or in another scene."""
-        return self._face if self._lost == 0 else None
+        return self._face if self.lost == 0 else None
 
-    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+    def next_face(self, frame: np.ndarray, change: Change) -> Face | None:
         """Carries the face over or searches for it, whichever is due."""
         if change is Change.CUT:
-            return self._search_new_scene(frame)
-        tracked = self._tracked
-        if self._follower is not None and change is Change.NONE:
+            return self.search_new_scene(frame)
+        tracked = self.tracked
+        if self.follower is not None and change is Change.NONE:
             if tracked is not None and self._index % self.detect_every:
-                return self._carry_over(self._follower, tracked, frame)
-            if tracked is None and self._index % pause_of(self._lost):
+                return self.carry_over(self.follower, tracked, frame)
+            if tracked is None and self._index % pause_of(self.lost):
                 return None
-        return self._search(tracked, frame)
+        return self.search(tracked, frame)
 
-    def _carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
+    def carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
         """Returns the face of the frame before in this one, if it is still where it may be."""
         face = follower.follow(frame, tracked)
         return face if self.belongs(face, frame) else None
 
-    def _search_new_scene(self, frame: np.ndarray) -> Face | None:
+    def search_new_scene(self, frame: np.ndarray) -> Face | None:
         """Returns the face where it was before the cut, in case only the light has changed; else the chosen one."""
         faces, before = self.find(frame), self._before_cut
         same = [face for face in faces if before is not None and overlap(face.box, before.box) > SAME_PLACE]
         return self.choose(same or faces, frame)
 
-    def _search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+    def search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
         """Looks for the face where it should be, and in one search of `WHOLE_SEARCH` everywhere.
 
         Args:
@@ -206,15 +208,15 @@ class FaceTracker:
             frame: `(height, width, 3)` uint8.
         """
         self._searches += 1
-        follower, expected = self._follower, self._face
+        follower, expected = self.follower, self._face
         if tracked is None or follower is None:
-            return self._pick(self.find(frame), expected, None, frame)
+            return self.pick(self.find(frame), expected, None, frame)
         expected = follower.follow(frame, tracked)
         if self._searches % WHOLE_SEARCH != 1 and self._is_there(expected, frame):
             return expected
-        return self._pick(self.find(frame), expected, expected, frame)
+        return self.pick(self.find(frame), expected, expected, frame)
 
-    def _pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
+    def pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
         """Decides which of the faces of a search is the one followed.
 
         Args:
@@ -235,15 +237,15 @@ class FaceTracker:
 
     def _is_there(self, face: Face, frame: np.ndarray) -> bool:
         """Returns whether a face that was carried over is where it may be, and the detector confirms it."""
-        return self._follower is not None and self.belongs(face, frame) and self._follower.confirm(frame, face)
+        return self.follower is not None and self.belongs(face, frame) and self.follower.confirm(frame, face)
 
     def _reacquire(self, last: Face, faces: list[Face], frame: np.ndarray) -> Face | None:
         """Returns the lost face, found near its last position; without one there, what `replace` says."""
-        reach = last.size * min(self.farthest, 0.5 + self._lost / 10.0)  # it may have moved on in the meantime
+        reach = last.size * min(self.farthest, 0.5 + self.lost / 10.0)  # it may have moved on in the meantime
         near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
         return min(near, key=lambda face: distance(face, last)) if near else self.replace(faces, frame)
 
-    def _switch(self, face: Face | None) -> Face | None:
+    def switch_to(self, face: Face | None) -> Face | None:
         """Counts that another face is followed from here on, and returns it."""
         self.switches, self.switched = self.switches + 1, True
         return face

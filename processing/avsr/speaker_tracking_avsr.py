@@ -381,7 +381,7 @@ class SpeakerFace(FaceTracker):
         return None if face is None else face.points
 
     def find(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces in the speaker's box."""
+        """Returns all faces in the speaker's box; `counts` stays empty, as it is about whole pictures."""
         more = MARGIN * min(self._box[2] - self._box[0], self._box[3] - self._box[1])
         x0, y0, x1, y1 = grown(self._box, more, more)
         left, top = max(0, int(x0)), max(0, int(y0))
@@ -409,45 +409,47 @@ class SpeakerFace(FaceTracker):
         face = self.choose(faces, frame)
         if face is None or self._place is None or _Place.of(face, self._box).distance(self._place) < 1.0:
             return face
-        return None if len(faces) > 1 and self._lost < self.patience else self._switch(face)
+        return None if len(faces) > 1 and self.lost < self.patience else self.switch_to(face)
 
-    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+    def next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+        """Bridges frames in which the locator misses the speaker; searches as soon as it finds them again."""
         returns, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
         if self._here is None:
             self._in_box = 0
             return self._bridge(frame)
         self._box = self._here.box
-        if returns and self._tracked is None:
-            return self._search(None, frame)  # without the pauses after which a lost face is searched for
-        return super()._next_face(frame, change)
+        if returns and self.tracked is None:
+            return self.search(None, frame)  # without the pauses between two searches for a lost face
+        return super().next_face(frame, change)
 
     def _bridge(self, frame: np.ndarray) -> Face | None:
         """Carries the face over where the locator misses the speaker, and has it confirmed every few frames."""
-        tracked = self._tracked
-        if tracked is None or self._follower is None or self._missed > BRIDGE:
+        tracked = self.tracked
+        if tracked is None or self.follower is None or self._missed > BRIDGE:
             return None
-        face = self._follower.follow(frame, tracked)
-        if not inside(face, frame) or (self._missed % 4 == 1 and not self._follower.confirm(frame, face)):
+        face = self.follower.follow(frame, tracked)
+        if not inside(face, frame) or (self._missed % 4 == 1 and not self.follower.confirm(frame, face)):
             return None
         return face
 
-    def _carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
-        """Searches the box as well: a face that leaves it was somebody else's, or the speaker has jumped."""
-        return super()._carry_over(follower, tracked, frame) or self._search(tracked, frame)
+    def carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
+        """Searches the box where the face has left it: it was somebody else's, or the locator's box has jumped."""
+        return super().carry_over(follower, tracked, frame) or self.search(tracked, frame)
 
-    def _search_new_scene(self, frame: np.ndarray) -> Face | None:
-        """Searches as ever: it is the locator that says where the speaker is after the cut."""
-        return self._search(None, frame)
+    def search_new_scene(self, frame: np.ndarray) -> Face | None:
+        """Searches as in any frame: the locator says where the speaker is after the cut."""
+        return self.search(None, frame)
 
-    def _search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+    def search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+        """Notes that the frame was searched, and whether the face is found again rather than followed."""
         self._searched = True
         self._new_look |= tracked is None
-        return super()._search(tracked, frame)
+        return super().search(tracked, frame)
 
-    def _pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
-        # A face that was carried over out of the box must not be preferred to the one found in it.
+    def pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
+        """Prefers a face that was carried over to the one found in the box only if it is in the box itself."""
         followed = followed if followed is not None and self.belongs(followed, frame) else None
-        face = super()._pick(faces, expected, followed, frame)
+        face = super().pick(faces, expected, followed, frame)
         self._in_box = max(len(faces), int(face is not None))
         return face
 
