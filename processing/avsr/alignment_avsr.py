@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -35,6 +36,14 @@ class TimedText:
     start: float
     end: float
     confidence: float
+
+    def to_chunk(self) -> dict[str, Any]:
+        """Returns it as results of the pipeline hold it."""
+        return {
+            "text": self.text,
+            "timestamp": (round(self.start, 3), round(self.end, 3)),
+            "confidence": round(self.confidence, 4),
+        }
 
 
 def merge_into_blank(log_probs: torch.Tensor, blank: int, other: int | None) -> torch.Tensor:

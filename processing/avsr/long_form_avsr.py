@@ -1,6 +1,7 @@
 """Reading a clip of any length, word by word while it is read: window by window, in bounded memory.
 
-`LongFormDecoder` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
+`ClipWindow` slides over the clip's pieces, `LongFormDecoder` gives the words, and `SpeechStream` gives them as results hold
+them, with a report on the whole clip.
 """
 
 from __future__ import annotations
@@ -26,16 +27,131 @@ from .chunking_avsr import (
     words_after,
     words_before,
 )
-from .clip_avsr import Clip, ClipWindow
-from .clip_stream_avsr import ClipStream
+from .clip_report_avsr import SILENT_DBFS
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, without_others
+from .recognition_avsr import MOST_OTHERS, note_others
 
 logger = logging.getLogger(__name__)
 
 LETTER = 0.5  # probability from which on a CTC step has a letter
 SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
-MOST_OTHERS = 1000  # words of other people that a report lists, at most
+MIN_THERE = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
+SILENT_POWER = 10 ** (SILENT_DBFS / 10)  # mean square of the samples
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
+
+
+class ClipWindow:
+    """
+    Buffers the part of a stream that is still needed.
+
+    All places are counted in frames since the beginning of the clip.
+
+    Args:
+        pieces: of a [`ClipStream`].
+        sampling_rate: of their sound, samples per second.
+        fps: of their pictures, frames per second.
+
+    Attributes:
+        first: the first frame in memory.
+        last: the frame after the last one in memory.
+        ended: whether the stream is over.
+    """
+
+    def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float):
+        self._pieces, self.sampling_rate, self.fps = pieces, sampling_rate, fps
+        self.first = self.last = 0
+        self.ended = False
+        self._audio: list[np.ndarray] = []  # from `first` on
+        self._mouths: list[np.ndarray] = []
+        self._found: list[np.ndarray] = []
+        self._cuts: list[np.ndarray] = []
+        self._absent: list[np.ndarray] = []
+
+    def fill(self, last: int) -> None:
+        """Reads on until frame `last` is in memory or the stream ends."""
+        while not self.ended and self.last < last:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.ended = True
+            else:
+                self._append(piece)
+
+    def _append(self, piece: ClipPiece) -> None:
+        start = round(piece.start * self.fps)
+        if piece.audio is not None:
+            self._pad_to(self._audio, self._sample(start) - self._sample(self.first), np.zeros(0, np.float32))
+            self._audio.append(piece.audio)
+            self.last = max(self.last, start + round(len(piece.audio) / self.sampling_rate * self.fps))
+        if piece.mouths is not None and len(piece.mouths):
+            values = (piece.mouths, piece.found, piece.cuts, piece.absent)
+            for held, value in zip((self._mouths, self._found, self._cuts, self._absent), values, strict=True):
+                assert value is not None  # with the mouths
+                self._pad_to(held, start - self.first, value[:0])
+                held.append(value)
+            self.last = max(self.last, start + len(piece.mouths))
+
+    @staticmethod
+    def _pad_to(held: list[np.ndarray], length: int, like: np.ndarray) -> None:
+        """Fills the gaps of the stream with zeros."""
+        missing = length - sum(map(len, held))
+        if missing > 0:
+            held.append(np.zeros((missing, *like.shape[1:]), like.dtype))
+
+    def _sample(self, frame: int) -> int:
+        return round(frame / self.fps * self.sampling_rate)
+
+    def drop(self, first: int) -> None:
+        """Forgets what lies in front of frame `first`."""
+        frames, samples = first - self.first, self._sample(first) - self._sample(self.first)
+        for held, count in (
+            (self._audio, samples),
+            (self._mouths, frames),
+            (self._found, frames),
+            (self._cuts, frames),
+            (self._absent, frames),
+        ):
+            if held:
+                held[:] = [np.concatenate(held)[count:].copy()]
+        self.first, self.last = first, max(first, self.last)
+
+    def take(self, start: int, end: int) -> Clip:
+        """
+        The sound and mouths of `start <= frame < end` as a clip; what is silent or hardly shows a face is `None`.
+
+        Its modality is empty where there is nothing to read: also where a chosen speaker is not in view. In
+        a part where they are out of view for long, it is silent then.
+        """
+        audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
+        mouths = self._slice(self._mouths, start, end, self.first)
+        absent = self._slice(self._absent, start, end, self.first)
+        there = 1.0 if absent is None else 1.0 - float(absent.mean())
+        if absent is not None and there < 1.0:
+            audio = without_others(audio, absent, self.sampling_rate, self.fps)
+        if audio is not None and np.square(audio, dtype=np.float64).mean() < SILENT_POWER:
+            audio = None
+        found = self._slice(self._found, start, end, self.first)
+        if mouths is not None and found is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
+            mouths = None
+        if there < MIN_THERE:
+            audio = mouths = None
+        kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
+        modality = kinds[audio is not None, mouths is not None]
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
+
+    @staticmethod
+    def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:
+        if not held:
+            return None
+        if len(held) > 1:
+            held[:] = [np.concatenate(held)]
+        part = held[0][max(0, start - offset) : max(0, end - offset)]
+        return part if len(part) else None
+
+    def changes(self, start: int, end: int) -> list[int]:
+        """Returns the frames of `start < frame < end` with which another scene or face begins."""
+        cuts = self._slice(self._cuts, start + 1, end, self.first)
+        return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
 
 
 @dataclass(frozen=True)
@@ -304,7 +420,7 @@ class SpeechStream:
     def __init__(self, source: ClipStream, reading: LongFormDecoder, timestamps: bool | str, chunked: bool):
         self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
         self._reading, self._timestamps = reading, timestamps
-        self._chunks = self._spell() if timestamps == "char" else map(as_chunk, reading)
+        self._chunks = self._spell() if timestamps == "char" else (word.to_chunk() for word in reading)
 
     @property
     def position(self) -> float:
@@ -356,8 +472,9 @@ class SpeechStream:
         for word in self._reading:
             first = word.characters[0]
             if before is not None and not first.text.isspace():
-                yield as_chunk(TimedText(" ", before.end, first.start, 1.0))
-            yield from map(as_chunk, word.characters[before is None and first.text.isspace() :])
+                yield TimedText(" ", before.end, first.start, 1.0).to_chunk()
+            for character in word.characters[before is None and first.text.isspace() :]:
+                yield character.to_chunk()
             before = word
 
     def to_report(self) -> dict[str, Any]:
@@ -389,31 +506,3 @@ class SpeechStream:
         if not statistics.fits:
             said.append("the text has more letters than the clip has time for: some times are spread evenly")
         return said
-
-
-def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
-    """
-    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
-
-    Args:
-        report: as a result holds it; one without a speaker is returned unchanged.
-        others: the words, of very many the first ones; count: how many there are in all, if not those.
-    """
-    if "speaker" not in report:
-        return report
-    count = len(others) if count is None else count
-    speaker = {**report["speaker"], "others_said": [as_chunk(word) for word in others[:MOST_OTHERS]]}
-    sentence = f"{count} words were heard that the speaker's lips do not say: they are left out"
-    said = [sentence if count > 1 else "a word was heard that the speaker's lips do not say: it is left out"] * bool(
-        count
-    )
-    return {**report, "speaker": speaker, "warnings": [*report["warnings"], *said]}
-
-
-def as_chunk(text: TimedText) -> dict[str, Any]:
-    """Returns a word or character as results hold it."""
-    return {
-        "text": text.text,
-        "timestamp": (round(text.start, 3), round(text.end, 3)),
-        "confidence": round(text.confidence, 4),
-    }

@@ -38,6 +38,7 @@ MAX_PAUSE = 60.0  # seconds: a longer jump between two timestamps is a broken cl
 MAX_STEP_BACK = 1.0  # seconds by which a clock may go back before it counts as broken
 
 AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
+MAX_WARNINGS = 100  # sentences about one file that are stored
 MAX_PADDING = 0.5  # seconds: sound that outlasts the video by less is the padding of its encoder
 
 
@@ -196,10 +197,12 @@ class MediaStream:
 
     Attributes:
         name: name used in error messages.
+        kinds: of the items that there are: `PICTURE`, `SOUND`.
+        duration: seconds that the headers announce, None where they announce nothing.
         selection: which streams are read and, after the last item, how long they are. Its streams must not be touched
             once this is closed.
-        pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
-            are not wanted.
+        pictures: what makes the pictures of the decoded frames; None where there are none or they are not wanted.
+        sound: what makes the sound of the decoded frames; None where there is none or it is not wanted.
         complete: whether the source was read to its end, and not only to `end`.
 
     Raises:
@@ -222,20 +225,42 @@ class MediaStream:
             raise ValueError(f"sampling_rate must be positive, got {sampling_rate}")
         if start < 0 or (end is not None and end <= start):
             raise ValueError(f"start must be at least 0 and end after it, got start={start}, end={end}")
-        self._start, self._end, self._warn = start, end, on_warning or silent
+        self._start, self._end = start, end
+        self._sentences: list[str] = []
+        self._warn = on_warning or _adds_to(self._sentences)
         self.complete = False
         self._open = contextlib.ExitStack()
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
             self.selection = selection = StreamSelection(self._container, self.name)
-            self.pictures = self.sound = None
+            self.duration = selection.announced
+            self.pictures: FrameResampler | None = None
+            self.sound: AudioResampler | None = None
             if fps is not None and selection.video is not None:
                 selection.video.thread_type = "AUTO"
                 self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
             if sampling_rate is not None and selection.sound is not None:
                 self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
             failed.pop_all()
+        makers = {PICTURE: self.pictures, SOUND: self.sound}
+        self.kinds = frozenset(kind for kind, maker in makers.items() if maker is not None)
+
+    @property
+    def fps_in(self) -> float | None:
+        """Stored frame rate, once all was read; None without video."""
+        return self.selection.fps or None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the streams, and without `on_warning` those about faults while they are read."""
+        return [*self.selection.warnings, *self._sentences]
+
+    def without_padding(self, samples: int) -> int:
+        """Returns how many of the samples read from the beginning remain without the padding after the video's end."""
+        if self.sound is None or self.selection.video is None:
+            return samples
+        return trimmed_length(samples, self.sound.rate, 0.0, self.selection.video_end)
 
     def __enter__(self) -> MediaStream:
         return self
@@ -300,6 +325,11 @@ class MediaStream:
         time = None if packet.pts is None else float(packet.pts * packet.time_base) - self.selection.origin
         after = packet.stream.type == "audio" and time is not None and time > self._end + 1.0
         return after and (self.pictures is None or self.pictures.full)
+
+
+def _adds_to(sentences: list[str]) -> WarningSink:
+    """Returns a sink that adds to a list. It knows no stream, so that decoders are freed with theirs, not by a collection."""
+    return lambda sentence: sentences.append(sentence) if len(sentences) < MAX_WARNINGS else None
 
 
 @dataclass

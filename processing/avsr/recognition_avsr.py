@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters, time_words
-from .clip_avsr import Clip
+from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
 
@@ -18,6 +18,7 @@ NEARBY = (
     0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both do not keep the same time
 )
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: one letter alone is often hard to see
+MOST_OTHERS = 1000  # words of other people that a report lists, at most
 OWN = 0.25  # mean evidence that makes words the lips', where neither the call nor the checkpoint says otherwise
 
 
@@ -296,3 +297,27 @@ def _spelled(characters: Sequence[TimedText], words: Sequence[list[int]]) -> lis
             spelled += characters[word[0] - 1 : word[0]]
         spelled += [characters[index] for index in word]
     return spelled
+
+
+def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
+    """
+    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
+
+    Args:
+        report: as a result holds it; one without a speaker is returned unchanged.
+        others: the words, of very many the first ones.
+        count: how many there are in all; as many as `others` by default.
+
+    Returns:
+        A copy, with a warning where there are such words.
+    """
+    if "speaker" not in report:
+        return report
+    count = len(others) if count is None else count
+    warnings = list(report["warnings"])
+    if count == 1:
+        warnings.append("a word was heard that the speaker's lips do not say: it is left out")
+    elif count:
+        warnings.append(f"{count} words were heard that the speaker's lips do not say: they are left out")
+    speaker = {**report["speaker"], "others_said": [word.to_chunk() for word in others[:MOST_OTHERS]]}
+    return {**report, "speaker": speaker, "warnings": warnings}

@@ -16,7 +16,7 @@ from lookhear.processing.avsr import (
     AvsrTokenizer,
     MouthRoiImageProcessor,
 )
-from lookhear.processing.avsr.clip_stream_avsr import on_clock, resample
+from lookhear.processing.avsr.clip_arrays_avsr import on_clock, resample
 from lookhear.processing.avsr.media_writing_avsr import write_video
 
 ROI = 24
