@@ -1,6 +1,7 @@
 """CTC forced alignment: times and probabilities of the characters and words of a known text."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ class CharacterAlignment:
     Where each character of each text lies; frames are CTC outputs.
 
     Attributes:
-        starts, ends: `(batch, length)` int64; the character's frames are `start <= frame < end`.
+        starts: `(batch, length)` int64, the first frame of each character.
+        ends: `(batch, length)` int64, the frame after its last one.
         scores: `(batch, length)` float32; mean log-probability of the character over its frames (0 in the padding).
         fits: `(batch,)` bool; False where the text needs more frames than there are. Its characters are then spread
             evenly, and their scores are the log-probabilities found there.
@@ -68,8 +70,10 @@ def align_ctc(
     Returns the most probable CTC path of each text, found by one Viterbi search for the whole batch.
 
     Args:
-        log_probs: `(batch, frames, vocab)` natural logarithms; frame_lengths: `(batch,)` valid frames.
-        labels: `(batch, length)` character ids without blanks; label_lengths: `(batch,)` valid characters.
+        log_probs: `(batch, frames, vocab)` natural logarithms.
+        frame_lengths: `(batch,)` valid frames.
+        labels: `(batch, length)` character ids without blanks.
+        label_lengths: `(batch,)` valid characters.
         blank: the id of the blank.
     """
     batch, frames, _ = log_probs.shape
@@ -103,7 +107,7 @@ def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
 def _viterbi_steps(
     log_probs: torch.Tensor, frame_lengths: torch.Tensor, states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many states (0, 1, 2) the best path into each state advanced: `(frames, batch, states)`; final scores."""
+    """Returns by how many states (0, 1, 2) the best path into each advanced: `(frames, batch, states)`; final scores."""
     batch, frames, _ = log_probs.shape
     emissions = log_probs.gather(2, states[:, None].expand(-1, frames, -1))  # (batch, frames, states)
     can_skip = torch.zeros_like(states, dtype=torch.bool)  # over a blank between two different characters
@@ -169,7 +173,7 @@ def _mean_scores(
 
 
 def time_characters(
-    text: str, starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
+    text: Sequence[str], starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
 ) -> list[TimedText]:
     """Returns each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
     return [

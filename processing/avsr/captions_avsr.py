@@ -101,16 +101,16 @@ def to_vtt(result: dict) -> str:
 
 def to_tsv(result: dict) -> str:
     """One word a line: start and end in milliseconds, the word, its confidence; of several people who says it."""
-    header = ["start", "end", "text", "confidence"]
-    rows = []
+    several = "speakers" in result
+    rows: list[tuple[int, list[str]]] = []  # each with its start, by which those of several people are sorted
     for one in _voices(result):
         for chunk in _word_chunks(one):
-            times = [_milliseconds(time) for time in chunk["timestamp"]]
-            rows.append([*times, _one_line(chunk["text"]), f"{chunk.get('confidence', float('nan')):.4f}"])
-            rows[-1] += [one["speaker"]] if "speakers" in result else []
-    if "speakers" in result:
-        header, rows = [*header, "speaker"], sorted(rows, key=lambda row: row[0])
-    return "".join("\t".join(map(str, row)) + "\n" for row in [header, *rows])
+            start, end = map(_milliseconds, chunk["timestamp"])
+            row = [str(start), str(end), _one_line(chunk["text"]), f"{chunk.get('confidence', float('nan')):.4f}"]
+            rows.append((start, [*row, str(one["speaker"])] if several else row))
+    header = ["start", "end", "text", "confidence", *(["speaker"] if several else [])]
+    lines = [line for _, line in (sorted(rows, key=lambda row: row[0]) if several else rows)]
+    return "".join("\t".join(line) + "\n" for line in [header, *lines])
 
 
 def to_json(result: dict) -> str:
@@ -133,11 +133,12 @@ def words_of(result: dict) -> list[Word]:
 
     Cues are grouped by speaker.
     """
-    return [
-        Word(_one_line(chunk["text"]), *map(float, chunk["timestamp"]), one.get("speaker", ""))
-        for one in _voices(result)
-        for chunk in _word_chunks(one)
-    ]
+    words = []
+    for one in _voices(result):
+        for chunk in _word_chunks(one):
+            start, end = map(float, chunk["timestamp"])
+            words.append(Word(_one_line(chunk["text"]), start, end, one.get("speaker", "")))
+    return words
 
 
 def _voices(result: dict) -> list[dict]:

@@ -7,10 +7,13 @@ long as the speaker pauses once in a window; where not, pieces overlap and words
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from .alignment_avsr import TimedText
+
+Word = TypeVar("Word", bound=TimedText)
 
 CHUNK_LENGTH = 12.0  # seconds, where neither the call nor the checkpoint says otherwise
 SHORTEST_CHUNK = 2.0  # seconds; less does not hold a phrase
@@ -29,8 +32,10 @@ class Piece:
     What goes through the model at once; all times in seconds.
 
     Attributes:
-        start, end: of the piece.
-        speech_start, speech_end: of the letters in it.
+        start: of the piece.
+        end: of the piece.
+        speech_start: where its first letter begins.
+        speech_end: where its last letter ends.
         unfinished: whether someone still speaks at the piece's end.
     """
 
@@ -163,7 +168,8 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
 
     Args:
         words: of the piece, in order.
-        end: of the piece; length: of the window.
+        end: of the piece in seconds.
+        length: of the window in seconds.
     """
     wanted = end - overlap_of(length) / 2
     gaps = [(before.end + after.start) / 2 for before, after in zip(words, words[1:])]
@@ -171,12 +177,12 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
     return min(near, key=lambda gap: abs(gap - wanted), default=wanted)
 
 
-def words_before(words: Sequence[TimedText], seam: float) -> list[TimedText]:
+def words_before(words: Sequence[Word], seam: float) -> list[Word]:
     """Returns the words of an unfinished piece whose middle lies before the seam."""
     return [word for word in words if (word.start + word.end) / 2 < seam]
 
 
-def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
+def words_after(words: Sequence[Word], seam: float, said: Sequence[TimedText]) -> list[Word]:
     """
     Returns the words of a piece, which begins before the seam, that are used.
 
@@ -184,7 +190,9 @@ def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedTex
     word is lost); one after it that the previous piece ended with, at the same time, is not repeated.
 
     Args:
-        words: of the new piece; said: the last words of the piece before it, up to the seam.
+        words: of the new piece.
+        seam: in seconds.
+        said: the last words of the piece before it, up to the seam.
     """
     return [word for word in words if _is_new(word, seam, said)]
 

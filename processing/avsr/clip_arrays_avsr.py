@@ -58,7 +58,7 @@ class ArraySource:
             self._mouths = _checked_mouths(arrays["mouths"], roi_size)
         elif "video" in arrays and fps is not None:
             self._video, self.fps_in = _checked_video(arrays)
-        rows = {SOUND: self._audio, PICTURE: self._video, MOUTHS: self._mouths}
+        rows: dict[str, np.ndarray] = {SOUND: self._audio, PICTURE: self._video, MOUTHS: self._mouths}
         self.kinds = frozenset(kind for kind, values in rows.items() if len(values))
         self.duration = max(
             len(self._audio) / self._rate, len(self._mouths) / self._fps, len(self._video) / (self.fps_in or 1.0)

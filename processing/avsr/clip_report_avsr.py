@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,30 +257,39 @@ class _Sample:
 
 
 def _sentences(report: ClipReport, switches: int) -> list[str]:
-    said = []
+    """Returns what a user should know about the pictures, in words."""
+    return [*_faces_seen(report), *_face_changes(report, switches), *_looks(report)]
+
+
+def _faces_seen(report: ClipReport) -> Iterator[str]:
     if report.frames_with_face == 0:
-        said.append("no face was found: lips cannot be read")
+        yield "no face was found: lips cannot be read"
     elif report.frames_with_face < FEW_FACES:
-        said.append(f"a face was found in {report.frames_with_face:.0%} of the frames only")
-    longest = max(report.interpolated_runs, key=lambda run: run[1] - run[0], default=(0.0, 0.0))
-    if report.frames_with_face and longest[1] - longest[0] > LONG_RUN:
-        said.append(f"no face from {longest[0]:.1f} to {longest[1]:.1f} s: the mouth's place is a guess there")
+        yield f"a face was found in {report.frames_with_face:.0%} of the frames only"
+    start, end = max(report.interpolated_runs, key=lambda run: run[1] - run[0], default=(0.0, 0.0))
+    if report.frames_with_face and end - start > LONG_RUN:
+        yield f"no face from {start:.1f} to {end:.1f} s: the mouth's place is a guess there"
     if report.faces_max > 1:
-        said.append(f"{report.faces_max} faces in view: the largest and most central one was followed")
+        yield f"{report.faces_max} faces in view: the largest and most central one was followed"
+
+
+def _face_changes(report: ClipReport, switches: int) -> Iterator[str]:
     if report.cuts > switches:
-        said.append(f"{report.cuts - switches} changes of scene: the face is detected anew after each")
+        yield f"{report.cuts - switches} changes of scene: the face is detected anew after each"
     if switches:
-        said.append(f"the face was lost and found elsewhere {switches} times: it may be another person's")
+        yield f"the face was lost and found elsewhere {switches} times: it may be another person's"
+
+
+def _looks(report: ClipReport) -> Iterator[str]:
     if report.yaw is not None and abs(report.yaw) > STRONG_YAW:
-        said.append(f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side")
+        yield f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side"
     if report.face_size is not None and report.face_size < SMALL_FACE:
-        said.append(f"the face is small ({report.face_size:.0f} pixels wide)")
+        yield f"the face is small ({report.face_size:.0f} pixels wide)"
     if report.mouth_outside is not None and report.mouth_outside > OUTSIDE:
-        said.append(f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames")
+        yield f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames"
     if report.brightness is not None and not DARK <= report.brightness <= BRIGHT:
-        said.append(f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}")
+        yield f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}"
     elif report.blur is not None and report.blur < BLURRED:
-        said.append(f"the mouth is blurred (Laplacian variance {report.blur:.0f})")
+        yield f"the mouth is blurred (Laplacian variance {report.blur:.0f})"
     if report.fps_in and report.fps_in < FEW_FPS:
-        said.append(f"the video has only {report.fps_in:.1f} frames a second")
-    return said
+        yield f"the video has only {report.fps_in:.1f} frames a second"

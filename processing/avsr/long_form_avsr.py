@@ -188,7 +188,8 @@ class RunningStatistics:
         sound_only: `[start, end]` in seconds of each stretch that was read without lips.
         changes: how many pieces were read without their lips because the scene changed in them.
         fits: whether each text had room in its piece.
-        others: the first words that are not the chosen speaker's; others_count: how many there are.
+        others: the first words that are not the chosen speaker's.
+        others_count: how many there are in all.
     """
 
     def __init__(self) -> None:
@@ -407,12 +408,14 @@ class SpeechStream:
     order of their times. A context manager, too, that closes the source; so does the end of the iteration.
 
     Args:
-        source: the clip that is read; reading: of it.
+        source: the clip that is read.
+        reading: of it, word by word.
         timestamps: `"char"` gives characters instead of words; `False` leaves the chunks out of the result.
         chunked: whether the clip is longer than a chunk.
 
     Attributes:
-        source, chunked: as given.
+        source: as given.
+        chunked: as given.
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
     """

@@ -47,9 +47,11 @@ class MediaInfo:
     """What a source holds, found without decoding more than one picture and one piece of sound.
 
     Attributes:
-        has_audio, has_video: whether there is at least one readable stream; cover art is not video.
+        has_audio: whether there is at least one readable sound track.
+        has_video: whether there is at least one readable video; cover art is none.
         fps: mean frame rate of the video as stored (0.0 without video).
-        width, height: size in pixels as it is shown: after rotation and with square pixels.
+        width: in pixels as it is shown: after rotation and with square pixels.
+        height: as `width`.
         rotation: degrees (0, 90, 180, 270) by which the stored picture is turned clockwise to be shown.
         duration: seconds from the first video frame to the end of the last one; of the sound without video.
         audio_offset: seconds by which the sound starts after the first video frame; negative when it starts before.
@@ -83,7 +85,8 @@ def read_frames(
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         fps: frames per second to yield.
-        start, end: yield only this part; seconds after the first frame.
+        start: yield only what comes from this time on; seconds after the first frame.
+        end: yield only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
@@ -115,7 +118,8 @@ def read_audio(
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
-        start, end: return only this part; seconds after the first video frame.
+        start: return only what comes from this time on; seconds after the first video frame.
+        end: return only what comes before this time; None: all.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
@@ -166,7 +170,9 @@ def probe_media(source: MediaSource) -> MediaInfo:
         if video is None:
             return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
         picture, heard = first[video.index], None if sound is None else first.get(sound.index)
-        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - selection.origin
+        late = 0.0
+        if sound is not None and heard is not None and heard.pts is not None:
+            late = float(heard.pts * sound.time_base) - selection.origin
         width, height = shown_size(picture, video)
         return MediaInfo(
             has_audio=sound is not None,
@@ -192,7 +198,8 @@ class MediaStream:
         source: path, http(s) URL, bytes, or binary file object.
         fps: pictures per second, or None where they are not wanted.
         sampling_rate: samples per second, or None where the sound is not wanted.
-        start, end: give only this part; seconds on the clip's clock.
+        start: give only what comes from this time on; seconds on the clip's clock.
+        end: give only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
@@ -243,8 +250,9 @@ class MediaStream:
             if sampling_rate is not None and selection.sound is not None:
                 self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
             failed.pop_all()
-        makers = {PICTURE: self.pictures, SOUND: self.sound}
-        self.kinds = frozenset(kind for kind, maker in makers.items() if maker is not None)
+        both = {PICTURE: self.pictures, SOUND: self.sound}
+        self._resamplers = {kind: resampler for kind, resampler in both.items() if resampler is not None}
+        self.kinds = frozenset(self._resamplers)
 
     @property
     def fps_in(self) -> float | None:
@@ -280,25 +288,25 @@ class MediaStream:
     def _items(self) -> Iterator[tuple[str, np.ndarray]]:
         if self._start > 1.0:  # sound needs a little to settle
             seek(self._container, self.selection.origin + self._start - (0.5 if self.sound else 0.0))
+        kinds = {resampler.stream.index: kind for kind, resampler in self._resamplers.items()}
         decoders = {
-            stream.index: StreamDecoder(stream, self._warn)
-            for stream, wanted in ((self.selection.video, self.pictures), (self.selection.sound, self.sound))
-            if wanted is not None
+            resampler.stream.index: StreamDecoder(resampler.stream, self._warn)
+            for resampler in self._resamplers.values()
         }
         for packet in packets_of(self._container, self.selection.streams, self.name, self._warn):
             self.selection.note(packet)
-            if packet.stream.index in decoders and packet.size:
-                for frame in decoders[packet.stream.index].push(packet):
-                    yield from self._taken(packet.stream, frame)
+            if (index := packet.stream.index) in decoders and packet.size:
+                for frame in decoders[index].push(packet):
+                    yield from self._resampled(kinds[index], frame)
             if self._is_enough(packet):
                 break
         else:
             self.complete = True
-        for decoder in decoders.values():
+        for index, decoder in decoders.items():
             for frame in decoder.finish():
-                yield from self._taken(decoder.stream, frame)
-        yield from ((PICTURE, picture) for picture in (self.pictures.finish() if self.pictures else ()))
-        yield from ((SOUND, samples) for samples in (self.sound.finish() if self.sound else ()))
+                yield from self._resampled(kinds[index], frame)
+        for kind, resampler in self._resamplers.items():
+            yield from ((kind, values) for values in resampler.finish())
         if self.pictures is not None and self.pictures.count == 0 and self._start == 0.0:
             self.selection.lose_video(sound_is_read=self.sound is not None)
         if self.sound is not None and not self.sound.begun and self._start == 0.0:
@@ -307,14 +315,11 @@ class MediaStream:
             self._warn("the sound cannot be decoded: only the pictures are used")
         self.selection.finish()
 
-    def _taken(self, stream: Any, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """What one more decoded frame makes certain."""
-        if stream.type == "video":
-            for picture in self.pictures.push(frame, self.sound.time if self.sound else 0.0):
-                yield PICTURE, picture
-        else:
-            for samples in self.sound.push(frame, self.pictures.time if self.pictures else 0.0):
-                yield SOUND, samples
+    def _resampled(self, kind: str, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields what is certain with one more decoded frame."""
+        other = self._resamplers.get(SOUND if kind == PICTURE else PICTURE)
+        for values in self._resamplers[kind].push(frame, 0.0 if other is None else other.time):
+            yield kind, values
 
     def _is_enough(self, packet: Any) -> bool:
         """Whether everything up to `end` has been given."""
@@ -348,11 +353,13 @@ class StreamSelection:
         name: name used in error messages.
 
     Attributes:
-        video, sound: the streams that are read, or None.
+        video: the stream whose pictures are read, or None.
+        sound: the stream whose sound is read, or None.
         origin: time 0 of the clip on the container's clock: the first picture, or the first sound without video.
         warnings: sentences for the user.
         fps: mean frame rate of the video as stored, once all packets were noted; 0.0 without video.
-        video_end, sound_end: seconds from the clip's time 0 to the end of the latest packet; 0.0 where there is none.
+        video_end: seconds from the clip's time 0 to the end of the video's latest packet; 0.0 where there is none.
+        sound_end: as `video_end`, of the sound.
 
     Raises:
         MediaError: there is neither video nor sound.
@@ -471,7 +478,8 @@ class FrameResampler:
         stream: the video's PyAV stream.
         fps: pictures per second to give.
         origin: the first frame's time on the container's clock, in seconds.
-        start, end: give only this part; seconds after the first frame.
+        start: give only what comes from this time on; seconds after the first frame.
+        end: give only what comes before this time; None: all.
         warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
@@ -536,7 +544,7 @@ class FrameResampler:
     def _repeated(self, wanted: int) -> Iterator[np.ndarray]:
         """The current frame until `wanted` pictures have been given in all."""
         wanted = int(min(wanted, self._limit))
-        if wanted <= self.count:
+        if self._current is None or wanted <= self.count:
             return
         picture = self._upright(self._current.frame)
         copies = wanted - self.count > 1

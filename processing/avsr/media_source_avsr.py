@@ -16,9 +16,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import IO, Any, TypeGuard
 
-MediaSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
+MediaSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes]
 WarningSink = Callable[[str], None]
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
@@ -41,7 +41,7 @@ def source_name(source: MediaSource) -> str:
     return repr(name) if isinstance(name, str) else f"<{type(source).__name__}>"
 
 
-def is_url(source: Any) -> bool:
+def is_url(source: Any) -> TypeGuard[str]:
     """Whether the source is an http or https address."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
@@ -109,7 +109,7 @@ def import_av():
     return av
 
 
-def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
+def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
     """What PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         if len(source) == 0:
@@ -138,7 +138,7 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
     return _rewound(source, name)
 
 
-def _rewound(source: BinaryIO, name: str) -> BinaryIO:
+def _rewound(source: IO[bytes], name: str) -> IO[bytes]:
     """Returns the file object at its beginning."""
     try:
         source.seek(0)

@@ -98,7 +98,7 @@ def human_noise(
     pieces: list[np.ndarray] = []
     filled = 0
     while filled < samples:
-        voice = _wave(utterances[generator.integers(count)], "utterances")
+        voice = _wave(utterances[int(generator.integers(count))], "utterances")
         start = int(generator.integers(max(len(voice) - piece, 0) + 1))
         pieces.append(voice[start : start + piece])
         filled += len(pieces[-1])
@@ -116,7 +116,7 @@ def competing_talker(utterances: Sequence[np.ndarray], samples: int, generator: 
     Returns:
         `(samples,)` float32 of mean 0 and variance 1.
     """
-    voice = _wave(utterances[generator.integers(_count(utterances))], "utterances")
+    voice = _wave(utterances[int(generator.integers(_count(utterances)))], "utterances")
     return _standardise(_loop(voice, samples, int(generator.integers(len(voice)))))
 
 

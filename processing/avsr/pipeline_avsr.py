@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import Pipeline
+from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .alignment_avsr import TimedText, mean_confidence, time_words
@@ -53,6 +53,8 @@ class ReadingSettings:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     ctc_weight: float | None = None
+    language_model: torch.nn.Module | str | os.PathLike | None = None
+    language_model_weight: float | None = None
     chunk_length_s: float | None = None
     speaker: Speaker | None = None
     speaker_locator: Any = None
@@ -60,11 +62,9 @@ class ReadingSettings:
     lip_evidence: float | None = None
     on_piece: Callable[[ClipPiece], object] | None = None
     batch_size: int | None = None
-    num_workers: int | None = (
-        None  # every pipeline takes it; clips are read by threads of their own, so it is not used
-    )
+    num_workers: int | None = None  # every pipeline takes it; not used, as clips are read by threads of their own
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
             raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {self.modality!r}.")
         if self.return_timestamps is not None and self.return_timestamps not in TIMESTAMPS:
@@ -91,6 +91,16 @@ class ReadingSettings:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({beams}).")
         if self.ctc_weight is not None and not (_is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
             raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {self.ctc_weight!r}.")
+        self._check_language_model()
+
+    def _check_language_model(self) -> None:
+        model, weight = self.language_model, self.language_model_weight
+        if model is not None and not isinstance(model, (torch.nn.Module, str, os.PathLike)):
+            raise ValueError(f"`language_model` must be a model, a folder or a Hub id, not {model!r}.")
+        if weight is not None and not (_is_number(weight) and 0 <= weight < math.inf):
+            raise ValueError(f"`language_model_weight` must be a number, 0 or more, not {weight!r}.")
+        if weight is not None and model is None:
+            raise ValueError("`language_model_weight` is of no use without a `language_model`: pass one, too.")
 
     def _check_speaker(self) -> None:
         if self.speaker is not None:
@@ -155,6 +165,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
     - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+    - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub id),
+      whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
     - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
       longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
       pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
@@ -190,19 +202,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
     settings = ReadingSettings()  # of calls that say nothing else
+    processor: ProcessorMixin  # an `AvsrProcessor`
     _locator: tuple[str | None, ObjectLocator] | None = None
+    _language_model: tuple[str, torch.nn.Module] | None = None
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None, its pipelines set bool
+    _load_image_processor = False  # type: ignore[assignment]  # see above
+    _load_video_processor = False  # type: ignore[assignment]  # see above
+    _load_feature_extractor = False  # type: ignore[assignment]  # see above
+    _load_tokenizer = False  # type: ignore[assignment]  # see above
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.settings = self.settings.changed(**{name: kwargs[name] for name in SETTING_NAMES if name in kwargs})
 
-    def __call__(self, inputs, **kwargs):
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # further positional ones are errors
         settings = self._settings(kwargs)
         if isinstance(inputs, tuple):
             inputs = list(inputs)
@@ -214,7 +228,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             return self._read_all(inputs, settings)
         return self._read_together([inputs], settings)[0]
 
-    def stream(self, inputs, **kwargs) -> SpeechStream:
+    def stream(self, inputs: Any, **kwargs: Any) -> SpeechStream:
         """
         Gives the words of one input as soon as they are certain, while the input is read.
 
@@ -235,36 +249,44 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
         save_with_code(self, TASK, MODEL_CLASS, save_directory, **kwargs)
 
     # ---------------------------------------------------------------------------------- what transformers asks for
 
-    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         """Checks the arguments, once a call: `preprocess`, `_forward` and `postprocess` share one object."""
         settings = {"settings": self.settings.changed(**given)}
         return settings, settings, settings
 
-    def preprocess(self, inputs, settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """One input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
+    # The three steps are typed by what is passed on: transformers declares any keyword and `ModelOutput`.
+
+    def preprocess(  # type: ignore[override]  # see above
+        self, inputs: Any, settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
+        """Converts one input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
         settings = settings or self.settings
         clip = self._read_clip(self._open(inputs, settings), settings)
         return {**self._recogniser.features([clip]), "report": clip.to_report()}
 
-    def _forward(self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """What [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
+    def _forward(  # type: ignore[override]  # see above
+        self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
+        """Returns what [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
         settings = settings or self.settings
         found = self._recogniser.search(
             model_inputs,
             settings.num_beams,
             settings.num_return_sequences,
-            settings.ctc_weight,
             judge_lips=settings.speaker is not None,
+            **self._scores(settings),
         )
         return {**found, "report": model_inputs.get("report")}
 
-    def postprocess(self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
+    def postprocess(  # type: ignore[override]  # see above
+        self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
         """Returns the result of one input."""
         return self._result(model_outputs, 0, model_outputs["report"], settings or self.settings)
 
@@ -274,8 +296,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
 
-    def _read_all(self, inputs: Iterable, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
-        """The results of many inputs, in batches of `batch_size`."""
+    def _read_all(self, inputs: Any, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
+        """
+        Yields the results of many inputs, in batches of `batch_size`.
+
+        Args:
+            inputs: an iterable, or a data set of torch's with a length.
+            settings: of the call.
+        """
         items = iter(inputs) if isinstance(inputs, Iterable) else (inputs[i] for i in range(len(inputs)))
         while batch := list(itertools.islice(items, settings.batch_size or 1)):
             yield from self._read_together(batch, settings)
@@ -306,7 +334,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return result
 
     def _read_everyone(self, source: Any, settings: ReadingSettings) -> dict[str, Any]:
-        """The results of all whose faces are in view: the source is read once for all, and then once for each of them."""
+        """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
         name = "the input dictionary" if isinstance(source, dict) else source_name(source)
         source = source if isinstance(source, dict) else fetch_media(source)
         people, warnings = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
@@ -319,7 +347,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     # ------------------------------------------------------------------------------------------------ the input
 
     def _modality(self, settings: ReadingSettings) -> str:
-        """A model of one modality reads only that, so "auto" need not look for the other."""
+        """Returns what is read: a model of one modality reads only that, so "auto" need not look for the other."""
         known = self.model.config.modality
         if known == "audiovisual" or settings.modality == known:
             return settings.modality
@@ -358,7 +386,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return clip
 
     def _chosen(self, settings: ReadingSettings) -> ChosenSpeaker | None:
-        """Who is to be read, and what finds them."""
+        """Returns who is to be read, and what finds them; None where nobody was chosen."""
         speaker, locator = settings.speaker, settings.speaker_locator
         if speaker is None:
             return None
@@ -370,10 +398,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             locator = ObjectLocator(locator)
         return ChosenSpeaker(speaker, locator)
 
-    def _loaded_locator(self, model: str | None) -> ObjectLocator:
+    def _loaded_locator(self, model: str | os.PathLike | None) -> ObjectLocator:
         """Returns the locator of a checkpoint; the latest one is cached."""
-        if self._locator is None or self._locator[0] != model:
-            self._locator = model, load_locator(model, self.device)
+        name = None if model is None else os.fspath(model)
+        if self._locator is None or self._locator[0] != name:
+            self._locator = name, load_locator(name, self.device)
         return self._locator[1]
 
     # ------------------------------------------------------------------------------------------------- the words
@@ -382,10 +411,29 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _recogniser(self) -> Recogniser:
         return Recogniser(self.model, self.processor)
 
+    def _scores(self, settings: ReadingSettings) -> dict[str, Any]:
+        """Returns the arguments of `generate` that say what a text's score is made of."""
+        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight}
+        if settings.language_model is not None:
+            scores["language_model"] = self._loaded_language_model(settings.language_model)
+        if settings.language_model_weight is not None:
+            scores["language_model_weight"] = settings.language_model_weight
+        return scores
+
+    def _loaded_language_model(self, model: torch.nn.Module | str | os.PathLike) -> torch.nn.Module:
+        """Returns a language model; the latest one of a folder or Hub id is cached."""
+        if isinstance(model, torch.nn.Module):
+            return model
+        name = os.fspath(model)
+        if self._language_model is None or self._language_model[0] != name:
+            loaded: torch.nn.Module = AutoModelForCausalLM.from_pretrained(name)
+            self._language_model = name, loaded.to(self.device).eval()
+        return self._language_model[1]
+
     def _result(
         self, outputs: dict[str, Any], clip: int, report: dict[str, Any], settings: ReadingSettings
     ) -> dict[str, Any]:
-        """What the pipeline gives for one clip of a batch."""
+        """Returns what the pipeline gives for one clip of a batch."""
         report = dict(report)
         texts = [
             self._recogniser.own_words(outputs, clip, index, report["duration"], settings.lip_evidence)
@@ -396,8 +444,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         if settings.return_timestamps and not outputs["fits"][clip, 0]:
             warning = "the text has more letters than the clip has time for: the times are spread evenly"
             report["warnings"] = [*report["warnings"], warning]
-        chunks = {"word": words, "char": best}.get(settings.return_timestamps, [])
-        results = [
+        chunks = {"word": words, "char": best}.get(str(settings.return_timestamps), [])
+        results: list[dict[str, Any]] = [
             {"text": _text(own.characters), "confidence": self._confidence(own, outputs["silence"][clip, index])}
             for index, own in enumerate(texts)
         ]
@@ -429,7 +477,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
 
     def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
-        """What each clip says."""
+        """Returns what each clip says."""
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
@@ -456,7 +504,7 @@ def save_with_code(
     model_class: str,
     save_directory: str | os.PathLike,
     push_to_hub: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
@@ -481,7 +529,8 @@ def save_with_code(
     model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
     model.config = copy.deepcopy(pipe.model.config)
     model.save_pretrained(folder, **kwargs)
-    pipe.processor.save_pretrained(folder)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
     # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
     path = folder / "config.json"

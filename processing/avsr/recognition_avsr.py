@@ -14,9 +14,7 @@ from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
 
-NEARBY = (
-    0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both do not keep the same time
-)
+NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: one letter alone is often hard to see
 MOST_OTHERS = 1000  # words of other people that a report lists, at most
 OWN = 0.25  # mean evidence that makes words the lips', where neither the call nor the checkpoint says otherwise
@@ -27,21 +25,25 @@ class Recogniser:
     A model and its processor, which read clips.
 
     Args:
-        model: [`AvsrForConditionalGeneration`]; processor: [`AvsrProcessor`].
+        model: [`AvsrForConditionalGeneration`].
+        processor: [`AvsrProcessor`].
     """
 
-    def __init__(self, model, processor):
+    def __init__(self, model: Any, processor: Any):
         self.model, self.processor = model, processor
 
     @property
     def seconds_per_step(self) -> float:
-        """Of CTC."""
+        """Seconds from one CTC step to the next."""
         return 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
 
     def features(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         """
-        `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W), `video_attention_mask` and
-        `lips_seen` (B, frames), 1 where the face was found.
+        Converts clips to the model's inputs.
+
+        Returns:
+            `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W),
+            `video_attention_mask` and `lips_seen` (B, frames), 1 where the face was found.
         """
         size, batch = self.processor.image_processor.crop_size, len(clips)
         absent = {
@@ -75,16 +77,18 @@ class Recogniser:
         inputs: dict[str, Any],
         num_beams: int | None = None,
         num_return_sequences: int | None = None,
-        ctc_weight: float | None = None,
         judge_lips: bool = False,
+        **scores: Any,
     ) -> dict[str, Any]:
         """
         Encodes once, searches, and aligns each text found.
 
         Args:
             inputs: see [`features`].
-            num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+            num_beams: see `generate`; the checkpoint's value by default.
+            num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone.
+            scores: further arguments of `generate`: `ctc_weight`, `language_model`, `language_model_weight`.
 
         Returns:
             What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
@@ -102,17 +106,17 @@ class Recogniser:
             encoder_outputs=encoded,
             num_beams=num_beams,
             num_return_sequences=texts,
-            ctc_weight=ctc_weight,
+            **scores,
             return_dict_in_generate=True,
             output_scores=True,
         )
         sequences = found if isinstance(found, torch.Tensor) else found.sequences
-        scores = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
+        totals = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
         batch = {
             name: value.unflatten(0, (-1, texts)) for name, value in self._align(log_probs, lengths, sequences).items()
         }
-        if scores is not None:
-            batch["score"] = scores.float().unflatten(0, (-1, texts))
+        if totals is not None:
+            batch["score"] = totals.float().unflatten(0, (-1, texts))
         if judge_lips:
             batch["lips"] = self._lips(inputs, batch)
         return batch
@@ -122,7 +126,7 @@ class Recogniser:
         return self.model.compute_ctc_logits(encoded).float().log_softmax(-1)
 
     def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was found."""
+        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was read."""
         unknown = torch.full_like(found["log_probs"], torch.nan)
         heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
         if not (heard & seen).any() or not unknown.numel():
@@ -130,9 +134,10 @@ class Recogniser:
         lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
         texts = found["ids"].shape[1]
-        places = [found[name].flatten(0, 1) for name in ("ids", "starts", "ends")]
+        ids, starts, ends = (found[name].flatten(0, 1) for name in ("ids", "starts", "ends"))
         nearby = round(NEARBY / self.seconds_per_step)
-        evidence = lip_evidence(log_probs.repeat_interleave(texts, dim=0), *places, nearby).unflatten(0, (-1, texts))
+        evidence = lip_evidence(log_probs.repeat_interleave(texts, dim=0), ids, starts, ends, nearby)
+        evidence = evidence.unflatten(0, (-1, texts))
         frames = inputs["lips_seen"].shape[1]
         middles = (found["starts"] + found["ends"]) // 2 // self.model.config.ctc_upsampling
         visible = inputs["lips_seen"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
@@ -154,8 +159,13 @@ class Recogniser:
         """
         Computes times and log-probabilities of each generated text's characters, and the log-probability of silence.
 
-        log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
-        `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
+        Args:
+            log_probs: `(batch, steps, vocab)` of CTC.
+            lengths: `(batch,)` valid steps.
+            sequences: `(batch * texts, length)` as generated.
+
+        Returns:
+            `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
         """
         config = self.model.config
         texts = sequences.shape[0] // log_probs.shape[0]
@@ -184,6 +194,10 @@ class Recogniser:
         Assigns the characters of [`timed`] to the speaker or to others where `search` has judged the lips.
 
         Args:
+            outputs: of `search`.
+            clip: index of the clip.
+            index: of its text.
+            duration: of the clip in seconds.
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
         """
         characters = self.timed(outputs, clip, index, duration)
@@ -197,10 +211,10 @@ class Recogniser:
         """Returns the characters of one text of one clip, none of them after the clip's end."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
         tokens = [self.processor.tokenizer.decode([i]) for i in ids]
-        rows = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
+        starts, ends, scores = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
         return [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(time_characters(tokens, *rows, self.seconds_per_step))
+            for c in delay_early_starts(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
         ]
 
 
@@ -229,20 +243,20 @@ def lip_evidence(
     log_probs: torch.Tensor, ids: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor, nearby: int
 ) -> torch.Tensor:
     """
-    How probable the lips alone find characters that were read from sound and lips, at their time.
+    Rates how probable the lips alone find characters that were read from sound and lips, at their time.
 
     Args:
         log_probs: `(batch, steps, vocab)` of CTC on the lips alone.
-        ids, starts, ends: `(batch, length)` characters, and the steps `start <= step < end` of each.
+        ids: `(batch, length)` characters.
+        starts: `(batch, length)` the first step of each.
+        ends: `(batch, length)` the step after the last one of each.
         nearby: steps around a character that count as its time.
 
     Returns:
         `(batch, length)` float32, 0 to 1: the highest probability of the character at its time.
     """
     steps = torch.arange(log_probs.shape[1], device=ids.device)[None, :, None]  # (1, steps, 1)
-    chances = (
-        log_probs.float().exp().gather(2, ids[:, None].expand(-1, log_probs.shape[1], -1))
-    )  # (batch, steps, length)
+    chances = log_probs.float().exp().gather(2, ids[:, None].expand(-1, log_probs.shape[1], -1))  # (B, steps, length)
     then = (steps >= starts[:, None] - nearby) & (steps < ends[:, None] + nearby)
     return chances.masked_fill(~then, 0.0).amax(dim=1)
 
@@ -251,16 +265,19 @@ def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], lea
     """
     Tests which of the recognised words are those of the visible speaker.
 
-    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters that
-    look similar do not decide on their own, and a speaker who begins or ends while another one talks is still noticed.
+    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters
+    that look similar on the lips do not decide on their own, and a speaker who begins or ends while another one talks is
+    still noticed.
 
     Args:
-        characters: letters and spaces in order of time. evidence: of each character, 0 to 1; NaN where lips cannot be seen.
-        least: 0 gives every word to the lips.
+        characters: letters and spaces in order of time.
+        evidence: of each character, 0 to 1; NaN where lips cannot be seen.
+        least: mean evidence that makes a word the lips'; 0 gives every word to the lips.
     """
     words = _words(characters)
     seen = [[evidence[index] for index in word if evidence[index] == evidence[index]] for word in words]
-    kept, others = [], []
+    own: list[list[int]] = []
+    others: list[TimedText] = []
     for word in words:
         start, end = characters[word[0]].start - CONTEXT, characters[word[-1]].end + CONTEXT
         near = [
@@ -270,12 +287,12 @@ def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], lea
             for value in values
         ]
         if not near or sum(near) / len(near) >= least:
-            kept.append(word)
+            own.append(word)
         else:
             others += time_words([characters[index] for index in word])
     everything = [value for values in seen for value in values]
     mean = sum(everything) / len(everything) if everything else 1.0
-    return SpeakerWords(_spelled(characters, kept), others, mean)
+    return SpeakerWords(_spelled(characters, own), others, mean)
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:
