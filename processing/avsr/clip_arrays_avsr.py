@@ -1,4 +1,4 @@
-"""Arrays instead of a file: checked, and given out as a media file is, second by second."""
+"""Reads a clip from arrays: checks them, and gives the same items as a media file does, second by second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARRAY_KEYS = ("audio", "sampling_rate", "video", "fps", "mouths")
 
 
 class ArraySource:
-    """The arrays of a clip as a stream, second by second.
+    """Gives the arrays of a clip as a stream, second by second.
 
     Args:
         arrays: `{"audio", "sampling_rate", "video", "fps"}`, either half of which may be missing; instead of `"video"`
@@ -32,7 +32,7 @@ class ArraySource:
         warnings: sentences for the user; there are none.
 
     Raises:
-        ValueError: says what is wrong with the arrays.
+        ValueError: names what is wrong with the arrays.
     """
 
     name = "the input dictionary"
@@ -85,7 +85,7 @@ class ArraySource:
 
 
 def _checked_audio(source: dict, sampling_rate: int) -> np.ndarray:
-    """`source["audio"]` as float32 `(samples,)` at `sampling_rate`; integers become -1 to 1."""
+    """Returns `source["audio"]` as float32 `(samples,)` at `sampling_rate`; integers become -1 to 1."""
     rate = source.get("sampling_rate")
     if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or rate <= 0:
         raise ValueError(f'`"sampling_rate"` of the input dictionary must be a positive integer (Hz), not {rate!r}.')
@@ -109,7 +109,7 @@ def _checked_audio(source: dict, sampling_rate: int) -> np.ndarray:
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """`(samples,)` at `rate` Hz to float32 at `new_rate` Hz (polyphase filter)."""
+    """Resamples `(samples,)` from `rate` to `new_rate` Hz (polyphase filter); float32."""
     if rate == new_rate:
         return wave
     from scipy.signal import resample_poly  # half a second to import
@@ -119,7 +119,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 
 
 def _checked_video(source: dict) -> tuple[np.ndarray, float]:
-    """`source["video"]` as uint8 `(frames, height, width, 3)`, and its frames a second."""
+    """Returns `source["video"]` as uint8 `(frames, height, width, 3)`, and its frame rate."""
     fps = source.get("fps")
     if not isinstance(fps, (int, float, np.number)) or isinstance(fps, bool) or not 0 < fps < math.inf:
         raise ValueError(f'`"fps"` of the input dictionary must be a positive number, not {fps!r}.')
@@ -138,7 +138,7 @@ def _checked_video(source: dict) -> tuple[np.ndarray, float]:
 
 
 def _checked_mouths(mouths: Any, roi_size: int) -> np.ndarray:
-    """Mouth crops that were made before: uint8 `(frames, roi, roi)` at the image processor's rate."""
+    """Returns mouth crops that were made before: uint8 `(frames, roi, roi)` at the image processor's rate."""
     mouths = np.asarray(mouths)
     if mouths.ndim != 3 or mouths.shape[1:] != (roi_size, roi_size) or mouths.dtype != np.uint8 or not mouths.size:
         raise ValueError(
@@ -149,6 +149,6 @@ def _checked_mouths(mouths: Any, roi_size: int) -> np.ndarray:
 
 
 def on_clock(video: np.ndarray, fps: float, new_fps: float) -> Iterator[np.ndarray]:
-    """The frame nearest in time to each tick of a clock of `new_fps`."""
+    """Yields the frame nearest in time to each tick of a clock of `new_fps`."""
     for tick in range(max(1, round(len(video) / fps * new_fps))):
         yield video[min(len(video) - 1, round(tick / new_fps * fps))]

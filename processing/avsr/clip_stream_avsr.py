@@ -1,7 +1,7 @@
 """One clip: as a stream of short pieces, sound and mouth crops on one clock, or read as a whole.
 
-`ClipStream` reads a media file or arrays once: `MouthFinder` finds the mouths, `PieceCutter` cuts both into pieces, and
-`read_clip` joins the pieces of a short clip.
+`ClipStream` reads a media file or arrays once: `MouthFinder` finds the mouths, `PieceCutter` cuts both into pieces,
+and `read_clip` joins the pieces of a short clip.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 
 MODALITIES = ("auto", "audio", "visual", "audiovisual")
 
-MAX_LEAD = 60.0  # seconds by which the sound may come before its pictures in a file, or the other way round
+MAX_LEAD = 60.0  # seconds by which sound may come before its pictures in a file, or after them
 
 DECODED = 32 << 20  # bytes of pictures and sound that may wait for the search for faces
 PIECES = 4  # pieces that may wait for the reader
 
-MIN_FACE_SHARE = 0.2  # with a face in fewer frames than this, most of what the model would see is interpolated
+MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not read: most crops would be interpolated
 LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
 Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector
@@ -98,7 +98,7 @@ class ClipStream:
     """Reads a source piece by piece: an iterator of [`ClipPiece`], and a context manager that closes the source.
 
     Decoding runs in one thread and the search for faces in another one, both a little ahead of the reader. Neither
-    they nor the report keep more of a long clip than of a short one.
+    they nor the report store more of a long clip than of a short one.
 
     Args:
         source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
@@ -107,20 +107,21 @@ class ClipStream:
         sampling_rate: samples per second wanted.
         image_processor: [`MouthRoiImageProcessor`].
         landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
-        max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for;
+        max_lead: seconds by which sound or pictures may come later than the other in a file and are still waited for;
             those of arrays always are.
-        speaker: whose face and mouth they are, and what finds them; None takes the most prominent face. `landmarks` can
-            only be a detector then.
-        on_piece: called with each piece as the reader takes it, in the reader's thread; what it raises, the reader gets.
+        speaker: who is to be read, and what finds them; None takes the most prominent face. With a speaker,
+            `landmarks` can only be a detector.
+        on_piece: called with each piece as the reader takes it, in the reader's thread; the reader gets its
+            exceptions.
 
     Attributes:
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
 
     Raises:
-        ValueError: names the source and the fault: it cannot be read, or is without what `modality` needs, or
-            a speaker is chosen and there is no video to find them in. While it is read: nothing of it can be decoded, or
-            there is no face in it and nothing else to read, or the speaker is not found in it.
+        ValueError: names the source and the fault: it cannot be read, lacks what `modality` needs, or a speaker is
+            chosen and there is no video. While it is read: nothing can be decoded, there is neither a face nor
+            anything else to read, or the speaker is not found.
     """
 
     def __init__(
@@ -167,7 +168,7 @@ class ClipStream:
 
     @property
     def trouble(self) -> str | None:
-        """Why lips cannot be read: there is no video, or (known when the iteration is over) no face; else None."""
+        """Why lips cannot be read: no video, or (known when the iteration is over) no face; None if they can."""
         return self._facts.trouble
 
     def __iter__(self) -> ClipStream:
@@ -190,7 +191,7 @@ class ClipStream:
         self.close()
 
     def close(self) -> None:
-        """Ends the threads and closes the source; nothing can be read after it."""
+        """Ends the threads and closes the source, after which no pieces follow."""
         self._closed = True
         if self._ahead is not None:
             self._ahead.close()
@@ -211,7 +212,7 @@ def clip_pieces(
     """
     Yields the pieces of a clip, then completes the facts about it.
 
-    It runs in a thread and does not know the stream, so that a stream that is dropped ends the thread.
+    It runs in a thread and holds no reference to the stream, so that garbage collection of the stream ends the thread.
 
     Args:
         source: read once.
@@ -221,7 +222,7 @@ def clip_pieces(
         facts: receives the report.
 
     Raises:
-        ValueError: there is nothing to read after all.
+        ValueError: what was announced cannot be read; see [`ClipStream`].
     """
     level = SoundLevel()
     for piece in _cut(source, finder, cutter):
@@ -261,13 +262,13 @@ def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: 
 
 
 def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None) -> None:
-    """Raises ValueError where `modality` needs what a clip does not have.
+    """Raises a ValueError where a clip lacks what `modality` needs.
 
     Args:
         name: name used in error messages.
         modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
         sound: whether there is sound.
-        trouble: why lips cannot be read; None where they can.
+        trouble: why lips cannot be read; None if they can.
     """
     if modality == "auto":
         if not sound and trouble:
@@ -309,7 +310,7 @@ class MouthFinder:
     Args:
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
-        speaker: whose mouth is wanted, and what finds them; None takes the most prominent face.
+        speaker: who is to be read, and what finds them; None takes the most prominent face.
     """
 
     def __init__(self, image_processor: Any, landmarks: Landmarks | None, speaker: ChosenSpeaker | None):
@@ -364,7 +365,7 @@ class MouthFinder:
         return report
 
     def note_speaker(self, report: ClipReport, name: str) -> None:
-        """Notes in a report who was followed. Raises ValueError where a speaker was chosen and not found.
+        """Notes in a report who was followed. Raises a ValueError if a speaker was chosen and not found.
 
         Args:
             report: of the clip.
@@ -377,10 +378,10 @@ class MouthFinder:
 class _RowQueue:
     """FIFO buffer of array rows."""
 
-    def __init__(self, nothing: np.ndarray):
-        self._parts = [nothing]
+    def __init__(self, empty: np.ndarray):
+        self._parts = [empty]
         self.taken = self.end = 0  # rows given so far, and rows received
-        self.lost = False  # whether rows came after their place was given away
+        self.lost = False  # whether rows came too late
 
     def add(self, rows: np.ndarray) -> None:
         late, self.end = self.taken - self.end, self.end + len(rows)
@@ -390,7 +391,7 @@ class _RowQueue:
         self._parts.append(rows)
 
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """Returns the rows from `taken` to `until`; `completed` with zeros where they are not there."""
+        """Returns the rows from `taken` to `until`; missing ones as zeros if `completed`."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until
@@ -407,8 +408,8 @@ class _RowQueue:
 class PieceCutter:
     """Cuts sound and mouth crops into pieces of one second, as soon as both are there.
 
-    What is still missing when the other is `max_lead` seconds further on is not waited for: silence, or black crops
-    without a face, take its place.
+    What is missing when the other is `max_lead` seconds ahead is not waited for: silence, or black crops without a
+    face, take its place.
 
     Args:
         rate: samples per second.
@@ -446,11 +447,11 @@ class PieceCutter:
         return self._lips[0].end
 
     def add_sound(self, samples: np.ndarray) -> None:
-        """`(samples,)` float32 that follow what was added before."""
+        """Adds `(samples,)` float32 that follow those added before."""
         self._sound.add(samples)
 
     def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
-        """Crops that follow what was added before; see `ClipPiece`."""
+        """Adds crops that follow those added before; see `ClipPiece`."""
         for queue, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
             queue.add(rows)
 
@@ -465,11 +466,11 @@ class PieceCutter:
         ]
 
     def ready(self) -> Iterator[ClipPiece]:
-        """All pieces that are complete."""
-        hold = round(MAX_PADDING * self._rate)  # what may have to be cut off at the end
+        """Yields the pieces that are complete."""
+        hold = round(MAX_PADDING * self._rate)  # may be padding, to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
-            leads = []  # seconds of sound and of crops after the end of the next piece
+            leads = []  # seconds by which sound and crops reach beyond the next piece
             if self.has_sound:
                 leads.append((self._sound.end - hold - sample) / self._rate)
             if self.has_lips:
@@ -496,7 +497,7 @@ class PieceCutter:
         return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent)
 
     def _bounds(self, count: int) -> tuple[int, int]:
-        """(samples, frames) in that many pieces."""
+        """Returns `(samples, frames)` in `count` pieces."""
         frames = count * self._frames
         return round(frames / self.fps * self._rate), frames
 
@@ -510,13 +511,13 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
 
     Args:
         source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays; or a
-            [`ClipStream`] of one of them, of which nothing was read yet.
+            [`ClipStream`] of one of them, not read yet.
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples per second wanted.
         image_processor: [`MouthRoiImageProcessor`].
 
     Raises:
-        ValueError: names the input and says what is wrong with it: unreadable, or without what `modality` needs.
+        ValueError: names the input and the fault: it cannot be read, or lacks what `modality` needs.
     """
     if not isinstance(source, ClipStream):
         source = ClipStream(source, modality, sampling_rate, image_processor, max_lead=math.inf)
@@ -543,7 +544,7 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
 
 def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: int, fps: float) -> np.ndarray | None:
     """
-    Returns the sound, silent where a chosen speaker is out of view for long.
+    Silences the sound where a chosen speaker is out of view for long.
 
     Args:
         audio: `(samples,)` float32, or `None`.
@@ -552,7 +553,7 @@ def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: 
         fps: of the frames.
 
     Returns:
-        The same, or a copy that fades out and in within a frame.
+        The same array, or a copy that fades out and in within a frame.
     """
     borders = np.flatnonzero(np.diff(absent, prepend=False, append=False)).reshape(-1, 2)  # [first, after the last)
     borders = borders[borders[:, 1] - borders[:, 0] >= LONG_ABSENCE * fps]
@@ -566,13 +567,13 @@ def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: 
 
 
 def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
-    """Returns one array of those that are there; `None` where there are none."""
+    """Concatenates the arrays that are there; returns `None` if there are none."""
     there = [part for part in parts if part is not None]
     return np.concatenate(there) if there else None
 
 
 def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
-    """Chooses the modality, warns where one is missing, and raises a ValueError where it cannot be read."""
+    """Chooses the modality, warns if one is missing, and raises a ValueError if it cannot be read."""
     refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
     silent = clip.audio is not None and not clip.audio.any()
     if modality == "auto" and clip.mouths is None:
@@ -585,7 +586,7 @@ def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
 
 
 def _settle_duration(clip: Clip, sampling_rate: int, fps: float) -> None:
-    """Notes the length in seconds; sound shorter than a frame is completed to one."""
+    """Notes the length in seconds; pads sound shorter than a frame to one."""
     sound = 0.0 if clip.audio is None else len(clip.audio) / sampling_rate
     picture = 0.0 if clip.mouths is None else len(clip.mouths) / fps
     if sound and picture and abs(sound - picture) > 0.5:

@@ -1,4 +1,4 @@
-"""Writing an mp4 with H.264 pictures and AAC sound."""
+"""Writes an mp4 with H.264 pictures and AAC sound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_video(
     """Writes an mp4 (H.264, AAC). The file appears under its name only when it is complete.
 
     Args:
-        path: where to; its folder must exist.
+        path: the file to write; its folder must exist.
         frames: `(height, width, 3)` uint8 RGB pictures of one size; odd sizes are padded by one pixel.
         fps: frames per second.
         audio: `(samples,)` float32 in -1 ... 1, or None for a silent film.

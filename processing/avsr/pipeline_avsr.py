@@ -1,4 +1,4 @@
-"""From a file to what the person says: the pipeline task `audio-visual-speech-recognition`, and how it is saved."""
+"""From a clip to its text: the pipeline `audio-visual-speech-recognition`, its settings, and how it is saved."""
 
 from __future__ import annotations
 
@@ -42,7 +42,24 @@ TIMESTAMPS = (False, "word", "char")
 @dataclass(frozen=True)
 class ReadingSettings:
     """
-    Arguments of a call of [`AudioVisualSpeechRecognitionPipeline`], which explains them; None is the checkpoint's value.
+    Arguments of a call of [`AudioVisualSpeechRecognitionPipeline`], checked once; it explains them at length.
+
+    Attributes:
+        modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
+        return_timestamps: False, `"word"` or `"char"`; None: False in a call, `"word"` in a stream.
+        num_beams: 1 or more; None: the checkpoint's.
+        num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
+        ctc_weight: 0 to 1; None: the checkpoint's.
+        language_model: a model, its folder or Hub id; None: none.
+        language_model_weight: 0 or more; None: 0.3.
+        chunk_length_s: seconds, 2 or more; None: the checkpoint's.
+        speaker: who is read; None: the most prominent face.
+        speaker_locator: a pipeline or function that finds them; None: `speaker_model` is loaded.
+        speaker_model: folder or Hub id of a locator; None: the default one.
+        lip_evidence: 0 to 1; None: the checkpoint's.
+        on_piece: called with each piece as it is read.
+        batch_size: clips that go through the model together, 1 or more; None: 1.
+        num_workers: every pipeline takes it; not used, as clips are read by threads of their own.
 
     Raises:
         ValueError: one of them is invalid, or two are incompatible.
@@ -62,7 +79,7 @@ class ReadingSettings:
     lip_evidence: float | None = None
     on_piece: Callable[[ClipPiece], object] | None = None
     batch_size: int | None = None
-    num_workers: int | None = None  # every pipeline takes it; not used, as clips are read by threads of their own
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.modality not in MODALITIES:
@@ -157,66 +174,68 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     A call takes one input or a list of them, and these arguments (which may be given to `pipeline(...)` too):
 
     - inputs: a path, a URL, bytes, a binary file object, or
-      `{"audio": (samples,), "sampling_rate": Hz, "video": (frames, height, width, 3) uint8, "fps": float}`, either half
-      of which may be missing. Any sampling rate and frame rate. Instead of `"video"` there may be `"mouths"`: crops of
-      the image processor.
-    - batch_size (`int`): clips that go through the model together; the results do not depend on it.
-    - modality: `"auto"` reads what the clip has, and says in the report where lips or sound are missing; `"audio"`,
+      `{"audio": (samples,), "sampling_rate": Hz, "video": (frames, height, width, 3) uint8, "fps": float}`, either
+      half of which may be missing. Any sampling rate and frame rate. Instead of `"video"` there may be `"mouths"`:
+      crops of the image processor.
+    - batch_size: clips that go through the model together; the results do not depend on it.
+    - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
     - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
-    - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub id),
-      whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
-    - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
-      longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
-      pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
-      are no alternatives then.
-    - speaker: whom to read where several people are in view. `None` takes the most prominent face. A text about one
-      person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the first
-      picture: that person is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
-      each picture `(x0, y0, x1, y1)` or None, 25 a second or as many as `"fps"` beside it says. `"everyone"`: all whose
-      faces are in view for a second or longer, up to eight, each by themselves; the result then has a line for each of
-      them in `"text"`, a `"speaker"` in each of its `"chunks"`, and `"speakers"`, a result for each.
-    - speaker_locator: what follows them: a pipeline of the task `object-perception`, or any function of an iterator of
-      pictures `(height, width, 3)` uint8 and of `speaker`, which gives for each picture, as soon as it knows it,
+    - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
+      id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
+    - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A
+      longer clip is cut where the speaker pauses and read utterance by utterance, in memory that does not depend on
+      its length. An utterance may be 1.5 times as long; one that is longer still is read in overlapping pieces. Such a
+      clip has no alternatives.
+    - speaker: whom to read if several people are in view. `None` takes the most prominent face. With a text about one
+      person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the
+      first picture, that person is followed, and face and mouth are searched for in their box only.
+      `{"track": boxes}`: for each picture `(x0, y0, x1, y1)` or None, at 25 pictures per second or the rate `"fps"`
+      beside it. `"everyone"`: all people whose faces are in view for a second or longer, up to eight, each read
+      separately; the result then has a line for each of them in `"text"`, a `"speaker"` in each of its `"chunks"`, and
+      `"speakers"`, a result for each.
+    - speaker_locator: what follows them: a pipeline of the task `object-perception`, or any function that takes an
+      iterator of pictures `(height, width, 3)` uint8 and `speaker`, and yields for each picture, as early as it can,
       `(x0, y0, x1, y1)` in pixels, `(x0, y0, x1, y1, score)` with a score from 0 to 1, or None where the speaker isn't
       seen. It runs in a thread of its own.
-    - speaker_model: the checkpoint (folder or Hub id) of the locator where none is given; `default_speaker_model` by
+    - speaker_model: the checkpoint (folder or Hub id) of the locator if none is given; `default_speaker_model` by
       default, which is the packaged `glee-tiny` once lookhear is imported.
-    - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs where the lips alone give
-      the letters within a second around them this mean probability, 0 to 1; the checkpoint's, or 0.25, by default. All
-      others are left out, and stand in the report as `["speaker"]["others_said"]`. 0 takes every word for the speaker's.
-    - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model gets
-      them, while the input is read: to show how far it is, or what is seen. With several inputs, or `"everyone"`, the
-      pieces of one come after those of the other; each begins with `start` 0.
+    - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs if the letters within
+      a second around them have this mean probability under the lips alone, 0 to 1; the checkpoint's, or 0.25, by
+      default. All others are left out, and listed in the report as `["speaker"]["others_said"]`. With 0, every word
+      counts as the speaker's.
+    - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model
+      gets them, while the input is read: to show progress, or what is seen. With several inputs, or `"everyone"`, the
+      pieces of one input or person follow those of the previous one; each begins with `start` 0.
 
-    Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
-    geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
-    "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds measurements of the clip and `"warnings"` in words, and of a chosen speaker who was followed
-    in each second, and the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they are
-    certain.
+    Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is
+    the geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
+    "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`,
+    best first; the report holds measurements of the clip and `"warnings"` in words, and for a chosen speaker who was
+    followed in each second, with the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon
+    as they are certain.
 
-    Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
+    Raises `ValueError`, with one line that names the input or argument, if something cannot be read.
     """
 
     default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
-    settings = ReadingSettings()  # of calls that say nothing else
+    settings = ReadingSettings()  # where a call gives no others
     processor: ProcessorMixin  # an `AvsrProcessor`
     _locator: tuple[str | None, ObjectLocator] | None = None
     _language_model: tuple[str, torch.nn.Module] | None = None
 
-    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None, its pipelines set bool
-    _load_image_processor = False  # type: ignore[assignment]  # see above
-    _load_video_processor = False  # type: ignore[assignment]  # see above
-    _load_feature_extractor = False  # type: ignore[assignment]  # see above
-    _load_tokenizer = False  # type: ignore[assignment]  # see above
+    _load_processor = True  # type: ignore[assignment]  # declared as None in transformers, for pipelines to set
+    _load_image_processor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_video_processor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_feature_extractor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_tokenizer = False  # type: ignore[assignment]  # declared as None in transformers
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.settings = self.settings.changed(**{name: kwargs[name] for name in SETTING_NAMES if name in kwargs})
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # further positional ones are errors
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # transformers: *args
         settings = self._settings(kwargs)
         if isinstance(inputs, tuple):
             inputs = list(inputs)
@@ -238,10 +257,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
         Returns:
             An iterator of `{"text", "timestamp": (start, end) in seconds, "confidence"}`, with `duration`, `position`
-            and `confidence`, and for the end `to_result(chunks)` and `to_report()`.
+            and `confidence`, and at the end `to_result(chunks)` and `to_report()`.
 
         Raises:
-            ValueError: as a call does; faults found while the input is read are raised by the iterator.
+            ValueError: as in a call; faults found while the input is read are raised by the iterator.
         """
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
@@ -253,7 +272,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
         save_with_code(self, TASK, MODEL_CLASS, save_directory, **kwargs)
 
-    # ---------------------------------------------------------------------------------- what transformers asks for
+    # --------------------------------------------------------------------------------- the steps of transformers
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         """Checks the arguments, once a call: `preprocess`, `_forward` and `postprocess` share one object."""
@@ -265,7 +284,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def preprocess(  # type: ignore[override]  # see above
         self, inputs: Any, settings: ReadingSettings | None = None
     ) -> dict[str, Any]:
-        """Converts one input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
+        """Converts one input to tensors, a batch of 1; an absent modality is one step with a mask of 0."""
         settings = settings or self.settings
         clip = self._read_clip(self._open(inputs, settings), settings)
         return {**self._recogniser.features([clip]), "report": clip.to_report()}
@@ -359,7 +378,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return known
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
-        """Returns the seconds that the model reads at once."""
+        """Returns the seconds that the model reads in one pass."""
         saved = getattr(self.model.generation_config, "chunk_length_s", None)
         return settings.chunk_length_s or saved or CHUNK_LENGTH
 
@@ -412,7 +431,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return Recogniser(self.model, self.processor)
 
     def _scores(self, settings: ReadingSettings) -> dict[str, Any]:
-        """Returns the arguments of `generate` that say what a text's score is made of."""
+        """Returns the arguments of `generate` that weigh the parts of a text's score."""
         scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight}
         if settings.language_model is not None:
             scores["language_model"] = self._loaded_language_model(settings.language_model)
@@ -454,7 +473,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return {
             **results[0],
             "chunks": [chunk.to_chunk() for chunk in chunks],
-            "alternatives": [result for result in results[1:] if result["score"] > -math.inf],  # as many as there are
+            "alternatives": [result for result in results[1:] if result["score"] > -math.inf],  # a beam may be empty
             "report": report,
         }
 
@@ -477,7 +496,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
 
     def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
-        """Returns what each clip says."""
+        """Returns the text of each clip."""
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
@@ -488,7 +507,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     @staticmethod
     def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
-        """Confidence of the text; for an empty text, of silence."""
+        """Returns the confidence of the text; for an empty text, of silence."""
         if own.characters:
             return round(mean_confidence(own.characters), 4)
         return round(math.exp(own.log_silence if own.others else float(silence)), 4)

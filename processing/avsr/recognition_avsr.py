@@ -1,4 +1,4 @@
-"""From clips to texts with times: the model's search, the alignment of what it found, and whose words they are."""
+"""From clips to texts with times: the model's search, the alignment of its texts, and whose words they are."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters, time_words
 from .clip_stream_avsr import Clip
 
-NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
+NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
 
-NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both differ in time
-CONTEXT = 1.0  # seconds around a word whose letters are judged with it: one letter alone is often hard to see
+NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
+CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
 MOST_OTHERS = 1000  # words of other people that a report lists, at most
-OWN = 0.25  # mean evidence that makes words the lips', where neither the call nor the checkpoint says otherwise
+LIP_EVIDENCE = 0.25  # mean evidence that makes words the lips', unless the call or the checkpoint sets another value
 
 
 class Recogniser:
     """
-    A model and its processor, which read clips.
+    Reads clips with a model and its processor.
 
     Args:
         model: [`AvsrForConditionalGeneration`].
@@ -91,8 +91,9 @@ class Recogniser:
             scores: further arguments of `generate`: `ctc_weight`, `language_model`, `language_model_weight`.
 
         Returns:
-            What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
-            are not seen or nothing is heard; everything is `(batch, num_return_sequences, …)`.
+            `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
+            `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
+            visible; all are `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
         num_beams = num_beams or defaults.num_beams or NUM_BEAMS
@@ -128,8 +129,8 @@ class Recogniser:
     def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns `(batch, texts, length)`: how probable the lips alone find each character that was read."""
         unknown = torch.full_like(found["log_probs"], torch.nan)
-        heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
-        if not (heard & seen).any() or not unknown.numel():
+        has_sound, has_lips = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
+        if not (has_sound & has_lips).any() or not unknown.numel():
             return unknown
         lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
@@ -141,7 +142,7 @@ class Recogniser:
         frames = inputs["lips_seen"].shape[1]
         middles = (found["starts"] + found["ends"]) // 2 // self.model.config.ctc_upsampling
         visible = inputs["lips_seen"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
-        visible &= (middles < frames) & heard[:, None, None]
+        visible &= (middles < frames) & has_sound[:, None, None]
         return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -205,7 +206,9 @@ class Recogniser:
             return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return assign_words(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
+        return assign_words(
+            characters, outputs["lips"][clip, index].tolist(), LIP_EVIDENCE if least is None else least
+        )
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
         """Returns the characters of one text of one clip, none of them after the clip's end."""
@@ -221,12 +224,12 @@ class Recogniser:
 @dataclass(frozen=True)
 class SpeakerWords:
     """
-    The words read, divided into the visible speaker's and others'.
+    The words that were read, divided into the visible speaker's and other people's.
 
     Attributes:
-        characters: of the words that the lips say, as they were read.
-        others: words that another person must have said.
-        evidence: mean probability, 0 to 1, that the lips alone give to the letters of all words; 1 where it isn't known.
+        characters: of the words that the lips show, as they were read.
+        others: words of somebody else.
+        evidence: mean probability, 0 to 1, of the letters of all words under the lips alone; 1 where it is unknown.
     """
 
     characters: list[TimedText] = field(default_factory=list)
@@ -235,7 +238,7 @@ class SpeakerWords:
 
     @property
     def log_silence(self) -> float:
-        """Returns the log-probability that the lips are silent, where all words are other people's."""
+        """Returns the log-probability that the lips are silent, if all words are other people's."""
         return math.log(max(1.0 - self.evidence, 1e-6))
 
 
@@ -256,18 +259,22 @@ def lip_evidence(
         `(batch, length)` float32, 0 to 1: the highest probability of the character at its time.
     """
     steps = torch.arange(log_probs.shape[1], device=ids.device)[None, :, None]  # (1, steps, 1)
-    chances = log_probs.float().exp().gather(2, ids[:, None].expand(-1, log_probs.shape[1], -1))  # (B, steps, length)
-    then = (steps >= starts[:, None] - nearby) & (steps < ends[:, None] + nearby)
-    return chances.masked_fill(~then, 0.0).amax(dim=1)
+    probabilities = (
+        log_probs.float().exp().gather(2, ids[:, None].expand(-1, log_probs.shape[1], -1))
+    )  # (B, steps, length)
+    nearly = (steps >= starts[:, None] - nearby) & (steps < ends[:, None] + nearby)
+    return probabilities.masked_fill(~nearly, 0.0).amax(dim=1)
 
 
-def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> SpeakerWords:
+def assign_words(
+    characters: Sequence[TimedText], evidence: Sequence[float], least: float = LIP_EVIDENCE
+) -> SpeakerWords:
     """
     Tests which of the recognised words are those of the visible speaker.
 
-    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters
-    that look similar on the lips do not decide on their own, and a speaker who begins or ends while another one talks is
-    still noticed.
+    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many
+    letters that look similar on the lips do not decide on their own, and a speaker who begins or ends while another
+    one talks is still noticed.
 
     Args:
         characters: letters and spaces in order of time.
@@ -290,13 +297,13 @@ def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], lea
             own.append(word)
         else:
             others += time_words([characters[index] for index in word])
-    everything = [value for values in seen for value in values]
-    mean = sum(everything) / len(everything) if everything else 1.0
+    known = [value for values in seen for value in values]
+    mean = sum(known) / len(known) if known else 1.0
     return SpeakerWords(_spelled(characters, own), others, mean)
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:
-    """Returns the places of each word's letters."""
+    """Returns the indices of each word's letters."""
     words: list[list[int]] = [[]]
     for index, character in enumerate(characters):
         if not character.text.isspace():
@@ -318,15 +325,15 @@ def _spelled(characters: Sequence[TimedText], words: Sequence[list[int]]) -> lis
 
 def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
     """
-    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
+    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: recognised words that their lips do not show.
 
     Args:
         report: as a result holds it; one without a speaker is returned unchanged.
-        others: the words, of very many the first ones.
-        count: how many there are in all; as many as `others` by default.
+        others: the words, at least the first `MOST_OTHERS`.
+        count: their total number; `len(others)` by default.
 
     Returns:
-        A copy, with a warning where there are such words.
+        A copy, with a warning if there are such words.
     """
     if "speaker" not in report:
         return report
