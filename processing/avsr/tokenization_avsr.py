@@ -157,7 +157,12 @@ class AvsrTokenizer(PreTrainedTokenizer):
     ) -> list[str]:
         """Returns a list of texts for a batch of ids; see [`~AvsrTokenizer.decode`]."""
         sequences = [_without_padding(row) for row in sequences]
-        return super().batch_decode(sequences, skip_special_tokens, clean_up_tokenization_spaces, **kwargs)
+        return super().batch_decode(
+            sequences,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            **kwargs,
+        )
 
     def ctc_decode(self, frame_ids: Any) -> str | list[str]:
         """
