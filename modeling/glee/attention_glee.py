@@ -77,6 +77,12 @@ def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
+def map_shape(feature_map: torch.Tensor) -> tuple[int, int]:
+    """Returns (height, width) of a feature map `(…, height, width)`."""
+    height, width = feature_map.shape[-2:]
+    return height, width
+
+
 def pixel_centres(shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
     """Computes the centre (x, y) in [0, 1] of every pixel of every map, `(tokens, 2)` float32, row by row, map by map."""
     centres = []

@@ -8,7 +8,14 @@ from transformers import CLIPTextModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import TransformersKwargs
 
-from .attention_glee import GleeDeformableAttention, eager_attention_forward, in_chunks, pixel_centres, sine_encoding
+from .attention_glee import (
+    GleeDeformableAttention,
+    eager_attention_forward,
+    in_chunks,
+    map_shape,
+    pixel_centres,
+    sine_encoding,
+)
 from .configuration_glee import NUM_LEVELS, GleeConfig
 from .transformers_seam_glee import attention_function
 
@@ -229,7 +236,7 @@ class GleePixelDecoder(nn.Module):
             mask features `(batch, hidden_size, height, width)` on the finest map; the four levels, finest first, each
             `(batch, hidden_size, height, width)`; the fused text or `None`.
         """
-        shapes = [tuple(level.shape[-2:]) for level in levels]
+        shapes = [map_shape(level) for level in levels]
         hidden_states = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         hidden_states, text = self.fusion(hidden_states, text, attention_mask, **kwargs)  # (batch, tokens, size)
         positions = self._positions(shapes, hidden_states)

@@ -5,7 +5,7 @@ import torch
 
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.modeling.glee import GleeEvaConfig
-from lookhear.modeling.glee.request_glee import canvas_groups
+from lookhear.modeling.glee.request_glee import group_by_padded_size
 from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 
@@ -137,7 +137,7 @@ def test_canvases_are_grouped():
     mask = torch.zeros(4, 100, 130)
     for image, (height, width) in zip(mask, [(20, 70), (100, 130), (32, 96), (10, 33)]):
         image[:height, :width] = 1
-    groups = [(canvas, images.tolist()) for canvas, images in canvas_groups(mask, 32)]
+    groups = [(canvas, images.tolist()) for canvas, images in group_by_padded_size(mask, 32)]
     assert groups == [((32, 64), [3]), ((32, 96), [0, 2]), ((100, 130), [1])]
 
 
@@ -382,7 +382,7 @@ def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
 def test_prompts_of_a_clip_need_one_canvas(make_model, make_inputs):
     model, inputs = make_model(padding_mask=True), make_inputs("prompts")
     sources = torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long)
-    with pytest.raises(ValueError, match="prompt_sources need images of one canvas"):
+    with pytest.raises(ValueError, match="prompt_sources need images of one padded size"):
         model(**inputs, prompt_sources=sources)
     inputs["pixel_mask"] = torch.ones_like(inputs["pixel_mask"])
     plain = make_model()
