@@ -33,6 +33,7 @@ TOKENS_AT_ONCE = 2048
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
 IM2COL_STEP = 64  # images that the Hub's kernel takes at once, as the published code asks it to
 
+Sampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of locations and weights, see `CellTable.sample`
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (tokens, head_size) float32
 
 
@@ -302,8 +303,8 @@ class GleeDeformableAttention(nn.Module):
         if value.device.type != "cpu" or torch.compiler.is_compiling():
             shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2)
             starts = shapes.prod(-1).cumsum(0) - shapes.prod(-1)  # (levels,)
-            sample = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
-            return self._attend(query, reference_points, spatial_shapes, sample)
+            kernel = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
+            return self._attend(query, reference_points, spatial_shapes, kernel)
         sample = CellTable(projected, spatial_shapes).sample
         del projected  # the table has it all
         parts = zip(query.split(TOKENS_AT_ONCE, 1), reference_points.split(TOKENS_AT_ONCE, 1))
@@ -314,9 +315,9 @@ class GleeDeformableAttention(nn.Module):
         query: torch.Tensor,
         reference_points: torch.Tensor,
         spatial_shapes: list[tuple[int, int]],
-        sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        sample: Sampler,
     ) -> torch.Tensor:
-        """Some queries' output; `sample` sums what lies at locations, see `CellTable.sample`."""
+        """Computes some queries' output."""
         locations = self.sampling_locations(query, reference_points, spatial_shapes)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))

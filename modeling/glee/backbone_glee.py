@@ -70,8 +70,20 @@ def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> P
     if isinstance(backbone, ResNetBackbone):
         _exchange_batch_norms(backbone, group_norms)
     elif isinstance(backbone, SwinBackbone):
-        backbone.swin.layernorm = nn.Identity()
+        backbone.swin.add_module("layernorm", nn.Identity())
     return backbone
+
+
+def backbone_channels(backbone: PreTrainedModel) -> list[int]:
+    """
+    Returns the number of channels of each feature map, finest first.
+
+    Raises:
+        ValueError: the model gives no feature maps.
+    """
+    if not isinstance(backbone, BackboneMixin):
+        raise ValueError(f"backbone_config must be that of a backbone, which {type(backbone).__name__} is not.")
+    return list(backbone.channels)
 
 
 def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
@@ -144,7 +156,7 @@ class GleeEvaLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: GleeEvaConfig, index: int):
         super().__init__()
-        self.window_size = config.window_size if index in config.window_block_indexes else 0
+        self.window_size = config.window_size if index in (config.window_block_indexes or ()) else 0
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = GleeEvaAttention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -212,7 +224,7 @@ class GleeEvaPreTrainedModel(PreTrainedModel):
     config: GleeEvaConfig
     base_model_prefix = "glee_eva"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["GleeEvaLayer"]
     _supports_sdpa = True

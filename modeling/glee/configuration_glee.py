@@ -13,6 +13,8 @@
 # limitations under the License.
 """Configuration of GLEE (Wu et al., CVPR 2024): whatever is named, found, segmented and followed."""
 
+from typing import TypeVar
+
 from huggingface_hub.dataclasses import strict
 from transformers import (
     CONFIG_MAPPING,
@@ -23,6 +25,9 @@ from transformers import (
     ResNetConfig,
     SwinConfig,
 )
+
+Config = TypeVar("Config", bound=PreTrainedConfig)
+Backbone = TypeVar("Backbone", bound=BackboneConfigMixin)
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 NUM_LEVELS = 4  # feature maps that the pixel decoder makes of a backbone's
@@ -130,7 +135,7 @@ class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"{name} ({getattr(self, name)}) must be a multiple of patch_size ({self.patch_size}).",
             )
         _require(self.window_size > 0, f"window_size must be above 0, not {self.window_size}.")
-        wrong = [i for i in self.window_block_indexes if not 0 <= i < self.num_hidden_layers]
+        wrong = [i for i in self.window_block_indexes or () if not 0 <= i < self.num_hidden_layers]
         _require(not wrong, f"window_block_indexes holds {wrong}, but blocks are 0 to {self.num_hidden_layers - 1}.")
 
 
@@ -292,9 +297,8 @@ class GleeConfig(PreTrainedConfig):
             num_heads=[6, 12, 24, 48],
             window_size=12,
             drop_path_rate=0.3,
-            out_features=STAGES,
         )
-        return cls(**{"backbone_config": swin, **kwargs})
+        return cls(**{"backbone_config": with_all_stages(swin), **kwargs})
 
     @classmethod
     def pro(cls, **kwargs) -> "GleeConfig":
@@ -307,12 +311,31 @@ class GleeConfig(PreTrainedConfig):
         return type(self).from_dict({**self.to_dict(), **fields})
 
 
+def with_all_stages(config: Backbone) -> Backbone:
+    """Makes a backbone of transformers return the feature maps of its four stages."""
+    config.out_features = list(STAGES)
+    return config
+
+
+def sub_config(config: GleeConfig, name: str, kind: type[Config]) -> Config:
+    """
+    Returns `backbone_config` or `text_config`, which `GleeConfig` has made of whatever it was given.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    value = getattr(config, name)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__} or its fields as a dict, not {type(value).__name__}.")
+    return value
+
+
 def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     """Builds the backbone's configuration from any form of `backbone_config`; ResNet-50 for `None`."""
     if isinstance(value, PreTrainedConfig):
         return value
     if value is None:
-        return ResNetConfig(out_features=STAGES)
+        return with_all_stages(ResNetConfig())
     fields = dict(value)
     model_type = fields.pop("model_type", None)
     if model_type == GleeEvaConfig.model_type:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 
-from .configuration_glee import DENOISING_TABLES, NUM_LEVELS, STAGES, GleeConfig, GleeEvaConfig
+from .configuration_glee import DENOISING_TABLES, NUM_LEVELS, GleeConfig, GleeEvaConfig, with_all_stages
 from .modeling_glee import GleeForObjectDetection
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -117,7 +117,7 @@ def _load(path: Path) -> object:
 
 def _numpy_numbers() -> list:
     """Lists the types of a pickled NumPy number: they can't run code, and detectron2 stores some beside the weights."""
-    scalar, _ = np.float64(0).__reduce__()
+    scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # the second name: before NumPy 2
 
@@ -247,12 +247,12 @@ def _resnet_config(sizes: CheckpointSizes) -> ResNetConfig:
     for stage, width in zip(stages, widths):
         if sizes.of(f"{stage}.0.conv1.weight", 0) * 4 != width:
             raise _unfit(f"the blocks of {stage} are no bottlenecks of a quarter of their width")
-    return ResNetConfig(
+    config = ResNetConfig(
         embedding_size=sizes.of("backbone.stem.conv1.weight", 0),
         hidden_sizes=widths,
         depths=[sizes.count(stage) for stage in stages],
-        out_features=STAGES,
     )
+    return with_all_stages(config)
 
 
 def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
@@ -261,7 +261,7 @@ def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
     width = sizes.of("backbone.patch_embed.proj.weight", 0)
     side = sizes.root("relative position table", sizes.of(table.format(0), 0))
     hidden = sizes.of("backbone.layers.0.blocks.0.mlp.fc1.weight", 0)
-    return SwinConfig(
+    config = SwinConfig(
         image_size=384,  # of pre-training; any size can be given
         patch_size=sizes.of("backbone.patch_embed.proj.weight", 2),
         embed_dim=width,
@@ -270,8 +270,8 @@ def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
         window_size=(side + 1) // 2,
         mlp_ratio=float(sizes.parts("Swin feed-forward", hidden, width)),
         drop_path_rate=0.3,
-        out_features=STAGES,
     )
+    return with_all_stages(config)
 
 
 def _eva_config(sizes: CheckpointSizes) -> GleeEvaConfig:
@@ -335,7 +335,7 @@ TRANSPOSED = (
 )
 
 # Published name -> ours; several names of one weight (the box head's, the decoder norm's) have one target.
-NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
+NAMES: tuple[tuple[str, str | Callable[[re.Match], str | None]], ...] = (
     # text
     (r"text_encoder\." + CLIP, r"text_encoder.clip.\1"),
     (r"text_encoder_teacher\." + CLIP, r"text_teacher.\1"),
@@ -343,10 +343,13 @@ NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     # ResNet
     (r"backbone\.stem\.conv1\.weight", r"backbone.embedder.embedder.convolution.weight"),
     (r"backbone\.stem\.conv1\.norm\." + STATISTICS, r"backbone.embedder.embedder.normalization.\1"),
-    (r"backbone\.res([2-5])\.(\d+)\.(\w+)\.weight", lambda match: _resnet_name(*match.groups(), "weight")),
+    (
+        r"backbone\.res([2-5])\.(\d+)\.(\w+)\.weight",
+        lambda match: _resnet_name(match[1], match[2], match[3], "weight"),
+    ),
     (
         r"backbone\.res([2-5])\.(\d+)\.(\w+)\.norm\." + STATISTICS,
-        lambda match: _resnet_name(*match.groups(), norm=True),
+        lambda match: _resnet_name(match[1], match[2], match[3], match[4], norm=True),
     ),
     # Swin
     (r"backbone\.patch_embed\.proj\." + VALUES, r"backbone.swin.embeddings.patch_embeddings.projection.\1"),
@@ -445,7 +448,7 @@ def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, tor
     targets = {name: _target(f"backbone.net.{name}") for name in needed}
     if unknown := [name for name, target in targets.items() if target is None]:
         raise ValueError(f"checkpoint: {len(unknown)} names are none of EVA-02's: {shorten(unknown)}")
-    return {target.removeprefix("backbone."): needed[name] for name, target in targets.items()}
+    return {target.removeprefix("backbone."): needed[name] for name, target in targets.items() if target}
 
 
 def shorten(names: list[str], limit: int = 8) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -114,6 +114,8 @@ def match_queries(
     for index, stage in enumerate(stages):
         matrix = classes_and_boxes_cost(stage["logits"].float(), stage["pred_boxes"].float(), targets, costs)
         if targets.masks is not None:
+            if points is None:
+                raise ValueError("points must say where masks are compared, if the targets have masks.")
             matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs)
         matrices.append(matrix)
     host = torch.stack(matrices).cpu()  # (stages, rows, queries, objects)
@@ -211,6 +213,14 @@ class GleeDenoisingDraws:
     flips: torch.Tensor
     classes: torch.Tensor
     boxes: torch.Tensor
+
+
+class GleeDenoisingSettings(TypedDict):
+    """The arguments of [`make_denoising`] that a training run chooses; see there."""
+
+    most_queries: int
+    label_noise: float
+    box_noise: float
 
 
 @dataclass(frozen=True)
@@ -400,8 +410,8 @@ class GleeLossSettings:
     mask_points: int = 12544
     oversample: float = 3.0
     uncertain_share: float = 0.75
-    denoising: dict[str, float] = field(
-        default_factory=lambda: {"most_queries": 100, "label_noise": 0.2, "box_noise": 0.4}
+    denoising: GleeDenoisingSettings = field(
+        default_factory=lambda: GleeDenoisingSettings(most_queries=100, label_noise=0.2, box_noise=0.4)
     )
 
     @classmethod
@@ -504,7 +514,7 @@ class GleeLoss:
         if supervision.boxes:
             parts |= box_losses(stages, targets, match, objects)
         if targets.masks is not None:
-            parts |= self._masks(stages, targets, match, objects)
+            parts |= self._masks(stages, targets.masks, match, objects)
         losses = known | {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
         if denoising is not None:
             given = GleeMatch(
@@ -515,7 +525,8 @@ class GleeLoss:
                 parts |= box_losses(denoised, targets, given, objects * denoising.groups)
             names = [f"_denoising{name}" for name in names]
             losses |= {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
-        total = sum(self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
+        weighted = (self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
+        total = sum(weighted, start=torch.zeros((), device=objects.device))
         return total, {kind + name: loss for (kind, name), loss in losses.items()}
 
     def denoising(self, targets: GleeTargets, table: nn.Embedding) -> GleeDenoising | None:
@@ -530,7 +541,11 @@ class GleeLoss:
             points = torch.rand(shape, device=targets.boxes.device)
         return match_queries(stages, targets, self.settings.costs, points)
 
-    def _tracks(self, embeddings: torch.Tensor, targets: GleeTargets, match: GleeMatch, frames: int) -> torch.Tensor:
+    def _tracks(
+        self, embeddings: torch.Tensor | None, targets: GleeTargets, match: GleeMatch, frames: int
+    ) -> torch.Tensor:
+        if embeddings is None:
+            raise ValueError("track_embeddings are needed where tracks are learnt (supervision.track_frames above 1).")
         if targets.tracks is None or len(embeddings) % frames:
             raise ValueError(f"tracks are learnt from labels with track_ids, {frames} frames a clip.")
         found = [min(count, embeddings.shape[1]) for count in targets.counts]
@@ -550,16 +565,16 @@ class GleeLoss:
         return {"confidence": list(focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
 
     def _masks(
-        self, stages: Sequence[dict], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
+        self, stages: Sequence[dict], masks: torch.Tensor, match: GleeMatch, objects: torch.Tensor
     ) -> dict[str, list[torch.Tensor]]:
-        losses = {"mask": [], "dice": []}
+        losses: dict[str, list[torch.Tensor]] = {"mask": [], "dice": []}
         for index, stage in enumerate(stages):
             logits = stage["pred_masks"][match.rows[index], match.queries[index]][:, None].float()
             points = None if self.draws.masks is None else self.draws.masks[index]
             if points is None:
                 points = self.uncertain_points(logits.detach())  # (pairs, points, 2)
             predicted = sample_points(logits, points)[:, 0]  # (pairs, points)
-            wanted = targets.masks[match.rows[index], match.objects[index]][:, None]
+            wanted = masks[match.rows[index], match.objects[index]][:, None]
             wanted = sample_points(wanted, points)[:, 0]
             entropy = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
             losses["mask"].append(entropy.mean(dim=1).sum() / objects)

@@ -19,12 +19,12 @@ from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import CLIPTextModel, PreTrainedModel
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, map_shape
-from .backbone_glee import make_backbone
-from .configuration_glee import GleeConfig
+from .backbone_glee import backbone_channels, make_backbone
+from .configuration_glee import GleeConfig, sub_config
 from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
@@ -69,7 +69,7 @@ class GleePreTrainedModel(PreTrainedModel):
     config: GleeConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["GleeEncoderLayer", "GleeDecoderLayer"]
     _supports_sdpa = True
@@ -113,12 +113,13 @@ class GleeModel(GleePreTrainedModel):
     def __init__(self, config: GleeConfig):
         super().__init__(config)
         self.backbone = make_backbone(
-            config.backbone_config, config.num_groups if config.backbone_group_norm else None
+            sub_config(config, "backbone_config", PreTrainedConfig),
+            config.num_groups if config.backbone_group_norm else None,
         )
-        channels = list(self.backbone.channels)
+        channels = backbone_channels(self.backbone)
         self.text_encoder = GleeTextEncoder(config)
         if config.text_teacher:
-            self.text_teacher = CLIPTextModel(config.text_config).requires_grad_(False)
+            self.text_teacher = CLIPTextModel(sub_config(config, "text_config", CLIPTextConfig)).requires_grad_(False)
         self.visual_prompter = GleeVisualPrompter(config, channels)
         self.pixel_decoder = GleePixelDecoder(config, channels)
         self.proposals = GleeProposals(config)

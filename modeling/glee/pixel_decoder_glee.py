@@ -4,7 +4,7 @@ from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import TransformersKwargs
 
@@ -16,7 +16,7 @@ from .attention_glee import (
     pixel_centres,
     sine_encoding,
 )
-from .configuration_glee import NUM_LEVELS, GleeConfig
+from .configuration_glee import NUM_LEVELS, GleeConfig, sub_config
 from .transformers_seam_glee import attention_function
 
 
@@ -25,8 +25,9 @@ class GleeTextEncoder(nn.Module):
 
     def __init__(self, config: GleeConfig):
         super().__init__()
-        self.clip = CLIPTextModel(config.text_config)
-        self.projection = nn.Linear(config.text_config.hidden_size, config.hidden_size, bias=False)
+        text_config = sub_config(config, "text_config", CLIPTextConfig)
+        self.clip = CLIPTextModel(text_config)
+        self.projection = nn.Linear(text_config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Token ids and mask `(texts, length)` -> tokens `(texts, length, hidden_size)`, those of the padding too."""

@@ -1,6 +1,7 @@
 """Points, boxes, scribbles and masks as prompts: a crop around the object, and its pixels (paper, section 3.1)."""
 
 import math
+from functools import reduce
 
 import torch
 from torch import nn
@@ -34,9 +35,10 @@ class GleeVisualPrompter(nn.Module):
         Returns:
             `(prompts, height * width, hidden_size)` of the second map.
         """
-        fused = 0
-        for factor, conv, feature_map in zip((1, 2, 4), self.template_convs, feature_maps[1:]):
-            fused = fused + aligned_upsample(conv(feature_map), factor)
+        levels = zip((1, 2, 4), self.template_convs, feature_maps[1:])
+        fused = reduce(
+            torch.add, (aligned_upsample(conv(feature_map), factor) for factor, conv, feature_map in levels)
+        )
         return fused.flatten(2).transpose(1, 2)
 
     def pixel_tokens(self, levels: list[torch.Tensor], points: torch.Tensor) -> list[torch.Tensor]:
