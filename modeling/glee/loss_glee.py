@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import distributed, nn
+from torchvision.ops import sigmoid_focal_loss
 
 # Of each loss in the total; a loss of every layer has the weight of its kind (published code).
 WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
@@ -180,6 +181,8 @@ def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     shared = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(-1)
     union = (high - low).prod(-1) + (other_high - other_low).prod(-1) - shared
     hull = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).clamp(min=0).prod(-1)
+    # torchvision's generalized_box_iou takes no batch and gives NaN for two boxes without area; its loss of that name adds
+    # 1e-7 to areas, which is much for small boxes in [0, 1], and selects by a mask, for which a GPU has to wait.
     # Boxes without area have no overlap with anything, and no gradient that isn't a number.
     tiny = torch.finfo(union.dtype).tiny
     return shared / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
@@ -562,7 +565,7 @@ class GleeLoss:
         wanted = torch.zeros_like(logits)
         index = torch.arange(len(logits), device=logits.device)[:, None]
         wanted[index, match.rows[:-1], match.queries[:-1]] = 1
-        return {"confidence": list(focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
+        return {"confidence": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
 
     def _masks(
         self, stages: Sequence[dict], masks: torch.Tensor, match: GleeMatch, objects: torch.Tensor
@@ -610,7 +613,7 @@ def class_losses(
     wanted = torch.zeros_like(logits)
     index = torch.arange(len(stages), device=logits.device)[:, None]
     wanted[index, match.rows, match.queries, targets.classes[match.rows, match.objects]] = 1
-    return {"class": list(focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
+    return {"class": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
 
 
 def box_losses(
@@ -624,14 +627,6 @@ def box_losses(
     distance = (predicted - wanted).abs().sum(dim=(1, 2)) / objects
     overlap = (1 - generalized_iou(predicted, wanted)).sum(dim=1) / objects
     return {"box": list(distance), "giou": list(overlap)}
-
-
-def focal_loss(logits: torch.Tensor, wanted: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0) -> torch.Tensor:
-    """Sigmoid focal loss (Lin et al., ICCV 2017, equation 5), element by element; `wanted` is 0 or 1."""
-    entropy = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    probability = logits.sigmoid()
-    missed = probability + wanted - 2 * probability * wanted  # 1 - probability of what is wanted
-    return (alpha * wanted + (1 - alpha) * (1 - wanted)) * missed**gamma * entropy
 
 
 def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
