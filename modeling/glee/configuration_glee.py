@@ -31,6 +31,8 @@ Backbone = TypeVar("Backbone", bound=BackboneConfigMixin)
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 NUM_LEVELS = 4  # feature maps that the pixel decoder makes of a backbone's
+# Decoder layer i sees a visual prompt in pixel level i % PROMPT_LEVELS: the published code never uses the fourth level.
+PROMPT_LEVELS = 3
 CANVAS_DIVISOR = 32
 # Rows of the label tables that the denoising queries of each training set start from (published code).
 DENOISING_TABLES = {
@@ -57,7 +59,7 @@ class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
     EVA-02 (Fang et al., 2023) as a plain detection backbone (ViTDet, Li et al., 2022), by default the size L.
 
-    Args:
+    Attributes:
         image_size (`int`, *optional*, defaults to 1536):
             Side in pixels of the square image that the rotary table of the global blocks is laid out for.
         patch_size (`int`, *optional*, defaults to 16): side of a patch in pixels.
@@ -148,7 +150,7 @@ class GleeConfig(PreTrainedConfig):
     Where the published code does something unexpected that its weights rely on, that is the default here, and a field
     says so (last group).
 
-    Args:
+    Attributes:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             ResNet-50 by default; any backbone of transformers with four feature maps (strides 4, 8, 16, 32), or
             [`GleeEvaConfig`] (strides 8, 16, 32, 64).
@@ -161,7 +163,7 @@ class GleeConfig(PreTrainedConfig):
         num_points (`int`, *optional*, defaults to 4): points that a deformable head samples in each level.
         num_queries (`int`, *optional*, defaults to 300): object queries; fewer where an image has fewer tokens.
         fusion_size (`int`, *optional*, defaults to 2048): width of all heads of the early fusion.
-        fusion_heads (`int`, *optional*, defaults to 8).
+        fusion_heads (`int`, *optional*, defaults to 8): of the early fusion.
         fusion_dropout (`float`, *optional*, defaults to 0.1): on the fusion's attention while training.
         project_features (`bool`, *optional*, defaults to `True`):
             Convolutions bring the backbone's maps to `hidden_size` and add a fourth level; `False` where the backbone
@@ -193,15 +195,13 @@ class GleeConfig(PreTrainedConfig):
             Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
         discard_fused_text (`bool`, *optional*, defaults to `True`):
             If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the decoder
-            as prompt tokens, as in the paper's figure.
+            as prompt tokens, as in the paper's figure. No recipe sets it, but the published code computes the update and
+            its weights are published, so that both can be compared.
         proposal_scale_from_coarsest (`bool`, *optional*, defaults to `True`):
             Boxes of 0.05, 0.1, 0.2, 0.4 of the image are proposed on the levels from the coarsest to the finest map;
             `False` proposes the small boxes on the fine maps.
         double_decoder_norm (`bool`, *optional*, defaults to `True`):
             The heads normalise the decoder's output a second time; `False`: once.
-        prompt_level_cycle (`int`, *optional*, defaults to 3):
-            Decoder layer i sees a visual prompt in pixel level `i % prompt_level_cycle`; the published code never uses
-            the fourth level.
         mask_positions (`bool`, *optional*, defaults to `False`):
             Adds position embeddings to mask features and box embeddings to mask queries. In the published model masks
             depend on appearance only, and a small model's masks spill over to similar objects.
@@ -246,7 +246,6 @@ class GleeConfig(PreTrainedConfig):
     discard_fused_text: bool = True
     proposal_scale_from_coarsest: bool = True
     double_decoder_norm: bool = True
-    prompt_level_cycle: int = 3
     mask_positions: bool = False
     padding_mask: bool = False
     canvas_divisor: int | None = None
@@ -270,9 +269,10 @@ class GleeConfig(PreTrainedConfig):
             self.class_prior is None or 0 < self.class_prior < 1,
             f"class_prior must be between 0 and 1, not {self.class_prior}.",
         )
+        # Once a field; older files hold its only published value.
+        levels = kwargs.pop("prompt_level_cycle", PROMPT_LEVELS)
         _require(
-            1 <= self.prompt_level_cycle <= 4,
-            f"prompt_level_cycle must be in 1..4 (there are 4 levels), not {self.prompt_level_cycle}.",
+            levels == PROMPT_LEVELS, f"prompt_level_cycle is no field any more; leave it out, {levels} can't be had."
         )
         for name in ("num_queries", "encoder_layers", "decoder_layers", "max_prompt_points"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")

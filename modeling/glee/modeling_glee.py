@@ -24,7 +24,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, map_shape
 from .backbone_glee import backbone_channels, make_backbone
-from .configuration_glee import GleeConfig, sub_config
+from .configuration_glee import PROMPT_LEVELS, GleeConfig, sub_config
 from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
@@ -431,7 +431,7 @@ class GleeModel(GleePreTrainedModel):
         points, sources = request.visual.points, request.visual.sources
         if points is None:
             points = choose_points(request.visual.masks, self.config.max_prompt_points, random=self.training)
-        tokens = self.visual_prompter.pixel_tokens(levels[: self.config.prompt_level_cycle], points)
+        tokens = self.visual_prompter.pixel_tokens(levels[:PROMPT_LEVELS], points)
         present = points[:, 0, :, 0] >= 0
         if sources is not None:
             return [level[sources] for level in tokens], present[sources]

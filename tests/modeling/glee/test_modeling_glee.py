@@ -211,7 +211,6 @@ def test_every_part_learns(make_model, make_inputs):
         {"proposal_scale_from_coarsest": False},
         {"fusion_attends_padding": False},
         {"discard_fused_text": False},
-        {"prompt_level_cycle": 2},
     ],
 )
 def test_every_published_behaviour_is_a_field(make_model, make_inputs, flag):
@@ -470,6 +469,12 @@ def test_published_sizes():
     assert [config.canvas_divisor for config in (lite, plus, pro)] == [32, 32, 1536]
     again = GleeConfig.from_dict(pro.to_dict())
     assert type(again.backbone_config) is GleeEvaConfig and not again.project_features
+
+
+def test_configurations_of_before_are_read(make_config):
+    """`prompt_level_cycle` was a field; its published value is all that there is."""
+    config = GleeConfig.from_dict({**make_config().to_dict(), "prompt_level_cycle": 3})
+    assert "prompt_level_cycle" not in config.to_dict()
 
 
 def test_stage_one_takes_no_visual_prompts(make_model, make_inputs):
