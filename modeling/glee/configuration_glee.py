@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configuration of GLEE (Wu et al., CVPR 2024): whatever is named, found, segmented and followed."""
+"""Configuration of GLEE (Wu et al., CVPR 2024), which finds, segments and tracks what is named or pointed at."""
 
 from typing import TypeVar
 
@@ -30,8 +30,8 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 Backbone = TypeVar("Backbone", bound=BackboneConfigMixin)
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-NUM_LEVELS = 4  # feature maps that the pixel decoder makes of a backbone's
-# Decoder layer i sees a visual prompt in pixel level i % PROMPT_LEVELS: the published code never uses the fourth level.
+NUM_LEVELS = 4  # feature maps of the pixel decoder
+# Decoder layer i sees a visual prompt in pixel level i % PROMPT_LEVELS; the published code never uses the fourth one.
 PROMPT_LEVELS = 3
 CANVAS_DIVISOR = 32
 # Rows of the label tables that the denoising queries of each training set start from (published code).
@@ -57,7 +57,9 @@ def _require(condition: bool, message: str) -> None:
 @strict
 class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
-    EVA-02 (Fang et al., 2023) as a plain detection backbone (ViTDet, Li et al., 2022), by default the size L.
+    Configuration of EVA-02 (Fang et al., 2023) as a plain detection backbone (ViTDet, Li et al., 2022).
+
+    The defaults are the size L.
 
     Attributes:
         image_size (`int`, *optional*, defaults to 1536):
@@ -128,8 +130,8 @@ class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
         head_size, rest = divmod(self.hidden_size, self.num_attention_heads)
         _require(
             rest == 0 and head_size % 4 == 0,
-            f"hidden_size ({self.hidden_size}) over num_attention_heads ({self.num_attention_heads}) must be a multiple "
-            "of 4: rows and columns each turn pairs of channels.",
+            f"hidden_size ({self.hidden_size}) over num_attention_heads ({self.num_attention_heads}) must be a "
+            "multiple of 4: rows and columns each turn pairs of channels.",
         )
         for name in ("image_size", "pretrain_image_size"):
             _require(
@@ -146,7 +148,7 @@ class GleeConfig(PreTrainedConfig):
     r"""
     Configuration of [`GleeModel`] and [`GleeForObjectDetection`].
 
-    The defaults are GLEE-Lite; [`GleeConfig.lite`], [`GleeConfig.plus`] and [`GleeConfig.pro`] are the published sizes.
+    The defaults are GLEE-Lite; the published sizes are [`GleeConfig.lite`], [`GleeConfig.plus`], [`GleeConfig.pro`].
     Where the published code does something unexpected that its weights rely on, that is the default here, and a field
     says so (last group).
 
@@ -182,11 +184,13 @@ class GleeConfig(PreTrainedConfig):
             Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
         class_prior (`float`, *optional*):
-            Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The published
-            model has none; a text encoder that is new, too, would spend its first steps on making all texts say "no".
+            Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The
+            published model has none; a text encoder that is new, too, would spend its first steps on making all texts
+            say "no".
         scaled_products (`bool`, *optional*, defaults to `False`):
-            Class scores and masks are dot products divided by the root of `hidden_size`, as in attention. Plain ones, as
-            published, move by whole units in a step of a small model's learning rate, and learn nothing until it falls.
+            Class scores and masks are dot products divided by the root of `hidden_size`, as in attention. Plain ones,
+            as published, change by whole units in a step at a small model's learning rate, and learn nothing until it
+            falls.
         backbone_group_norm (`bool`, *optional*, defaults to `False`):
             A ResNet's norms are group norms of `num_groups` groups, which a backbone needs that is trained from random
             weights. By default they are frozen batch norms, whose statistics come with published weights.
@@ -194,9 +198,9 @@ class GleeConfig(PreTrainedConfig):
         fusion_attends_padding (`bool`, *optional*, defaults to `True`):
             Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
         discard_fused_text (`bool`, *optional*, defaults to `True`):
-            If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the decoder
-            as prompt tokens, as in the paper's figure. No recipe sets it, but the published code computes the update and
-            its weights are published, so that both can be compared.
+            If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the
+            decoder as prompt tokens, as in the paper's figure. No recipe sets it; it stays because the published code
+            computes the update, with published weights, so that the two can be compared.
         proposal_scale_from_coarsest (`bool`, *optional*, defaults to `True`):
             Boxes of 0.05, 0.1, 0.2, 0.4 of the image are proposed on the levels from the coarsest to the finest map;
             `False` proposes the small boxes on the fine maps.
@@ -207,8 +211,8 @@ class GleeConfig(PreTrainedConfig):
             depend on appearance only, and a small model's masks spill over to similar objects.
         padding_mask (`bool`, *optional*, defaults to `False`):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
-            `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
-            alone; images of one canvas still share a pass.
+            `True` pads each image on its own (its size rounded up to a multiple of `canvas_divisor`), as if it were
+            alone; images of one padded size still share a pass.
         canvas_divisor (`int`, *optional*):
             See `padding_mask`. 32 by default; with EVA-02 its `image_size`, because Pro sees all images on one square.
     """
@@ -284,12 +288,12 @@ class GleeConfig(PreTrainedConfig):
 
     @classmethod
     def lite(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Lite: ResNet-50."""
+        """Returns GLEE-Lite: ResNet-50."""
         return cls(**kwargs)
 
     @classmethod
     def plus(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Plus: Swin-L."""
+        """Returns GLEE-Plus: Swin-L."""
         swin = SwinConfig(
             image_size=384,
             embed_dim=192,
@@ -302,11 +306,11 @@ class GleeConfig(PreTrainedConfig):
 
     @classmethod
     def pro(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Pro: EVA-02-L with a simple feature pyramid."""
+        """Returns GLEE-Pro: EVA-02-L with a simple feature pyramid."""
         return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
 
     def for_training(self) -> "GleeConfig":
-        """Returns the same configuration with the parts that only training needs: the text teacher and the denoising tables."""
+        """Returns a copy with the parts that only training needs: the text teacher and the denoising tables."""
         fields = {"text_teacher": True, "denoising_tables": dict(DENOISING_TABLES)}
         return type(self).from_dict({**self.to_dict(), **fields})
 
@@ -319,7 +323,12 @@ def with_all_stages(config: Backbone) -> Backbone:
 
 def sub_config(config: GleeConfig, name: str, kind: type[Config]) -> Config:
     """
-    Returns `backbone_config` or `text_config`, which `GleeConfig` has made of whatever it was given.
+    Returns `backbone_config` or `text_config` as the type that `GleeConfig` has turned it into.
+
+    Args:
+        config: that has it.
+        name: of the field.
+        kind: the type.
 
     Raises:
         ValueError: it is of another kind.

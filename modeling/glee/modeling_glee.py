@@ -165,7 +165,7 @@ class GleeModel(GleePreTrainedModel):
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> GleeImageFeatures:
         """
-        Computes what the model needs to know of images; it serves any number of questions about them.
+        Computes what the model needs to know of images; it serves any number of prompts.
 
         Args:
             pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].
@@ -273,31 +273,39 @@ class GleeModel(GleePreTrainedModel):
         Pass exactly one of labels (the same for all images), expressions, or visual prompts. Visual prompts come with
         the one label they are scored against, "object".
 
-        pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`): normalised, padded on the right and below.
-        pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
-        input_ids, attention_mask (`torch.Tensor` of shape `(labels, length)`, *optional*).
-        class_embeddings, class_tokens (*optional*): of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
-        expression_input_ids, expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
-            Padded to the text encoder's full length: the published weights expect to see the padding, too.
-        expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
-            Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
-        prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded image.
-        prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
-        prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
-            For each level the pixels of the prompt that are read, (row / height, column / width) in the padded image;
-            absent ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
-        prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
-            The image of each prompt; by default prompt i belongs to image i.
-        prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
-            The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
-            what was shown in its first frame is looked for. By default each prompt stands for itself. With
-            `config.padding_mask` all images must have one padded size.
-        own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
-            Of the image processor, for images that were prepared one by one: where there are as many `input_ids` as
-            images, label i is looked for in image i only. By default all labels are looked for in all images.
-        image_features ([`GleeImageFeatures`], *optional*):
-            Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
-        denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`):
+                Normalised, padded on the right and below.
+            pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
+            input_ids (`torch.Tensor` of shape `(labels, length)`, *optional*): token ids of the labels.
+            attention_mask (`torch.Tensor` of shape `(labels, length)`, *optional*): 1 for text, 0 for padding.
+            class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`, *optional*):
+                Of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
+            class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`, *optional*): from there, too.
+            expression_input_ids (`torch.Tensor` of shape `(prompts, length)`, *optional*):
+                Padded to the text encoder's full length: the published weights expect to see the padding, too.
+            expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
+                1 for text, 0 for padding.
+            expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
+                Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
+            prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded image.
+            prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
+            prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
+                For each level the pixels of the prompt that are read, (row / height, column / width) in the padded
+                image; absent ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at
+                random).
+            prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
+                The image of each prompt; by default prompt i belongs to image i.
+            prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
+                The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
+                what was shown in its first frame is looked for. By default each prompt stands for itself. With
+                `config.padding_mask` all images must have one padded size.
+            own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
+                Of the image processor, for images that were prepared one by one: if there is one label for each image,
+                label i is looked for in image i only. By default all labels are looked for in all images.
+            image_features ([`GleeImageFeatures`], *optional*):
+                Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
+            denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
             ValueError: none or several kinds of prompts are passed, or sizes don't match.
@@ -422,7 +430,7 @@ class GleeModel(GleePreTrainedModel):
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
     ) -> tuple[list[torch.Tensor] | None, torch.Tensor | None]:
-        """Returns the prompt tokens of the decoder's layers, `(rows, tokens, hidden_size)`, and which of them are real."""
+        """Returns prompt tokens for the decoder's layers, `(rows, tokens, hidden_size)`, and which ones are real."""
         if request.text_mask is not None:
             text = request.text if fused_text is None else fused_text
             return [text], request.text_mask
@@ -492,17 +500,18 @@ class GleeForObjectDetection(GleePreTrainedModel):
 
         The other arguments are those of [`GleeModel.forward`].
 
-        labels (`list[dict]`, one a row, *optional*):
-            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the padded image, and where
-            known `masks` `(n, height, width)` on the padded image and `track_ids` `(n,)`, the same in all frames of a
-            clip. With `config.text_teacher` the text encoder's distance from it is a loss, too, where `input_ids` are
-            given.
-        supervision ([`GleeSupervision`], *optional*):
-            What the labels are good for; by default everything, and the confidence with visual prompts.
-        loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
-        loss_objects (`torch.Tensor`, *optional*):
-            The number that sums over objects are divided by, where a step has several batches; by default the objects
-            of the labels, as the mean over the processes that train together.
+        Args:
+            labels (`list[dict]`, one a row, *optional*):
+                What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the padded image, and
+                where known `masks` `(n, height, width)` on the padded image and `track_ids` `(n,)`, the same in all
+                frames of a clip. With `config.text_teacher` the text encoder's distance from it is a loss, too, if
+                `input_ids` are given.
+            supervision ([`GleeSupervision`], *optional*):
+                What can be learnt from the labels; by default everything, and the confidence with visual prompts.
+            loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
+            loss_objects (`torch.Tensor`, *optional*):
+                The number that sums over objects are divided by, where a step has several batches; by default the
+                number of objects in the labels, as the mean over the processes that train together.
         """
         prompts = GleePrompts(
             input_ids=input_ids,
@@ -630,7 +639,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         return [first, *(self._predictions(outputs, self._head_input(s), b) for s, b in layers)], proposals
 
     def _denoised(self, outputs: GleeModelOutput, denoising: GleeDenoising) -> list[dict[str, torch.Tensor]]:
-        """Computes class scores and boxes of denoising queries: of the last layer, of the start, of the layers between."""
+        """Computes class scores and boxes of denoising queries: of the last layer, the start, the layers between."""
         layers = [self._head_input(layer) for layer in outputs["denoising_states"]]
         states = [self.model.decoder.norm(denoising.queries), *layers]
         boxes = [denoising.boxes, *outputs["denoising_boxes"]]
@@ -649,7 +658,7 @@ class _TrainingBatch:
     Attributes:
         criterion: computes the losses.
         targets: the annotated objects.
-        supervision: what the labels are good for.
+        supervision: what can be learnt from the labels.
         denoising: extra queries, if there are any.
         distillation: the text encoder's distance from its teacher, a loss, if there is a teacher.
     """

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Inputs and outputs of a GLEE model.
 
-With `config.padding_mask`, images that share a padded size of their own are computed together, as if they were alone."""
+With `config.padding_mask`, each image is padded as if it were alone; images of one padded size share a pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -283,8 +283,9 @@ class GleeLabelEmbeddings(ModelOutput):
     r"""
     What the model needs to know of labels, independent of the images.
 
-    class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`): one vector per label, for the scores.
-    class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`): the tokens of all labels, for the early fusion.
+    Attributes:
+        class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`): one vector per label, for the scores.
+        class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`): the tokens of all labels, for the early fusion.
     """
 
     class_embeddings: torch.Tensor | None = None
@@ -296,16 +297,17 @@ class GleeImageFeatures(ModelOutput):
     r"""
     Features of images, independent of the prompts.
 
-    last_hidden_state (`torch.Tensor` of shape `(images, pixels, channels)`): the backbone's coarsest map, row by row.
-    pooler_output (`torch.Tensor` of shape `(images, channels)`): its mean over the pixels.
-    levels (`tuple` of four `torch.Tensor` of shape `(images, hidden_size, height, width)`): finest first.
-    lateral (`torch.Tensor` of shape `(images, hidden_size, height, width)`): the finest map of all, for the masks.
-
-    hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the backbone.
-    attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the backbone.
-
     With `config.padding_mask` the maps of an image with a smaller padded size are in the upper left corner, with zeros
     around them; so are `hidden_states`, and there are `attentions` only if all images have one padded size.
+
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(images, pixels, channels)`):
+            The backbone's coarsest map, row by row.
+        pooler_output (`torch.Tensor` of shape `(images, channels)`): its mean over the pixels.
+        levels (`tuple` of four `torch.Tensor` of shape `(images, hidden_size, height, width)`): finest first.
+        lateral (`torch.Tensor` of shape `(images, hidden_size, height, width)`): the finest map of all, for the masks.
+        hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the backbone.
+        attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the backbone.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -337,27 +339,30 @@ class GleeModelOutput(ModelOutput):
     r"""
     Queries and maps, before the prediction heads. A row is an image, or a prompt where there are prompts.
 
-    last_hidden_state (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the queries; also what tracks objects.
-    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
-    mask_features (`torch.Tensor` of shape `(rows, hidden_size, height, width)`): what masks are read from.
-    feature_maps (`tuple` of four `torch.Tensor` of shape `(rows, hidden_size, height, width)`): finest first.
-    class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`): what queries are scored against.
-    layer_states (`torch.Tensor` of shape `(layers, rows, queries, hidden_size)`): normed queries of each layer.
-    layer_boxes (`torch.Tensor` of shape `(layers, rows, queries, 4)`).
-    denoising_states, denoising_boxes (`torch.Tensor`, *optional*): the same two of denoising queries.
-    proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
-    proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`).
-    proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
-        The pixels, counted row by row from the coarsest map to the finest; of the row's own padded image.
-    query_mask (`torch.Tensor` of shape `(rows, queries)`, bool, *optional*):
-        With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
-    hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
-    attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the decoder's self-attention.
-    encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`):
-        Of the pixel decoder: what enters its first layer, then what leaves each.
+    With `config.padding_mask` and images of several padded sizes, `hidden_states`, `attentions` and
+    `encoder_hidden_states` end in zeros where an image's own are smaller.
 
-    With `config.padding_mask` and images of several padded sizes, these last three end in zeros where an image's own are
-    smaller.
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the queries, also for tracking.
+        pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
+        mask_features (`torch.Tensor` of shape `(rows, hidden_size, height, width)`): what queries are compared with.
+        feature_maps (`tuple` of four `torch.Tensor` of shape `(rows, hidden_size, height, width)`): finest first.
+        class_embeddings (`torch.Tensor` of shape `(rows or 1, classes, hidden_size)`):
+            What queries are scored against.
+        layer_states (`torch.Tensor` of shape `(layers, rows, queries, hidden_size)`): normed queries of each layer.
+        layer_boxes (`torch.Tensor` of shape `(layers, rows, queries, 4)`): cxcywh as shares of the padded image.
+        denoising_states (`torch.Tensor`, *optional*): `layer_states` of denoising queries.
+        denoising_boxes (`torch.Tensor`, *optional*): `layer_boxes` of denoising queries.
+        proposal_states (`torch.Tensor` of shape `(rows, queries, hidden_size)`): the chosen pixels, the first queries.
+        proposal_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
+        proposal_indices (`torch.Tensor` of shape `(rows, queries)`, int64):
+            The pixels, counted row by row from the coarsest map to the finest; of the row's own padded image.
+        query_mask (`torch.Tensor` of shape `(rows, queries)`, bool, *optional*):
+            With `config.padding_mask`: False for the empty queries of an image with fewer pixels than queries.
+        hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the decoder.
+        attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the decoder's self-attention.
+        encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`):
+            Of the pixel decoder: what enters its first layer, then what leaves each.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -383,19 +388,25 @@ class GleeObjectDetectionOutput(ModelOutput):
     r"""
     What is found by each query. A row is an image, or a prompt where there are prompts.
 
-    loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
-    loss_dict (`dict`, with `labels`): each loss before its weight, see [`GleeLoss`].
-    logits (`torch.Tensor` of shape `(rows, queries, classes)`): before the sigmoid; one class for each prompt.
-    confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
-    pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
-    pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`):
-        Logits at a quarter (Pro: an eighth) of the padded image's height and width.
-    track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`): similar for one object across frames.
-    image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the image without padding, in pixels.
-    padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the padded image, in pixels.
-    auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):
-        `logits`, `confidence`, `pred_boxes` and `pred_masks` of the first queries, then of each layer but the last.
-    proposal_outputs (`dict`, with `config.auxiliary_outputs`): the same of the proposals, with their gradient.
+    Attributes:
+        loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
+        loss_dict (`dict`, with `labels`): each loss before its weight, see [`GleeLoss`].
+        logits (`torch.Tensor` of shape `(rows, queries, classes)`): before the sigmoid; one class for each prompt.
+        confidence (`torch.Tensor` of shape `(rows, queries)`): before the sigmoid; trained on visual prompts only.
+        pred_boxes (`torch.Tensor` of shape `(rows, queries, 4)`): cxcywh as shares of the padded image.
+        pred_masks (`torch.Tensor` of shape `(rows, queries, height, width)`):
+            Logits at a quarter (Pro: an eighth) of the padded image's height and width.
+        track_embeddings (`torch.Tensor` of shape `(rows, queries, hidden_size)`):
+            Similar for one object across frames.
+        image_sizes (`torch.Tensor` of shape `(rows, 2)`, int64):
+            (height, width) of the image without padding, in pixels.
+        padded_sizes (`torch.Tensor` of shape `(rows, 2)`, int64): (height, width) of the padded image, in pixels.
+        auxiliary_outputs (`list[dict]`, with `config.auxiliary_outputs`):
+            `logits`, `confidence`, `pred_boxes`, `pred_masks` of the first queries, then of each layer but the last.
+        proposal_outputs (`dict`, with `config.auxiliary_outputs`): the same of the proposals, with their gradient.
+        hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): see [`GleeModelOutput`].
+        attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): see there.
+        encoder_hidden_states (`tuple` of `torch.Tensor`, with `output_encoder_hidden_states=True`): see there.
     """
 
     loss: torch.Tensor | None = None
@@ -447,7 +458,7 @@ def map_size(padded: tuple[int, int], stride: int) -> tuple[int, int]:
 
 def join_maps(maps: list[torch.Tensor], order: torch.Tensor) -> torch.Tensor:
     """
-    Joins tensors of several groups of images, such as feature maps, each at the beginning of every axis, zeros after it.
+    Joins tensors of several groups of images, such as feature maps; zeros fill up the end of shorter axes.
 
     Args:
         maps: of each group, `(some, …)`, all with the same number of axes.
@@ -497,8 +508,8 @@ def merge_groups(
 
     Boxes become shares of the batch's padded image, maps repeat their last column and row, so that enlarged masks stay
     as they are up to the image's edge, a group with fewer queries gets empty ones (see `query_mask`), rows return to
-    their places. So do the layers' hidden states and attentions; an attention's keys are the queries, then the prompt's
-    tokens.
+    their places. So do the layers' hidden states and attentions; an attention's keys are the queries, then the
+    prompt's tokens.
 
     Args:
         outputs: one a group.

@@ -34,7 +34,7 @@ def square(row: int, column: int) -> torch.Tensor:
 
 @pytest.fixture
 def labels() -> list[dict[str, torch.Tensor]]:
-    """Two objects in the first row, none in the second, one in the third; on canvases of 16 x 16."""
+    """Two objects in the first row, none in the second, one in the third; on padded images of 16 x 16."""
     boxes = torch.tensor([[0.125, 0.125, 0.25, 0.25], [0.625, 0.625, 0.25, 0.25]])
     masks = torch.stack((square(0, 0), square(8, 8)))
     none = {"class_labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 16, 16) > 0}

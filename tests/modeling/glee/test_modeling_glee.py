@@ -113,8 +113,8 @@ def test_padding_mask_makes_images_independent(make_model, make_inputs, kind, qu
     assert together.logits.isfinite().all()
 
 
-def test_a_canvas_that_no_image_fills(make_model, make_inputs):
-    """Masks cover the canvas even if its largest image belongs to another request."""
+def test_a_padded_size_that_no_image_fills(make_model, make_inputs):
+    """Masks cover the padded image even if its largest image belongs to another request."""
     model, inputs = make_model(padding_mask=True), make_inputs()
     small = {name: inputs[name][1:] for name in ("pixel_values", "pixel_mask")}
     with torch.no_grad():
@@ -133,11 +133,11 @@ def test_padding_matters_by_default(model, make_inputs):
     assert (together.logits[1].amax(0) - alone.logits[0].amax(0)).abs().max() > 1e-3
 
 
-def test_canvases_are_grouped():
+def test_images_are_grouped_by_padded_size():
     mask = torch.zeros(4, 100, 130)
     for image, (height, width) in zip(mask, [(20, 70), (100, 130), (32, 96), (10, 33)]):
         image[:height, :width] = 1
-    groups = [(canvas, images.tolist()) for canvas, images in group_by_padded_size(mask, 32)]
+    groups = [(padded, images.tolist()) for padded, images in group_by_padded_size(mask, 32)]
     assert groups == [((32, 64), [3]), ((32, 96), [0, 2]), ((100, 130), [1])]
 
 
@@ -335,7 +335,7 @@ def test_training_form_holds_a_frozen_teacher(make_config):
 @pytest.mark.parametrize("backbone", ["resnet", "eva"])
 @pytest.mark.parametrize("alone", [False, True])
 def test_features_of_images_serve_every_question(make_model, make_inputs, monkeypatch, backbone, alone):
-    """The backbone runs once; with `padding_mask` each image has its own canvas in the maps, too."""
+    """The backbone runs once; with `padding_mask` each image has its own padded size in the maps, too."""
     model = make_model(backbone, padding_mask=alone)
     images = {name: make_inputs()[name] for name in ("pixel_values", "pixel_mask")}
     with torch.no_grad():
@@ -378,7 +378,7 @@ def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
     torch.testing.assert_close(first.logits, again.logits)
 
 
-def test_prompts_of_a_clip_need_one_canvas(make_model, make_inputs):
+def test_prompts_of_a_clip_need_one_padded_size(make_model, make_inputs):
     model, inputs = make_model(padding_mask=True), make_inputs("prompts")
     sources = torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long)
     with pytest.raises(ValueError, match="prompt_sources need images of one padded size"):
@@ -503,7 +503,7 @@ def test_bad_configurations_are_named(make_config, fields, named):
 @pytest.mark.parametrize(("backbone", "states", "weights"), [("resnet", 5, None), ("swin", 5, 4), ("eva", 3, 2)])
 def test_image_features_follow_the_conventions_of_transformers(make_model, make_inputs, backbone, states, weights):
     model = make_model(backbone, attention=None if weights is None else "eager")
-    inputs = make_inputs(canvas=(128, 128), small=(128, 128))
+    inputs = make_inputs(padded=(128, 128), small=(128, 128))
     images = {name: inputs[name] for name in ("pixel_values", "pixel_mask")}
     plain = model.get_image_features(**images)
     rows, channels = 2, model.model.backbone.channels[-1]
@@ -521,7 +521,7 @@ def test_image_features_follow_the_conventions_of_transformers(make_model, make_
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["labels", "expressions", "visual"])
-def test_layers_are_counted_once_whatever_the_number_of_canvases(make_model, make_inputs, kind):
+def test_layers_are_counted_once_whatever_the_number_of_padded_sizes(make_model, make_inputs, kind):
     model = make_model(attention="eager", padding_mask=True)
     inputs = make_inputs(kind)
     if kind == "visual":  # within the smaller image, too
