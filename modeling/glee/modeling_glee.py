@@ -208,7 +208,7 @@ class GleeModel(GleePreTrainedModel):
     def _groups(self, pixel_mask: torch.Tensor) -> list[tuple[tuple[int, int], torch.Tensor]]:
         """Groups images that `padding_mask` computes together, see [`group_by_padded_size`]."""
         divisor = self.config.canvas_divisor
-        if divisor is None:  # someone has taken away what the configuration filled in
+        if divisor is None:  # the configuration fills it in, but it can be overwritten
             raise ValueError("config.canvas_divisor must be a number of pixels, such as 32, not None.")
         return group_by_padded_size(pixel_mask, divisor)
 

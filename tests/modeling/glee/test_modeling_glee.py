@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers import ResNetConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.modeling.glee import GleeEvaConfig
-from lookhear.modeling.glee.request_glee import group_by_padded_size
+from lookhear.modeling.glee.request_glee import GleeImageFeatures, group_by_padded_size
 from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 
@@ -469,6 +470,16 @@ def test_published_sizes():
     assert [config.canvas_divisor for config in (lite, plus, pro)] == [32, 32, 1536]
     again = GleeConfig.from_dict(pro.to_dict())
     assert type(again.backbone_config) is GleeEvaConfig and not again.project_features
+
+
+def test_parts_of_a_configuration_must_be_of_their_kind(make_config):
+    with pytest.raises(ValueError, match="text_config must be a CLIPTextConfig or its fields as a dict"):
+        GleeModel(make_config(text_config=ResNetConfig()))
+
+
+def test_image_features_must_come_from_the_model(model, make_inputs):
+    with pytest.raises(ValueError, match="pass what get_image_features returned"):
+        model(**make_inputs(), image_features=GleeImageFeatures())
 
 
 def test_configurations_of_before_are_read(make_config):
