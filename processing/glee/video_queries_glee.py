@@ -12,7 +12,7 @@ import torch
 
 from .geometry_glee import Size, boxes_to_picture, masks_to_picture
 from .perception_request_glee import plain_result
-from .track_memory_glee import FrameCandidates, TrackedObject, mask_colours
+from .track_state_glee import FrameCandidates, TrackedObject, mask_colours
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 

@@ -23,7 +23,7 @@ import torch
 from torchvision.ops import nms
 
 from lookhear.processing.glee.geometry_glee import Size, masks_to_picture
-from lookhear.processing.glee.track_memory_glee import FrameCandidates
+from lookhear.processing.glee.track_state_glee import FrameCandidates
 from lookhear.processing.glee.tracking_glee import QueryAlignment, RunningMean
 
 VIS_TOP_K = 30  # of the published code; its comment says 20
