@@ -10,7 +10,7 @@ import urllib.request
 import warnings
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from transformers.image_utils import ChannelDimension, load_image
 SMALLEST_SIDE = 2  # pixels; an image of one pixel has no shape
 NUMERIC_MODES = ("I", "F")  # and "I;16", "I;16B", ...: what PIL cannot turn into RGB without cutting values off
 
-ImageSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+ImageSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
 
 MAX_DOWNLOAD_BYTES = 256 << 20  # a picture larger than this is refused
 MAX_DOWNLOAD_SECONDS = 600.0  # and one that takes longer than this
@@ -280,7 +280,7 @@ def _download(url: str, name: str) -> bytes:
     return content.getvalue()
 
 
-def fetch(url: str, name: str, target: BinaryIO, most_bytes: int, most_seconds: float) -> None:
+def fetch(url: str, name: str, target: IO[bytes], most_bytes: int, most_seconds: float) -> None:
     """
     Writes what an http(s) address gives.
 

@@ -98,7 +98,6 @@ def post_process_interactive(
     outputs: Mapping[str, Any],
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     prompt_image_indices: torch.Tensor | None = None,
-    select_by: str = "logits",
 ) -> list[dict[str, torch.Tensor]]:
     """Returns the one object of each point, box, scribble or mask.
 
@@ -106,18 +105,17 @@ def post_process_interactive(
         outputs: see above, one row a prompt.
         target_sizes: `(height, width)` of each row's picture; of each image, if `prompt_image_indices` is given.
         prompt_image_indices: `(R,)`, the image of each row, as the processor returns it.
-        select_by: "logits", the class "object" as the demo of GLEE takes it, or "confidence", the head that is trained on
-            prompts.
 
     Returns:
-        One dict a prompt, see `post_process_instance_segmentation`, with n = 1. The score is the sigmoid of what was
-        selected by.
+        One dict per prompt, see `post_process_instance_segmentation`, with n = 1: the query of the highest probability of the
+        class "object", as in the demo of GLEE. That probability is the score.
+
+    Raises:
+        ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
-    if select_by not in ("logits", "confidence"):
-        raise ValueError(f'select_by must be "logits" or "confidence", got {select_by!r}')
     _check_one_class(outputs)
     num_rows = len(outputs["logits"])
-    logits, queries = outputs[select_by].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
+    logits, queries = outputs["logits"].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
     results = []
     sizes = _checked_sizes(_sizes_of_rows(target_sizes, prompt_image_indices), num_rows)
     for row, size in enumerate(sizes):

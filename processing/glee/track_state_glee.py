@@ -24,7 +24,6 @@ class FrameCandidates:
         boxes: `(n, 4)` float32, (x0, y0, x1, y1) in pixels of the frame.
         masks: `(n, h, w)` mask logits in the network's own resolution, of any float dtype.
         embeddings: `(n, size)`, similar for one object across frames.
-        confidence: `(n,)` before the sigmoid, of shown objects, or `None`.
         colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or `None`.
     """
 
@@ -32,7 +31,6 @@ class FrameCandidates:
     boxes: torch.Tensor
     masks: torch.Tensor
     embeddings: torch.Tensor
-    confidence: torch.Tensor | None = None
     colours: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -52,8 +50,6 @@ class FrameCandidates:
             if value.dim() != axes or len(value) != count or last not in (None, value.shape[-1]):
                 wanted = f"{axes} axes, the first of {count}" + (f", the last of {last}" if last else "")
                 raise ValueError(f"`{name}` of a frame must have {wanted}, not the shape {tuple(value.shape)}.")
-        if self.confidence is not None and self.confidence.shape != (count,):
-            raise ValueError(f"`confidence` of a frame must be ({count},), not {tuple(self.confidence.shape)}.")
         if self.colours is not None and self.colours.shape != (count, 3):
             raise ValueError(f"`colours` of a frame must be ({count}, 3), not {tuple(self.colours.shape)}.")
 
@@ -64,12 +60,11 @@ class FrameCandidates:
             self.boxes[places],
             self.masks[places],
             self.embeddings[places],
-            None if self.confidence is None else self.confidence[places],
             None if self.colours is None else self.colours[places],
         )
 
     def joined(self, others: FrameCandidates) -> FrameCandidates:
-        """Concatenates these and others of the same frame; without `confidence` and `colours`."""
+        """Concatenates these and others of the same frame; without `colours`."""
         names = ("logits", "boxes", "masks", "embeddings")
         return FrameCandidates(*(torch.cat((getattr(self, name), getattr(others, name))) for name in names))
 

@@ -194,7 +194,7 @@ class FrameWindow:
             prompt_image_indices=images,
             prompt_sources=(torch.arange(len(objects), device=device) * rows).repeat_interleave(rows),
         )
-        return self._rows(outputs, len(objects), rows, confidence=True)
+        return self._rows(outputs, len(objects), rows)
 
     def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
         """Concatenates features of other frames and those of the frames from `first` on."""
@@ -208,13 +208,13 @@ class FrameWindow:
         with torch.no_grad():
             return self.model(pixel_values=pixel_values, pixel_mask=pixel_mask, image_features=features, **inputs)
 
-    def _rows(self, outputs: Any, objects: int, rows: int, confidence: bool = False) -> list[list[FrameCandidates]]:
+    def _rows(self, outputs: Any, objects: int, rows: int) -> list[list[FrameCandidates]]:
         return [
-            [self._candidates(outputs, number * rows + row, CANDIDATES, confidence) for row in range(rows)]
+            [self._candidates(outputs, number * rows + row, CANDIDATES) for row in range(rows)]
             for number in range(objects)
         ]
 
-    def _candidates(self, outputs: Any, row: int, most: int | None, confidence: bool = False) -> FrameCandidates:
+    def _candidates(self, outputs: Any, row: int, most: int | None) -> FrameCandidates:
         """Copies one row's candidates, so that the model's whole output can be freed."""
         logits = outputs.logits[row].float()  # (queries, classes)
         best = torch.arange(len(logits), device=logits.device)
@@ -225,7 +225,6 @@ class FrameWindow:
             boxes=self.sizes.boxes(outputs.pred_boxes[row][best]),
             masks=outputs.pred_masks[row][best],
             embeddings=outputs.track_embeddings[row][best].float(),
-            confidence=outputs.confidence[row][best].float() if confidence else None,
         )
 
 

@@ -408,8 +408,6 @@ def test_frames_that_do_not_fit():
     for name, value in (("boxes", frame.boxes[:, :3]), ("masks", frame.masks[:2]), ("embeddings", frame.logits[0])):
         with pytest.raises(ValueError, match=f"`{name}`"):
             GleeTracker().update(replace(frame, **{name: value}))
-    with pytest.raises(ValueError, match="`confidence`"):
-        GleeTracker().update(replace(frame, confidence=frame.logits))
     with pytest.raises(ValueError, match="`colours`"):
         GleeTracker().update(replace(frame, colours=frame.boxes))
     tracker = GleeTracker()
