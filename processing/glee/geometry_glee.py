@@ -1,7 +1,8 @@
 """Sizes of images, boxes and masks on their way from the picture to the network's padded image and back.
 
-An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the image that the network
-sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge `width`.
+An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the image that the
+network sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge
+`width`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def padded_size(image_sizes: list[Size], divisor: int = 1) -> Size:
 
 
 def scale_points(points: np.ndarray, from_size: Size, to_size: Size) -> np.ndarray:
-    """Converts `(..., 2)` points (x, y), or `(..., 4)` boxes (x0, y0, x1, y1), from pixels of one size to those of another."""
+    """Converts `(..., 2)` points (x, y), or `(..., 4)` boxes (x0, y0, x1, y1), from pixels of one size to those of
+    another."""
     scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]])
     return points * np.tile(scale, points.shape[-1] // 2)
 
@@ -57,8 +59,8 @@ def resize_mask(mask: np.ndarray, to_size: Size) -> np.ndarray:
     """
     Resizes a `(height, width)` bool mask, each pixel by the nearest one's value.
 
-    If no pixel would be left, as of a line that is thinner than a new pixel, every pixel of the mask marks the new one it
-    falls into instead.
+    If no pixel would be left, as of a line that is thinner than a new pixel, every pixel of the mask marks the new one
+    it falls into instead.
     """
     rows, columns = (_nearest(length, new) for length, new in zip(mask.shape, to_size))
     resized = mask[np.ix_(rows, columns)]
@@ -97,8 +99,8 @@ def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, t
     """
     Converts mask logits from the padded image to the picture.
 
-    They are enlarged to the padded image, cropped to the part that is not padding, and resized to the picture, both times
-    bilinearly.
+    They are enlarged to the padded image, cropped to the part that is not padding, and resized to the picture, both
+    times bilinearly.
 
     Args:
         masks: `(n, h, w)` logits over the padded image.

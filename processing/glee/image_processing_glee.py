@@ -59,8 +59,8 @@ class GleeImageKwargs(ImagesKwargs, total=False):
 class GleeImageProcessor(BaseImageProcessor):
     """Resizes, normalises and pads images as GLEE's networks expect them (GLEE, section 3.2).
 
-    Images are turned upright, converted to 8-bit RGB (see `read_images`) and resized by Pillow, so that the same file gives
-    the same numbers on every machine. Padding is at the right and at the bottom.
+    Images are turned upright, converted to 8-bit RGB (see `read_images`) and resized by Pillow, so that the same file
+    gives the same numbers on every machine. Padding is at the right and at the bottom.
 
     Settings are keyword arguments, of the constructor and of a call:
 
@@ -71,8 +71,8 @@ class GleeImageProcessor(BaseImageProcessor):
     - `do_rescale` (`bool`), `rescale_factor` (`float`): the factor of 8-bit values.
     - `do_normalize` (`bool`), `image_mean`, `image_std` (`list[float]`): of the three channels after rescaling.
     - `do_pad` (`bool`): `False` takes images of one size only and pads nothing.
-    - `pad_size_divisor` (`int`): each side of the padded images, which are as large as the largest of the batch, is rounded
-      up to a multiple of it.
+    - `pad_size_divisor` (`int`): each side of the padded images, which are as large as the largest of the batch, is
+      rounded up to a multiple of it.
     - `pad_size` (`dict[str, int]`): fixed `height` and `width` of the padded images.
     - `pad_value` (`float`, *optional*): value of the padding in 8-bit units; by default it is 0 after normalisation.
 
@@ -107,7 +107,7 @@ class GleeImageProcessor(BaseImageProcessor):
     pad_size_divisor = 32
     pad_value = None
 
-    # From the model's outputs to pixels of the picture. They are functions, so that they can be used without a processor.
+    # From the model's outputs to pixels of the picture; functions, so that they can be used without a processor.
     post_process_object_detection = staticmethod(post_process_object_detection)
     post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
     post_process_grounding = staticmethod(post_process_grounding)
@@ -152,16 +152,17 @@ class GleeImageProcessor(BaseImageProcessor):
             settings: other settings of the processor, for this call; also `return_tensors` and `input_data_format`.
 
         Returns:
-            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. For an image that is not in
-            a list also `own_labels` `(1,)` int64: if such images are put together in a batch with a label each, as
-            transformers' `zero-shot-object-detection` does, the model knows by it which label belongs to which image.
+            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. For an image that is
+            not in a list also `own_labels` `(1,)` int64: if such images are put together in a batch with a label each,
+            as transformers' `zero-shot-object-detection` does, the model knows by it which label belongs to which
+            image.
 
         Raises:
             ValueError: an image cannot be used, or a setting is wrong.
         """
         steps = {"do_resize": do_resize, "do_rescale": do_rescale, "do_normalize": do_normalize, "do_pad": do_pad}
         settings |= {name: value for name, value in steps.items() if value is not None}
-        validate_typed_dict(self.valid_kwargs, settings)  # type: ignore[type-var]  # its bound, dict, excludes every TypedDict
+        validate_typed_dict(self.valid_kwargs, settings)  # type: ignore[type-var]  # bound to dict
         own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
         pictures = read_images(images, settings.get("input_data_format"))
         alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
@@ -183,7 +184,8 @@ class GleeImageProcessor(BaseImageProcessor):
         pad_size_divisor: int,
         pad_value: float | None,
     ) -> dict[str, np.ndarray]:
-        """Makes `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image, of RGB pictures."""
+        """Makes `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image, of RGB
+        pictures."""
         if do_resize:
             pictures = [_resize(picture, size, resample) for picture in pictures]
         sizes = [(picture.height, picture.width) for picture in pictures]

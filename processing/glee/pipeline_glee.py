@@ -159,7 +159,8 @@ class LabelCache:
 
 class ObjectPerceptionPipeline(Pipeline):
     """
-    Finds and segments what labels name, expressions describe, or points, boxes, scribbles and masks mark, and tracks it in videos.
+    Finds and segments what labels name, expressions describe, or points, boxes, scribbles and masks mark, and tracks
+    it in videos.
 
     ```python
     >>> import lookhear
@@ -173,40 +174,41 @@ class ObjectPerceptionPipeline(Pipeline):
     ...     print([found["track_id"] for found in results])
     ```
 
-    A call takes one image, several, or a video, and these arguments; texts and numbers may be passed to `pipeline(...)`, too:
+    A call takes one image, several, or a video, and these arguments; texts and numbers may be passed to
+    `pipeline(...)`, too:
 
-    - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image, "labels": …}`
-      with prompts of its own; a list of those; a generator or data set of those, for which an iterator is returned.
-      A video is a path or URL with a video's file extension, a file or bytes that begin as a video does, a folder of
-      numbered pictures, an array `(frames, height, width, 3)`, or any input that is marked as one:
-      `{"video": video, "labels": …}`, where `video` may also be a list or generator of pictures, and `"fps"` is their number
-      per second.
+    - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image,
+      "labels": …}` with prompts of its own; a list of those; a generator or data set of those, for which an iterator
+      is returned. A video is a path or URL with a video's file extension, a file or bytes that begin as a video does,
+      a folder of numbered pictures, an array `(frames, height, width, 3)`, or any input that is marked as one:
+      `{"video": video, "labels": …}`, where `video` may also be a list or generator of pictures, and `"fps"` is their
+      number per second.
     - labels: names of categories, any number of objects each; `["object"]` finds everything.
     - expressions: sentences about one object each.
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
       `(height, width)` bool; masks: `(height, width)` bool. Coordinates are pixels of the upright image.
-    - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is for
-      all images.
-    - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a video the
-      threshold is also for expressions and visual prompts, whose objects may be out of view: a frame in which no candidate
-      reaches it has no result of them.
+    - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is
+      for all images.
+    - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a
+      video the threshold is also for expressions and visual prompts, whose objects may be out of view: a frame in
+      which no candidate reaches it has no result of them.
     - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
-      results depend a little on the other images of a batch, unless the model's configuration has `padding_mask=True`. For a
-      video, the number of frames that go through the model together (4).
-    - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on it; at
-      800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
-    - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and removed) or
-      "minvis" (the published one: each query of the first frame is a track of the whole video).
-    - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): it may be found
-      where the sentence alone loses it; it takes about as much time again.
+      results depend a little on the other images of a batch, unless the model's configuration has `padding_mask=True`.
+      For a video, the number of frames that go through the model together (4).
+    - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on
+      it; at 800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
+    - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and
+      removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
+    - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): it may be
+      found where the sentence alone loses it; it takes about as much time again.
 
-    For a video it returns a `VideoPerception`, an iterator with one list of results per frame, each with a `"track_id"`;
-    prompts may be added to it or dropped at any frame.
+    For a video it returns a `VideoPerception`, an iterator with one list of results per frame, each with a
+    `"track_id"`; prompts may be added to it or dropped at any frame.
 
-    For each image it returns a list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first the
-    objects of the labels, best first; then one result for each expression, point, box, scribble and mask, in this order and
-    in the order in which they were passed, however low its score is. The label of an expression is its text, that of visual
-    prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
+    For each image it returns a list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first
+    the objects of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
+    order and in the order in which they were passed, however low its score is. The label of an expression is its text,
+    that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
 
     The text embeddings of the last 16 lists of labels are cached; after changing the model's weights call
     `pipe.label_cache.clear()`.
@@ -217,7 +219,7 @@ class ObjectPerceptionPipeline(Pipeline):
     model: Any  # a `GleeForObjectDetection`, which this folder doesn't import
     processor: ProcessorMixin  # a `GleeProcessor`
 
-    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None, its pipelines set bool
+    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None
     _load_image_processor = False  # type: ignore[assignment]  # see above
     _load_video_processor = False  # type: ignore[assignment]  # see above
     _load_feature_extractor = False  # type: ignore[assignment]  # see above
@@ -291,7 +293,7 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> list[list[dict[str, Any]]]:
         """Returns the results of images that form a batch: of labels, then expressions, then visual prompts."""
         batch = _ImageBatch.of(requests, self.processor)
-        # First what may be refused, then what takes long.
+        # Prompts may be refused, so they are checked before the backbone runs.
         kinds = self._expressions(requests), self._visual_prompts(requests, batch)
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         features = self._image_features(batch)
@@ -317,7 +319,8 @@ class ObjectPerceptionPipeline(Pipeline):
             return self.model.get_image_features(pixel_values, batch.pixel_mask.to(self.device))
 
     def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        """`class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, computed once for a list of labels."""
+        """Returns `class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, cached for a list of
+        labels."""
         return dict(self.label_cache.get(labels, lambda: self._encode_labels(labels)))
 
     def _encode_labels(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -488,7 +491,8 @@ def save_with_code(
     if pipe.processor is not None:
         pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
-    # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
+    # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for
+    # trust_remote_code.
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only

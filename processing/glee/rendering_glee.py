@@ -1,6 +1,7 @@
 """Draws results on their picture: translucent masks, outlines, boxes, readable tags, and the prompts.
 
-Masks and boxes are painted by torchvision; tags are written in Pillow's own font, so that no font needs to be installed.
+Masks and boxes are painted by torchvision; tags are written in Pillow's own font, so that no font needs to be
+installed.
 """
 
 import math
@@ -20,7 +21,8 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pix
 Scribble = Sequence[tuple[float, float]] | np.ndarray  # a polyline, or (height, width) bool
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Okabe and Ito's colours, which can be told apart with any kind of colour blindness; then the same, darker and lighter.
+# Okabe and Ito's colours, which can be told apart with any kind of colour blindness; then the same, darker and
+# lighter.
 BASE: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -60,15 +62,15 @@ def draw_objects(
     """
     Draws objects on a copy of their picture.
 
-    Each label has its colour; where all objects have the same label, each object has its own. Objects of a video have the
-    colour of their track, the same in all frames, and its id in their tags. Lines and letters grow with the picture. Tags are
-    inside the picture, and do not overlap where there is room; a picture that is too small for letters has none. Prompts are
-    white with a dark rim.
+    Each label has its colour; where all objects have the same label, each object has its own. Objects of a video have
+    the colour of their track, the same in all frames, and its id in their tags. Lines and letters grow with the
+    picture. Tags are inside the picture, and do not overlap where there is room; a picture that is too small for
+    letters has none. Prompts are white with a dark rim.
 
     Args:
         image: PIL image, array or tensor; see `read_images`.
-        results: those of `object-perception` for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax", "ymax"}` in
-            pixels), and optionally `"score"` (0 to 1), `"mask"` (`(height, width)` bool) and `"track_id"`.
+        results: those of `object-perception` for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax", "ymax"}`
+            in pixels), and optionally `"score"` (0 to 1), `"mask"` (`(height, width)` bool) and `"track_id"`.
         points: for each prompt its points `(x, y)` in pixels.
         boxes: for each prompt `(x0, y0, x1, y1)` in pixels.
         scribbles: for each prompt a polyline `[(x, y), …]` or `(height, width)` bool.
@@ -236,7 +238,8 @@ class Tag:
 
 
 def lay_out_tags(texts: Sequence[str], size: int, picture: tuple[int, int]) -> list[Tag | None]:
-    """Lays out the tags of a picture, with smaller letters (at least three quarters) where many tags would hide too much."""
+    """Lays out the tags of a picture, with smaller letters (at least three quarters) where many tags would hide too
+    much."""
     tags = [lay_out_tag(text, size, picture) for text in texts]
     share = sum(tag.width * tag.height for tag in tags if tag is not None) / (picture[0] * picture[1])
     smaller = round(size * max(0.75, math.sqrt(CROWDED / share))) if share > CROWDED else size

@@ -1,4 +1,4 @@
-"""What tracking works on: candidates of a frame, their similarity to tracks, and the state of tracks."""
+"""Data of the trackers: candidates of a frame, their similarity to tracks, and the state of tracks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class FrameCandidates:
         boxes: `(n, 4)` float32, (x0, y0, x1, y1) in pixels of the frame.
         masks: `(n, h, w)` mask logits in the network's own resolution, of any float dtype.
         embeddings: `(n, size)`, similar for one object across frames.
-        colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or `None`.
+        colours: `(n, 3)` float32, mean colours of what the masks show, see `mask_colours`; NaN where not known, or
+            `None`.
     """
 
     logits: torch.Tensor
@@ -88,7 +89,8 @@ class TrackedObject:
 
 
 def mask_qualities(masks: torch.Tensor) -> torch.Tensor:
-    """Computes the mean probability of the pixels inside each mask, `(n, h, w)` logits; `(n,)` float32, 0 for an empty mask."""
+    """Computes the mean probability of the pixels inside each mask, `(n, h, w)` logits; `(n,)` float32, 0 for an empty
+    mask."""
     qualities = masks.new_zeros(len(masks), dtype=torch.float32)
     for place, logits in enumerate(masks):  # one by one they stay in the processor's cache
         inside = logits > 0
@@ -148,8 +150,8 @@ def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         masks: `(n, h, w)` logits over the same padded image.
 
     Returns:
-        `(n, 3)` float32, of the pixels in the middle of the masks' cells, so that little of the surroundings is included; NaN
-        where no pixel is inside.
+        `(n, 3)` float32, of the pixels in the middle of the masks' cells, so that little of the surroundings is
+        included; NaN where no pixel is inside.
     """
     middles = torch.nn.functional.interpolate(
         picture[None].float(), size=masks.shape[1:], mode="bilinear", align_corners=False
@@ -159,13 +161,15 @@ def mask_colours(picture: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
 
 
 def colour_agreement(colours: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Computes the similarity of colours `(m, 3)` and `(n, 3)`: `(m, n)` in [0, 1], NaN where one of the two is not known."""
+    """Computes the similarity of colours `(m, 3)` and `(n, 3)`: `(m, n)` in [0, 1], NaN where one of the two is not
+    known."""
     away = (colours[:, None] - others[None]).square().sum(dim=-1)
     return torch.exp(-0.5 * away / SPREAD**2)
 
 
 def mixed_colours(colours: torch.Tensor, others: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Mixes colours `(n, 3)` with others, whose share is `(n, 1)`; where one of the two is not known, returns the other."""
+    """Mixes colours `(n, 3)` with others, whose share is `(n, 1)`; where one of the two is not known, returns the
+    other."""
     mixed = colours + share * (others - colours)
     return torch.where(mixed.isfinite(), mixed, torch.where(others.isfinite(), others, colours))
 
@@ -190,13 +194,15 @@ def nearness(expected: torch.Tensor, boxes: torch.Tensor, missed: torch.Tensor) 
 
 
 def class_agreement(probabilities: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Computes the agreement `(m, n)` of class probabilities `(m, K)` and `(n, K)`: the sum of minima over that of maxima."""
+    """Computes the agreement `(m, n)` of class probabilities `(m, K)` and `(n, K)`: the sum of minima over that of
+    maxima."""
     shared = torch.minimum(probabilities[:, None], others[None]).sum(dim=-1)
     return shared / torch.maximum(probabilities[:, None], others[None]).sum(dim=-1).clamp(min=1e-6)
 
 
 def best_pairs(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matches rows and columns of `(m, n)` one to one, of the highest total similarity; `(k,)` int64 each, no pair of similarity 0."""
+    """Matches rows and columns of `(m, n)` one to one, of the highest total similarity; `(k,)` int64 each, no pair of
+    similarity 0."""
     rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
     rows, columns = (torch.from_numpy(places).to(similarity.device) for places in (rows, columns))
     good = similarity[rows, columns] > 0
@@ -301,8 +307,8 @@ class Detections:
 
     @classmethod
     def of(cls, frame: FrameCandidates, min_score: float, duplicate_iou: float) -> Detections:
-        """Selects detections: a score is the best class probability times the quality of the mask. A duplicate passes its
-        class probabilities to the better candidate."""
+        """Selects detections: a score is the best class probability times the quality of the mask. A duplicate passes
+        its class probabilities to the better candidate."""
         probabilities = frame.logits.float().sigmoid()
         good = probabilities.amax(dim=1) >= min_score  # a mask can only lower a score
         for values in (frame.embeddings, frame.boxes):

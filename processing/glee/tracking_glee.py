@@ -1,5 +1,5 @@
-"""Object tracking, frame by frame: track birth, loss, re-identification and removal; all objects of a list of labels (MOT, VIS),
-or the one object of a referring expression (RVOS) or of a visual prompt (VOS)."""
+"""Object tracking, frame by frame: track birth, loss, re-identification and removal; all objects of a list of labels
+(MOT, VIS), or the one object of a referring expression (RVOS) or of a visual prompt (VOS)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ THRESHOLD = 0.2  # of the published demo
 FRAMES_REMEMBERED = 3  # of the published code
 BEST_FADE = 0.98  # decay per frame of a track's recent maximum score
 
-# With a single target, weaker candidates are considered than with a list of labels. A wrong re-identification is costly, so
-# its thresholds are stricter; looser ones find no more.
+# With a single target, weaker candidates are considered than with a list of labels. A wrong re-identification is
+# costly, so its thresholds are stricter; looser ones find no more.
 FOLLOWING = TrackerSettings(
     LifetimePolicy(birth_score=0.05, birth_frames=1, max_tracks=32),
     MatchPolicy(min_score=0.05),
@@ -41,7 +41,7 @@ FOLLOWING = TrackerSettings(
 EVIDENCE_FADE = 16.0  # half-life in frames of the evidence for an object that is out of view
 
 
-# ------------------------------------------------------------------------------------ assignment of candidates to tracks
+# ----------------------------------------------------------------------------------- assignment of candidates to tracks
 
 
 class TrackMemory:
@@ -50,7 +50,7 @@ class TrackMemory:
 
     Args:
         settings: thresholds and weights; None for the defaults.
-        ids: numbers of tracks, one taken for each track that is returned for the first time; 1, 2, 3, ... by default.
+        ids: numbers of tracks, one for each track when it is returned for the first time; 1, 2, 3, ... by default.
 
     Attributes:
         settings: see above; may be replaced between frames.
@@ -75,7 +75,7 @@ class TrackMemory:
             frame: its candidates.
 
         Returns:
-            the tracks that are found in it and old or sure enough, and `(m,)` int64, their candidates.
+            the tracks that are found in it and have an id, and `(m,)` int64, their candidates.
 
         Raises:
             ValueError: the number of labels or the size of embeddings has changed.
@@ -202,8 +202,8 @@ class TrackMemory:
         return tracks.only(left), detections[left]
 
     def _merge_similarities(self, tracks: Tracks, here: torch.Tensor, seen: Detections) -> torch.Tensor:
-        """Computes `(m, n)` cosines of old tracks and detections of the tracks `here`, `(n,)` int64; 0 where they cannot be the
-        same."""
+        """Computes `(m, n)` cosines of old tracks and detections of the tracks `here`, `(n,)` int64; 0 where they
+        cannot be the same."""
         policy = self.settings.reidentify
         cosine = cosines(tracks.embeddings, seen.embeddings)
         own = torch.full_like(tracks.scores, -1.0)  # cosine of a track and its own detection
@@ -262,12 +262,12 @@ def _check_sizes(tracks: Tracks, frame: FrameCandidates) -> None:
             )
 
 
-# ----------------------------------------------------------------------------------------- everything that labels name
+# ----------------------------------------------------------------------------------------------- all objects of labels
 
 
 class GleeTracker:
     """
-    Gives ids to all objects of a list of labels; its memory does not grow with the length of the video.
+    Tracks all objects of a list of labels; its memory does not grow with the length of the video.
 
     ```python
     tracker = GleeTracker()
@@ -277,10 +277,11 @@ class GleeTracker:
     ```
 
     Args:
-        mode: "memory" starts, re-identifies and removes tracks, see `TrackerSettings`; "minvis" is the published tracking:
-            the queries of the first frame are the tracks of the whole video, and every frame continues each of them.
+        mode: "memory" starts, re-identifies and removes tracks, see `TrackerSettings`; "minvis" is the published
+            tracking: the queries of the first frame are the tracks of the whole video, and every frame continues each
+            of them.
         threshold: the lowest score of a returned object, from 0 to 1.
-        ids: numbers of tracks; 1, 2, 3, ... by default. Trackers that share one never give the same number.
+        ids: numbers of tracks; 1, 2, 3, ... by default. Trackers that share one never use the same number.
         settings: of the mode "memory"; None for the defaults.
 
     Raises:
@@ -414,17 +415,18 @@ class RunningMean:
 
 class ObjectFollower:
     """
-    Follows the object that an expression names (RVOS), or that a point, box, scribble or mask shows (VOS, interactive).
+    Follows the object that an expression names (RVOS), or that a visual prompt marks (VOS, interactive).
 
     The candidates of each frame, all of them answers to the one prompt, are tracked by embedding, place and score
-    (`TrackMemory`). With a visual prompt, the first frame's best candidate is the object from then on. With an expression, the
-    object is the track with the best score over all frames: one bad frame does not change it, a better track that lasts does.
+    (`TrackMemory`). With a visual prompt, the first frame's best candidate is the object from then on. With an
+    expression, the object is the track with the best score over all frames: one bad frame does not change it, a better
+    track that lasts does.
 
     Args:
         shown: whether a visual prompt marks the object in the first frame; else an expression names it.
         track_id: of all answers.
-        threshold: the lowest mean score of a returned object, from 0 to 1; a marked object is returned in its first frame in
-            any case.
+        threshold: the lowest mean score of a returned object, from 0 to 1; a marked object is returned in its first
+            frame in any case.
         settings: how candidates are tracked; None for the defaults of a single object.
 
     Raises:
@@ -449,7 +451,8 @@ class ObjectFollower:
         Finds the object in the next frame.
 
         Args:
-            frame: the network's candidates for the prompt; K = 1. With a visual prompt, the first frame is the marked one.
+            frame: the network's candidates for the prompt; K = 1. With a visual prompt, the first frame is the marked
+                one.
 
         Returns:
             the object, or None where it isn't seen.
@@ -465,7 +468,8 @@ class ObjectFollower:
 
     @property
     def usual_score(self) -> float:
-        """Returns the mean score of the object over the frames in which it was found, from 0 to 1; 0 while there is none."""
+        """Returns the mean score of the object over the frames in which it was found, from 0 to 1; 0 while there is
+        none."""
         tracks = self._memory.tracks
         if tracks is None or self._object is None:
             return 0.0

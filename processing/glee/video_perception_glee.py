@@ -57,9 +57,9 @@ class VideoPerception:
     Result of `object-perception` for a video: an iterator with one list of results per frame.
 
     Frames are prefetched by a thread and go through the model in small batches; past results are not stored, so memory
-    doesn't depend on the length. Each result is what the pipeline gives for an image, preceded by a `"track_id"`, which is
-    the same for an object in all frames. A frame's list has the objects that are found in it: those of labels, best first,
-    then those of expressions, points, boxes, scribbles and masks, in this order.
+    doesn't depend on the length. Each result is what the pipeline gives for an image, preceded by a `"track_id"`,
+    which is the same for an object in all frames. A frame's list has the objects that are found in it: those of
+    labels, best first, then those of expressions, points, boxes, scribbles and masks, in this order.
 
     ```python
     with see("street.mp4", labels=["person", "car"]) as video:
@@ -178,7 +178,8 @@ class VideoPerception:
 
     @property
     def prompts(self) -> dict[int, str]:
-        """Returns the labels of each prompt by its id: an id for the list of labels, the track's for a single object."""
+        """Returns the labels of each prompt by its id: an id for the list of labels, the track's for a single
+        object."""
         return {prompt.number: ", ".join(prompt.labels) for prompt in self._in_order()}
 
     def add(
@@ -196,8 +197,8 @@ class VideoPerception:
         Args:
             labels: names of categories, any number of objects each.
             expressions: sentences about one object each.
-            points: for each object a list of `(x, y)`. These and the following are in pixels of the frame whose results were
-                returned last, or of the first frame.
+            points: for each object a list of `(x, y)`. These and the following are in pixels of the frame whose
+                results were returned last, or of the first frame.
             boxes: for each object `(x0, y0, x1, y1)`.
             scribbles: for each object a line `[(x, y), …]` or `(height, width)` bool.
             masks: for each object `(height, width)` bool.

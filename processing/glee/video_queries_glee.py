@@ -1,4 +1,5 @@
-"""Prompts of a video (labels, expressions, visual prompts), each with its tracker, run through the model in windows of frames."""
+"""Prompts of a video (labels, expressions, visual prompts), each with its tracker, run through the model in windows of
+frames."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """A frame and what the image processor makes of it: `(1, 3, H, W)` and `(1, H, W)`."""
+    """A frame and the image processor's outputs for it: `(1, 3, H, W)` and `(1, H, W)`."""
 
     frame: VideoFrame
     pixel_values: torch.Tensor
@@ -228,7 +229,7 @@ class FrameWindow:
         )
 
 
-# -------------------------------------------------------------------------------------------------- what is looked for
+# ------------------------------------------------------------------------------------------------------------- prompts
 
 
 @dataclass
@@ -302,7 +303,8 @@ class LabelPrompt(VideoPrompt):
 
     @property
     def candidates_wanted(self) -> int | None:
-        """Returns the number of candidates per frame that the tracker needs; None for all: the published one aligns all queries."""
+        """Returns the number of candidates per frame that the tracker needs; None for all: the published one aligns
+        all queries."""
         return None if self.tracker.mode == "minvis" else max(LABEL_CANDIDATES, self.most)
 
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
@@ -340,7 +342,8 @@ class ObjectPrompt(VideoPrompt):
         super().finish_window()
 
     def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
-        """Returns the object as its last mask in the window marks it; None if it was not found or the mask is empty."""
+        """Returns the object as its last mask in the window marks it; None if it was not found or the mask is
+        empty."""
         if self._last is None:
             return None
         place, logits = self._last
@@ -356,8 +359,8 @@ class ExpressionPrompt(ObjectPrompt):
     Attributes:
         tokens: `(1, length, size)`, of the model's `get_expression_tokens`.
         attention_mask: `(1, length)`.
-        reprompt: whether the object, once found, is also looked for by its mask in the last frame of the window before in
-            which it was found.
+        reprompt: whether the object, once found, is also looked for by its mask in the last frame of the window before
+            in which it was found.
     """
 
     tokens: torch.Tensor
@@ -366,10 +369,11 @@ class ExpressionPrompt(ObjectPrompt):
 
     def found_by_mask(self, candidates: list[FrameCandidates]) -> None:
         """
-        Adds candidates that were found by the object's own mask; the first ones are those of the frame that it is marked in.
+        Adds candidates that were found by the object's own mask; the first ones are those of the frame that it is
+        marked in.
 
-        A frame's best one is added, with at most the mean score of the object so far: the mask helps where the sentence
-        fails, but does not say which object is meant.
+        A frame's best one is added, with at most the mean score of the object so far: the mask helps where the
+        sentence fails, but does not say which object is meant.
         """
         most = torch.tensor(self.follower.usual_score).logit(eps=1e-6)
         for place, found in enumerate(candidates[1:]):
@@ -386,8 +390,8 @@ class VisualPrompt(ObjectPrompt):
     """
     An object that is marked by a point, box, scribble or mask in a frame.
 
-    In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in which
-    it was found, or, if it was found in none, by the given prompt again.
+    In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in
+    which it was found, or, if it was found in none, by the given prompt again.
 
     Attributes:
         drawn: its pixels in the padded image, `(H, W)` bool.

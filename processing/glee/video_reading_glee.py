@@ -112,7 +112,7 @@ class PictureVideo:
         Yields the frames.
 
         Args:
-            warn: not used: pictures have no faults that reading goes on after.
+            warn: not used: a fault of a picture is an error.
 
         Raises:
             ValueError: a picture is damaged, or is no picture; the message says which.
@@ -174,8 +174,8 @@ class MediaVideo:
     """
     The frames of a video file, each decoded once, upright, with its time; damaged ones are skipped with a warning.
 
-    Files are opened as files only: neither a name that looks like another protocol nor a playlist in the file makes ffmpeg
-    open network connections.
+    Files are opened as files only: neither a name that looks like another protocol nor a playlist in the file makes
+    ffmpeg open network connections.
 
     Args:
         source: path, http(s) URL, bytes of a file, or binary file object.
@@ -261,7 +261,8 @@ class _Clock:
         self._last = -math.inf
 
     def time_of(self, frame: Any) -> float:
-        """Returns a frame's time; one without a time, or with an earlier one, follows the frame before by the usual interval."""
+        """Returns a frame's time; one without a time, or with an earlier one, follows the frame before by the usual
+        interval."""
         # In the stream's time base: frames that come out of the decoder late have none of their own.
         stamp = None if frame.pts is None or self._base is None else float(frame.pts * self._base)
         if self._first is None:
@@ -300,8 +301,8 @@ def orientation(frame: Any) -> tuple[int, bool]:
     """
     Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
 
-    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
-    has the same side data, and is so new that the cheapest collection frees it.
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small
+    copy has the same side data, and is so new that the cheapest collection frees it.
     """
     small = frame.reformat(width=16, height=16, interpolation="POINT")
     data = small.side_data.get("DISPLAYMATRIX")
@@ -393,7 +394,7 @@ def _path(path: Path, name: str) -> str:
     return "file:" + os.path.abspath(path)
 
 
-# ------------------------------------------------------------------------------------- what is a video, and opening it
+# ----------------------------------------------------------------------------------------------------- opening a video
 
 
 Video = MediaVideo | PictureVideo
@@ -403,9 +404,9 @@ def is_video_source(inputs: Any) -> bool:
     """
     Returns whether inputs of the pipeline are one video rather than images.
 
-    A video is `{"video": …}`; a path or URL with a video's file extension; a file, bytes, or a seekable file object that
-    begins as a video does; a folder; an array or tensor `(frames, …)` of four axes. Other inputs are images, including a
-    list or a generator of pictures, which must be passed as `{"video": …}` to be a video.
+    A video is `{"video": …}`; a path or URL with a video's file extension; a file, bytes, or a seekable file object
+    that begins as a video does; a folder; an array or tensor `(frames, …)` of four axes. Other inputs are images,
+    including a list or a generator of pictures, which must be passed as `{"video": …}` to be a video.
     """
     if isinstance(inputs, Mapping):
         return "video" in inputs

@@ -1,5 +1,5 @@
-"""Writes results of a video, frame by frame: as a video or an animated picture, as JSON lines with COCO's masks, in COCO's video
-layout (YouTube-VIS), or as MOT Challenge's text.
+"""Writes results of a video, frame by frame: as a video or an animated picture, as JSON lines with COCO's masks, in
+COCO's video layout (YouTube-VIS), or as MOT Challenge's text.
 
 A file appears under its name when it is closed, with all frames until then. The writers take the results of
 `object-perception` frame by frame, and store none of them in memory.
@@ -48,7 +48,8 @@ FPS = 25.0  # for pictures of unknown frame rate
 
 class VideoWriter:
     """
-    Writes a video file (H.264) or an animated WebP; it appears under its name when it is closed, with all frames until then.
+    Writes a video file (H.264) or an animated WebP; it appears under its name when it is closed, with all frames until
+    then.
 
     Web pages show an animated WebP as a picture. Its frames stay in memory, compressed, until it is closed: it is for
     seconds, not for hours.
@@ -166,8 +167,10 @@ class WholeFile:
 
 class JsonLinesWriter:
     """
-    Writes one line per frame: `{"frame", "time", "height", "width", "objects"}`, each object with `"track_id"`, `"label"`, `"score"`,
-    `"box"`, `"area"` and `"mask"`, the last in COCO's compressed run lengths.
+    Writes one line per frame: `{"frame", "time", "height", "width", "objects"}`.
+
+    Each object has `"track_id"`, `"label"`, `"score"`, `"box"`, `"area"` and `"mask"`, the last in COCO's compressed run
+    lengths.
 
     Args:
         path: of the file.
@@ -221,12 +224,12 @@ class CocoVideoWriter:
     """
     Writes COCO's layout for videos, as used by YouTube-VIS.
 
-    It is `{"videos", "categories", "annotations"}`, one annotation per track with `"segmentations"`, `"bboxes"` (left, top,
-    width, height) and `"areas"`, one entry per frame or null, and `"score"`, the mean of its frames. Its category is the
-    label that it had in most of them.
+    It is `{"videos", "categories", "annotations"}`, one annotation per track with `"segmentations"`, `"bboxes"` (left,
+    top, width, height) and `"areas"`, one entry per frame or null, and `"score"`, the mean of its frames. Its category
+    is the label that it had in most of them.
 
-    A track is complete at the end of the video. Until then masks are in a file beside the target, and only their places in
-    memory.
+    A track is complete at the end of the video. Until then masks are in a file beside the target, and only their
+    places in memory.
 
     Args:
         path: of the file.
@@ -280,7 +283,8 @@ class CocoVideoWriter:
         self._whole.discard()
 
     def _write_track(self, out: IO[str], number: int, track: _Track) -> None:
-        """Writes the three lists of a track one after the other, entry by entry: its masks need not fit into memory."""
+        """Writes the three lists of a track one after the other, entry by entry: its masks need not fit into
+        memory."""
         category = max(track.categories, key=lambda known: track.categories[known])
         plain: dict[str, float] = {
             "id": number,
