@@ -301,8 +301,8 @@ def orientation(frame: Any) -> tuple[int, bool]:
     """
     Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
 
-    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small
-    copy has the same side data, and is so new that the cheapest collection frees it.
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
+    has the same side data, and is so new that the cheapest collection frees it.
     """
     small = frame.reformat(width=16, height=16, interpolation="POINT")
     data = small.side_data.get("DISPLAYMATRIX")
