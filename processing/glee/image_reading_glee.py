@@ -238,7 +238,7 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"`inputs`: {name} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller.") from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f"`inputs`: {name} is no picture of a kind that Pillow reads.") from None
+        raise ValueError(f"`inputs`: {name} is no picture in a format that Pillow reads.") from None
     except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         reason = error or type(error).__name__
         raise ValueError(f"`inputs`: {name} is broken and cannot be decoded ({reason}).") from None
@@ -300,7 +300,7 @@ def fetch(url: str, name: str, target: IO[bytes], most_bytes: int, most_seconds:
     try:
         with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as answer:
             if not answer.geturl().lower().startswith(("http://", "https://")):
-                raise ValueError(f"it leads away from http(s) to {answer.geturl()!r}")
+                raise ValueError(f"it redirects from http(s) to {answer.geturl()!r}")
             while block := answer.read(1 << 20):
                 target.write(block)
                 received += len(block)

@@ -159,7 +159,7 @@ def _or_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
 
 
 def _check_objects(name: str, value: Sequence[Any]) -> None:
-    """Refuses a point or a box in place of a list of them, which could be read in two ways."""
+    """Refuses a point or a box in place of a list of them, which would be ambiguous."""
     depth, form = FORMS.get(name, (None, ""))
     for index, prompt in enumerate(value):
         if depth is not None and _depth(prompt) != depth:

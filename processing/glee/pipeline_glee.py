@@ -330,7 +330,8 @@ class ObjectPerceptionPipeline(Pipeline):
             return dict(self.model.get_label_embeddings(*tensors))
 
     def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[_Prompt]:
-        processor, prompts = GleePromptProcessor(self.processor.tokenizer), list[_Prompt]()
+        processor = GleePromptProcessor(self.processor.tokenizer)
+        prompts: list[_Prompt] = []
         for image, request in enumerate(requests):
             if request.expressions:
                 rows = _named(request, processor, expressions=[list(request.expressions)], image_sizes=[request.size])
@@ -338,7 +339,8 @@ class ObjectPerceptionPipeline(Pipeline):
         return prompts
 
     def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: _ImageBatch) -> list[_Prompt]:
-        processor, prompts = GleePromptProcessor(self.processor.tokenizer), list[_Prompt]()
+        processor = GleePromptProcessor(self.processor.tokenizer)
+        prompts: list[_Prompt] = []
         for image, request in enumerate(requests):
             if request.visual:
                 visual = {name: [objects] for name, objects in request.visual.items()}

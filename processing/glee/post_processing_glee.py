@@ -224,7 +224,7 @@ def _checked_sizes(target_sizes: torch.Tensor | Sequence[Size] | None, num_rows:
     if len(sizes) != num_rows or any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise ValueError(
             f"target_sizes must be one (height, width) for each of the {num_rows} rows of outputs, got {sizes}; with "
-            "several prompts an image pass prompt_image_indices, too"
+            "several prompts per image pass prompt_image_indices, too"
         )
     return [(int(height), int(width)) for height, width in sizes]
 

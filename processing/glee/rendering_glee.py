@@ -147,7 +147,7 @@ def _objects(results: Sequence[Mapping[str, Any]], picture: Image.Image) -> list
             if tuple(mask.shape) != (picture.height, picture.width):
                 raise ValueError(
                     f"The mask of `results[{index}]` is {tuple(mask.shape)}, the picture is "
-                    f"{(picture.height, picture.width)} (height, width): pass the picture that was looked at."
+                    f"{(picture.height, picture.width)} (height, width): pass the picture that the results are of."
                 )
         box = _inside((result["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")), picture)
         track = result.get("track_id")

@@ -66,7 +66,7 @@ def expand_runs(text: str) -> np.ndarray:
     """
     codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("run lengths are damaged: the string breaks off or has characters that do not belong there")
+        raise ValueError("run lengths are damaged: the string is cut short, or has characters that are not allowed")
     last = np.flatnonzero(codes & 32 == 0)  # the last group of each number
     starts = np.concatenate(([0], last[:-1] + 1))
     place = 5 * (np.arange(len(codes)) - np.repeat(starts, last - starts + 1))

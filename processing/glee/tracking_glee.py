@@ -253,7 +253,7 @@ def _check_sizes(tracks: Tracks, frame: FrameCandidates) -> None:
     """
     for what, now, before in (
         ("labels", frame.logits.shape[1], tracks.class_probabilities.shape[1]),
-        ("numbers an embedding", frame.embeddings.shape[1], tracks.embeddings.shape[1]),
+        ("numbers per embedding", frame.embeddings.shape[1], tracks.embeddings.shape[1]),
     ):
         if now != before:
             raise ValueError(
@@ -369,7 +369,7 @@ class QueryAlignment:
             ValueError: the shape isn't that of the frames before, or a number isn't finite.
         """
         if not bool(embeddings.isfinite().all()):
-            raise ValueError("`embeddings` of a frame hold numbers that are not finite: nothing can be matched.")
+            raise ValueError("`embeddings` of a frame have values that are not finite: they cannot be matched.")
         order = torch.arange(len(embeddings), device=embeddings.device)
         if self._aligned:
             if embeddings.shape != self._aligned[0].shape:
@@ -462,7 +462,7 @@ class ObjectFollower:
         """
         if frame.logits.shape[-1] != 1:
             raise ValueError(
-                f"a follower takes answers to one prompt, not to {frame.logits.shape[-1]} labels: use GleeTracker."
+                f"a follower takes candidates for one prompt, not for {frame.logits.shape[-1]} labels: use GleeTracker."
             )
         return self._first(frame) if self.shown and self._object is None else self._next(frame)
 

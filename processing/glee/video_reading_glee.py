@@ -155,7 +155,7 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
             if not 1 - SAME_SHAPE <= ratio <= 1 + SAME_SHAPE:
                 raise ValueError(
                     f"`inputs`: {name}: frame {frame.index} is {image.width} x {image.height} pixels, the first was "
-                    f"{size[0]} x {size[1]}: a video has one shape; cut it there."
+                    f"{size[0]} x {size[1]}: a video must have one shape; split it there."
                 )
             if not warned:
                 warned = True
@@ -238,7 +238,7 @@ class MediaVideo:
             except StopIteration:
                 break
             except (av.error.FFmpegError, OSError) as error:
-                warn(f"the file breaks off ({_reason(error)}): only what comes before was read")
+                warn(f"the file is cut short ({_reason(error)}): only the frames before that were read")
                 break
             try:
                 decoded = self._stream.decode(packet)
@@ -249,7 +249,7 @@ class MediaVideo:
                 damaged += frame.is_corrupt
                 yield frame
         if damaged:
-            warn(f"{damaged} frames are damaged; what could not be decoded was left out")
+            warn(f"{damaged} frames are damaged; those that could not be decoded were left out")
 
 
 class _Clock:
@@ -386,7 +386,7 @@ def _path(path: Path, name: str) -> str:
         if not path.exists():
             raise ValueError(f"`inputs`: {name} does not exist.")
         if not path.is_file():
-            raise ValueError(f"`inputs`: {name} is no regular file: pass what it gives as bytes or as a file object.")
+            raise ValueError(f"`inputs`: {name} is no regular file: pass its content as bytes, or as a file object.")
         with open(path, "rb") as file:
             _filled(file, name)
     except OSError as error:
