@@ -175,6 +175,11 @@ def test_both_systems_list_the_same_things_that_they_take_from_transformers(repo
     assert avsr.replace("_avsr", "") == glee.replace("_glee", "")
 
 
+def test_reading_ahead_is_one_text_in_both_systems(repository):
+    avsr, glee = (repository / "processing" / system / f"read_ahead_{system}.py" for system in ("avsr", "glee"))
+    assert avsr.read_text() == glee.read_text()
+
+
 def test_every_source_folder_is_a_package(repository):
     for path in sources(repository, "modeling", "processing", "training", "evaluation"):
         assert (path.parent / "__init__.py").is_file(), path
