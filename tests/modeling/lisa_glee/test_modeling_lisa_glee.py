@@ -167,7 +167,7 @@ def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
     model, processor = tiny_glee
     label = processor.tokenizer(["object", "star"], padding=True, return_tensors="pt")
     pixels = torch.randn(2, 3, 64, 96)
-    objects, outputs = model.model.get_object_queries(pixels, **label, count=5), model(pixels, **label)
+    objects, outputs = model.model.get_object_queries(pixels, None, **label, count=5), model(pixels, **label)
     scores = outputs.logits.amax(dim=-1)
     for image in range(2):
         best = scores[image].topk(5).indices
