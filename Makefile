@@ -62,7 +62,7 @@ lint: $(STAMP)  ## ruff and transformers' model linter
 	$(BIN)/python .ci/lint_models
 
 docs: $(STAMP)  ## build the documentation into site/, without network; any warning is an error
-	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build
 
 bench: $(STAMP)  ## every table of benchmarks/, printed
 	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
