@@ -141,6 +141,14 @@ def test_papers_name_files_that_exist(repository):
             assert (repository / folder / name).is_file(), row
 
 
+def test_modules_that_the_pages_name_exist(repository):
+    """`clip_report_avsr`, `decoder_glee`: files of the two systems, wherever they are named without folder and ending."""
+    modules = {path.stem for folder in ("modeling", "processing") for path in (repository / folder).rglob("*.py")}
+    for page in ("structure.md", "papers.md"):
+        named = re.findall(r"`(\w+_(?:avsr|glee))`", (repository / "docs" / page).read_text(encoding="utf-8"))
+        assert set(named) - modules == set(), page
+
+
 def test_every_guide_has_a_small_picture(repository):
     folder = repository / "docs"
     guides = sorted((folder / "guides").glob("*.md"))
