@@ -19,7 +19,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "lookhear"
 PACKAGES = ("modeling.avsr", "modeling.glee", "processing.avsr", "processing.glee", "evaluation", "publishing")
 HELP = re.compile(r"^\{\{ help:(.*)\}\}$", re.MULTILINE)
 TYPE = re.compile(r"<code>(`[^<]*)</code>")
-REFERENCE = re.compile(r"\[<code>([\w.]+)</code>\](?![\[(])")
+REFERENCE = re.compile(r"\[<code>~?([\w.]+)</code>\](?![\[(])")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
