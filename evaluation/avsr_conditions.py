@@ -246,7 +246,7 @@ def load_clips(
 
     A clip in which hardly a face was found has no mouths, as in the pipeline.
     """
-    from lookhear.processing.avsr.clip_avsr import MIN_FACE_SHARE
+    from lookhear.processing.avsr.clip_stream_avsr import MIN_FACE_SHARE
     from lookhear.training.avsr.corpora import read_folder
     from lookhear.training.avsr.prepare import decode_row, load_prepared, prepare_clip, shard_files
 

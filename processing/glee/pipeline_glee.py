@@ -445,7 +445,7 @@ def save_with_code(
     model_class: str,
     save_directory: str | os.PathLike,
     push_to_hub: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
@@ -470,7 +470,8 @@ def save_with_code(
     model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
     model.config = copy.deepcopy(pipe.model.config)
     model.save_pretrained(folder, **kwargs)
-    pipe.processor.save_pretrained(folder)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
     # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
     path = folder / "config.json"

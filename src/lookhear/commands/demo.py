@@ -51,7 +51,7 @@ def run_demo(
 
     import lookhear  # noqa: F401 - registers the task
     from lookhear.commands.demo_speaker import run_speaker_demo
-    from lookhear.processing.avsr.clip_avsr import read_clip
+    from lookhear.processing.avsr.clip_stream_avsr import read_clip
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
