@@ -18,6 +18,7 @@ PACKAGES = {  # each with its page
     "lookhear.processing.glee": "processing_glee",
     "lookhear.evaluation": "evaluation",
     "lookhear.publishing": "publishing",
+    "lookhear.training.avsr.synthesis": "training",
 }
 NOTEBOOKS = ("speech", "vision")
 MOST_BYTES = 160_000  # of a picture: pages are to be there at once

@@ -11,6 +11,7 @@ from torch.nn.functional import grid_sample
 from .mouth import MouthModel, paint_inner_mouth
 from .visemes import BITE, JAW
 
+# Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
