@@ -40,7 +40,7 @@ def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
     import torch
 
     from lookhear import AvsrConfig, AvsrForConditionalGeneration
-    from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
+    from lookhear.modeling.avsr import AvsrEncoderOutput
 
     torch.manual_seed(0)
     config = AvsrConfig(modality="visual", encoder_layers=1, fusion_layers=1)  # the encoder isn't used

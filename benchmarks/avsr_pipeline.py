@@ -61,7 +61,7 @@ class Row:
 
 def make_video(path: Path) -> float:
     """A portrait that says each sentence once; returns its length in seconds."""
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr import write_video
     from lookhear.training.avsr.synthesis import render_clip
 
     takes = [render_clip(sentence, seed=7) for sentence in SENTENCES]  # one seed: one place, one voice
@@ -177,7 +177,7 @@ def measure_stages(asr, video: Path, speech: float, modality: str) -> list[Row]:
     """Each stage on its own, one after the other, with its share in their sum."""
     import torch
 
-    from lookhear.processing.avsr.media_avsr import read_audio, read_frames
+    from lookhear.processing.avsr import read_audio, read_frames
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -219,7 +219,7 @@ def model_stages(asr, clock: Clock, clip: dict, modality: str) -> dict[str, floa
 
 def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -> Iterator[Row]:
     """Clips of one sentence each, in memory, read in batches."""
-    from lookhear.processing.avsr.media_avsr import read_audio, read_frames
+    from lookhear.processing.avsr import read_audio, read_frames
 
     images = asr.processor.image_processor
     sound, mouths = read_audio(str(video), RATE), images.extract(read_frames(str(video), FPS)).mouths

@@ -89,7 +89,7 @@ def glee_inputs(images: Images, **supervision) -> dict:
     import torch
     from torchvision.ops import box_convert, masks_to_boxes
 
-    from lookhear.modeling.glee.loss_glee import GleeSupervision
+    from lookhear.modeling.glee import GleeSupervision
 
     height, width = images.pixel_values.shape[-2:]
     size = torch.tensor([width, height, width, height])

@@ -139,7 +139,7 @@ def evaluate_avsr(
     Raises:
         ValueError: an argument or the folder is unusable. MediaError: a clip or noise file cannot be read.
     """
-    from lookhear.processing.avsr.tokenization_avsr import normalise_text
+    from lookhear.processing.avsr import normalise_text
 
     _check(modalities, noises, snrs, batch_size, limit)
     levels = {str(snr): parse_snr(snr) for snr in snrs}
@@ -246,7 +246,7 @@ def load_clips(
 
     A clip in which hardly a face was found has no mouths, as in the pipeline.
     """
-    from lookhear.processing.avsr.clip_avsr import MIN_FACE_SHARE
+    from lookhear.processing.avsr import MIN_FACE_SHARE
     from lookhear.training.avsr.corpora import read_folder
     from lookhear.training.avsr.prepare import decode_row, load_prepared, prepare_clip, shard_files
 
@@ -277,8 +277,7 @@ def noise_maker(kind: str) -> NoiseMaker:
     Raises:
         MediaError, ValueError: the sound file cannot be read, or is silent.
     """
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise
+    from lookhear.processing.avsr import babble, competing_talker, human_noise, read_audio
 
     if kind in NOISES:
         return {"babble": babble, "human": human_noise, "talker": competing_talker}[kind]
@@ -297,7 +296,7 @@ def _disturbed(
     clip: Clip, voices: Sequence[np.ndarray], noise: str, make: NoiseMaker, level: float, seed: int
 ) -> Clip:
     """The clip in noise, made of all voices but its own; it depends on seed, clip id and kind, not on the level."""
-    from lookhear.processing.avsr.noise_avsr import mix_at_snr
+    from lookhear.processing.avsr import mix_at_snr
 
     if clip.audio is None:
         return clip

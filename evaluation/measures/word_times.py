@@ -16,7 +16,7 @@ def word_start_errors(words: Sequence[dict], chunks: Sequence[dict]) -> list[flo
     Returns:
         One distance, 0 or more, for each word that both have.
     """
-    from lookhear.processing.avsr.tokenization_avsr import normalise_text
+    from lookhear.processing.avsr import normalise_text
 
     said, found = [normalise_text(word["word"]) for word in words], [normalise_text(chunk["text"]) for chunk in chunks]
     same = SequenceMatcher(a=said, b=found, autojunk=False).get_matching_blocks()

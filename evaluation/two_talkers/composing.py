@@ -87,7 +87,7 @@ def _claim(path: Path, rows: list[dict]) -> None:
 
 
 def _write(mixture: Mixture, path: Path) -> None:
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr import write_video
 
     frames, audio = compose(mixture)
     write_video(path, frames, FPS, audio, SAMPLING_RATE)
@@ -116,7 +116,7 @@ def compose(mixture: Mixture) -> tuple[Iterator[np.ndarray], np.ndarray]:
 
 
 def _seconds(clip: Utterance) -> float:
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     end = clip.end if clip.end is not None else probe_media(clip.media).duration
     return end - (clip.start or 0.0)
@@ -160,7 +160,7 @@ def _resting(clip: Utterance) -> Iterator[np.ndarray]:
 
 
 def _pictures(clip: Utterance, start: float, end: float | None) -> Iterator[np.ndarray]:
-    from lookhear.processing.avsr.media_avsr import read_frames
+    from lookhear.processing.avsr import read_frames
 
     return read_frames(clip.media, FPS, start=start, end=end)
 
@@ -189,7 +189,7 @@ def resting_span(words: Sequence[dict] | None, seconds: float) -> tuple[float, f
 
 def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
     """Returns the target's voice with the others', each of these equally loud."""
-    from lookhear.processing.avsr.noise_avsr import mix_at_snr
+    from lookhear.processing.avsr import mix_at_snr
 
     others = [_voice(clip, samples) for clip in mixture.voices]
     if mixture.snr is None:
@@ -202,8 +202,7 @@ def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
 
 def _voice(clip: Utterance, samples: int) -> np.ndarray:
     """Returns `(samples,)` of a clip's sound, silence after it."""
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.media_source_avsr import MediaError
+    from lookhear.processing.avsr import MediaError, read_audio
 
     wave = read_audio(clip.media, SAMPLING_RATE, start=clip.start or 0.0, end=clip.end)
     if wave is None or not wave.any():

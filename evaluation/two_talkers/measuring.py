@@ -175,7 +175,7 @@ def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: s
 
 def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, float]:
     """Returns `(x0, y0, x1, y1)` in pixels of the part of the picture that shows the person at a place."""
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     info = probe_media(path)
     width = info.width / count
@@ -198,7 +198,7 @@ def followed_share(seconds: Sequence[dict], part: Sequence[float]) -> float:
 
 
 def _length(path: Path) -> float:
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     return probe_media(path).duration
 

@@ -8,9 +8,8 @@ import io
 
 from PIL import Image
 
-from lookhear.processing.avsr.media_avsr import read_frames
-from lookhear.processing.glee.image_reading_glee import read_image
-from lookhear.processing.glee.video_reading_glee import is_video_source
+from lookhear.processing.avsr import read_frames
+from lookhear.processing.glee import is_video_source, read_image
 
 
 def is_video(path: str) -> bool:

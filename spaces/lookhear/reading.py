@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.processing.avsr import write_captions
-from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.landmarks_avsr import grown, meet
-from lookhear.processing.avsr.rendering_avsr import write_captioned_video, write_speaker_video
+from boxes import are_near
+from lookhear.processing.avsr import ClipPiece, write_captioned_video, write_captions, write_speaker_video
 
 FORMATS = ("srt", "vtt", "json")
 MARGIN = 0.2  # of the box of the first second, whose speaker moves: who is tapped within it is meant
@@ -107,8 +105,8 @@ def _is_in(box: list[float] | None, point: tuple[float, float]) -> bool:
     """Whether a point is in a box, or near; True without a box."""
     if box is None:
         return True
-    near = grown(box, MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1]))
-    return meet(near, (*point, *point))
+    x0, y0, x1, y1 = box
+    return are_near((x0, y0, x1, y1), (*point, *point), MARGIN * (x1 - x0), MARGIN * (y1 - y0))
 
 
 def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path, dict[str, Path]]:

@@ -8,10 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from lookhear.processing.avsr.landmarks_avsr import grown, meet
-from lookhear.processing.glee import draw_objects
-from lookhear.processing.glee.image_reading_glee import read_image
-from lookhear.processing.glee.writers_glee import VideoWriter
+from boxes import are_near
+from lookhear.processing.glee import VideoWriter, draw_objects, read_image
 
 MOST_TEXTS, LONGEST_TEXT = 20, 200
 DRAWN = {"points": "point", "boxes": "box", "scribbles": "scribble"}  # in the order of their results
@@ -131,7 +129,7 @@ def _drawn(asked: Mapping[str, list]) -> list[tuple[str, list[tuple[float, float
 def _is_at(box: Mapping[str, float], points: list[tuple[float, float]]) -> bool:
     """Whether a found box and the frame around the points meet. The model answers with what is likeliest, near or far."""
     (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points))
-    return meet(grown((box["xmin"], box["ymin"], box["xmax"], box["ymax"]), NEAR, NEAR), (x0, y0, x1, y1))
+    return are_near((box["xmin"], box["ymin"], box["xmax"], box["ymax"]), (x0, y0, x1, y1), NEAR, NEAR)
 
 
 def _there(video: Any, objects: list[dict], drawn: Mapping[int, tuple]) -> list[dict]:

@@ -132,7 +132,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
 
 def _is_video(file: str) -> bool:
-    from lookhear.processing.glee.video_reading_glee import is_video_source
+    from lookhear.processing.glee import is_video_source
 
     return is_video_source(file)
 

@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
     speaker = _chosen(options)
-    from lookhear.processing.avsr.captions_avsr import format_captions
+    from lookhear.processing.avsr import format_captions
 
     asr = _pipeline(options)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
     """Writes the result; of several people also a file for each of them where it has times."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
+    from lookhear.processing.avsr import write_captions
 
     print(write_captions(result, folder / f"{name}.{kind}", kind))
     for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():

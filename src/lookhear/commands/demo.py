@@ -51,7 +51,7 @@ def run_demo(
 
     import lookhear  # noqa: F401 - registers the task
     from lookhear.commands.demo_speaker import run_speaker_demo
-    from lookhear.processing.avsr.clip_avsr import read_clip
+    from lookhear.processing.avsr import read_clip
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def _synthesized(output: Path, text: str, seed: int) -> Path:
 
 def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
     """The sound with `TALKERS` synthesized voices over it."""
-    from lookhear.processing.avsr.noise_avsr import babble, mix_at_snr
+    from lookhear.processing.avsr import babble, mix_at_snr
     from lookhear.training.avsr.synthesis import VOICES, grid_sentence, speak
 
     _say(f"{TALKERS} voices babble at {SNR:g} dB")
@@ -132,8 +132,7 @@ def _table(said: str | None, readings: dict) -> str:
 
 def _write(output: Path, video, said: str | None, clip, noisy: np.ndarray | None, readings: dict) -> list[Path]:
     """Subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.rendering_avsr import draw_reading, write_captioned_video
+    from lookhear.processing.avsr import draw_reading, write_captioned_video, write_captions
 
     best = next(readings[m, "clean"] for m in ("audiovisual", "audio", "visual") if (m, "clean") in readings)
     written = [write_captions(best, output / "clip.srt")]

@@ -32,7 +32,7 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
     Raises:
         ValueError: the video cannot be read, or no person is found in it. ImportError: the extras `demo` and `face` are missing.
     """
-    from lookhear.processing.avsr.media_source_avsr import fetch_media
+    from lookhear.processing.avsr import fetch_media
 
     speaker = speaker or SPEAKER
     said = {} if video is not None else SAID
@@ -57,7 +57,7 @@ def _two_portraits(output: Path, seed: int) -> Path:
 
 
 def _has_sound(video) -> bool:
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     return probe_media(video).has_audio
 
@@ -77,8 +77,7 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
 
 def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
     """Subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.rendering_avsr import write_speaker_video
+    from lookhear.processing.avsr import write_captions, write_speaker_video
 
     written = [
         write_captions(readings[speaker], output / "speaker.srt"),
@@ -92,8 +91,7 @@ def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, sa
     from PIL import Image
 
     from lookhear.evaluation.tables import whole_file
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.rendering_avsr import draw_reading
+    from lookhear.processing.avsr import draw_reading, read_audio
 
     with tempfile.TemporaryDirectory() as folder:
         audio = read_audio(shown) if SOUND in readings else None
@@ -113,7 +111,7 @@ def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, sa
 
 def _middle_frame(video: Path, result: dict) -> np.ndarray:
     """The frame `(height, width, 3)` at which half of the words are said."""
-    from lookhear.processing.avsr.media_avsr import read_frames
+    from lookhear.processing.avsr import read_frames
 
     chunks = result["chunks"]
     time = sum(chunks[len(chunks) // 2]["timestamp"]) / 2 if chunks else result["report"]["duration"] / 2

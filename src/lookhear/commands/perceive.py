@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lookhear.evaluation.tables import whole_file, write_text
-from lookhear.processing.glee.image_reading_glee import read_image
-from lookhear.processing.glee.rendering_glee import draw_objects
-from lookhear.processing.glee.run_lengths_glee import run_lengths
+from lookhear.processing.glee import draw_objects, read_image, run_lengths
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 

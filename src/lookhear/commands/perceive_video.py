@@ -10,9 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lookhear.processing.glee.rendering_glee import draw_objects
-from lookhear.processing.glee.video_perception_glee import VideoPerception
-from lookhear.processing.glee.writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, VideoWriter, json_line
+from lookhear.processing.glee import (
+    CocoVideoWriter,
+    JsonLinesWriter,
+    MotWriter,
+    VideoPerception,
+    VideoWriter,
+    draw_objects,
+    json_line,
+)
 
 HEADER = ("track", "label", "score", "frames", "first", "last")
 
