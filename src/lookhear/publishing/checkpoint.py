@@ -43,9 +43,10 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
         files = with_code(folder, files)
     _check_code(folder, files)
     card, tables, remarks = read_card(folder), read_results(folder), []
-    text = card.to_bytes().decode()
     if tables:
-        card = parse_card(card.path, fill_card(text, tables)).with_model_index(model_index(repo.split("/")[1], tables))
+        card = parse_card(card.path, fill_card(card.content, tables)).with_model_index(
+            model_index(repo.split("/")[1], tables)
+        )
         source = f"{constants.ENDPOINT}/{repo}/blob/main/results.json"
         for path, content in eval_result_files(tables, repo.split("/")[0], source).items():
             files[path] = PublishedFile(path, content.encode())
@@ -53,11 +54,11 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
         remarks.append(
             "there is no results.json: no .eval_results are made, and the card's model-index stays as it is"
         )
-    card = parse_card(card.path, card.to_bytes().decode().replace(f"model_cards/{folder.name}", repo))
+    card = parse_card(card.path, card.content.replace(f"model_cards/{folder.name}", repo))
     card.require_fields(("license", "library_name", "pipeline_tag"))
     card.require_sections(SECTIONS)
     card.require_pictures(list(files))
-    files["README.md"] = PublishedFile("README.md", card.to_bytes())
+    files["README.md"] = PublishedFile("README.md", card.content.encode())
     return Publication("model", repo, [files[path] for path in sorted(files)], remarks)
 
 
