@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,8 @@ def evaluate_avsr(
         noises: of "babble" (up to 20 other clips at once), "human" (one-second pieces of other clips), "talker" (one
             other clip), or paths of sound files.
         snrs: "clean" or decibels over the whole clip.
-        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        num_beams: width of the beam search; None for the checkpoint's own.
+        ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
         batch_size: clips decoded together.
         limit: only the first clips of the folder (the noise is made from them too).
         seed: of the noise and of the bootstrap.
@@ -144,7 +146,7 @@ def evaluate_avsr(
     _check(modalities, noises, snrs, batch_size, limit)
     levels = {str(snr): parse_snr(snr) for snr in snrs}
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
-    makers = {noise: noise_maker(noise) if noisy else None for noise in noises}
+    makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
     recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
     clips = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
@@ -158,7 +160,7 @@ def evaluate_avsr(
     read: dict[tuple[str, str, float | None], tuple[list[str], list[float], float]] = {}
     results = []
     for modality in dict.fromkeys(modalities):
-        for noise in makers:
+        for noise in dict.fromkeys(noises):
             for snr, level in levels.items():
                 level = None if modality == "visual" else level
                 key = (modality, "" if level is None else noise, level)
@@ -184,24 +186,35 @@ class Recogniser:
 
     Args:
         model: checkpoint folder or Hub id.
-        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        num_beams: width of the beam search; None for the checkpoint's own.
+        ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
         batch_size: clips decoded together.
         device: None for the first accelerator, else the CPU.
     """
 
-    def __init__(self, model, *, num_beams=None, ctc_weight=None, batch_size: int = 8, device: str | None = None):
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        num_beams: int | None = None,
+        ctc_weight: float | None = None,
+        batch_size: int = 8,
+        device: str | None = None,
+    ):
         from transformers import pipeline
 
         import lookhear  # noqa: F401 - registers the task
 
         search = {"num_beams": num_beams, "ctc_weight": ctc_weight}
-        search = {name: value for name, value in search.items() if value is not None}
-        self.asr = pipeline("audio-visual-speech-recognition", model=str(model), device=device, **search)
+        settings = {name: value for name, value in search.items() if value is not None}
+        self.asr: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
+            "audio-visual-speech-recognition", model=str(model), device=device, **settings
+        )
         self.batch_size = batch_size
 
     @property
-    def image_processor(self):
-        """What cuts mouths out for this checkpoint."""
+    def image_processor(self) -> Any:
+        """The [`MouthRoiImageProcessor`] of this checkpoint."""
         return self.asr.processor.image_processor
 
     def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
@@ -279,8 +292,9 @@ def noise_maker(kind: str) -> NoiseMaker:
     """
     from lookhear.processing.avsr import babble, competing_talker, human_noise, read_audio
 
-    if kind in NOISES:
-        return {"babble": babble, "human": human_noise, "talker": competing_talker}[kind]
+    makers: dict[str, NoiseMaker] = {"babble": babble, "human": human_noise, "talker": competing_talker}
+    if kind in makers:
+        return makers[kind]
     wave = read_audio(kind, trim_to_video=False)
     if wave is None or not wave.any():
         raise ValueError(f"noise {kind!r} holds no sound; choose another file, or one of {', '.join(NOISES)}")

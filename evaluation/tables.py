@@ -18,6 +18,7 @@ COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
 def format_table(rows: Sequence[dict]) -> str:
     """Formats rows (see `ConditionResult.to_dict`) in aligned columns, rates in per cent; RTFx if measured."""
     timed = any(row.get("rtfx") for row in rows)
+    cells: list[tuple[str, ...]]
     cells = [("modality", "noise", "SNR dB", "WER %", "95 % interval", "CER %", "clips", *(["RTFx"] if timed else []))]
     for row in rows:
         low, high = row["interval"]
@@ -30,6 +31,7 @@ def format_table(rows: Sequence[dict]) -> str:
 
 def format_word_times(rows: Sequence[dict]) -> str:
     """How far off the starts of words are, in milliseconds, of the rows that have such figures; "" if none has."""
+    cells: list[tuple[str, ...]]
     cells = [("modality", "noise", "SNR dB", "word starts off by ms, median", "90 %", "words")]
     for row in rows:
         if row.get("words_timed"):

@@ -317,12 +317,9 @@ def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float
     """All frames' intersections over all frames' unions of two tracks of run lengths; 0 if both are never seen."""
     shared = union = 0
     for first, second in zip(one, other, strict=True):
-        if first and second:
-            both = mask_area(coco_mask.merge([first, second], True))
-            shared += both
-            union += mask_area(first) + mask_area(second) - both
-        elif first or second:
-            union += mask_area(first or second)
+        both = mask_area(coco_mask.merge([first, second], True)) if first and second else 0
+        shared += both
+        union += sum(mask_area(mask) for mask in (first, second) if mask) - both
     return shared / union if union else 0.0
 
 

@@ -68,7 +68,7 @@ def teta(videos: Iterable[TrackVideo], margin: float = 0.5) -> tuple[dict[str, f
     if not 0 < margin <= 1:
         raise ValueError(f"margin has to be above 0 and at most 1, not {margin}")
     counts: dict[str, TetaCounts] = defaultdict(TetaCounts)
-    labels = set()
+    labels: set[str] = set()
     for video in videos:
         for frame in video.frames:
             if len(frame.truth_labels) != len(frame.truth) or len(frame.found_labels) != len(frame.found):

@@ -67,7 +67,7 @@ def run_refcoco(run: ProtocolRun) -> ProtocolReport:
             truth.append({"box": corners(entry["bbox"]), "mask": to_text(to_runs(entry["segmentation"], size))})
             found.append({"box": answer["boxes"][place], "mask": answer["masks"][place]})
     metrics = referring_rates(truth, found)
-    count = metrics.pop("sentences")
+    count = int(metrics.pop("sentences"))
     return ProtocolReport(run.name, split, metrics, count, "sentences", [kept.path])
 
 

@@ -70,7 +70,7 @@ class KeptResults:
         self._places[key] = place
 
 
-class KeptRows(Sequence):
+class KeptRows(Sequence[Any]):
     """
     The values of some keys as a sequence that is read from the disk each time.
 
@@ -84,7 +84,9 @@ class KeptRows(Sequence):
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __getitem__(self, place: int) -> Any:
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
         return self._make(place, self._kept[self._keys[place]])
 
     def __iter__(self) -> Iterator[Any]:

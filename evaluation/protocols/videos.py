@@ -42,7 +42,7 @@ class Track:
         sums: dict[str, float] = {}
         for label, score in zip(self.labels, self.scores):
             sums[label] = sums.get(label, 0.0) + score
-        label = max(sums, key=sums.get)
+        label = max(sums, key=lambda name: sums[name])
         plain = {"id": number, "label": label, "score": sums[label] / len(self.scores)}
         return plain | {"frames": self.frames, "boxes": self.boxes, "masks": self.masks}
 
@@ -90,6 +90,7 @@ def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, M
         object -> one `(score, mask)` or None a frame; a mask that was shown stands in its frame with a score of 1.
     """
     files, start = need_files(files, str(run.images or run.data)), min(shown)
+    found_in: dict[int, list[tuple[float, dict[str, Any]] | None]]
     found_in = {number: [None] * len(files) for masks in shown.values() for number in masks}
     for frame, masks in shown.items():
         for number, mask in masks.items():

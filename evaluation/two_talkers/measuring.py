@@ -62,16 +62,15 @@ class TwoTalkersResult:
 
     def to_dict(self) -> dict:
         """One row: rates as fractions, `interval` the 95 % bootstrap interval of the WER; these are None of silent targets."""
-        talks = self.snr is not None
-        words = self.words if talks else None
+        words = self.words if self.snr is not None else None
         return {
             "people": self.people,
             "snr": self.snr,
             "reading": self.reading,
-            "wer": words.rate if talks else None,
-            "interval": list(words.interval()) if talks else None,
+            "wer": None if words is None else words.rate,
+            "interval": None if words is None else list(words.interval()),
             "followed": self.followed_share,
-            "wrong_words_a_minute": None if talks else self.words_a_minute,
+            "wrong_words_a_minute": None if words is not None else self.words_a_minute,
             "clips": len(self.ids),
         }
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lookhear: stopped", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # a fault of ours: one line, too, unless the whole story is wanted
         if os.environ.get("LOOKHEAR_TRACEBACK"):
             raise
         code = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from .argument_types import comma_list, count, positive
 from .parsing import add_command
@@ -73,18 +74,18 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.system == "two-talkers":
-        from lookhear.commands.evaluate_two_talkers import run
+        from lookhear.commands import evaluate_two_talkers
 
-        return run(options, checked_model(options), search_settings(options), _Progress("it"))
+        return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
     if options.data is None:
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
-        from lookhear.commands.evaluate_glee import run
+        from lookhear.commands import evaluate_glee
 
         if options.model == packaged("avsr-grid-tiny"):
             options.model = packaged("glee-tiny")
         checked_model(options)
-        return run(options, _Progress("it"))
+        return evaluate_glee.run(options, _Progress("it"))
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
@@ -119,7 +120,9 @@ class _Progress:
     """A bar on stderr for each label that reports: (label, done, total); `unit` is what is counted."""
 
     def __init__(self, unit: str = "clip"):
-        self.bar, self.label, self.unit = None, None, unit
+        self.unit = unit
+        self.label: str | None = None
+        self.bar: Any = None  # tqdm, which is imported when there is something to show
 
     def __call__(self, label: str, done: int, total: int) -> None:
         from tqdm.auto import tqdm

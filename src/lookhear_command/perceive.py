@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .argument_types import box, comma_list, line, points, positive, rate, share
 from .parsing import add_command
@@ -137,12 +138,11 @@ def _is_video(file: str) -> bool:
     return is_video_source(file)
 
 
-def _seeing(options: argparse.Namespace):
-    from transformers import pipeline
+def _seeing(options: argparse.Namespace) -> Any:
+    """Loads the pipeline `object-perception`."""
+    from lookhear.commands.loading import load_pipeline
 
-    import lookhear  # noqa: F401 - registers the task
-
-    return pipeline("object-perception", model=options.model, device=options.device)
+    return load_pipeline("object-perception", options.model, options.device)
 
 
 def _prompts(options: argparse.Namespace) -> dict:

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from .argument_types import positive, share
 
@@ -23,7 +24,9 @@ def add_model(
 def packaged(name: str) -> str:
     """The folder of a checkpoint that comes with the package."""
     package = importlib.util.find_spec("lookhear")  # finds the folder, imports nothing
-    return str(Path(package.submodule_search_locations[0]) / "model_cards" / name)
+    if package is None or package.origin is None:
+        raise ImportError("the package lookhear is not installed beside its command: pip install lookhear")
+    return str(Path(package.origin).parent / "model_cards" / name)
 
 
 def checked_model(options: argparse.Namespace) -> str:
@@ -40,7 +43,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips read together (8)")
 
 
-def search_settings(options: argparse.Namespace) -> dict:
+def search_settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
     return {name: value for name, value in settings.items() if value is not None}
 

@@ -129,9 +129,10 @@ def run(options: argparse.Namespace) -> int:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
     speaker = _chosen(options)
+    from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
 
-    asr = _pipeline(options)
+    asr = load_pipeline("audio-visual-speech-recognition", checked_model(options), options.device)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
     for file, name, result, error in _results(asr, options, names, timestamps, speaker):
@@ -213,9 +214,3 @@ def _read_long(speech, name: str, progress: bool | None):
         except (ValueError, OSError, KeyboardInterrupt) as caught:
             error = caught
     return (speech.to_result(chunks) if chunks or error is None else None), error
-
-
-def _pipeline(options: argparse.Namespace):
-    from transformers import pipeline
-
-    return pipeline("audio-visual-speech-recognition", model=checked_model(options), device=options.device)

@@ -47,10 +47,8 @@ def run_demo(
     Raises:
         ValueError: the video cannot be read. ImportError: the extras `demo` and `face` are missing.
     """
-    from transformers import pipeline
-
-    import lookhear  # noqa: F401 - registers the task
     from lookhear.commands.demo_speaker import run_speaker_demo
+    from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import read_clip
 
     output = Path(output)
@@ -58,7 +56,7 @@ def run_demo(
     given = video
     video, said = (video, None) if video is not None else (_synthesized(output, text, seed), text)
     model = str(model or Path(__file__).parents[1] / "model_cards" / "avsr-grid-tiny")
-    asr = pipeline("audio-visual-speech-recognition", model=model, device=device, return_timestamps="word")
+    asr = load_pipeline("audio-visual-speech-recognition", model, device, return_timestamps="word")
     rate, image_processor = asr.processor.feature_extractor.sampling_rate, asr.processor.image_processor
     clip = read_clip(video if hasattr(video, "read") else str(video), "auto", rate, image_processor)
     for warning in clip.report.warnings:

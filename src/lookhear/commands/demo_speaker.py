@@ -52,8 +52,9 @@ def _two_portraits(output: Path, seed: int) -> Path:
 
     print("two portraits talk at the same time", file=sys.stderr)
     left, right = SAID.values()
-    pictures = {"portrait": PORTRAITS[0], "second": PORTRAITS[1]}
-    return synthesize_clip(left, output / "two.mp4", second_text=right, seed=seed, **pictures).video
+    first, second = PORTRAITS
+    target = output / "two.mp4"
+    return synthesize_clip(left, target, portrait=first, second=second, second_text=right, seed=seed).video
 
 
 def _has_sound(video) -> bool:

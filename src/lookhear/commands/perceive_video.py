@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track
     for writer in writers:
         try:
             writer.close() if video.index >= 0 else writer.discard()
-        except Exception as caught:
+        except Exception as caught:  # a file that cannot be finished must not keep the others from being finished
             error = error or caught
     return error
 
@@ -152,13 +153,14 @@ class _StandardOutput:
 class _Overlay:
     """The video with what was found drawn on it, and the prompts on the frame that they were given for."""
 
-    def __init__(self, path: Path, video: VideoPerception, prompts: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], video: VideoPerception, prompts: Mapping[str, Any]):
         self._video, self._file = video, VideoWriter(path, video.size, video.fps)
         self._drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if prompts.get(name)}
 
     def add(self, index: int, time: float | None, results: Sequence[Mapping[str, Any]]) -> None:
-        drawn = self._drawn if index == 0 else {}
-        self._file.add(index, time, draw_objects(self._video.frame, results, **drawn))
+        frame = self._video.frame
+        assert frame is not None  # there is one as soon as there are results
+        self._file.add(index, time, draw_objects(frame, results, **(self._drawn if index == 0 else {})))
 
     def close(self) -> None:
         self._file.close()

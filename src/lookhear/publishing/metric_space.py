@@ -84,25 +84,28 @@ def _flattened(path: Path) -> tuple[str, set[str]]:
             raise ValueError(
                 f"{path}, line {node.lineno}: write `from {PACKAGE}.… import …`, so that it can be exported"
             )
-        if not isinstance(node, ast.ImportFrom) or node.level or (node.module or "").split(".")[0] != "lookhear":
+        imported = node.module or "" if isinstance(node, ast.ImportFrom) and not node.level else ""
+        if not isinstance(node, ast.ImportFrom) or imported.split(".")[0] != "lookhear":
             continue
-        if node.module == PACKAGE:
+        if imported == PACKAGE:
             modules = [alias.name for alias in node.names]
             local = ast.ImportFrom(None, [ast.alias(_flat(a.name), a.asname or a.name) for a in node.names], 1)
-        elif node.module.startswith(f"{PACKAGE}."):
-            modules = [node.module.removeprefix(f"{PACKAGE}.")]
+        elif imported.startswith(f"{PACKAGE}."):
+            modules = [imported.removeprefix(f"{PACKAGE}.")]
             local = ast.ImportFrom(_flat(modules[0]), node.names, 1)
         else:
-            raise ValueError(f"{path} imports {node.module}: a metric may need no more of lookhear than {PACKAGE}")
+            raise ValueError(f"{path} imports {imported}: a metric may need no more of lookhear than {PACKAGE}")
         needed |= set(modules)
         lines[node.lineno - 1] = " " * node.col_offset + ast.unparse(local) + "\n"
-        lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
+        end = node.end_lineno or node.lineno
+        lines[node.lineno : end] = [""] * (end - node.lineno)
     return "".join(lines), needed
 
 
 def _importing(source: str, modules: list[str]) -> str:
     """The script with an import of each module, which is what `evaluate` looks for; comments there would mislead it."""
-    last = max(node.end_lineno for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom))
+    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    last = max(node.end_lineno or node.lineno for node in imports)
     lines = source.splitlines(keepends=True)
     lines[last:last] = [f"from .{_flat(module)} import __name__ as _{module}\n" for module in modules]
     return "".join(lines)
@@ -110,7 +113,7 @@ def _importing(source: str, modules: list[str]) -> str:
 
 def _card(script: Path, shell: Path, repo: str) -> str:
     """The card: the metric's own texts in the page's frame."""
-    texts = {}
+    texts: dict[str, str] = {}
     for node in ast.parse(script.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in TEXTS:
             texts[node.targets[0].id.lower()] = ast.literal_eval(node.value).strip()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
+from importlib import resources
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -65,7 +65,6 @@ def requirements(extras: set[str]) -> list[str]:
 
 def _package() -> Iterator[PublishedFile]:
     for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        for path, file in sorted(walk(Path(spec.submodule_search_locations[0]))):
+        for path, file in sorted(walk(Path(str(resources.files(package))))):
             if file.suffix.lower() in ENDINGS:
                 yield PublishedFile(f"{package}/{path}", file)

@@ -68,6 +68,7 @@ def push(
         raise PushError(f"{repo} was not touched: {_reason(error)}") from error
     ours = {file.path: file for file in publication.files}
     others = sorted(there.keys() - ours.keys() - {KEPT})
+    operations: list[CommitOperationAdd | CommitOperationDelete]
     operations = [CommitOperationAdd(path, file.content) for path, file in ours.items()]
     if prune:
         operations += [CommitOperationDelete(path, is_folder=False) for path in others]
@@ -80,7 +81,7 @@ def push(
             parent_commit=head,
         )
         sizes = _files(api, publication, done.oid)
-    except Exception as error:
+    except Exception as error:  # whatever stopped it, the message says what state the repository is in
         raise PushError(
             f"{_state(api, publication, head)}: {_reason(error)}; run the same command again to resume"
         ) from error
@@ -101,7 +102,7 @@ def _state(api: HfApi, publication: Publication, head: str | None) -> str:
     """What became of the repository after a push that failed."""
     try:
         now = api.repo_info(publication.repo, repo_type=publication.repo_type).sha
-    except Exception:
+    except Exception:  # an error here would hide the one that stopped the push
         return f"the push to {publication.repo} stopped, and the Hub does not answer whether it succeeded"
     if now == head:
         return f"{publication.repo} is unchanged"
