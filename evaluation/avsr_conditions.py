@@ -62,7 +62,9 @@ class ConditionResult:
 
     @property
     def rtfx(self) -> float | None:
-        """Seconds of speech read in a second, over all clips, as the Open ASR Leaderboard counts; None if not measured."""
+        """
+        Seconds of speech read in a second, over all clips, as the Open ASR Leaderboard counts; None if not measured.
+        """
         return self.seconds / self.processing if self.processing else None
 
     @property
@@ -76,7 +78,7 @@ class ConditionResult:
         return character_errors(self.references, self.hypotheses)
 
     def at_position(self, position: int) -> ErrorCounts:
-        """Errors at one word position, for example 3 for the letter of GRID's sentences."""
+        """Counts errors at one word position, for example 3 for the letter in GRID's sentences."""
         return position_error(self.references, self.hypotheses, position)
 
     def to_dict(self) -> dict:
@@ -116,15 +118,15 @@ def evaluate_avsr(
     device: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[ConditionResult]:
-    """Reads every clip under every condition.
+    """Reads every clip of a folder under every condition.
 
     Args:
         model: checkpoint folder or Hub id.
         data: folder with a `metadata.jsonl` (`file_name`, `text`) beside the videos, or one made by `lookhear prepare`
             with the crops that the checkpoint expects.
         modalities: of "audio", "visual", "audiovisual".
-        noises: of "babble" (up to 20 other clips at once), "human" (one-second pieces of other clips), "talker" (one
-            other clip), or paths of sound files.
+        noises: of "babble" (up to 20 other clips at the same time), "human" (one-second pieces of other clips),
+            "talker" (one other clip), or paths of sound files.
         snrs: "clean" or decibels over the whole clip.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
@@ -135,11 +137,12 @@ def evaluate_avsr(
         progress: called with a label, the number of clips done, and their number.
 
     Returns:
-        One result a condition, in the order modality, noise, SNR. Lips do not hear: "visual" is read once, and its
-        figures stand under every noise. Likewise "clean" stands under every kind of noise.
+        One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
+        and its figures appear under every kind of noise, as do those of "clean".
 
     Raises:
-        ValueError: an argument or the folder is unusable. MediaError: a clip or noise file cannot be read.
+        ValueError: an argument or the folder is unusable.
+        MediaError: a clip or noise file cannot be read.
     """
     from lookhear.processing.avsr import normalise_text
 
@@ -153,7 +156,7 @@ def evaluate_avsr(
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
         raise ValueError(
-            f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
+            f"{data} has fewer than two clips with sound, and noise is made from the other clips; name a sound file"
         )
     ids, references = [clip.id for clip in clips], [normalise_text(clip.text) for clip in clips]
     seconds = sum(map(_length, clips))
@@ -218,7 +221,8 @@ class Recogniser:
         return self.asr.processor.image_processor
 
     def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
-        """The pipeline's results for the clips, in their order, with the times of their words where they are to be measured.
+        """Reads the clips and returns the pipeline's results in their order; with word times if some clip knows its
+        own.
 
         A clip without sound or picture is read from what it has.
         """
@@ -255,7 +259,7 @@ def _parts(clip: Clip, modality: str) -> dict:
 def load_clips(
     data: str | Path, image_processor, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> list[Clip]:
-    """Every clip of a `metadata.jsonl` folder of videos or of a prepared one, decoded and its mouth cropped.
+    """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
     A clip in which hardly a face was found has no mouths, as in the pipeline.
     """
@@ -285,10 +289,12 @@ def load_clips(
 
 
 def noise_maker(kind: str) -> NoiseMaker:
-    """What makes noise of one kind: "babble", "human" or "talker" from other waves, or a piece of a sound file.
+    """Returns a function that makes noise of one kind: "babble", "human" or "talker" from other clips, or a sound
+    file's.
 
     Raises:
-        MediaError, ValueError: the sound file cannot be read, or is silent.
+        MediaError: the sound file cannot be read.
+        ValueError: it is silent.
     """
     from lookhear.processing.avsr import babble, competing_talker, human_noise, read_audio
 
@@ -297,7 +303,7 @@ def noise_maker(kind: str) -> NoiseMaker:
         return makers[kind]
     wave = read_audio(kind, trim_to_video=False)
     if wave is None or not wave.any():
-        raise ValueError(f"noise {kind!r} holds no sound; choose another file, or one of {', '.join(NOISES)}")
+        raise ValueError(f"noise {kind!r} has no sound; choose another file, or one of {', '.join(NOISES)}")
     return partial(_piece, wave)
 
 
@@ -309,7 +315,9 @@ def _piece(wave: np.ndarray, others: Sequence[np.ndarray], samples: int, generat
 def _disturbed(
     clip: Clip, voices: Sequence[np.ndarray], noise: str, make: NoiseMaker, level: float, seed: int
 ) -> Clip:
-    """The clip in noise, made of all voices but its own; it depends on seed, clip id and kind, not on the level."""
+    """
+    Adds noise from all voices but the clip's own to it; the noise depends on seed, clip id and kind, not on the level.
+    """
     from lookhear.processing.avsr import mix_at_snr
 
     if clip.audio is None:
@@ -324,14 +332,14 @@ def _is_whole(parts: dict, modality: str) -> bool:
 
 
 def _length(clip: Clip) -> float:
-    """Seconds."""
+    """Returns the length of a clip in seconds."""
     if clip.audio is not None:
         return len(clip.audio) / SAMPLING_RATE
     return len(clip.mouths) / 25 if clip.mouths is not None else 0.0
 
 
 def parse_snr(snr: str | float) -> float | None:
-    """Decibels of an SNR as it is typed: None for "clean".
+    """Parses an SNR as it is typed, in decibels: None for "clean".
 
     Raises:
         ValueError: neither "clean" nor a finite number.

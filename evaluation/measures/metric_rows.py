@@ -13,8 +13,9 @@ class RowMetric(evaluate.Metric):
     """
     A metric whose predictions and references are rows (dicts), one a picture, video, frame, object or sentence.
 
-    `evaluate` itself wants every column in every row and nothing in place of a struct; here a column that a row doesn't have
-    is None, and so is a mask that isn't there. Labels that are numbers become text. The rows stay in this process.
+    `evaluate` itself wants every column in every row and nothing in place of a struct; here a column that a row
+    doesn't have is None, and so is a mask that isn't there. Labels that are numbers become text. The rows stay in this
+    process.
     """
 
     def __init__(self, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""How well the times of words are met."""
+"""How accurate the times of words are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 
 def word_start_errors(words: Sequence[dict], chunks: Sequence[dict]) -> list[float]:
-    """Seconds between where words begin and where they were found to begin, of the words that were read right.
+    """Measures how many seconds lie between true and found word starts, for words that were read correctly.
 
     Args:
         words: `{"word", "start", ...}` of the clip, in seconds.

@@ -43,7 +43,8 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
     An interrupted run resumes where it stopped: predictions are saved in the output folder as they come.
 
     Raises:
-        ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another run.
+        ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another
+            run.
     """
     if run.name not in PROTOCOLS:
         raise ValueError(f"protocol {run.name!r} is unknown; choose from {', '.join(PROTOCOLS)}")

@@ -16,7 +16,7 @@ PROMPTS = {
     3: ("the person on the left", "the person in the middle", "the person on the right"),
 }
 TALKING = (2, 3)  # people in view where the target talks; in turn
-SILENT = (2, 3, 1)  # where the target is silent; beside one who is alone somebody talks who is out of view
+SILENT = (2, 3, 1)  # people where the target is silent; where only the target is in view, a person out of view talks
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mixture:
         people: whom one sees, from left to right.
         target: place of the one who is to be read.
         snr: of the target's voice over the others', in dB; None where the target is silent. All others talk.
-        unseen: who talks out of view; None where nobody does.
+        unseen: who talks out of view; None if there is no such person.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Mixture:
         return PROMPTS[len(self.people)]
 
     def text_of(self, place: int) -> str:
-        """What the person at a place says."""
+        """Returns what the person at a place says."""
         return "" if place == self.target and self.snr is None else self.people[place].text
 
     @property
@@ -64,13 +64,15 @@ def plan_mixtures(
     seed: int = 0,
 ) -> list[Mixture]:
     """
-    Draws a benchmark. A mixture depends on the seed, its number and the clips only, so a longer one begins as a shorter one.
+    Draws a benchmark. A mixture depends on the seed, its number and the clips only, so a longer one begins as a
+    shorter one.
 
     Args:
         targets: clips of people whom the recogniser knows; each is the target equally often.
         others: clips of further people who may stand beside a target.
         talking: mixtures in which the target talks, and so does everybody else: of two and of three people in turn.
-        silent: mixtures in which the target is silent: of two people, of three, and of one while somebody out of view talks.
+        silent: mixtures in which the target is silent: of two people, of three, and of one while a person out of view
+            talks.
         snrs: levels, in turn, in decibels.
         seed: of everything that is drawn.
 
@@ -107,7 +109,7 @@ def _in_turn(index: int, targets: Sequence[Utterance], seed: int) -> Utterance:
 
 
 def _neighbours(target: Utterance, count: int, targets, others, generator: np.random.Generator) -> list[Utterance]:
-    """Different clips of which none has the target's text, nor another's; further people as often as the targets'."""
+    """Chooses different clips, none with the target's text or another's; of `others` as often as of `targets`."""
     chosen: list[Utterance] = []
     while len(chosen) < count:
         pool = others if len(others) and generator.random() < 0.5 else targets

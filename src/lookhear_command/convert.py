@@ -21,7 +21,7 @@ def add(commands) -> None:
     clip = "openai/clip-vit-base-patch32"
     glee.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
     glee.add_argument("--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)")
-    glee.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+    glee.add_argument("--for-training", action="store_true", help="include the text teacher and the denoising tables")
     summary = "convert a recogniser, a word classifier, or what a front-end starts from: MoCo v2, wav2vec 2.0"
     avsr = add_command(
         systems, "avsr", summary, "lookhear convert avsr audiovisual.ckpt avsr-audiovisual/", _convert_avsr

@@ -20,20 +20,27 @@ def add(commands) -> None:
     summary += "to stdout"
     parser = add_command(commands, "evaluate", summary, example, run)
     parser.add_argument("system", choices=("avsr", "two-talkers", "glee"), help="what to measure")
-    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; of glee, the "
+    data = (
+        "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; for glee, the "
+    )
     data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
     _add_two_talkers(parser)
-    parser.add_argument("--modality", type=comma_list, default=list(MODALITIES), help="comma-separated (all three)")
-    snr = "comma-separated decibels and 'clean' (clean; of two talkers 5,0,-5)"
+    parser.add_argument(
+        "--modality",
+        type=comma_list,
+        default=list(MODALITIES),
+        help="comma-separated audio, visual, audiovisual (all three)",
+    )
+    snr = "comma-separated decibels and 'clean' (clean; for two-talkers 5,0,-5)"
     parser.add_argument("--snr", type=comma_list, help=snr)
     noise = "comma-separated: babble, human, talker, or a sound file (babble)"
     parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, or 1 picture: padding changes a little what is found
-    parser.add_argument("--seed", type=int, default=0, help="of noise and intervals (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N clips, pictures or videos only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
@@ -64,11 +71,15 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
     people.add_argument(
         "--talking", type=count, default=200, metavar="N", help="mixtures in which the target talks (200)"
     )
-    people.add_argument("--silent", type=count, default=100, metavar="N", help="in which the target is silent (100)")
+    people.add_argument(
+        "--silent", type=count, default=100, metavar="N", help="mixtures in which the target is silent (100)"
+    )
     how = "name people by their place (words), or say where they are, without a search (track)"
     people.add_argument("--choose", choices=("words", "track"), default="words", help=how)
     people.add_argument(
-        "--speaker-model", metavar="MODEL", help="what finds people: folder or Hub id (the packaged glee-tiny)"
+        "--speaker-model",
+        metavar="MODEL",
+        help="checkpoint that finds people: folder or Hub id (the packaged glee-tiny)",
     )
 
 

@@ -1,4 +1,4 @@
-"""`lookhear train`: by a recipe, or GLEE on one's own classes."""
+"""`lookhear train`: by a recipe, or GLEE on classes of your own."""
 
 from __future__ import annotations
 
@@ -31,12 +31,20 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--validation", type=Path, metavar="FILE", help="COCO file to measure on (a tenth of --data)")
     own.add_argument("--validation-images", type=Path, metavar="DIR", help="folder of its pictures (the file's own)")
     own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
-    own.add_argument("--epochs", type=float, default=12, metavar="N", help="12; after each, AP is measured")
+    own.add_argument(
+        "--epochs", type=float, default=12, metavar="N", help="passes over the data (12); AP is measured after each"
+    )
     own.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures per step and process (2)")
-    own.add_argument("--learning-rate", type=float, default=1e-4, metavar="X", help="1e-4; a tenth for the backbone")
+    own.add_argument(
+        "--learning-rate",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="learning rate (1e-4); the backbone's is a tenth of it",
+    )
     own.add_argument("--skip-bad", action="store_true", help="skip annotations that cannot be used")
     own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
-    own.add_argument("--seed", type=int, default=0, help="of order, augmentation and what is held out (0)")
+    own.add_argument("--seed", type=int, default=0, help="seed of order, augmentation and the held-out part (0)")
 
 
 def run(options: argparse.Namespace) -> None:

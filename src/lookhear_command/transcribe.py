@@ -27,56 +27,55 @@ def add(commands) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
     add_model(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="of the result (txt)")
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
     parser.add_argument("--timestamps", choices=("word", "char"), help="put times into the json")
-    chunk = "what goes through the model at once; longer files are read utterance by utterance (the checkpoint's)"
+    chunk = "length that the model reads in one pass; longer files are read utterance by utterance (the checkpoint's)"
     parser.add_argument("--chunk-length", type=chunk_length, metavar="SECONDS", help=chunk)
-    bar = "show how far a long file is read (on a terminal)"
+    bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
-    who = parser.add_argument_group("whom to read, where several people are in view")
+    who = parser.add_argument_group("whom to read if several people are in view")
     forms = (
-        "words about one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle track each"
+        "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
     )
+    forms += "track each"
     who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
     track = (
         "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
     )
     who.add_argument("--speaker-track", type=Path, metavar="FILE", help=track)
-    who.add_argument(
-        "--speaker-track-id", type=positive, metavar="N", help="of the tracks in that file (the only one)"
-    )
+    who.add_argument("--speaker-track-id", type=positive, metavar="N", help="track_id in that file (the only one)")
     who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
     who.add_argument("--speaker-model", metavar="MODEL", help=finder)
 
 
 def _speaker(text: str) -> str | dict[str, tuple[float, ...]]:
-    """Two numbers are a point, four a box, and everything else is words."""
+    """Reads `--speaker`: two numbers are a point, four a box, and everything else is words."""
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, and no words about a person")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
     if not text.strip():
-        raise argparse.ArgumentTypeError("it says nothing")
+        raise argparse.ArgumentTypeError("the text is empty")
     return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
 
 
 def _chosen(options: argparse.Namespace) -> Any:
-    """The pipeline's `speaker`."""
+    """Returns the pipeline's argument `speaker`."""
     if options.speaker_track is None:
         if options.speaker_track_id is not None or options.speaker_fps is not None:
             raise ValueError(
-                "--speaker-track-id and --speaker-fps are about the file of --speaker-track, and there is none"
+                "--speaker-track-id and --speaker-fps apply to the file of --speaker-track, which is missing"
             )
         return options.speaker
     if options.speaker is not None:
         raise ValueError("--speaker and --speaker-track both choose the speaker: give one of them")
     if len(options.files) > 1:
-        raise ValueError(f"--speaker-track is about one video, and there are {len(options.files)}")
+        raise ValueError(f"--speaker-track applies to a single video, and there are {len(options.files)}")
     boxes, fps = read_track(options.speaker_track, options.speaker_track_id)
     fps = options.speaker_fps or fps
     return {"track": boxes, **({} if fps is None else {"fps": fps})}
@@ -84,11 +83,11 @@ def _chosen(options: argparse.Namespace) -> Any:
 
 def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float | None]:
     """
-    The boxes of one person.
+    Reads the boxes of one person from a file.
 
     Args:
-        path: a JSON list of `[x0, y0, x1, y1]` or null, one a picture; or JSON lines as `lookhear perceive --json` writes
-            them, `{"time", "objects": [{"track_id", "box": …}]}`.
+        path: a JSON list of `[x0, y0, x1, y1]` or null, one a picture; or JSON lines as `lookhear perceive --json`
+            writes them, `{"time", "objects": [{"track_id", "box": …}]}`.
         number: the `track_id`, needed where the file has several.
 
     Returns:
@@ -116,7 +115,7 @@ def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float 
 
 
 def _seen(frame: dict[str, Any]) -> tuple[float | None, dict[int, list[float]]]:
-    """The time of a frame, and a box for each of its tracks."""
+    """Returns the time of a frame, and a box for each of its tracks."""
     edges = ("xmin", "ymin", "xmax", "ymax")
     return frame["time"], {found["track_id"]: [found["box"][edge] for edge in edges] for found in frame["objects"]}
 
@@ -153,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
-    """Writes the result; of several people also a file for each of them where it has times."""
+    """Writes the result; if it has times and several people, also a file for each of them."""
     from lookhear.processing.avsr import write_captions
 
     print(write_captions(result, folder / f"{name}.{kind}", kind))
@@ -163,7 +162,9 @@ def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
 
 
 def _results(asr, options: argparse.Namespace, names: list[str], timestamps, speaker):
-    """(file, name, result, error) one by one; a batch in which one file cannot be read is read file by file."""
+    """
+    Yields (file, name, result, error) for each file; a batch in which one file cannot be read is read file by file.
+    """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     if speaker == EVERYONE:
@@ -189,7 +190,7 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps, spe
 
 
 def _attempt(read, *arguments, **settings):
-    """(what `read` returns, None), or (None, the error) where the input is bad."""
+    """Returns (what `read` returns, None), or (None, the error) if the input is bad."""
     try:
         return read(*arguments, **settings), None
     except (ValueError, OSError) as error:
@@ -197,7 +198,9 @@ def _attempt(read, *arguments, **settings):
 
 
 def _read_long(speech, name: str, progress: bool | None):
-    """The result of a long file, as far as it could be read, and what stopped the reading of it."""
+    """
+    Returns the result of a long file as far as it could be read, and the error that stopped the reading, or None.
+    """
     from tqdm.auto import tqdm
 
     hidden = not sys.stderr.isatty() if progress is None else not progress

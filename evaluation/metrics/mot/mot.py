@@ -1,4 +1,7 @@
-"""CLEAR MOT and identity scores of tracking as an `evaluate` metric: `evaluate.load("<this folder>")` works without network."""
+"""
+CLEAR MOT and identity scores of tracking as an `evaluate` metric: `evaluate.load("<this folder>")` works without
+network.
+"""
 
 import datasets
 import evaluate

@@ -1,4 +1,7 @@
-"""Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works without network."""
+"""
+Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works
+without network.
+"""
 
 import datasets
 import evaluate

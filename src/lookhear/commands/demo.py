@@ -1,4 +1,5 @@
-"""`lookhear demo`: a talking face read in three ways, clean and in babble, and one of two who talk at the same time.
+"""`lookhear demo`: a talking face read in three ways, clean and in babble, and one of two people who talk at the same
+time.
 
 Without a video of yours everything is made on the spot: portraits say sentences of the GRID corpus, and the babble is
 other synthesized voices. Nothing is downloaded.
@@ -30,22 +31,25 @@ def run_demo(
 ) -> dict:
     """Makes or takes a clip, reads it in three ways with and without babble, prints and writes what was read.
 
-    Then two portraits talk at the same time, and one of them is read; of a clip of yours, if you say whom.
+    Then two portraits talk at the same time, and one of them is read; or one person in a clip of yours, if you name
+    them.
 
     Args:
         output: folder for the results; made if missing.
         video: a clip of yours; None lets a portrait say `text`.
         model: checkpoint folder or Hub id; None for the packaged one.
         device: None for the first accelerator, else the CPU.
-        text, seed: of the synthesized clip; the babble comes from the seed too.
-        speaker: whom to read of the two portraits, or of your clip: "the person on the left".
+        text: what the portrait says.
+        seed: of the synthesized clip and of the babble.
+        speaker: whom to read of the two portraits, or in your clip: "the person on the left".
 
     Returns:
-        {(modality, "clean" | "babble"): result of the pipeline}, without what the clip has not; and
+        {(modality, "clean" | "babble"): result of the pipeline}, for the modalities that the clip has; and
         {("speaker", "sound alone" | who): result} where one of several is read.
 
     Raises:
-        ValueError: the video cannot be read. ImportError: the extras `demo` and `face` are missing.
+        ValueError: the video cannot be read.
+        ImportError: the extras `demo` and `face` are missing.
     """
     from lookhear.commands.demo_speaker import run_speaker_demo
     from lookhear.commands.loading import load_pipeline
@@ -81,7 +85,7 @@ def _synthesized(output: Path, text: str, seed: int) -> Path:
 
 
 def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
-    """The sound with `TALKERS` synthesized voices over it."""
+    """Mixes `TALKERS` synthesized voices into the sound."""
     from lookhear.processing.avsr import babble, mix_at_snr
     from lookhear.training.avsr.synthesis import VOICES, grid_sentence, speak
 
@@ -95,7 +99,7 @@ def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _read(asr, clip, noisy: np.ndarray | None) -> dict:
-    """All readings that the clip allows."""
+    """Reads the clip in every way that it allows."""
     rate = asr.processor.feature_extractor.sampling_rate
     lips = {"mouths": clip.mouths} if clip.mouths is not None else {}
     sounds = {"clean": clip.audio, "babble": noisy} if clip.audio is not None else {}
@@ -111,7 +115,7 @@ def _read(asr, clip, noisy: np.ndarray | None) -> dict:
 
 
 def _table(said: str | None, readings: dict) -> str:
-    """What was read, one row a modality; a tick where it is what was said."""
+    """Formats what was read, one row per modality; a tick marks text that was read correctly."""
     from lookhear.evaluation.measures.rates import normalise
 
     def cell(modality: str, sound: str) -> str:
@@ -129,7 +133,7 @@ def _table(said: str | None, readings: dict) -> str:
 
 
 def _write(output: Path, video, said: str | None, clip, noisy: np.ndarray | None, readings: dict) -> list[Path]:
-    """Subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
+    """Writes subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
     from lookhear.processing.avsr import draw_reading, write_captioned_video, write_captions
 
     best = next(readings[m, "clean"] for m in ("audiovisual", "audio", "visual") if (m, "clean") in readings)

@@ -30,7 +30,8 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
         What the sound alone gives (where there is sound) and what the speaker says: {"sound alone" | speaker: result}.
 
     Raises:
-        ValueError: the video cannot be read, or no person is found in it. ImportError: the extras `demo` and `face` are missing.
+        ValueError: the video cannot be read, or no person is found in it.
+        ImportError: the extras `demo` and `face` are missing.
     """
     from lookhear.processing.avsr import fetch_media
 
@@ -64,7 +65,7 @@ def _has_sound(video) -> bool:
 
 
 def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str:
-    """Who says what, and what was read; a tick where it is what the speaker says."""
+    """Formats who says what, and what was read; a tick marks text that was read correctly."""
     from lookhear.evaluation.measures.rates import normalise
 
     width = max(map(len, (*said, *readings)))
@@ -77,7 +78,7 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
 
 
 def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
-    """Subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
+    """Writes subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
     from lookhear.processing.avsr import write_captions, write_speaker_video
 
     written = [
@@ -88,7 +89,7 @@ def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: s
 
 
 def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, said: str | None) -> Path:
-    """A frame of the video that was written, above what was read."""
+    """Draws a frame of the video that was written, above what was read."""
     from PIL import Image
 
     from lookhear.evaluation.tables import whole_file
@@ -111,7 +112,7 @@ def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, sa
 
 
 def _middle_frame(video: Path, result: dict) -> np.ndarray:
-    """The frame `(height, width, 3)` at which half of the words are said."""
+    """Returns the frame `(height, width, 3)` at which half of the words have been said."""
     from lookhear.processing.avsr import read_frames
 
     chunks = result["chunks"]

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
     for name in ("csv", "picture"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"--{name} is about avsr; the figures of a protocol go to stdout, --json and the output folder"
+                f"--{name} applies to avsr only; the figures of a protocol go to stdout, --json and the output folder"
             )
     from lookhear.evaluation.protocols.run import ProtocolRun
     from lookhear.evaluation.protocols.running import format_report, run_protocol, to_json

@@ -14,7 +14,8 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     Composes the mixtures, reads them, and prints the figures.
 
     Args:
-        options: of the command line. model: the checkpoint.
+        options: of the command line.
+        model: the checkpoint.
         search: `num_beams`, `ctc_weight`, where they are given.
         progress: called with (what, done, total).
 
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     """
     for name in ("csv", "picture"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name} is about noise; the figures of two talkers go to stdout and --json")
+            raise ValueError(f"--{name} applies to avsr only; the figures of two talkers go to stdout and --json")
     from lookhear.commands.loading import load_pipeline
     from lookhear.evaluation.avsr_conditions import parse_snr
     from lookhear.evaluation.tables import to_json, write_text

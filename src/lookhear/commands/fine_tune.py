@@ -12,9 +12,10 @@ from typing import Any
 
 def run(options: argparse.Namespace, settings: list[str]) -> None:
     """
-    Trains, and prints the average precisions.
+    Trains a model, and prints its average precisions.
 
     Args:
+        options: of the command line.
         settings: `training.field=value`, fields of `transformers.TrainingArguments`.
 
     Raises:

@@ -1,4 +1,6 @@
-"""`lookhear perceive` of a video: tracks as a table, as JSON lines, in two exchange layouts, and drawn on the video."""
+"""
+`lookhear perceive` of a video: tracks as a table, as JSON lines, in two exchange layouts, and drawn on the video.
+"""
 
 from __future__ import annotations
 
@@ -53,18 +55,19 @@ def perceive_video(
     **settings: Any,
 ) -> int:
     """
-    Looks at a video, frame by frame; prints and writes what was found and followed.
+    Runs the pipeline on a video, frame by frame; prints and writes what was found and tracked.
 
     Args:
         file: path, folder of numbered pictures, or URL.
         see: pipeline of the task `object-perception`.
         prompts: what to look for, about the first frame.
         outputs: what is written. An error on the way leaves what came before it.
-        fps: frames a second of a folder; progress: show a bar (on a terminal).
+        fps: frames per second of a folder.
+        progress: show a bar; None for only on a terminal.
         settings: of the pipeline, such as `threshold`.
 
     Returns:
-        0, or 2 where the video could not be read to its end; what is wrong has been said then.
+        0, or 2 if the video could not be read to its end; the reason has been printed then.
 
     Raises:
         ValueError: the video or the prompts cannot be used at all.
@@ -89,7 +92,7 @@ def perceive_video(
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         message = "stopped"
-    print(f"lookhear perceive: error: {message} (the first {frames} frames were looked at)", file=sys.stderr)
+    print(f"lookhear perceive: error: {message} (the first {frames} frames were searched)", file=sys.stderr)
     if not isinstance(error, (ValueError, OSError)):
         raise error
     return 2
@@ -117,7 +120,7 @@ def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track
 
 
 def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: Mapping[str, Any]) -> list[Writer]:
-    """What each frame is given to; if one cannot be made, those before it are taken back."""
+    """Opens the files that frames are written to; if one cannot be opened, those before it are discarded."""
     labels = [*(prompts.get("labels") or ()), *(prompts.get("expressions") or ())]
     makers = [
         (outputs.json, lambda path: _StandardOutput(video) if path == "-" else JsonLinesWriter(path, video.size)),
@@ -185,7 +188,7 @@ class _Track:
 
 
 def format_tracks(tracks: Mapping[int, _Track]) -> str:
-    """Aligned columns, one track a line: id, latest label, mean score, frames, first and last time."""
+    """Formats tracks in aligned columns, one per line: id, latest label, mean score, frames, first and last time."""
     cells = [HEADER]
     for number, track in sorted(tracks.items()):
         score = f"{track.score / track.frames:.2f}"

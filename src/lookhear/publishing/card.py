@@ -101,7 +101,7 @@ def parse_card(path: Path, content: str) -> Card:
     try:
         card = RepoCard(content)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: the metadata are no YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{path}: the metadata are not YAML: {' '.join(str(error).split())}") from None
     except ValueError:  # not a mapping
         raise ValueError(missing) from None
     if not len(card.data):

@@ -1,4 +1,6 @@
-"""A checkpoint as a model repository: weights, configurations, the code that reads them, the card, what was measured."""
+"""
+A checkpoint as a model repository: weights, configurations, the code that reads them, the card, what was measured.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,10 @@ SECTIONS = {
 
 def gather_checkpoint(folder: Path, repo: str) -> Publication:
     """
-    The files of a model repository; the card shows what `results.json` says was measured, and names the repository.
+    Gathers the files of a model repository; its card shows the results in `results.json`, and names the repository.
 
-    A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of this
-    package, the code is written.
+    A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of
+    this package, the code is written.
 
     Raises:
         ValueError: weights, code or card are not complete.
@@ -75,11 +77,11 @@ def _check_weights(folder: Path, paths: set[str]) -> None:
             with safe_open(folder / path, framework="numpy") as opened:
                 opened.keys()
         except SafetensorError as error:
-            raise ValueError(f"{folder / path} is no safetensors file, or not a whole one: {error}") from None
+            raise ValueError(f"{folder / path} is not a safetensors file, or incomplete: {error}") from None
 
 
 def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
-    """What the configurations name is there, and so is whatever it imports from beside it."""
+    """Checks that the modules that configurations name exist, and those that they import from the same folder."""
     configs = [_read(folder / path, files[path].read()) for path in CONFIGS if path in files]
     waiting = sorted({name for config in configs for name in _code_names(config)})
     seen = set(waiting)
@@ -95,7 +97,7 @@ def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
 
 
 def _code_names(value) -> Iterator[str]:
-    """Modules in `auto_map` and `custom_pipelines`, at any depth."""
+    """Yields the modules in `auto_map` and `custom_pipelines`, at any depth."""
     if isinstance(value, list):
         for item in value:
             yield from _code_names(item)
@@ -113,7 +115,7 @@ def _code_names(value) -> Iterator[str]:
 
 
 def _beside(path: Path, code: bytes) -> set[str]:
-    """Modules that code imports from its own folder; `path` is for messages."""
+    """Returns the modules that code imports from its own folder; `path` is for messages."""
     names = set()
     for node in ast.walk(ast.parse(code, str(path))):
         absolute = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -131,4 +133,4 @@ def _read(path: Path, content: bytes) -> dict:
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None
