@@ -257,7 +257,11 @@ def _parts(clip: Clip, modality: str) -> dict:
 
 
 def load_clips(
-    data: str | Path, image_processor, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
+    data: str | Path,
+    image_processor: Any,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Clip]:
     """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
@@ -355,7 +359,9 @@ def parse_snr(snr: str | float) -> float | None:
     return level
 
 
-def _check(modalities: Sequence[str], noises: Sequence[str], snrs: Sequence, batch_size: int, limit: int | None):
+def _check(
+    modalities: Sequence[str], noises: Sequence[str], snrs: Sequence, batch_size: int, limit: int | None
+) -> None:
     for name, values in (("modalities", modalities), ("noises", noises), ("snrs", snrs)):
         if isinstance(values, str) or not len(values):
             raise ValueError(f"{name} has to be a list with at least one entry, not {values!r}")

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 COLUMNS = ("modality", "noise", "snr", "wer", "interval", "cer", "clips")
 COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
@@ -155,7 +156,7 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.1f}" if math.isfinite(rate) else "-"
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

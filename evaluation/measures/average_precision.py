@@ -7,7 +7,7 @@ large vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -45,7 +45,9 @@ class PrecisionTable:
     areas: list[str]
     limits: list[int]
 
-    def average_precision(self, threshold: float | None = None, area: str = "", labels: Sequence[str] | None = None):
+    def average_precision(
+        self, threshold: float | None = None, area: str = "", labels: Sequence[str] | None = None
+    ) -> float:
         """
         Returns the mean over thresholds (or one), recalls and labels (or some), at the highest limit; NaN without
         truth.
@@ -308,7 +310,7 @@ class _LabelEvaluation(COCOeval):
         self.params.iouThrs, self.params.maxDets = THRESHOLDS, list(limits)
         self.params.areaRng, self.params.areaRngLbl = [list(area) for area in areas.values()], list(areas)
 
-    def computeIoU(self, imgId: int, catId: int):
+    def computeIoU(self, imgId: int, catId: int) -> Any:
         """Overrides pycocotools' method: IoUs (found, truth) of one picture, the best result first."""
         truth, found = self.truth.get(imgId, []), self.found.get(imgId, [])
         for entry in truth:
@@ -319,7 +321,7 @@ class _LabelEvaluation(COCOeval):
         pairs = [[track_iou(one["segmentations"], other["segmentations"]) for other in truth] for one in found]
         return np.array(pairs) if found and truth else []
 
-    def evaluateImg(self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int):
+    def evaluateImg(self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int) -> Any:
         """
         Overrides pycocotools' method: an unmatched result is no error where the label is not annotated exhaustively.
         """
@@ -349,7 +351,7 @@ def _best(row: Mapping, limit: int) -> Mapping:
     return {name: [values[place] for place in order] for name, values in row.items() if values is not None}
 
 
-def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):
+def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]) -> Iterable[tuple[Mapping, Mapping]]:
     if len(references) != len(predictions):
         raise ValueError(f"references ({len(references)}) and predictions ({len(predictions)}) differ in number")
     return zip(references, predictions)

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,7 +103,8 @@ def position_error(references: Sequence[str], hypotheses: Sequence[str], positio
     return ErrorCounts(errors, lengths)
 
 
-def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str):
+def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str) -> Any:
+    """Aligns the normalised texts by `unit`, "words" or "characters"; returns jiwer's output."""
     try:
         import jiwer
     except ImportError:
@@ -118,7 +120,7 @@ def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str):
     return align([normalise(text) for text in references], [normalise(text) for text in hypotheses])
 
 
-def _counts(output) -> ErrorCounts:
+def _counts(output: Any) -> ErrorCounts:
     errors = [
         sum(max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks if c.type != "equal")
         for chunks in output.alignments

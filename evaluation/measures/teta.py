@@ -117,7 +117,9 @@ def _owners(video: TrackVideo) -> list[dict[int, int]]:
     return owners
 
 
-def _assigned(frames: list[TrackFrame]):
+def _assigned(
+    frames: list[TrackFrame],
+) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
     """
     Returns for each frame (true and found ids from 0, rows and columns of its pairs); then the frames of each id.
     """

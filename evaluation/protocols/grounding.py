@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,11 +173,11 @@ def omnilabel_objects(
 
 
 def harmonic(one: float, other: float) -> float:
-    """Returns the harmonic mean of two fractions; NaN if one of them is NaN."""
+    """Returns the harmonic mean of two fractions; 0 if both are 0."""
     return 2 * one * other / (one + other) if one + other != 0 else 0.0
 
 
-def _omnilabel_entries(images: Sequence[dict], spaces: dict[int, list[dict]], stored: StoredResults):
+def _omnilabel_entries(images: Sequence[dict], spaces: dict[int, list[dict]], stored: StoredResults) -> Iterator[dict]:
     for image, row in zip(images, stored.values([str(image["id"]) for image in images])):
         ids = {_text(description): description["id"] for description in spaces[image["id"]]}
         for label, score, box in zip(row["labels"], row["scores"], row["boxes"]):

@@ -47,7 +47,9 @@ class Track:
         return plain | {"frames": self.frames, "boxes": self.boxes, "masks": self.masks}
 
 
-def watch_labels(run: ProtocolRun, files: Sequence[Path], labels: Sequence[str], masks: bool = True, top_k: int = 100):
+def watch_labels(
+    run: ProtocolRun, files: Sequence[Path], labels: Sequence[str], masks: bool = True, top_k: int = 100
+) -> list[dict[str, Any]]:
     """
     Tracks labels through a video; returns plain dicts of `Track.to_dict`, best first.
 

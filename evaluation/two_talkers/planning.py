@@ -70,7 +70,7 @@ def plan_mixtures(
     Args:
         targets: clips of people whom the recogniser knows; each is the target equally often.
         others: clips of further people who may stand beside a target.
-        talking: mixtures in which the target talks, and so does everybody else: of two and of three people in turn.
+        talking: mixtures in which the target talks, and so do all others: of two and of three people in turn.
         silent: mixtures in which the target is silent: of two people, of three, and of one while a person out of view
             talks.
         snrs: levels, in turn, in decibels.
@@ -85,7 +85,9 @@ def plan_mixtures(
     return plan + [_silent(index, targets, others, seed) for index in range(silent)]
 
 
-def _talking(index: int, targets, others, snrs: Sequence[float], seed: int) -> Mixture:
+def _talking(
+    index: int, targets: Sequence[Utterance], others: Sequence[Utterance], snrs: Sequence[float], seed: int
+) -> Mixture:
     generator = np.random.default_rng([seed, 0, index])
     count = TALKING[index % len(TALKING)]
     snr = float(snrs[index // len(TALKING) % len(snrs)])
@@ -94,7 +96,7 @@ def _talking(index: int, targets, others, snrs: Sequence[float], seed: int) -> M
     return _placed(f"talking-{index:04d}", target, neighbours, snr, None, generator)
 
 
-def _silent(index: int, targets, others, seed: int) -> Mixture:
+def _silent(index: int, targets: Sequence[Utterance], others: Sequence[Utterance], seed: int) -> Mixture:
     generator = np.random.default_rng([seed, 1, index])
     count = SILENT[index % len(SILENT)]
     target = _in_turn(index, targets, seed)
@@ -108,7 +110,13 @@ def _in_turn(index: int, targets: Sequence[Utterance], seed: int) -> Utterance:
     return targets[np.random.default_rng([seed, 2]).permutation(len(targets))[index % len(targets)]]
 
 
-def _neighbours(target: Utterance, count: int, targets, others, generator: np.random.Generator) -> list[Utterance]:
+def _neighbours(
+    target: Utterance,
+    count: int,
+    targets: Sequence[Utterance],
+    others: Sequence[Utterance],
+    generator: np.random.Generator,
+) -> list[Utterance]:
     """Chooses different clips, none with the target's text or another's; of `others` as often as of `targets`."""
     chosen: list[Utterance] = []
     while len(chosen) < count:
@@ -121,13 +129,22 @@ def _neighbours(target: Utterance, count: int, targets, others, generator: np.ra
     return chosen
 
 
-def _placed(id: str, target: Utterance, neighbours: list[Utterance], snr, unseen, generator) -> Mixture:
+def _placed(
+    id: str,
+    target: Utterance,
+    neighbours: list[Utterance],
+    snr: float | None,
+    unseen: Utterance | None,
+    generator: np.random.Generator,
+) -> Mixture:
     place = int(generator.integers(len(neighbours) + 1))
     people = (*neighbours[:place], target, *neighbours[place:])
     return Mixture(id, people, place, snr, unseen)
 
 
-def _check(targets, others, talking: int, silent: int, snrs) -> None:
+def _check(
+    targets: Sequence[Utterance], others: Sequence[Utterance], talking: int, silent: int, snrs: Sequence[float]
+) -> None:
     for name, count in (("talking", talking), ("silent", silent)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise ValueError(f"{name} has to be a whole number, 0 or more, not {count!r}")

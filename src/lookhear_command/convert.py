@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
     summary = "turn a published checkpoint into a folder that from_pretrained reads"
     parser = add_command(commands, "convert", summary, example, None)

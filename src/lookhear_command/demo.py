@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import add_model, checked_model
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear demo --video holiday.mp4 --output demo"
     summary = (
         "read a talking face in three ways, clean and in babble, and one of two people who talk at the same time; "

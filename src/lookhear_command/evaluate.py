@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import comma_list, count, positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"

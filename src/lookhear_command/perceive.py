@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import box, comma_list, line, points, positive, rate, share
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import add_model, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
@@ -15,7 +15,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webp")  # that are written; the last is an animated picture
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = (
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
         'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '

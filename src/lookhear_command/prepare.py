@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear prepare lrs3 /data/LRS3 prepared/lrs3 --split trainval --num-proc 8 --shard 0/16"
     summary = "convert a corpus to Parquet shards of mouth crops, sound and text"
     parser = add_command(commands, "prepare", summary, example, run)

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear publish model_cards/avsr-grid-tiny --repo ORG/avsr-grid-tiny --dry-run"
     example += "\n  lookhear publish evaluation/metrics/wer --repo ORG/wer"
     summary = "put a checkpoint, Space, metric or benchmark on the Hub, all of it or nothing"

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = 'lookhear synthesize --text "bin blue at f two now" --portrait photo.jpg -o clip.mp4'
     example += "\n  lookhear synthesize --scene --seed 2 -o scene.mp4"
     summary = "make a portrait say a text (a video with sound), or a scene of shapes (a picture or a video)"

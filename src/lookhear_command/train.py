@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear train grid_tiny.yaml training.output_dir=runs/grid training.learning_rate=5e-4\n  "
     example += "lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/"
     summary = "train a model by a recipe, or GLEE on your own classes"

@@ -6,18 +6,19 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .argument_types import chunk_length, positive, rate
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 EVERYONE = "everyone"
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = (
         "lookhear transcribe interview.mp4 --format srt --output subtitles/\n  "
         'lookhear transcribe interview.mp4 --speaker "the person on the left"\n  '
@@ -161,7 +162,9 @@ def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
         print(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
 
 
-def _results(asr, options: argparse.Namespace, names: list[str], timestamps, speaker):
+def _results(
+    asr: Any, options: argparse.Namespace, names: list[str], timestamps: str | bool, speaker: Any
+) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None]]:
     """
     Yields (file, name, result, error) for each file; a batch in which one file cannot be read is read file by file.
     """
@@ -177,6 +180,7 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps, spe
         short = [speech.source for speech, error in opened if error is None and not speech.chunked]
         together, failed = _attempt(asr, short, batch_size=len(short), **settings) if short else ([], None)
         together = iter(together or [])
+        error: BaseException | None
         for file, name, (speech, error) in zip(files, names[first:], opened):
             if error is not None:
                 result = None
@@ -189,7 +193,7 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps, spe
             yield file, name, result, error
 
 
-def _attempt(read, *arguments, **settings):
+def _attempt(read: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Exception | None]:
     """Returns (what `read` returns, None), or (None, the error) if the input is bad."""
     try:
         return read(*arguments, **settings), None
@@ -197,7 +201,7 @@ def _attempt(read, *arguments, **settings):
         return None, error
 
 
-def _read_long(speech, name: str, progress: bool | None):
+def _read_long(speech: Any, name: str, progress: bool | None) -> tuple[dict[str, Any] | None, BaseException | None]:
     """
     Returns the result of a long file as far as it could be read, and the error that stopped the reading, or None.
     """
@@ -207,7 +211,8 @@ def _read_long(speech, name: str, progress: bool | None):
     shape = (
         "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if speech.duration else None
     )
-    chunks, error = [], None
+    chunks: list[dict[str, Any]] = []
+    error: BaseException | None = None
     with speech, tqdm(total=speech.duration, desc=name, file=sys.stderr, disable=hidden, bar_format=shape) as bar:
         try:
             for chunk in speech:

@@ -48,7 +48,7 @@ class CocoAp(metric_rows.RowMetric):
             reference_urls=["https://cocodataset.org/#detection-eval"],
         )
 
-    def _compute(self, predictions, references, kind="box") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "box") -> dict:
         table = picture_precision(references, predictions, kind)
         areas = ("small", "medium", "large")
         return {

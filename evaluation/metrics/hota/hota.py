@@ -54,7 +54,9 @@ class Hota(metric_rows.RowMetric):
             reference_urls=["https://github.com/JonathonLuiten/TrackEval"],
         )
 
-    def _compute(self, predictions, references, kind="box", by_label=False) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", by_label: bool = False
+    ) -> dict:
         videos = read_videos(references, predictions, kind)
         if not by_label:
             total, each = count_videos(videos)

@@ -46,7 +46,7 @@ class JAndF(metric_rows.RowMetric):
             reference_urls=["https://davischallenge.org/"],
         )
 
-    def _compute(self, predictions, references, whole=False) -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], whole: bool = False) -> dict:
         objects, names = [], []
         for reference, prediction in zip(references, predictions, strict=True):
             objects.append(track_quality(reference["masks"], prediction["masks"], whole))

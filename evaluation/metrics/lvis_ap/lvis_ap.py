@@ -49,7 +49,13 @@ class LvisAp(metric_rows.RowMetric):
             reference_urls=["https://www.lvisdataset.org/challenge_2021"],
         )
 
-    def _compute(self, predictions, references, kind="mask", frequencies=None) -> dict:
+    def _compute(
+        self,
+        predictions: list[dict],
+        references: list[dict],
+        kind: str = "mask",
+        frequencies: dict[str, str] | None = None,
+    ) -> dict:
         table = federated_precision(references, predictions, kind)
         result = {
             "AP": table.average_precision(),
@@ -58,7 +64,8 @@ class LvisAp(metric_rows.RowMetric):
             **{f"AP_{area}": table.average_precision(area=area) for area in ("small", "medium", "large")},
             "AR": table.average_recall(),
         }
-        for name, letter in FREQUENCIES.items() if frequencies else ():
-            labels = [label for label, frequency in frequencies.items() if frequency == letter]
-            result[f"AP_{name}"] = table.average_precision(labels=labels)
+        if frequencies:
+            for name, letter in FREQUENCIES.items():
+                labels = [label for label, frequency in frequencies.items() if frequency == letter]
+                result[f"AP_{name}"] = table.average_precision(labels=labels)
         return result | {"labels": table.by_label()}

@@ -57,6 +57,8 @@ class Mot(metric_rows.RowMetric):
             reference_urls=["https://github.com/cheind/py-motmetrics"],
         )
 
-    def _compute(self, predictions, references, kind="box", threshold=0.5) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", threshold: float = 0.5
+    ) -> dict:
         total, each = count_videos(read_videos(references, predictions, kind), threshold)
         return total.rates() | {"videos": {name: counts.rates() for name, counts in each.items()}}

@@ -49,7 +49,7 @@ class OpenWorldAr(metric_rows.RowMetric):
             reference_urls=["https://sites.google.com/view/unidentified-video-object"],
         )
 
-    def _compute(self, predictions, references, kind="mask") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "mask") -> dict:
         table = class_agnostic_precision(references, predictions, kind)
         return {
             **{f"AR_{limit}": table.average_recall(limit) for limit in table.limits},

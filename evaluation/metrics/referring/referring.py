@@ -43,5 +43,5 @@ class Referring(metric_rows.RowMetric):
             reference_urls=["https://github.com/lichengunc/refer"],
         )
 
-    def _compute(self, predictions, references) -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict]) -> dict:
         return referring_rates(references, predictions)

@@ -47,6 +47,8 @@ class Teta(metric_rows.RowMetric):
             reference_urls=["https://github.com/SysCV/tet"],
         )
 
-    def _compute(self, predictions, references, kind="box", margin=0.5) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", margin: float = 0.5
+    ) -> dict:
         rates, each = teta(read_videos(references, predictions, kind), margin)
         return rates | {"labels": each}

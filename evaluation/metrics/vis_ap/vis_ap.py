@@ -48,7 +48,9 @@ class VisAp(metric_rows.RowMetric):
             reference_urls=["https://youtube-vos.org/dataset/vis/"],
         )
 
-    def _compute(self, predictions, references, groups=None) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], groups: dict[str, list[str]] | None = None
+    ) -> dict:
         table = video_precision(references, predictions)
         return {
             "AP": table.average_precision(),

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from lookhear.processing.avsr import Clip
+
+Readings = dict[tuple[str, str], dict[str, Any]]  # by (modality, kind of sound)
 MODALITIES = ("audio", "visual", "audiovisual")
 SNR = -5.0  # dB of the babble, over the whole clip
 TALKERS = 20
@@ -21,14 +26,14 @@ SEED = 7
 
 
 def run_demo(
-    output,
-    video=None,
-    model=None,
+    output: str | Path,
+    video: str | Path | BinaryIO | None = None,
+    model: str | Path | None = None,
     device: str | None = None,
     text: str = SENTENCE,
     seed: int = SEED,
     speaker: str | None = None,
-) -> dict:
+) -> Readings:
     """Makes or takes a clip, reads it in three ways with and without babble, prints and writes what was read.
 
     Then two portraits talk at the same time, and one of them is read; or one person in a clip of yours, if you name
@@ -98,12 +103,12 @@ def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
     return mix_at_snr(audio, babble(voices, len(audio), generator, TALKERS), SNR)
 
 
-def _read(asr, clip, noisy: np.ndarray | None) -> dict:
+def _read(asr: Any, clip: Clip, noisy: np.ndarray | None) -> Readings:
     """Reads the clip in every way that it allows."""
     rate = asr.processor.feature_extractor.sampling_rate
     lips = {"mouths": clip.mouths} if clip.mouths is not None else {}
     sounds = {"clean": clip.audio, "babble": noisy} if clip.audio is not None else {}
-    readings = {}
+    readings: Readings = {}
     for name, audio in sounds.items():
         sound = {"audio": audio, "sampling_rate": rate}
         readings["audio", name] = asr(sound, modality="audio")
@@ -114,7 +119,7 @@ def _read(asr, clip, noisy: np.ndarray | None) -> dict:
     return readings
 
 
-def _table(said: str | None, readings: dict) -> str:
+def _table(said: str | None, readings: Readings) -> str:
     """Formats what was read, one row per modality; a tick marks text that was read correctly."""
     from lookhear.evaluation.measures.rates import normalise
 
@@ -132,7 +137,9 @@ def _table(said: str | None, readings: dict) -> str:
     return "\n".join(([f"said: {said}", ""] if said else []) + lines) + "\n"
 
 
-def _write(output: Path, video, said: str | None, clip, noisy: np.ndarray | None, readings: dict) -> list[Path]:
+def _write(
+    output: Path, video: Any, said: str | None, clip: Clip, noisy: np.ndarray | None, readings: Readings
+) -> list[Path]:
     """Writes subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
     from lookhear.processing.avsr import draw_reading, write_captioned_video, write_captions
 

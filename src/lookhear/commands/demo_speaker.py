@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,7 +16,13 @@ SOUND = "sound alone"
 SEED = 11
 
 
-def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, seed: int = SEED) -> dict[str, dict]:
+def run_speaker_demo(
+    output: Path,
+    asr: Any,
+    speaker: str | None = None,
+    video: str | Path | BinaryIO | None = None,
+    seed: int = SEED,
+) -> dict[str, dict]:
     """
     Reads one of several people; prints what was read, writes captions, a video that shows whom, and a picture.
 
@@ -37,13 +44,13 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
 
     speaker = speaker or SPEAKER
     said = {} if video is not None else SAID
-    video = fetch_media(video) if video is not None else str(_two_portraits(output, seed))
-    readings = {SOUND: asr(video, modality="audio", return_timestamps="word")} if _has_sound(video) else {}
-    readings[speaker] = asr(video, speaker=speaker, return_timestamps="word")
+    clip = fetch_media(video) if video is not None else str(_two_portraits(output, seed))
+    readings = {SOUND: asr(clip, modality="audio", return_timestamps="word")} if _has_sound(clip) else {}
+    readings[speaker] = asr(clip, speaker=speaker, return_timestamps="word")
     for warning in readings[speaker]["report"]["warnings"]:
         print(warning, file=sys.stderr)
     print(_table(said, readings, speaker))
-    for path in _write(output, video, readings, speaker, said.get(speaker)):
+    for path in _write(output, clip, readings, speaker, said.get(speaker)):
         print(path)
     return readings
 
@@ -58,7 +65,7 @@ def _two_portraits(output: Path, seed: int) -> Path:
     return synthesize_clip(left, target, portrait=first, second=second, second_text=right, seed=seed).video
 
 
-def _has_sound(video) -> bool:
+def _has_sound(video: Any) -> bool:
     from lookhear.processing.avsr import probe_media
 
     return probe_media(video).has_audio
@@ -77,7 +84,7 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
     return "\n".join(lines) + "\n"
 
 
-def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
+def _write(output: Path, video: Any, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
     """Writes subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
     from lookhear.processing.avsr import write_captions, write_speaker_video
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
@@ -96,7 +97,7 @@ def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
         waiting += sorted(fresh)
 
 
-def _code_names(value) -> Iterator[str]:
+def _code_names(value: Any) -> Iterator[str]:
     """Yields the modules in `auto_map` and `custom_pipelines`, at any depth."""
     if isinstance(value, list):
         for item in value:
