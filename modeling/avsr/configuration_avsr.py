@@ -13,12 +13,23 @@
 # limitations under the License.
 """Configuration of the audio-visual speech recogniser (Pan et al., ACL 2022)."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
 AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram")
 LENGTH_RULES = ("convolution", "division")
 MODALITIES = ("audio", "visual", "audiovisual")
+LAYOUTS = ("paper", "reference")
+REFERENCE_MIN_FRAMES = 80  # `reqInpLen` in the published code's scripts
+OLD_FIELDS = {  # what configurations held before `layout` took its place -> its value in each of LAYOUTS
+    "conv_norm": ("frame", "utterance"),
+    "tie_modality_norm": (False, True),
+    "centre_padding": (False, True),
+    "ctc_target_eos": (False, True),
+    "smooth_padding": (False, True),
+}
 
 
 def _require(condition: bool, message: str) -> None:
@@ -31,7 +42,7 @@ class AvsrAudioConfig(PreTrainedConfig):
     r"""
     The audio front-end: from a 16 kHz waveform to one vector per feature step.
 
-    Args:
+    Attributes:
         front_end (`str`, *optional*, defaults to `"wav2vec2"`):
             `"wav2vec2"`: a self-supervised encoder of transformers (paper, section 3.1), 20 ms a step.
             `"spectrogram"`: the short-time Fourier transform of the paper's baseline (table 6), 40 ms a step.
@@ -45,11 +56,13 @@ class AvsrAudioConfig(PreTrainedConfig):
             `None`: `n_fft // 2 + 1` magnitudes, as in the paper's baseline; else the number of log-mel energies.
         stack (`int`, *optional*, defaults to 4): spectrogram frames that make one 40 ms feature step.
         freeze_feature_encoder (`bool`, *optional*, defaults to `True`):
-            Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's).
+            Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's); `False` trains a
+            front-end that starts at random.
         length_rule (`str`, *optional*, defaults to `"convolution"`):
-            How many steps of a padded clip are its own in the `"wav2vec2"` front-end: those whose windows lie in its
-            sound, or, `"division"`, those whose equal share of the batch's longest sound it reaches (fairseq before
-            February 2021, which the published code may have been trained with; depends on the batch).
+            Which steps of a padded clip count as sound in the `"wav2vec2"` front-end. `"convolution"`: those whose
+            windows lie in its sound. `"division"`: the padded length is divided into equal shares, one a step, and
+            those count that its sound reaches (fairseq before February 2021, which the published code may have been
+            trained with; the result depends on the batch).
     """
 
     model_type = "avsr_audio"
@@ -66,7 +79,7 @@ class AvsrAudioConfig(PreTrainedConfig):
     freeze_feature_encoder: bool = True
     length_rule: str = "convolution"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         _require(
             self.front_end in AUDIO_FRONT_ENDS,
             f"audio_config.front_end must be one of {AUDIO_FRONT_ENDS}, not {self.front_end!r}.",
@@ -86,19 +99,19 @@ class AvsrAudioConfig(PreTrainedConfig):
 
     @property
     def steps_per_frame(self) -> int:
-        """Feature steps in one video frame of 40 ms."""
+        """Returns the feature steps in one video frame of 40 ms."""
         return 2 if self.front_end == "wav2vec2" else 1
 
     @property
     def feature_size(self) -> int:
-        """Width of one feature step."""
-        if self.front_end == "wav2vec2":
+        """Returns the width of one feature step."""
+        if isinstance(self.encoder_config, PreTrainedConfig):
             return self.encoder_config.hidden_size
         return self.stack * (self.num_mel_bins or self.n_fft // 2 + 1)
 
 
 def wav2vec2_large_config() -> Wav2Vec2Config:
-    """wav2vec 2.0 Large (LV-60) with the paper's masking while fine-tuning (spec of the reference code, section 2)."""
+    """Returns wav2vec 2.0 Large (LV-60) with the masking that the published code sets for fine-tuning."""
     return Wav2Vec2Config(
         hidden_size=1024,
         num_hidden_layers=24,
@@ -120,18 +133,19 @@ class AvsrVisualConfig(PreTrainedConfig):
     r"""
     The visual front-end: a 3D-convolution stem and the residual stages of a ResNet (paper, section 3.1 and table 1).
 
-    Args:
+    Attributes:
         stem_channels (`int`, *optional*, defaults to 64): channels of the stem.
         stem_kernel_size (`tuple`, *optional*, defaults to `(5, 7, 7)`): frames, rows, columns; odd.
         stem_pool (`bool`, *optional*, defaults to `True`): whether a 3x3 maximum of stride 2 follows the stem.
-        layer_type (`str`, *optional*, defaults to `"bottleneck"`): `"basic"` (ResNet-18) or `"bottleneck"` (ResNet-50).
+        layer_type (`str`, *optional*, defaults to `"bottleneck"`):
+            `"basic"` (ResNet-18, in table 5 of the paper) or `"bottleneck"` (ResNet-50, the paper's choice).
         hidden_sizes (`tuple`, *optional*, defaults to `(256, 512, 1024, 2048)`): channels of each stage.
         depths (`tuple`, *optional*, defaults to `(3, 4, 6, 3)`): blocks of each stage.
         downsample_in_first_stage (`bool`, *optional*, defaults to `False`): stride 2 in the first stage (small crops).
         crop_size (`int`, *optional*, defaults to 112): rows and columns of the mouth crop, in pixels.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            How the last feature map becomes one vector: `"mean"` over places (the paper's), or `"flatten"`, which
-            keeps where in the mouth something is seen (worth it for narrow networks).
+            How the last feature map becomes one vector: its `"mean"` over rows and columns (the paper's), or
+            `"flatten"`, which preserves where in the mouth a feature is seen (worth it for narrow networks).
     """
 
     model_type = "avsr_visual"
@@ -147,7 +161,7 @@ class AvsrVisualConfig(PreTrainedConfig):
     crop_size: int = 112
     pooling: str = "mean"
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         kernel = self.stem_kernel_size
         _require(
             len(kernel) == 3 and all(size % 2 for size in kernel),
@@ -163,13 +177,13 @@ class AvsrVisualConfig(PreTrainedConfig):
         )
         _require(
             len(self.depths) == len(self.hidden_sizes),
-            "visual_config.depths and visual_config.hidden_sizes must be of one length.",
+            "visual_config.depths and visual_config.hidden_sizes must have the same length.",
         )
         super().__post_init__(**kwargs)
 
     @property
     def feature_size(self) -> int:
-        """Width of one frame's vector."""
+        """Returns the width of one frame's vector."""
         if self.pooling == "mean":
             return self.hidden_sizes[-1]
         halvings = 1 + self.stem_pool + self.downsample_in_first_stage + len(self.hidden_sizes) - 1
@@ -179,8 +193,8 @@ class AvsrVisualConfig(PreTrainedConfig):
         return self.hidden_sizes[-1] * side * side
 
     @classmethod
-    def resnet18(cls, **kwargs) -> "AvsrVisualConfig":
-        """Returns the ResNet-18 front-end that table 5 of the paper starts from."""
+    def resnet18(cls, **kwargs: Any) -> "AvsrVisualConfig":
+        """Returns the ResNet-18 front-end that table 5 of the paper starts from; for its ablations."""
         return cls(layer_type="basic", hidden_sizes=(64, 128, 256, 512), depths=(2, 2, 2, 2), **kwargs)
 
 
@@ -189,20 +203,36 @@ class AvsrConfig(PreTrainedConfig):
     r"""
     Configuration of [`AvsrModel`], [`AvsrForConditionalGeneration`] and [`AvsrForVideoClassification`].
 
-    The defaults are the full-size audio-visual model of the paper. Where the paper's published code differs from the
-    paper, a field says so and [`AvsrConfig.reference`] sets all of them to the code's behaviour.
+    The defaults are the full-size audio-visual model of the paper. Where the published code differs from the paper,
+    `layout` chooses between them; [`AvsrConfig.reference`] is the configuration of converted weights.
 
-    Args:
+    Attributes:
         audio_config (`AvsrAudioConfig` or `dict`, *optional*): the audio front-end.
         visual_config (`AvsrVisualConfig` or `dict`, *optional*): the visual front-end.
         modality (`str`, *optional*, defaults to `"audiovisual"`):
             `"audio"` and `"visual"` are the paper's AO and VO models, without fusion; `"audiovisual"` reads a clip by
             its sound, its lips or both.
+        layout (`str`, *optional*, defaults to `"paper"`):
+            `"paper"`: as the paper describes the model; `"reference"`: as its published code computes it. The
+            points in which they differ are properties of this class: `conv_norm`, `tie_modality_norm`,
+            `centre_padding`, `ctc_target_eos` and `smooth_padding`, and the defaults of `tie_final_norm` and
+            `min_frames`.
+        tie_final_norm (`bool`, *optional*, defaults to what `layout` does):
+            Whether all encoders and the decoder share one final layer norm. True in the `"reference"` layout, whose
+            code hands one object (`tx_norm`) to all of them; repaired copies of that code have a norm each.
+        min_frames (`int`, *optional*, defaults to what `layout` does):
+            Shorter clips are padded to this number of video frames, also in evaluation. 0 in the `"paper"` layout, 80
+            in the `"reference"` layout, whose code takes the number as an argument (`reqInpLen`).
         vocab_size (`int`, *optional*, defaults to 40): characters; 0 is CTC's blank and the padding.
-        hidden_size, encoder_layers, fusion_layers, decoder_layers, num_attention_heads, intermediate_size (`int`):
-            Sizes of the Transformers: one encoder per modality, one after the fusion, one decoder (section 3).
-        dropout, attention_dropout, activation_dropout (`float`): probabilities.
-        activation_function (`str`, *optional*, defaults to `"relu"`): of the feed-forward layers.
+        hidden_size (`int`, *optional*, defaults to 512): width of all Transformers (section 3).
+        encoder_layers (`int`, *optional*, defaults to 6): layers of each modality's encoder.
+        fusion_layers (`int`, *optional*, defaults to 6): layers after the fusion.
+        decoder_layers (`int`, *optional*, defaults to 6): layers of the character decoder.
+        num_attention_heads (`int`, *optional*, defaults to 8): divides `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to 2048): width inside the feed-forward layers (ReLU).
+        dropout (`float`, *optional*, defaults to 0.1): probability at the end of each attention or feed-forward block.
+        attention_dropout (`float`, *optional*, defaults to 0.1): probability of the attention weights.
+        activation_dropout (`float`, *optional*, defaults to 0.1): probability inside the feed-forward layers.
         norm_first (`bool`, *optional*, defaults to `False`): layer norm before each block instead of after it.
         conv_kernel_size (`int`, *optional*, defaults to 1):
             Odd width in frames of the second convolution of each Conv1d block (1 in the paper).
@@ -219,27 +249,18 @@ class AvsrConfig(PreTrainedConfig):
         modality_loss_weights (`dict`, *optional*):
             Instead of dropping at random: weights of the losses of the views `"audio"`, `"visual"` and
             `"audiovisual"`, all computed on the same encodings in each training step.
-        conv_norm (`str`, *optional*, defaults to `"frame"`):
-            Parameter-free norm in the Conv1d blocks and the CTC head: `"frame"` over channels; `"utterance"` over
-            time and channels together (the published code).
-        tie_final_norm (`bool`, *optional*, defaults to `False`):
-            One final layer norm for all encoders and the decoder (the published code shares the object).
-        tie_modality_norm (`bool`, *optional*, defaults to `False`):
-            One layer norm for both modalities before fusion (the published code; the paper has one each).
-        centre_padding (`bool`, *optional*, defaults to `False`):
-            Stretch the shorter modality by repeating its first and last vectors (the published code) instead of
-            leaving its missing frames empty.
-        min_frames (`int`, *optional*, defaults to 0): shorter clips are padded to it, also in evaluation (code: 80).
-        ctc_target_eos (`bool`, *optional*, defaults to `False`): CTC learns a final EOS label (the published code).
-        smooth_padding (`bool`, *optional*, defaults to `False`):
-            Label smoothing counts padding, and CTC's is a sum over steps, not a mean (the published code).
-        num_beams, ctc_weight: see [`AvsrForConditionalGeneration.generate`].
         classifier_back_end (`str`, *optional*, defaults to `"conv"`):
-            Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"` (table 5).
+            Of [`AvsrForVideoClassification`]: `"conv"` (published code), `"tcn"` or `"transformer"`, which table 5 of
+            the paper compares.
         classifier_hidden_size (`int`, *optional*, defaults to 1024): channels of the `"conv"` and `"tcn"` back-ends.
         num_frames (`int`, *optional*, defaults to 29):
-            Pictures that transformers' task `video-classification` takes from the start of a video (LRW: 29, 25 a second).
-        initializer_range (`float`, *optional*, defaults to 0.02): of the embedding.
+            Pictures that transformers' task `video-classification` takes from the start of a video (LRW clips have 29,
+            25 per second).
+        initializer_range (`float`, *optional*, defaults to 0.02): standard deviation of a new embedding.
+        pad_token_id (`int`, *optional*, defaults to 0): CTC's blank, which pads texts as well.
+        bos_token_id (`int`, *optional*, defaults to 39): the start of a text.
+        eos_token_id (`int`, *optional*, defaults to 39): the end of a text.
+        decoder_start_token_id (`int`, *optional*, defaults to 39): what the decoder reads first.
     """
 
     model_type = "avsr"
@@ -250,6 +271,9 @@ class AvsrConfig(PreTrainedConfig):
     audio_config: dict | PreTrainedConfig | None = None
     visual_config: dict | PreTrainedConfig | None = None
     modality: str = "audiovisual"
+    layout: str = "paper"
+    tie_final_norm: bool | None = None
+    min_frames: int | None = None
     vocab_size: int = 40
     hidden_size: int = 512
     encoder_layers: int = 6
@@ -260,7 +284,6 @@ class AvsrConfig(PreTrainedConfig):
     dropout: float | int = 0.1
     attention_dropout: float | int = 0.1
     activation_dropout: float | int = 0.1
-    activation_function: str = "relu"
     norm_first: bool = False
     conv_kernel_size: int = 1
     head_hidden_sizes: tuple[int, ...] | list[int] = (512, 256, 256)
@@ -270,40 +293,37 @@ class AvsrConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.01
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
-    conv_norm: str = "frame"
-    tie_final_norm: bool = False
-    tie_modality_norm: bool = False
-    centre_padding: bool = False
-    min_frames: int = 0
-    ctc_target_eos: bool = False
-    smooth_padding: bool = False
     classifier_back_end: str = "conv"
     classifier_hidden_size: int = 1024
     num_frames: int = 29
     initializer_range: float | int = 0.02
-    pad_token_id: int | None = 0
-    bos_token_id: int | None = 39
-    eos_token_id: int | list[int] | None = 39
-    decoder_start_token_id: int | None = 39
+    pad_token_id: int = 0
+    bos_token_id: int = 39
+    eos_token_id: int = 39
+    decoder_start_token_id: int = 39
     is_encoder_decoder: bool = True
     use_cache: bool = True
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any):
         if not isinstance(self.audio_config, PreTrainedConfig):
             self.audio_config = AvsrAudioConfig(**(self.audio_config or {}))
         if not isinstance(self.visual_config, PreTrainedConfig):
             self.visual_config = AvsrVisualConfig(**(self.visual_config or {}))
         _require(self.modality in MODALITIES, f"modality must be one of {MODALITIES}, not {self.modality!r}.")
+        _require(self.layout in LAYOUTS, f"layout must be one of {LAYOUTS}, not {self.layout!r}.")
+        self._read_old_fields(kwargs)
+        if self.tie_final_norm is None:
+            self.tie_final_norm = self.layout == "reference"
+        if self.min_frames is None:
+            self.min_frames = REFERENCE_MIN_FRAMES if self.layout == "reference" else 0
         _require(
             self.hidden_size % self.num_attention_heads == 0,
-            f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads}).",
+            f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+            f"({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
         _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")
-        _require(
-            self.conv_norm in ("frame", "utterance"), f"conv_norm must be 'frame' or 'utterance': {self.conv_norm}."
-        )
         _require(
             self.classifier_back_end in ("conv", "tcn", "transformer"),
             f"classifier_back_end must be 'conv', 'tcn' or 'transformer', not {self.classifier_back_end!r}.",
@@ -320,27 +340,91 @@ class AvsrConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
+    def _read_old_fields(self, fields: dict[str, Any]) -> None:
+        """Takes out of `fields` what configurations held before `layout` took its place, and sets `layout`."""
+        flags = {name: fields.pop(name) for name in OLD_FIELDS if name in fields}
+        if flags == {name: reference for name, (_, reference) in OLD_FIELDS.items()}:
+            self.layout = "reference"
+        place = LAYOUTS.index(self.layout)
+        others = [name for name, value in flags.items() if value != OLD_FIELDS[name][place]]
+        _require(
+            not others,
+            f"{', '.join(others)}: set together by layout='paper' or layout='reference' now; leave them out and pass "
+            "that.",
+        )
+        activation = fields.pop("activation_function", "relu")
+        _require(
+            activation == "relu", f"activation_function must be 'relu', the paper's, not {activation!r}: drop it."
+        )
+
+    @property
+    def audio(self) -> AvsrAudioConfig:
+        """Returns `audio_config`, which is no `dict` any more."""
+        if not isinstance(self.audio_config, AvsrAudioConfig):
+            raise TypeError(f"audio_config must be an AvsrAudioConfig, not {type(self.audio_config).__name__}.")
+        return self.audio_config
+
+    @property
+    def visual(self) -> AvsrVisualConfig:
+        """Returns `visual_config`, which is no `dict` any more."""
+        if not isinstance(self.visual_config, AvsrVisualConfig):
+            raise TypeError(f"visual_config must be an AvsrVisualConfig, not {type(self.visual_config).__name__}.")
+        return self.visual_config
+
+    @property
+    def conv_norm(self) -> str:
+        """
+        Returns what the parameter-free norm in the Conv1d blocks and the CTC head takes its statistics over.
+
+        `"frame"`: the channels of one frame. `"utterance"` (reference): all valid frames and channels together, as
+        `MaskedLayerNorm` in the published code.
+        """
+        return "utterance" if self.layout == "reference" else "frame"
+
+    @property
+    def tie_modality_norm(self) -> bool:
+        """
+        Returns whether both modalities share one layer norm before the fusion.
+
+        True in the reference layout, as `ModalityNormalization` in the published code; the paper has one each.
+        """
+        return self.layout == "reference"
+
+    @property
+    def centre_padding(self) -> bool:
+        """
+        Returns whether the shorter modality is stretched by repeating its first and last vectors.
+
+        True in the reference layout, as `makePadding` in the published code; else its missing frames are empty.
+        """
+        return self.layout == "reference"
+
+    @property
+    def ctc_target_eos(self) -> bool:
+        """Returns whether CTC learns a final EOS label, as in the published code (reference layout)."""
+        return self.layout == "reference"
+
+    @property
+    def smooth_padding(self) -> bool:
+        """
+        Returns whether label smoothing counts padding.
+
+        True in the reference layout, as in the published code; CTC's term is also a sum over steps there, not a mean.
+        """
+        return self.layout == "reference"
+
     @property
     def inputs_to_logits_ratio(self) -> int:
-        """Refuses what transformers' task `automatic-speech-recognition` reads this for: its way to cut long sound."""
+        """Raises a ValueError: transformers' task `automatic-speech-recognition` reads this only to cut long sound."""
         raise ValueError(
             "`chunk_length_s`: automatic-speech-recognition would repeat words where its pieces overlap; use the task "
             'audio-visual-speech-recognition with modality="audio", which reads sound of any length.'
         )
 
     @classmethod
-    def reference(cls, **kwargs) -> "AvsrConfig":
-        """The published code's behaviour in every point where it differs from the paper; for converted weights."""
-        fields = {
-            "conv_norm": "utterance",
-            "tie_final_norm": True,
-            "tie_modality_norm": True,
-            "centre_padding": True,
-            "min_frames": 80,
-            "ctc_target_eos": True,
-            "smooth_padding": True,
-        }
-        return cls(**{**fields, **kwargs})
+    def reference(cls, **kwargs: Any) -> "AvsrConfig":
+        """Returns a configuration of the published code's behaviour wherever it differs from the paper."""
+        return cls(**{"layout": "reference", **kwargs})
 
 
 __all__ = ["AvsrAudioConfig", "AvsrConfig", "AvsrVisualConfig"]

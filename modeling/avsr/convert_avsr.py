@@ -1,7 +1,8 @@
-"""Published weights under AVSR's names, of the reference code and of its front-ends, and their configurations."""
+"""Converts published weights, of the reference code and of its front-ends, to AVSR's names and configurations."""
 
 import re
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import torch
 from transformers import Wav2Vec2Config
@@ -144,18 +145,20 @@ CLASSIFIER: Table = (
 
 def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    A state dict of the reference code under the names of [`AvsrForConditionalGeneration`] or, if it is one of a word
-    classifier, of [`AvsrForVideoClassification`]. Values and dtypes stay as they are.
+    Renames a state dict of the reference code.
+
+    The names are those of [`AvsrForConditionalGeneration`] or, for a word classifier's weights, of
+    [`AvsrForVideoClassification`]. Values and dtypes don't change.
 
     Args:
-        weights: published names. What one layer norm has several names for has several here.
+        weights: published names; a shared layer norm has several there, and has several here.
 
     Returns:
         Joint query-key-value projections are split, convolutions over one frame are matrices, the 3D stem is a 2D one.
-        Names that AVSR does not have are passed on, so that the loader of the result can report them.
+        Names that AVSR does not have are left as they are, so that the loader of the result can report them.
 
     Raises:
-        ValueError: position encodings of another kind than the paper's.
+        ValueError: the position encodings are not the paper's.
     """
     table = CLASSIFIER if is_classifier(weights) else RECOGNISER
     fused = any(name.startswith("jointEncoder.") for name in weights)
@@ -176,9 +179,14 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.T
 
 def convert_speech_encoder(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    fairseq's wav2vec 2.0, pre-trained or with a CTC head on top, under the names of `Wav2Vec2Model`.
+    Renames the weights of fairseq's wav2vec 2.0, pre-trained or with a CTC head, to those of `Wav2Vec2Model`.
 
-    The pre-training task's own weights and the head are left out; names that wav2vec 2.0 does not have are passed on.
+    Args:
+        weights: fairseq's names.
+
+    Returns:
+        Without the pre-training task's own weights and the head. Names that wav2vec 2.0 does not have are left as they
+        are.
     """
     if any(name.startswith(FINE_TUNED) for name in weights):
         weights = {
@@ -186,17 +194,20 @@ def convert_speech_encoder(weights: Mapping[str, torch.Tensor]) -> dict[str, tor
             for name, value in weights.items()
             if not re.fullmatch(r"w2v_encoder\.proj\." + VALUES, name)
         }
-    kept = {name: value for name, value in weights.items() if not name.startswith(PRE_TRAINING)}
-    return {rename(name, SPEECH_ENCODER) or name: value for name, value in kept.items()}
+    encoder = {name: value for name, value in weights.items() if not name.startswith(PRE_TRAINING)}
+    return {rename(name, SPEECH_ENCODER) or name: value for name, value in encoder.items()}
 
 
 def convert_resnet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    The residual stages of torchvision's ResNet, or of the query encoder of a MoCo v2 checkpoint, under the names of
-    the visual front-end's `resnet`.
+    Renames the residual stages of a ResNet to those of the visual front-end's `resnet`.
 
-    The first convolution, which the 3D stem replaces, and the head are left out, and so are MoCo's key encoder and
-    queue; names that a ResNet does not have are passed on.
+    Args:
+        weights: torchvision's names, or a MoCo v2 checkpoint, whose query encoder is taken.
+
+    Returns:
+        Without the first convolution, which the 3D stem replaces, the head, and MoCo's key encoder and queue. Names
+        that a ResNet does not have are left as they are.
     """
     moco = "module.encoder_q."
     if any(name.startswith(moco) for name in weights):
@@ -205,27 +216,27 @@ def convert_resnet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
             name.removeprefix(moco): value for name, value in weights.items() if not re.fullmatch(left_out, name)
         }
     left_out = rf"conv1\.weight|bn1\.{STATISTICS}|fc\.(?:[02]\.)?{VALUES}"
-    kept = {name: value for name, value in weights.items() if not re.fullmatch(left_out, name)}
-    return {rename(name, RESNET) or name: value for name, value in kept.items()}
+    stages = {name: value for name, value in weights.items() if not re.fullmatch(left_out, name)}
+    return {rename(name, RESNET) or name: value for name, value in stages.items()}
 
 
 def is_recogniser(weights: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are published weights of the recogniser."""
+    """Returns whether these are published weights of the recogniser."""
     return any(name.startswith("jointAttentionDecoder.") for name in weights)
 
 
 def is_resnet(weights: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are weights of a ResNet, bare or in a MoCo v2 checkpoint."""
+    """Returns whether these are weights of a ResNet, torchvision's or in a MoCo v2 checkpoint."""
     return any(name.startswith(("module.encoder_q.", "layer1.0.conv1.")) for name in weights)
 
 
 def is_classifier(weights: Mapping[str, torch.Tensor]) -> bool:
-    """Whether these are published weights of the word classifier."""
+    """Returns whether these are published weights of the word classifier."""
     return any(name.startswith("backend_conv") for name in weights)
 
 
 def rename(name: str, table: Table) -> str | None:
-    """Our name of one published weight; `None` for a name that is not in the table."""
+    """Returns AVSR's name of a published weight; None if the table doesn't have it."""
     for pattern, target in table:
         match = re.fullmatch(pattern, name)
         if match:
@@ -243,7 +254,7 @@ def _part(match: re.Match) -> str:
 
 
 def _parts(target: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What one published tensor becomes: itself, one slice of it, its three parts, or two copies."""
+    """Returns what a published tensor becomes: itself, a slice of it, its three parts, or two names of it."""
     if ".qkv_proj." in target:
         names = [target.replace(".qkv_proj.", f".{part}_proj.") for part in "qkv"]
         return {name: part.contiguous() for name, part in zip(names, value.chunk(3))}
@@ -257,7 +268,7 @@ def _parts(target: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _check_positions(name: str, table: torch.Tensor) -> None:
-    """`(length, 1, size)` must be this model's own encoding."""
+    """Raises a ValueError if a table `(length, 1, size)` of positions isn't this model's own encoding."""
     if table.is_meta:
         return
     expected = sinusoidal_positions(table.shape[0], table.shape[-1], table.device)
@@ -267,9 +278,9 @@ def _check_positions(name: str, table: torch.Tensor) -> None:
 
 def config_from_state_dict(weights: Mapping[str, torch.Tensor]) -> AvsrConfig:
     """
-    The configuration of the reference code's recogniser or word classifier: [`AvsrConfig.reference`] with its sizes.
+    Returns the configuration of the reference code's recogniser or word classifier: its layout, with the sizes found.
 
-    Layer norms that the code shares and this file does not are not shared here, either.
+    If the final layer norms of the weights differ, as in a repaired copy of the code, they are not shared.
 
     Args:
         weights: published names.
@@ -312,8 +323,8 @@ def speech_encoder_config(weights: Mapping[str, torch.Tensor]) -> Wav2Vec2Config
     """
     Returns the configuration of fairseq's wav2vec 2.0, with the paper's masking.
 
-    Strides are those of every wav2vec 2.0; layer norms in all convolutions mean that they come first in the
-    Transformer's layers, too.
+    Strides are those of every wav2vec 2.0. If all convolutions have layer norms, the Transformer's layers begin with
+    theirs, too.
 
     Args:
         weights: fairseq's names, with the prefix of a model with a CTC head or without it.
@@ -387,10 +398,10 @@ def _size(shapes: Shapes, name: str) -> int:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """How many numbered modules there are."""
+    """Returns how many numbered modules a prefix has."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
 
 
-def _missing(name: str):
+def _missing(name: str) -> NoReturn:
     raise ValueError(f"checkpoint: {name} is missing: this is not a published AVSR checkpoint")

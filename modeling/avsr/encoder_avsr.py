@@ -1,29 +1,278 @@
 """The encoder: front-ends, a Transformer for each modality, and their fusion (paper, sections 3.1 to 3.3)."""
 
+import math
 from dataclasses import dataclass
+from os import PathLike
+from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
-from .configuration_avsr import AvsrConfig
-from .frontends_avsr import AvsrSpectrogramFrontEnd, AvsrVisualFrontEnd, AvsrWaveformFrontEnd
+from .configuration_avsr import AvsrAudioConfig, AvsrConfig, AvsrVisualConfig
 from .layers_avsr import AvsrAttention, AvsrConvBlock, AvsrEncoderLayer, select_steps, sinusoidal_positions
 from .transformers_seam_avsr import OutputRecorder, capture_outputs, create_bidirectional_mask, initialization
 
 WORD_CLASSIFIER = "AvsrForVideoClassification"
+Count = TypeVar("Count", int, torch.Tensor)
+Padding = tuple[torch.Tensor, torch.Tensor]  # steps that a clip is to have and how many are put in front, `(batch,)`
+FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
+REDUCTION = 4  # of channels inside a bottleneck
+
+
+class AvsrWaveformFrontEnd(nn.Module):
+    """A self-supervised speech encoder of transformers (wav2vec 2.0, HuBERT, WavLM): a vector every 20 ms."""
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        if not isinstance(config.encoder_config, PreTrainedConfig):
+            raise ValueError("audio_config.encoder_config is None: set front_end='wav2vec2'.")
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.is_frozen = config.freeze_feature_encoder
+        if self.is_frozen:
+            self.encoder.feature_extractor.requires_grad_(False)
+        self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
+        self.by_division = config.length_rule == "division"
+
+    def train(self, mode: bool = True) -> "AvsrWaveformFrontEnd":
+        """Leaves frozen convolutions in evaluation mode: while training they compute the waveform's gradient."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.feature_extractor.eval()
+        return self
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
+        samples = attention_mask.sum(dim=1)
+        lengths = self._count_windows(samples).clamp(min=0)
+        steps = self._count_windows(input_values.shape[1])
+        if self.shares_statistics and input_values.shape[0] > 1:
+            return self._one_by_one(input_values, samples, steps), lengths
+        if self.by_division and not self.shares_statistics:
+            share = input_values.shape[1] // steps  # samples of a step
+            lengths = ((samples + share - 1) // share).clamp(max=steps)
+            places = torch.arange(input_values.shape[1], device=samples.device)[None]
+            attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
+        return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
+
+    def _count_windows(self, samples: Count) -> Count:
+        """Returns the steps whose windows fit into a number of samples; 0 or less if not even one fits."""
+        config = self.encoder.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
+            samples = (samples - kernel) // stride + 1
+        return samples
+
+    def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
+        """Returns the samples that a number of steps needs: `(batch,)` -> `(batch,)`."""
+        samples, config = lengths, self.encoder.config
+        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
+            samples = (samples - 1) * stride + kernel
+        return torch.where(lengths > 0, samples, 0)
+
+    def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
+        """Encodes clip by clip: the `"group"` norm averages over time, so that padding would change the result."""
+        rows = []
+        for wave, length in zip(input_values, samples.tolist()):
+            # 400 samples are the first window; a shorter clip has no step, but the encoder needs one to run
+            row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
+            rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
+        return torch.stack(rows)
+
+
+class AvsrSpectrogramFrontEnd(nn.Module):
+    """
+    Log spectrogram of 40 ms windows every 10 ms, `stack` of them in a step (the paper's STFT baseline, table 6).
+
+    Each utterance's mean over the steps that are not digitally silent is removed. No parameters.
+    """
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        self.config = config
+        self.window = nn.Buffer(torch.empty(config.n_fft), persistent=False)
+        bands = (config.n_fft // 2 + 1, config.num_mel_bins or 0)
+        self.filters = nn.Buffer(torch.empty(bands), persistent=False)  # (frequencies, mel bands)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the window and the mel filters; they are computed, not stored."""
+        config = self.config
+        with torch.no_grad():
+            self.window.copy_(torch.hann_window(config.n_fft))
+            if config.num_mel_bins:
+                filters = mel_filter_bank(
+                    num_frequency_bins=config.n_fft // 2 + 1,
+                    num_mel_filters=config.num_mel_bins,
+                    min_frequency=20.0,
+                    max_frequency=config.sampling_rate / 2,
+                    sampling_rate=config.sampling_rate,
+                    norm="slaney",
+                    mel_scale="slaney",
+                )
+                self.filters.copy_(torch.from_numpy(filters))
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
+        config, step = self.config, self.config.hop_length * self.config.stack
+        samples = attention_mask.sum(dim=1)
+        lengths = (samples + step - 1) // step
+        steps = (input_values.shape[1] + step - 1) // step
+        wave = input_values.float() * attention_mask.float()
+        # centred windows over zeros, so that neither a clip's ends nor its values depend on its batch
+        right = steps * step - config.hop_length + config.n_fft // 2 - input_values.shape[1]
+        wave = nn.functional.pad(wave, (config.n_fft // 2, max(right, 0)))
+        window = self.window.float()
+        spectrum = torch.stft(wave, config.n_fft, config.hop_length, window=window, center=False, return_complex=True)
+        power = spectrum.abs().square()[..., : steps * config.stack].transpose(1, 2)  # (batch, 4 steps, frequencies)
+        if config.num_mel_bins:
+            power = power @ self.filters.float()
+        features = power.clamp(min=FLOOR).log()
+        features = features.unflatten(1, (steps, config.stack)).flatten(2)  # (batch, steps, stack * bands)
+        return self._remove_mean(features, lengths).to(input_values.dtype), lengths
+
+    def _remove_mean(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        valid = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]  # (batch, steps)
+        valid = valid[..., None].to(features.dtype)
+        sounding = valid * (features.amax(dim=-1, keepdim=True) > math.log(FLOOR)).to(features.dtype)
+        bands = features.unflatten(-1, (self.config.stack, -1))  # (batch, steps, stack, bands)
+        mean = (bands.mean(dim=2) * sounding).sum(dim=1) / sounding.sum(dim=1).clamp(min=1)  # (batch, bands)
+        return (bands - mean[:, None, None]).flatten(2) * valid / 3.0  # about unit variance
+
+
+class AvsrConvUnit(nn.Module):
+    """Convolution with padding, so that only the stride changes the size; batch norm; ReLU unless `last`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, last: bool = False):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.normalization = nn.BatchNorm2d(out_channels)
+        self.last = last
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        maps = self.normalization(self.convolution(maps))
+        return maps if self.last else nn.functional.relu(maps)
+
+
+class AvsrResidualBlock(nn.Module):
+    """`relu(shortcut(x) + layer(x))` with two convolutions (`"basic"`) or three (`"bottleneck"`)."""
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        if kind == "basic":
+            units = [
+                AvsrConvUnit(in_channels, out_channels, 3, stride),
+                AvsrConvUnit(out_channels, out_channels, 3, last=True),
+            ]
+        else:
+            inner = out_channels // REDUCTION
+            units = [
+                AvsrConvUnit(in_channels, inner, 1),
+                AvsrConvUnit(inner, inner, 3, stride),
+                AvsrConvUnit(inner, out_channels, 1, last=True),
+            ]
+        same = in_channels == out_channels and stride == 1
+        self.shortcut = nn.Identity() if same else AvsrConvUnit(in_channels, out_channels, 1, stride, last=True)
+        self.layer = nn.Sequential(*units)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return nn.functional.relu(self.layer(maps) + self.shortcut(maps))
+
+
+class AvsrResidualStage(nn.Module):
+    """Residual blocks of one width, the first of which changes the size."""
+
+    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int, depth: int):
+        super().__init__()
+        sizes = [(in_channels, stride)] + [(out_channels, 1)] * (depth - 1)
+        self.layers = nn.Sequential(*(AvsrResidualBlock(kind, size, out_channels, step) for size, step in sizes))
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.layers(maps)
+
+
+class AvsrResNetStages(nn.Module):
+    """
+    A ResNet's residual stages.
+
+    `(frames, stem_channels, height, width)` -> `(frames, hidden_sizes[-1], height', width')`. The parameters have the
+    names of transformers' ResNet, so that its weights fit.
+    """
+
+    def __init__(self, config: AvsrVisualConfig):
+        super().__init__()
+        widths = (config.stem_channels, *config.hidden_sizes)
+        strides = [2 if config.downsample_in_first_stage else 1] + [2] * (len(config.depths) - 1)
+        self.stages = nn.ModuleList(
+            AvsrResidualStage(config.layer_type, *fields)
+            for fields in zip(widths, config.hidden_sizes, strides, config.depths)
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        for stage in self.stages:
+            maps = stage(maps)
+        return maps
+
+
+class AvsrVisualFrontEnd(nn.Module):
+    """
+    3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
+
+    A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
+    computed so: faster, and padding costs nothing. ResNet weights (MoCo v2's, torchvision's) fit the residual stages.
+    """
+
+    def __init__(self, config: AvsrVisualConfig):
+        super().__init__()
+        self.config = config
+        frames, rows, columns = config.stem_kernel_size
+        padding = rows // 2, columns // 2
+        self.stem = nn.Conv2d(frames, config.stem_channels, (rows, columns), stride=2, padding=padding, bias=False)
+        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
+        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
+        self.resnet = AvsrResNetStages(config)
+
+    def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """
+        Computes one vector per frame.
+
+        Args:
+            pixel_values: `(batch, frames, 1, height, width)`, normalised grey.
+            frame_mask: `(batch, frames)` bool.
+
+        Returns:
+            `(batch, frames, size)`, zeros at invalid frames.
+        """
+        video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
+        reach = self.config.stem_kernel_size[0] // 2
+        video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
+        windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
+        if torch.compiler.is_compiling() and not self.training:  # one graph, as no shape depends on the mask's values
+            vectors = self._encode_frames(windows.flatten(0, 1)).unflatten(0, frame_mask.shape)
+            return vectors.masked_fill(~frame_mask[..., None], 0.0)
+        # padding costs nothing this way, and isn't in the batch norms' statistics
+        vectors = self._encode_frames(windows[frame_mask])
+        features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
+        return features.masked_scatter(frame_mask[..., None], vectors)
+
+    def _encode_frames(self, windows: torch.Tensor) -> torch.Tensor:
+        """Computes vectors `(frames, size)` of `(frames, height, width, neighbours)`."""
+        frames = windows.movedim(-1, 1)  # (frames, neighbours, height, width), channels last in memory
+        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
+        maps = self.resnet(maps)  # (frames, channels, height', width')
+        return maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
 
 
 class AvsrPreTrainedModel(PreTrainedModel):
-    """What every AVSR network has in common: kinds of attention, initialisation, shared layer norms."""
+    """Base class of all AVSR networks: kinds of attention, initialisation, shared layer norms."""
 
     config: AvsrConfig
     base_model_prefix = "model"
     main_input_name = "input_values"
-    input_modalities = ("audio", "video")
+    input_modalities = ["audio", "video"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["AvsrEncoderLayer", "AvsrDecoderLayer"]
     _supports_sdpa = True
@@ -36,17 +285,18 @@ class AvsrPreTrainedModel(PreTrainedModel):
         Loads a checkpoint; see transformers.
 
         Raises:
-            ValueError: the checkpoint classifies words, so that a recogniser of it would be random.
+            ValueError: the checkpoint classifies words, so that most of a recogniser's weights would be random.
         """
-        given = kwargs.get("config")  # from the Auto classes: then nothing is loaded in vain
-        cls._refuse_words(given if isinstance(given, AvsrConfig) else None, pretrained_model_name_or_path)
+        config = kwargs.get("config")  # the Auto classes pass it; with it, weights needn't be loaded to refuse them
+        cls._refuse_words(config if isinstance(config, AvsrConfig) else None, pretrained_model_name_or_path)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # with `output_loading_info=True` a pair
         cls._refuse_words(model.config, pretrained_model_name_or_path)
         return loaded
 
     @classmethod
-    def _refuse_words(cls, config: AvsrConfig | None, name) -> None:
+    def _refuse_words(cls, config: AvsrConfig | None, name: str | PathLike[str] | None) -> None:
+        """Raises a ValueError if the checkpoint `name` is a word classifier and this class isn't."""
         if config is not None and WORD_CLASSIFIER in (config.architectures or []) and cls.__name__ != WORD_CLASSIFIER:
             raise ValueError(
                 f"{str(name)!r} classifies words, and {cls.__name__} has other weights: load it with "
@@ -55,7 +305,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own initialisation, as the published code; the front-end of transformers keeps its own."""
+        """Initialises as PyTorch and the published code do; speech encoders of transformers initialise themselves."""
         if isinstance(module, AvsrSpectrogramFrontEnd):
             module.reset_buffers()
         elif isinstance(module, nn.Embedding):
@@ -69,29 +319,33 @@ class AvsrPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
-        """Returns the shared layer norms; the base class takes weights as shared only where word embeddings are."""
+        """Returns the shared layer norms, which the base class would leave out as word embeddings are not shared."""
         return super().get_expanded_tied_weights_keys(True) if all_submodels else dict(self._tied_weights_keys or {})
 
 
 def shared_parameters(modules: dict[str, str]) -> dict[str, str]:
-    """Names of layer norms and of those they share their parameters with -> names of the parameters."""
+    """Turns pairs of layer norms that share their parameters, by name, into pairs of parameters."""
     return {f"{a}.{part}": f"{b}.{part}" for a, b in modules.items() for part in ("weight", "bias")}
 
 
 @dataclass
 class AvsrEncoderOutput(ModelOutput):
     r"""
-    last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`): 25 vectors a second.
-    frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): frames that have sound or lips.
-    hidden_states (with `output_hidden_states`):
-        Of the fusion, or of the only modality: what its first layer reads, then each layer's output, the last one
-        after the final norm; each `(batch, frames, hidden_size)`.
-    attentions (with `output_attentions`): each of its layers' weights `(batch, heads, frames, frames)`.
-    audio_hidden_states, audio_attentions, visual_hidden_states, visual_attentions:
-        The same of each modality's own layers, where a model of both reads it.
+    Output of [`AvsrEncoder`].
+
+    Attributes:
+        last_hidden_state: `(batch, frames, hidden_size)`, 25 vectors per second.
+        frame_mask: `(batch, frames)` bool, frames that have sound or lips.
+        hidden_states: with `output_hidden_states`, of the fusion or of the only modality: the input of its first
+            layer, then each layer's output, the last one after the final norm; each `(batch, frames, hidden_size)`.
+        attentions: with `output_attentions`, each of its layers' weights `(batch, heads, frames, frames)`.
+        audio_hidden_states: the same of the sound's own layers, if a model of both modalities reads sound.
+        audio_attentions: their weights.
+        visual_hidden_states: the same of the lips' own layers, if a model of both modalities reads lips.
+        visual_attentions: their weights.
     """
 
-    last_hidden_state: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor
     frame_mask: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -103,38 +357,46 @@ class AvsrEncoderOutput(ModelOutput):
 
 def frame_padding(
     config: AvsrConfig, audio_lengths: torch.Tensor | None, video_lengths: torch.Tensor | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+) -> tuple[Padding | None, Padding | None]:
     """
-    How many steps each modality of each clip is to have, and how many of them are put in front.
+    Computes how many steps each modality of each clip is to have, and how many of them are put in front.
 
-    Each is `(steps, left)`, both `(batch,)` int64, or `None` without that modality. By default sound is completed to
-    whole frames and each modality keeps its own length; `centre_padding` stretches both to one length, at least
-    `min_frames`, in the way of the published code.
+    The paper's layout completes sound to whole frames and leaves each modality its own length; the reference layout
+    stretches both to one length. Both have at least `min_frames`.
+
+    Args:
+        config: of the model.
+        audio_lengths: `(batch,)` int64, steps of sound; None without sound.
+        video_lengths: `(batch,)` int64, frames; None without lips.
+
+    Returns:
+        One for each modality, None without it.
     """
-    per_frame = config.audio_config.steps_per_frame
-    minimum = config.min_frames
+    per_frame = config.audio.steps_per_frame
+    minimum = config.min_frames or 0
     audio = video = None
     if audio_lengths is not None:
         audio = audio_lengths + (-audio_lengths) % per_frame
         audio = torch.where(audio <= per_frame * minimum, audio.clamp(min=per_frame * minimum), audio)
     if video_lengths is not None:
         video = video_lengths.clamp(min=minimum)
-    if config.centre_padding and audio is not None and video is not None:
+    if config.centre_padding and audio_lengths is not None and video_lengths is not None:
         surplus = audio_lengths - per_frame * video_lengths  # steps of sound beyond the video's
         more_frames = ((surplus + per_frame - 1) // per_frame).clamp(min=0)
         video = (video_lengths + more_frames).clamp(min=minimum)
         audio = (audio_lengths + per_frame * more_frames - surplus).clamp(min=per_frame * minimum)
-    audio = None if audio is None else (audio, _left(config, audio, audio_lengths))
-    video = None if video is None else (video, _left(config, video, video_lengths))
-    return audio, video
+    return _split_padding(config, audio, audio_lengths), _split_padding(config, video, video_lengths)
 
 
-def _left(config: AvsrConfig, padded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    return (padded - lengths) // 2 if config.centre_padding else torch.zeros_like(padded)
+def _split_padding(config: AvsrConfig, steps: torch.Tensor | None, lengths: torch.Tensor | None) -> Padding | None:
+    """Divides what is added to each clip between its start and its end."""
+    if steps is None or lengths is None:
+        return None
+    return steps, (steps - lengths) // 2 if config.centre_padding else torch.zeros_like(steps)
 
 
 class AvsrTransformer(AvsrPreTrainedModel):
-    """Position encoding and encoder layers over the valid frames, and the final norm, which the caller passes."""
+    """Position encoding, encoder layers over the valid frames, and the final norm, which the caller passes."""
 
     _can_record_outputs = {
         "hidden_states": OutputRecorder(AvsrEncoderLayer, num_hidden_layers_key="encoder_layers"),
@@ -155,7 +417,8 @@ class AvsrTransformer(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
-        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
+        _, length, size = hidden_states.shape
+        positions = sinusoidal_positions(length, size, device=hidden_states.device)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN
         keys = frame_mask | ~frame_mask.any(dim=1, keepdim=True)
@@ -168,7 +431,7 @@ class AvsrTransformer(AvsrPreTrainedModel):
 
 
 class AvsrFusionTransformer(AvsrTransformer):
-    """The layers of the fusion; of another number than those of each modality."""
+    """The layers of the fusion, of which there may be more or fewer than of each modality."""
 
     _can_record_outputs = {
         "hidden_states": OutputRecorder(AvsrEncoderLayer, num_hidden_layers_key="fusion_layers"),
@@ -189,12 +452,12 @@ class AvsrModalityEncoder(nn.Module):
         self,
         features: torch.Tensor,
         lengths: torch.Tensor,
-        padding: tuple[torch.Tensor, torch.Tensor],
+        padding: Padding,
         frames: int,
         norm: nn.LayerNorm,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[BaseModelOutput, torch.Tensor]:
-        """Features `(batch, steps, size)` -> output of `(batch, frames, hidden_size)`, and the frame mask."""
+        """Encodes features `(batch, steps, size)` as `(batch, frames, hidden_size)`; returns the frame mask, too."""
         steps, left = padding
         features = select_steps(features, lengths, left, frames * self.stride)
         present = torch.where(lengths > 0, steps // self.stride, 0)  # (batch,) frames
@@ -206,14 +469,12 @@ class AvsrModalityEncoder(nn.Module):
 
 
 class AvsrFusion(nn.Module):
-    """LayerNorm of each modality, concatenation, Conv1d block, Transformer (section 3.3); a missing modality is zero."""
+    """LayerNorm of each modality, concatenation, Conv1d block, Transformer (section 3.3); zeros for no modality."""
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
         self.audio_norm = nn.LayerNorm(config.hidden_size)
-        self.video_norm = nn.LayerNorm(
-            config.hidden_size
-        )  # with `tie_modality_norm` the same weights, see AvsrEncoder
+        self.video_norm = nn.LayerNorm(config.hidden_size)  # the same weights with `tie_modality_norm`: AvsrEncoder
         self.conv = AvsrConvBlock(config, 2 * config.hidden_size)
         self.transformer = AvsrFusionTransformer(config, config.fusion_layers)
 
@@ -239,7 +500,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
 
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
-        audio, visual = config.audio_config, config.visual_config
+        audio, visual = config.audio, config.visual
         self.norm = nn.LayerNorm(config.hidden_size)  # the fusion's, or the only modality's
         if config.modality != "visual":
             front_end = AvsrWaveformFrontEnd if audio.front_end == "wav2vec2" else AvsrSpectrogramFrontEnd
@@ -266,8 +527,8 @@ class AvsrEncoder(AvsrPreTrainedModel):
         video_attention_mask: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
-        """Each present modality's output of `(batch, frames, hidden_size)` and frame mask, all of the same frames."""
-        audio_lengths = video_lengths = None
+        """Encodes each present modality: output `(batch, frames, hidden_size)` and mask, over the same frames."""
+        audio = audio_lengths = video = video_lengths = None
         if input_values is not None:
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_values, dtype=torch.long)
@@ -278,26 +539,26 @@ class AvsrEncoder(AvsrPreTrainedModel):
             video = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
             video_lengths = video_attention_mask.long().sum(dim=1)
         audio_padding, video_padding = frame_padding(self.config, audio_lengths, video_lengths)
-        per_frame = self.config.audio_config.steps_per_frame
+        per_frame = self.config.audio.steps_per_frame
         frames = max(  # of the batch's longest clip, which fills its tensor
-            self.config.min_frames,
-            0 if audio_padding is None else (audio.shape[1] + per_frame - 1) // per_frame,
-            0 if video_padding is None else video.shape[1],
+            self.config.min_frames or 0,
+            0 if audio is None else (audio.shape[1] + per_frame - 1) // per_frame,
+            0 if video is None else video.shape[1],
         )
         norms = (self.norm, self.norm)
         if self.config.modality == "audiovisual":
             norms = (self.audio_norm, self.visual_norm)
         encoded = {}
-        if audio_padding is not None:
+        if audio is not None:
             encoded["audio"] = self.audio_encoder(audio, audio_lengths, audio_padding, frames, norms[0], **kwargs)
-        if video_padding is not None:
+        if video is not None:
             encoded["visual"] = self.visual_encoder(video, video_lengths, video_padding, frames, norms[1], **kwargs)
         return encoded
 
     def _drop_modalities(
         self, audio_mask: torch.Tensor, video_mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """While training, takes one modality from some of the clips that have both (either with equal chance)."""
+        """Takes, while training, one modality from some of the clips that have both, either with the same chance."""
         if not self.training or not self.config.modality_dropout:
             return audio_mask, video_mask
         chance = torch.rand(audio_mask.shape[0], 1, device=audio_mask.device)
@@ -308,20 +569,27 @@ class AvsrEncoder(AvsrPreTrainedModel):
     def _views(
         self, audio_mask: torch.Tensor, video_mask: torch.Tensor
     ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-        """While training with `modality_loss_weights`, stacks each named view's masks along the batch."""
+        """
+        Stacks the views' masks along the batch while training with `modality_loss_weights`.
+
+        Returns:
+            The views' names, then the masks; no names and the masks as they are without views.
+        """
         weights = self.config.modality_loss_weights
         if not self.training or not weights:
             return [], audio_mask, video_mask
         views = list(weights)
-        nothing = torch.zeros_like(audio_mask)
-        audio_masks = [nothing if view == "visual" else audio_mask for view in views]
-        video_masks = [nothing if view == "audio" else video_mask for view in views]
+        absent = torch.zeros_like(audio_mask)
+        audio_masks = [absent if view == "visual" else audio_mask for view in views]
+        video_masks = [absent if view == "audio" else video_mask for view in views]
         return views, torch.cat(audio_masks), torch.cat(video_masks)
 
     def _fuse(
         self, encoded: dict[str, tuple[BaseModelOutput, torch.Tensor]], **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[BaseModelOutput, torch.Tensor]:
-        states = {name: (output.last_hidden_state, mask) for name, (output, mask) in encoded.items()}
+        """Fuses both modalities' encodings, or the only one with zeros; returns the output and the frame mask."""
+        states: dict[str, tuple[torch.Tensor, torch.Tensor]]
+        states = {name: (output["last_hidden_state"], mask) for name, (output, mask) in encoded.items()}
         absent = tuple(torch.zeros_like(tensor) for tensor in next(iter(states.values())))
         audio, audio_mask = states.get("audio", absent)
         video, video_mask = states.get("visual", absent)
@@ -342,10 +610,17 @@ class AvsrEncoder(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrEncoderOutput:
         r"""
-        input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
-        attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
+        Encodes clips.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
+                1 for frames; a row of 0: no lips.
+
+        Raises:
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
         if self.config.modality == "visual":
             input_values = None
@@ -361,15 +636,16 @@ class AvsrEncoder(AvsrPreTrainedModel):
         encoded = self._encode_modalities(
             input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
         )
-        layers = {}
+        layers: dict[str, tuple[torch.Tensor, ...] | None] = {}
         if self.config.modality == "audiovisual":
             output, frame_mask = self._fuse(encoded, **kwargs)
-            for name, (own, _) in encoded.items():
-                layers |= {f"{name}_hidden_states": own.hidden_states, f"{name}_attentions": own.attentions}
+            for name, (modality, _) in encoded.items():
+                layers[f"{name}_hidden_states"] = modality.hidden_states
+                layers[f"{name}_attentions"] = modality.attentions
         else:
             output, frame_mask = next(iter(encoded.values()))
         return AvsrEncoderOutput(
-            last_hidden_state=output.last_hidden_state,
+            last_hidden_state=output["last_hidden_state"],
             frame_mask=frame_mask,
             hidden_states=output.hidden_states,
             attentions=output.attentions,

@@ -1,11 +1,10 @@
-"""The blocks that AVSR's encoders and decoder are made of: attention, Transformer layers, Conv1d blocks, heads."""
+"""The building blocks of AVSR's encoders and decoder: attention, Transformer layers, Conv1d blocks, heads."""
 
 import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers.activations import ACT2FN
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.processing_utils import Unpack
@@ -16,7 +15,18 @@ from .transformers_seam_avsr import attention_function
 
 
 def sinusoidal_positions(length: int, size: int, device: torch.device, offset: int = 0) -> torch.Tensor:
-    """Fixed position encoding (section 3.2), sines and cosines interleaved. Returns `(length, size)` float32."""
+    """
+    Computes the fixed position encoding (section 3.2), sines and cosines interleaved.
+
+    Args:
+        length: positions.
+        size: of each encoding; even.
+        device: of the result.
+        offset: the first position.
+
+    Returns:
+        `(length, size)` float32.
+    """
     position = torch.arange(offset, offset + length, device=device, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, size, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / size))
     angle = position * rate  # (length, size / 2)
@@ -28,7 +38,10 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
     Pads each sample by repeating its first vector `left` times at the start and its last one at the end.
 
     Args:
-        features: `(batch, steps, channels)`; lengths, left: `(batch,)` int64; size: steps of the result.
+        features: `(batch, steps, channels)`.
+        lengths: `(batch,)` int64, each sample's own steps.
+        left: `(batch,)` int64, steps to put at its start.
+        size: steps of the result.
 
     Returns:
         `(batch, size, channels)`.
@@ -53,7 +66,7 @@ class AvsrConvNorm(nn.Module):
         # hidden_states (batch, frames, channels), frame_mask (batch, frames)
         if not self.over_utterance:
             return nn.functional.layer_norm(hidden_states, hidden_states.shape[-1:])
-        # a long clip's sums leave the range of float16
+        # in float32, as a long clip's sums leave the range of float16
         states, weight = hidden_states.float(), frame_mask[..., None].float()
         count = weight.sum(dim=(1, 2), keepdim=True) * states.shape[-1]
         mean = (states * weight).sum(dim=(1, 2), keepdim=True) / count.clamp(min=1)
@@ -76,7 +89,7 @@ class AvsrConvBlock(nn.Module):
         # hidden_states (batch, frames * stride, in_channels), frame_mask (batch, frames)
         hidden_states = self.reduce(hidden_states.transpose(1, 2)).transpose(1, 2)  # (batch, frames, hidden_size)
         hidden_states = nn.functional.relu(self.norm(hidden_states, frame_mask))
-        if self.mix.kernel_size[0] > 1:  # sees no padding
+        if self.mix.kernel_size[0] > 1:  # a wider kernel would see padding
             hidden_states = hidden_states * frame_mask[..., None].to(hidden_states.dtype)
         return self.mix(hidden_states.transpose(1, 2)).transpose(1, 2)
 
@@ -100,7 +113,7 @@ class AvsrCtcHead(nn.Module):
 
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
-        """Gives the output another number of characters; a new one scores as the old ones do on average."""
+        """Changes the number of characters; the weights of a new one are the mean of the old ones'."""
         old, count = self.output, self.output.out_features // self.upsampling
         if vocab_size == count:
             return
@@ -139,6 +152,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Computes attention with its weights; see transformers' attention interface."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -163,25 +177,27 @@ class AvsrAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        """`(batch, length, hidden_size)` -> `(batch, heads, length, head_dim)`."""
+        """Reshapes `(batch, length, hidden_size)` to `(batch, heads, length, head_dim)`."""
         batch, length = states.shape[:2]
         return states.view(batch, length, -1, self.head_dim).transpose(1, 2)
+
+    def _project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes the keys and values `(batch, heads, length, head_dim)` of `(batch, length, hidden_size)`."""
+        return self.split_heads(self.k_proj(states)), self.split_heads(self.v_proj(states))
 
     def _keys_and_values(
         self, hidden_states: torch.Tensor, key_value_states: torch.Tensor | None, cache: EncoderDecoderCache | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        past, is_cross = None, key_value_states is not None
-        if cache is not None:
-            past = cache.cross_attention_cache if is_cross else cache.self_attention_cache
-            if is_cross and cache.is_updated.get(self.layer_idx):
-                return past.layers[self.layer_idx].keys, past.layers[self.layer_idx].values
-        source = key_value_states if is_cross else hidden_states
-        keys, values = self.split_heads(self.k_proj(source)), self.split_heads(self.v_proj(source))
-        if past is not None:
-            keys, values = past.update(keys, values, self.layer_idx)
-            if is_cross:
-                cache.is_updated[self.layer_idx] = True
-        return keys, values
+        """Computes keys and values, or reads from the cache what earlier steps have computed."""
+        if cache is None or self.layer_idx is None:
+            return self._project(hidden_states if key_value_states is None else key_value_states)
+        if key_value_states is None:
+            return cache.self_attention_cache.update(*self._project(hidden_states), self.layer_idx)
+        if not cache.is_updated.get(self.layer_idx):  # the encoder's output is the same in all steps
+            cache.is_updated[self.layer_idx] = True
+            return cache.cross_attention_cache.update(*self._project(key_value_states), self.layer_idx)
+        layer = cache.cross_attention_cache.layers[self.layer_idx]
+        return layer.keys, layer.values  # type: ignore[union-attr, return-value]  # types of caches without keys, too
 
     def forward(
         self,
@@ -208,15 +224,16 @@ class AvsrAttention(nn.Module):
 
 
 class AvsrFeedForward(nn.Module):
+    """Linear, ReLU, dropout, linear: a Transformer's feed-forward layer."""
+
     def __init__(self, config: AvsrConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
-        self.activation = ACT2FN[config.activation_function]
         self.dropout = config.activation_dropout
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.activation(self.fc1(hidden_states))
+        hidden_states = nn.functional.relu(self.fc1(hidden_states))
         if self.training:
             hidden_states = nn.functional.dropout(hidden_states, p=self.dropout)
         return self.fc2(hidden_states)
@@ -240,6 +257,8 @@ class AvsrResidual(nn.Module):
 
 
 class AvsrEncoderLayer(GradientCheckpointingLayer):
+    """A Transformer's encoder layer: self-attention, feed-forward layer."""
+
     def __init__(self, config: AvsrConfig):
         super().__init__()
         self.self_attn = AvsrAttention(config)
@@ -257,6 +276,8 @@ class AvsrEncoderLayer(GradientCheckpointingLayer):
 
 
 class AvsrDecoderLayer(GradientCheckpointingLayer):
+    """A Transformer's decoder layer: causal self-attention, attention over the encoder's output, feed-forward."""
+
     def __init__(self, config: AvsrConfig, layer_idx: int):
         super().__init__()
         self.self_attn = AvsrAttention(config, layer_idx, is_causal=True)

@@ -15,14 +15,16 @@ def ctc_objective(
     ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, config: AvsrConfig
 ) -> torch.Tensor:
     """
-    CTC loss per character, averaged over the batch, smoothed towards the uniform distribution.
+    Computes the CTC loss per character, averaged over the batch, smoothed towards the uniform distribution.
 
     Args:
-        ctc_logits: `(batch, steps, vocab)`; lengths: `(batch,)` valid steps; labels: `(batch, length)`, each row's
-            characters, the EOS and then -100.
+        ctc_logits: `(batch, steps, vocab)`.
+        lengths: `(batch,)` valid steps.
+        labels: `(batch, length)`, each row's characters, the EOS and then -100.
+        config: its `label_smoothing`, `ctc_target_eos` and `smooth_padding` are used.
 
     Returns:
-        A scalar; a text that does not fit into its steps counts nothing.
+        A scalar; a text that does not fit into its steps adds 0 to the mean.
     """
     log_probs = log_softmax(ctc_logits.float(), dim=-1)
     target_lengths = (labels != IGNORED).sum(dim=1)
@@ -49,11 +51,15 @@ def ctc_objective(
 
 def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor) -> torch.Tensor:
     """
-    Cross entropy per CTC step.
+    Computes the cross entropy per CTC step.
 
     Args:
-        ctc_logits: `(batch, steps, vocab)`; alignment_labels: `(batch, any)` a character or blank for each step, -100
-            ignored; missing labels at its end are ignored, surplus ones cut.
+        ctc_logits: `(batch, steps, vocab)`.
+        alignment_labels: `(batch, length)`, a character or blank for each step, -100 ignored. Steps beyond its length
+            are ignored, and so are labels beyond the steps.
+
+    Returns:
+        A scalar.
     """
     steps = ctc_logits.shape[1]
     targets = pad(alignment_labels, (0, max(steps - alignment_labels.shape[1], 0)), value=IGNORED)[:, :steps]
@@ -62,7 +68,17 @@ def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor
 
 
 def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: AvsrConfig) -> torch.Tensor:
-    """Smoothed cross entropy per character. logits: `(batch, length, vocab)`; labels: `(batch, length)`, -100 ignored."""
+    """
+    Computes the smoothed cross entropy per character.
+
+    Args:
+        logits: `(batch, length, vocab)`.
+        labels: `(batch, length)`, -100 ignored.
+        config: its `label_smoothing` and `smooth_padding` are used.
+
+    Returns:
+        A scalar.
+    """
     flat, targets = logits.float().flatten(0, 1), labels.flatten()
     if not config.smooth_padding:
         return cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing)

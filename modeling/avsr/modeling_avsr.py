@@ -40,11 +40,17 @@ from .transformers_seam_avsr import (
 @dataclass
 class AvsrDecoderOutput(ModelOutput):
     r"""
-    last_hidden_state (`torch.Tensor` of shape `(batch, length, hidden_size)`): after the final norm.
-    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
+    Output of [`AvsrDecoder`].
+
+    Attributes:
+        last_hidden_state: `(batch, length, hidden_size)`, after the final norm.
+        cache: keys and values so far; `past_key_values` is its older name.
+        hidden_states: with `output_hidden_states`, of each layer, `(batch, length, hidden_size)`.
+        attentions: with `output_attentions`, of each layer, `(batch, heads, length, length)`.
+        cross_attentions: with `output_attentions`, of each layer, `(batch, heads, length, frames)`.
     """
 
-    last_hidden_state: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor
     cache: EncoderDecoderCache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
@@ -58,17 +64,30 @@ class AvsrDecoderOutput(ModelOutput):
 @dataclass
 class AvsrOutput(ModelOutput):
     r"""
-    loss (`torch.Tensor`, scalar, with `labels`): hybrid loss, summed over the views if `modality_loss_weights` is set.
-    ctc_loss, attention_loss, alignment_loss (`torch.Tensor`, scalar, with `labels`): its parts.
-    logits (`torch.Tensor` of shape `(batch, length, vocab)`): the decoder's character scores.
-    ctc_logits (`torch.Tensor` of shape `(batch, frames * ctc_upsampling, vocab)`): CTC's character scores.
-    frame_mask (`torch.Tensor` of shape `(batch, frames)`, bool): the valid frames.
-    encoder_last_hidden_state (`torch.Tensor` of shape `(batch, frames, hidden_size)`).
-    cache (`EncoderDecoderCache`, *optional*): keys and values so far; `past_key_values` is its older name.
-    encoder_hidden_states, encoder_attentions, audio_hidden_states, audio_attentions, visual_hidden_states,
-    visual_attentions: see [`AvsrEncoderOutput`].
+    Output of [`AvsrModel`] and [`AvsrForConditionalGeneration`].
 
-    While training with `modality_loss_weights`, batch is the views times the clips.
+    While training with `modality_loss_weights`, the batch is the views times the clips.
+
+    Attributes:
+        loss: with `labels`, the hybrid loss, a scalar; summed over the views if `modality_loss_weights` is set.
+        ctc_loss: its CTC part, a scalar.
+        attention_loss: its attention part, a scalar.
+        alignment_loss: its alignment part, a scalar; with `alignment_labels`.
+        logits: `(batch, length, vocab)`, the decoder's character scores.
+        ctc_logits: `(batch, frames * ctc_upsampling, vocab)`, CTC's character scores.
+        last_hidden_state: `(batch, length, hidden_size)`, the decoder's.
+        cache: keys and values so far; `past_key_values` is its older name.
+        decoder_hidden_states: see [`AvsrDecoderOutput`].
+        decoder_attentions: see [`AvsrDecoderOutput`].
+        cross_attentions: see [`AvsrDecoderOutput`].
+        encoder_last_hidden_state: `(batch, frames, hidden_size)`.
+        frame_mask: `(batch, frames)` bool, the valid frames.
+        encoder_hidden_states: see [`AvsrEncoderOutput`].
+        encoder_attentions: see [`AvsrEncoderOutput`].
+        audio_hidden_states: see [`AvsrEncoderOutput`].
+        audio_attentions: see [`AvsrEncoderOutput`].
+        visual_hidden_states: see [`AvsrEncoderOutput`].
+        visual_attentions: see [`AvsrEncoderOutput`].
     """
 
     loss: torch.Tensor | None = None
@@ -123,18 +142,34 @@ class AvsrDecoder(AvsrPreTrainedModel):
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrDecoderOutput:
-        # input_ids (batch, length) or inputs_embeds (batch, length, hidden_size)
-        # encoder_hidden_states (batch, frames, hidden_size)
+        """
+        Computes hidden states of characters.
+
+        Args:
+            input_ids: `(batch, length)` int64, the characters; the start token first.
+            attention_mask: `(batch, length)`, 1 for characters, 0 for padding.
+            encoder_hidden_states: `(batch, frames, hidden_size)`, the encoder's output.
+            encoder_attention_mask: `(batch, frames)` bool, the valid frames.
+            cache: keys and values of the characters before `input_ids`.
+            use_cache: whether to return a cache.
+            inputs_embeds: `(batch, length, hidden_size)`, instead of `input_ids`, before positions are added.
+            past_key_values: older name of `cache`.
+
+        Raises:
+            ValueError: neither or both of `input_ids` and `inputs_embeds` are passed.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("The decoder needs either decoder_input_ids or decoder_inputs_embeds.")
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if use_cache and cache is None and not self.training:
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past = cache.get_seq_length() if cache is not None else 0
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        positions = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device, offset=past)
+        _, length, size = hidden_states.shape
+        positions = sinusoidal_positions(length, size, device=hidden_states.device, offset=past)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
         causal_mask = create_causal_mask(self.config, hidden_states, attention_mask, cache)
         encoder_mask = create_bidirectional_mask(
@@ -192,11 +227,11 @@ class AvsrModel(AvsrPreTrainedModel):
     def get_decoder(self) -> AvsrDecoder:
         return self.decoder
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.decoder.embed_tokens
+    def get_input_embeddings(self) -> nn.Module:
+        return self.decoder.get_input_embeddings()
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.decoder.embed_tokens = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.decoder.set_input_embeddings(value)
 
     @can_return_tuple
     def forward(
@@ -211,16 +246,18 @@ class AvsrModel(AvsrPreTrainedModel):
         cache: EncoderDecoderCache | None = None,
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        Inputs: see [`AvsrEncoder`]; `decoder_input_ids (batch, length)` defaults to the start token alone, and
-        `decoder_inputs_embeds (batch, length, hidden_size)` stand for them.
+        Encodes clips and decodes characters; see [`AvsrForConditionalGeneration`] for the arguments.
+
+        `decoder_input_ids` defaults to the start token alone.
 
         Raises:
-            ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
                 input_values,
@@ -265,6 +302,7 @@ class AvsrModel(AvsrPreTrainedModel):
 class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     """The recogniser: [`AvsrModel`] with the CTC head and the decoder's head (section 3.4)."""
 
+    config: AvsrConfig
     accepts_loss_kwargs = False  # the loss is a mean over the batch; gradient accumulation averages it
 
     def __init__(self, config: AvsrConfig):
@@ -280,12 +318,6 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     def get_decoder(self) -> AvsrDecoder:
         return self.model.decoder
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.model.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        self.model.set_input_embeddings(value)
-
     def get_output_embeddings(self) -> nn.Linear:
         return self.decoder_head.output
 
@@ -293,13 +325,13 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         self.decoder_head.output = value
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """Resizes as every model of transformers does, and the CTC head with it."""
+        """Resizes the embedding and the decoder's output as transformers does, and the CTC head with them."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         self.ctc_head.resize(embeddings.num_embeddings)
         return embeddings
 
     def compute_ctc_logits(self, encoder_outputs: AvsrEncoderOutput) -> torch.Tensor:
-        """CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of an encoded clip."""
+        """Computes CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of encoded clips."""
         return self.ctc_head(encoder_outputs.last_hidden_state, encoder_outputs.frame_mask)
 
     @can_return_tuple
@@ -317,23 +349,35 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         alignment_labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
-        input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
-        attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames; 0s: no video.
-        labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
-        alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-            For the alignment loss: what each CTC step is to say, -100 where that is not known.
-        decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
-            Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
+        Computes character scores and, with `labels`, the hybrid loss.
+
+        Args:
+            input_values (`torch.Tensor` of shape `(batch, samples)`, *optional*): normalised 16 kHz waveforms.
+            attention_mask (`torch.Tensor` of shape `(batch, samples)`, *optional*): 1 for sound; a row of 0: no sound.
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
+                1 for frames; a row of 0: no lips.
+            decoder_input_ids (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                The characters so far, the start token first; made from `labels` by default.
+            decoder_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 1 for characters.
+            encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the first four inputs.
+            cache (`EncoderDecoderCache`, *optional*): keys and values of the characters before `decoder_input_ids`.
+            labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+            alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
+                For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
+            use_cache (`bool`, *optional*): whether to return a cache.
+            decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
+                Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
+            past_key_values (`EncoderDecoderCache`, *optional*): older name of `cache`.
 
         Raises:
-            ValueError: neither sound nor lips are given, or not what the model's `modality` reads.
+            ValueError: none of the inputs that the model's `modality` reads is passed.
         """
-        cache = kwargs.pop("past_key_values", cache)
+        cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
             encoder_outputs = self.model.encoder(
                 input_values,
@@ -361,11 +405,13 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             **kwargs,
         )
         logits = self.decoder_head(outputs.last_hidden_state)  # (batch, length, vocab)
-        # with a past, the scores of the sound and lips are known from the first step
-        ctc_logits = self.compute_ctc_logits(encoder_outputs) if cache is None else None
-        losses = {}
+        ctc_logits = None
+        losses: dict[str, torch.Tensor] = {}
         if labels is not None:
+            ctc_logits = self.compute_ctc_logits(encoder_outputs)
             losses = self._losses(logits, ctc_logits, outputs.frame_mask, labels, alignment_labels)
+        elif cache is None:  # with a past, CTC's scores are known from the first step
+            ctc_logits = self.compute_ctc_logits(encoder_outputs)
         return AvsrOutput(
             **losses,
             logits=logits,
@@ -386,7 +432,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         )
 
     def _shift_right(self, labels: torch.Tensor) -> torch.Tensor:
-        """`(batch, length)` targets -> decoder inputs: the start token in front, padding where the target is ignored."""
+        """Turns targets `(batch, length)` into decoder inputs: the start token first, padding for ignored targets."""
         start = labels.new_full((labels.shape[0], 1), self.config.decoder_start_token_id)
         ended = (labels == IGNORED) | (labels == self.config.eos_token_id)
         return torch.cat((start, labels.masked_fill(ended, self.config.pad_token_id)[:, :-1]), dim=1)

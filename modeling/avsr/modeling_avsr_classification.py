@@ -20,8 +20,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_avsr import AvsrConfig
-from .encoder_avsr import AvsrPreTrainedModel, AvsrTransformer
-from .frontends_avsr import AvsrVisualFrontEnd
+from .encoder_avsr import AvsrPreTrainedModel, AvsrTransformer, AvsrVisualFrontEnd
 from .layers_avsr import AvsrConvBlock, select_steps
 from .transformers_seam_avsr import name_for_task
 
@@ -31,7 +30,7 @@ SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional ba
 class AvsrConvClassifier(nn.Module):
     """Two strided convolutions over time, mean, two linear layers: the published code's back-end."""
 
-    def __init__(self, config: AvsrConfig, feature_size: int):
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
         super().__init__()
         size = config.classifier_hidden_size
         self.conv1 = nn.Conv1d(feature_size, size, 5, stride=2, bias=False)
@@ -41,10 +40,10 @@ class AvsrConvClassifier(nn.Module):
         self.norm2 = nn.BatchNorm1d(size)
         self.hidden = nn.Linear(size, size // 4)
         self.hidden_norm = nn.BatchNorm1d(size // 4)
-        self.output = nn.Linear(size // 4, config.num_labels)
+        self.output = nn.Linear(size // 4, num_labels)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
-        # features (batch, frames, size); a clip shorter than an LRW clip repeats its last frame
+        # features (batch, frames, size); in a clip shorter than those of LRW, the last frame is repeated
         frames = max(features.shape[1], SHORTEST)
         features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
         lengths = lengths.clamp(min=SHORTEST)
@@ -56,7 +55,7 @@ class AvsrConvClassifier(nn.Module):
 
 
 class AvsrTcnLayer(nn.Module):
-    """Residual pair of dilated convolutions over time; padding is zeroed so that it is not seen."""
+    """Residual pair of dilated convolutions over time; padding is zeroed so that it doesn't reach valid frames."""
 
     def __init__(self, in_size: int, size: int, dilation: int, dropout: float):
         super().__init__()
@@ -76,14 +75,14 @@ class AvsrTcnLayer(nn.Module):
 class AvsrTcnClassifier(nn.Module):
     """Temporal convolutional network: four residual layers with dilations 1, 2, 4, 8, mean, linear."""
 
-    def __init__(self, config: AvsrConfig, feature_size: int):
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
         super().__init__()
         size = config.classifier_hidden_size
         sizes = (feature_size, size, size, size)
         self.layers = nn.ModuleList(
             [AvsrTcnLayer(in_size, size, 2**depth, config.dropout) for depth, in_size in enumerate(sizes)]
         )
-        self.output = nn.Linear(size, config.num_labels)
+        self.output = nn.Linear(size, num_labels)
 
     def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
         mask = _length_mask(features, lengths)[:, None].to(features.dtype)
@@ -96,12 +95,12 @@ class AvsrTcnClassifier(nn.Module):
 class AvsrTransformerClassifier(nn.Module):
     """The recogniser's own back-end (Conv1d block and Transformer), mean, linear: the best of table 5."""
 
-    def __init__(self, config: AvsrConfig, feature_size: int):
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
         super().__init__()
         self.conv = AvsrConvBlock(config, feature_size)
         self.transformer = AvsrTransformer(config, config.encoder_layers)
         self.norm = nn.LayerNorm(config.hidden_size)
-        self.output = nn.Linear(config.hidden_size, config.num_labels)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(
         self, features: torch.Tensor, lengths: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
@@ -113,31 +112,34 @@ class AvsrTransformerClassifier(nn.Module):
 
 
 def _length_mask(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """`(batch, frames, size)`, `(batch,)` -> `(batch, frames)` bool."""
+    """Marks the valid frames, `(batch, frames)` bool, of features `(batch, frames, size)` and lengths `(batch,)`."""
     return torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]
 
 
 def _masked_mean(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid frames: `(batch, frames, size)`, `(batch,)` -> `(batch, size)`."""
+    """Averages features `(batch, frames, size)` over the valid frames, `lengths` `(batch,)`, to `(batch, size)`."""
     mask = _length_mask(features, lengths)[..., None].to(features.dtype)
     return (features * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 
+# by `config.classifier_back_end`; table 5 of the paper compares the second and the third, its code has the first
 CLASSIFIERS = {"conv": AvsrConvClassifier, "tcn": AvsrTcnClassifier, "transformer": AvsrTransformerClassifier}
 
 
 class AvsrForVideoClassification(AvsrPreTrainedModel):
-    """Which word the lips in a clip say (LRW: 500 words, 29 frames). `config.classifier_back_end` chooses how."""
+    """Classifier of words from lips (LRW: 500 words, 29 frames), with the back-end of `config.classifier_back_end`."""
 
     main_input_name = "pixel_values_videos"
-    input_modalities = ("video",)
+    input_modalities = ["video"]
     accepts_loss_kwargs = False
 
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
-        self.visual_front_end = AvsrVisualFrontEnd(config.visual_config)
+        if config.num_labels is None:
+            raise ValueError("num_labels is None: set it, or id2label, to the words.")
+        self.visual_front_end = AvsrVisualFrontEnd(config.visual)
         back_end = CLASSIFIERS[config.classifier_back_end]
-        self.classifier = back_end(config, config.visual_config.feature_size)
+        self.classifier = back_end(config, config.visual.feature_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -149,12 +151,16 @@ class AvsrForVideoClassification(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
-        pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
-        video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
-        labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+        Classifies clips.
 
-        Returns `loss` (cross entropy with `config.label_smoothing`), `logits (batch, num_labels)` and, of the
-        `"transformer"` back-end, the layers' `hidden_states` and `attentions` where they are asked for.
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
+            labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+
+        Returns:
+            `loss` (cross entropy with `config.label_smoothing`), `logits` `(batch, num_labels)` and, from the
+            `"transformer"` back-end, the layers' `hidden_states` and `attentions` if requested.
         """
         if video_attention_mask is None:
             video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])

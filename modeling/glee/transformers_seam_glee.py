@@ -7,21 +7,20 @@ one step with the model contract itself (`_init_weights`, `_no_split_modules`, `
 
 - `initialization`: filling tensors in `_init_weights` without touching weights that were loaded.
 - `create_causal_mask`, `create_bidirectional_mask`: masks in the form that the chosen kind of attention reads.
-- `capture_outputs`, `OutputRecorder`: hidden states and attentions, collected only when they are asked for.
+- `capture_outputs`, `OutputRecorder`: hidden states and attentions, collected only when a call requests them.
 - `merge_with_config_defaults`: arguments of a call that default to the configuration's.
 - [`attention_function`]: the kind of attention that `attn_implementation` chose.
 - `use_kernel_forward_from_hub`: a layer that may be computed by a compiled kernel from the Hub (`use_kernels=True`).
 - [`call_with_cache`], [`cache_field`]: what holds keys and values from step to step was renamed in transformers 5.24.
-- [`name_for_task`]: tells a task of transformers that a class is one of its models. The pipelines look classes up in
-  tables of names, in which what the Auto classes' `register` was given doesn't appear: the recogniser would be taken for
-  a CTC model and read nonsense, and of other classes each pipeline logs that they are not supported.
+- [`name_for_task`]: enters a class as a model of one of transformers' tasks. The pipelines look classes up in tables
+  of names, which the Auto classes' `register` doesn't fill: the recogniser would be taken for a CTC model and read
+  nonsense, and of other classes each pipeline logs that they are not supported.
 
 The text is the same for both systems, as a checkpoint's code travels one folder at a time (tests/test_house.py).
 """
 
 import inspect
 from collections.abc import Callable
-from dataclasses import fields
 
 import torch
 from transformers import Cache, PreTrainedConfig, PreTrainedModel, initialization
@@ -69,7 +68,7 @@ def call_with_cache(
     model: PreTrainedModel, input_ids: torch.Tensor, cache: Cache | None
 ) -> tuple[torch.Tensor, Cache | None]:
     """
-    Calls a causal language model that goes on from keys and values that it returned before.
+    Calls a causal language model that continues from the keys and values of its last call.
 
     Args:
         model: of transformers.
@@ -86,10 +85,11 @@ def call_with_cache(
 
 def cache_field(output_class: type[ModelOutput]) -> str:
     """Returns the name of the field for keys and values in an output of transformers."""
-    names = {field.name for field in fields(output_class)}
-    return "cache" if "cache" in names else "past_key_values"
+    return "cache" if "cache" in inspect.signature(output_class).parameters else "past_key_values"
 
 
 def name_for_task(task: str, model_class: type[PreTrainedModel]) -> None:
-    """Tells transformers' pipeline of a task that a class is one of its models."""
+    """Enters a class as a model of a task in the tables of transformers' pipelines."""
+    if model_class.config_class is None:
+        raise ValueError(f"{model_class.__name__} has no config_class, whose model_type a pipeline looks up.")
     TASK_TABLES[task][model_class.config_class.model_type] = model_class.__name__

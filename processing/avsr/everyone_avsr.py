@@ -1,4 +1,4 @@
-"""`speaker="everyone"`: who is in a video, one track a person through cuts and absences, and their results as one."""
+"""`speaker="everyone"`: the people in a video, each with a track through cuts and absences, and their merged result."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ import numpy as np
 
 from .clip_stream_avsr import ArraySource
 from .face_tracking_avsr import Change, SceneWatch, inside
-from .landmarks_avsr import Face, FaceDescriber, FaceFollower, LandmarkDetector, overlap
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
 from .media_avsr import PICTURE, MediaStream
 from .media_source_avsr import MediaSource
 
-MOST = 8  # people at most who are read: each takes as long as a clip of one
+MOST = 8  # most people who are read: each of them takes as long as a clip of one person
 
-SAMPLES = 2  # descriptions of the face in a tracklet, at most
+SAMPLES = 2  # most descriptions of the face in a tracklet
 SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
-NEAR = 1.0  # face widths: without descriptions, who comes back within that distance is the same
+NEAR = 1.0  # face widths: without descriptions, a face that comes back within this distance is the same person's
 AWAY = 250  # frames: without descriptions, a face that is away for longer counts as another person
 SHORTEST = 1.0  # seconds for which a person must be seen
-LOOK_AGAIN = 5  # frames between two searches while somebody is missing, or nobody is there
+LOOK_AGAIN = 5  # frames between two searches while a face is missing, or there is none
 LOST = 25  # frames for which a face that is not found is waited for
-MARGIN = 0.25  # of a face's width, added on each side: what is searched for the face later
+MARGIN = 0.25  # of a face's width, added on each side: the face is searched for in this box later
 
 
 def people_in(
     source: MediaSource | dict, image_processor: Any, detector: LandmarkDetector
 ) -> tuple[list[Person], list[str]]:
     """
-    Everybody whose face is in a source for long enough, see `FaceTrackCollector.people`; the source is read once.
+    Finds the people whose faces are long enough in a source, see `FaceTrackCollector.people`; it is read once.
 
     Args:
         source: path, bytes, seekable binary file object, or arrays; see [`ClipStream`].
@@ -40,10 +40,10 @@ def people_in(
         detector: finds the faces.
 
     Returns:
-        the people, eight at most, in the order of their coming; and sentences for the user.
+        At most eight people, in the order of their appearance; and sentences for the user.
 
     Raises:
-        ValueError: the source cannot be read, has no pictures, or there is nobody in them.
+        ValueError: the source cannot be read, has no pictures, or no face is long enough in them.
     """
     fps = image_processor.fps
     pictures: ArraySource | MediaStream
@@ -63,19 +63,20 @@ def people_in(
         raise ValueError(f"{pictures.name}: no face is in view for long enough to be read.")
     if len(people) <= MOST:
         return people, []
-    kept = sorted(people, key=lambda person: -person.frames)[:MOST]
+    longest = sorted(people, key=lambda person: -person.frames)[:MOST]
     sentence = f"{len(people)} people are in view: the {MOST} who are in view longest were read"
-    return sorted(kept, key=lambda person: person.first), [sentence]
+    return sorted(longest, key=lambda person: person.first), [sentence]
 
 
 def _pictures(items: Iterator[tuple[str, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yields the pictures among the decoded sound and pictures."""
     return (values for kind, values in items if kind == PICTURE)
 
 
 @dataclass(frozen=True)
 class Tracklet:
     """
-    One face without a break.
+    One face, followed without a break.
 
     Attributes:
         start: its first frame.
@@ -91,14 +92,14 @@ class Tracklet:
 
     @property
     def end(self) -> int:
-        """Returns the frame after its last one."""
+        """The frame after its last one."""
         return self.start + len(self.boxes)
 
 
 class Person:
     """
-    A person's tracklets. Iterating gives `(x0, y0, x1, y1)` around the face or None for each frame, so that it is a track
-    for the pipeline's `speaker`.
+    A person's tracklets. Iterating over it yields `(x0, y0, x1, y1)` around the face or None for each frame, so it is
+    a track for the pipeline's `speaker`.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class Person:
 
     @property
     def frames(self) -> int:
-        """In which the face is seen."""
+        """The number of frames in which the face is seen."""
         return sum(len(tracklet.boxes) for tracklet in self._tracklets)
 
     @property
@@ -115,43 +116,42 @@ class Person:
         return self._tracklets[0].start, float(self._tracklets[0].boxes[0, 0])
 
     def add(self, tracklet: Tracklet) -> None:
-        """One more tracklet of this person."""
+        """Adds a tracklet of this person."""
         self._tracklets = sorted([*self._tracklets, tracklet], key=lambda tracklet: tracklet.start)
 
     def overlaps(self, tracklet: Tracklet) -> bool:
-        """Whether the person is somewhere else at that time."""
+        """Returns whether the person has another tracklet at that time, so that this one is somebody else's."""
         return any(own.start < tracklet.end and tracklet.start < own.end for own in self._tracklets)
 
     def distance(self, tracklet: Tracklet) -> float:
         """Returns the distance between tracklet and person; from 1.0 on they are different people."""
         if tracklet.description is not None:
-            own = [own.description for own in self._tracklets]
-            mean = np.average(own, axis=0, weights=[len(own.boxes) for own in self._tracklets])
+            own = [(one.description, len(one.boxes)) for one in self._tracklets if one.description is not None]
+            mean: np.ndarray = np.average([look for look, _ in own], axis=0, weights=[frames for _, frames in own])
             return float(np.linalg.norm(mean - tracklet.description)) / SAME
         return min(_apart(*sorted([own, tracklet], key=lambda tracklet: tracklet.start)) for own in self._tracklets)
 
-    def __iter__(self) -> Iterator[tuple[float, float, float, float] | None]:
+    def __iter__(self) -> Iterator[Box | None]:
         frame = 0
         for tracklet in self._tracklets:
             yield from (None for _ in range(tracklet.start - frame))
             for box in tracklet.boxes:
                 x0, y0, x1, y1 = box.tolist()
-                x, y = MARGIN * (x1 - x0), MARGIN * (y1 - y0)
-                yield x0 - x, y0 - y, x1 + x, y1 + y
+                yield grown((x0, y0, x1, y1), MARGIN * (x1 - x0), MARGIN * (y1 - y0))
             frame = tracklet.end
 
 
 def _apart(earlier: Tracklet, later: Tracklet) -> float:
-    """By place: face widths between two tracklets of a scene, a little time apart; 2.0 where they are not."""
+    """Returns the distance by place, in face widths; 2.0 between scenes and after too long an absence."""
     if earlier.scene != later.scene or later.start - earlier.end > AWAY:
         return 2.0
     before, after = earlier.boxes[-1], later.boxes[0]
-    centres = [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2) for box in (before, after)]
-    return float(np.hypot(*np.subtract(*centres))) / (NEAR * float(before[2] - before[0]))
+    x, y = (before[:2] + before[2:]) / 2 - (after[:2] + after[2:]) / 2
+    return float(np.hypot(x, y)) / (NEAR * float(before[2] - before[0]))
 
 
 class _Followed:
-    """A face that is being followed, and where it was so far."""
+    """A face that is being followed, and its boxes so far."""
 
     def __init__(self, face: Face, start: int, scene: int):
         self.face, self._start, self._scene = face, start, scene
@@ -161,13 +161,13 @@ class _Followed:
         self.missing = False  # in the latest search
 
     def move(self, face: Face, found: bool | None = None) -> None:
-        """Where it is in the next frame; whether it was found there, if it was searched for."""
+        """Adds its place in the next frame, and whether it was found there; `found` is None without a search."""
         self.face, self.since = face, 0 if found else self.since + 1
         self.missing = self.missing if found is None else not found
         self._boxes.extend(face.box)
 
     def tracklet(self) -> Tracklet:
-        """Returns the frames up to where it was lost."""
+        """Returns the tracklet up to the frame in which it was last found."""
         boxes = np.array(self._boxes, np.float32).reshape(-1, 4)
         description = np.mean(self.descriptions, axis=0) if self.descriptions else None
         return Tracklet(
@@ -177,10 +177,10 @@ class _Followed:
 
 class FaceTrackCollector:
     """
-    Follows all faces of a video, frame by frame. It keeps a box for each face and frame, and no pictures.
+    Follows all faces of a video, frame by frame. It stores a box for each face and frame, and no pictures.
 
     Args:
-        detector: finds the faces. If it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`,
+        detector: finds the faces. If it is a `FaceFollower`, not every frame is searched; if it is a `FaceDescriber`,
             people are re-identified after cuts and absences by appearance, else by place only.
         detect_every: frames between two searches of the whole picture.
     """
@@ -196,7 +196,7 @@ class FaceTrackCollector:
         self._done: list[Tracklet] = []
 
     def add(self, frame: np.ndarray) -> None:
-        """One more `(height, width, 3)` uint8 frame."""
+        """Adds a `(height, width, 3)` uint8 frame."""
         change = self._watch.see(frame)
         if change is Change.CUT:
             self._close(self._open)
@@ -216,6 +216,7 @@ class FaceTrackCollector:
         self.frames += 1
 
     def _search(self, frame: np.ndarray) -> None:
+        """Finds the faces again that are being followed, and starts to follow all others."""
         faces = self._detector(frame)
         for one in self._open:
             expected = self._follower.follow(frame, one.face) if self._follower else one.face
@@ -232,25 +233,30 @@ class FaceTrackCollector:
                 one.descriptions.append(self._describer.describe(frame, one.face))
 
     def _close(self, some: list[_Followed]) -> None:
+        """Ends the tracklets of some of the faces."""
         self._done += [tracklet for one in some if len((tracklet := one.tracklet()).boxes)]
         self._open = [one for one in self._open if one not in some]
 
     def people(self, fps: float) -> list[Person]:
         """
-        Who was seen for a second or longer (or half of a shorter video), in the order of their coming, from left to right.
+        Returns the people seen for a second or longer, or for half of a video shorter than two seconds.
 
         Args:
-            fps: frames a second.
+            fps: frames per second of the video.
+
+        Returns:
+            The people in the order of their appearance; those who appear in the same frame from left to right.
         """
         self._close(self._open)
         people: list[Person] = []
-        for tracklet in sorted(self._done, key=lambda tracklet: -len(tracklet.boxes)):  # the surest first
+        # The longest first, as they are the most reliable.
+        for tracklet in sorted(self._done, key=lambda tracklet: -len(tracklet.boxes)):
             others = [person for person in people if not person.overlaps(tracklet)]
-            likest = min(others, key=lambda person: person.distance(tracklet), default=None)
-            if likest is None or likest.distance(tracklet) >= 1.0:
-                likest = Person()
-                people.append(likest)
-            likest.add(tracklet)
+            closest = min(others, key=lambda person: person.distance(tracklet), default=None)
+            if closest is None or closest.distance(tracklet) >= 1.0:
+                closest = Person()
+                people.append(closest)
+            closest.add(tracklet)
         shortest = min(SHORTEST * fps, self.frames / 2)
         return sorted((person for person in people if person.frames >= shortest), key=lambda person: person.first)
 
@@ -259,12 +265,13 @@ def find_people(
     frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int, fps: float
 ) -> list[Person]:
     """
-    Everybody whose face is in a video.
+    Finds the people whose faces are long enough in a video, see `FaceTrackCollector.people`.
 
     Args:
         frames: `(height, width, 3)` uint8 pictures, taken one at a time.
-        detector, detect_every: see `FaceTrackCollector`.
-        fps: of the frames.
+        detector: finds the faces, see `FaceTrackCollector`.
+        detect_every: frames between two searches.
+        fps: frames per second.
     """
     collector = FaceTrackCollector(detector, detect_every)
     for frame in frames:
@@ -273,7 +280,14 @@ def find_people(
 
 
 def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
-    """Returns one person's result, with their name and that of the source."""
+    """
+    Returns a copy of one person's result with their name and that of the source.
+
+    Args:
+        result: of the pipeline, with the person's track as `speaker`.
+        number: of the person, from 1 on.
+        source: the source's name.
+    """
     name = f"Speaker {number}"
     report = {**result["report"], "source": source, "speaker": {**result["report"]["speaker"], "asked": name}}
     report["warnings"] = [warning.replace("the speaker of the track", name) for warning in report["warnings"]]
@@ -282,10 +296,10 @@ def named(result: dict[str, Any], number: int, source: str) -> dict[str, Any]:
 
 def together(results: Sequence[dict[str, Any]], warnings: Sequence[str] = ()) -> dict[str, Any]:
     """
-    Returns the results of several people, each with a `"speaker"`, as one result.
+    Merges the results of several people, each with a `"speaker"`, into one result.
 
     Args:
-        results: of one source.
+        results: of one source, one per person.
         warnings: sentences about all of them.
 
     Returns:

@@ -1,12 +1,10 @@
-"""The same face all the way through a clip, and the cuts to another scene at which it is looked for anew."""
+"""Follows one face through a clip, and detects the cuts to another scene, after which it is searched for again."""
 
 from __future__ import annotations
 
 import enum
 import functools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,10 +18,11 @@ FLASH = 6  # frames: whatever goes back to the old scene within this time was a 
 PACE = 0.1  # how fast the running level follows
 
 WHOLE_SEARCH = 5  # one search in this many covers the whole picture
+SAME_PLACE = 0.4  # intersection over union from which on two boxes are taken for one face
 
 
 class Change(enum.Enum):
-    """What a frame is after the one before it."""
+    """How a frame relates to the one before it."""
 
     NONE = "none"
     CUT = "cut"
@@ -45,7 +44,7 @@ class SceneWatch:
         self._since = FLASH + 1  # frames since the latest cut
 
     def see(self, frame: np.ndarray) -> Change:
-        """The next `(height, width, 3)` uint8 frame."""
+        """Compares the next `(height, width, 3)` uint8 frame with the one before."""
         self._since += 1
         thumbnail = _thumbnail(frame)
         if thumbnail is None:
@@ -83,109 +82,173 @@ def _ticks(length: int) -> np.ndarray:
     return np.linspace(0, length - 1, 2 * SIDE).astype(int)
 
 
-@dataclass
 class FaceTracker:
-    """Follows one face through a clip, frame by frame.
+    """Follows one face through a clip, frame by frame; a source of landmarks for `MouthBuilder`.
 
-    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (every
-    fifth of these searches goes through the whole picture) and carried over in between. While others are in view and it is
-    gone, nobody takes its place for `patience` frames. After a cut the search begins anew, at once.
+    The first face is the largest and most central one. It is searched for in every `detect_every`-th frame (one in
+    five of these searches covers the whole picture) and carried over from frame to frame in between. While it is lost
+    and other faces are in view, none of them takes its place for `patience` frames. A new scene is searched
+    immediately.
 
-    Attributes:
-        detector: finds the faces; if it is a `FaceFollower`, it is not asked in every frame.
+    A subclass says where faces may be and which one is right by overriding `find`, `belongs`, `choose` and `replace`,
+    and may change single steps of the search (see `SpeakerFace` for a speaker whose place is known).
+
+    Args:
+        detector: finds the faces. If it is also a `FaceFollower`, only every `detect_every`-th frame is searched.
         detect_every: frames between two searches.
         patience: frames for which a lost face is waited for where more than one face has been seen.
+
+    Attributes:
+        follower: the detector, if it is a `FaceFollower`, else None.
+        lost: frames since the face was last seen.
         counts: number of faces seen in each search of the whole picture so far.
         switches: how often the face followed was replaced by one elsewhere in the same scene.
         switched: whether this has just happened, in the latest frame.
     """
 
-    detector: LandmarkDetector
-    detect_every: int = 10
-    patience: int = 25
-    counts: list[int] = field(default_factory=list)
-    switches: int = 0
-    switched: bool = False
-    _index: int = 0
-    _searches: int = 0
-    _lost: int = 0
-    _face: Face | None = None
-    _before_cut: Face | None = None
+    farthest = math.inf  # face widths: a face that was lost is not taken for one found farther away than this
 
-    def __post_init__(self) -> None:
-        self._follower = self.detector if isinstance(self.detector, FaceFollower) else None
+    def __init__(self, detector: LandmarkDetector, detect_every: int = 10, patience: int = 25):
+        self.detector, self.detect_every, self.patience = detector, detect_every, patience
+        self.counts: list[int] = []
+        self.switches = 0
+        self.switched = False
+        self.follower = detector if isinstance(detector, FaceFollower) else None
+        self._index = 0  # of the next frame
+        self._searches = 0
+        self.lost = 0
+        self._face: Face | None = None  # as it was last seen in this scene
+        self._before_cut: Face | None = None
+
+    def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
+        """Returns `(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
+        face = self.update(frame, change)
+        return None if face is None else face.points
+
+    def warnings(self) -> list[str]:
+        """Returns no sentences: the report has its own about `counts` and `switches`."""
+        return []
 
     def update(self, frame: np.ndarray, change: Change = Change.NONE) -> Face | None:
-        """Returns the face in the next frame `(height, width, 3)` uint8, or None where it cannot be seen.
+        """Returns the face in the next frame, or None where it cannot be seen.
 
         Args:
-            frame: the next one.
-            change: whether it belongs to another scene than the one before.
+            frame: `(height, width, 3)` uint8.
+            change: whether the frame belongs to another scene than the one before.
         """
-        index, self._index, self.switched = self._index, self._index + 1, False
-        tracked = self._face is not None and self._lost == 0
+        self.switched = False
         if change is Change.CUT:
-            face = self._search_new_scene(frame)
+            self._before_cut, self._face, self.lost = self._face, None, 0
         elif change is Change.RETURN:
-            self._face, self._lost = self._before_cut or self._face, 1
-            face = self._search(frame, tracked=False)
-        elif self._follower is not None and tracked and index % self.detect_every:
-            face = self._follower.follow(frame, self._face)
-            face = face if inside(face, frame) else None
-        elif self._follower is not None and not tracked and index % pause_of(self._lost):
-            face = None  # nobody for a while: look less often
-        else:
-            face = self._search(frame, tracked)
-        self._lost = 0 if face is not None else self._lost + 1
+            self._face, self.lost = self._before_cut or self._face, 1
+        face = self.next_face(frame, change)
+        self._index += 1
+        self.lost = 0 if face is not None else self.lost + 1
         self._face = face if face is not None else self._face
         return face
 
-    def _search_new_scene(self, frame: np.ndarray) -> Face | None:
-        """The face at the same place, in case nothing but the light has changed; otherwise the most prominent one."""
-        self._before_cut, self._face, self._lost = self._face, None, 0
-        faces = self._find(frame)
-        same = [face for face in faces if self._before_cut and overlap(face.box, self._before_cut.box) > 0.4]
-        return max(same or faces, key=lambda face: _prominence(face, frame), default=None)
+    # ---------------------------------------------------------------------------------- where faces are, and which one
 
-    def _find(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces of the frame."""
+    def find(self, frame: np.ndarray) -> list[Face]:
+        """Returns all faces of the frame among which one is chosen."""
         faces = self.detector(frame)
         self.counts.append(len(faces))
         return faces
 
-    def _search(self, frame: np.ndarray, tracked: bool) -> Face | None:
-        """Looks for the face where it should be, and now and then through the whole frame; decides which is ours."""
-        follower = self._follower if tracked else None
-        expected = follower.follow(frame, self._face) if follower else self._face
-        self._searches += 1
-        if (
-            follower
-            and self._searches % WHOLE_SEARCH != 1
-            and inside(expected, frame)
-            and follower.confirm(frame, expected)
-        ):
-            return expected
-        faces = self._find(frame)
-        if self._face is None:
-            return max(faces, key=lambda face: _prominence(face, frame), default=None)
-        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
-        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
-            return expected if follower else nearest
-        if follower and inside(expected, frame) and follower.confirm(frame, expected):
-            return expected
-        return self._again(faces, frame)
+    def belongs(self, face: Face, frame: np.ndarray) -> bool:
+        """Returns whether a face that was carried over to this frame is still where it may be."""
+        return inside(face, frame)
 
-    def _again(self, faces: list[Face], frame: np.ndarray) -> Face | None:
-        """Re-acquires a lost face near its last position; once patience has run out, any face."""
+    def choose(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the face to follow where none has been followed yet; None if there are no faces."""
+        whole = 0.0, 0.0, float(frame.shape[1]), float(frame.shape[0])
+        return max(faces, key=lambda face: prominence(face, whole), default=None)
+
+    def replace(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the face to follow in place of the lost one, which is not among `faces`; None to wait for it."""
+        if not faces or (max(self.counts) > 1 and self.lost < self.patience):
+            return None
+        return self.switch_to(self.choose(faces, frame))
+
+    # --------------------------------------------------------------------------------------------- steps of the search
+
+    @property
+    def tracked(self) -> Face | None:
+        """The face of the frame before; None where it was not seen there, or in another scene."""
+        return self._face if self.lost == 0 else None
+
+    def next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+        """Carries the face over or searches for it, whichever is due."""
+        if change is Change.CUT:
+            return self.search_new_scene(frame)
+        tracked = self.tracked
+        if self.follower is not None and change is Change.NONE:
+            if tracked is not None and self._index % self.detect_every:
+                return self.carry_over(self.follower, tracked, frame)
+            if tracked is None and self._index % pause_of(self.lost):
+                return None
+        return self.search(tracked, frame)
+
+    def carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
+        """Returns the face of the frame before in this one, if it is still where it may be."""
+        face = follower.follow(frame, tracked)
+        return face if self.belongs(face, frame) else None
+
+    def search_new_scene(self, frame: np.ndarray) -> Face | None:
+        """Returns the face where it was before the cut, in case only the light has changed; else the chosen one."""
+        faces, before = self.find(frame), self._before_cut
+        same = [face for face in faces if before is not None and overlap(face.box, before.box) > SAME_PLACE]
+        return self.choose(same or faces, frame)
+
+    def search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+        """Looks for the face where it should be, and in one search of `WHOLE_SEARCH` everywhere.
+
+        Args:
+            tracked: the face of the frame before, None where it was not seen there.
+            frame: `(height, width, 3)` uint8.
+        """
+        self._searches += 1
+        follower, expected = self.follower, self._face
+        if tracked is None or follower is None:
+            return self.pick(self.find(frame), expected, None, frame)
+        expected = follower.follow(frame, tracked)
+        if self._searches % WHOLE_SEARCH != 1 and self._is_there(expected, frame):
+            return expected
+        return self.pick(self.find(frame), expected, expected, frame)
+
+    def pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
+        """Decides which of the faces of a search is the one followed.
+
+        Args:
+            faces: what `find` returned.
+            expected: where the face should be or was last seen; None if there was none in this scene.
+            followed: the face as it was carried over to this frame; None where it was not.
+            frame: `(height, width, 3)` uint8.
+        """
         last = self._face
-        reach = 0.5 * last.size * (1.0 + self._lost / 5.0)
+        if last is None or expected is None:
+            return self.choose(faces, frame)
+        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
+        if nearest is not None and overlap(nearest.box, expected.box) > SAME_PLACE:
+            return followed or nearest  # what was carried over jitters less than what a search finds
+        if followed is not None and self._is_there(followed, frame):
+            return followed
+        return self._reacquire(last, faces, frame)
+
+    def _is_there(self, face: Face, frame: np.ndarray) -> bool:
+        """Returns whether a face that was carried over is where it may be, and the detector confirms it."""
+        return self.follower is not None and self.belongs(face, frame) and self.follower.confirm(frame, face)
+
+    def _reacquire(self, last: Face, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the lost face, found near its last position; without one there, what `replace` says."""
+        reach = last.size * min(self.farthest, 0.5 + self.lost / 10.0)  # it may have moved on in the meantime
         near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
-        if near:
-            return min(near, key=lambda face: distance(face, last))
-        if faces and (max(self.counts) <= 1 or self._lost >= self.patience):
-            self.switches, self.switched = self.switches + 1, True
-            return max(faces, key=lambda face: _prominence(face, frame))
-        return None
+        return min(near, key=lambda face: distance(face, last)) if near else self.replace(faces, frame)
+
+    def switch_to(self, face: Face | None) -> Face | None:
+        """Counts that another face is followed from here on, and returns it."""
+        self.switches, self.switched = self.switches + 1, True
+        return face
 
 
 def pause_of(lost: int) -> int:
@@ -209,24 +272,3 @@ def prominence(face: Face, box: tuple[float, float, float, float]) -> float:
     centre = np.array([face.box[0] + face.box[2], face.box[1] + face.box[3]]) / 2 - box[:2]
     centre = centre / (box[2] - box[0], box[3] - box[1]) - 0.5
     return face.size**2 * math.exp(-2.0 * float((centre**2).sum()))
-
-
-def _prominence(face: Face, frame: np.ndarray) -> float:
-    return prominence(face, (0, 0, frame.shape[1], frame.shape[0]))
-
-
-def track_landmarks(
-    frames: Iterable[np.ndarray], detector: LandmarkDetector, detect_every: int = 10
-) -> tuple[list[Face | None], list[int]]:
-    """Follows one face through a clip.
-
-    Args:
-        frames: `(height, width, 3)` uint8 pictures, one at a time.
-        detector: see `LandmarkDetector`.
-        detect_every: frames between two searches of the whole picture.
-
-    Returns:
-        one `Face` or None a frame, and the number of faces seen in each search.
-    """
-    tracker = FaceTracker(detector, detect_every)
-    return [tracker.update(frame) for frame in frames], tracker.counts

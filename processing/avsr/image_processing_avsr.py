@@ -31,7 +31,7 @@ from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
 
 @dataclass
 class MouthClip:
-    """What `MouthRoiImageProcessor.extract` makes of one clip of T frames.
+    """The mouth crops of one clip of T frames, from `MouthRoiImageProcessor.extract`.
 
     Attributes:
         mouths: `(T, roi_size, roi_size)` uint8 grey crops; black in a scene without a face, and from ten seconds after
@@ -49,11 +49,10 @@ class MouthClip:
 
 
 class MouthRoiKwargs(ImagesKwargs, total=False):
-    """What `preprocess` and `from_pretrained` take beyond the keyword arguments of every image processor."""
+    """Arguments of `preprocess` and `from_pretrained` beyond those of every image processor."""
 
     roi_size: int
     mouth_width: float
-    crop_center: str
     smoothing_window: int
     detect_every: int
     fps: float
@@ -66,10 +65,10 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         roi_size: side of the mouth region in pixels, as stored by data preparation.
         crop_size: side of the centre crop that the network sees.
         mouth_width: distance between the mean face's mouth corners in the region, in pixels.
-        image_mean, image_std: normalisation after rescaling; the defaults are those of LRS2.
-        rescale_factor: what 8-bit values are multiplied with.
+        image_mean: subtracted after rescaling; the default is that of LRS2.
+        image_std: divided by after that; the default is that of LRS2.
+        rescale_factor: factor that 8-bit values are multiplied by.
         smoothing_window: frames over which landmarks are averaged.
-        crop_center: "mouth" or "mean_face", see `roi_transforms`.
         detect_every: frames between two searches for faces; in between the face is followed.
         fps: frames per second of the clips.
     """
@@ -86,11 +85,15 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         image_std: float = 0.1688,
         rescale_factor: float = 1 / 255,
         smoothing_window: int = 12,
-        crop_center: str = "mouth",
         detect_every: int = 10,
         fps: float = 25.0,
         **kwargs: Any,
     ):
+        # Processors saved by earlier versions name where crops are centred; other places would need other crops.
+        if (crop_center := kwargs.pop("crop_center", "mouth")) != "mouth":
+            raise ValueError(
+                f"crop_center is no longer an option and can only be 'mouth', got {crop_center!r}: leave it out"
+            )
         super().__init__(**kwargs)
         if not 0 < crop_size <= roi_size:
             raise ValueError(f"crop_size must be between 1 and roi_size={roi_size}, got {crop_size}")
@@ -100,8 +103,6 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         for name, value in (("smoothing_window", smoothing_window), ("detect_every", detect_every)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if crop_center not in ("mouth", "mean_face"):
-            raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
         self.roi_size = roi_size
         self.crop_size = crop_size
         self.mouth_width = mouth_width
@@ -109,7 +110,6 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         self.image_std = image_std
         self.rescale_factor = rescale_factor
         self.smoothing_window = smoothing_window
-        self.crop_center = crop_center
         self.detect_every = detect_every
         self.fps = fps
 
@@ -122,12 +122,12 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         fps_in: float | None = None,
         warnings: Sequence[str] = (),
     ) -> MouthClip:
-        """Cuts the mouth out of every frame. Frames are taken one at a time and dropped at once.
+        """Cuts the mouth out of every frame. Frames are taken one at a time, and none is stored.
 
         Args:
             frames: `(height, width, 3)` uint8 RGB pictures at `fps` frames per second, any sizes, any number.
             landmarks: `(T, 68, 2)` points, rows of NaN where there is no face; or such points read from a file; or a
-                detector. By default dlib's.
+                detector; None for dlib's.
             fps_in: frame rate of the source, for the report.
             warnings: sentences for the report, such as those of `probe_media`.
 
@@ -148,8 +148,10 @@ class MouthRoiImageProcessor(BaseImageProcessor):
 
     # ------------------------------------------------------------------------------------------ mouths -> tensors
 
-    def __call__(self, videos: Any, *args: Any, **kwargs: Any) -> BatchFeature:
-        """See `preprocess`."""
+    def __call__(  # type: ignore[override]  # the base class's argument is `images`, that of clips `videos`
+        self, videos: Any, *args: Any, **kwargs: Any
+    ) -> BatchFeature:
+        """Calls `preprocess`."""
         return self.preprocess(videos, *args, **kwargs)
 
     def preprocess(self, videos: Any, return_tensors: str | None = "pt", **kwargs: Any) -> BatchFeature:
@@ -157,7 +159,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
 
         Args:
             videos: a clip is `(T, roi_size, roi_size)` or `(T, crop_size, crop_size)` uint8 mouths, a `MouthClip`, or
-                pictures `(T, height, width, 3)` uint8 or any iterable of `(height, width, 3)`, which are extracted first.
+                pictures `(T, height, width, 3)` uint8 or any iterable of `(height, width, 3)`, which are extracted
+                first.
             return_tensors: "pt", "np" or None.
 
         Returns:
@@ -177,13 +180,20 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     def normalize_mouths(self, mouths: np.ndarray) -> np.ndarray:
-        """(T, roi_size or crop_size, same) uint8 -> (T, crop_size, crop_size) float32: centre crop, rescale, normalise."""
+        """Crops to the centre, rescales and normalises.
+
+        Args:
+            mouths: `(T, roi_size, roi_size)` or `(T, crop_size, crop_size)` uint8.
+
+        Returns:
+            `(T, crop_size, crop_size)` float32.
+        """
         edge = (mouths.shape[-1] - self.crop_size) // 2
         inner = mouths[:, edge : edge + self.crop_size, edge : edge + self.crop_size].astype(np.float32)
         return (inner * self.rescale_factor - self.image_mean) / self.image_std
 
     def _mouths(self, clip: Any) -> np.ndarray:
-        """Any kind of clip as (T, roi or crop, same) uint8."""
+        """Returns any kind of clip as (T, roi or crop, same) uint8."""
         if isinstance(clip, MouthClip):
             clip = clip.mouths
         if isinstance(clip, torch.Tensor):
@@ -198,13 +208,14 @@ class MouthRoiImageProcessor(BaseImageProcessor):
             return clip
         if isinstance(clip, (str, bytes, dict)) or not isinstance(clip, Iterable):
             raise ValueError(
-                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file with "
-                "`read_frames` first"
+                f"videos: a clip must be an array or an iterable of pictures, got {type(clip).__name__}; read a file "
+                "with `read_frames` first"
             )
         extracted = self.extract(clip)
         if len(extracted.found) and not extracted.found.any():
             raise ValueError(
-                f"videos: no face was found in the {len(extracted.found)} pictures of a clip, so there are no lips to read"
+                f"videos: no face was found in the {len(extracted.found)} pictures of a clip, so there are no lips to "
+                "read"
             )
         return extracted.mouths
 
@@ -221,6 +232,7 @@ def _as_clips(videos: Any) -> list[Any]:
 
 
 def _as_picture(frame: Any) -> np.ndarray:
+    """Returns a frame as (height, width, 3) uint8; raises ValueError where it is none."""
     if isinstance(frame, torch.Tensor):
         frame = frame.cpu().numpy()
     frame = np.asarray(frame)

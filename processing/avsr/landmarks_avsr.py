@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
 
 NUM_POINTS = 68
 HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
-STEADY = slice(17, 48)  # brows, nose, eyes: they tell where the head is, whatever jaw and lips do
+STEADY = slice(17, 48)  # brows, nose, eyes: they say where the head is, however jaw and lips move
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Face:
     Attributes:
         box: `(x0, y0, x1, y1)` in pixels.
         points: `(68, 2)` float32, x and y in pixels.
-        score: confidence of the detector; larger is surer, the scale is the detector's own.
+        score: confidence of the detector; the scale is the detector's own, higher is better.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     points: np.ndarray
     score: float = 0.0
 
     @property
     def size(self) -> float:
-        """Width of the box in pixels."""
+        """The width of the box in pixels."""
         return self.box[2] - self.box[0]
 
 
@@ -52,33 +52,33 @@ class LandmarkDetector(Protocol):
     """Finds all faces of one frame. Any function with this signature will do."""
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """`frame` is `(height, width, 3)` uint8 RGB; an empty list means that there is no face."""
+        """Returns the faces in a `(height, width, 3)` uint8 RGB frame; an empty list where there are none."""
         ...
 
 
 @runtime_checkable
 class FaceFollower(Protocol):
-    """A detector that can also carry a face over to the next frame, faster than by looking for it."""
+    """A detector that can also carry a face over to the next frame, which is faster than a search."""
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
-        """Returns the face of the frame before in this frame, without asking whether it is still there."""
+        """Returns the face of the frame before as it is in this frame, without a check that it is still there."""
         ...
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
-        """Whether there is a face at that place, asked more patiently than in the search of the whole frame."""
+        """Returns whether there is a face at that place, by a lower threshold than in a search of the frame."""
         ...
 
 
 @runtime_checkable
 class FaceDescriber(Protocol):
-    """A detector that can also say what a face looks like, so that a person is known again."""
+    """A detector that can also describe a face, so that a person is re-identified."""
 
     def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
         """Returns a vector; those of one person are less than about 0.55 apart, those of two people more."""
         ...
 
 
-def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
+def box_of_points(points: np.ndarray) -> Box:
     """Returns the square in which dlib's face detector would see these landmarks.
 
     The three numbers are medians over detections in GRID clips: shift of the box's centre against the centre of the
@@ -93,12 +93,12 @@ def box_of_points(points: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def face_sizes(points: np.ndarray) -> np.ndarray:
-    """Widths of the boxes of `box_of_points`: `(frames, 68, 2)` pixels -> `(frames,)`."""
+    """Returns the `(frames,)` widths of the boxes of `box_of_points` for `(frames, 68, 2)` pixels."""
     return 2 * HALF_BOX * _centre_and_spread(points)[1]
 
 
 def _centre_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 68, 2) -> centres of the steady points (T, 2) and their root mean square distances from it (T,)."""
+    """Returns the centres of the steady points (T, 2) and their root mean square distances from it (T,)."""
     steady = points[:, STEADY].astype(np.float64)  # (T, n, 2)
     centre = steady.sum(axis=1) / steady.shape[1]
     square = np.einsum("tni,tni->t", steady, steady) / steady.shape[1] - np.einsum("ti,ti->t", centre, centre)
@@ -107,7 +107,7 @@ def _centre_and_spread(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Dlib:
-    """dlib with its face detector, which is no use to two threads at once, and the shape predictor."""
+    """dlib with its shape predictor and its face detector; only one thread at a time may use the detector."""
 
     module: Any
     detector: Any
@@ -117,33 +117,39 @@ class _Dlib:
 
 @functools.lru_cache(maxsize=1)
 def _load_dlib() -> _Dlib:
-    """The predictor's 100 MB are loaded once a process."""
+    """Loads dlib and the predictor's 100 MB, once per process."""
     try:
         import dlib
     except ImportError:
         raise ImportError("Finding faces needs dlib: pip install lookhear[face]") from None
-    # The package itself cannot be imported where setuptools has no pkg_resources: only its data file is needed.
-    spec = importlib.util.find_spec("face_recognition_models")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    for folder in folders:
-        path = Path(folder) / "models" / "shape_predictor_68_face_landmarks.dat"
-        if path.is_file():
-            predictor = dlib.shape_predictor(str(path))
-            return _Dlib(dlib, dlib.get_frontal_face_detector(), predictor, threading.Lock())
-    raise ImportError("The 68-point model is missing: pip install lookhear[face] (package face_recognition_models)")
+    predictor = dlib.shape_predictor(_model_path("shape_predictor_68_face_landmarks.dat", "68-point model"))
+    return _Dlib(dlib, dlib.get_frontal_face_detector(), predictor, threading.Lock())
 
 
 @functools.lru_cache(maxsize=1)
 def _load_describer() -> Any:
-    """dlib's network for faces, of which 22 MB are loaded once a process."""
-    dlib = _load_dlib()
-    folders = importlib.util.find_spec("face_recognition_models").submodule_search_locations
-    path = Path(next(iter(folders))) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
-    return dlib.module.face_recognition_model_v1(str(path))
+    """Loads the 22 MB of dlib's network for faces, once per process."""
+    path = _model_path("dlib_face_recognition_resnet_model_v1.dat", "face recognition model")
+    return _load_dlib().module.face_recognition_model_v1(path)
+
+
+def _model_path(file: str, name: str) -> str:
+    """Returns the path of one of dlib's models; raises ImportError, which calls it `name`, where it is missing."""
+    # The package itself cannot be imported where setuptools has no pkg_resources: only its data files are needed.
+    spec = importlib.util.find_spec("face_recognition_models")
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        path = Path(folder) / "models" / file
+        if path.is_file():
+            return str(path)
+    raise ImportError(f"The {name} is missing: pip install lookhear[face] (package face_recognition_models)")
 
 
 def require_dlib() -> None:
-    """Loads dlib and its models. Raises ImportError, saying what to install, where they are missing."""
+    """Loads dlib and its models.
+
+    Raises:
+        ImportError: they are missing; the message says what to install.
+    """
     _load_dlib()
 
 
@@ -151,7 +157,8 @@ class DlibLandmarkDetector:
     """dlib's HOG detector for frontal faces with the 68-point shape predictor.
 
     Frames are searched at a longest side of at most `search_side` pixels; where that finds nothing, once more at twice
-    and, for larger frames, four times that side. The smallest face it sees is some 80 pixels wide at the size searched.
+    and, for larger frames, four times that side. The smallest face it sees is about 80 pixels wide at the size
+    searched.
 
     Args:
         search_side: longest side of the first search, in pixels.
@@ -163,7 +170,7 @@ class DlibLandmarkDetector:
         self.threshold = threshold
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces of a `(height, width, 3)` uint8 RGB frame, surest first."""
+        """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
         frame = _eight_bit(frame)
         side = max(frame.shape[:2])
         scales = [min(1.0, self.search_side / side), min(2.0, 2 * self.search_side / side)]
@@ -176,11 +183,11 @@ class DlibLandmarkDetector:
         return []
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
-        """Landmarks in this frame, started from where the face was in the frame before."""
+        """Fits the landmarks in this frame, starting from where the face was in the frame before."""
         return self._face(_eight_bit(frame), box_of_points(face.points), face.score)
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
-        """Looks for a face around the box only, at the size at which the detector sees best."""
+        """Looks for a face around the box only, at the size at which the detector works best."""
         frame = _eight_bit(frame)
         x0, y0, x1, y1 = face.box
         margin = 0.35 * (x1 - x0)
@@ -189,11 +196,10 @@ class DlibLandmarkDetector:
         if min(patch.shape[:2]) < 16:
             return False
         found = self._search(patch, min(8.0, 90.0 / max(face.size, 1.0)), self.threshold - 0.4)
-        moved = [tuple(np.add(box, (left, top, left, top))) for box, _ in found]
-        return any(overlap(box, face.box) > 0.3 for box in moved)
+        return any(overlap(shifted(box, left, top), face.box) > 0.3 for box, _ in found)
 
     def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
-        """`(128,)` of dlib's face recognition network: 0.6 apart, on average, is the limit between two people."""
+        """Returns `(128,)` of dlib's face recognition network; two people are more than about 0.6 apart."""
         dlib, network = _load_dlib(), _load_describer()
         edges = (round(edge) for edge in face.box)
         points = dlib.module.points([dlib.module.point(round(float(x)), round(float(y))) for x, y in face.points])
@@ -201,7 +207,7 @@ class DlibLandmarkDetector:
         with dlib.lock:
             return np.array(network.compute_face_descriptor(_eight_bit(frame), shape))
 
-    def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[tuple, float]]:
+    def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[Box, float]]:
         """Returns ((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""
         height, width = frame.shape[:2]
         resized = frame
@@ -214,7 +220,8 @@ class DlibLandmarkDetector:
         edges = [(b.left() / scale, b.top() / scale, (b.right() + 1) / scale, (b.bottom() + 1) / scale) for b in boxes]
         return list(zip(edges, scores))
 
-    def _face(self, frame: np.ndarray, box: tuple[float, float, float, float], score: float) -> Face:
+    def _face(self, frame: np.ndarray, box: Box, score: float) -> Face:
+        """Fits the landmarks of the face in a box `(x0, y0, x1, y1)`."""
         dlib = _load_dlib()
         x0, y0, x1, y1 = (int(round(v)) for v in box)
         rectangle = dlib.module.rectangle(x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
@@ -232,11 +239,12 @@ def _eight_bit(frame: np.ndarray) -> np.ndarray:
 
 
 class PrecomputedLandmarks:
-    """Landmarks of one clip that another tool has found, read from a file.
+    """Reads the landmarks of one clip, found by another tool, from a file.
 
-    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face was
-    found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`, with
-    `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a second).
+    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face
+    was found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`,
+    with `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a
+    second).
 
     Args:
         path: the file.
@@ -255,10 +263,11 @@ class PrecomputedLandmarks:
             raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
         if fps is not None and not (fps > 0 and math.isfinite(fps)):
             raise ValueError(f"{self.path!r}: fps must be a positive number, got {fps}")
-        self.points, self.fps, self._calls = points, fps, 0
+        self.points, self.fps = points, fps
 
     @staticmethod
     def _read(path: Path) -> tuple[np.ndarray, float | None]:
+        """Returns the points and their frame rate, neither of them checked."""
         if path.suffix.lower() == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             missing = [[math.nan, math.nan]] * NUM_POINTS
@@ -272,32 +281,30 @@ class PrecomputedLandmarks:
         raise ValueError("the name must end in .npz or .json")
 
     def at(self, fps: float) -> np.ndarray:
-        """Returns `(frames, 68, 2)` float32 at another frame rate: for each time the nearest row."""
+        """Returns `(frames, 68, 2)` float32 at another frame rate, for each time the nearest row."""
         if self.fps is None or abs(self.fps - fps) < 1e-6:
             return self.points
         times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
         return self.points[np.minimum(np.round(times * self.fps).astype(int), len(self.points) - 1)]
 
-    def __call__(self, frame: np.ndarray) -> list[Face]:
-        """As a `LandmarkDetector`: the n-th call answers for the n-th frame of the clip."""
-        index, self._calls = self._calls, self._calls + 1
-        if index >= len(self.points) or not np.isfinite(self.points[index]).all():
-            return []
-        return [Face(box_of_points(self.points[index]), self.points[index], 1.0)]
 
-
-def grown(box: tuple, x: float, y: float) -> tuple[float, float, float, float]:
+def grown(box: Box, x: float, y: float) -> Box:
     """Expands a box `(x0, y0, x1, y1)` by these pixels on the left and right, and at the top and bottom."""
     return box[0] - x, box[1] - y, box[2] + x, box[3] + y
 
 
-def meet(first: tuple, second: tuple) -> bool:
+def shifted(box: Box, x: float, y: float) -> Box:
+    """Returns a box `(x0, y0, x1, y1)` moved by these pixels to the right and downwards."""
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+
+def meet(first: Box, second: Box) -> bool:
     """Returns whether two boxes `(x0, y0, x1, y1)` have a point in common; one without an area is a point."""
     return first[0] <= second[2] and second[0] <= first[2] and first[1] <= second[3] and second[1] <= first[3]
 
 
-def overlap(first: tuple, second: tuple) -> float:
-    """Intersection over union of two boxes `(x0, y0, x1, y1)`."""
+def overlap(first: Box, second: Box) -> float:
+    """Returns the intersection over union of two boxes `(x0, y0, x1, y1)`."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:

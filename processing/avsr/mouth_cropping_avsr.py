@@ -4,8 +4,8 @@ Missed frames are interpolated, landmarks are smoothed over 12 frames, a similar
 takes each frame to a mean face (so that a moving mouth never moves the picture), and a square around the mean of the
 mouth's points is cut out. All of it is one warp: the crop is a translation of the transform.
 
-Landmarks are interpolated and smoothed within a scene and one face only: at a cut, or where another face is followed,
-everything starts anew. Memory is bounded by a few hundred small grey patches, whatever the clip's length.
+Landmarks are interpolated and smoothed only within a scene and for one face: they start again at a cut, or where
+another face is followed. Memory is bounded by a few hundred small grey patches, whatever the clip's length.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 
 from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
-from .landmarks_avsr import NUM_POINTS, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
+from .landmarks_avsr import NUM_POINTS, Box, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
 
 BLOCK = 24  # frames that are warped together
-PATIENCE = 250  # frames without a face after which it is no longer waited for: crops are black until it is back
+PATIENCE = 250  # frames without a face after which it is given up: crops are black until it is back
 UNKNOWN_SIDE = 640  # pixels, longest side of the stored frame while the face's place is not known yet
 
 _NOWHERE = np.full((NUM_POINTS, 2), np.nan, np.float32)
@@ -84,38 +84,41 @@ class MouthBlock:
 
     @classmethod
     def empty(cls, roi_size: int) -> MouthBlock:
-        """No frames."""
+        """Returns a block without frames."""
         mouths, points = np.zeros((0, roi_size, roi_size), np.uint8), np.zeros((0, NUM_POINTS, 2), np.float32)
         return cls(mouths, points, *(np.zeros(0, dtype=bool) for _ in range(3)))
 
 
-# --------------------------------------------------------------------------------------------- where landmarks are from
+# -------------------------------------------------------------------------------------------- where landmarks are from
 
 
 class LandmarkSource(Protocol):
-    """Says where the landmarks of each frame are, frame by frame.
+    """Gives the landmarks of a clip, frame by frame.
 
     Attributes:
-        counts: the number of faces in each search of a whole picture.
         switches: how often another face of the same scene was taken.
         switched: whether this has just happened.
     """
 
-    counts: Sequence[int]
     switches: int
     switched: bool
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """The number of faces in each search of a whole picture."""
+        ...
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
         """Returns `(68, 2)` in pixels of the next `(height, width, 3)` uint8 frame, or None where there is no face."""
         ...
 
     def warnings(self) -> list[str]:
-        """Sentences for the report, once all frames were seen."""
+        """Returns sentences for the report, once all frames were seen."""
         ...
 
 
 class _GivenLandmarks:
-    """Landmarks that are there already, handed out frame by frame."""
+    """Hands out landmarks that are known already, frame by frame."""
 
     counts: tuple[int, ...] = ()
     switches = 0
@@ -125,38 +128,38 @@ class _GivenLandmarks:
         self.rows, self.index = points, 0
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
+        """Returns the next row, or None where it holds no face or there are no more."""
         index, self.index = self.index, self.index + 1
         if index >= len(self.rows) or not np.isfinite(self.rows[index]).all():
             return None
         return self.rows[index]
 
     def warnings(self) -> list[str]:
+        """Returns a sentence where there are more or fewer rows than frames."""
         if self.index == len(self.rows):
             return []
         return [f"there are landmarks for {len(self.rows)} frames, but {self.index} frames"]
 
 
-class _TrackedLandmarks(FaceTracker):
-    """Landmarks that a detector finds in one face."""
-
-    def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
-        face = self.update(frame, change)
-        return None if face is None else face.points
-
-    def warnings(self) -> list[str]:
-        return []
-
-
 def landmark_source(
     landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
 ) -> LandmarkSource:
-    """What tells `MouthBuilder` each frame's landmarks; the arguments are those of `MouthRoiImageProcessor.extract`."""
+    """Makes the source of landmarks for `MouthBuilder`.
+
+    Args:
+        landmarks: see `MouthRoiImageProcessor.extract`.
+        fps: frames per second of the clip.
+        detect_every: frames between two searches, where a detector finds the landmarks.
+
+    Raises:
+        ValueError: `landmarks` is an array of another shape.
+    """
     if landmarks is None:
-        return _TrackedLandmarks(DlibLandmarkDetector(), detect_every)
+        return FaceTracker(DlibLandmarkDetector(), detect_every)
     if isinstance(landmarks, PrecomputedLandmarks):
         return _GivenLandmarks(landmarks.at(fps))
     if callable(landmarks):
-        return _TrackedLandmarks(landmarks, detect_every)
+        return FaceTracker(landmarks, detect_every)
     points = np.asarray(landmarks, dtype=np.float32)
     if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2):
         raise ValueError(f"landmarks must be (frames, {NUM_POINTS}, 2), got {points.shape}")
@@ -168,33 +171,33 @@ def landmark_source(
 
 @dataclass
 class _Row:
-    """The part of a frame stored until it is warped; `patch` is None where no face is waited for."""
+    """What is stored of a frame until it is warped; `patch` is None where the face was given up."""
 
     points: np.ndarray | None  # (68, 2)
     patch: GreyPatch | None
     outside: bool
     cut: bool  # the first of another scene or face
-    anew: bool  # the first with a face after nobody was waited for any more
+    found_again: bool  # the first with a face after it was given up
 
     @property
     def begins(self) -> bool:
-        """Whether nothing before this frame has to do with it."""
-        return self.cut or self.anew
+        """Whether landmarks before this frame have no bearing on it."""
+        return self.cut or self.found_again
 
 
 class MouthBuilder:
-    """Takes the frames of one clip one by one and gives their mouth crops as soon as they are certain.
+    """Takes the frames of one clip one by one and gives their mouth crops as soon as they are final.
 
     Args:
         processor: `MouthRoiImageProcessor`, for its settings.
-        source: of `landmark_source`, or another one.
+        source: the landmarks of each frame, see `landmark_source`.
     """
 
     def __init__(self, processor: Any, source: LandmarkSource):
         self.config, self.source = processor, source
         mean_width = float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
         self._unit = processor.mouth_width / mean_width  # region pixels to one distance of the outer eye corners
-        self._hold = max(processor.smoothing_window, FLASH + 1)  # frames until a row is certain
+        self._hold = max(processor.smoothing_window, FLASH + 1)  # frames until a row is final
         self._watch = SceneWatch()
         self._rows: list[_Row] = []  # not warped yet
         self._context = np.zeros((0, NUM_POINTS, 2), np.float32)  # the scene's last points before them
@@ -202,7 +205,7 @@ class MouthBuilder:
         self._missing, self._step = 0, 1
 
     def build(self, frames: Iterable[np.ndarray]) -> Iterator[MouthBlock]:
-        """All blocks of a clip's frames, which are taken one at a time."""
+        """Yields all blocks of a clip, whose frames are taken one at a time."""
         for frame in frames:
             yield from self.add(frame)
         yield from self.finish()
@@ -218,7 +221,7 @@ class MouthBuilder:
         return self.source.switches
 
     def warnings(self) -> list[str]:
-        """Sentences for the report, once all frames were added."""
+        """Returns sentences for the report, once all frames were added."""
         return self.source.warnings()
 
     def add(self, frame: np.ndarray) -> Iterator[MouthBlock]:
@@ -228,39 +231,39 @@ class MouthBuilder:
         if change is Change.RETURN:
             self._take_back_cut()
         cut = change is Change.CUT or self.source.switched
-        anew = points is not None and self._missing > PATIENCE
+        found_again = points is not None and self._missing > PATIENCE
         self._missing = 0 if points is not None else self._missing + 1
         self._last = points if points is not None else None if cut else self._last
         outside = points is not None and _leaves_picture(points[MOUTH], frame)
-        self._rows.append(_Row(points, self._patch(frame), outside, cut, anew))
+        self._rows.append(_Row(points, self._patch(frame), outside, cut, found_again))
         yield from self._certain()
 
     def finish(self) -> Iterator[MouthBlock]:
-        """The rest, once all frames were added."""
+        """Yields the rest, once all frames were added."""
         while self._rows:
             yield from self._end_of_scene(self._next_beginning() or len(self._rows))
 
     def _take_back_cut(self) -> None:
-        """What looked like a cut was a flash."""
+        """Unmarks the latest cut, as it was a flash."""
         for row in self._rows[-FLASH - 1 :]:
             row.cut = False
 
     def _patch(self, frame: np.ndarray) -> GreyPatch | None:
-        """Around the mouth twice the region; more while the face is lost; everything, reduced, before it is found."""
+        """Cuts twice the region around the mouth; more while the face is lost; the whole frame before it is found."""
         if self._missing > PATIENCE:
             return None
         if self._last is None:
             return grey_patch(frame, None, -(-max(frame.shape[:2]) // UNKNOWN_SIDE))
         eyes = max(1.0, float(np.linalg.norm(self._last[45] - self._last[36])))
         shrink = eyes / self._unit  # frame pixels to one region pixel
-        if not 0.8 <= shrink / self._step <= 2.2:  # no flicker between two sharpnesses while the face comes nearer
+        if not 0.8 <= shrink / self._step <= 2.2:  # else sharpness would flicker while the face comes nearer
             self._step = max(1, int(shrink))
         half = (1.0 if self._missing == 0 else 2.0) * self.config.roi_size * shrink
         x, y = self._last[MOUTH].mean(axis=0)
         return grey_patch(frame, (x - half, y - half, x + half, y + half), self._step)
 
     def _certain(self) -> Iterator[MouthBlock]:
-        """All rows of which no later frame can change the crop."""
+        """Yields the crops that no later frame can change."""
         if self._missing >= PATIENCE:
             if self._missing == PATIENCE or len(self._rows) >= BLOCK:
                 yield from self.finish()
@@ -273,7 +276,7 @@ class MouthBuilder:
             yield self._warped(settled)
 
     def _next_beginning(self) -> int:
-        """Returns the first row but row 0 at which landmarks start anew; 0 where there is none."""
+        """Returns the first row but row 0 at which landmarks start again; 0 where there is none."""
         return next((index for index, row in enumerate(self._rows) if index and row.begins), 0)
 
     def _end_of_scene(self, count: int) -> Iterator[MouthBlock]:
@@ -286,15 +289,15 @@ class MouthBuilder:
         self._context = self._context[:0]
 
     def _warped(self, count: int, end: int | None = None) -> MouthBlock:
-        """The first `count` rows, their landmarks interpolated and smoothed with those of the rows up to `end`."""
+        """Crops the first `count` rows; interpolates and smooths landmarks together with the rows up to `end`."""
         window, before = self.config.smoothing_window, len(self._context)
-        rows = self._rows[:count]
+        patches = [row.patch for row in self._rows[:count] if row.patch is not None]
         raw = [row.points if row.points is not None else _NOWHERE for row in self._rows[:end]]
         points = np.concatenate([self._context, np.stack(raw)]).astype(np.float32)
         filled = interpolate_missing(points)
         smoothed = smooth(filled, window)[before : before + count]
-        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width, self.config.crop_center)
-        mouths = crop_mouths([row.patch for row in rows], transforms, self.config.roi_size)
+        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width)
+        mouths = crop_mouths(patches, transforms, self.config.roi_size)
         first = max(0, before + count - window)
         while first > 0 and not np.isfinite(points[first]).all():
             first -= 1  # so that gaps are filled from the same neighbours in every block
@@ -302,11 +305,12 @@ class MouthBuilder:
         return self._block(mouths, filled[before : before + count])
 
     def _black(self, count: int) -> MouthBlock:
+        """Makes black crops of the first `count` rows."""
         side = self.config.roi_size
         return self._block(np.zeros((count, side, side), np.uint8), np.stack([_NOWHERE] * count))
 
     def _block(self, mouths: np.ndarray, points: np.ndarray) -> MouthBlock:
-        """Takes the rows of these crops out."""
+        """Makes a block of these crops, whose rows are removed from the buffer."""
         rows, self._rows = self._rows[: len(mouths)], self._rows[len(mouths) :]
         found = np.array([row.points is not None for row in rows])
         outside = np.array([row.outside for row in rows])
@@ -327,7 +331,8 @@ class GreyPatch:
 
     Attributes:
         pixels: `(height, width)` uint8.
-        left, top: where the part begins in the frame, in the frame's pixels.
+        left: first column of the part, in the frame's pixels.
+        top: first row of the part, in the frame's pixels.
         step: frame pixels to one pixel of the patch, each being the mean of `step` x `step`.
     """
 
@@ -337,12 +342,13 @@ class GreyPatch:
     step: int = 1
 
 
-def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None = None, step: int = 1) -> GreyPatch:
+def grey_patch(frame: np.ndarray, box: Box | None = None, step: int = 1) -> GreyPatch:
     """Cuts the box out of a frame, makes it grey (ITU-R BT.601) and reduces it `step` times by averaging.
 
     Args:
         frame: `(height, width, 3)` or `(height, width)` uint8.
-        box: `(x0, y0, x1, y1)` in pixels, cut to the frame; None keeps the whole frame. At least one pixel remains.
+        box: `(x0, y0, x1, y1)` in pixels, clipped to the frame; None takes the whole frame. At least one pixel
+            remains.
         step: whole number of at least 1.
     """
     height, width = frame.shape[:2]
@@ -355,7 +361,7 @@ def grey_patch(frame: np.ndarray, box: tuple[float, float, float, float] | None 
 
 
 def _grey(part: np.ndarray) -> np.ndarray:
-    """(h, w, 3) or (h, w) uint8 -> (h, w) uint8, a copy."""
+    """Converts (h, w, 3) or (h, w) uint8 to (h, w) uint8, a copy."""
     if part.ndim == 2:
         return part.copy()
     return (part.astype(np.float32) @ LUMA + 0.5).astype(np.uint8)
@@ -385,11 +391,13 @@ def interpolate_missing(points: np.ndarray) -> np.ndarray:
 
 
 def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
-    """Straight line through `window` frames around each frame (least squares), taken at that frame.
+    """Fits a straight line to the `window` frames around each frame (least squares) and takes it at that frame.
 
-    Inside a clip this is the moving average of the paper; at the ends, where the window is cut, a moving head would
-    make an average lag. The published code averages each frame with the 11 that follow, which lets the crop lead
-    the head by a fifth of a second and needs 12 frames; here the window is centred and any length will do.
+    Inside a clip this is the moving average of the paper; at the ends, where the window is cut off, an average would
+    lag behind a moving head. The published code averages each frame with the 11 that follow, which makes the crop lead
+    the head by a fifth of a second and needs 12 frames; here the window is centred and a clip of any length will do.
+    `scipy.signal.savgol_filter` differs: it takes even windows half a frame off, and refuses clips shorter than the
+    window.
 
     Args:
         points: `(frames, ...)` without NaN.
@@ -409,6 +417,7 @@ def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
     last = np.clip(time + window // 2 + 1, None, len(flat)).astype(int)
 
     def window_mean(values: np.ndarray) -> np.ndarray:
+        # Differences of cumulative sums: the time does not grow with the window.
         sums = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
         return (sums[last] - sums[first]) / (last - first)[:, None]
 
@@ -423,11 +432,11 @@ def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
 def similarity_transforms(
     points: np.ndarray, target: np.ndarray, indices: Sequence[int] = STABLE_POINTS
 ) -> np.ndarray:
-    """Rotation, scale and shift that take each frame's stable points nearest to the target's (least squares).
+    """Fits the rotation, scale and shift that take each frame's stable points to the target's (least squares).
 
     Args:
         points: `(frames, 68, 2)` in pixels.
-        target: `(68, 2)` in the units to go to.
+        target: `(68, 2)` in the units of the result.
         indices: the points that are fitted.
 
     Returns:
@@ -445,38 +454,34 @@ def similarity_transforms(
     return np.concatenate([linear, shift[..., None]], axis=2)
 
 
-def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, crop_center: str = "mouth") -> np.ndarray:
+def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float) -> np.ndarray:
     """Returns the transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
+
+    The mean of the aligned mouth points is in the middle of the region.
 
     Args:
         points: `(frames, 68, 2)` pixels.
         roi_size: side of the square region, in its own pixels.
         mouth_width: distance between the mean face's mouth corners in the region, in its own pixels.
-        crop_center: "mouth" puts the mean of the aligned mouth points into the middle, as published; "mean_face" the
-            middle of the mean face's mouth, so that eyes and nose alone decide.
 
     Returns:
         `(frames, 2, 3)` float64; pixel centres are at whole numbers.
     """
-    if crop_center not in ("mouth", "mean_face"):
-        raise ValueError(f"crop_center must be 'mouth' or 'mean_face', got {crop_center!r}")
     scale = mouth_width / np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER])
     target = MEAN_FACE * scale
     transforms = similarity_transforms(points, target)
-    centre = target[MOUTH].mean(axis=0)
-    if crop_center == "mouth":
-        centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
+    centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
     transforms[:, :, 2] += (roi_size - 1) / 2 - centre
     return transforms
 
 
 def apply_transforms(transforms: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """`(frames, 2, 3)` transforms on `(frames, n, 2)` points."""
+    """Applies `(frames, 2, 3)` transforms to `(frames, n, 2)` points."""
     return np.einsum("tij,tnj->tni", transforms[:, :, :2], points) + transforms[:, None, :, 2]
 
 
 def invert_transforms(transforms: np.ndarray) -> np.ndarray:
-    """The way back: `(frames, 2, 3)` for `(frames, 2, 3)`."""
+    """Returns the `(frames, 2, 3)` inverses of `(frames, 2, 3)` transforms."""
     linear = np.linalg.inv(transforms[:, :, :2])
     return np.concatenate([linear, -np.einsum("tij,tjk->tik", linear, transforms[:, :, 2:])], axis=2)
 
@@ -484,7 +489,7 @@ def invert_transforms(transforms: np.ndarray) -> np.ndarray:
 def crop_mouths(
     frames: Sequence[np.ndarray] | Sequence[GreyPatch], transforms: np.ndarray, roi_size: int
 ) -> np.ndarray:
-    """Warps all frames of a clip in one go, bilinearly; outside of the picture its border is repeated.
+    """Warps all frames of a clip together, bilinearly; outside of the picture its border is repeated.
 
     Args:
         frames: `(height, width)` uint8 grey pictures or `GreyPatch`es, of any sizes.
@@ -516,7 +521,7 @@ def crop_mouths(
 
 
 def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int) -> torch.Tensor:
-    """(T, H, W) uint8 and (T, 2, 3) float64 from region to stack pixels -> (T, roi, roi) uint8."""
+    """Samples a (T, H, W) uint8 stack by (T, 2, 3) float64 from region to stack pixels: (T, roi, roi) uint8."""
     # `affine_grid` counts from -1 to 1 over the region, `grid_sample` over the stack.
     half = (roi_size - 1) / 2
     theta = torch.cat([back[:, :, :2] * half, back[:, :, 2:] + back[:, :, :2].sum(-1, keepdim=True) * half], dim=2)

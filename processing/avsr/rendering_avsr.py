@@ -1,8 +1,9 @@
-"""A reading made visible: its words burnt into the video, its speaker in a frame, or all of it on a time line."""
+"""Shows a result: its words burnt into the video, its speaker outlined, or all of it on a time line."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from .captions_avsr import MAX_CHARACTERS, Cue, Word, make_cues, words_of
 from .media_avsr import probe_media, read_audio, read_frames
@@ -30,8 +32,8 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
     """
     Writes the video again with its words burnt in: white when spoken, yellow while spoken, grey before.
 
-    Frames are read, drawn on and written one by one, so memory does not grow with the length of the video (the sound
-    is held as a whole). A video lower than 480 pixels is enlarged by a whole number.
+    Frames are read, drawn on and written one by one, so memory does not grow with the length of the video (except for
+    the sound, which is read whole). A video lower than 480 pixels is enlarged by a whole number.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object, with a video.
@@ -42,7 +44,8 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
         The path.
 
     Raises:
-        MediaError: the source cannot be read, or the file cannot be written. ValueError: no video, or no times.
+        MediaError: the source cannot be read, or the file cannot be written.
+        ValueError: there is no video, or there are no times.
     """
     return rewrite_video(source, result, path)
 
@@ -53,7 +56,22 @@ def rewrite_video(
     path: str | os.PathLike,
     change: Callable[[Iterator[np.ndarray], float], Iterator[np.ndarray]] | None = None,
 ) -> Path:
-    """As [`write_captioned_video`]; `change` draws on the frames first: (frames, frames per second) -> frames."""
+    """
+    Writes the video again with its words burnt in, and with other changes.
+
+    Args:
+        source: see [`write_captioned_video`].
+        result: see [`write_captioned_video`].
+        path: see [`write_captioned_video`].
+        change: draws on the frames before the words are: (frames, frames per second) -> frames.
+
+    Returns:
+        The path.
+
+    Raises:
+        MediaError: the source cannot be read, or the file cannot be written.
+        ValueError: there is no video, or there are no times.
+    """
     source = fetch_media(source)
     info = probe_media(source)
     if not info.has_video:
@@ -67,9 +85,7 @@ def rewrite_video(
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:
-    """Returns `(height, width, 3)` uint8 as it is, or enlarged by a whole number where it is lower than 480 pixels."""
-    from PIL import Image
-
+    """Returns a `(height, width, 3)` uint8 frame, enlarged by a whole number where it is lower than 480 pixels."""
     factor = math.ceil(MIN_HEIGHT / frame.shape[0])
     if factor <= 1:
         return frame
@@ -79,7 +95,7 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 
 def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: float) -> Iterator[np.ndarray]:
     """
-    Draws words on frames, each at its time; of several speakers below each other, with their names.
+    Draws words on frames, each at its time; the words of several speakers one below the other, with their names.
 
     Args:
         frames: `(height, width, 3)` uint8 RGB; frame k is shown at k / fps.
@@ -89,9 +105,8 @@ def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: flo
     Yields:
         Frames of the same type, enlarged by a whole number where they are lower than 480 pixels.
     """
-    from PIL import Image
-
-    speakers, captioners = list(dict.fromkeys(word.speaker for word in words)), None
+    speakers = list(dict.fromkeys(word.speaker for word in words))
+    captioners: list[_Captioner] | None = None  # until the size of the frames is known
     for index, frame in enumerate(frames):
         picture = Image.fromarray(enlarged(frame))
         size = picture.size
@@ -111,31 +126,40 @@ def caption_frames(frames: Iterator[np.ndarray], words: Sequence[Word], fps: flo
 
 
 class _Captioner:
-    """Lays the cues of one speaker out for one size of picture; the name, if there is one, stands in front of them."""
+    """
+    Lays out the cues of one speaker for one size of picture.
+
+    Args:
+        words: of the speaker, in any order.
+        width: of the picture, in pixels.
+        height: of the picture, in pixels.
+        name: of the speaker, in front of each cue; "" for none.
+    """
 
     def __init__(self, words: Sequence[Word], width: int, height: int, name: str = ""):
-        from PIL import ImageFont
-
         self.name = f"{name}: " if name else ""
-        self._drawn_for, self._overlay = None, None
+        self._drawn_for: tuple[Cue, int] | None = None
+        self._overlay: Image.Image | None = None
         self.words = sorted(words, key=lambda word: word.start)
         self.size = max(12, round(min(height / 15, width / 18)))
-        wide = ImageFont.load_default(self.size).getlength
-        longest = wide(self.name) + max((wide(word.text) for word in words), default=0.0)
-        self.size = max(6, int(self.size * min(1.0, 0.95 * width / (longest + self.size))))  # a very long word
+        width_of = ImageFont.load_default(self.size).getlength
+        longest = width_of(self.name) + max((width_of(word.text) for word in words), default=0.0)
+        self.size = max(
+            6, int(self.size * min(1.0, 0.95 * width / (longest + self.size)))
+        )  # a very long word fits, too
         self.font = ImageFont.load_default(self.size)
         fitting = int(0.86 * width / (0.62 * self.size))  # upper-case letters are about 0.62 of the height wide
         self.cues = make_cues(self.words, max_characters=max(8, min(MAX_CHARACTERS, fitting) - len(self.name)))
 
-    def overlay(self, time: float):
-        """The caption at a time as an RGBA picture; None between cues."""
+    def overlay(self, time: float) -> Image.Image | None:
+        """Returns the caption at a time in seconds as an RGBA picture; None between cues."""
         moment = self.moment(time)
         if moment != self._drawn_for:
             self._drawn_for, self._overlay = moment, self.draw(*moment) if moment else None
         return self._overlay
 
     def moment(self, time: float) -> tuple[Cue, int] | None:
-        """What is to be seen at a time: the cue and how many of its words have begun; None between cues."""
+        """Returns the cue at a time in seconds and how many of its words have begun; None between cues."""
         cue = next((cue for cue in self.cues if cue.start <= time < cue.end), None)
         if cue is None:
             return None
@@ -144,15 +168,13 @@ class _Captioner:
         over = begun == len(inside) and time >= inside[-1].end
         return cue, begun + over
 
-    def draw(self, cue: Cue, begun: int):
-        """The caption as an RGBA picture; word `begun - 1` is the current one."""
-        from PIL import Image, ImageDraw
-
+    def draw(self, cue: Cue, begun: int) -> Image.Image:
+        """Draws the caption as an RGBA picture; word `begun - 1` is the current one."""
         space = self.font.getlength(" ")
         rows = [[(word, self.font.getlength(word)) for word in line.split()] for line in cue.lines]
         widths = [sum(length for _, length in row) + space * (len(row) - 1) for row in rows]
-        front = self.font.getlength(self.name)
-        widths[0] += front
+        name_width = self.font.getlength(self.name)
+        widths[0] += name_width
         pad, leading = round(0.45 * self.size), round(1.3 * self.size)
         box = round(max(widths)) + 2 * pad, leading * len(rows) + round(1.2 * pad)
         overlay = Image.new("RGBA", box)
@@ -161,9 +183,9 @@ class _Captioner:
         number = 0
         for row, (line, width) in enumerate(zip(rows, widths)):
             left = (box[0] - width) / 2
-            if row == 0 and front:
+            if row == 0 and name_width:
                 pen.text((left, 0.6 * pad + 0.5 * leading), self.name, COMING, self.font, anchor="lm")
-                left += front
+                left += name_width
             for word, length in line:
                 colour = CURRENT if number == begun - 1 else SPOKEN if number < begun else COMING
                 pen.text((left, 0.6 * pad + (row + 0.5) * leading), word, colour, self.font, anchor="lm")
@@ -175,16 +197,16 @@ class _Captioner:
 # ------------------------------------------------------------------------------------------------------ chosen speaker
 
 OUTLINE = (255, 214, 77)  # RGB
-DARKER = 0.45  # of the light outside of the speaker's box
+DARKER = 0.45  # factor of the brightness outside of the speaker's box
 WIDTH = 1 / 160  # of the outline, in units of the picture's height
 
 
 def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str | os.PathLike) -> Path:
     """
-    Writes the video again with the chosen speaker in a frame and their words below.
+    Writes the video again with an outline around the chosen speaker and their words below.
 
-    Frames are read, drawn on and written one by one (the sound is held as a whole). A video lower than 480 pixels is enlarged
-    by a whole number.
+    Frames are read, drawn on and written one by one (the sound is read whole). A video lower than 480 pixels is
+    enlarged by a whole number.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object, with a video.
@@ -195,7 +217,8 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
         The path.
 
     Raises:
-        MediaError: the source cannot be read, or the file cannot be written. ValueError: no video, no times, or no speaker.
+        MediaError: the source cannot be read, or the file cannot be written.
+        ValueError: there is no video, or there are no times, or no speaker.
     """
     report = result.get("report") or {}
     if "speaker" not in report:
@@ -206,7 +229,7 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
 
 def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: float) -> Iterator[np.ndarray]:
     """
-    Frames with a line around the speaker, and everything else darker.
+    Draws a line around the speaker and darkens everything else.
 
     Args:
         frames: `(height, width, 3)` uint8 RGB; frame k is shown at k / fps.
@@ -214,8 +237,8 @@ def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: 
         fps: frames per second.
 
     Yields:
-        Frames of the same type, enlarged by a whole number where they are lower than 480 pixels; unchanged where the speaker
-        isn't in view.
+        Frames of the same type, enlarged by a whole number where they are lower than 480 pixels; nothing is drawn
+        while the speaker isn't in view.
     """
     boxes = {row["second"]: np.array(row["box"], float) for row in seconds if row["box"] is not None}
     for index, frame in enumerate(frames):
@@ -225,14 +248,14 @@ def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: 
 
 def box_at(boxes: dict[int, np.ndarray], time: float) -> np.ndarray | None:
     """
-    Where the speaker is at a time.
+    Interpolates the speaker's box at a time.
 
     Args:
-        boxes: second -> mean `(4,)` box in it, of the seconds in which the speaker is in view.
+        boxes: second -> mean `(4,)` box in it, for the seconds in which the speaker is in view.
         time: in seconds.
 
     Returns:
-        `(4,)` float64 between the boxes of this second and the nearer neighbour; None in a second without one.
+        `(4,)` float64 between the boxes of this second and of the nearer neighbour; None in a second without one.
     """
     second = int(time)
     if second not in boxes:
@@ -243,6 +266,7 @@ def box_at(boxes: dict[int, np.ndarray], time: float) -> np.ndarray | None:
 
 
 def _drawn(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
+    """Returns a frame with an outline around a `(4,)` box in pixels, darker outside; unchanged without a box."""
     if box is None:
         return frame
     height, width = frame.shape[:2]
@@ -255,10 +279,10 @@ def _drawn(frame: np.ndarray, box: np.ndarray | None) -> np.ndarray:
     return drawn
 
 
-# ---------------------------------------------------------------------------------------------------------- one picture
+# --------------------------------------------------------------------------------------------------------- one picture
 
 SECONDS_A_LINE = 4.0  # a longer clip continues below
-MAX_LINES = 10  # and the picture ends after this many lines
+MAX_LINES = 10  # the picture ends after this many lines
 MARGIN, AXIS, ROW = 0.15, 0.5, 0.36  # inches: around the picture, below each line for its clock, a row of words
 INK, MUTED, WAVE, SPOKEN_SPAN, PAPER = "#1d2530", "#77808c", "#3b7dd8", "#f0f4f9", "#ffffff"
 RIGHT, WRONG, PLAIN = ("#dff1e6", "#1c6b3f"), ("#fbe0dd", "#b3261e"), ("#e4eefb", "#1c4f93")  # box, letters
@@ -276,22 +300,24 @@ def draw_reading(
     sampling_rate: int = 16000,
 ) -> Path:
     """
-    Draws what was seen, heard and read on one time line: mouth crops, waveform, and a row of words for each reading.
+    Draws mouth crops, the waveform, and a row of words for each reading on one time line.
 
     Args:
-        path: picture to write; its ending gives the format (png, svg, pdf).
-        readings: a label for each row -> `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
-        mouths: `(frames, height, width)` uint8, the crops that the network sees; None where there was no picture.
-        audio: `(samples,)` float32; None where there was no sound.
+        path: picture to write; its suffix gives the format (png, svg, pdf).
+        readings: the label of each row -> `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
+        mouths: `(frames, height, width)` uint8, the crops that the network sees; None where there are no pictures.
+        audio: `(samples,)` float32; None where there is no sound.
         reference: the true text, where known: wrong words stand out.
         title: above the picture.
-        fps, sampling_rate: of `mouths` and `audio`.
+        fps: crops per second of `mouths`.
+        sampling_rate: samples per second of `audio`.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: there is nothing to draw. ImportError: matplotlib is missing.
+        ValueError: there is nothing to draw.
+        ImportError: matplotlib is missing.
     """
     Figure, FigureCanvasAgg = _matplotlib()
     line = _Line(readings, mouths, audio, reference, fps, sampling_rate)
@@ -300,7 +326,7 @@ def draw_reading(
         raise ValueError("there is nothing to draw: pass mouths, audio, or readings with times")
     count = min(MAX_LINES, math.ceil(round(duration / SECONDS_A_LINE, 3)))
     length = duration if count == 1 else SECONDS_A_LINE
-    band = sum(line.heights()) + AXIS  # inches
+    band = sum(height for height, _ in line.panels()) + AXIS  # inches
     head = MARGIN + 0.4 * bool(title) + 0.27 * bool(reference)
     height = head + count * band
     figure = Figure(figsize=(12, height), dpi=130, facecolor=PAPER)
@@ -319,7 +345,7 @@ def draw_reading(
 
 @dataclass(frozen=True)
 class _Line:
-    """What is on the time line, and how a stretch of it is drawn."""
+    """The contents of the time line; `draw` draws a part of it. The attributes are the arguments of `draw_reading`."""
 
     readings: Mapping[str, dict]
     mouths: np.ndarray | None
@@ -330,58 +356,64 @@ class _Line:
 
     @property
     def duration(self) -> float:
-        """Returns the seconds up to the end of the last row."""
+        """The seconds up to the end of the longest row."""
         ends = [word.end for result in self.readings.values() for word in words_of(result)]
         ends.append(len(self.mouths) / self.fps if self.mouths is not None else 0.0)
         ends.append(len(self.audio) / self.sampling_rate if self.audio is not None else 0.0)
         return max(ends)
 
-    def heights(self) -> list[float]:
-        """Inches of mouths, sound and rows of words."""
-        return [0.66 * (self.mouths is not None), 0.9 * (self.audio is not None), ROW * len(self.readings)]
+    def panels(self) -> list[tuple[float, Callable[..., None]]]:
+        """Returns the height in inches of each panel, from the top, and what draws it: (axes, start, end, aspect)."""
+        panels: list[tuple[float, Callable[..., None]]] = []
+        if self.mouths is not None:
+            panels.append((0.66, functools.partial(self._draw_mouths, self.mouths)))
+        if self.audio is not None:
+            panels.append((0.9, functools.partial(self._draw_sound, self.audio)))
+        if self.readings:
+            panels.append((ROW * len(self.readings), self._draw_words))
+        return panels
 
     def draw(self, figure, top: float, inches: float, start: float, end: float) -> None:
         """Draws `start` to `end` seconds, from `top` (fraction of the figure) downwards."""
-        painters = [self._draw_mouths, self._draw_sound, self._draw_words]
         left, width = 0.105, 0.88
-        for height, paint in zip(self.heights(), painters):
-            if height:
-                axes = figure.add_axes((left, top - height / inches, width, height / inches))
-                axes.set_xlim(start, end)
-                axes.spines[:].set_visible(False)
-                axes.tick_params(length=0, labelleft=False, labelbottom=False)
-                axes.set_facecolor("none")
-                paint(axes, start, end, width * 12 / height)
-                top -= height / inches
+        for height, paint in self.panels():
+            axes = figure.add_axes((left, top - height / inches, width, height / inches))
+            axes.set_xlim(start, end)
+            axes.spines[:].set_visible(False)
+            axes.tick_params(length=0, labelleft=False, labelbottom=False)
+            axes.set_facecolor("none")
+            paint(axes, start, end, width * 12 / height)
+            top -= height / inches
         axes.tick_params(labelbottom=True, labelsize=9, labelcolor=MUTED)
         step = next(s for s in (0.1, 0.2, 0.5, 1.0) if (end - start) / s <= 16 or s == 1.0)
         axes.set_xticks(np.arange(math.ceil(start / step - 1e-6), math.floor(end / step + 1e-6) + 1) * step)
         axes.xaxis.set_major_formatter("{x:g} s")
 
-    def _draw_mouths(self, axes, start: float, end: float, aspect: float) -> None:
-        """Crops side by side, each at its time; `aspect` is how many squares fit beside each other."""
+    def _draw_mouths(self, mouths: np.ndarray, axes, start: float, end: float, aspect: float) -> None:
+        """Draws crops side by side, each at its time; `aspect` is the number of squares that fit."""
         count = max(1, round(aspect))
         width = (end - start) / count
         axes.set_ylim(0, 1)
         _label(axes, "lips", 0.5)
         for slot in range(count):
             index = int((start + (slot + 0.5) * width) * self.fps)
-            if index < len(self.mouths):
+            if index < len(mouths):
                 extent = (start + (slot + 0.02) * width, start + (slot + 0.98) * width, 0.04, 1)
-                axes.imshow(self.mouths[index], cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+                axes.imshow(mouths[index], cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
         axes.set_xlim(start, end)
         axes.set_ylim(0, 1)
 
-    def _draw_sound(self, axes, start: float, end: float, aspect: float) -> None:
-        """The envelope of the wave: lowest and highest sample of each 1/1200 of the line."""
+    def _draw_sound(self, audio: np.ndarray, axes, start: float, end: float, aspect: float) -> None:
+        """Draws the envelope of the wave: the lowest and the highest sample of each 1/1200 of the line."""
         _label(axes, "sound", 0.0)
         axes.set_ylim(-1.05, 1.05)
         axes.axhline(0, color="#dfe4ea", linewidth=0.8, zorder=0)
-        for word in words_of(next(reversed(self.readings.values()), {"text": ""})):
+        last = list(self.readings.values())[-1:]  # its words are marked behind the wave
+        for word in words_of(last[0]) if last else ():
             axes.axvspan(word.start, word.end, ymin=0.02, ymax=0.98, color=SPOKEN_SPAN, linewidth=0, zorder=0)
-        peak = float(np.abs(self.audio).max(initial=0.0)) or 1.0
+        peak = float(np.abs(audio).max(initial=0.0)) or 1.0
         edges = (np.linspace(start, end, 1201) * self.sampling_rate).astype(int)
-        stretch = np.asarray(self.audio[: int(end * self.sampling_rate)], np.float32) / peak
+        stretch = np.asarray(audio[: int(end * self.sampling_rate)], np.float32) / peak
         edges = edges[edges < len(stretch)]
         if not len(edges):
             return
@@ -389,10 +421,10 @@ class _Line:
         axes.fill_between(edges / self.sampling_rate, low, high, color=WAVE, linewidth=0.4, step="post")
 
     def _draw_words(self, axes, start: float, end: float, aspect: float) -> None:
-        """A row of boxes for each reading; wrong words in red where the reference is known."""
+        """Draws a row of boxes for each reading; wrong words are red where the reference is known."""
         rows = len(self.readings)
         axes.set_ylim(rows, 0)
-        inches = aspect * ROW * rows / (end - start)  # a second
+        inches = aspect * ROW * rows / (end - start)  # inches per second
         for row, (label, result) in enumerate(self.readings.items()):
             _label(axes, label, row + 0.5)
             axes.axhline(row + 0.5, color="#e6eaef", linewidth=0.8, zorder=0)
@@ -405,6 +437,7 @@ class _Line:
                 axes.text(start, row + 0.5, " nothing", color=MUTED, fontsize=10, va="center", style="italic")
 
     def _colours(self, words: Sequence[Word]) -> list[tuple[str, str]]:
+        """Returns the colours of box and letters for each word."""
         if self.reference is None:
             return [PLAIN] * len(words)
         said, read = self.reference.upper().split(), [word.text.upper() for word in words]
@@ -414,7 +447,7 @@ class _Line:
 
 
 def _box(axes, word: Word, row: int, face: str, ink: str, inches: float) -> None:
-    """A word in its rounded box; the letters shrink until they fit."""
+    """Draws a word in its rounded box; the letters shrink until they fit."""
     from matplotlib.patches import FancyBboxPatch
 
     width = word.end - word.start
@@ -437,11 +470,12 @@ def _box(axes, word: Word, row: int, face: str, ink: str, inches: float) -> None
 
 
 def _label(axes, text: str, y: float) -> None:
-    """A row's name, left of the time line."""
+    """Writes a row's name to the left of the time line."""
     axes.text(-0.008, y, text, transform=axes.get_yaxis_transform(), color=INK, fontsize=10, ha="right", va="center")
 
 
 def _matplotlib():
+    """Returns matplotlib's classes for figures that need no display; raises ImportError with what to install."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -451,6 +485,7 @@ def _matplotlib():
 
 
 def _save(figure, path: Path) -> Path:
+    """Writes the figure to a temporary file first, so that an interrupted run leaves no broken picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:

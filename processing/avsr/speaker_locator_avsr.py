@@ -1,6 +1,6 @@
-"""Who is to be read and what finds them: the argument `speaker` of the pipeline, checked, and locators for it.
+"""The argument `speaker` of the pipeline, checked, and the locators that find such a speaker.
 
-A locator is a pipeline of the task `object-perception`, or knows a track that is there already.
+A locator runs a pipeline of the task `object-perception`, or returns the boxes of a track that the caller gave.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ PLACES = {"point": (2, "(x, y)"), "box": (4, "(x0, y0, x1, y1)")}
 Speaker = str | Mapping[str, Any]
 
 PERCEPTION = "object-perception"  # the task whose pipeline follows what a text, a point or a box names
-LOOK_EVERY = 3  # frames of a clip, of which the pipeline is shown one: people move little in the 0.12 s between
-HEAD = 0.15  # of a face's width, which is added around it to have the head
+LOOK_EVERY = 3  # the pipeline sees one frame in this many: people move little in the 0.12 s between
+HEAD = 0.15  # of a face's width, added on each side to cover the head
 
 FoundBox = tuple[float, float, float, float, float]  # (x0, y0, x1, y1, score)
 
 
 def check_speaker(speaker: Any) -> Speaker:
     """
-    Returns the argument `speaker`, if it says who is to be read.
+    Checks the argument `speaker` of the pipeline.
 
     Args:
-        speaker: a text about one person, `"everyone"`, `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the
-            first picture, or `{"track": boxes}`, for each picture `(x0, y0, x1, y1)` or None where the person isn't
-            seen, with `"fps"` where these are not 25 a second.
+        speaker: a text that describes one person, `"everyone"`, `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in
+            pixels of the first picture, or `{"track": boxes}`, for each picture `(x0, y0, x1, y1)` or None where the
+            person isn't seen, with `"fps"` where there are not 25 of them per second.
 
     Returns:
-        The same; numbers of points and boxes as tuples of float.
+        The same, with the numbers of points and boxes as tuples of float.
 
     Raises:
         ValueError: it has none of these forms.
@@ -65,6 +65,7 @@ def check_speaker(speaker: Any) -> Speaker:
 
 
 def _checked_track(speaker: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns `{"track", "fps"}` as it is; raises ValueError where one of them has another form."""
     track, fps = speaker["track"], speaker.get("fps")
     if isinstance(track, (str, Mapping)) or not isinstance(track, Iterable):
         raise ValueError(f'`speaker`: "track" must be one box a frame, not {type(track).__name__}.')
@@ -75,7 +76,7 @@ def _checked_track(speaker: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _numbers(value: Any) -> tuple[float, ...]:
-    """Finite numbers of a sequence or an array; nothing where it is none."""
+    """Returns the numbers of a sequence or an array; an empty tuple where not all of them are finite numbers."""
     try:
         numbers = tuple(float(number) for number in value) if not isinstance(value, str) else ()
     except (TypeError, ValueError):
@@ -84,7 +85,7 @@ def _numbers(value: Any) -> tuple[float, ...]:
 
 
 def speaker_name(speaker: Speaker) -> str:
-    """How messages call who was chosen."""
+    """Returns the chosen speaker's name in messages."""
     if isinstance(speaker, str):
         return f'"{speaker}"'
     if "track" in speaker:
@@ -93,8 +94,16 @@ def speaker_name(speaker: Speaker) -> str:
     return f"the speaker at the {kind} ({', '.join(f'{number:g}' for number in speaker[kind])})"
 
 
-def asked_place(speaker: Speaker) -> tuple[float, ...] | None:
-    """`(x0, y0, x1, y1)` of where the speaker is in the first picture, a point without an area; None where it isn't said."""
+def asked_place(speaker: Speaker) -> Box | None:
+    """
+    Returns where the request says that the speaker is in the first picture.
+
+    Args:
+        speaker: as `check_speaker` returns it.
+
+    Returns:
+        `(x0, y0, x1, y1)` in pixels, without an area for a point; None for a text or a track.
+    """
     if isinstance(speaker, str) or "track" in speaker:
         return None
     (numbers,) = speaker.values()
@@ -102,7 +111,7 @@ def asked_place(speaker: Speaker) -> tuple[float, ...] | None:
 
 
 def plain_speaker(speaker: Speaker) -> str | dict[str, Sequence[float] | str]:
-    """Returns the request as a report holds it: plain text and numbers, of a track only that it was one."""
+    """Returns the request as a report shows it: plain text and numbers; of a track only that one was given."""
     if isinstance(speaker, str):
         return speaker
     return {kind: "given" if kind == "track" else list(value) for kind, value in speaker.items() if kind != "fps"}
@@ -110,14 +119,15 @@ def plain_speaker(speaker: Speaker) -> str | dict[str, Sequence[float] | str]:
 
 class ObjectLocator:
     """
-    A `speaker_locator` made of a pipeline of the task `object-perception`: follows whom a text, a point or a box names.
+    A `speaker_locator` that runs an `object-perception` pipeline: it follows the person in a text, at a point or in a
+    box.
 
     Args:
-        see: the pipeline. It is given `{"video": frames}` with `expressions`, `points` or `boxes`, and gives a list of
-            `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}}` a frame.
-        every: frames of which it is given the first; the boxes between are interpolated.
-        faces: finds the faces of the first frame: a point on one of them stands for the box around the head, since a point
-            alone may mean a nose or a tie, too. dlib's detector by default, where it is installed.
+        see: the pipeline. It is called with `{"video": frames}` and `expressions`, `points` or `boxes`, and returns a
+            list of `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}}` for each frame.
+        every: it sees one frame in this many; the boxes between are interpolated.
+        faces: finds the faces of the first frame: a point on one of them stands for the box around the head, since a
+            point alone may mean a nose or a tie, too. None for dlib's detector, where it is installed.
 
     Raises:
         ValueError: `every` is not a positive integer.
@@ -130,7 +140,11 @@ class ObjectLocator:
 
     def __call__(self, frames: Iterator[np.ndarray], prompt: Speaker) -> Iterator[FoundBox | None]:
         """
-        One `(x0, y0, x1, y1, score)` a frame, or None where the speaker isn't seen.
+        Yields one `(x0, y0, x1, y1, score)` per frame, or None where the speaker isn't seen.
+
+        Args:
+            frames: `(height, width, 3)` uint8.
+            prompt: as `check_speaker` returns it, and no track.
 
         Raises:
             ValueError: the pipeline cannot use the prompt, such as a point outside of the picture.
@@ -153,13 +167,14 @@ class ObjectLocator:
         yield from itertools.repeat(last, shown.count - 1 - self.every * (answered - 1))
 
     def _prompts(self, prompt: Speaker, first: np.ndarray) -> dict[str, list]:
+        """Returns the pipeline's arguments for a prompt; `first` is the frame that a point refers to."""
         if isinstance(prompt, str):
             return {"expressions": [prompt]}
         box = prompt["box"] if "box" in prompt else self._head_at(prompt["point"], first)
         return {"points": [[prompt["point"]]]} if box is None else {"boxes": [box]}
 
-    def _head_at(self, point: tuple[float, float], frame: np.ndarray) -> tuple[float, ...] | None:
-        """`(x0, y0, x1, y1)` of the head in a `(height, width, 3)` uint8 frame whose face is at a point; None without one."""
+    def _head_at(self, point: tuple[float, float], frame: np.ndarray) -> Box | None:
+        """Returns `(x0, y0, x1, y1)` of the head at a point in the frame; None where there is none."""
         try:
             heads = [_head(face.box, frame) for face in self._faces(frame)]
         except ImportError:  # the detector is an extra
@@ -168,8 +183,8 @@ class ObjectLocator:
         return min(hit, key=lambda box: abs(box[0] + box[2] - 2 * point[0]), default=None)
 
 
-def _head(face: Box, frame: np.ndarray) -> tuple[float, ...]:
-    """Returns the box of a face with a margin, cut to the picture."""
+def _head(face: Box, frame: np.ndarray) -> Box:
+    """Returns the box of a face with a margin, clipped to the picture."""
     more = HEAD * (face[2] - face[0])
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = grown(face, more, more)
@@ -177,7 +192,7 @@ def _head(face: Box, frame: np.ndarray) -> tuple[float, ...]:
 
 
 class _EveryNth:
-    """The first of every n frames; `count` says how many there were in all."""
+    """Iterates over the first of every n frames; `count` is the number of all frames so far."""
 
     def __init__(self, frames: Iterator[np.ndarray], every: int):
         self._frames, self._every, self.count = frames, every, 0
@@ -190,6 +205,7 @@ class _EveryNth:
 
 
 def _likeliest(results: list[dict[str, Any]]) -> FoundBox | None:
+    """Returns the result with the highest score as a box; None without results."""
     found = max(results, key=lambda found: found["score"], default=None)
     if found is None:
         return None
@@ -198,28 +214,29 @@ def _likeliest(results: list[dict[str, Any]]) -> FoundBox | None:
 
 
 def _between(before: FoundBox | None, after: FoundBox | None, steps: int) -> Iterator[FoundBox | None]:
-    """The boxes between two that are some frames apart: interpolated, or that of the nearer frame where one isn't there."""
+    """Yields the boxes between two, `steps` frames apart: interpolated, or the nearer one where one is missing."""
     for step in range(1, steps):
         share = step / steps
         if before is None or after is None:
             yield before if share <= 0.5 else after
         else:
-            yield tuple((1 - share) * old + share * new for old, new in zip(before, after))
+            x0, y0, x1, y1, score = ((1 - share) * old + share * new for old, new in zip(before, after))
+            yield x0, y0, x1, y1, score
 
 
 class GivenTrack:
     """
-    A `speaker_locator` that knows the boxes already.
+    A `speaker_locator` that returns the boxes of a given track.
 
     Args:
-        fps: frames per second of the request.
+        fps: frames per second of the clip, and of the track where it doesn't say.
     """
 
     def __init__(self, fps: float):
         self._fps = fps
 
-    def __call__(self, frames: Iterator[np.ndarray], prompt: Speaker) -> Iterator[Any]:
-        """The rows of the track, for each frame the one nearest in time."""
+    def __call__(self, frames: Iterator[np.ndarray], prompt: Mapping[str, Any]) -> Iterator[Any]:
+        """Yields the row of the track nearest in time to each frame."""
         boxes: Iterable[Any] = prompt["track"]
         rate, row = prompt.get("fps") or self._fps, -1
         rows, box = iter(boxes), None
@@ -235,10 +252,15 @@ class GivenTrack:
 
 def load_locator(model: str | None, device: torch.device) -> ObjectLocator:
     """
-    Returns the locator of a checkpoint.
+    Loads the locator of a checkpoint.
+
+    Args:
+        model: folder or Hub id of a checkpoint of the task `object-perception`.
+        device: where its model runs.
 
     Raises:
-        ValueError: none is named, or the task is not known here; OSError: it cannot be loaded.
+        ValueError: no checkpoint is named, or the task is not registered.
+        OSError: it cannot be loaded.
     """
     if model is None:
         raise ValueError(
@@ -246,7 +268,9 @@ def load_locator(model: str | None, device: torch.device) -> ObjectLocator:
             f'"{PERCEPTION}", or a `speaker_locator`.'
         )
     try:
-        return ObjectLocator(pipeline(PERCEPTION, model=model, device=device))
+        # The overloads list the tasks of transformers only.
+        see = pipeline(PERCEPTION, model=model, device=device)  # type: ignore[call-overload]  # a task of our own
+        return ObjectLocator(see)
     except KeyError:  # the task comes with lookhear
         raise ValueError(
             f'`speaker_model`: the task "{PERCEPTION}" is not known here: `import lookhear`, or pass '

@@ -1,7 +1,8 @@
-"""A chosen speaker in the frames of a clip: their place in each of them, in that place their face, and a report.
+"""A chosen speaker in the frames of a clip: their box in each frame, their face in that box, and a report.
 
-`SpeakerSearch` gives a locator the frames (`SpeakerBoxes`, in a thread), looks for the face where the locator says that
-the speaker is (`SpeakerFace`), and records second by second who was followed, with what confidence (`SpeakerReport`).
+`SpeakerSearch` passes the frames to a locator (`SpeakerBoxes`, in a thread), looks for the face where the locator
+finds the speaker (`SpeakerFace`), and records second by second who was followed, with what confidence
+(`SpeakerReport`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import math
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from .clip_report_avsr import ClipReport
-from .face_tracking_avsr import WHOLE_SEARCH, Change, distance, inside, pause_of, prominence
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, overlap
+from .face_tracking_avsr import Change, FaceTracker, inside, prominence
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, shifted
 from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
@@ -27,16 +28,16 @@ FRAMES_AHEAD = 4  # frames that may wait for the locator
 BOXES_AHEAD = 256  # boxes that may wait for their frames
 
 MARGIN = 0.25  # of the box's shorter side, searched around it: a face detector needs some surroundings
-BELONGS = 0.5  # share of a face that must be within the box, which is a little generous
-GENEROUS = 0.1  # of the box's sides
-LOOKS = 2  # descriptions of the face that are stored, at most
+BELONGS = 0.5  # share of a face that must be within the box
+GENEROUS = 0.1  # of the box's width, added on each side before that share is taken
+LOOKS = 2  # most descriptions of the face that are stored
 ALIKE = 0.6  # distance of descriptions up to which it may be the same face (dlib's own limit)
 BRIDGE = 25  # frames for which a face is still followed where the locator misses the speaker
 
-ABSENT = 0.1  # share of the frames without the speaker from which on it is said
+ABSENT = 0.1  # share of the frames without the speaker above which the report warns
 UNSURE = 0.5  # mean confidence below which the report warns
 STRANGERS_NAMED = 5  # most times of a possible change of person that a warning lists
-SEVERAL = 0.1  # share of the frames with more than one face in the box from which on it is said
+SEVERAL = 0.1  # share of the frames with more than one face in the box above which the report warns
 NEAR = 0.1  # of the sides of a box: a face this near counts as inside
 
 
@@ -47,7 +48,7 @@ class SpeakerBox:
 
     Attributes:
         box: `(x0, y0, x1, y1)` in pixels.
-        sure: from 0 to 1.
+        sure: the locator's confidence, from 0 to 1.
     """
 
     box: Box
@@ -57,13 +58,13 @@ class SpeakerBox:
 @dataclass(frozen=True)
 class ChosenSpeaker:
     """
-    Who is to be read, and what finds them.
+    The speaker whose words are recognised, and the locator that finds them.
 
     Attributes:
-        asked: as `check_speaker` returns it.
-        locator: a function of an iterator of frames `(height, width, 3)` uint8 and of `asked`, which gives, one after the
-            other and as soon as it knows them, for each frame `(x0, y0, x1, y1)` in pixels, or `(x0, y0, x1, y1, score)`
-            with a score from 0 to 1, or None where the speaker isn't seen.
+        asked: the request, as `check_speaker` returns it.
+        locator: a function of an iterator of frames `(height, width, 3)` uint8 and of `asked`. For each frame, as soon
+            as it can, it yields `(x0, y0, x1, y1)` in pixels, or `(x0, y0, x1, y1, score)` with a score from 0 to 1,
+            or None where the speaker isn't seen.
     """
 
     asked: Speaker
@@ -71,7 +72,16 @@ class ChosenSpeaker:
 
 
 class SpeakerSearch:
-    """Finds the frames' boxes of a chosen speaker, and in them the face. A context manager that ends its thread."""
+    """
+    Finds a chosen speaker's box in each frame, and the face in it. A context manager, which ends the locator's thread.
+
+    Args:
+        speaker: whom to find, and how.
+        image_processor: `MouthRoiImageProcessor`, for its settings.
+
+    Attributes:
+        report: what was seen of the speaker so far.
+    """
 
     def __init__(self, speaker: ChosenSpeaker, image_processor: Any):
         self._speaker, self._detect_every = speaker, image_processor.detect_every
@@ -80,7 +90,7 @@ class SpeakerSearch:
         self._boxes: SpeakerBoxes | None = None
 
     def face(self, detector: LandmarkDetector) -> SpeakerFace:
-        """What finds the landmarks in the frames that `add` and `finish` give."""
+        """Returns the source of landmarks in the frames that `add` and `finish` yield."""
         self._face = SpeakerFace(detector, self._detect_every, self.report)
         return self._face
 
@@ -89,41 +99,59 @@ class SpeakerSearch:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._boxes.close()
+        self._opened.close()
 
     def add(self, frame: np.ndarray) -> Iterator[np.ndarray]:
-        """One more frame; gives those in which the speaker's place is known by now, one at a time."""
-        return self._looked_at(self._boxes.add(frame))
+        """Adds a frame; yields those in which the speaker's box is known by now, one at a time."""
+        return self._looked_at(self._opened.add(frame))
 
     def finish(self) -> Iterator[np.ndarray]:
-        """The rest."""
-        return self._looked_at(self._boxes.finish())
+        """Yields the rest, once all frames were added."""
+        return self._looked_at(self._opened.finish())
+
+    @property
+    def _opened(self) -> SpeakerBoxes:
+        """The speaker's boxes; they exist from `__enter__` on."""
+        if self._boxes is None:
+            raise RuntimeError("SpeakerSearch has no locator running: use it in a `with` statement")
+        return self._boxes
 
     def _looked_at(self, pairs: Iterator[tuple[np.ndarray, SpeakerBox | None]]) -> Iterator[np.ndarray]:
+        """Yields the frames, after the face's tracker has got the box of each."""
         for frame, here in pairs:
-            self._face.look(here)
+            if self._face is not None:
+                self._face.look(here)
             yield frame
 
     def note(self, report: ClipReport, name: str) -> None:
-        """Writes down who was followed. Raises ValueError where nobody was."""
+        """
+        Writes into a clip's report who was followed.
+
+        Args:
+            report: of the clip; changed in place.
+            name: the clip's name in messages.
+
+        Raises:
+            ValueError: the speaker was not found in any frame.
+        """
         if not self.report.located:
             raise ValueError(f"{name}: {speaker_name(self._speaker.asked)} was not found in any frame.")
         report.speaker = self.report.finish()
-        report.warn(self.report.warnings(self._boxes.unanswered))
+        report.warn(self.report.warnings(self._opened.unanswered))
 
 
 class SpeakerBoxes:
     """
-    Runs a locator in a thread, in parallel to the code that gives it frames.
+    Runs a locator in a thread, in parallel to the code that passes it frames.
 
-    A frame is held until its box is there; how many are held is up to the locator, which may look ahead. `close`, or
-    dropping the object, ends the thread.
+    A frame is held until its box is known; how many are held is up to the locator, which may look ahead. `close`, or
+    garbage collection of the object, ends the thread.
 
     Args:
-        speaker: who is looked for, and how.
+        speaker: whom to find, and how.
 
     Attributes:
-        unanswered: frames for which the locator gave nothing because it had come to its end.
+        unanswered: frames without a box because the locator had ended before them.
     """
 
     def __init__(self, speaker: ChosenSpeaker):
@@ -135,14 +163,14 @@ class SpeakerBoxes:
         self._thread.start()
 
     def add(self, frame: np.ndarray) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        """One more `(height, width, 3)` uint8 frame; gives those whose boxes are known by now. Must be exhausted."""
+        """Adds a `(height, width, 3)` uint8 frame; yields those whose boxes are known by now. Must be exhausted."""
         self._waiting.append(frame)
         while self._waiting and not self._mailbox.offer(frame):  # its box may come before the locator looks at it
             yield from self._paired(wait=False)
         yield from self._paired(wait=False)
 
     def finish(self) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
-        """The rest, once all frames were added."""
+        """Yields the rest, once all frames were added."""
         self._mailbox.end_frames()
         while self._waiting:
             yield from self._paired(wait=True)
@@ -153,6 +181,7 @@ class SpeakerBoxes:
         self._thread.join()
 
     def _paired(self, wait: bool) -> Iterator[tuple[np.ndarray, SpeakerBox | None]]:
+        """Yields the frames whose boxes are there; waits for at least one of them if `wait`."""
         boxes, ended = self._mailbox.fetch(len(self._waiting), wait)
         for box in boxes:
             yield self._waiting.popleft(), box
@@ -188,12 +217,13 @@ class _Mailbox:
         return self._no_more_boxes or self._closed
 
     def end_frames(self) -> None:
+        """Says that there are no more frames."""
         with self._changed:
             self._no_more_frames = True
             self._changed.notify_all()
 
     def frames(self) -> Iterator[np.ndarray]:
-        """What the locator is given."""
+        """Yields the frames to the locator."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._frames or self._no_more_frames or self._closed)
@@ -212,6 +242,7 @@ class _Mailbox:
             return not self._closed
 
     def end_boxes(self, error: BaseException | None) -> None:
+        """Says that there are no more boxes, and with which error the locator ended."""
         with self._changed:
             self._no_more_boxes, self._error = True, error
             self._frames.clear()
@@ -229,6 +260,7 @@ class _Mailbox:
             return boxes, not self._boxes and self._error is None and self._over
 
     def close(self) -> None:
+        """Releases both sides, whatever they wait for."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -255,14 +287,14 @@ def _locate(speaker: ChosenSpeaker, mailbox: _Mailbox) -> None:
 
 def checked_box(value: Any, index: int) -> SpeakerBox | None:
     """
-    What a locator gave for a frame.
+    Checks what a locator yielded for a frame.
 
     Args:
-        value: 4 or 5 numbers, or None; with a NaN, or without an area, it counts as None.
-        index: of the frame.
+        value: 4 or 5 numbers, or None; a box with a NaN or without an area counts as None.
+        index: of the frame, for the message.
 
     Raises:
-        ValueError: it has none of these forms.
+        ValueError: `value` has none of these forms.
     """
     if value is None:
         return None
@@ -290,75 +322,139 @@ class _Place:
 
     @classmethod
     def of(cls, face: Face, box: Box) -> _Place:
+        """Returns the place of a face in a box."""
         width = box[2] - box[0]
         x, y = (face.box[0] + face.box[2]) / 2 - box[0], (face.box[1] + face.box[3]) / 2 - box[1]
         return cls(x / width, y / width, face.size / width)
 
-    def far_from(self, other: _Place) -> float:
-        """Distance in units of the face's width."""
+    def distance(self, other: _Place) -> float:
+        """Returns the distance between the centres, in units of the other face's width."""
         return float(np.hypot(self.x - other.x, self.y - other.y)) / max(other.size, 1e-6)
 
 
-class SpeakerFace:
-    """
-    Landmarks of the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
+class SpeakerFace(FaceTracker):
+    """Follows the speaker's face, frame by frame; a source of landmarks for `MouthBuilder`.
 
-    `look` says where the speaker is in the next frame, and the face is searched for and followed in there only. Of
-    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box; at
-    first the largest and most central one. Where the locator misses the speaker for up to a second, the face is followed on.
+    `look` says where the speaker is in the next frame, and the face is searched for and followed in that box only. Of
+    several faces in the box it is the one that was followed so far, or looks like it, or is where it was in the box;
+    at first the largest and most central one. Where the locator misses the speaker for up to a second, the face is
+    still followed.
 
     Args:
-        detector: finds the faces; if it is a `FaceFollower`, it isn't asked in every frame; if it is a `FaceDescriber`, a
-            face is known again, and doubted where it looks like another one after an absence or a change of scene.
+        detector: finds the faces. If it is a `FaceFollower`, only every `detect_every`-th frame is searched; if it is
+            a `FaceDescriber`, a face is re-identified by its appearance, and reported where it looks like another one
+            after an absence or a change of scene.
         detect_every: frames between two searches.
         report: receives what was seen in each frame.
         patience: frames for which a lost face is waited for while another one is in the box.
-
-    Attributes:
-        switches: how often the face followed was replaced by one elsewhere in the same scene.
-        switched: whether this has just happened, in the latest frame.
     """
 
-    counts: tuple[int, ...] = ()
+    farthest = 1.0  # somebody else may stand in the box
 
     def __init__(self, detector: LandmarkDetector, detect_every: int, report: SpeakerReport, patience: int = 25):
-        self.report, self.switches, self.switched = report, 0, False
-        self._detector, self._detect_every, self._patience = detector, detect_every, patience
-        self._follower = detector if isinstance(detector, FaceFollower) else None
+        super().__init__(detector, detect_every, patience)
+        self.report = report
         self._describer = detector if isinstance(detector, FaceDescriber) else None
-        self._looks: list[np.ndarray] = []
-        self._looked = False  # whether the latest frame was searched
-        self._new_look = False  # whether the face has just been found anew
+        self._looks: list[np.ndarray] = []  # descriptions of the face
+        self._new_look = False  # whether the face has just been found again
         self._strange = False  # whether it looks like another one than before
-        self._here: SpeakerBox | None = None
-        self._index = self._searches = self._lost = self._missed = 0
+        self._searched = False  # whether the latest frame was searched
+        self._here: SpeakerBox | None = None  # where the speaker is in the latest frame
+        self._box: Box = (0.0, 0.0, 0.0, 0.0)  # where they were last seen
+        self._place: _Place | None = None  # of the face in that box
+        self._missed = 0  # frames since the locator last saw the speaker
         self._in_box = 0  # faces in the box at the latest search
-        self._face: Face | None = None
-        self._place: _Place | None = None
-        self._before_cut: Face | None = None
 
     def look(self, here: SpeakerBox | None) -> None:
-        """Where the speaker is in the next frame; None where they are not seen."""
+        """Takes where the speaker is in the next frame; None where they are not seen."""
         self._here = here
 
     def next_points(self, frame: np.ndarray, change: Change) -> np.ndarray | None:
         """Returns `(68, 2)` landmarks in the next `(height, width, 3)` uint8 frame, or None where there are none."""
-        face = self._next_face(frame, change)
-        if face is not None and self._looked and self._in_box == 1:
+        self._searched = False
+        face = self.update(frame, change)
+        if face is not None and self._searched and self._in_box == 1:
             self._remember(frame, face)
         self.report.add(self._here, face is not None, self._in_box, self._strange)
         if face is not None and self._here is not None:
             self._place = _Place.of(face, self._here.box)
-        self._lost = 0 if face is not None else self._lost + 1
-        self._face = face if face is not None else self._face
         return None if face is None else face.points
 
-    def warnings(self) -> list[str]:
-        """There are none: the report has its own."""
-        return []
+    def find(self, frame: np.ndarray) -> list[Face]:
+        """Returns all faces in the speaker's box; `counts` stays empty, as it is about whole pictures."""
+        more = MARGIN * min(self._box[2] - self._box[0], self._box[3] - self._box[1])
+        x0, y0, x1, y1 = grown(self._box, more, more)
+        left, top = max(0, int(x0)), max(0, int(y0))
+        part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
+        if min(part.shape[:2]) < 16:
+            return []
+        found = [_moved(face, left, top) for face in self.detector(np.ascontiguousarray(part))]
+        return [face for face in found if self._is_in_box(face)]
+
+    def belongs(self, face: Face, frame: np.ndarray) -> bool:
+        """Returns whether the face is in the picture, and enough of it in the speaker's box."""
+        return super().belongs(face, frame) and self._is_in_box(face)
+
+    def choose(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the face that looks like the speaker's, or is at its old place; at first the most prominent one."""
+        describer, place, box = self._describer, self._place, self._box
+        if describer is not None and self._looks and len(faces) > 1:
+            return min(faces, key=lambda face: self._look_distance(describer.describe(frame, face)))
+        if place is not None and len(faces) > 1:
+            return min(faces, key=lambda face: _Place.of(face, box).distance(place))
+        return max(faces, key=lambda face: prominence(face, box), default=None)
+
+    def replace(self, faces: list[Face], frame: np.ndarray) -> Face | None:
+        """Returns the chosen face: at the old place in the box it is the same one, elsewhere another one."""
+        face = self.choose(faces, frame)
+        if face is None or self._place is None or _Place.of(face, self._box).distance(self._place) < 1.0:
+            return face
+        return None if len(faces) > 1 and self.lost < self.patience else self.switch_to(face)
+
+    def next_face(self, frame: np.ndarray, change: Change) -> Face | None:
+        """Bridges frames in which the locator misses the speaker; searches as soon as it finds them again."""
+        returns, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
+        if self._here is None:
+            self._in_box = 0
+            return self._bridge(frame)
+        self._box = self._here.box
+        if returns and self.tracked is None:
+            return self.search(None, frame)  # without the pauses between two searches for a lost face
+        return super().next_face(frame, change)
+
+    def _bridge(self, frame: np.ndarray) -> Face | None:
+        """Carries the face over where the locator misses the speaker, and has it confirmed every few frames."""
+        tracked = self.tracked
+        if tracked is None or self.follower is None or self._missed > BRIDGE:
+            return None
+        face = self.follower.follow(frame, tracked)
+        if not inside(face, frame) or (self._missed % 4 == 1 and not self.follower.confirm(frame, face)):
+            return None
+        return face
+
+    def carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
+        """Searches the box where the face has left it: it was somebody else's, or the locator's box has jumped."""
+        return super().carry_over(follower, tracked, frame) or self.search(tracked, frame)
+
+    def search_new_scene(self, frame: np.ndarray) -> Face | None:
+        """Searches as in any frame: the locator says where the speaker is after the cut."""
+        return self.search(None, frame)
+
+    def search(self, tracked: Face | None, frame: np.ndarray) -> Face | None:
+        """Notes that the frame was searched, and whether the face is found again rather than followed."""
+        self._searched = True
+        self._new_look |= tracked is None
+        return super().search(tracked, frame)
+
+    def pick(self, faces: list[Face], expected: Face | None, followed: Face | None, frame: np.ndarray) -> Face | None:
+        """Prefers a face that was carried over to the one found in the box only if it is in the box itself."""
+        followed = followed if followed is not None and self.belongs(followed, frame) else None
+        face = super().pick(faces, expected, followed, frame)
+        self._in_box = max(len(faces), int(face is not None))
+        return face
 
     def _remember(self, frame: np.ndarray, face: Face) -> None:
-        """Compares a face that was found anew with the stored descriptions; stores at most `LOOKS` of them."""
+        """Compares a face that was found again with the stored descriptions; stores at most `LOOKS` of them."""
         if self._describer is None or (len(self._looks) == LOOKS and not self._new_look):
             return
         look = self._describer.describe(frame, face)
@@ -372,109 +468,19 @@ class SpeakerFace:
         """Returns the distance from the stored descriptions of the face; 0 where there are none."""
         return float(np.linalg.norm(np.mean(self._looks, axis=0) - look)) if self._looks else 0.0
 
-    def _next_face(self, frame: np.ndarray, change: Change) -> Face | None:
-        index, self._index, self.switched, self._looked = self._index, self._index + 1, False, False
-        back, self._missed = self._missed > 0, 0 if self._here is not None else self._missed + 1
-        tracked = self._face is not None and self._lost == 0
-        if change is Change.CUT:
-            self._before_cut, self._face, self._lost, tracked = self._face, None, 0, False
-        elif change is Change.RETURN:
-            self._face, self._lost, tracked = self._before_cut or self._face, 1, False
-        if self._here is None:
-            self._in_box = 0
-            return self._bridged(frame) if tracked else None
-        if tracked and self._follower is not None and index % self._detect_every:
-            face = self._follower.follow(frame, self._face)
-            if inside(face, frame) and self._belongs(face):
-                return face
-        elif not (tracked or back) and change is Change.NONE and self._follower and index % pause_of(self._lost):
-            return None  # no face for a while: look less often
-        return self._search(frame, tracked)
-
-    def _bridged(self, frame: np.ndarray) -> Face | None:
-        """Returns the face where the locator misses the speaker; asked for every few frames."""
-        if self._follower is None or self._missed > BRIDGE:
-            return None
-        face = self._follower.follow(frame, self._face)
-        if not inside(face, frame) or (self._missed % 4 == 1 and not self._follower.confirm(frame, face)):
-            return None
-        return face
-
-    def _search(self, frame: np.ndarray, tracked: bool) -> Face | None:
-        """Looks for the face where it should be, and now and then through the whole box; decides which it is."""
-        follower = self._follower if tracked else None
-        expected = follower.follow(frame, self._face) if follower else self._face
-        self._searches, self._looked = self._searches + 1, True
-        self._new_look |= not tracked
-        still_there = follower is not None and inside(expected, frame) and self._belongs(expected)
-        if still_there and self._searches % WHOLE_SEARCH != 1 and follower.confirm(frame, expected):
-            return expected
-        faces = self._faces(frame)
-        self._in_box = len(faces)
-        if self._face is None:
-            return self._likeliest(frame, faces)
-        nearest = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
-        if nearest is not None and overlap(nearest.box, expected.box) > 0.4:
-            return expected if still_there else nearest
-        if still_there and follower.confirm(frame, expected):
-            self._in_box = max(self._in_box, 1)
-            return expected
-        return self._again(frame, faces)
-
-    def _again(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
-        """Re-acquires a lost face near its last position; once patience has run out, any face."""
-        last = self._face
-        reach = last.size * min(1.0, 0.5 + self._lost / 10.0)
-        near = [face for face in faces if distance(face, last) < reach and 0.5 < face.size / last.size < 2.0]
-        if near:
-            return min(near, key=lambda face: distance(face, last))
-        face = self._likeliest(frame, faces)
-        if face is None:
-            return None
-        at_its_place = self._place is None or _Place.of(face, self._here.box).far_from(self._place) < 1.0
-        if at_its_place:
-            return face
-        if len(faces) > 1 and self._lost < self._patience:
-            return None
-        self.switches, self.switched = self.switches + 1, True
-        return face
-
-    def _likeliest(self, frame: np.ndarray, faces: list[Face]) -> Face | None:
-        """
-        The face that looks like it did; or is where it was in the box; without a memory the largest, most central one.
-        """
-        box = self._here.box
-        if self._looks and len(faces) > 1:
-            return min(faces, key=lambda face: self._look_distance(self._describer.describe(frame, face)))
-        if self._place is not None and len(faces) > 1:
-            return min(faces, key=lambda face: _Place.of(face, box).far_from(self._place))
-        return max(faces, key=lambda face: prominence(face, box), default=None)
-
-    def _belongs(self, face: Face) -> bool:
+    def _is_in_box(self, face: Face) -> bool:
         """Returns whether enough of the face is in the speaker's box."""
-        more = GENEROUS * (self._here.box[2] - self._here.box[0])
-        x0, y0, x1, y1 = grown(self._here.box, more, more)
+        more = GENEROUS * (self._box[2] - self._box[0])
+        x0, y0, x1, y1 = grown(self._box, more, more)
         width = min(face.box[2], x1) - max(face.box[0], x0)
         height = min(face.box[3], y1) - max(face.box[1], y0)
         area = (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
         return width > 0 and height > 0 and width * height >= BELONGS * area
 
-    def _faces(self, frame: np.ndarray) -> list[Face]:
-        """Returns all faces in the box."""
-        more = MARGIN * min(self._here.box[2] - self._here.box[0], self._here.box[3] - self._here.box[1])
-        x0, y0, x1, y1 = grown(self._here.box, more, more)
-        left, top = max(0, int(x0)), max(0, int(y0))
-        part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
-        if min(part.shape[:2]) < 16:
-            return []
-        found = [_moved(face, left, top) for face in self._detector(np.ascontiguousarray(part))]
-        return [face for face in found if self._belongs(face)]
-
 
 def _moved(face: Face, x: float, y: float) -> Face:
-    """Returns a face found in a part of a frame that begins there."""
-    box = face.box[0] + x, face.box[1] + y, face.box[2] + x, face.box[3] + y
-    return Face(box, face.points + np.array([x, y], face.points.dtype), face.score)
+    """Returns a face moved by these pixels, from its place in a part of the frame to that in the whole."""
+    return Face(shifted(face.box, x, y), face.points + np.array([x, y], face.points.dtype), face.score)
 
 
 @dataclass
@@ -485,17 +491,19 @@ class _Second:
     located: int = 0
     faces: int = 0
     sure: float = 0.0
-    box: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    box: list[float] = field(default_factory=lambda: [0.0] * 4)
 
     def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool) -> None:
+        """Adds a frame; the arguments are those of `SpeakerReport.add`."""
         self.frames += 1
         self.faces += face
         if here is not None:
             self.located += 1
-            self.sure += here.sure / max(in_box, 1, 2 * strange)
-            self.box = tuple(total + edge for total, edge in zip(self.box, here.box, strict=True))
+            self.sure += here.sure / max(in_box, 1, 2 * strange)  # several faces share the locator's confidence
+            self.box = [total + edge for total, edge in zip(self.box, here.box, strict=True)]
 
     def to_dict(self, number: int) -> dict[str, Any]:
+        """Returns the means; `number` is that of the second."""
         box = [round(edge / self.located, 1) for edge in self.box] if self.located else None
         sure, face = (round(value / self.frames, 3) for value in (self.sure, self.faces))
         return {"second": number, "box": box, "sure": sure, "face": face}
@@ -506,8 +514,8 @@ class SpeakerReport:
     Collects what was seen of a chosen speaker, second by second.
 
     Args:
-        asked: who was chosen.
-        fps: frames a second.
+        asked: the request, as `check_speaker` returns it.
+        fps: frames per second of the clip.
     """
 
     def __init__(self, asked: Speaker, fps: float):
@@ -516,21 +524,22 @@ class SpeakerReport:
         self._now = _Second()
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
-        self._strange, self._strange_from = False, []
+        self._strange = False
+        self._strange_from: list[int] = []  # frames from which on the face looks like another one
         self._elsewhere = False  # whether the person found is not where the speaker was said to be
         self._absent: list[bool] = []  # not taken yet
 
     @property
     def located(self) -> float:
-        """Share of the frames in which the speaker was found."""
+        """The share of the frames in which the speaker was found."""
         return self._located / max(self._frames, 1)
 
     def add(self, here: SpeakerBox | None, face: bool, in_box: int, strange: bool = False) -> None:
         """
-        Notes one more frame.
+        Adds a frame.
 
         Args:
-            here: where the speaker is, None where they aren't seen.
+            here: where the speaker is; None where they aren't seen.
             face: whether their face was found.
             in_box: faces in the box at the latest search.
             strange: whether their face looks like another one than before.
@@ -552,7 +561,7 @@ class SpeakerReport:
         self._sure += 0.0 if here is None else here.sure
 
     def take_absent(self, count: int) -> np.ndarray:
-        """Returns `(count,)` bool of the next frames that were not taken yet: whether the speaker was not in view."""
+        """Returns `(count,)` bool for the next frames that were not taken yet: whether the speaker was out of view."""
         absent, self._absent = self._absent[:count], self._absent[count:]
         return np.array(absent, dtype=bool)
 
@@ -568,7 +577,8 @@ class SpeakerReport:
             `{"asked", "located", "followed", "seconds"}`: the share of the frames in which the speaker was found, and
             their face; and for each second `{"second", "box", "sure", "face"}`: the mean `[x0, y0, x1, y1]` in pixels,
             None where the speaker wasn't seen; the confidence (0 to 1, divided by the number of faces in the
-            box, and by two while the face looks like another one than before); and the share of the frames with the face.
+            box, and by two while the face looks like another one than before); and the share of the frames with the
+            face.
         """
         if self._now.frames:
             self._end_second()
@@ -577,7 +587,7 @@ class SpeakerReport:
         return {"asked": asked, "located": located, "followed": followed, "seconds": self._seconds}
 
     def warnings(self, unanswered: int) -> list[str]:
-        """Sentences for the user; `unanswered` is the number of frames for which the locator gave nothing."""
+        """Returns sentences for the user; `unanswered` is the number of frames after the locator's last box."""
         said, name = [], speaker_name(self.asked)
         if self._elsewhere:
             said.append(f"nobody was found where {name} should be: the likeliest person was followed")
@@ -599,6 +609,6 @@ class SpeakerReport:
         return said
 
 
-def _is_near(place: Sequence[float] | None, box: Box) -> bool:
+def _is_near(place: Box | None, box: Box) -> bool:
     """Returns whether a place is in a box at least in part, or near; True without a place."""
     return place is None or meet(grown(box, NEAR * (box[2] - box[0]), NEAR * (box[3] - box[1])), place)

@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from lookhear.modeling.avsr.beam_decoding_avsr import FIRST_CAPACITY, AvsrBeamCache, in_blocks
-from lookhear.modeling.avsr.joint_search_avsr import ForwardDecoder, JointSearch, SharedKeysDecoder, rows_of
+from lookhear.modeling.avsr.beam_decoding_avsr import (
+    FIRST_CAPACITY,
+    AvsrBeamCache,
+    ForwardDecoder,
+    SharedKeysDecoder,
+    in_blocks,
+    rows_of,
+)
+from lookhear.modeling.avsr.generation_avsr import JointSearch
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
 from tests.modeling.avsr.conftest import build_model
 

@@ -1,5 +1,7 @@
 """Configurations: what they refuse, what they keep, and the sizes of the paper's models."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoConfig
@@ -15,6 +17,8 @@ from lookhear.modeling.avsr import AvsrAudioConfig, AvsrConfig, AvsrForCondition
         (AvsrConfig, {"conv_kernel_size": 4}, "conv_kernel_size must be odd"),
         (AvsrConfig, {"ctc_upsampling": 0}, "ctc_upsampling must be at least 1"),
         (AvsrConfig, {"conv_norm": "batch"}, "conv_norm"),
+        (AvsrConfig, {"layout": "newspaper"}, "layout must be one of"),
+        (AvsrConfig, {"activation_function": "gelu"}, "activation_function must be 'relu'"),
         (AvsrConfig, {"classifier_back_end": "lstm"}, "classifier_back_end"),
         (AvsrConfig, {"label_smoothing": 1.5}, "label_smoothing"),
         (AvsrConfig, {"modality_dropout": -0.1}, "modality_dropout"),
@@ -48,6 +52,38 @@ def test_reference_differs_from_the_default_where_the_published_code_does():
     assert (plain.min_frames, reference.min_frames) == (0, 80)
     assert (plain.conv_norm, reference.conv_norm) == ("frame", "utterance")
     assert AvsrConfig.reference(min_frames=4).min_frames == 4
+
+
+OLD = {"conv_norm": "utterance", "tie_modality_norm": True, "centre_padding": True, "ctc_target_eos": True}
+OLD |= {"smooth_padding": True, "tie_final_norm": True, "min_frames": 80, "activation_function": "relu"}
+
+
+@pytest.mark.parametrize("own", [{}, {"tie_final_norm": False}, {"min_frames": 0}, {"min_frames": 12}])
+def test_configurations_from_before_layout_are_read(tmp_path, own):
+    """Their flags are those of one layout; the norm that repaired copies don't share and the length are their own."""
+    fields = AvsrConfig().to_dict()
+    del fields["layout"]
+    (tmp_path / "config.json").write_text(json.dumps(fields | OLD | own), encoding="utf-8")
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert {**config.to_dict(), "_name_or_path": ""} == AvsrConfig.reference(**own).to_dict()
+    config.save_pretrained(tmp_path)
+    assert not set(OLD) - {"tie_final_norm", "min_frames"} & set(json.loads((tmp_path / "config.json").read_text()))
+    assert AutoConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+    paper = {name: False for name, value in OLD.items() if value is True} | {"conv_norm": "frame", "min_frames": 0}
+    assert AvsrConfig(**paper).to_dict() == AvsrConfig().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("make", "fields", "named"),
+    [
+        (AvsrConfig, {**OLD, "smooth_padding": False}, "conv_norm, tie_modality_norm, centre_padding, ctc_target_eos"),
+        (AvsrConfig, {"ctc_target_eos": True}, "ctc_target_eos"),
+        (AvsrConfig.reference, {"centre_padding": False, "ctc_target_eos": True}, "centre_padding"),
+    ],
+)
+def test_flags_of_no_layout_are_refused(make, fields, named):
+    with pytest.raises(ValueError, match=f"^{named}: .*layout='paper' or layout='reference'"):
+        make(**fields)
 
 
 def size(*modules: torch.nn.Module) -> int:

@@ -7,6 +7,8 @@ import torch
 from torch.nn.functional import ctc_loss
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lookhear.modeling.avsr import AvsrConfig
+
 SEARCH = {"return_dict_in_generate": True, "output_scores": True}
 
 
@@ -104,12 +106,12 @@ def test_one_clip_ends_as_soon_as_its_text_is_certain(table_reader):
 
 
 @pytest.mark.parametrize("target_eos", [False, True])
-def test_eos_follows_the_rule_of_training(table_reader, target_eos):
+def test_eos_follows_the_rule_of_training(table_reader, monkeypatch, target_eos):
     """The score of a text is that of the label sequence that the CTC loss was given."""
     problems = Problems(count=8, steps=6, vocab=6, seed=4)
     problems.lengths[:] = 6
     model, encoded = table_reader(problems.next_label, problems.ctc, problems.lengths)
-    model.config.ctc_target_eos = target_eos
+    monkeypatch.setattr(AvsrConfig, "ctc_target_eos", target_eos)
     found = model.generate(encoder_outputs=encoded, num_beams=6, ctc_weight=0.6, num_return_sequences=2, **SEARCH)
     for index, (row, score) in enumerate(zip(found.sequences, found.sequences_scores.tolist())):
         text = letters(row, problems.eos)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from lookhear.modeling.avsr import AvsrConfig
 from lookhear.modeling.avsr.loss_avsr import alignment_objective, attention_objective, ctc_objective
 
 PADDING = -100
@@ -36,9 +37,10 @@ def problem():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("with_eos", [False, True])
-def test_ctc_is_the_sum_over_alignments(make_config, problem, smoothing, with_eos):
+def test_ctc_is_the_sum_over_alignments(make_config, monkeypatch, problem, smoothing, with_eos):
     logits, lengths, labels, texts = problem
-    config = make_config(vocab_size=4, label_smoothing=smoothing, ctc_target_eos=with_eos)
+    monkeypatch.setattr(AvsrConfig, "ctc_target_eos", with_eos)
+    config = make_config(vocab_size=4, label_smoothing=smoothing)
     log_probs = logits.log_softmax(dim=-1)
     per_clip, divergences = [], []
     for row, (length, text) in enumerate(zip(lengths.tolist(), texts)):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lookhear.modeling.avsr.configuration_avsr import AvsrAudioConfig
-from lookhear.modeling.avsr.frontends_avsr import AvsrWaveformFrontEnd
+from lookhear.modeling.avsr.encoder_avsr import AvsrWaveformFrontEnd
 
 SOUND = ("input_values", "attention_mask")
 LIPS = ("pixel_values_videos", "video_attention_mask")

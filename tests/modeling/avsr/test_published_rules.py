@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lookhear.modeling.avsr import AvsrAudioConfig, AvsrForConditionalGeneration
-from lookhear.modeling.avsr.frontends_avsr import AvsrWaveformFrontEnd
+from lookhear.modeling.avsr import AvsrAudioConfig, AvsrConfig, AvsrForConditionalGeneration
+from lookhear.modeling.avsr.encoder_avsr import AvsrWaveformFrontEnd
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_another_rule_is_refused():
 
 
 @torch.no_grad()
-def test_padded_characters_neither_see_padding_nor_are_seen(make_config, make_clips, make_batch):
+def test_padded_characters_neither_see_padding_nor_are_seen(make_config, make_clips, make_batch, monkeypatch):
     """With the published code's smoothing, which counts them, they are scored as it scores them."""
     torch.manual_seed(0)
     model = AvsrForConditionalGeneration(make_config("reference")).eval()
@@ -53,7 +53,7 @@ def test_padded_characters_neither_see_padding_nor_are_seen(make_config, make_cl
     outputs = model(**batch, labels=labels)
     explicit = model(**batch, decoder_input_ids=inputs, decoder_attention_mask=(labels != -100).long())
     torch.testing.assert_close(outputs.logits, explicit.logits)
-    model.config.smooth_padding = False
+    monkeypatch.setattr(AvsrConfig, "smooth_padding", False)
     plain = model(**batch, labels=labels).logits
     known = labels != -100
     torch.testing.assert_close(outputs.logits[known], plain[known])

@@ -215,7 +215,7 @@ def test_wrong_clips_are_refused(processor, videos, words):
         ({"mouth_width": 0}, "mouth_width"),
         ({"smoothing_window": 0}, "smoothing_window"),
         ({"detect_every": 0}, "detect_every"),
-        ({"crop_center": "nose"}, "crop_center"),
+        ({"crop_center": "mean_face"}, "crop_center"),
         ({"fps": -1}, "fps"),
         ({"image_std": 0}, "image_std"),
     ],
@@ -226,12 +226,13 @@ def test_wrong_settings_are_refused(arguments, words):
 
 
 def test_save_and_load(tmp_path):
-    processor = MouthRoiImageProcessor(**SMALL, smoothing_window=7, crop_center="mean_face", image_mean=0.5)
+    processor = MouthRoiImageProcessor(**SMALL, smoothing_window=7, image_mean=0.5)
     processor.save_pretrained(tmp_path)
     loaded = MouthRoiImageProcessor.from_pretrained(tmp_path)
     assert loaded.to_dict() == processor.to_dict()
     assert json.loads((tmp_path / "preprocessor_config.json").read_text())["mouth_width"] == 36.0
     assert MouthRoiImageProcessor.from_pretrained(tmp_path, roi_size=80).roi_size == 80
+    assert "crop_center" not in MouthRoiImageProcessor.from_dict({**SMALL, "crop_center": "mouth"}).to_dict()
     mouths = np.random.default_rng(0).integers(0, 255, (2, 64, 64), dtype=np.uint8)
     assert torch.equal(loaded(mouths)["pixel_values_videos"], processor(mouths)["pixel_values_videos"])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.face_tracking_avsr import FaceTracker, track_landmarks
+from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
 from lookhear.processing.avsr.landmarks_avsr import (
     DlibLandmarkDetector,
     Face,
@@ -80,8 +80,9 @@ def test_dlib_refuses_what_is_no_picture():
 
 def test_a_moving_face_is_followed_between_searches(portrait):
     frames = [np.roll(portrait, 4 * index, axis=1)[:300] for index in range(21)]
-    faces, counts = track_landmarks(frames, DlibLandmarkDetector(), detect_every=10)
-    assert len(counts) == 1  # of the three searches the first goes through the whole picture
+    tracker = FaceTracker(DlibLandmarkDetector(), detect_every=10)
+    faces = [tracker.update(frame) for frame in frames]
+    assert len(tracker.counts) == 1  # of the three searches the first goes through the whole picture
     nose = np.array([face.points[30, 0] for face in faces])
     assert np.abs(nose - nose[0] - 4 * np.arange(21)).max() < 4
 
@@ -155,9 +156,6 @@ def test_landmark_files(tmp_path, suffix, fps):
     landmarks = PrecomputedLandmarks(path)
     expected = points[[0, 2, 4]] if fps else points
     assert np.allclose(landmarks.at(25.0), expected, atol=1e-4, equal_nan=True)
-    faces, _ = track_landmarks([BLANK] * 7, landmarks, detect_every=10)
-    assert [face is None for face in faces] == [False, False, True, False, False, False, True]
-    assert np.allclose(faces[5].points, points[5], atol=1e-4)
 
 
 @pytest.mark.parametrize(

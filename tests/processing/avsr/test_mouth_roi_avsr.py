@@ -97,25 +97,19 @@ def test_a_moving_mouth_does_not_move_the_alignment():
 
 
 @pytest.mark.parametrize("roi_size, mouth_width", [(64, 36.0), (120, 60.0)])
-@pytest.mark.parametrize("crop_center", ["mouth", "mean_face"])
-def test_the_mouth_is_in_the_middle_at_the_right_size(roi_size, mouth_width, crop_center):
+def test_the_mouth_is_in_the_middle_at_the_right_size(roi_size, mouth_width):
     points = faces(eyes=73, angle=12)
-    inside = apply_transforms(roi_transforms(points, roi_size, mouth_width, crop_center), points)[0]
+    inside = apply_transforms(roi_transforms(points, roi_size, mouth_width), points)[0]
     assert np.allclose(inside[MOUTH].mean(axis=0), (roi_size - 1) / 2, atol=0.01)
     assert np.linalg.norm(inside[54] - inside[48]) == pytest.approx(mouth_width, rel=1e-3)
     assert inside[54, 1] == pytest.approx(inside[48, 1], abs=0.01)  # turned upright
 
 
-def test_crop_center_decides_what_a_low_mouth_does():
+def test_a_low_mouth_is_in_the_middle_too():
     points = faces()
     points[:, 48:] += (0, 6)
-    middles = [
-        apply_transforms(roi_transforms(points, 64, 36.0, where), points)[0, MOUTH].mean(axis=0)[1]
-        for where in ("mouth", "mean_face")
-    ]
-    assert middles[0] == pytest.approx(31.5, abs=0.01) and middles[1] > 34
-    with pytest.raises(ValueError, match="crop_center"):
-        roi_transforms(points, 64, 36.0, "nose")
+    inside = apply_transforms(roi_transforms(points, 64, 36.0), points)[0]
+    assert inside[MOUTH].mean(axis=0)[1] == pytest.approx(31.5, abs=0.01)
 
 
 def test_crops_do_not_depend_on_place_size_and_angle():

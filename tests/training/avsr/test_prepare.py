@@ -33,7 +33,7 @@ class Clip:
 class CornerCrops:
     """Stands in for MouthRoiImageProcessor: the upper left corner of each frame, landmarks that count frames."""
 
-    roi_size, mouth_width, crop_center, smoothing_window, detect_every, fps = 8, 4.0, "mouth", 12, 10, 25.0
+    roi_size, mouth_width, smoothing_window, detect_every, fps = 8, 4.0, 12, 10, 25.0
 
     def __init__(self):
         self.calls = 0
