@@ -1,4 +1,4 @@
-"""GLEE-Lite beside transformers' Sam2Video and EdgeTamVideo on a video: frames a second and memory.
+"""GLEE-Lite beside transformers' Sam2Video and EdgeTamVideo on a video: frames per second and memory.
 
     python benchmarks/video.py [--sizes 512 1024] [--frames 20] [--threads 1] [--only glee sam2 edgetam]
 

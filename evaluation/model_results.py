@@ -180,7 +180,7 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
         source: address of what the results are taken from.
 
     Returns:
-        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task a row.
+        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task per row.
     """
     files = {}
     for name, table in tables.items():

@@ -149,7 +149,7 @@ def video_precision(
     the frames in which it is seen, small below 128 x 128 pixels, large above 256 x 256.
 
     Args:
-        references: of each video `{"labels": [str], "masks": [track]}`, a track being one mask (run lengths) a frame
+        references: of each video `{"labels": [str], "masks": [track]}`, a track being one mask (run lengths) per frame
             or None; `crowd` if given.
         predictions: of each video the same with `scores`.
     """

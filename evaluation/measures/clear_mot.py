@@ -131,7 +131,7 @@ def pair_frame(
     Returns:
         Rows and columns, `(pairs,)` int each.
     """
-    kept = (seen_with[truth][:, None] == found[None, :]) & allowed  # at most one a row
+    kept = (seen_with[truth][:, None] == found[None, :]) & allowed  # at most one per row
     rows, columns = np.nonzero(kept)
     _, first = np.unique(columns, return_index=True)  # where two objects both had this track, the first one gets it
     rows, columns = rows[np.sort(first)], columns[np.sort(first)]

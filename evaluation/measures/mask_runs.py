@@ -98,7 +98,7 @@ def box_ious(truth: Sequence[Sequence[float]], found: Sequence[Sequence[float]])
 
     Args:
         truth: `(g, 4)`, (x0, y0, x1, y1).
-        found: `(f, 4)`, likewise.
+        found: `(f, 4)`, like `truth`.
 
     Returns:
         `(g, f)` float64; 0 where both boxes are without area.

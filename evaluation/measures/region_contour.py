@@ -42,7 +42,7 @@ def track_quality(references: Iterable[Any], predictions: Iterable[Any], whole: 
     Args:
         references: the true masks, one per frame: `(height, width)` bool, what `mask_runs.decode_mask` takes, or None
             for nothing. They are read one after the other.
-        predictions: the found masks, likewise.
+        predictions: the found masks, in the same form.
         whole: count all frames. False leaves out the first, which was given, and the last, as DAVIS does.
 
     Raises:

@@ -32,7 +32,7 @@ from lookhear.evaluation.protocols.stored_results import StoredResults, StoredRo
 from lookhear.evaluation.protocols.submission import write_json_list
 
 KINDS = ("box", "mask")
-COCO_LIMIT, LVIS_LIMIT = 100, 300  # results a picture
+COCO_LIMIT, LVIS_LIMIT = 100, 300  # results per picture
 FREQUENCIES = {"rare": "r", "common": "c", "frequent": "f"}
 ODINW_FILES = ("annotations_without_background.json", "_annotations.coco.json")
 

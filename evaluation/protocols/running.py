@@ -63,7 +63,7 @@ def to_json(report: ProtocolReport) -> str:
 
 
 def format_report(report: ProtocolReport) -> str:
-    """Returns the figures in per cent, one a line; then what was written, and the note."""
+    """Returns the figures in per cent, one per line; then what was written, and the note."""
     lines = [f"{report.protocol} {report.split}: {report.count} {report.unit}"]
     width = max(map(len, report.metrics), default=0)
     lines += [f"{name.ljust(width)}  {_figure(value)}" for name, value in report.metrics.items()]

@@ -25,7 +25,7 @@ from lookhear.evaluation.protocols.stored_results import StoredResults
 from lookhear.evaluation.protocols.submission import write_json, write_json_list
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels
 
-TRACK_LIMIT = 300  # results a frame
+TRACK_LIMIT = 300  # results per frame
 # Classes of TAO for objects that are hard to distinguish; BURST's evaluation leaves them out.
 DISTRACTORS = frozenset(
     (
@@ -61,7 +61,7 @@ DISTRACTORS = frozenset(
 def run_tao(run: ProtocolRun) -> ProtocolReport:
     """
     Runs TAO: `annotations/validation.json` and the frames that it names below `frames/`; TETA of boxes over the
-    annotated frames (one a second), which alone are looked at, and the results file.
+    annotated frames (one per second), which alone are looked at, and the results file.
 
     Splits: `validation` (default), `train`; `test_without_annotations` has no public annotations.
     """

@@ -74,7 +74,7 @@ def davis_sequences(root: Path, masks: Path, split: str) -> list[str]:
     except LayoutError as error:
         raise LayoutError(f"{error}; or take split 'all'") from None
     words = [line.split()[0] for line in lines if line.strip()]
-    # 2016's lists have a line a frame: /JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png
+    # 2016's lists have a line per frame: /JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png
     return list(dict.fromkeys(Path(word).parent.name if word.count("/") > 1 else word for word in words))
 
 

@@ -62,7 +62,7 @@ def describe(mixture: Mixture) -> dict:
     Returns:
         `file_name`, `text` (what the target says, "" if nothing), `snr` (dB, None where the target is silent),
         `target` (place from the left), `people`: for each `{"prompt", "clip", "text"}` from left to right, `unseen`:
-        the text of somebody out of view, or None.
+        the text of a person out of view, or None.
     """
     people = [
         {"prompt": prompt, "clip": person.id, "text": mixture.text_of(place)}
@@ -101,7 +101,7 @@ def compose(mixture: Mixture) -> tuple[Iterator[np.ndarray], np.ndarray]:
     A neighbour whose clip is over stays at rest. Sizes follow the target's picture.
 
     Returns:
-        frames: iterator of `(height, people * width, 3)` uint8 at 25 frames a second.
+        frames: iterator of `(height, people * width, 3)` uint8 at 25 frames per second.
         audio: `(samples,)` float32 at 16 kHz, as long as the frames, within full scale.
 
     Raises:

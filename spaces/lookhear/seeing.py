@@ -22,7 +22,7 @@ def as_request(labels: str, sentences: str, drawn: Mapping[str, list]) -> dict[s
 
     Args:
         labels: names separated by commas.
-        sentences: one a line.
+        sentences: one per line.
         drawn: from `as_prompts`.
 
     Raises:

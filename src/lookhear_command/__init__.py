@@ -1,7 +1,7 @@
 """The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | publish | synthesize |
 demo`.
 
-One file a command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
+One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
 stderr. Bad input ends in one line and exit code 2.
 
 `import lookhear` registers its classes with transformers, which takes seconds; help and wrong arguments should not. So

@@ -87,7 +87,7 @@ def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float 
     Reads the boxes of one person from a file.
 
     Args:
-        path: a JSON list of `[x0, y0, x1, y1]` or null, one a picture; or JSON lines as `lookhear perceive --json`
+        path: a JSON list of `[x0, y0, x1, y1]` or null, one per picture; or JSON lines as `lookhear perceive --json`
             writes them, `{"time", "objects": [{"track_id", "box": …}]}`.
         number: the `track_id`, needed where the file has several.
 

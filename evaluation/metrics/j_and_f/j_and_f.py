@@ -12,9 +12,9 @@ means over objects, recall (share of frames above 0.5) and decay (first quarter 
 """
 INPUTS = """
 Args:
-    predictions: one an object: {"masks": [run lengths or None]}, one a frame;
+    predictions: one per object: {"masks": [run lengths or None]}, one per frame;
         `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one an object: the same, if wanted with "name" (str).
+    references: one per object: the same, if wanted with "name" (str).
     whole: count the first and the last frame, too; False (default) leaves them out, as DAVIS does.
 
 Returns:

@@ -8,12 +8,12 @@ from lookhear.evaluation.measures.average_precision import federated_precision
 
 DESCRIPTION = """
 Average precision of boxes or masks where not every picture is annotated for every label (LVIS): what is found counts in pictures
-that have the label or are known not to have it; at most 300 results a picture over all labels.
+that have the label or are known not to have it; at most 300 results per picture over all labels.
 """
 INPUTS = """
 Args:
-    predictions: one a picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
-    references: one a picture: the same without scores, with "absent" ([str], labels that the picture does not have),
+    predictions: one per picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
+    references: one per picture: the same without scores, with "absent" ([str], labels that the picture does not have),
         "not_exhaustive" ([str], labels whose objects are not all marked) and if wanted "areas" ([float], square pixels).
     kind: "mask" (default) or "box".
     frequencies: {label: "r", "c" or "f"} for the average over rare, common and frequent labels; None leaves it out.

@@ -16,8 +16,8 @@ Labels do not count.
 """
 INPUTS = """
 Args:
-    predictions: one a frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}, boxes or masks.
-    references: one a frame: the same with "video" (str); the frames of a video follow each other.
+    predictions: one per frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}, boxes or masks.
+    references: one per frame: the same with "video" (str); the frames of a video follow each other.
     kind: "box" (default) or "mask".
     threshold: IoU from which on two boxes may be a pair, 0.5 by default.
 
