@@ -161,14 +161,14 @@ def omnilabel_objects(
             for entry in of_image.get(image["id"], ()):
                 if description["id"] in entry["description_ids"]:
                     box = [float(side) for side in entry["bbox"]]
-                    entry = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "left_out": 0}
-                    truth.setdefault(kind, {}).setdefault(place, []).append(entry)
+                    one = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "left_out": 0}
+                    truth.setdefault(kind, {}).setdefault(place, []).append(one)
             text = _text(description)
             for index, label in enumerate(row["labels"]):
                 if label == text:
                     box = xywh(row["boxes"][index])
-                    entry = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "score": row["scores"][index]}
-                    found.setdefault(kind, {}).setdefault(place, []).append(entry)
+                    one = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "score": row["scores"][index]}
+                    found.setdefault(kind, {}).setdefault(place, []).append(one)
     return truth, found
 
 
