@@ -99,7 +99,7 @@ def test_folder_is_complete(folder):
     code = {"configuration_glee.py", "modeling_glee.py", "pipeline_glee.py", "processing_glee.py"}
     code |= {
         "image_processing_glee.py",
-        "track_memory_glee.py",
+        "track_state_glee.py",
         "post_processing_glee.py",
         "attention_glee.py",
     }

@@ -13,8 +13,8 @@
 # limitations under the License.
 """GLEE's attention and its position encodings: plain, multi-scale deformable (Zhu et al., ICLR 2021), EVA-02's.
 
-No `PreTrainedModel` may stand in this file: where a file has a model and an attention, transformers looks for its own
-way of choosing the kind in the file's text (`set_attn_implementation`)."""
+Define no `PreTrainedModel` here: in a file that has both a model and an attention, `set_attn_implementation` of
+transformers searches the text for its own way of choosing the attention."""
 
 import math
 from collections.abc import Callable
@@ -31,8 +31,9 @@ from .transformers_seam_glee import initialization as init
 
 TOKENS_AT_ONCE = 2048
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
-IM2COL_STEP = 64  # images that the Hub's kernel takes at once, as the published code asks it to
+IM2COL_STEP = 64  # images that the Hub's kernel processes together, as in the published code
 
+Sampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of locations and weights, see `CellTable.sample`
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (tokens, head_size) float32
 
 
@@ -46,7 +47,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain attention over `(batch, heads, length, head_size)`; the mask is added to the scores."""
+    """Computes plain attention over `(batch, heads, length, head_size)`; the mask is added to the scores."""
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (batch, heads, queries, keys)
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -59,10 +60,11 @@ def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Te
     """
     Applies a token-wise function; on a CPU in chunks of `TOKENS_AT_ONCE`, to keep activations in the cache.
 
-    A feed-forward layer over the 22 thousand tokens of an 800 x 1333 image takes 0.6 of the time so, on two threads,
-    and 16 MB for its intermediate results instead of 180.
+    A feed-forward layer over the 22 thousand tokens of an 800 x 1333 image takes 0.6 of the time that way, on two
+    threads, and 16 MB for its intermediate results instead of 180.
 
     Args:
+        function: computes each token on its own.
         tokens: `(batch, tokens, size)`.
     """
     if tokens.device.type != "cpu" or tokens.shape[1] <= TOKENS_AT_ONCE or torch.compiler.is_compiling():
@@ -71,14 +73,39 @@ def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Te
 
 
 def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.0) -> torch.Tensor:
-    """Positions in [0, 1], any shape -> that shape + `(size,)`: sines and cosines in turn, slower and slower."""
+    """
+    Encodes positions as sines and cosines in turn, of falling frequency.
+
+    Args:
+        position: in [0, 1], of any shape.
+        size: channels of an encoding, even.
+        temperature: sets the lowest frequency, about 1 / temperature of the highest.
+
+    Returns:
+        `(…, size)` float32.
+    """
     exponent = 2 * (torch.arange(size, device=position.device, dtype=torch.float32) // 2) / size
     angle = 2 * math.pi * position[..., None] / temperature**exponent  # (..., size)
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
 
 
+def map_shape(feature_map: torch.Tensor) -> tuple[int, int]:
+    """Returns (height, width) of a feature map `(…, height, width)`."""
+    height, width = feature_map.shape[-2:]
+    return height, width
+
+
 def pixel_centres(shapes: list[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Computes the centre (x, y) in [0, 1] of every pixel of every map, `(tokens, 2)` float32, row by row, map by map."""
+    """
+    Computes the centre (x, y) in [0, 1] of every pixel of every map.
+
+    Args:
+        shapes: (height, width) of each map.
+        device: of the result.
+
+    Returns:
+        `(tokens, 2)` float32, row by row, map by map.
+    """
     centres = []
     for height, width in shapes:
         y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
@@ -110,8 +137,8 @@ def sample_by_grid(
     shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, batch * heads, 1, queries, points)
     total = value.new_zeros(())
     for level, shape, place, share in zip(levels, spatial_shapes, places, shares):
-        pictures = level.flatten(0, 1).unflatten(-1, shape)  # (batch * heads, head size, height, width)
-        samples = nn.functional.grid_sample(pictures, place, align_corners=False)  # (…, head size, queries, points)
+        feature_map = level.flatten(0, 1).unflatten(-1, shape)  # (batch * heads, head size, height, width)
+        samples = nn.functional.grid_sample(feature_map, place, align_corners=False)  # (…, head size, queries, points)
         total = total + (samples * share).sum(-1)
     return total.unflatten(0, (len(value), -1)).flatten(1, 2).transpose(1, 2)
 
@@ -121,8 +148,9 @@ class CellTable:
     Feature maps as rows of a table, to be sampled on a CPU.
 
     What [`sample_by_grid`] computes becomes one `embedding_bag`: a bilinear sample is a weighted sum of four cells,
-    attention is a weighted sum of samples, and both sums are one. Per query and head that are 4 x levels x points rows, read as they lie in memory: ten times as fast as
-    `grid_sample`, at equal results. Everything is differentiable.
+    attention is a weighted sum of samples, and together they are one sum. For each query and head it reads
+    4 x levels x points rows, each contiguous in memory, which is ten times as fast as `grid_sample`, with equal results.
+    Everything is differentiable.
 
     Args:
         value: `(batch, positions, heads, head size)` float32, the flattened maps concatenated.
@@ -139,6 +167,8 @@ class CellTable:
 
     def sample(self, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """
+        Sums weighted bilinear samples, as [`sample_by_grid`] does.
+
         Args:
             locations: `(batch, queries, heads, levels, points, 2)` x, y; 0 to 1 is the map, and beyond it lie zeros.
             weights: `(batch, queries, heads, levels, points)` attention weights.
@@ -152,12 +182,12 @@ class CellTable:
         lower = torch.full_like(upper, -1.0)
         down = self.down.repeat_interleave(points).expand(heads, -1).contiguous()  # (heads, levels * points)
         origin = self.origin.repeat_interleave(points, 1)
-        sums, at_once = [], max(1, SAMPLES_AT_ONCE // (heads * levels * points))
+        sums, step = [], max(1, SAMPLES_AT_ONCE // (heads * levels * points))
         for cells, places, shares in zip(self.cells, locations, weights):
             rows = cells.flatten(0, 1)  # (cells * heads, head size)
-            for start in range(0, queries, at_once):
-                share = shares[start : start + at_once].flatten(2)  # (chunk, heads, levels * points)
-                place = (places[start : start + at_once].flatten(1) * upper - 0.5).clamp(lower, upper)
+            for start in range(0, queries, step):
+                share = shares[start : start + step].flatten(2)  # (chunk, heads, levels * points)
+                place = (places[start : start + step].flatten(1) * upper - 0.5).clamp(lower, upper)
                 corner = place.detach().floor().nan_to_num(0.0)  # a NaN stays one in its weight
                 right, below = (place - corner).view(*share.shape, 2).unbind(-1)
                 column, row = corner.to(torch.int32).view(*share.shape, 2).unbind(-1)
@@ -170,7 +200,7 @@ class CellTable:
 
 
 def _corner_weights(share: torch.Tensor, right: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
-    """Parts of `share` for the cells top left, top right, bottom left, bottom right: `(…, n)` -> `(…, 4, n)`."""
+    """Splits `share` among the cells top left, top right, bottom left, bottom right: `(…, n)` -> `(…, 4, n)`."""
     bottom = share * below
     top = share - bottom
     bottom_right, top_right = bottom * right, top * right
@@ -179,10 +209,13 @@ def _corner_weights(share: torch.Tensor, right: torch.Tensor, below: torch.Tenso
 
 def _bordered_table(value: torch.Tensor, spatial_shapes: list[tuple[int, int]]) -> tuple[torch.Tensor, list[int]]:
     """
-    Copies the maps with a border of zeros each: column -1 (which is also the row before's last but one), row -1 and
-    rows `height` and `height + 1`, so that the four cells around any place from -1 to `size` exist.
+    Copies the maps, each with a border of zeros, so that the four cells around any place from -1 to `size` exist.
 
-    Returns the table and, per map, the index of its cell (0, 0); rows of a map lie `width + 1` cells apart.
+    The border is column -1, which also serves as column `width` of the row before, row -1, and rows `height` and
+    `height + 1`.
+
+    Returns:
+        The table and, for each map, the index of its cell (0, 0); rows of a map lie `width + 1` cells apart.
     """
     sizes = [(height + 3) * (width + 1) + 2 for height, width in spatial_shapes]
     table = value.new_zeros(value.shape[0], sum(sizes), *value.shape[2:])
@@ -207,7 +240,7 @@ class GleeZeroLinear(nn.Linear):
 
 class GleeSamplingOffsets(nn.Linear):
     """
-    Sampling offsets of queries.
+    Predicts the sampling offsets of queries.
 
     Initially, head h of every query samples along the angle 2πh/heads, its point p at p+1 cells.
     """
@@ -241,21 +274,26 @@ class GleeDeformableSampler(nn.Module):
         attention_weights: torch.Tensor,
         im2col_step: int,
     ) -> torch.Tensor:
-        """Sums as [`sample_by_grid`]; arguments have the kernel's names, and the tensors of sizes are for it alone."""
+        """
+        Sums weighted bilinear samples, as [`sample_by_grid`] does.
+
+        The arguments have the kernel's names, and the tensors of sizes are used by the kernel only.
+        """
         return sample_by_grid(value, value_spatial_shapes_list, sampling_locations, attention_weights)
 
 
 class GleeDeformableAttention(nn.Module):
     """
-    Attention over `num_points` sampled positions per head and level, whose offsets and weights the query predicts (Zhu et
-    al., ICLR 2021, section 4.1).
+    Attention over sampled positions; the query predicts offsets and weights (Zhu et al., ICLR 2021, section 4.1).
 
-    Accelerators sample by [`GleeDeformableSampler`]; CPUs have a faster way to the same sums. It runs in float32 whatever the weights
-    are: bfloat16 cannot tell neighbouring pixels of a large map apart.
+    Accelerators and compiled code sample by [`GleeDeformableSampler`], CPUs by the faster [`CellTable`]. Both run in
+    float32, whatever the dtype of the weights: bfloat16 cannot tell neighbouring pixels of a large map apart.
 
     Args:
-        hidden_size: channels of queries, values and output; num_heads divides it.
-        num_levels: number of feature maps; num_points: sampled positions per head and map.
+        hidden_size: channels of queries, values and output, a multiple of `num_heads`.
+        num_heads: number of heads.
+        num_levels: number of feature maps.
+        num_points: sampled positions of a head in each map.
     """
 
     def __init__(self, hidden_size: int, num_heads: int, num_levels: int, num_points: int):
@@ -277,6 +315,8 @@ class GleeDeformableAttention(nn.Module):
         spatial_shapes: list[tuple[int, int]],
     ) -> torch.Tensor:
         """
+        Attends to the maps at positions near the reference points.
+
         Args:
             query: `(batch, queries, hidden_size)`, position encoding added.
             value: `(batch, positions, hidden_size)`, the flattened maps concatenated.
@@ -296,10 +336,10 @@ class GleeDeformableAttention(nn.Module):
         if value.device.type != "cpu" or torch.compiler.is_compiling():
             shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2)
             starts = shapes.prod(-1).cumsum(0) - shapes.prod(-1)  # (levels,)
-            sample = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
-            return self._attend(query, reference_points, spatial_shapes, sample)
+            kernel = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
+            return self._attend(query, reference_points, spatial_shapes, kernel)
         sample = CellTable(projected, spatial_shapes).sample
-        del projected  # the table has it all
+        del projected  # the table holds a copy
         parts = zip(query.split(TOKENS_AT_ONCE, 1), reference_points.split(TOKENS_AT_ONCE, 1))
         return torch.cat([self._attend(*part, spatial_shapes, sample) for part in parts], dim=1)
 
@@ -308,9 +348,9 @@ class GleeDeformableAttention(nn.Module):
         query: torch.Tensor,
         reference_points: torch.Tensor,
         spatial_shapes: list[tuple[int, int]],
-        sample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        sample: Sampler,
     ) -> torch.Tensor:
-        """Some queries' output; `sample` sums what lies at locations, see `CellTable.sample`."""
+        """Computes some queries' output."""
         locations = self.sampling_locations(query, reference_points, spatial_shapes)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
@@ -321,6 +361,11 @@ class GleeDeformableAttention(nn.Module):
     ) -> torch.Tensor:
         """
         Computes the sampling locations of each query.
+
+        Args:
+            query: see [`GleeDeformableAttention.forward`].
+            reference_points: see there.
+            spatial_shapes: see there.
 
         Returns:
             `(batch, queries, heads, levels, points, 2)` float32, x and y in units of the map.
@@ -340,11 +385,14 @@ class GleeDeformableAttention(nn.Module):
 
 def rotary_table(rows: torch.Tensor, columns: torch.Tensor, head_size: int, theta: float) -> RotaryTable:
     """
-    Rotary position encoding in two dimensions (EVA-02, section 3.1): half of a head turns with the row, half with the
-    column, in pairs of neighbouring channels.
+    Computes a rotary position encoding in two dimensions (EVA-02, section 3.1).
+
+    Half of a head turns with the row, half with the column, in pairs of neighbouring channels.
 
     Args:
-        rows, columns: `(tokens,)` float32 positions. head_size: channels of a head, a multiple of 4.
+        rows: `(tokens,)` float32 positions.
+        columns: `(tokens,)` float32 positions.
+        head_size: channels of a head, a multiple of 4.
         theta: base of the frequencies.
 
     Returns:
@@ -358,7 +406,7 @@ def rotary_table(rows: torch.Tensor, columns: torch.Tensor, head_size: int, thet
 
 
 def apply_rotary(states: torch.Tensor, table: RotaryTable) -> torch.Tensor:
-    """Turns `states` `(batch, heads, tokens, head_size)` by the table, in float32; keeps the dtype."""
+    """Turns `states` `(batch, heads, tokens, head_size)` by the table, in float32, and returns them in their dtype."""
     cosines, sines = table
     even, odd = states.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack((-odd, even), dim=-1).flatten(-2)  # (batch, heads, tokens, head_size)

@@ -50,16 +50,16 @@ class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):
 
 def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> PreTrainedModel:
     """
-    A backbone as GLEE has it (section 3 of the paper), with random weights.
+    Builds a backbone as in GLEE (section 3 of the paper), with random weights.
 
-    ResNet gets frozen batch norms, and Swin loses the norm of its last hidden state, which no feature map passes.
+    ResNet gets frozen batch norms; Swin loses the norm of its last hidden state, which no feature map goes through.
 
     Args:
-        config: a `ResNetConfig`, a `SwinConfig` or a `GleeEvaConfig`; other backbones of transformers work as they are.
+        config: a `ResNetConfig`, `SwinConfig` or `GleeEvaConfig`; other backbones of transformers work as they are.
         group_norms: number of groups of a ResNet's group norms, which replace the frozen batch norms.
 
     Returns:
-        A model whose `forward(pixel_values)` gives `feature_maps`, finest first, of `channels` channels each:
+        A model whose `forward(pixel_values)` returns `feature_maps`, finest first, of `channels` channels each:
         strides 4, 8, 16, 32 (EVA-02: 8, 16, 32, 64).
     """
     if isinstance(config, GleeEvaConfig):
@@ -70,11 +70,24 @@ def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> P
     if isinstance(backbone, ResNetBackbone):
         _exchange_batch_norms(backbone, group_norms)
     elif isinstance(backbone, SwinBackbone):
-        backbone.swin.layernorm = nn.Identity()
+        backbone.swin.add_module("layernorm", nn.Identity())
     return backbone
 
 
+def backbone_channels(backbone: PreTrainedModel) -> list[int]:
+    """
+    Returns the number of channels of each feature map, finest first.
+
+    Raises:
+        ValueError: the model returns no feature maps.
+    """
+    if not isinstance(backbone, BackboneMixin):
+        raise ValueError(f"backbone_config must be that of a backbone, which {type(backbone).__name__} is not.")
+    return list(backbone.channels)
+
+
 def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
+    """Replaces batch norms by group norms or, without `groups`, by frozen ones; makes ReLUs work in place."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d) and groups:
             setattr(module, name, nn.GroupNorm(groups, child.num_features, eps=child.eps))
@@ -87,7 +100,16 @@ def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
 
 
 def split_windows(states: torch.Tensor, size: int) -> torch.Tensor:
-    """`(batch, height, width, channels)` -> `(batch * windows, size * size, channels)`; zeros fill up the last ones."""
+    """
+    Splits maps into square windows; zeros fill up those at the right and lower edges.
+
+    Args:
+        states: `(batch, height, width, channels)`.
+        size: side of a window.
+
+    Returns:
+        `(batch * windows, size * size, channels)`.
+    """
     height, width = states.shape[1:3]
     states = nn.functional.pad(states, (0, 0, 0, -width % size, 0, -height % size))
     states = states.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (batch, down, size, across, size, channels)
@@ -144,7 +166,7 @@ class GleeEvaLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: GleeEvaConfig, index: int):
         super().__init__()
-        self.window_size = config.window_size if index in config.window_block_indexes else 0
+        self.window_size = config.window_size if index in (config.window_block_indexes or ()) else 0
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = GleeEvaAttention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -212,7 +234,7 @@ class GleeEvaPreTrainedModel(PreTrainedModel):
     config: GleeEvaConfig
     base_model_prefix = "glee_eva"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["GleeEvaLayer"]
     _supports_sdpa = True
@@ -244,7 +266,7 @@ class GleeEvaBackbone(BackboneMixin, GleeEvaPreTrainedModel):
         return self.embeddings.patch_embeddings
 
     def _rotary(self, count: int, side: int, width: int, device: torch.device) -> RotaryTable:
-        """Positions of `count` tokens in rows of `width`, where `side` rows or columns span `rope_pretrain_size`."""
+        """Encodes `count` tokens in rows of `width`, where `side` rows or columns span `rope_pretrain_size`."""
         config, index = self.config, torch.arange(count, device=device)
         rows, columns = (
             part.float() / side * config.rope_pretrain_size
@@ -266,6 +288,8 @@ class GleeEvaBackbone(BackboneMixin, GleeEvaPreTrainedModel):
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         r"""
+        Computes the feature maps of images.
+
         Args:
             pixel_values: `(batch, 3, height, width)` normalised image, sides a multiple of `2 * patch_size`.
 

@@ -11,7 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configuration of GLEE (Wu et al., CVPR 2024): whatever is named, found, segmented and followed."""
+"""Configuration of GLEE (Wu et al., CVPR 2024), which finds, segments and tracks what is named or pointed at."""
+
+from typing import TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import (
@@ -24,8 +26,13 @@ from transformers import (
     SwinConfig,
 )
 
+Config = TypeVar("Config", bound=PreTrainedConfig)
+Backbone = TypeVar("Backbone", bound=BackboneConfigMixin)
+
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
-NUM_LEVELS = 4  # feature maps that the pixel decoder makes of a backbone's
+NUM_LEVELS = 4  # feature maps of the pixel decoder
+# Decoder layer i sees a visual prompt in pixel level i % PROMPT_LEVELS; the published code never uses the fourth one.
+PROMPT_LEVELS = 3
 CANVAS_DIVISOR = 32
 # Rows of the label tables that the denoising queries of each training set start from (published code).
 DENOISING_TABLES = {
@@ -50,9 +57,11 @@ def _require(condition: bool, message: str) -> None:
 @strict
 class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
-    EVA-02 (Fang et al., 2023) as a plain detection backbone (ViTDet, Li et al., 2022), by default the size L.
+    Configuration of EVA-02 (Fang et al., 2023) as a plain detection backbone (ViTDet, Li et al., 2022).
 
-    Args:
+    The defaults are the size L.
+
+    Attributes:
         image_size (`int`, *optional*, defaults to 1536):
             Side in pixels of the square image that the rotary table of the global blocks is laid out for.
         patch_size (`int`, *optional*, defaults to 16): side of a patch in pixels.
@@ -121,8 +130,8 @@ class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
         head_size, rest = divmod(self.hidden_size, self.num_attention_heads)
         _require(
             rest == 0 and head_size % 4 == 0,
-            f"hidden_size ({self.hidden_size}) over num_attention_heads ({self.num_attention_heads}) must be a multiple "
-            "of 4: rows and columns each turn pairs of channels.",
+            f"hidden_size ({self.hidden_size}) over num_attention_heads ({self.num_attention_heads}) must be a "
+            "multiple of 4: rows and columns each turn pairs of channels.",
         )
         for name in ("image_size", "pretrain_image_size"):
             _require(
@@ -130,7 +139,7 @@ class GleeEvaConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"{name} ({getattr(self, name)}) must be a multiple of patch_size ({self.patch_size}).",
             )
         _require(self.window_size > 0, f"window_size must be above 0, not {self.window_size}.")
-        wrong = [i for i in self.window_block_indexes if not 0 <= i < self.num_hidden_layers]
+        wrong = [i for i in self.window_block_indexes or () if not 0 <= i < self.num_hidden_layers]
         _require(not wrong, f"window_block_indexes holds {wrong}, but blocks are 0 to {self.num_hidden_layers - 1}.")
 
 
@@ -139,11 +148,11 @@ class GleeConfig(PreTrainedConfig):
     r"""
     Configuration of [`GleeModel`] and [`GleeForObjectDetection`].
 
-    The defaults are GLEE-Lite; [`GleeConfig.lite`], [`GleeConfig.plus`] and [`GleeConfig.pro`] are the published sizes.
+    The defaults are GLEE-Lite; the published sizes are [`GleeConfig.lite`], [`GleeConfig.plus`], [`GleeConfig.pro`].
     Where the published code does something unexpected that its weights rely on, that is the default here, and a field
     says so (last group).
 
-    Args:
+    Attributes:
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             ResNet-50 by default; any backbone of transformers with four feature maps (strides 4, 8, 16, 32), or
             [`GleeEvaConfig`] (strides 8, 16, 32, 64).
@@ -156,7 +165,7 @@ class GleeConfig(PreTrainedConfig):
         num_points (`int`, *optional*, defaults to 4): points that a deformable head samples in each level.
         num_queries (`int`, *optional*, defaults to 300): object queries; fewer where an image has fewer tokens.
         fusion_size (`int`, *optional*, defaults to 2048): width of all heads of the early fusion.
-        fusion_heads (`int`, *optional*, defaults to 8).
+        fusion_heads (`int`, *optional*, defaults to 8): of the early fusion.
         fusion_dropout (`float`, *optional*, defaults to 0.1): on the fusion's attention while training.
         project_features (`bool`, *optional*, defaults to `True`):
             Convolutions bring the backbone's maps to `hidden_size` and add a fourth level; `False` where the backbone
@@ -175,11 +184,13 @@ class GleeConfig(PreTrainedConfig):
             Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
         class_prior (`float`, *optional*):
-            Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The published
-            model has none; a text encoder that is new, too, would spend its first steps on making all texts say "no".
+            Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The
+            published model has none; a text encoder that is new, too, would spend its first steps on making all texts
+            say "no".
         scaled_products (`bool`, *optional*, defaults to `False`):
-            Class scores and masks are dot products divided by the root of `hidden_size`, as in attention. Plain ones, as
-            published, move by whole units in a step of a small model's learning rate, and learn nothing until it falls.
+            Class scores and masks are dot products divided by the root of `hidden_size`, as in attention. Plain ones,
+            as published, change by whole units in a step at a small model's learning rate, and learn nothing until it
+            falls.
         backbone_group_norm (`bool`, *optional*, defaults to `False`):
             A ResNet's norms are group norms of `num_groups` groups, which a backbone needs that is trained from random
             weights. By default they are frozen batch norms, whose statistics come with published weights.
@@ -187,23 +198,21 @@ class GleeConfig(PreTrainedConfig):
         fusion_attends_padding (`bool`, *optional*, defaults to `True`):
             Pixels also attend to padded text tokens: the published mask has no effect. `False` hides them.
         discard_fused_text (`bool`, *optional*, defaults to `True`):
-            If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the decoder
-            as prompt tokens, as in the paper's figure.
+            If `True`, skip the text update of the early fusion (its output is unused); `False` passes it to the
+            decoder as prompt tokens, as in the paper's figure. No recipe sets it; it stays because the published code
+            computes the update, with published weights, so that the two can be compared.
         proposal_scale_from_coarsest (`bool`, *optional*, defaults to `True`):
             Boxes of 0.05, 0.1, 0.2, 0.4 of the image are proposed on the levels from the coarsest to the finest map;
             `False` proposes the small boxes on the fine maps.
         double_decoder_norm (`bool`, *optional*, defaults to `True`):
             The heads normalise the decoder's output a second time; `False`: once.
-        prompt_level_cycle (`int`, *optional*, defaults to 3):
-            Decoder layer i sees a visual prompt in pixel level `i % prompt_level_cycle`; the published code never uses
-            the fourth level.
         mask_positions (`bool`, *optional*, defaults to `False`):
             Adds position embeddings to mask features and box embeddings to mask queries. In the published model masks
             depend on appearance only, and a small model's masks spill over to similar objects.
         padding_mask (`bool`, *optional*, defaults to `False`):
             By default padding is seen as image, as in the published code, so a result depends on its batch mates.
-            `True` computes each image on its own canvas (its size rounded up to `canvas_divisor`), as if it were
-            alone; images of one canvas still share a pass.
+            `True` pads each image on its own (its size rounded up to a multiple of `canvas_divisor`), as if it were
+            alone; images of one padded size still share a pass.
         canvas_divisor (`int`, *optional*):
             See `padding_mask`. 32 by default; with EVA-02 its `image_size`, because Pro sees all images on one square.
     """
@@ -241,7 +250,6 @@ class GleeConfig(PreTrainedConfig):
     discard_fused_text: bool = True
     proposal_scale_from_coarsest: bool = True
     double_decoder_norm: bool = True
-    prompt_level_cycle: int = 3
     mask_positions: bool = False
     padding_mask: bool = False
     canvas_divisor: int | None = None
@@ -265,9 +273,10 @@ class GleeConfig(PreTrainedConfig):
             self.class_prior is None or 0 < self.class_prior < 1,
             f"class_prior must be between 0 and 1, not {self.class_prior}.",
         )
+        # Once a field; older files hold its only published value.
+        levels = kwargs.pop("prompt_level_cycle", PROMPT_LEVELS)
         _require(
-            1 <= self.prompt_level_cycle <= 4,
-            f"prompt_level_cycle must be in 1..4 (there are 4 levels), not {self.prompt_level_cycle}.",
+            levels == PROMPT_LEVELS, f"prompt_level_cycle is no field any more; leave it out, {levels} can't be had."
         )
         for name in ("num_queries", "encoder_layers", "decoder_layers", "max_prompt_points"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")
@@ -279,12 +288,12 @@ class GleeConfig(PreTrainedConfig):
 
     @classmethod
     def lite(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Lite: ResNet-50."""
+        """Returns GLEE-Lite: ResNet-50."""
         return cls(**kwargs)
 
     @classmethod
     def plus(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Plus: Swin-L."""
+        """Returns GLEE-Plus: Swin-L."""
         swin = SwinConfig(
             image_size=384,
             embed_dim=192,
@@ -292,19 +301,42 @@ class GleeConfig(PreTrainedConfig):
             num_heads=[6, 12, 24, 48],
             window_size=12,
             drop_path_rate=0.3,
-            out_features=STAGES,
         )
-        return cls(**{"backbone_config": swin, **kwargs})
+        return cls(**{"backbone_config": with_all_stages(swin), **kwargs})
 
     @classmethod
     def pro(cls, **kwargs) -> "GleeConfig":
-        """GLEE-Pro: EVA-02-L with a simple feature pyramid."""
+        """Returns GLEE-Pro: EVA-02-L with a simple feature pyramid."""
         return cls(**{"backbone_config": GleeEvaConfig(), "project_features": False, **kwargs})
 
     def for_training(self) -> "GleeConfig":
-        """Returns the same configuration with the parts that only training needs: the text teacher and the denoising tables."""
+        """Returns a copy with the parts that only training needs: the text teacher and the denoising tables."""
         fields = {"text_teacher": True, "denoising_tables": dict(DENOISING_TABLES)}
         return type(self).from_dict({**self.to_dict(), **fields})
+
+
+def with_all_stages(config: Backbone) -> Backbone:
+    """Makes a backbone of transformers return the feature maps of its four stages."""
+    config.out_features = list(STAGES)
+    return config
+
+
+def sub_config(config: GleeConfig, name: str, kind: type[Config]) -> Config:
+    """
+    Returns `backbone_config` or `text_config` as the type that `GleeConfig` has turned it into.
+
+    Args:
+        config: that has it.
+        name: of the field.
+        kind: the type.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    value = getattr(config, name)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__} or its fields as a dict, not {type(value).__name__}.")
+    return value
 
 
 def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
@@ -312,7 +344,7 @@ def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(value, PreTrainedConfig):
         return value
     if value is None:
-        return ResNetConfig(out_features=STAGES)
+        return with_all_stages(ResNetConfig())
     fields = dict(value)
     model_type = fields.pop("model_type", None)
     if model_type == GleeEvaConfig.model_type:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, ResNetConfig, SwinConfig
 
-from .configuration_glee import DENOISING_TABLES, NUM_LEVELS, STAGES, GleeConfig, GleeEvaConfig
+from .configuration_glee import DENOISING_TABLES, NUM_LEVELS, GleeConfig, GleeEvaConfig, with_all_stages
 from .modeling_glee import GleeForObjectDetection
 
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
@@ -26,12 +26,12 @@ def load_published_checkpoint(
     path: str | os.PathLike, *, config: GleeConfig | None = None, for_training: bool = False
 ) -> GleeForObjectDetection:
     """
-    The model of a published checkpoint, in float32 and evaluation mode; no weight of it is left at random.
+    Loads the model of a published checkpoint, in float32 and evaluation mode; no weight of it stays random.
 
     Args:
         path: `.pth`, `.pt`, `.bin` or `.safetensors`: a state dict, or a `{"model": state dict}` of detectron2.
         config: where it cannot be read off the weights (`config_from_state_dict`), or to change the behaviour.
-        for_training: keep the text teacher and the denoising tables, where the file has them.
+        for_training: retain the text teacher and the denoising tables, if the file has them.
 
     Raises:
         ValueError: the file cannot be read safely, or its weights are not exactly those of the model; unknown,
@@ -116,19 +116,19 @@ def _load(path: Path) -> object:
 
 
 def _numpy_numbers() -> list:
-    """Lists the types of a pickled NumPy number: they can't run code, and detectron2 stores some beside the weights."""
-    scalar, _ = np.float64(0).__reduce__()
+    """Lists the types of a pickled NumPy number: they can't run code, and detectron2 stores some with the weights."""
+    scalar = np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *dtypes]  # the second name: before NumPy 2
 
 
 def config_from_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: bool = False) -> GleeConfig:
     """
-    The configuration of a published state dict: backbone, widths and depths; the number of queries is not in there.
+    Infers the configuration of a published state dict: backbone, widths and depths, but not the number of queries.
 
     Args:
         weights: published names, with or without the prefix `glee.`; only shapes are read.
-        for_training: with the text teacher and the denoising tables, where the file has them.
+        for_training: with the text teacher and the denoising tables, if the file has them.
 
     Raises:
         ValueError: a weight that is needed is missing, or the sizes are none that GLEE can have.
@@ -160,7 +160,7 @@ def config_from_state_dict(weights: Mapping[str, torch.Tensor], *, for_training:
 
 
 class CheckpointSizes:
-    """Shapes by published name; whatever is asked for and not there is one clear error."""
+    """Shapes of weights by published name; reading a missing one raises a clear ValueError."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
         self.shapes = shapes
@@ -170,7 +170,7 @@ class CheckpointSizes:
         return any(name.startswith(prefix) for name in self.shapes)
 
     def of(self, name: str, dimension: int) -> int:
-        """Size of one dimension of a weight."""
+        """Returns the size of one dimension of a weight."""
         if name not in self.shapes:
             raise ValueError(f"checkpoint: {name} is missing, so this is no GLEE checkpoint, or not a whole one")
         shape = self.shapes[name]
@@ -179,7 +179,7 @@ class CheckpointSizes:
         return shape[dimension]
 
     def count(self, prefix: str) -> int:
-        """Numbered parts below a name: one more than the highest number."""
+        """Counts the numbered parts below a name: one more than the highest number."""
         numbers = [match[1] for name in self.shapes if (match := re.match(re.escape(prefix) + r"\.(\d+)\.", name))]
         if not numbers:
             raise ValueError(f"checkpoint: {prefix}.0 is missing, so this is no GLEE checkpoint, or not a whole one")
@@ -187,7 +187,7 @@ class CheckpointSizes:
 
     @staticmethod
     def parts(what: str, whole: int, size: int) -> int:
-        """`whole / size`, which has to be a whole number."""
+        """Computes `whole / size`, which has to be an integer."""
         if whole < size or whole % size:
             raise _unfit(f"its {what} of {whole} is no multiple of {size}")
         return whole // size
@@ -206,7 +206,7 @@ def _unfit(reason: str) -> ValueError:
 
 
 def _text_config(sizes: CheckpointSizes) -> dict:
-    """CLIP's text encoder; how many heads its layers have is not in the weights, but all of CLIP's have the same head size."""
+    """Infers the fields of CLIP's text encoder; its number of heads from the head size, which all of CLIP's share."""
     prefix = "text_encoder.text_model" if sizes.has("text_encoder.text_model.") else "text_encoder"
     hidden_size = sizes.of(f"{prefix}.embeddings.token_embedding.weight", 1)
     if hidden_size < 512:
@@ -247,12 +247,12 @@ def _resnet_config(sizes: CheckpointSizes) -> ResNetConfig:
     for stage, width in zip(stages, widths):
         if sizes.of(f"{stage}.0.conv1.weight", 0) * 4 != width:
             raise _unfit(f"the blocks of {stage} are no bottlenecks of a quarter of their width")
-    return ResNetConfig(
+    config = ResNetConfig(
         embedding_size=sizes.of("backbone.stem.conv1.weight", 0),
         hidden_sizes=widths,
         depths=[sizes.count(stage) for stage in stages],
-        out_features=STAGES,
     )
+    return with_all_stages(config)
 
 
 def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
@@ -261,7 +261,7 @@ def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
     width = sizes.of("backbone.patch_embed.proj.weight", 0)
     side = sizes.root("relative position table", sizes.of(table.format(0), 0))
     hidden = sizes.of("backbone.layers.0.blocks.0.mlp.fc1.weight", 0)
-    return SwinConfig(
+    config = SwinConfig(
         image_size=384,  # of pre-training; any size can be given
         patch_size=sizes.of("backbone.patch_embed.proj.weight", 2),
         embed_dim=width,
@@ -270,12 +270,12 @@ def _swin_config(sizes: CheckpointSizes) -> SwinConfig:
         window_size=(side + 1) // 2,
         mlp_ratio=float(sizes.parts("Swin feed-forward", hidden, width)),
         drop_path_rate=0.3,
-        out_features=STAGES,
     )
+    return with_all_stages(config)
 
 
 def _eva_config(sizes: CheckpointSizes) -> GleeEvaConfig:
-    """Windows, heads and the image size from the position tables that the published files carry."""
+    """Infers windows, heads and the image size from the position tables that the published files contain."""
     patch = sizes.of("backbone.net.patch_embed.proj.weight", 2)
     width, depth = sizes.of("backbone.net.pos_embed", 2), sizes.count("backbone.net.blocks")
     head_size = sizes.of("backbone.net.rope_win.freqs_cos", 1)
@@ -295,7 +295,7 @@ def _eva_config(sizes: CheckpointSizes) -> GleeEvaConfig:
 
 
 def _window_blocks(sizes: CheckpointSizes, depth: int, window: int) -> list[int] | None:
-    """Blocks with a table for windows; `None`, the published layout, where the file leaves second names out."""
+    """Lists the blocks with a table for windows; `None`, the published layout, if the file has no second names."""
     names = [f"backbone.net.blocks.{block}.attn.rope.freqs_cos" for block in range(depth)]
     if not any(name in sizes.shapes for name in names):
         if depth != 24:
@@ -324,8 +324,11 @@ DROPPED = (
 # Dropped unless the model is to be trained further.
 TRAINING_ONLY = ("text_teacher.", "denoising_labels.")
 
-# What EVA-02's masked-image training has beside a backbone.
-EVA_PRETRAINING = r"cls_token|mask_token|(?:(?:fc_)?norm|(?:lm_)?head)\.(?:weight|bias)|(?:blocks\.\d+\.attn\.)?rope\w*\.freqs_(?:cos|sin)"
+# Weights of EVA-02's masked-image training that are not part of a backbone.
+EVA_PRETRAINING = (
+    r"cls_token|mask_token|(?:(?:fc_)?norm|(?:lm_)?head)\.(?:weight|bias)"
+    r"|(?:blocks\.\d+\.attn\.)?rope\w*\.freqs_(?:cos|sin)"
+)
 
 # Matrices stored as (in, out).
 TRANSPOSED = (
@@ -335,7 +338,7 @@ TRANSPOSED = (
 )
 
 # Published name -> ours; several names of one weight (the box head's, the decoder norm's) have one target.
-NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
+NAMES: tuple[tuple[str, str | Callable[[re.Match], str | None]], ...] = (
     # text
     (r"text_encoder\." + CLIP, r"text_encoder.clip.\1"),
     (r"text_encoder_teacher\." + CLIP, r"text_teacher.\1"),
@@ -343,10 +346,13 @@ NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     # ResNet
     (r"backbone\.stem\.conv1\.weight", r"backbone.embedder.embedder.convolution.weight"),
     (r"backbone\.stem\.conv1\.norm\." + STATISTICS, r"backbone.embedder.embedder.normalization.\1"),
-    (r"backbone\.res([2-5])\.(\d+)\.(\w+)\.weight", lambda match: _resnet_name(*match.groups(), "weight")),
+    (
+        r"backbone\.res([2-5])\.(\d+)\.(\w+)\.weight",
+        lambda match: _resnet_name(match[1], match[2], match[3], "weight"),
+    ),
     (
         r"backbone\.res([2-5])\.(\d+)\.(\w+)\.norm\." + STATISTICS,
-        lambda match: _resnet_name(*match.groups(), norm=True),
+        lambda match: _resnet_name(match[1], match[2], match[3], match[4], norm=True),
     ),
     # Swin
     (r"backbone\.patch_embed\.proj\." + VALUES, r"backbone.swin.embeddings.patch_embeddings.projection.\1"),
@@ -400,11 +406,11 @@ NAMES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
 
 def convert_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: bool = False) -> dict[str, torch.Tensor]:
     """
-    The published state dict under the names of [`GleeForObjectDetection`]; values and dtypes stay as they are.
+    Renames a published state dict to the names of [`GleeForObjectDetection`]; values and dtypes stay as they are.
 
     Args:
         weights: names with or without the prefix `glee.`, with the second names of shared weights or without them.
-        for_training: keep the text teacher and the denoising tables, if there are any.
+        for_training: retain the text teacher and the denoising tables, if there are any.
 
     Returns:
         One entry for each parameter and stored buffer; matrices stored as `(in, out)` are transposed, and
@@ -432,7 +438,7 @@ def convert_state_dict(weights: Mapping[str, torch.Tensor], *, for_training: boo
 
 def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    EVA-02 as its masked-image training publishes it, under the names of GLEE's backbone; the pyramid is not among them.
+    Renames the published weights of EVA-02's masked-image training to those of GLEE's backbone, but for its pyramid.
 
     Args:
         weights: names with or without the prefix `backbone.net.`.
@@ -445,7 +451,7 @@ def convert_eva_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, tor
     targets = {name: _target(f"backbone.net.{name}") for name in needed}
     if unknown := [name for name, target in targets.items() if target is None]:
         raise ValueError(f"checkpoint: {len(unknown)} names are none of EVA-02's: {shorten(unknown)}")
-    return {target.removeprefix("backbone."): needed[name] for name, target in targets.items()}
+    return {target.removeprefix("backbone."): needed[name] for name, target in targets.items() if target}
 
 
 def shorten(names: list[str], limit: int = 8) -> str:
@@ -454,7 +460,7 @@ def shorten(names: list[str], limit: int = 8) -> str:
 
 
 def _target(reference: str) -> str | None:
-    """Our name of one published weight, `model.` left out; `None` for a name that GLEE does not have."""
+    """Finds our name of a published weight, without `model.`; `None` for a name that GLEE does not have."""
     for pattern, replacement in NAMES:
         match = re.fullmatch(pattern, reference)
         if match:
@@ -484,7 +490,7 @@ def _add(converted: dict[str, torch.Tensor], target: str, tensor: torch.Tensor, 
 
 
 def _resnet_name(stage: str, block: str, part: str, kind: str, norm: bool = False) -> str | None:
-    """`res4.2.conv1.norm.bias` -> `encoder.stages.2.layers.2.layer.0.normalization.bias`."""
+    """Renames as `res4.2.conv1.norm.bias` -> `encoder.stages.2.layers.2.layer.0.normalization.bias`."""
     path = {"shortcut": "shortcut", "conv1": "layer.0", "conv2": "layer.1", "conv3": "layer.2"}.get(part)
     module = "normalization" if norm else "convolution"
     return path and f"backbone.encoder.stages.{int(stage) - 2}.layers.{block}.{path}.{module}.{kind}"
@@ -528,7 +534,7 @@ def _eva_name(block: str, rest: str) -> str | None:
 
 
 def _pyramid_name(level: str, index: str, norm: str | None, kind: str) -> str | None:
-    """Level 3 is (upsampling, 1x1, 3x3), level 4 (1x1, 3x3), level 5 (pooling, 1x1, 3x3)."""
+    """Names a module: level 3 is (upsampling, 1x1, 3x3), level 4 (1x1, 3x3), level 5 (pooling, 1x1, 3x3)."""
     modules = {"3": ("rescale", "project", "smooth"), "4": ("project", "smooth"), "5": ("", "project", "smooth")}[
         level
     ]
@@ -575,7 +581,7 @@ def _decoder_name(layer: str, rest: str) -> str | None:
 
 
 def _renamed(rest: str, names: Mapping[str, str]) -> str | None:
-    """`rest` by the table, whole (a parameter) or up to `.weight` or `.bias` (a module)."""
+    """Looks `rest` up in the table, whole (a parameter) or up to `.weight` or `.bias` (a module)."""
     module, _, kind = rest.rpartition(".")
     if kind in ("weight", "bias") and module in names:
         return f"{names[module]}.{kind}"

@@ -19,7 +19,7 @@ from .transformers_seam_glee import attention_function
 
 # Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.
 PROPOSAL_EXTENT = 0.05
-# Pixels nearer to the canvas's edge than this share propose nothing.
+# Pixels nearer to the padded image's edge than this share of it propose nothing.
 PROPOSAL_MARGIN = 0.01
 
 
@@ -37,7 +37,11 @@ class GleeMlp(nn.Module):
 
 
 class GleeClassProjection(nn.Linear):
-    """Texts to where queries are scored; starts small if products aren't scaled, because the losses of all classes add up."""
+    """
+    Projects texts to the space in which queries are scored.
+
+    It starts small if products aren't scaled, because the losses of all classes add up.
+    """
 
 
 class GleeHeads(nn.Module):
@@ -56,26 +60,38 @@ class GleeHeads(nn.Module):
         self.mask_position = nn.Linear(2 * size, size) if config.mask_positions else None
 
     def class_logits(self, hidden_states: torch.Tensor, class_embeddings: torch.Tensor) -> torch.Tensor:
-        """Queries `(rows, queries, size)`, texts `(rows or 1, classes, size)` -> dot products `(rows, queries, classes)`."""
-        # The projection goes to the few texts instead of the many queries.
+        """
+        Scores queries against texts.
+
+        Args:
+            hidden_states: `(rows, queries, size)`.
+            class_embeddings: `(rows or 1, classes, size)`.
+
+        Returns:
+            `(rows, queries, classes)`, before the sigmoid.
+        """
+        # Projects the few texts instead of the many queries.
         projected = self.scale * (class_embeddings @ self.class_projection.weight)
         logits = hidden_states @ projected.transpose(-1, -2)
         return logits if self.class_bias is None else logits + self.class_bias
 
     def refined_boxes(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Computes the head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
+        """Applies the head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
         return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
 
     def mask_logits(
         self, hidden_states: torch.Tensor, boxes: torch.Tensor, mask_features: torch.Tensor
     ) -> torch.Tensor:
         """
+        Reads the queries' masks from the mask features.
+
         Args:
-            hidden_states: `(rows, queries, size)`; boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+            hidden_states: `(rows, queries, size)`.
+            boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
             mask_features: `(rows, size, height, width)`.
 
         Returns:
-            `(rows, queries, height, width)`.
+            `(rows, queries, height, width)`, before the sigmoid.
         """
         if self.mask_position is not None:
             encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
@@ -86,6 +102,7 @@ class GleeHeads(nn.Module):
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
+    """Computes logits in float32, bounded by those of `eps` and `1 - eps`."""
     probabilities = probabilities.float().clamp(0, 1)
     return torch.log(probabilities.clamp(min=eps) / (1 - probabilities).clamp(min=eps))
 
@@ -94,10 +111,11 @@ def proposal_boxes(
     shapes: list[tuple[int, int]], device: torch.device, from_coarsest: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The box that every pixel of every level proposes before anything is seen.
+    Computes the box that each pixel of each level proposes, whatever the image shows.
 
     Args:
         shapes: (height, width) of the levels, coarsest first.
+        device: of the result.
         from_coarsest: whether the smallest extent belongs to the coarsest level (published code) or to the finest.
 
     Returns:
@@ -129,9 +147,14 @@ class GleeProposals(nn.Module):
         by_confidence: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
+        Chooses the pixels that the queries start from.
+
         Args:
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
-            class_embeddings: `(rows or 1, classes, hidden_size)`; by_confidence: rank by the confidence head instead.
+            shapes: (height, width) of the levels.
+            heads: that rank the pixels and refine their boxes.
+            class_embeddings: `(rows or 1, classes, hidden_size)`.
+            by_confidence: whether to rank by the confidence head instead of the classes.
 
         Returns:
             queries `(rows, queries, hidden_size)`, their boxes `(rows, queries, 4)`, cxcywh in [0, 1], and the tokens
@@ -246,9 +269,14 @@ class GleeDecoder(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """
+        Refines queries and boxes layer by layer.
+
         Args:
-            queries: `(rows, queries, hidden_size)`; boxes: `(rows, queries, 4)`, cxcywh in [0, 1].
+            queries: `(rows, queries, hidden_size)`.
+            boxes: `(rows, queries, 4)`, cxcywh in [0, 1].
             memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
+            shapes: (height, width) of the levels.
+            heads: whose box head refines the boxes.
             prompts: tokens `(rows, prompt tokens, hidden_size)`; layer i sees the (i modulo their number)-th.
             attention_mask: `(rows or 1, 1, queries or 1, queries + prompt tokens)`, added to the scores.
 
@@ -270,6 +298,6 @@ class GleeDecoder(nn.Module):
 
 
 def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Boxes cxcywh `(…, 4)` -> sine encodings of y, x, w, h concatenated, `(…, 2 * size)` float32."""
+    """Encodes boxes cxcywh `(…, 4)` as sine encodings of y, x, w, h concatenated, `(…, 2 * size)` float32."""
     x, y, width, height = boxes.float().unbind(-1)
     return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2).flatten(-2)

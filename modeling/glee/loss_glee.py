@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import distributed, nn
+from torchvision.ops import sigmoid_focal_loss
 
 # Of each loss in the total; a loss of every layer has the weight of its kind (published code).
 WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
 WEIGHTS |= {"track": 2.0, "distillation": 4.0}
-# Queries of the frame before that stand for nothing, at most.
+# At most this number of queries of the previous frame that are matched to no object.
 MOST_NEGATIVES = 20
 
 
-# Which query answers for which annotated object: bipartite matching (DETR, section 3.1).
+# Which query is matched to which annotated object: bipartite matching (DETR, section 3.1).
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class GleeTargets:
     The annotated objects of a batch, padded to the row with most.
 
     Attributes:
-        classes: `(rows, objects)` int64; boxes: `(rows, objects, 4)` float32, cxcywh as shares of the padded image.
+        classes: `(rows, objects)` int64.
+        boxes: `(rows, objects, 4)` float32, cxcywh as shares of the padded image.
         masks: `(rows, objects, height, width)` float32 on the padded image, or `None` where there are boxes only.
-        counts: how many of a row's objects are real.
+        counts: number of real objects of each row.
         tracks: `(rows, objects)` int64, one number for an object in all frames of a clip, or `None`.
     """
 
@@ -41,10 +43,14 @@ class GleeTargets:
         cls, labels: Sequence[dict[str, torch.Tensor]], rows: int, masks: bool = True, class_agnostic: bool = False
     ) -> "GleeTargets":
         """
+        Pads the labels of a batch.
+
         Args:
             labels: for each row `class_labels` `(n,)`, `boxes` `(n, 4)` and, where known, `masks` `(n, height, width)`
                 and `track_ids` `(n,)`.
-            rows: of the predictions; masks: `False` leaves masks out; class_agnostic: everything is of class 0.
+            rows: of the predictions.
+            masks: `False` leaves masks out.
+            class_agnostic: everything is of class 0.
 
         Raises:
             ValueError: lengths don't fit, or some rows have masks or track_ids and others none.
@@ -83,7 +89,7 @@ class GleeMatch:
 
 @dataclass(frozen=True)
 class GleeMatchingCosts:
-    """Weights of the costs, and the share of rare positives in the focal one (paper, section 3.4; MaskDINO)."""
+    """Weights of the matching's costs (paper, section 3.4; MaskDINO)."""
 
     classes: float = 4.0
     box: float = 5.0
@@ -100,11 +106,13 @@ def match_queries(
     points: torch.Tensor | None,
 ) -> GleeMatch:
     """
-    The cheapest assignment for each stage and row. All costs reach the host in one copy.
+    Finds the cheapest assignment for each stage and row. All costs reach the host in one copy.
 
     Args:
         stages: predictions `logits` `(rows, queries, classes)`, `pred_boxes` `(rows, queries, 4)`, `pred_masks`
             `(rows, queries, height, width)`; one dictionary a stage.
+        targets: the annotated objects.
+        costs: weights of the costs.
         points: `(stages, rows, points, 2)` x, y in [0, 1]: where masks are compared; unused without masks.
 
     Raises:
@@ -114,13 +122,15 @@ def match_queries(
     for index, stage in enumerate(stages):
         matrix = classes_and_boxes_cost(stage["logits"].float(), stage["pred_boxes"].float(), targets, costs)
         if targets.masks is not None:
+            if points is None:
+                raise ValueError("points must say where masks are compared, if the targets have masks.")
             matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs)
         matrices.append(matrix)
     host = torch.stack(matrices).cpu()  # (stages, rows, queries, objects)
     device = targets.boxes.device
     if not all(bool(host[:, row, :, :count].isfinite().all()) for row, count in enumerate(targets.counts)):
         raise ValueError(
-            "labels: a class label is beyond the classes that were asked for, or a prediction isn't finite."
+            "labels: a class label is beyond the classes of the model's input, or a prediction isn't finite."
         )
     pairs = [
         [linear_sum_assignment(matrix[:, :count]) for matrix, count in zip(stage, targets.counts)]
@@ -135,7 +145,7 @@ def match_queries(
 def classes_and_boxes_cost(
     logits: torch.Tensor, boxes: torch.Tensor, targets: GleeTargets, costs: GleeMatchingCosts
 ) -> torch.Tensor:
-    """Focal class cost, L1 distance and generalised IoU: `(rows, queries, objects)`."""
+    """Computes the focal class cost, L1 distance and generalised IoU, weighted: `(rows, queries, objects)`."""
     known = (targets.classes >= 0) & (targets.classes < logits.shape[-1])
     index = targets.classes.clamp(0, logits.shape[-1] - 1)[:, None].expand(-1, logits.shape[1], -1)
     probability = logits.sigmoid().gather(2, index)  # (rows, queries, objects)
@@ -151,11 +161,13 @@ def mask_cost(
     masks: torch.Tensor, target_masks: torch.Tensor, points: torch.Tensor, costs: GleeMatchingCosts
 ) -> torch.Tensor:
     """
-    Binary cross entropy and dice on sampled points: `(rows, queries, objects)`.
+    Computes binary cross entropy and dice on sampled points, weighted: `(rows, queries, objects)`.
 
     Args:
-        masks: logits `(rows, queries, height, width)`; target_masks: `(rows, objects, height, width)` of any size.
-        points: `(rows, points, 2)`.
+        masks: logits `(rows, queries, height, width)`.
+        target_masks: `(rows, objects, height, width)` of any height and width.
+        points: `(rows, points, 2)` x, y in [0, 1].
+        costs: weights of the costs.
     """
     predicted = sample_points(masks.float(), points)  # (rows, queries, points)
     wanted = sample_points(target_masks, points).transpose(1, 2)  # (rows, points, objects)
@@ -167,24 +179,40 @@ def mask_cost(
 
 
 def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Bilinear samples of maps `(n, channels, height, width)` at x, y in [0, 1] `(n, points, 2)` -> `(n, channels, points)`."""
+    """Samples maps `(n, channels, height, width)` at x, y in [0, 1] `(n, points, 2)`: `(n, channels, points)`."""
     return nn.functional.grid_sample(maps, 2 * points[:, None] - 1, align_corners=False)[:, :, 0]
 
 
 def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Generalised IoU (Rezatofighi et al., CVPR 2019) of cxcywh boxes `(…, 4)`, broadcast against each other: `(…,)`."""
+    """
+    Computes the generalised IoU (Rezatofighi et al., CVPR 2019) of boxes that are broadcast against each other.
+
+    Args:
+        boxes: `(…, 4)` cxcywh.
+        others: `(…, 4)` cxcywh.
+
+    Returns:
+        `(…,)` in [-1, 1].
+    """
     low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
     other_low, other_high = others[..., :2] - others[..., 2:] / 2, others[..., :2] + others[..., 2:] / 2
     shared = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(-1)
     union = (high - low).prod(-1) + (other_high - other_low).prod(-1) - shared
     hull = (torch.maximum(high, other_high) - torch.minimum(low, other_low)).clamp(min=0).prod(-1)
-    # Boxes without area have no overlap with anything, and no gradient that isn't a number.
+    # torchvision's generalized_box_iou takes no batch and gives NaN for two boxes without area; its loss of that name
+    # adds 1e-7 to areas, which is much for small boxes in [0, 1], and selects by a mask, for which a GPU has to wait.
+    # Here, boxes without area overlap with nothing, and their gradient is finite.
     tiny = torch.finfo(union.dtype).tiny
     return shared / union.clamp(min=tiny) - (hull - union) / hull.clamp(min=tiny)
 
 
 def _in_all_rows(labels: Sequence[dict[str, torch.Tensor]], name: str) -> bool:
-    """Returns whether the labels have an entry. Raises ValueError if some rows have it and others don't."""
+    """
+    Returns whether the labels have an entry.
+
+    Raises:
+        ValueError: some rows have it and others don't.
+    """
     having = sum(name in entry for entry in labels)
     if 0 < having < len(labels):
         raise ValueError(f"labels have {name} in some rows only; give all of them {name}, or none.")
@@ -204,7 +232,8 @@ class GleeDenoisingDraws:
     Uniform draws in [0, 1) for each of `groups` copies of all objects, group by group; `objects` counts all of them.
 
     Attributes:
-        flips: `(objects,)`, below the label noise the class is exchanged; classes: `(objects,)` int64, against which.
+        flips: `(objects,)`; where it is below the label noise, the class is replaced.
+        classes: `(objects,)` int64, the classes that replace them.
         boxes: `(objects, 4)`, how far a box is moved and stretched.
     """
 
@@ -213,13 +242,27 @@ class GleeDenoisingDraws:
     boxes: torch.Tensor
 
 
+class GleeDenoisingSettings(TypedDict):
+    """The arguments of [`make_denoising`] that a training run chooses; see there."""
+
+    most_queries: int
+    label_noise: float
+    box_noise: float
+
+
 @dataclass(frozen=True)
 class GleeDenoising:
     """
+    Denoising queries: query `indices` of row `rows` starts from object `objects` of that row.
+
     Attributes:
-        queries: `(rows, count, size)`; boxes: `(rows, count, 4)` cxcywh in [0, 1]; count is groups x slots.
-        groups: copies of the objects that don't see each other; slots: queries of a group, as many as a row's most objects.
-        rows, indices, objects: `(pairs,)` int64: query `indices` of row `rows` starts from object `objects`.
+        queries: `(rows, count, size)`; count is groups x slots.
+        boxes: `(rows, count, 4)` cxcywh in [0, 1].
+        groups: copies of the objects, which don't see each other.
+        slots: queries of a group, the largest number of objects in a row.
+        rows: `(pairs,)` int64.
+        indices: `(pairs,)` int64.
+        objects: `(pairs,)` int64.
     """
 
     queries: torch.Tensor
@@ -234,7 +277,7 @@ class GleeDenoising:
         """
         Builds the additive attention mask of these queries and the `queries` others after them: `(1, 1, all, all)`.
 
-        A group sees itself and the others; the others don't see what gives the answers away.
+        A group sees itself and the other queries; those see no group, as the answers are in it.
         """
         count = self.groups * self.slots
         group = torch.arange(count + queries, device=self.queries.device) // self.slots
@@ -253,19 +296,22 @@ def make_denoising(
     draws: GleeDenoisingDraws | None = None,
 ) -> GleeDenoising | None:
     """
-    Queries that start from the annotations, disturbed.
+    Makes queries that start from disturbed annotations.
 
     Args:
+        targets: the annotated objects.
         table: one embedding a class of the data set.
-        most_queries: as many groups are made as fit into this number.
-        label_noise: share of the classes that are exchanged; box_noise: how far boxes are moved, as a share of half
-            their size, and stretched, as a share of their size, at most.
+        most_queries: of a row; the number of groups is the largest that fits.
+        label_noise: share of the classes that are replaced.
+        box_noise: how far boxes are moved, as a share of half their size, and stretched, as a share of their size, at
+            most.
+        draws: numbers to use in place of random ones.
 
     Returns:
         `None` where nothing is annotated, or more than `most_queries` objects in a row.
 
     Raises:
-        ValueError: a class that the table has no row for (on a GPU it is left to the kernel: looking would cost a copy).
+        ValueError: the table has no row for a class (on a GPU the kernel reports it, as a check would cost a copy).
     """
     slots = max(targets.counts, default=0)
     groups = most_queries // slots if slots else 0
@@ -274,8 +320,8 @@ def make_denoising(
     device = targets.boxes.device
     if device.type == "cpu" and (highest := int(targets.classes.max())) >= table.num_embeddings:
         raise ValueError(
-            f"class_labels hold {highest}, and the denoising table of this data has {table.num_embeddings} rows: enlarge it "
-            "in config.denoising_tables, or name another one in supervision.denoising_table."
+            f"class_labels hold {highest}, and the denoising table of this data has {table.num_embeddings} rows: "
+            "enlarge it in config.denoising_tables, or name another one in supervision.denoising_table."
         )
     row = torch.tensor([r for r, count in enumerate(targets.counts) for _ in range(count)], device=device).repeat(
         groups
@@ -304,13 +350,15 @@ def make_denoising(
 
 def draw_negatives(matched: Sequence[torch.Tensor], queries: int, count: int = MOST_NEGATIVES) -> torch.Tensor:
     """
-    Queries at random that answer for no object.
+    Draws queries that are matched to no object.
 
     Args:
-        matched: for each row the queries that do, `(n,)` int64; queries: of a row, in all.
+        matched: for each row the queries that are, `(n,)` int64.
+        queries: number of queries of a row.
+        count: at most this number of queries of a row.
 
     Returns:
-        `(rows, negatives)` int64; at most `count` a row, as many for each.
+        `(rows, negatives)` int64; fewer than `count` where a row has fewer.
     """
     order = torch.rand(len(matched), queries, device=matched[0].device)
     for row, taken in zip(order, matched):
@@ -327,13 +375,17 @@ def track_loss(
     negatives: torch.Tensor,
 ) -> torch.Tensor:
     """
-    log(1 + sum over pairs of one object, and over pairs of different ones, of exp(score of these - score of those)) of
-    each frame and the one before; the scores are dot products. Divided by the number of objects in the later frames.
+    Computes the contrastive loss of each frame and the one before it, divided by the number of objects.
+
+    It is log(1 + sum over p and n of exp(score of n - score of p)), where p are pairs of queries of one object, n are
+    pairs of different ones, and scores are dot products. Only objects of the later frame of a pair are counted.
 
     Args:
         embeddings: `(rows, queries, size)`; the rows are clips of `frames` successive frames.
-        matched: for each row the queries that answer for its objects, `(n,)` int64; tracks: whom, `(n,)` int64.
-        negatives: `(rows, any)` int64, queries that answer for none.
+        matched: for each row the queries that are matched to its objects, `(n,)` int64.
+        tracks: for each row the tracks of these objects, `(n,)` int64.
+        frames: of a clip.
+        negatives: `(rows, any)` int64, queries that are matched to no object.
 
     Returns:
         a float32 scalar; 0 where no later frame has an object.
@@ -361,16 +413,16 @@ def track_loss(
 @dataclass(frozen=True)
 class GleeSupervision:
     """
-    What the annotations of a data set are good for; a batch comes from one data set.
+    What can be learnt from the annotations of a data set; a batch comes from one data set.
 
     Attributes:
-        masks: masks are matched and learnt. Without masks in the labels this is off by itself.
+        masks: masks are matched and learnt, if the labels have any.
         boxes: boxes are learnt (they are matched in any case). Off for captions with machine-made boxes, as in GRIT.
         class_agnostic: every object is of class 0, "object".
         confidence: the confidence head is learnt; the published training does so with visual prompts only.
         denoising_table: the data set's name in `config.denoising_tables`, for denoising queries; `None`: without.
-        track_frames: number of successive rows that are frames of one clip, whose `track_ids` in the labels are learnt;
-            1: rows are independent.
+        track_frames: number of successive rows that are frames of one clip, whose `track_ids` in the labels are
+            learnt; 1: rows are independent.
     """
 
     masks: bool = True
@@ -384,15 +436,15 @@ class GleeSupervision:
 @dataclass(frozen=True)
 class GleeLossSettings:
     """
-    The published training's numbers.
+    Weights and numbers of the losses; the defaults are those of the published training.
 
     Attributes:
         weights: of each loss in the total; a loss of every layer has the weight of its kind.
         costs: of the matching.
-        mask_points: points of a mask that are compared, in the matching and in the losses.
-        oversample: how many times as many points are drawn, from which the least certain are taken.
-        uncertain_share: of the points, those that are taken for their uncertainty; the rest is drawn at random.
-        denoising: most_queries, label_noise and box_noise of [`make_denoising`].
+        mask_points: number of points at which masks are compared, in the matching and in the losses.
+        oversample: candidates for each point, from which the least certain ones are taken.
+        uncertain_share: share of the points that are taken for their uncertainty; the rest is drawn at random.
+        denoising: `most_queries`, `label_noise` and `box_noise` of [`make_denoising`].
     """
 
     weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
@@ -400,15 +452,17 @@ class GleeLossSettings:
     mask_points: int = 12544
     oversample: float = 3.0
     uncertain_share: float = 0.75
-    denoising: dict[str, float] = field(
-        default_factory=lambda: {"most_queries": 100, "label_noise": 0.2, "box_noise": 0.4}
+    denoising: GleeDenoisingSettings = field(
+        default_factory=lambda: GleeDenoisingSettings(most_queries=100, label_noise=0.2, box_noise=0.4)
     )
 
     @classmethod
     def from_config(cls, fields: Mapping[str, Any] | None) -> "GleeLossSettings":
         """
-        The published training's numbers, but for `config.loss_settings`; of `weights`, `costs` and `denoising` only what
-        differs has to be given.
+        Returns the published training's settings with those of `config.loss_settings` in their place.
+
+        Args:
+            fields: what differs; also of `weights`, `costs` and `denoising` only what differs.
 
         Raises:
             ValueError: a name that does not exist.
@@ -428,14 +482,16 @@ class GleeLossSettings:
 @dataclass(frozen=True)
 class GleeLossDraws:
     """
-    Points x, y in [0, 1] to use in place of random ones, so that a result can be repeated.
+    Numbers to use in place of random ones, so that a result can be repeated.
+
+    The stages are the last layer, the first queries, the layers before the last, and the proposals.
 
     Attributes:
-        matcher: `(stages, rows, points, 2)`; masks: `(stages, pairs, points, 2)`. The stages are the last layer, the
-            first queries, the layers before the last, and the proposals; before them in `matcher`, where tracks are
-            learnt, the last layer once more, to match for that.
+        matcher: `(stages, rows, points, 2)` x, y in [0, 1]. Where tracks are learnt, it begins with the last layer
+            once more, for the matching of the tracks.
+        masks: `(stages, pairs, points, 2)` x, y in [0, 1].
         denoising: see [`GleeDenoisingDraws`].
-        negatives: `(rows, any)` int64, queries that no object of the next frame may be like.
+        negatives: `(rows, any)` int64, see [`track_loss`].
     """
 
     matcher: torch.Tensor | None = None
@@ -446,10 +502,11 @@ class GleeLossDraws:
 
 class GleeLoss:
     """
-    All losses of one forward pass.
+    Computes all losses of one forward pass.
 
     Args:
-        settings: weights and numbers of points; draws: see [`GleeLossDraws`].
+        settings: weights and numbers of points.
+        draws: numbers to use in place of random ones.
     """
 
     def __init__(self, settings: GleeLossSettings | None = None, draws: GleeLossDraws | None = None):
@@ -470,20 +527,26 @@ class GleeLoss:
         objects: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """
+        Computes the weighted sum of all losses, and each of them.
+
         Args:
-            predictions: `logits`, `confidence`, `pred_boxes`, `pred_masks` of the last layer; auxiliary: the same of
-                the first queries and of each layer but the last; proposals: the same of the first stage.
-            denoising: the denoising queries, and denoised: `logits` and `pred_boxes` of them, of the last layer, of the
-                start, and of the layers before the last.
-            track_embeddings: `(rows, queries, size)`, needed where tracks are learnt; distillation: a loss of the text
-                encoder that is added, of [`distillation_loss`].
-            objects: what sums over objects are divided by; by default the number of annotated objects, as the mean over
-                the processes that train together. At least 1.
+            predictions: `logits`, `confidence`, `pred_boxes`, `pred_masks` of the last layer.
+            auxiliary: the same of the first queries and of each layer but the last.
+            proposals: the same of the first stage.
+            targets: the annotated objects.
+            supervision: what can be learnt from them.
+            denoising: the denoising queries.
+            denoised: `logits` and `pred_boxes` of them, of the last layer, of the start, and of the layers before the
+                last.
+            track_embeddings: `(rows, queries, size)`, needed where tracks are learnt.
+            distillation: a loss of the text encoder that is added, of [`distillation_loss`].
+            objects: what sums over objects are divided by, at least 1; by default the number of annotated objects, as
+                the mean over the processes that train together.
 
         Returns:
             the weighted sum, and each loss before its weight: `class`, `box`, `giou`, `mask`, `dice`, `confidence` of
             the last layer, `class_0` … of the first queries and the layers, `class_proposals` …, `class_denoising` …;
-            `track` and `distillation` where there are such.
+            `track` and `distillation` where they are learnt.
         """
         stages = [predictions, *auxiliary, proposals]
         names = ["", *(f"_{index}" for index in range(len(auxiliary))), "_proposals"]
@@ -504,7 +567,7 @@ class GleeLoss:
         if supervision.boxes:
             parts |= box_losses(stages, targets, match, objects)
         if targets.masks is not None:
-            parts |= self._masks(stages, targets, match, objects)
+            parts |= self._masks(stages, targets.masks, match, objects)
         losses = known | {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
         if denoising is not None:
             given = GleeMatch(
@@ -515,11 +578,12 @@ class GleeLoss:
                 parts |= box_losses(denoised, targets, given, objects * denoising.groups)
             names = [f"_denoising{name}" for name in names]
             losses |= {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
-        total = sum(self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
+        weighted = (self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
+        total = sum(weighted, start=torch.zeros((), device=objects.device))
         return total, {kind + name: loss for (kind, name), loss in losses.items()}
 
     def denoising(self, targets: GleeTargets, table: nn.Embedding) -> GleeDenoising | None:
-        """Denoising queries with this object's settings and draws; `None` where nothing is annotated."""
+        """Makes denoising queries with this object's settings and draws, see [`make_denoising`]."""
         return make_denoising(targets, table, **self.settings.denoising, draws=self.draws.denoising)
 
     def match(self, stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets) -> GleeMatch:
@@ -530,7 +594,11 @@ class GleeLoss:
             points = torch.rand(shape, device=targets.boxes.device)
         return match_queries(stages, targets, self.settings.costs, points)
 
-    def _tracks(self, embeddings: torch.Tensor, targets: GleeTargets, match: GleeMatch, frames: int) -> torch.Tensor:
+    def _tracks(
+        self, embeddings: torch.Tensor | None, targets: GleeTargets, match: GleeMatch, frames: int
+    ) -> torch.Tensor:
+        if embeddings is None:
+            raise ValueError("track_embeddings are needed where tracks are learnt (supervision.track_frames above 1).")
         if targets.tracks is None or len(embeddings) % frames:
             raise ValueError(f"tracks are learnt from labels with track_ids, {frames} frames a clip.")
         found = [min(count, embeddings.shape[1]) for count in targets.counts]
@@ -547,19 +615,19 @@ class GleeLoss:
         wanted = torch.zeros_like(logits)
         index = torch.arange(len(logits), device=logits.device)[:, None]
         wanted[index, match.rows[:-1], match.queries[:-1]] = 1
-        return {"confidence": list(focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
+        return {"confidence": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
 
     def _masks(
-        self, stages: Sequence[dict], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
+        self, stages: Sequence[dict], masks: torch.Tensor, match: GleeMatch, objects: torch.Tensor
     ) -> dict[str, list[torch.Tensor]]:
-        losses = {"mask": [], "dice": []}
+        losses: dict[str, list[torch.Tensor]] = {"mask": [], "dice": []}
         for index, stage in enumerate(stages):
             logits = stage["pred_masks"][match.rows[index], match.queries[index]][:, None].float()
             points = None if self.draws.masks is None else self.draws.masks[index]
             if points is None:
                 points = self.uncertain_points(logits.detach())  # (pairs, points, 2)
             predicted = sample_points(logits, points)[:, 0]  # (pairs, points)
-            wanted = targets.masks[match.rows[index], match.objects[index]][:, None]
+            wanted = masks[match.rows[index], match.objects[index]][:, None]
             wanted = sample_points(wanted, points)[:, 0]
             entropy = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
             losses["mask"].append(entropy.mean(dim=1).sum() / objects)
@@ -569,7 +637,7 @@ class GleeLoss:
     @torch.no_grad()
     def uncertain_points(self, logits: torch.Tensor) -> torch.Tensor:
         """
-        Points near the border of predicted masks, and some anywhere (PointRend, section 3.1).
+        Draws points near the border of predicted masks, and some anywhere (PointRend, section 3.1).
 
         Args:
             logits: `(masks, 1, height, width)`.
@@ -590,18 +658,18 @@ class GleeLoss:
 def class_losses(
     stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
 ) -> dict[str, list[torch.Tensor]]:
-    """Focal loss of all queries and classes, per object; one value a stage."""
+    """Computes the focal loss (Lin et al., ICCV 2017) of all queries and classes, per object; one value a stage."""
     logits = torch.stack([stage["logits"].float() for stage in stages])  # (stages, rows, queries, classes)
     wanted = torch.zeros_like(logits)
     index = torch.arange(len(stages), device=logits.device)[:, None]
     wanted[index, match.rows, match.queries, targets.classes[match.rows, match.objects]] = 1
-    return {"class": list(focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
+    return {"class": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
 
 
 def box_losses(
     stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
 ) -> dict[str, list[torch.Tensor]]:
-    """L1 distance and 1 - generalised IoU of matched boxes, per object; one value a stage."""
+    """Computes L1 distance and 1 - generalised IoU of matched boxes, per object; one value a stage."""
     predicted = torch.stack([stage["pred_boxes"].float() for stage in stages])  # (stages, rows, queries, 4)
     index = torch.arange(len(stages), device=predicted.device)[:, None]
     predicted = predicted[index, match.rows, match.queries]  # (stages, pairs, 4)
@@ -611,28 +679,23 @@ def box_losses(
     return {"box": list(distance), "giou": list(overlap)}
 
 
-def focal_loss(logits: torch.Tensor, wanted: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0) -> torch.Tensor:
-    """Sigmoid focal loss (Lin et al., ICCV 2017, equation 5), element by element; `wanted` is 0 or 1."""
-    entropy = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    probability = logits.sigmoid()
-    missed = probability + wanted - 2 * probability * wanted  # 1 - probability of what is wanted
-    return (alpha * wanted + (1 - alpha) * (1 - wanted)) * missed**gamma * entropy
-
-
 def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """
-    Mean squared distance of a text encoder's states to those of the frozen one it started from (published code; the
-    paper, section 3.1, writes L1).
+    Computes the mean squared distance of a text encoder's states to those of the frozen one it started from.
+
+    So does the published code; the paper (section 3.1) writes L1.
 
     Args:
-        student, teacher: `(texts, length, size)`; mask: `(texts, length)`, 0 for padding.
+        student: `(texts, length, size)`.
+        teacher: `(texts, length, size)`.
+        mask: `(texts, length)`, 0 for padding.
     """
     distance = (student.float() - teacher.float()).square().mean(dim=-1)  # (texts, length)
     return (distance * mask).sum() / mask.sum()
 
 
 def dice_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """1 - dice of masks at points `(masks, points)`, smoothed by one point: `(masks,)`."""
+    """Computes 1 - dice of masks at points `(masks, points)`, smoothed by one point: `(masks,)`."""
     inside = logits.sigmoid()
     return 1 - (2 * (inside * wanted).sum(-1) + 1) / (inside.sum(-1) + wanted.sum(-1) + 1)
 

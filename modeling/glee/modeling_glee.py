@@ -14,16 +14,17 @@
 """GLEE: objects found and segmented by name, sentence, point, box, scribble or mask (Wu et al., CVPR 2024)."""
 
 import math
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import CLIPTextModel, PreTrainedModel
+from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .attention_glee import GleeSamplingOffsets, GleeZeroLinear
-from .backbone_glee import make_backbone
-from .configuration_glee import GleeConfig
+from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, map_shape
+from .backbone_glee import backbone_channels, make_backbone
+from .configuration_glee import PROMPT_LEVELS, GleeConfig, sub_config
 from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
@@ -43,17 +44,20 @@ from .loss_glee import (
 )
 from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
 from .request_glee import (
+    NOTHING_TO_FIND,
     GleeImageFeatures,
     GleeLabelEmbeddings,
+    GleeMaps,
     GleeModelOutput,
     GleeObjectDetectionOutput,
+    GleePrompts,
     GleeRequest,
-    canvas_groups,
-    check_request,
+    GleeVisualPrompts,
+    check_prompts,
+    group_by_padded_size,
     join_layers,
     join_maps,
-    map_size,
-    merge_canvases,
+    merge_groups,
     sizes_of_images,
 )
 from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults, name_for_task
@@ -65,14 +69,14 @@ class GleePreTrainedModel(PreTrainedModel):
     config: GleeConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["GleeEncoderLayer", "GleeDecoderLayer"]
     _supports_sdpa = True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As MaskDINO starts; backbone and text encoder initialise themselves."""
+        """Initialises a module as MaskDINO does; backbone and text encoder initialise themselves."""
         if isinstance(module, (GleeSamplingOffsets, GleeZeroLinear)):
             module.init_parameters()
         elif isinstance(module, GleeEarlyFusion):
@@ -81,8 +85,9 @@ class GleePreTrainedModel(PreTrainedModel):
         elif isinstance(module, GleePixelDecoder):
             init.normal_(module.level_embedding)
         elif isinstance(module, GleeHeads):
-            if module.class_bias is not None:
-                init.constant_(module.class_bias, math.log(self.config.class_prior / (1 - self.config.class_prior)))
+            prior = self.config.class_prior
+            if module.class_bias is not None and prior is not None:
+                init.constant_(module.class_bias, math.log(prior / (1 - prior)))
         elif isinstance(module, GleeClassProjection) and not self.config.scaled_products:
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.Embedding):
@@ -108,12 +113,13 @@ class GleeModel(GleePreTrainedModel):
     def __init__(self, config: GleeConfig):
         super().__init__(config)
         self.backbone = make_backbone(
-            config.backbone_config, config.num_groups if config.backbone_group_norm else None
+            sub_config(config, "backbone_config", PreTrainedConfig),
+            config.num_groups if config.backbone_group_norm else None,
         )
-        channels = list(self.backbone.channels)
+        channels = backbone_channels(self.backbone)
         self.text_encoder = GleeTextEncoder(config)
         if config.text_teacher:
-            self.text_teacher = CLIPTextModel(config.text_config).requires_grad_(False)
+            self.text_teacher = CLIPTextModel(sub_config(config, "text_config", CLIPTextConfig)).requires_grad_(False)
         self.visual_prompter = GleeVisualPrompter(config, channels)
         self.pixel_decoder = GleePixelDecoder(config, channels)
         self.proposals = GleeProposals(config)
@@ -132,20 +138,22 @@ class GleeModel(GleePreTrainedModel):
 
     def get_label_embeddings(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> GleeLabelEmbeddings:
         """
-        What the model needs to know of a list of labels; computed once, it serves any number of images.
+        Computes what the model needs to know of a list of labels; it serves any number of images.
 
         Args:
-            input_ids, attention_mask: `(labels, length)`; padding doesn't matter.
+            input_ids: `(labels, length)`; padding doesn't matter.
+            attention_mask: `(labels, length)`, 0 for padding.
         """
         tokens = self.text_encoder(input_ids, attention_mask)
         return GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
 
     def get_expression_tokens(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """
-        What the model needs to know of sentences; computed once, it serves any number of images.
+        Computes what the model needs to know of sentences; it serves any number of images.
 
         Args:
-            input_ids, attention_mask: `(texts, length)`, see `expression_input_ids` of [`GleeModel.forward`].
+            input_ids: `(texts, length)`, see `expression_input_ids` of [`GleeModel.forward`].
+            attention_mask: `(texts, length)`, 0 for padding.
 
         Returns:
             `(texts, length, hidden_size)`.
@@ -157,34 +165,34 @@ class GleeModel(GleePreTrainedModel):
         self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> GleeImageFeatures:
         """
-        Computes what the model needs to know of images; it serves any number of questions about them.
+        Computes what the model needs to know of images; it serves any number of prompts.
 
         Args:
             pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].
             pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
             kwargs: `output_hidden_states`, `output_attentions` (both of the backbone) and `return_dict`.
         """
-        asked = {
-            name: True
-            for name in ("output_hidden_states", "output_attentions")
-            if kwargs.get(name, getattr(self.config, name))
-        }
+        wanted: TransformersKwargs = {}
+        if kwargs.get("output_hidden_states", self.config.output_hidden_states):
+            wanted["output_hidden_states"] = True
+        if kwargs.get("output_attentions", self.config.output_attentions):
+            wanted["output_attentions"] = True
         if not self.config.padding_mask or pixel_mask is None:
-            return self._image_features(pixel_values, **asked)
-        groups = canvas_groups(pixel_mask, self.config.canvas_divisor)
-        parts = [self._image_features(pixel_values[images, :, :h, :w], **asked) for (h, w), images in groups]
+            return self._image_features(pixel_values, **wanted)
+        groups = self._groups(pixel_mask)
+        parts = [self._image_features(pixel_values[images, :, :h, :w], **wanted) for (h, w), images in groups]
         order = torch.cat([images for _, images in groups]).argsort()
         return GleeImageFeatures(
-            last_hidden_state=join_maps([part.last_hidden_state for part in parts], order),
-            pooler_output=join_maps([part.pooler_output for part in parts], order),
-            levels=join_layers([part.levels for part in parts], order),
-            lateral=join_maps([part.lateral for part in parts], order),
+            last_hidden_state=join_maps([part["last_hidden_state"] for part in parts], order),
+            pooler_output=join_maps([part["pooler_output"] for part in parts], order),
+            levels=tuple(join_maps(list(level), order) for level in zip(*(part["levels"] for part in parts))),
+            lateral=join_maps([part["lateral"] for part in parts], order),
             hidden_states=join_layers([part.hidden_states for part in parts], order),
             attentions=parts[0].attentions if len(parts) == 1 else None,  # rows of windows can't be put in order
         )
 
     def _image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> GleeImageFeatures:
-        """Computes the features of images that fill their canvas."""
+        """Computes the features of images that share one padded size."""
         seen = self.backbone(pixel_values, return_dict=True, **kwargs)
         levels, lateral = self.pixel_decoder.project(seen.feature_maps)
         pixels = seen.feature_maps[-1].flatten(2).transpose(1, 2)  # (images, pixels, channels)
@@ -197,20 +205,17 @@ class GleeModel(GleePreTrainedModel):
             attentions=seen.attentions,
         )
 
-    def _features_of_canvas(
-        self, features: GleeImageFeatures, images: torch.Tensor, canvas: tuple[int, int]
-    ) -> GleeImageFeatures:
-        """Crops the maps to some images on a smaller canvas, (height, width) in pixels."""
-        cut = []
-        for feature_map, stride in zip((features.lateral, *features.levels), self.pixel_decoder.strides):
-            height, width = map_size(canvas, stride)
-            cut.append(feature_map[images, :, :height, :width])
-        return GleeImageFeatures(levels=tuple(cut[1:]), lateral=cut[0])
+    def _groups(self, pixel_mask: torch.Tensor) -> list[tuple[tuple[int, int], torch.Tensor]]:
+        """Groups images that `padding_mask` computes together, see [`group_by_padded_size`]."""
+        divisor = self.config.canvas_divisor
+        if divisor is None:  # the configuration fills it in, but it can be overwritten
+            raise ValueError("config.canvas_divisor must be a number of pixels, such as 32, not None.")
+        return group_by_padded_size(pixel_mask, divisor)
 
     def distil(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor
     ) -> tuple[GleeLabelEmbeddings, torch.Tensor]:
-        """As [`GleeModel.get_label_embeddings`], and how far the text encoder has gone from its teacher."""
+        """Computes [`GleeModel.get_label_embeddings`] and the text encoder's distance from its teacher, a loss."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask}
         student = self.text_encoder.clip(**given).last_hidden_state  # (labels, length, text size)
         with torch.no_grad():
@@ -219,30 +224,25 @@ class GleeModel(GleePreTrainedModel):
         embeddings = GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
         return embeddings, distillation_loss(student, teacher, attention_mask)
 
-    def _request(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        class_embeddings: torch.Tensor | None,
-        class_tokens: torch.Tensor | None,
-        expression_input_ids: torch.Tensor | None,
-        expression_attention_mask: torch.Tensor | None,
-        tokens: torch.Tensor | None,
-        own_labels: bool,
-        **prompts: torch.Tensor | None,
-    ) -> GleeRequest:
-        if expression_input_ids is not None:
-            tokens = self.text_encoder(expression_input_ids, expression_attention_mask)
-        if tokens is not None:  # (rows, tokens, size)
-            classes = mean_of_tokens(tokens, expression_attention_mask)[:, None]
-            return GleeRequest(classes, tokens, expression_attention_mask.bool(), **prompts)
-        if own_labels:
-            tokens = self.text_encoder(input_ids, attention_mask)  # (images, tokens, size)
-            classes = mean_of_tokens(tokens, attention_mask)[:, None]
-            return GleeRequest(classes, tokens, label_mask=attention_mask.bool())
-        if class_embeddings is None:
-            class_embeddings, class_tokens = self.get_label_embeddings(input_ids, attention_mask).to_tuple()
-        return GleeRequest(class_embeddings[None], class_tokens[None], **prompts)
+    def _request(self, prompts: GleePrompts, pixel_values: torch.Tensor) -> GleeRequest:
+        """Embeds what is looked for."""
+        images = prompts.images(pixel_values.device)
+        sentences = prompts.pair("expression_tokens")
+        if (ids := prompts.pair("expression_input_ids")) is not None:
+            sentences = self.text_encoder(*ids), ids[1]
+        if sentences is not None:
+            return GleeRequest(*_embedded(*sentences), text_mask=sentences[1].bool(), image_indices=images)
+        labels, embeddings = prompts.pair("input_ids"), prompts.pair("class_embeddings")
+        if labels is not None and images is None and prompts.own_labels is not None:
+            if len(pixel_values) == len(labels[0]) > 1:
+                tokens = self.text_encoder(*labels)
+                return GleeRequest(*_embedded(tokens, labels[1]), label_mask=labels[1].bool())
+        if embeddings is None:
+            if labels is None:
+                raise ValueError(NOTHING_TO_FIND)
+            embeddings = self.get_label_embeddings(*labels).to_tuple()
+        classes, tokens = embeddings
+        return GleeRequest(classes[None], tokens[None], image_indices=images, visual=prompts.visual())
 
     @can_return_tuple
     @merge_with_config_defaults
@@ -268,42 +268,50 @@ class GleeModel(GleePreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
         r"""
+        Finds the queries of all objects, without what the heads read from them.
+
         Pass exactly one of labels (the same for all images), expressions, or visual prompts. Visual prompts come with
         the one label they are scored against, "object".
 
-        pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`): normalised, padded on the right and below.
-        pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
-        input_ids, attention_mask (`torch.Tensor` of shape `(labels, length)`, *optional*).
-        class_embeddings, class_tokens (*optional*): of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
-        expression_input_ids, expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
-            Padded to the text encoder's full length: the published weights expect to see the padding, too.
-        expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
-            Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
-        prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded image.
-        prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
-        prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
-            For each level the pixels of the prompt that are read, (row / height, column / width) in the padded image; absent
-            ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at random).
-        prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
-            The image of each prompt; by default prompt i belongs to image i.
-        prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
-            The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
-            what was shown in its first frame is looked for. By default each prompt stands for itself. With
-            `config.padding_mask` all images must have one canvas.
-        own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
-            Of the image processor, for images that were prepared one by one: where there are as many `input_ids` as
-            images, label i is looked for in image i only. By default all labels are looked for in all images.
-        image_features ([`GleeImageFeatures`], *optional*):
-            Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
-        denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
+        Args:
+            pixel_values (`torch.Tensor` of shape `(images, 3, height, width)`):
+                Normalised, padded on the right and below.
+            pixel_mask (`torch.Tensor` of shape `(images, height, width)`, *optional*): 1 for the image, 0 for padding.
+            input_ids (`torch.Tensor` of shape `(labels, length)`, *optional*): token ids of the labels.
+            attention_mask (`torch.Tensor` of shape `(labels, length)`, *optional*): 1 for text, 0 for padding.
+            class_embeddings (`torch.Tensor` of shape `(labels, hidden_size)`, *optional*):
+                Of [`GleeModel.get_label_embeddings`], instead of `input_ids`.
+            class_tokens (`torch.Tensor` of shape `(tokens, hidden_size)`, *optional*): from there, too.
+            expression_input_ids (`torch.Tensor` of shape `(prompts, length)`, *optional*):
+                Padded to the text encoder's full length: the published weights expect to see the padding, too.
+            expression_attention_mask (`torch.Tensor` of shape `(prompts, length)`, *optional*):
+                1 for text, 0 for padding.
+            expression_tokens (`torch.Tensor` of shape `(prompts, length, hidden_size)`, *optional*):
+                Of [`GleeModel.get_expression_tokens`], instead of `expression_input_ids`.
+            prompt_masks (`torch.Tensor` of shape `(prompts, height, width)`, bool, *optional*): on the padded image.
+            prompt_types (`torch.Tensor` of shape `(prompts,)`, *optional*): 0 mask, 1 box, 2 point, 3 scribble.
+            prompt_points (`torch.Tensor` of shape `(prompts, 4 or 1, points, 2)`, *optional*):
+                For each level the pixels of the prompt that are read, (row / height, column / width) in the padded
+                image; absent ones negative. By default up to `max_prompt_points`, evenly chosen (while training: at
+                random).
+            prompt_image_indices (`torch.Tensor` of shape `(prompts,)`, *optional*):
+                The image of each prompt; by default prompt i belongs to image i.
+            prompt_sources (`torch.Tensor` of shape `(prompts,)`, *optional*):
+                The prompt that each one is exchanged for, with the image that it was drawn on: in the frames of a clip
+                what was shown in its first frame is looked for. By default each prompt stands for itself. With
+                `config.padding_mask` all images must have one padded size.
+            own_labels (`torch.Tensor` of shape `(images,)`, *optional*):
+                Of the image processor, for images that were prepared one by one: if there is one label for each image,
+                label i is looked for in image i only. By default all labels are looked for in all images.
+            image_features ([`GleeImageFeatures`], *optional*):
+                Of [`GleeModel.get_image_features`] for the same images: the backbone doesn't run again.
+            denoising ([`GleeDenoising`], *optional*): extra queries for training; not with `config.padding_mask`.
 
         Raises:
             ValueError: none or several kinds of prompts are passed, or sizes don't match.
         """
-        prompts = next((x for x in (expression_input_ids, expression_tokens, prompt_masks) if x is not None), None)
-        check_request(
-            self.config,
-            pixel_values=pixel_values,
+        maps = None if image_features is None else image_features.maps()
+        prompts = GleePrompts(
             input_ids=input_ids,
             attention_mask=attention_mask,
             class_embeddings=class_embeddings,
@@ -313,81 +321,66 @@ class GleeModel(GleePreTrainedModel):
             expression_tokens=expression_tokens,
             prompt_masks=prompt_masks,
             prompt_types=prompt_types,
+            prompt_points=prompt_points,
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
-            lateral=None if image_features is None else image_features.lateral,
+            own_labels=own_labels,
         )
-        if prompts is not None and prompt_image_indices is None:
-            prompt_image_indices = torch.arange(len(prompts), device=pixel_values.device)
-        request = self._request(
-            input_ids,
-            attention_mask,
-            class_embeddings,
-            class_tokens,
-            expression_input_ids,
-            expression_attention_mask,
-            expression_tokens,
-            own_labels=own_labels is not None and prompts is None and _in_pairs(pixel_values, input_ids),
-            image_indices=prompt_image_indices if prompts is not None else None,
-            prompt_masks=prompt_masks,
-            prompt_types=prompt_types,
-            prompt_points=prompt_points,
-            prompt_sources=prompt_sources,
-        )
+        check_prompts(self.config, pixel_values, prompts, maps)
+        request = self._request(prompts, pixel_values)
         if not self.config.padding_mask or pixel_mask is None:
-            return self._perceive(pixel_values, request, image_features, denoising, return_dict=True, **kwargs)
-        return self._perceive_alone(pixel_values, pixel_mask, request, image_features, **kwargs)
+            return self._perceive(pixel_values, request, maps, denoising, return_dict=True, **kwargs)
+        return self._perceive_alone(pixel_values, pixel_mask, request, maps, **kwargs)
 
     def _perceive_alone(
         self,
         pixel_values: torch.Tensor,
         pixel_mask: torch.Tensor,
         request: GleeRequest,
-        features: GleeImageFeatures | None = None,
+        maps: GleeMaps | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
-        """As if each image were alone on its own canvas; images of equal canvases share a pass."""
-        size = tuple(pixel_mask.shape[-2:])
-        canvases, rows, outputs = [], [], []
-        groups = canvas_groups(pixel_mask, self.config.canvas_divisor)
-        if request.prompt_sources is not None and len(groups) > 1:
-            raise ValueError("prompt_sources need images of one canvas where the model has padding_mask.")
-        for canvas, images in groups:
-            group_rows, group_request = request.of_images(images, canvas, size)
+        """Computes each image as if it were alone in its batch; images of one padded size share a pass."""
+        height, width = pixel_mask.shape[-2:]
+        padded_sizes, rows, outputs = [], [], []
+        groups = self._groups(pixel_mask)
+        if request.visual is not None and request.visual.sources is not None and len(groups) > 1:
+            raise ValueError("prompt_sources need images of one padded size where the model has padding_mask.")
+        for padded, images in groups:
+            group_rows, group_request = request.of_images(images, padded, (height, width))
             if len(group_rows):
-                alone = pixel_values[images, :, : canvas[0], : canvas[1]]
-                seen = None if features is None else self._features_of_canvas(features, images, canvas)
-                outputs.append(self._perceive(alone, group_request, seen, return_dict=True, **kwargs))
-                canvases.append(canvas)
+                alone = pixel_values[images, :, : padded[0], : padded[1]]
+                known = None if maps is None else maps.crop(images, padded, self.pixel_decoder.strides)
+                outputs.append(self._perceive(alone, group_request, known, return_dict=True, **kwargs))
+                padded_sizes.append(padded)
                 rows.append(group_rows)
-        return merge_canvases(outputs, rows, canvases, size, own_classes=len(request.class_embeddings) > 1)
+        own_classes = len(request.class_embeddings) > 1
+        return merge_groups(outputs, rows, padded_sizes, (height, width), own_classes)
 
-    @capture_outputs  # here and not of `forward`, so that each canvas has its own layers
+    @capture_outputs  # here and not of `forward`, so that each padded size has its own layers
     def _perceive(
         self,
         pixel_values: torch.Tensor,
         request: GleeRequest,
-        features: GleeImageFeatures | None = None,
+        maps: GleeMaps | None = None,
         denoising: GleeDenoising | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeModelOutput:
-        features = self._image_features(pixel_values) if features is None else features
-        levels, lateral, text = features.levels, features.lateral, request.text
+        if maps is None:
+            maps = self._image_features(pixel_values).maps()
         if request.image_indices is not None:
-            levels, lateral = [level[request.image_indices] for level in levels], lateral[request.image_indices]
-        if request.prompt_masks is not None:
-            template = self._template(pixel_values[request.image_indices], request)
+            maps = maps.of_images(request.image_indices)
+        text = request.text
+        if request.visual is not None:
+            template = self._template(pixel_values[request.image_indices], request.visual)
             text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
-        text_bias = None
-        if request.label_mask is not None:  # alone, a label has no padding that could be attended to
-            text_bias = _attention_bias(request.label_mask, text.dtype)
-        elif request.text_mask is not None and not self.config.fusion_attends_padding:
-            text_bias = _attention_bias(request.text_mask, text.dtype)
-        mask_features, levels, fused_text = self.pixel_decoder(levels, lateral, text, text_bias, **kwargs)
+        mask_features, levels, fused_text = self.pixel_decoder(
+            maps.levels, maps.lateral, text, self._text_bias(request), **kwargs
+        )
         prompts, present = self._decoder_prompts(request, levels, fused_text)
-        shapes = [tuple(level.shape[-2:]) for level in reversed(levels)]
+        shapes = [map_shape(level) for level in reversed(levels)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)
-        by_confidence = request.prompt_masks is not None
+        by_confidence = request.visual is not None
         queries, boxes, tokens = self.proposals(memory, shapes, self.heads, request.class_embeddings, by_confidence)
         start, start_boxes, bias, known = queries.detach(), boxes.detach(), None, 0
         if denoising is not None:
@@ -415,12 +408,20 @@ class GleeModel(GleePreTrainedModel):
             proposal_indices=tokens,
         )
 
-    def _template(self, images: torch.Tensor, request: GleeRequest) -> torch.Tensor:
-        masks, kinds, places = request.prompt_masks, request.prompt_types, None
-        if request.prompt_sources is not None:  # templates of label queries are not used here
-            sources, places = request.prompt_sources.unique(return_inverse=True)
-            images, masks, kinds = images[sources], masks[sources], kinds[sources]
-        crops = template_crops(images, masks, kinds, self.config.template_size)
+    def _text_bias(self, request: GleeRequest) -> torch.Tensor | None:
+        """Hides padded text from the early fusion: of labels always, of sentences where the configuration says so."""
+        mask = request.label_mask  # alone, a label has no padding that could be attended to
+        if mask is None and not self.config.fusion_attends_padding:
+            mask = request.text_mask
+        return None if mask is None else _attention_bias(mask, request.text.dtype)
+
+    def _template(self, images: torch.Tensor, visual: GleeVisualPrompts) -> torch.Tensor:
+        """Computes the early fusion's tokens of prompts on their images `(prompts, 3, height, width)`."""
+        masks, types, places = visual.masks, visual.types, None
+        if visual.sources is not None:  # templates of label queries are not used here
+            sources, places = visual.sources.unique(return_inverse=True)
+            images, masks, types = images[sources], masks[sources], types[sources]
+        crops = template_crops(images, masks, types, self.config.template_size)
         with torch.no_grad():  # as published: the backbone learns from whole images only
             feature_maps = self.backbone(crops, return_dict=True).feature_maps
         tokens = self.visual_prompter.template_tokens(feature_maps)
@@ -429,20 +430,19 @@ class GleeModel(GleePreTrainedModel):
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
     ) -> tuple[list[torch.Tensor] | None, torch.Tensor | None]:
-        """Returns the prompt tokens of the decoder's layers, `(rows, tokens, hidden_size)`, and which of them are real."""
+        """Returns prompt tokens for the decoder's layers, `(rows, tokens, hidden_size)`, and which ones are real."""
         if request.text_mask is not None:
             text = request.text if fused_text is None else fused_text
             return [text], request.text_mask
-        if request.prompt_masks is None:
+        if request.visual is None:
             return None, None
-        points = request.prompt_points
+        points, sources = request.visual.points, request.visual.sources
         if points is None:
-            points = choose_points(request.prompt_masks, self.config.max_prompt_points, random=self.training)
-        tokens = self.visual_prompter.pixel_tokens(levels[: self.config.prompt_level_cycle], points)
+            points = choose_points(request.visual.masks, self.config.max_prompt_points, random=self.training)
+        tokens = self.visual_prompter.pixel_tokens(levels[:PROMPT_LEVELS], points)
         present = points[:, 0, :, 0] >= 0
-        if request.prompt_sources is not None:
-            tokens = [level[request.prompt_sources] for level in tokens]
-            present = present[request.prompt_sources]
+        if sources is not None:
+            return [level[sources] for level in tokens], present[sources]
         return tokens, present
 
 
@@ -496,35 +496,24 @@ class GleeForObjectDetection(GleePreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> GleeObjectDetectionOutput:
         r"""
+        Finds objects; while training, computes the losses.
+
         The other arguments are those of [`GleeModel.forward`].
 
-        labels (`list[dict]`, one a row, *optional*):
-            What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the padded image, and where known
-            `masks` `(n, height, width)` on the padded image and `track_ids` `(n,)`, the same in all frames of a clip. With
-            `config.text_teacher` the text encoder's distance from it is a loss, too, where `input_ids` are given.
-        supervision ([`GleeSupervision`], *optional*):
-            What the labels are good for; by default everything, and the confidence with visual prompts.
-        loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
-        loss_objects (`torch.Tensor`, *optional*):
-            The number that sums over objects are divided by, where a step has several batches; by default the objects
-            of the labels, as the mean over the processes that train together.
+        Args:
+            labels (`list[dict]`, one a row, *optional*):
+                What is to be found: `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the padded image, and
+                where known `masks` `(n, height, width)` on the padded image and `track_ids` `(n,)`, the same in all
+                frames of a clip. With `config.text_teacher` the text encoder's distance from it is a loss, too, if
+                `input_ids` are given.
+            supervision ([`GleeSupervision`], *optional*):
+                What can be learnt from the labels; by default everything, and the confidence with visual prompts.
+            loss_draws ([`GleeLossDraws`], *optional*): numbers to use in place of random ones.
+            loss_objects (`torch.Tensor`, *optional*):
+                The number that sums over objects are divided by, where a step has several batches; by default the
+                number of objects in the labels, as the mean over the processes that train together.
         """
-        targets = denoising = distillation = None
-        if labels is not None:
-            asked = (prompt_masks, expression_input_ids, expression_tokens, pixel_values)
-            rows = next(x for x in asked if x is not None)
-            supervision = supervision or GleeSupervision(confidence=prompt_masks is not None)
-            criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), loss_draws)
-            targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
-            if supervision.denoising_table is not None:
-                table = self.model.denoising_labels[supervision.denoising_table]
-                denoising = criterion.denoising(targets, table)
-            if self.config.text_teacher and input_ids is not None and class_embeddings is None:
-                embeddings, distillation = self.model.distil(input_ids, attention_mask)
-                class_embeddings, class_tokens = embeddings.to_tuple()
-        outputs = self.model(
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
+        prompts = GleePrompts(
             input_ids=input_ids,
             attention_mask=attention_mask,
             class_embeddings=class_embeddings,
@@ -538,34 +527,26 @@ class GleeForObjectDetection(GleePreTrainedModel):
             prompt_image_indices=prompt_image_indices,
             prompt_sources=prompt_sources,
             own_labels=own_labels,
+        )
+        batch = None
+        if labels is not None:
+            batch, prompts = self._training_batch(labels, pixel_values, prompts, supervision, loss_draws)
+        outputs = self.model(
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
             image_features=image_features,
-            denoising=denoising,
+            denoising=None if batch is None else batch.denoising,
             return_dict=True,
+            **vars(prompts),
             **kwargs,
         )
-        image_sizes, padded_sizes = _canvas_sizes(pixel_values, pixel_mask)
-        if any(prompt is not None for prompt in (expression_input_ids, expression_tokens, prompt_masks)):
-            if prompt_image_indices is not None:
-                image_sizes, padded_sizes = image_sizes[prompt_image_indices], padded_sizes[prompt_image_indices]
-        auxiliary = proposals = None
-        predictions = self._predictions(outputs, self._head_input(outputs.last_hidden_state), outputs.pred_boxes)
-        if self.config.auxiliary_outputs or labels is not None:
+        predictions = self._predictions(outputs, self._head_input(outputs["last_hidden_state"]), outputs["pred_boxes"])
+        auxiliary = proposals = loss = loss_dict = None
+        if self.config.auxiliary_outputs or batch is not None:
             auxiliary, proposals = self._auxiliary_outputs(outputs)
-        loss = loss_dict = None
-        if targets is not None:
-            denoised = [] if denoising is None else self._denoised(outputs, denoising)
-            loss, loss_dict = criterion(
-                predictions,
-                auxiliary,
-                proposals,
-                targets,
-                supervision,
-                denoising=denoising,
-                denoised=denoised,
-                track_embeddings=outputs.last_hidden_state,
-                distillation=distillation,
-                objects=loss_objects,
-            )
+            if batch is not None:
+                loss, loss_dict = self._loss(batch, outputs, predictions, auxiliary, proposals, loss_objects)
+        image_sizes, padded_sizes = _sizes_of_rows(pixel_values, pixel_mask, prompts)
         return GleeObjectDetectionOutput(
             loss=loss,
             loss_dict=loss_dict,
@@ -580,6 +561,53 @@ class GleeForObjectDetection(GleePreTrainedModel):
             encoder_hidden_states=outputs.encoder_hidden_states,
         )
 
+    def _training_batch(
+        self,
+        labels: list[dict[str, torch.Tensor]],
+        pixel_values: torch.Tensor,
+        prompts: GleePrompts,
+        supervision: GleeSupervision | None,
+        draws: GleeLossDraws | None,
+    ) -> tuple["_TrainingBatch", GleePrompts]:
+        """Prepares what the losses need; returned with the prompts, in which distilled labels are embedded already."""
+        rows = pixel_values if prompts.rows is None else prompts.rows
+        supervision = supervision or GleeSupervision(confidence=prompts.prompt_masks is not None)
+        criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), draws)
+        targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
+        denoising = distillation = None
+        if supervision.denoising_table is not None:
+            denoising = criterion.denoising(targets, self.model.denoising_labels[supervision.denoising_table])
+        given = prompts.pair("input_ids")
+        if self.config.text_teacher and given is not None and prompts.class_embeddings is None:
+            embeddings, distillation = self.model.distil(*given)
+            prompts = replace(prompts, **embeddings)
+        return _TrainingBatch(criterion, targets, supervision, denoising, distillation), prompts
+
+    def _loss(
+        self,
+        batch: "_TrainingBatch",
+        outputs: GleeModelOutput,
+        predictions: dict[str, torch.Tensor],
+        auxiliary: list[dict[str, torch.Tensor]],
+        proposals: dict[str, torch.Tensor],
+        objects: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Computes the weighted sum of all losses, and each of them; `objects` as `loss_objects` of `forward`."""
+        return batch.criterion(
+            predictions,
+            auxiliary,
+            proposals,
+            batch.targets,
+            batch.supervision,
+            denoising=batch.denoising,
+            denoised=[] if batch.denoising is None else self._denoised(outputs, batch.denoising),
+            track_embeddings=outputs["last_hidden_state"],
+            distillation=batch.distillation,
+            objects=objects,
+        )
+
+    # Below, what every output has is read by key, which raises a KeyError for a field that is None.
+
     def _head_input(self, states: torch.Tensor) -> torch.Tensor:
         return self.model.decoder.norm(states) if self.config.double_decoder_norm else states
 
@@ -587,7 +615,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         self, outputs: GleeModelOutput, states: torch.Tensor, boxes: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         heads = self.model.heads
-        logits = heads.class_logits(states, outputs.class_embeddings)
+        logits = heads.class_logits(states, outputs["class_embeddings"])
         confidence = heads.confidence(states)[..., 0]
         if outputs.query_mask is not None:
             lowest = torch.finfo(logits.dtype).min
@@ -597,50 +625,71 @@ class GleeForObjectDetection(GleePreTrainedModel):
             "logits": logits,
             "confidence": confidence,
             "pred_boxes": boxes,
-            "pred_masks": heads.mask_logits(states, boxes, outputs.mask_features),
+            "pred_masks": heads.mask_logits(states, boxes, outputs["mask_features"]),
         }
 
     def _auxiliary_outputs(
         self, outputs: GleeModelOutput
     ) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-        """Predictions of the first queries and of each layer but the last; those of the proposals."""
-        states = self.model.decoder.norm(outputs.proposal_states)
-        proposals = self._predictions(outputs, states, outputs.proposal_boxes)
-        first = self._predictions(
-            outputs, self.model.decoder.norm(outputs.proposal_states.detach()), outputs.proposal_boxes.detach()
-        )
-        layers = zip(outputs.layer_states[:-1], outputs.layer_boxes[:-1])
+        """Computes the predictions of the first queries and of each layer but the last; those of the proposals."""
+        states, boxes = outputs["proposal_states"], outputs["proposal_boxes"]
+        proposals = self._predictions(outputs, self.model.decoder.norm(states), boxes)
+        first = self._predictions(outputs, self.model.decoder.norm(states.detach()), boxes.detach())
+        layers = zip(outputs["layer_states"][:-1], outputs["layer_boxes"][:-1])
         return [first, *(self._predictions(outputs, self._head_input(s), b) for s, b in layers)], proposals
 
     def _denoised(self, outputs: GleeModelOutput, denoising: GleeDenoising) -> list[dict[str, torch.Tensor]]:
-        """Class scores and boxes of denoising queries: of the last layer, of the start, of the layers between."""
-        states = [self._head_input(layer) for layer in outputs.denoising_states]
-        states, boxes = (
-            [self.model.decoder.norm(denoising.queries), *states],
-            [denoising.boxes, *outputs.denoising_boxes],
-        )
+        """Computes class scores and boxes of denoising queries: of the last layer, the start, the layers between."""
+        layers = [self._head_input(layer) for layer in outputs["denoising_states"]]
+        states = [self.model.decoder.norm(denoising.queries), *layers]
+        boxes = [denoising.boxes, *outputs["denoising_boxes"]]
         found = [
-            {"logits": self.model.heads.class_logits(s, outputs.class_embeddings), "pred_boxes": b}
+            {"logits": self.model.heads.class_logits(s, outputs["class_embeddings"]), "pred_boxes": b}
             for s, b in zip(states, boxes)
         ]
         return [found[-1], *found[:-1]]
 
 
+@dataclass(frozen=True)
+class _TrainingBatch:
+    """
+    The labels of a batch, prepared for the losses.
+
+    Attributes:
+        criterion: computes the losses.
+        targets: the annotated objects.
+        supervision: what can be learnt from the labels.
+        denoising: extra queries, if there are any.
+        distillation: the text encoder's distance from its teacher, a loss, if there is a teacher.
+    """
+
+    criterion: GleeLoss
+    targets: GleeTargets
+    supervision: GleeSupervision
+    denoising: GleeDenoising | None
+    distillation: torch.Tensor | None
+
+
+def _embedded(tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns for each text its vector, `(texts, 1, size)`, and its tokens `(texts, length, size)`."""
+    return mean_of_tokens(tokens, attention_mask)[:, None], tokens
+
+
 def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Mask `(rows, tokens)`, True to be seen -> what is added to scores, `(rows, 1, 1, tokens)`."""
+    """Turns a mask `(rows, tokens)`, True to be seen, into what is added to scores, `(rows, 1, 1, tokens)`."""
     bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
     return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
 
 
-def _in_pairs(pixel_values: torch.Tensor, input_ids: torch.Tensor | None) -> bool:
-    """Returns whether there are several images and as many labels."""
-    return input_ids is not None and len(pixel_values) == len(input_ids) > 1
-
-
-def _canvas_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """(height, width) of each image and of its canvas, both `(images, 2)` int64."""
+def _sizes_of_rows(
+    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, prompts: GleePrompts
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (height, width) of the image of each row and of its padded image, both `(rows, 2)` int64."""
     padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(len(pixel_values), -1)
-    return (padded if pixel_mask is None else sizes_of_images(pixel_mask)), padded
+    sizes = padded if pixel_mask is None else sizes_of_images(pixel_mask)
+    if prompts.rows is None or (images := prompts.prompt_image_indices) is None:
+        return sizes, padded
+    return sizes[images], padded[images]
 
 
 name_for_task("zero-shot-object-detection", GleeForObjectDetection)

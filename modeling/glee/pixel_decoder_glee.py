@@ -1,15 +1,22 @@
-"""The pixel decoder: text tokens, early fusion, encoded feature maps, the map masks are read from (paper, section 3.2)."""
+"""The pixel decoder: text tokens, early fusion, encoded feature maps, features for the masks (paper, section 3.2)."""
 
 from typing import Unpack
 
 import torch
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import TransformersKwargs
 
-from .attention_glee import GleeDeformableAttention, eager_attention_forward, in_chunks, pixel_centres, sine_encoding
-from .configuration_glee import NUM_LEVELS, GleeConfig
+from .attention_glee import (
+    GleeDeformableAttention,
+    eager_attention_forward,
+    in_chunks,
+    map_shape,
+    pixel_centres,
+    sine_encoding,
+)
+from .configuration_glee import NUM_LEVELS, GleeConfig, sub_config
 from .transformers_seam_glee import attention_function
 
 
@@ -18,11 +25,21 @@ class GleeTextEncoder(nn.Module):
 
     def __init__(self, config: GleeConfig):
         super().__init__()
-        self.clip = CLIPTextModel(config.text_config)
-        self.projection = nn.Linear(config.text_config.hidden_size, config.hidden_size, bias=False)
+        text_config = sub_config(config, "text_config", CLIPTextConfig)
+        self.clip = CLIPTextModel(text_config)
+        self.projection = nn.Linear(text_config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Token ids and mask `(texts, length)` -> tokens `(texts, length, hidden_size)`, those of the padding too."""
+        """
+        Encodes texts, padding included.
+
+        Args:
+            input_ids: `(texts, length)`.
+            attention_mask: `(texts, length)`, 0 for padding.
+
+        Returns:
+            `(texts, length, hidden_size)`.
+        """
         hidden_states = self.clip(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return self.projection(hidden_states)
 
@@ -69,10 +86,15 @@ class GleeEarlyFusion(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        Pixel tokens `(batch, pixels, hidden_size)` and text tokens `(batch or 1, tokens, hidden_size)` -> both, fused.
+        Lets pixel tokens and text tokens attend to each other.
 
-        `attention_mask` is added to the scores of the text tokens, `(batch or 1, 1, 1, tokens)`. The text comes back as
-        `None` with `discard_fused_text`.
+        Args:
+            pixels: `(batch, pixels, hidden_size)`.
+            text: `(batch or 1, tokens, hidden_size)`.
+            attention_mask: `(batch or 1, 1, 1, tokens)`, added to the scores of the text tokens.
+
+        Returns:
+            the fused pixels and text; with `discard_fused_text`, `None` for the text.
         """
         pixels, text = self.pixel_norm(pixels), self.text_norm(text)
         text = text.expand(len(pixels), -1, -1)
@@ -113,10 +135,14 @@ def sine_position_map(
     height: int, width: int, size: int, device: torch.device, temperature: float = 10000.0
 ) -> torch.Tensor:
     """
-    Fixed position encoding of a feature map: the first half of the channels for the row, the second for the column.
+    Computes the position encoding of a feature map: half of the channels for the row, then half for the column.
 
     Args:
-        height, width: of the map; size: channels, a multiple of 4.
+        height: of the map.
+        width: of the map.
+        size: channels, a multiple of 4.
+        device: of the result.
+        temperature: see [`sine_encoding`].
 
     Returns:
         `(height * width, size)` float32, row by row.
@@ -172,7 +198,7 @@ class GleeEncoderLayer(GradientCheckpointingLayer):
 
 
 class GleePixelDecoder(nn.Module):
-    """Feature maps of a backbone and text tokens -> four fused levels and the mask features."""
+    """Fuses a backbone's feature maps with text tokens into four levels and the mask features."""
 
     def __init__(self, config: GleeConfig, channels: list[int]):
         super().__init__()
@@ -193,18 +219,19 @@ class GleePixelDecoder(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels that a cell stands for: of the finest map of all, then of the four levels."""
+        """Pixels that a cell stands for: in the finest map of all, then in the four levels."""
         return (4 if self.config.project_features else 8, 8, 16, 32, 64)
 
     def project(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[list[torch.Tensor], torch.Tensor]:
         """
-        The part that doesn't depend on text; after it the backbone's maps are no longer needed.
+        Computes what doesn't depend on text; the backbone's maps are not needed after it.
 
         Args:
             feature_maps: of the backbone, finest first, each `(batch, channels, height, width)`.
 
         Returns:
-            four levels, finest first, and the finest map of all, for the masks; each `(batch, hidden_size, height, width)`.
+            four levels, finest first, and the finest map of all, for the masks; each
+            `(batch, hidden_size, height, width)`.
         """
         lateral = self.lateral_norm(self.lateral_conv(feature_maps[0]))
         if not self.config.project_features:
@@ -221,15 +248,19 @@ class GleePixelDecoder(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor | None]:
         """
+        Fuses the levels with text and refines them.
+
         Args:
-            levels, lateral: of [`GleePixelDecoder.project`].
-            text: `(batch or 1, tokens, hidden_size)`; attention_mask: added to its scores, see [`GleeEarlyFusion`].
+            levels: see [`GleePixelDecoder.project`].
+            lateral: see there.
+            text: `(batch or 1, tokens, hidden_size)`.
+            attention_mask: added to the text's scores, see [`GleeEarlyFusion.forward`].
 
         Returns:
             mask features `(batch, hidden_size, height, width)` on the finest map; the four levels, finest first, each
             `(batch, hidden_size, height, width)`; the fused text or `None`.
         """
-        shapes = [tuple(level.shape[-2:]) for level in levels]
+        shapes = [map_shape(level) for level in levels]
         hidden_states = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
         hidden_states, text = self.fusion(hidden_states, text, attention_mask, **kwargs)  # (batch, tokens, size)
         positions = self._positions(shapes, hidden_states)

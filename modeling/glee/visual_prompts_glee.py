@@ -1,6 +1,7 @@
 """Points, boxes, scribbles and masks as prompts: a crop around the object, and its pixels (paper, section 3.1)."""
 
 import math
+from functools import reduce
 
 import torch
 from torch import nn
@@ -24,9 +25,9 @@ class GleeVisualPrompter(nn.Module):
 
     def template_tokens(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """
-        The backbone's maps of the template crops -> tokens for the early fusion.
+        Turns the backbone's maps of the template crops into tokens for the early fusion.
 
-        The maps at three strides are brought to `hidden_size`, to the size of the finest of them, and added.
+        The maps at three strides are projected to `hidden_size`, enlarged to the finest of them, and added.
 
         Args:
             feature_maps: finest first, each `(prompts, channels, height, width)`; the first one isn't used.
@@ -34,21 +35,22 @@ class GleeVisualPrompter(nn.Module):
         Returns:
             `(prompts, height * width, hidden_size)` of the second map.
         """
-        fused = 0
-        for factor, conv, feature_map in zip((1, 2, 4), self.template_convs, feature_maps[1:]):
-            fused = fused + aligned_upsample(conv(feature_map), factor)
+        levels = zip((1, 2, 4), self.template_convs, feature_maps[1:])
+        fused = reduce(
+            torch.add, (aligned_upsample(conv(feature_map), factor) for factor, conv, feature_map in levels)
+        )
         return fused.flatten(2).transpose(1, 2)
 
     def pixel_tokens(self, levels: list[torch.Tensor], points: torch.Tensor) -> list[torch.Tensor]:
         """
-        The pixel decoder's levels, read at the pixels of each prompt.
+        Reads the pixel decoder's levels at the pixels of each prompt.
 
         Args:
             levels: finest first, each `(prompts, hidden_size, height, width)`.
-            points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the padded image; absent ones negative.
+            points: `(prompts, levels or 1, points, 2)`, (row, column) in [0, 1) of the padded image; absent ones < 0.
 
         Returns:
-            for each level `(prompts, points, hidden_size)`; the tokens of absent points mean nothing.
+            for each level `(prompts, points, hidden_size)`; the tokens of absent points are meaningless.
         """
         grids = 2 * points.flip(-1) - 1  # (prompts, levels or 1, points, 2) as x, y in [-1, 1]
         grids = grids.expand(-1, max(len(levels), points.shape[1]), -1, -1)
@@ -62,7 +64,16 @@ class GleeVisualPrompter(nn.Module):
 
 
 def aligned_upsample(feature_map: torch.Tensor, factor: int) -> torch.Tensor:
-    """Bilinear upsampling `(batch, channels, height, width)` by a whole factor, with old pixels at every `factor`-th place."""
+    """
+    Enlarges maps bilinearly by a whole factor, so that the old pixels are found at every `factor`-th place.
+
+    Args:
+        feature_map: `(batch, channels, height, width)`.
+        factor: at least 1.
+
+    Returns:
+        `(batch, channels, factor * height, factor * width)`.
+    """
     if factor == 1:
         return feature_map
     height, width = feature_map.shape[-2:]
@@ -76,10 +87,11 @@ def aligned_upsample(feature_map: torch.Tensor, factor: int) -> torch.Tensor:
 
 def choose_points(masks: torch.Tensor, max_points: int, random: bool = False) -> torch.Tensor:
     """
-    At most `max_points` pixels of each prompt: all, or evenly many of them row by row, or a draw without replacement.
+    Chooses at most `max_points` pixels of each prompt: all, or evenly spaced ones row by row, or random ones.
 
     Args:
         masks: `(prompts, height, width)` bool.
+        max_points: at least 1.
         random: for training; by default equal masks give equal points, so that results can be repeated.
 
     Returns:
@@ -106,13 +118,15 @@ def template_crops(
     images: torch.Tensor, masks: torch.Tensor, prompt_types: torch.Tensor, template_size: int
 ) -> torch.Tensor:
     """
-    The square around each prompted object, twice as wide as the object, cut off at its border and resized.
+    Crops the square around each prompted object, twice as wide as the object, and resizes it.
 
     Inside a point's or scribble's region 1 is added to the normalised image, so that the crop shows it.
 
     Args:
-        images: `(prompts, 3, height, width)`, normalised; masks: `(prompts, height, width)` bool.
+        images: `(prompts, 3, height, width)`, normalised.
+        masks: `(prompts, height, width)` bool.
         prompt_types: `(prompts,)`: `MASK`, `BOX`, `POINT` or `SCRIBBLE`.
+        template_size: side of the result in pixels.
 
     Returns:
         `(prompts, 3, template_size, template_size)`.
@@ -130,7 +144,7 @@ def template_crops(
 
 
 def _mask_boxes(masks: torch.Tensor) -> list[list[int]]:
-    """First and last column and row of each mask, as x0, y0, x1, y1 (all inclusive)."""
+    """Finds the first and last column and row of each mask, as x0, y0, x1, y1 (all inclusive)."""
     columns, rows = masks.any(dim=1).int(), masks.any(dim=2).int()  # (prompts, width), (prompts, height)
     first = [columns.argmax(dim=1), rows.argmax(dim=1)]
     last = [axis.shape[1] - 1 - axis.flip(1).argmax(dim=1) for axis in (columns, rows)]
@@ -138,7 +152,7 @@ def _mask_boxes(masks: torch.Tensor) -> list[list[int]]:
 
 
 def _template_square(x0: int, y0: int, x1: int, y1: int) -> tuple[int, int, int, int]:
-    """Moved into the canvas at its left and top edges; at the others, the slice cuts it off."""
+    """Moves the square into the image at the left and top edges; at the others, slicing will cut it off."""
     width, height = x1 - x0, y1 - y0
     side = math.ceil(2 * math.sqrt(width * height))
     left = max(0, round(x0 + 0.5 * width - 0.5 * side))

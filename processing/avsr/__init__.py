@@ -1,8 +1,7 @@
 """AVSR: from a file to tensors, and back to text with times."""
 
 from .captions_avsr import format_captions, write_captions
-from .clip_avsr import MIN_FACE_SHARE, Clip, read_clip
-from .clip_stream_avsr import ClipPiece
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
 from .feature_extraction_avsr import AvsrFeatureExtractor
 from .image_processing_avsr import MouthRoiImageProcessor
 from .media_avsr import probe_media, read_audio, read_frames

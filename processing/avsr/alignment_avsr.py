@@ -1,7 +1,9 @@
 """CTC forced alignment: times and probabilities of the characters and words of a known text."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -15,10 +17,11 @@ class CharacterAlignment:
     Where each character of each text lies; frames are CTC outputs.
 
     Attributes:
-        starts, ends: `(batch, length)` int64; the character's frames are `start <= frame < end`.
+        starts: `(batch, length)` int64, the first frame of each character.
+        ends: `(batch, length)` int64, the frame after its last one.
         scores: `(batch, length)` float32; mean log-probability of the character over its frames (0 in the padding).
         fits: `(batch,)` bool; False where the text needs more frames than there are. Its characters are then spread
-            evenly, and their scores are the log-probabilities found there.
+            evenly, and their scores are the log-probabilities of these frames.
     """
 
     starts: torch.Tensor
@@ -29,12 +32,20 @@ class CharacterAlignment:
 
 @dataclass(frozen=True)
 class TimedText:
-    """A word or character, when it was said (seconds), and the probability that it was (0 to 1)."""
+    """A word or character, when it was said (seconds), and its probability (0 to 1)."""
 
     text: str
     start: float
     end: float
     confidence: float
+
+    def to_chunk(self) -> dict[str, Any]:
+        """Returns the form in which results of the pipeline hold it."""
+        return {
+            "text": self.text,
+            "timestamp": (round(self.start, 3), round(self.end, 3)),
+            "confidence": round(self.confidence, 4),
+        }
 
 
 def merge_into_blank(log_probs: torch.Tensor, blank: int, other: int | None) -> torch.Tensor:
@@ -59,8 +70,10 @@ def align_ctc(
     Returns the most probable CTC path of each text, found by one Viterbi search for the whole batch.
 
     Args:
-        log_probs: `(batch, frames, vocab)` natural logarithms; frame_lengths: `(batch,)` valid frames.
-        labels: `(batch, length)` character ids without blanks; label_lengths: `(batch,)` valid characters.
+        log_probs: `(batch, frames, vocab)` natural logarithms.
+        frame_lengths: `(batch,)` valid frames.
+        labels: `(batch, length)` character ids without blanks.
+        label_lengths: `(batch,)` valid characters.
         blank: the id of the blank.
     """
     batch, frames, _ = log_probs.shape
@@ -94,7 +107,7 @@ def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
 def _viterbi_steps(
     log_probs: torch.Tensor, frame_lengths: torch.Tensor, states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """How many states (0, 1, 2) the best path into each state advanced: `(frames, batch, states)`; final scores."""
+    """Returns by how many states (0 to 2) the best path into each advanced, `(frames, batch, states)`; final scores."""
     batch, frames, _ = log_probs.shape
     emissions = log_probs.gather(2, states[:, None].expand(-1, frames, -1))  # (batch, frames, states)
     can_skip = torch.zeros_like(states, dtype=torch.bool)  # over a blank between two different characters
@@ -160,7 +173,7 @@ def _mean_scores(
 
 
 def time_characters(
-    text: str, starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
+    text: Sequence[str], starts: list[int], ends: list[int], scores: list[float], seconds_per_frame: float
 ) -> list[TimedText]:
     """Returns each character of `text` with its times; the lists are one row of a [`CharacterAlignment`]."""
     return [
@@ -173,9 +186,9 @@ def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGE
     """
     Moves the first letter of a word to its second one where CTC put it too early.
 
-    CTC is free to say a word's first letter anywhere in the silence before it, and likes to do so in the first frame.
-    No speaker pauses within a word, so with more than `longest_pause` seconds of blank after it, the first letter
-    begins that long before the second. Other characters stay; so does a letter that lasts.
+    CTC may emit a word's first letter anywhere in the silence before the word, and often does so in the first frame.
+    Speakers don't pause within a word, so with more than `longest_pause` seconds of blank after it, the first letter
+    is moved to begin that long before the second. Other characters are not moved.
     """
     moved = list(characters)
     for place, (first, second) in enumerate(zip(characters, characters[1:])):
@@ -191,7 +204,7 @@ def time_words(characters: list[TimedText]) -> list[TimedText]:
     """
     Joins characters into words.
 
-    CTC marks where a character is recognised, not how long it lasts, so a word ends where the space after it begins
+    CTC marks where a character is recognised, not its duration, so a word ends where the space after it begins
     (the last word: where its last character ends). A word's confidence is the geometric mean of its characters'.
     """
     words: list[TimedText] = []
@@ -207,7 +220,7 @@ def time_words(characters: list[TimedText]) -> list[TimedText]:
 
 
 def mean_confidence(pieces: list[TimedText]) -> float:
-    """Returns the geometric mean of the confidences; 0 for nothing."""
+    """Returns the geometric mean of the confidences; 0 for an empty list."""
     if not pieces:
         return 0.0
     return math.exp(sum(math.log(max(piece.confidence, 1e-30)) for piece in pieces) / len(pieces))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MAX_CHARACTERS = 42  # a caption line that reads well on a phone and on television
 MAX_LINES = 2
@@ -16,7 +17,7 @@ PAUSE_SECONDS = 0.8  # a silence of this length ends a cue
 
 @dataclass(frozen=True)
 class Word:
-    """A word, its times in seconds, and who says it, if that is known."""
+    """A word, its times in seconds, and its speaker, if known."""
 
     text: str
     start: float
@@ -26,7 +27,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Cue:
-    """What is on screen from `start` to `end` (seconds): one or more lines, and who says them, if that is known."""
+    """What is on screen from `start` to `end` (seconds): one or more lines, and their speaker, if known."""
 
     lines: tuple[str, ...]
     start: float
@@ -36,13 +37,13 @@ class Cue:
 
 def write_captions(result: dict, path: str | os.PathLike, format: str | None = None) -> Path:
     """
-    Writes one result of the pipeline to a file; what stands there is replaced only when the new file is complete.
+    Writes one result of the pipeline to a file; an existing file is replaced only when the new one is complete.
 
     Args:
-        result: `{"text", "chunks", …}` as the pipeline returns it. srt, vtt and tsv need `return_timestamps`. Of
-            `speaker="everyone"` either all or one of its `"speakers"`.
+        result: `{"text", "chunks", …}` as the pipeline returns it. srt, vtt and tsv need `return_timestamps`. With
+            `speaker="everyone"`, the whole result or one of its `"speakers"`.
         path: the file to write.
-        format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; from the ending of `path` when it is not given.
+        format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; taken from the suffix of `path` by default.
 
     Returns:
         The path.
@@ -64,7 +65,16 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
 
 
 def format_captions(result: dict, format: str) -> str:
-    """Returns the text of the file that [`write_captions`] writes; same arguments and errors."""
+    """
+    Returns the text of the file that [`write_captions`] writes.
+
+    Args:
+        result: see [`write_captions`].
+        format: see [`write_captions`].
+
+    Raises:
+        ValueError: see [`write_captions`].
+    """
     writer = WRITERS.get(format.lower())
     if writer is None:
         raise ValueError(f"`format` must be one of {', '.join(WRITERS)}, not {format!r}.")
@@ -72,14 +82,14 @@ def format_captions(result: dict, format: str) -> str:
 
 
 def to_txt(result: dict) -> str:
-    """Returns the text on one line; of several people a line each, with the name in front."""
+    """Returns the text on one line; with several speakers, one line each, which begins with the name."""
     if "speakers" not in result:
         return _one_line(result["text"]) + "\n"
     return "".join(f"{one['speaker']}: {_one_line(one['text'])}\n" for one in result["speakers"] if one["text"])
 
 
 def to_srt(result: dict) -> str:
-    """SubRip: numbered cues, comma before the milliseconds; of several people with the name in front."""
+    """Returns SubRip: numbered cues, a comma before the milliseconds; with several speakers, names before the text."""
     several = "speakers" in result
     blocks = []
     for number, cue in enumerate(make_cues(words_of(result)), 1):
@@ -90,7 +100,7 @@ def to_srt(result: dict) -> str:
 
 
 def to_vtt(result: dict) -> str:
-    """WebVTT (W3C): a header, full stop before the milliseconds, `&`, `<` and `>` escaped, `<v NAME>` where known."""
+    """Returns WebVTT (W3C): a header, a full stop before the milliseconds, `&<>` escaped, `<v NAME>` where known."""
     blocks = []
     for cue in make_cues(words_of(result)):
         voice = f"<v {_escape_vtt(cue.speaker)}>" if cue.speaker else ""
@@ -100,21 +110,21 @@ def to_vtt(result: dict) -> str:
 
 
 def to_tsv(result: dict) -> str:
-    """One word a line: start and end in milliseconds, the word, its confidence; of several people who says it."""
-    header = ["start", "end", "text", "confidence"]
-    rows = []
+    """Returns one word per line: start and end in milliseconds, word, confidence, and the speaker of several."""
+    several = "speakers" in result
+    rows: list[tuple[int, list[str]]] = []  # each with its start, by which those of several speakers are sorted
     for one in _voices(result):
         for chunk in _word_chunks(one):
-            times = [_milliseconds(time) for time in chunk["timestamp"]]
-            rows.append([*times, _one_line(chunk["text"]), f"{chunk.get('confidence', float('nan')):.4f}"])
-            rows[-1] += [one["speaker"]] if "speakers" in result else []
-    if "speakers" in result:
-        header, rows = [*header, "speaker"], sorted(rows, key=lambda row: row[0])
-    return "".join("\t".join(map(str, row)) + "\n" for row in [header, *rows])
+            start, end = map(_milliseconds, chunk["timestamp"])
+            row = [str(start), str(end), _one_line(chunk["text"]), f"{chunk.get('confidence', float('nan')):.4f}"]
+            rows.append((start, [*row, str(one["speaker"])] if several else row))
+    header = ["start", "end", "text", "confidence", *(["speaker"] if several else [])]
+    lines = [line for _, line in (sorted(rows, key=lambda row: row[0]) if several else rows)]
+    return "".join("\t".join(line) + "\n" for line in [header, *lines])
 
 
 def to_json(result: dict) -> str:
-    """Returns the whole result; numbers of numpy and torch as plain ones, NaN and infinity as null."""
+    """Returns the whole result as JSON; numbers of numpy and torch as plain ones, NaN and infinity as null."""
     return json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -133,15 +143,16 @@ def words_of(result: dict) -> list[Word]:
 
     Cues are grouped by speaker.
     """
-    return [
-        Word(_one_line(chunk["text"]), *map(float, chunk["timestamp"]), one.get("speaker", ""))
-        for one in _voices(result)
-        for chunk in _word_chunks(one)
-    ]
+    words = []
+    for one in _voices(result):
+        for chunk in _word_chunks(one):
+            start, end = map(float, chunk["timestamp"])
+            words.append(Word(_one_line(chunk["text"]), start, end, one.get("speaker", "")))
+    return words
 
 
 def _voices(result: dict) -> list[dict]:
-    """Returns the results of several people, or the only one."""
+    """Returns the result of each speaker; that of the clip where they are not told apart."""
     return result.get("speakers") or [result]
 
 
@@ -154,10 +165,11 @@ def make_cues(
     pause_seconds: float = PAUSE_SECONDS,
 ) -> list[Cue]:
     """
-    Words to cues: a cue ends where it is full (`max_lines` of `max_characters`), lasts `max_seconds`, or at a pause.
+    Joins words to cues: a cue ends where it is full (`max_lines` of `max_characters`), at `max_seconds`, or at a
+    pause.
 
-    Cues are in order and those of one speaker do not overlap; a short one stays for `min_seconds` where the next leaves
-    room.
+    Cues are sorted by time and those of one speaker do not overlap; a short one stays for `min_seconds` if the next
+    one leaves time for it.
     """
     speakers = list(dict.fromkeys(word.speaker for word in words))
     limits = max_characters, max_lines, max_seconds, min_seconds, pause_seconds
@@ -198,7 +210,7 @@ def _cues_of_one(
 
 
 def break_lines(words: list[str], max_characters: int = MAX_CHARACTERS) -> list[str]:
-    """Words to as few lines of at most `max_characters` as possible, as even as possible (a longer word stays whole)."""
+    """Breaks words into as few, and as even, lines of `max_characters` as possible (a longer word stays whole)."""
 
     def fill(width: int) -> list[str]:
         lines: list[str] = []
@@ -224,7 +236,7 @@ def _word_chunks(result: dict) -> list[dict]:
 
 
 def _join_characters(chunks: list[dict]) -> list[dict]:
-    """Character chunks to word chunks; confidences are averaged as logarithms."""
+    """Joins character chunks to word chunks; confidences are averaged as logarithms."""
     words: list[list[dict]] = [[]]
     for chunk in chunks:
         if str(chunk["text"]).isspace():
@@ -247,7 +259,7 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _clock(seconds: float, mark: str) -> str:
-    """`hh:mm:ss,mmm`, with `mark` before the milliseconds."""
+    """Returns `hh:mm:ss,mmm`, with `mark` before the milliseconds."""
     minutes, milliseconds = divmod(_milliseconds(seconds), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{mark}{milliseconds % 1000:03d}"
 
@@ -257,7 +269,7 @@ def _one_line(text: str) -> str:
 
 
 def _escape_srt(line: str) -> str:
-    """SubRip has no escapes: the arrow and the brackets that players read as tags get look-alikes."""
+    """Replaces the arrow, and the brackets that players read as tags, by similar characters: SubRip has no escapes."""
     return line.replace("-->", "\u2192").replace("<", "\u2039").replace(">", "\u203a")
 
 
@@ -265,8 +277,8 @@ def _escape_vtt(line: str) -> str:
     return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _plain(value):
-    """Numbers and arrays of other libraries as what JSON knows."""
+def _plain(value: Any) -> Any:
+    """Converts numbers and arrays of other libraries to types of JSON."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,36 +1,41 @@
-"""Where a long clip is cut, and which words on both sides of a cut count: seconds and letters, neither sound nor model.
+"""Decides where a long clip is cut, and which words on both sides of a cut count, from times and CTC's letters only.
 
-A window of the clip is looked at by CTC: where no letter is probable, nobody speaks. What lies between two long pauses
-is an utterance, and is read as one piece with some of the silence around it. So a cut never goes through a word, as
-long as the speaker pauses once in a window; where not, pieces overlap and words are joined by their times.
+Where CTC finds no letter probable in a window of the clip, there is no speech. The speech between two long pauses is
+an utterance, and is read as one piece with some of the silence around it. So no word is cut as long as the speaker
+pauses once in a window; otherwise pieces overlap and words are joined by their times.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from .alignment_avsr import TimedText
 
-CHUNK_LENGTH = 12.0  # seconds, where neither the call nor the checkpoint says otherwise
-SHORTEST_CHUNK = 2.0  # seconds; less does not hold a phrase
+Word = TypeVar("Word", bound=TimedText)
+
+CHUNK_LENGTH = 12.0  # seconds, unless the call or the checkpoint sets another length
+SHORTEST_CHUNK = 2.0  # seconds; a shorter one does not hold a phrase
 STRETCH = 1.5  # a window grows to this many chunks where an utterance, or the clip, ends in it
 UTTERANCE_PAUSE = 0.5  # seconds without a letter that end an utterance
-WORD_PAUSE = 0.2  # seconds without a letter that are no part of a word
-MARGIN = 0.5  # seconds of silence that a piece keeps on each side of its letters, where there is as much
-EARLIEST_CUT = 0.4  # share of a window in front of which no utterance is cut in two
-MOVE = 0.1  # seconds of silence at a window's start that are given up for more of the utterance that follows
-OVERLAP = 1.0  # seconds that two pieces share where nobody pauses; a quarter of short windows
+WORD_PAUSE = 0.2  # seconds without a letter that separate words
+MARGIN = 0.5  # seconds of silence on each side of a piece's letters, at most
+EARLIEST_CUT = 0.4  # share of a window before which no utterance is cut in two
+MOVE = 0.1  # seconds of silence at a window's start, from which on the window is moved to hold more of the utterance
+OVERLAP = 1.0  # seconds that two pieces share where there is no pause; at most a quarter of a window
 
 
 @dataclass(frozen=True)
 class Piece:
     """
-    What goes through the model at once; all times in seconds.
+    A part of the clip that the model reads in one pass; all times in seconds.
 
     Attributes:
-        start, end: of the piece.
-        speech_start, speech_end: of the letters in it.
+        start: of the piece.
+        end: of the piece.
+        speech_start: where its first letter begins.
+        speech_end: where its last letter ends.
         unfinished: whether someone still speaks at the piece's end.
     """
 
@@ -44,13 +49,13 @@ class Piece:
 @dataclass(frozen=True)
 class WindowPlan:
     """
-    What becomes of one window.
+    The pieces of one window, and where the next one starts.
 
     Attributes:
-        pieces: in order.
-        next_start: the second at which the next window starts; `None` with an `unfinished` last piece, where
-            [`choose_seam`] says it when the words are known.
-        in_utterance: whether an utterance is cut, for want of room.
+        pieces: in order of time.
+        next_start: start of the next window in seconds; `None` with an `unfinished` last piece, where [`choose_seam`]
+            finds it once the words are known.
+        in_utterance: whether an utterance is cut because it is longer than the window.
     """
 
     pieces: tuple[Piece, ...]
@@ -60,10 +65,12 @@ class WindowPlan:
 
 def find_speech(letters: np.ndarray, seconds_per_step: float, shortest_pause: float) -> list[tuple[float, float]]:
     """
-    Returns `(start, end)` in seconds of what is said, pauses shorter than `shortest_pause` seconds included.
+    Returns `(start, end)` in seconds of each stretch of speech, which may hold pauses shorter than `shortest_pause`.
 
     Args:
         letters: `(steps,)` bool, whether a CTC step has a letter.
+        seconds_per_step: of the letters.
+        shortest_pause: in seconds.
     """
     edges = np.flatnonzero(np.diff(np.pad(letters.astype(np.int8), 1)))
     spans: list[tuple[float, float]] = []
@@ -78,26 +85,27 @@ def plan_window(letters: np.ndarray, seconds_per_step: float, length: float, las
     """
     Cuts one window into pieces at its pauses.
 
-    Utterances that have ended are pieces; the next window starts in the pause after them. One utterance that fills the
-    window is cut in two at its longest short pause; where it has none, the piece ends with the window, unfinished.
+    Each finished utterance is a piece; the next window starts in the pause after them. An utterance that fills the
+    window is cut in two at its longest short pause; if it has none, the piece ends with the window, unfinished.
 
     Args:
         letters: `(steps,)` bool, whether a CTC step has a letter.
+        seconds_per_step: of the letters.
         length: of the window in seconds.
         last: whether the clip ends here.
     """
     speech = find_speech(letters, seconds_per_step, UTTERANCE_PAUSE)
     if last:
         return WindowPlan(_pieces(speech, length), length)
-    over = [span for span in speech if length - span[1] >= UTTERANCE_PAUSE]
+    finished = [span for span in speech if length - span[1] >= UTTERANCE_PAUSE]
     if not speech:
         return WindowPlan((), length / 2)
-    if len(over) == len(speech):  # what begins close to the end of a window may not be heard yet
-        return WindowPlan(_pieces(speech, length), over[-1][1] + UTTERANCE_PAUSE / 2)
-    if over:
-        going_on = speech[len(over)][0]
-        margin = min(MARGIN, (going_on - over[-1][1]) / 2)
-        return WindowPlan(_pieces(speech, length)[: len(over)], going_on - margin)
+    if len(finished) == len(speech):  # speech that begins close to the end of a window may not be recognised yet
+        return WindowPlan(_pieces(speech, length), finished[-1][1] + UTTERANCE_PAUSE / 2)
+    if finished:
+        continues = speech[len(finished)][0]
+        margin = min(MARGIN, (continues - finished[-1][1]) / 2)
+        return WindowPlan(_pieces(speech, length)[: len(finished)], continues - margin)
     start, end = speech[0]
     if start - MARGIN >= MOVE:
         return WindowPlan((), start - MARGIN)
@@ -128,14 +136,14 @@ def _longest_pause(letters: np.ndarray, seconds_per_step: float, earliest: float
 
 
 def within_scene(piece: Piece, changes: Iterable[float]) -> Piece:
-    """Returns the piece without silence that lies beyond a change of scene."""
+    """Returns the piece without silence on the other side of a change of scene."""
     start = max((c for c in changes if piece.start < c <= piece.speech_start), default=piece.start)
     end = min((c for c in changes if piece.speech_end <= c < piece.end), default=piece.end)
     return Piece(start, end, piece.speech_start, piece.speech_end, piece.unfinished)
 
 
 def split_at(piece: Piece, changes: Iterable[float]) -> list[Piece]:
-    """Returns the piece in parts that begin at each change within it."""
+    """Splits the piece at each change within it."""
     borders = [piece.start, *sorted(c for c in changes if piece.start < c < piece.end), piece.end]
     return [
         Piece(
@@ -158,12 +166,13 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
     """
     Returns the second between two words up to which the words of an unfinished piece are used.
 
-    It lies as near as can be to the middle of the overlap with the following piece: near the end of a piece a word may
-    be cut off, and the following piece needs some of what was before.
+    It lies as near as possible to the middle of the overlap with the following piece: near the end of a piece a word
+    may be cut off, and the following piece needs some context.
 
     Args:
         words: of the piece, in order.
-        end: of the piece; length: of the window.
+        end: of the piece in seconds.
+        length: of the window in seconds.
     """
     wanted = end - overlap_of(length) / 2
     gaps = [(before.end + after.start) / 2 for before, after in zip(words, words[1:])]
@@ -171,27 +180,29 @@ def choose_seam(words: Sequence[TimedText], end: float, length: float) -> float:
     return min(near, key=lambda gap: abs(gap - wanted), default=wanted)
 
 
-def words_before(words: Sequence[TimedText], seam: float) -> list[TimedText]:
+def words_before(words: Sequence[Word], seam: float) -> list[Word]:
     """Returns the words of an unfinished piece whose middle lies before the seam."""
     return [word for word in words if (word.start + word.end) / 2 < seam]
 
 
-def words_after(words: Sequence[TimedText], seam: float, said: Sequence[TimedText]) -> list[TimedText]:
+def words_after(words: Sequence[Word], seam: float, emitted: Sequence[TimedText]) -> list[Word]:
     """
-    Returns the words of a piece, which begins before the seam, that are used.
+    Returns the words of a piece that are used, where the piece begins before the seam.
 
-    A word that lies mostly in front of the seam was read before, unless the piece before has nothing at its time (no
-    word is lost); one after it that the previous piece ended with, at the same time, is not repeated.
+    A word that lies mostly before the seam was read already, unless the previous piece has no word at its time (no
+    word is lost); one after the seam that the previous piece ended with, at the same time, is not repeated.
 
     Args:
-        words: of the new piece; said: the last words of the piece before it, up to the seam.
+        words: of the new piece.
+        seam: in seconds.
+        emitted: the last words of the previous piece, up to the seam.
     """
-    return [word for word in words if _is_new(word, seam, said)]
+    return [word for word in words if _is_new(word, seam, emitted)]
 
 
-def _is_new(word: TimedText, seam: float, said: Sequence[TimedText]) -> bool:
-    shared = [min(word.end, other.end) - max(word.start, other.start) for other in said]
+def _is_new(word: TimedText, seam: float, emitted: Sequence[TimedText]) -> bool:
+    shared = [min(word.end, other.end) - max(word.start, other.start) for other in emitted]
     if (word.start + word.end) / 2 >= seam:
-        return not any(time > 0 and word.text == other.text for time, other in zip(shared, said))
-    after_all = not said or word.start >= said[-1].start
-    return after_all and all(time <= 0 for time in shared)
+        return not any(time > 0 and word.text == other.text for time, other in zip(shared, emitted))
+    is_last = not emitted or word.start >= emitted[-1].start
+    return is_last and all(time <= 0 for time in shared)

@@ -1,10 +1,10 @@
-"""What a clip is like, in numbers and in words, so that a bad crop is noticed before an odd transcript is."""
+"""Describes a clip in numbers and in words, so that a bad crop is noticed before its odd transcript."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from .landmarks_avsr import face_sizes
 
-# Below or above these a sentence is written. Face and blur limits: where reading lips gets hard, not where it ends.
+# Limits below or above which a warning is written. Those of face and blur: where reading lips becomes hard.
 FEW_FACES = 0.9  # share of frames with a face
 LONG_RUN = 0.5  # seconds without a face
 SMALL_FACE = 70.0  # pixels, width of the face box
@@ -26,9 +26,9 @@ FEW_FPS = 20.0
 QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
 CLIPPED = 0.001  # share of samples at full scale
 
-SAMPLE = 500  # crops at most on which blur and brightness are measured
-SAMPLE_NUMBERS = 20_000  # frames at most of which medians are taken
-MAX_RUNS = 1000  # stretches without a face at most that are listed, the longest ones
+SAMPLE = 500  # crops on which blur and brightness are measured, at most
+SAMPLE_NUMBERS = 20_000  # frames from which medians are computed, at most
+MAX_RUNS = 1000  # stretches without a face that are listed, at most; the longest ones
 
 NOSE_TIP, LEFT_EYE, RIGHT_EYE = 30, 36, 45
 NOSE_DEPTH = 0.5  # how far the nose stands out before the eyes' outer corners, in units of their distance
@@ -41,8 +41,8 @@ class ClipReport:
     Attributes:
         frames: number of frames at `fps_out`.
         frames_with_face: share of them (0 to 1) in which the face was found.
-        interpolated_runs: `(start, end)` of each stretch without a face; its landmarks are interpolated. Of very many
-            the longest 1000.
+        interpolated_runs: `(start, end)` of each stretch without a face, where landmarks are interpolated; at most
+            the 1000 longest.
         cuts: how often another scene or another face begins.
         yaw: median angle in degrees by which the head is turned, estimated from the landmarks; positive towards the
             right edge of the picture. None without a face, as for the following ones.
@@ -79,7 +79,7 @@ class ClipReport:
     warnings: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings, ready for `json.dumps`; `"speaker"` only where one was chosen."""
+        """Returns plain numbers, lists and strings for `json.dumps`; `"speaker"` only if one was chosen."""
         facts = dataclasses.asdict(self) | {"interpolated_runs": [list(run) for run in self.interpolated_runs]}
         return {name: value for name, value in facts.items() if name != "speaker" or value is not None}
 
@@ -102,9 +102,9 @@ class SoundLevel:
         self._power, self._count, self._clipped = 0.0, 0, 0
 
     def add(self, samples: np.ndarray) -> None:
-        """`(samples,)` float, full scale 1.0; what is not finite does not count."""
+        """Adds `(samples,)` float, full scale 1.0; values that are not finite are left out."""
         samples = samples[np.isfinite(samples)].astype(np.float64)
-        self._power += float(np.square(samples).sum())  # not a product of BLAS, whose threads keep spinning after it
+        self._power += float(np.square(samples).sum())  # no BLAS product: its threads spin on afterwards
         self._count += len(samples)
         self._clipped += int((np.abs(samples) >= 0.999).sum())
 
@@ -123,7 +123,7 @@ class SoundLevel:
 
 
 def estimate_yaw(points: np.ndarray) -> np.ndarray:
-    """Degrees by which heads are turned, from where the nose's tip is between the eyes; good to some 10 degrees.
+    """Estimates by how many degrees heads are turned, from the nose's tip between the eyes; to about 10 degrees.
 
     Args:
         points: `(frames, 68, 2)` pixels.
@@ -139,7 +139,7 @@ def estimate_yaw(points: np.ndarray) -> np.ndarray:
 
 
 def laplacian_variance(crops: np.ndarray) -> np.ndarray:
-    """Variance of the 4-neighbour Laplacian of `(frames, height, width)` pictures in 0 ... 255: `(frames,)` float."""
+    """Returns `(frames,)` float: variance of the 4-neighbour Laplacian of `(frames, height, width)` in 0 ... 255."""
     c = crops.astype(np.float32)
     if min(c.shape[1:]) < 3:
         return np.zeros(len(c), dtype=np.float32)
@@ -149,7 +149,12 @@ def laplacian_variance(crops: np.ndarray) -> np.ndarray:
 
 
 def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
-    """Median variance of the Laplacian of `(frames, height, width)` uint8 crops at the standard mouth width."""
+    """Returns the median variance of the Laplacian of crops at the standard mouth width.
+
+    Args:
+        mouths: `(frames, height, width)` uint8.
+        mouth_width: of the mean face in the crops, in pixels.
+    """
     crops = torch.from_numpy(mouths).float()
     if mouth_width > STANDARD_MOUTH:
         side = max(3, round(mouths.shape[-1] * STANDARD_MOUTH / mouth_width))
@@ -160,7 +165,7 @@ def measure_blur(mouths: np.ndarray, mouth_width: float) -> float:
 
 
 class ReportBuilder:
-    """Looks at what the extraction of one clip finds, block by block; its memory does not depend on the length.
+    """Measures the crops of one clip, block by block; its memory does not depend on the length.
 
     Args:
         mouth_width: of the mean face in the crops, in pixels.
@@ -178,7 +183,7 @@ class ReportBuilder:
     def add(
         self, mouths: np.ndarray, points: np.ndarray, found: np.ndarray, outside: np.ndarray, cuts: np.ndarray
     ) -> None:
-        """Some more frames.
+        """Adds some more frames.
 
         Args:
             mouths: `(frames, height, width)` uint8 crops.
@@ -201,7 +206,7 @@ class ReportBuilder:
             self._crops.add(mouths[found])
 
     def _turn(self, frame: int) -> None:
-        """The face is lost or found at this frame."""
+        """Notes that the face is lost or found at this frame."""
         if self._missing_since is None:
             self._missing_since = frame
             return
@@ -240,7 +245,7 @@ class ReportBuilder:
 
 
 class _Sample:
-    """Evenly spread items of a row of unknown length: all up to `most`, every second, fourth, ... beyond."""
+    """Evenly spread items of a series of unknown length: all up to `most`, beyond it every second, fourth, ..."""
 
     def __init__(self, most: int):
         self.items: list[Any] = []
@@ -257,30 +262,39 @@ class _Sample:
 
 
 def _sentences(report: ClipReport, switches: int) -> list[str]:
-    said = []
+    """Returns what a user should know about the pictures, in words."""
+    return [*_faces_seen(report), *_face_changes(report, switches), *_looks(report)]
+
+
+def _faces_seen(report: ClipReport) -> Iterator[str]:
     if report.frames_with_face == 0:
-        said.append("no face was found: lips cannot be read")
+        yield "no face was found: lips cannot be read"
     elif report.frames_with_face < FEW_FACES:
-        said.append(f"a face was found in {report.frames_with_face:.0%} of the frames only")
-    longest = max(report.interpolated_runs, key=lambda run: run[1] - run[0], default=(0.0, 0.0))
-    if report.frames_with_face and longest[1] - longest[0] > LONG_RUN:
-        said.append(f"no face from {longest[0]:.1f} to {longest[1]:.1f} s: the mouth's place is a guess there")
+        yield f"a face was found in {report.frames_with_face:.0%} of the frames only"
+    start, end = max(report.interpolated_runs, key=lambda run: run[1] - run[0], default=(0.0, 0.0))
+    if report.frames_with_face and end - start > LONG_RUN:
+        yield f"no face from {start:.1f} to {end:.1f} s: the mouth's place is a guess there"
     if report.faces_max > 1:
-        said.append(f"{report.faces_max} faces in view: the largest and most central one was followed")
+        yield f"{report.faces_max} faces in view: the largest and most central one was followed"
+
+
+def _face_changes(report: ClipReport, switches: int) -> Iterator[str]:
     if report.cuts > switches:
-        said.append(f"{report.cuts - switches} changes of scene: the face is detected anew after each")
+        yield f"{report.cuts - switches} changes of scene: the face is detected anew after each"
     if switches:
-        said.append(f"the face was lost and found elsewhere {switches} times: it may be another person's")
+        yield f"the face was lost and found elsewhere {switches} times: it may be another person's"
+
+
+def _looks(report: ClipReport) -> Iterator[str]:
     if report.yaw is not None and abs(report.yaw) > STRONG_YAW:
-        said.append(f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side")
+        yield f"the head is turned by about {abs(report.yaw):.0f} degrees: lips are hard to read from the side"
     if report.face_size is not None and report.face_size < SMALL_FACE:
-        said.append(f"the face is small ({report.face_size:.0f} pixels wide)")
+        yield f"the face is small ({report.face_size:.0f} pixels wide)"
     if report.mouth_outside is not None and report.mouth_outside > OUTSIDE:
-        said.append(f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames")
+        yield f"the mouth is partly outside of the picture in {report.mouth_outside:.0%} of the frames"
     if report.brightness is not None and not DARK <= report.brightness <= BRIGHT:
-        said.append(f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}")
+        yield f"the mouth is very {'dark' if report.brightness < DARK else 'bright'}"
     elif report.blur is not None and report.blur < BLURRED:
-        said.append(f"the mouth is blurred (Laplacian variance {report.blur:.0f})")
+        yield f"the mouth is blurred (Laplacian variance {report.blur:.0f})"
     if report.fps_in and report.fps_in < FEW_FPS:
-        said.append(f"the video has only {report.fps_in:.1f} frames a second")
-    return said
+        yield f"the video has only {report.fps_in:.1f} frames a second"

@@ -1,34 +1,40 @@
-"""A clip of any length as a stream of short pieces: sound and mouth crops on one clock, read in one pass.
+"""One clip: as a stream of short pieces, sound and mouth crops on one clock, or read as a whole.
 
-`ClipStream` reads a media file or arrays (`ArraySource`), finds the mouths, and cuts both into pieces (`PieceCutter`).
+`ClipStream` reads a media file or arrays once: `MouthFinder` finds the mouths, `PieceCutter` cuts both into pieces,
+and `read_clip` joins the pieces of a short clip.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from .clip_arrays_avsr import MOUTHS, ArraySource
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
-from .landmarks_avsr import DlibLandmarkDetector, require_dlib
-from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream, trimmed_length
-from .media_source_avsr import MediaSource, WarningSink
-from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
-from .read_ahead_avsr import ReadAhead, read_ahead
+from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
+from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream
+from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
+from .read_ahead_avsr import ReadAhead
 from .speaker_locator_avsr import speaker_name
 from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 
-MAX_LEAD = 60.0  # seconds by which the sound may come before its pictures in a file, or the other way round
+MODALITIES = ("auto", "audio", "visual", "audiovisual")
+
+MAX_LEAD = 60.0  # seconds by which sound may come before its pictures in a file, or after them
 
 DECODED = 32 << 20  # bytes of pictures and sound that may wait for the search for faces
-WARNINGS = 100  # sentences about one file at most
 PIECES = 4  # pieces that may wait for the reader
 
-ARRAY_KEYS = ("audio", "sampling_rate", "video", "fps", "mouths")
+MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not read: most crops would be interpolated
+LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
+
+Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector
+LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mouths, found, cuts and absent of `ClipPiece`
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class ClipPiece:
         start: seconds after the first picture (after the first sound where there is no picture).
         audio: `(samples,)` float32 at the stream's sampling rate, or None where there is no sound or it is not wanted.
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or None.
-        found: `(frames,)` bool, whether a face was seen.
+        found: `(frames,)` bool, whether a face was seen; None without mouths, as the following ones.
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
         absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
     """
@@ -54,14 +60,215 @@ class ClipPiece:
     absent: np.ndarray | None
 
 
+@dataclass
+class Clip:
+    """
+    One input of the pipeline.
+
+    Attributes:
+        name: name used in error messages.
+        audio: `(samples,)` float32 at the feature extractor's rate, or `None`.
+        mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or `None`.
+        modality: what will be read: `"audio"`, `"visual"` or `"audiovisual"`.
+        duration: in seconds.
+        report: numbers and warnings about picture and sound.
+        absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
+        found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
+    """
+
+    name: str
+    audio: np.ndarray | None = None
+    mouths: np.ndarray | None = None
+    modality: str = ""
+    duration: float = 0.0
+    report: ClipReport = field(default_factory=ClipReport)
+    absent: np.ndarray | None = None
+    found: np.ndarray | None = None
+
+    def to_report(self) -> dict[str, Any]:
+        """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
+        about = {"source": self.name, "modality": self.modality, "duration": round(self.duration, 3)}
+        return {**about, **self.report.to_dict()}
+
+
+# ---------------------------------------------------------------------------------------------------------- the stream
+
+
+class ClipStream:
+    """Reads a source piece by piece: an iterator of [`ClipPiece`], and a context manager that closes the source.
+
+    Decoding runs in one thread and the search for faces in another one, both a little ahead of the reader. Neither
+    they nor the report store more of a long clip than of a short one.
+
+    Args:
+        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
+            instead of `"video"` there may be `"mouths"`, crops of the image processor.
+        modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
+        sampling_rate: samples per second wanted.
+        image_processor: [`MouthRoiImageProcessor`].
+        landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
+        max_lead: seconds by which sound or pictures may come later than the other in a file and are still waited for;
+            those of arrays always are.
+        speaker: who is to be read, and what finds them; None takes the most prominent face. With a speaker,
+            `landmarks` can only be a detector.
+        on_piece: called with each piece as the reader takes it, in the reader's thread; the reader gets its
+            exceptions.
+
+    Attributes:
+        name: name used in error messages.
+        duration: seconds that the source announces, None where it does not.
+
+    Raises:
+        ValueError: names the source and the fault: it cannot be read, lacks what `modality` needs, or a speaker is
+            chosen and there is no video. While it is read: nothing can be decoded, there is neither a face nor
+            anything else to read, or the speaker is not found.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        modality: str,
+        sampling_rate: int,
+        image_processor: Any,
+        landmarks: Landmarks | None = None,
+        max_lead: float = MAX_LEAD,
+        speaker: ChosenSpeaker | None = None,
+        on_piece: Callable[[ClipPiece], object] | None = None,
+    ):
+        rate = sampling_rate if modality != "visual" else None
+        fps = image_processor.fps if modality != "audio" else None
+        self._source: ArraySource | MediaStream
+        if isinstance(source, dict):
+            self._source, max_lead = ArraySource(source, rate, fps, image_processor.roi_size), math.inf
+        else:
+            self._source = MediaStream(source, fps, rate)
+        self.name, self.duration = self._source.name, self._source.duration
+        self._on_piece, self._closed = on_piece, False
+        self._ahead: ReadAhead[ClipPiece] | None = None
+        try:
+            kinds = self._source.kinds
+            if speaker is not None and PICTURE not in kinds:
+                what = "there are mouths, and no pictures" if MOUTHS in kinds else "no video is there, or wanted"
+                raise ValueError(f"{self.name}: {speaker_name(speaker.asked)} cannot be looked for: {what}.")
+            finder, trouble = _prepare_finder(kinds, modality, image_processor, landmarks, speaker)
+            refuse_unreadable(self.name, modality, SOUND in kinds, trouble)
+        except BaseException:
+            self._source.close()
+            raise
+        cutter = PieceCutter(
+            sampling_rate, image_processor.fps, image_processor.roi_size, SOUND in kinds, trouble is None, max_lead
+        )
+        self._facts = _Facts(trouble)
+        self._pieces = clip_pieces(self._source, modality, finder, cutter, self._facts)
+
+    @property
+    def report(self) -> ClipReport:
+        """Numbers and warnings about picture and sound; complete when the iteration is over."""
+        return self._facts.report
+
+    @property
+    def trouble(self) -> str | None:
+        """Why lips cannot be read: no video, or (known when the iteration is over) no face; None if they can."""
+        return self._facts.trouble
+
+    def __iter__(self) -> ClipStream:
+        return self
+
+    def __next__(self) -> ClipPiece:
+        if self._closed:
+            raise StopIteration
+        if self._ahead is None:
+            self._ahead = ReadAhead(self._pieces, PIECES)
+        piece = next(self._ahead)
+        if self._on_piece is not None:
+            self._on_piece(piece)
+        return piece
+
+    def __enter__(self) -> ClipStream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the threads and closes the source, after which no pieces follow."""
+        self._closed = True
+        if self._ahead is not None:
+            self._ahead.close()
+        self._source.close()
+
+
+@dataclass
+class _Facts:
+    """What the thread of a stream finds out for its reader; complete once the last piece is made."""
+
+    trouble: str | None
+    report: ClipReport = field(default_factory=ClipReport)
+
+
+def clip_pieces(
+    source: ArraySource | MediaStream, modality: str, finder: MouthFinder | None, cutter: PieceCutter, facts: _Facts
+) -> Iterator[ClipPiece]:
+    """
+    Yields the pieces of a clip, then completes the facts about it.
+
+    It runs in a thread and holds no reference to the stream, so that garbage collection of the stream ends the thread.
+
+    Args:
+        source: read once.
+        modality: see [`ClipStream`].
+        finder: what finds the mouths in the source's pictures; None where none are looked for.
+        cutter: what cuts sound and mouths.
+        facts: receives the report.
+
+    Raises:
+        ValueError: what was announced cannot be read; see [`ClipStream`].
+    """
+    level = SoundLevel()
+    for piece in _cut(source, finder, cutter):
+        if piece.audio is not None:
+            level.add(piece.audio)
+        yield piece
+    if finder is not None and cutter.lips_end == 0:
+        facts.trouble = "there is no video"  # none that can be decoded
+    elif finder is not None:
+        facts.report = finder.report(source.fps_in)
+        facts.trouble = None if facts.report.frames_with_face else "no face was found"
+        finder.note_speaker(facts.report, source.name)
+    elif MOUTHS in source.kinds:
+        facts.report = ClipReport(frames=cutter.lips_end, frames_with_face=1.0, fps_out=cutter.fps)
+    facts.report.warn([*source.warnings, *cutter.warnings])
+    if cutter.has_sound:
+        level.report(facts.report)
+    refuse_unreadable(source.name, modality, cutter.has_sound, facts.trouble)
+
+
+def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: PieceCutter) -> Iterator[ClipPiece]:
+    """Yields the pieces as soon as they are complete."""
+    with finder or contextlib.nullcontext(), ReadAhead(iter(source), DECODED, lambda item: item[1].nbytes) as decoded:
+        for kind, values in decoded:
+            if kind == SOUND:
+                cutter.add_sound(values)
+            elif kind == MOUTHS:
+                seen = np.ones(len(values), dtype=bool)
+                cutter.add_lips(values, seen, ~seen, ~seen)
+            elif finder is not None:
+                for rows in finder.add(values):
+                    cutter.add_lips(*rows)
+            yield from cutter.ready()
+        for rows in finder.finish() if finder is not None else ():
+            cutter.add_lips(*rows)
+    yield from cutter.finish(source.without_padding(cutter.sound_end))
+
+
 def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None) -> None:
-    """Raises ValueError where `modality` needs what a clip does not have.
+    """Raises a ValueError where a clip lacks what `modality` needs.
 
     Args:
         name: name used in error messages.
         modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
         sound: whether there is sound.
-        trouble: why lips cannot be read; None where they can.
+        trouble: why lips cannot be read; None if they can.
     """
     if modality == "auto":
         if not sound and trouble:
@@ -74,387 +281,107 @@ def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None
         )
 
 
-class ClipStream:
-    """Reads a source piece by piece: an iterator of [`ClipPiece`], and a context manager that closes the source.
+# ------------------------------------------------------------------------------------------------- mouths and pieces
 
-    Decoding runs in one thread and the search for faces in another one, both a little ahead of the reader. Neither
-    they nor the report keep more of a long clip than of a short one.
+
+def _prepare_finder(
+    kinds: frozenset[str],
+    modality: str,
+    image_processor: Any,
+    landmarks: Landmarks | None,
+    speaker: ChosenSpeaker | None,
+) -> tuple[MouthFinder | None, str | None]:
+    """Returns what finds the mouths where there are pictures, and why lips cannot be read (None where they can)."""
+    if PICTURE not in kinds:
+        return None, None if MOUTHS in kinds else "there is no video"
+    try:
+        if landmarks is None:
+            require_dlib()
+    except ImportError as error:  # the face detector is an extra
+        if modality != "auto" or SOUND not in kinds or speaker is not None:
+            raise
+        return None, str(error)
+    return MouthFinder(image_processor, landmarks, speaker), None
+
+
+class MouthFinder:
+    """Finds the mouths in the pictures of a clip, and measures them. A context manager that ends the locator's thread.
 
     Args:
-        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
-            instead of `"video"` there may be `"mouths"`, crops of the image processor.
-        modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
-        sampling_rate: samples a second wanted.
-        image_processor: [`MouthRoiImageProcessor`].
+        image_processor: [`MouthRoiImageProcessor`], for its settings.
         landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
-        max_lead: seconds by which sound or pictures may lag behind the other in a file and are still waited for;
-            those of arrays always are.
-        speaker: whose face and mouth they are, and what finds them; None takes the most prominent face. `landmarks` can
-            only be a detector then.
-        on_piece: called with each piece as the reader takes it, in the reader's thread; what it raises, the reader gets.
-
-    Attributes:
-        name: name used in error messages.
-        duration: seconds that the source announces, None where it does not.
-
-    Raises:
-        ValueError: names the source and the fault: it cannot be read, or is without what `modality` needs, or
-            a speaker is chosen and there is no video to find them in. While it is read: nothing of it can be decoded, or
-            there is no face in it and nothing else to read, or the speaker is not found in it.
+        speaker: who is to be read, and what finds them; None takes the most prominent face.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        modality: str,
-        sampling_rate: int,
-        image_processor: Any,
-        landmarks: Any = None,
-        max_lead: float = MAX_LEAD,
-        speaker: ChosenSpeaker | None = None,
-        on_piece: Callable[[ClipPiece], object] | None = None,
-    ):
-        wanted = (
-            sampling_rate if modality != "visual" else None,
-            image_processor.fps if modality != "audio" else None,
-        )
-        if isinstance(source, dict):
-            raw, max_lead = ArraySource(source, *wanted, image_processor.roi_size), math.inf
+    def __init__(self, image_processor: Any, landmarks: Landmarks | None, speaker: ChosenSpeaker | None):
+        self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
+        found: LandmarkSource
+        if self._speaker is None:
+            found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
         else:
-            raw = _FileSource(source, *wanted)
-        self.name, self.duration = raw.name, raw.duration
-        self._on_piece = on_piece
-        self._ahead: ReadAhead | None = None
-        self._closed = False
-        try:
-            self._work = _Work(raw, modality, sampling_rate, image_processor, landmarks, max_lead, speaker)
-        except BaseException:
-            raw.close()
-            raise
+            detector = DlibLandmarkDetector() if landmarks is None else landmarks
+            if not callable(detector):
+                raise ValueError("`landmarks` must be a detector where a speaker is chosen, not a clip's landmarks.")
+            found = self._speaker.face(detector)
+        self._builder = MouthBuilder(image_processor, found)
+        self._measured = ReportBuilder(image_processor.mouth_width, image_processor.fps)
 
-    @property
-    def report(self) -> ClipReport:
-        """Numbers and warnings about picture and sound; complete when the iteration is over."""
-        return self._work.report
-
-    @property
-    def trouble(self) -> str | None:
-        """Why lips cannot be read: there is no video, or (known when the iteration is over) no face; else None."""
-        return self._work.trouble
-
-    def __iter__(self) -> ClipStream:
-        return self
-
-    def __next__(self) -> ClipPiece:
-        if self._closed:
-            raise StopIteration
-        if self._ahead is None:
-            self._ahead = ReadAhead(self._work.pieces(), PIECES)
-        piece = next(self._ahead)
-        if self._on_piece is not None:
-            self._on_piece(piece)
-        return piece
-
-    def __enter__(self) -> ClipStream:
+    def __enter__(self) -> MouthFinder:
+        if self._speaker is not None:
+            self._speaker.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the threads and closes the source; nothing can be read after it."""
-        self._closed = True
-        if self._ahead is not None:
-            self._ahead.close()
-        self._work.source.close()
-
-
-class _FileSource:
-    """A media file as `ArraySource` presents arrays."""
-
-    mouths = None
-
-    def __init__(self, source: MediaSource, sampling_rate: int | None, fps: float | None):
-        self._said: list[str] = []
-        self._media = MediaStream(source, fps, sampling_rate, on_warning=_note_in(self._said))
-        self.name, self.duration = self._media.name, self._media.selection.announced
-        self.has_sound, self.has_pictures = self._media.sound is not None, self._media.pictures is not None
-        self._rate = sampling_rate
-
-    @property
-    def fps_in(self) -> float | None:
-        return self._media.selection.fps or None
-
-    @property
-    def warnings(self) -> list[str]:
-        return [*self._media.selection.warnings, *self._said]
-
-    def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        return iter(self._media)
-
-    def kept(self, samples: int) -> int:
-        """Returns the number of samples without the encoder's padding."""
-        selection = self._media.selection
-        if selection.video is None or self._rate is None:
-            return samples
-        return trimmed_length(samples, self._rate, 0.0, selection.video_end)
-
-    def close(self) -> None:
-        self._media.close()
-
-
-def _note_in(said: list[str]) -> WarningSink:
-    """Keeps the first sentences. It knows no source, so that decoders are freed with theirs and not by a garbage collection."""
-    return lambda sentence: said.append(sentence) if len(said) < WARNINGS else None
-
-
-class _Work:
-    """What happens in the threads. It does not know the stream, so that a stream that is dropped ends them."""
-
-    def __init__(
-        self,
-        source: ArraySource | _FileSource,
-        modality: str,
-        rate: int,
-        image_processor: Any,
-        landmarks: Any,
-        max_lead: float,
-        speaker: ChosenSpeaker | None,
-    ):
-        self.source, self.modality, self.report = source, modality, ClipReport()
-        self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
-        self.trouble = None if source.has_pictures or source.mouths is not None else "there is no video"
-        self._builder: MouthBuilder | None = None
-        if speaker is not None and not source.has_pictures:
-            what = "there are mouths, and no pictures" if source.mouths is not None else "no video is there, or wanted"
-            raise ValueError(f"{source.name}: {speaker_name(speaker.asked)} cannot be looked for: {what}.")
-        if source.has_pictures:
-            self.trouble = self._prepare(image_processor, landmarks)
-        refuse_unreadable(source.name, modality, source.has_sound, self.trouble)
-        self._lips = ReportBuilder(image_processor.mouth_width, image_processor.fps)
-        self._level = SoundLevel()
-        self._cutter = PieceCutter(
-            rate, image_processor.fps, image_processor.roi_size, source.has_sound, self.trouble is None, max_lead
-        )
-
-    def _prepare(self, image_processor: Any, landmarks: Any) -> str | None:
-        """Makes ready for the search for faces; says why there can be none."""
-        try:
-            if landmarks is None:
-                require_dlib()
-        except ImportError as error:  # the face detector is an extra
-            if self.modality != "auto" or not self.source.has_sound or self._speaker is not None:
-                raise
-            return str(error)
         if self._speaker is not None:
-            found = self._speaker.face(landmarks or DlibLandmarkDetector())
-        else:
-            found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
-        self._builder = MouthBuilder(image_processor, found)
-        return None
+            self._speaker.__exit__(*error)
 
-    def pieces(self) -> Iterator[ClipPiece]:
-        """All pieces; then the report is complete."""
-        for piece in self._cut():
-            if piece.audio is not None:
-                self._level.add(piece.audio)
-            yield piece
-        self._finish_report()
-        refuse_unreadable(self.source.name, self.modality, self._cutter.has_sound, self.trouble)
+    def add(self, picture: np.ndarray) -> Iterator[LipRows]:
+        """Takes one more `(height, width, 3)` uint8 picture; yields the mouths that are final. Must be exhausted."""
+        for located in [picture] if self._speaker is None else self._speaker.add(picture):
+            yield from self._rows(self._builder.add(located))
 
-    def _cut(self) -> Iterator[ClipPiece]:
-        if self.source.mouths is not None:
-            seen = np.ones(len(self.source.mouths), dtype=bool)
-            self._cutter.add_lips(self.source.mouths, seen, ~seen, ~seen)
-        with contextlib.nullcontext() if self._speaker is None else self._speaker:
-            for kind, values in read_ahead(self.source.items(), DECODED, lambda item: item[1].nbytes):
-                if kind == SOUND:
-                    self._cutter.add_sound(values)
-                elif self._builder is not None:
-                    self._see(values)
-                yield from self._cutter.ready()
-            if self._builder is not None:
-                self._see_rest()
-        yield from self._cutter.finish(self.source.kept(self._cutter.sound_end))
+    def finish(self) -> Iterator[LipRows]:
+        """Yields the rest, once all pictures were added."""
+        for located in [] if self._speaker is None else self._speaker.finish():
+            yield from self._rows(self._builder.add(located))
+        yield from self._rows(self._builder.finish())
 
-    def _see(self, frame: np.ndarray) -> None:
-        """One more picture."""
-        if self._speaker is None:
-            self._take(self._builder.add(frame))
-            return
-        for known in self._speaker.add(frame):
-            self._take(self._builder.add(known))
-
-    def _see_rest(self) -> None:
-        """There are no more pictures."""
-        for known in self._speaker.finish() if self._speaker is not None else ():
-            self._take(self._builder.add(known))
-        self._take(self._builder.finish())
-
-    def _take(self, blocks: Iterator[Any]) -> None:
+    def _rows(self, blocks: Iterable[MouthBlock]) -> Iterator[LipRows]:
         for block in blocks:
-            self._lips.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            self._measured.add(block.mouths, block.points, block.found, block.outside, block.cuts)
             absent = np.zeros(len(block.found), dtype=bool)
             if self._speaker is not None:
                 absent = self._speaker.report.take_absent(len(block.found))
-            self._cutter.add_lips(block.mouths, block.found, block.cuts, absent)
+            yield block.mouths, block.found, block.cuts, absent
 
-    def _finish_report(self) -> None:
-        if self._builder is not None and self._cutter.lips_end == 0:
-            self.trouble = "there is no video"  # none that can be decoded
-        elif self._builder is not None:
-            self.report = self._lips.finish(self._builder.counts, self._builder.switches, self.source.fps_in)
-            self.report.warn(self._builder.warnings())
-            self.trouble = None if self.report.frames_with_face else "no face was found"
-            if self._speaker is not None:
-                self._speaker.note(self.report, self.source.name)
-        elif self.source.mouths is not None:
-            frames = len(self.source.mouths)
-            self.report = ClipReport(frames=frames, frames_with_face=1.0, fps_out=self._lips.fps)
-        self.report.warn([*self.source.warnings, *self._cutter.warnings])
-        if self._cutter.has_sound:
-            self._level.report(self.report)
+    def report(self, fps_in: float | None) -> ClipReport:
+        """Returns what was measured, once all pictures were added.
 
+        Args:
+            fps_in: stored frame rate.
+        """
+        report = self._measured.finish(self._builder.counts, self._builder.switches, fps_in)
+        report.warn(self._builder.warnings())
+        return report
 
-class ArraySource:
-    """The arrays of a clip as a stream, second by second.
+    def note_speaker(self, report: ClipReport, name: str) -> None:
+        """Notes in a report who was followed. Raises a ValueError if a speaker was chosen and not found.
 
-    Args:
-        arrays: `{"audio", "sampling_rate", "video", "fps"}`, either half of which may be missing; instead of `"video"`
-            there may be `"mouths"`, crops at `fps`.
-        sampling_rate: samples a second to give, or None where the sound is not wanted.
-        fps: pictures a second to give, or None where they are not wanted.
-        roi_size: side of the mouth crops.
-
-    Attributes:
-        name: name used in error messages.
-        has_sound, has_pictures: whether there is something to give.
-        mouths: `(frames, roi_size, roi_size)` uint8 crops, or None.
-        duration: in seconds.
-        fps_in: stored frame rate, None without pictures.
-        warnings: sentences for the user; there are none.
-
-    Raises:
-        ValueError: says what is wrong with the arrays.
-    """
-
-    def __init__(self, arrays: dict[str, Any], sampling_rate: int | None, fps: float | None, roi_size: int):
-        unknown = [key for key in arrays if key not in ARRAY_KEYS]
-        arrays = {key: value for key, value in arrays.items() if value is not None}
-        if unknown or not {"audio", "video", "mouths"} & set(arrays):
-            raise ValueError(
-                f"The input is a dictionary with {sorted(map(str, arrays)) or 'nothing'}: it must hold "
-                '{"audio", "sampling_rate"}, {"video", "fps"} or both'
-                + (f", and {unknown[0]!r} is none of these." if unknown else ".")
-            )
-        self.name, self.warnings, self._rate, self._fps = "the input dictionary", [], sampling_rate, fps
-        self._audio = self.mouths = self._video = self.fps_in = None
-        if "audio" in arrays and sampling_rate is not None:
-            self._audio = _checked_audio(arrays, sampling_rate)
-        if "mouths" in arrays and fps is not None:
-            self.mouths = _checked_mouths(arrays["mouths"], roi_size)
-        elif "video" in arrays and fps is not None:
-            self._video, self.fps_in = _checked_video(arrays)
-        self.has_sound, self.has_pictures = self._audio is not None, self._video is not None
-        sound = len(self._audio) / sampling_rate if self.has_sound else 0.0
-        lips = len(self.mouths) / fps if self.mouths is not None else 0.0
-        self.duration = max(sound, lips, len(self._video) / self.fps_in if self.has_pictures else 0.0)
-
-    def items(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields sound and pictures in turn; see `MediaStream`."""
-        pictures = on_clock(self._video, self.fps_in, self._fps) if self.has_pictures else iter(())
-        for second in range(math.ceil(self.duration)):
-            if self.has_sound and len(part := self._audio[second * self._rate : (second + 1) * self._rate]):
-                yield SOUND, part
-            for _, picture in zip(range(round(self._fps or 0)), pictures):
-                yield PICTURE, picture
-        yield from ((PICTURE, picture) for picture in pictures)
-
-    def kept(self, samples: int) -> int:
-        """Returns the number of samples: arrays have no padding, so all of them."""
-        return samples
-
-    def close(self) -> None:
-        """There is nothing to close."""
+        Args:
+            report: of the clip.
+            name: of the clip, for the message.
+        """
+        if self._speaker is not None:
+            self._speaker.note(report, name)
 
 
-def _checked_audio(source: dict, sampling_rate: int) -> np.ndarray:
-    """`source["audio"]` as float32 `(samples,)` at `sampling_rate`; integers become -1 to 1."""
-    rate = source.get("sampling_rate")
-    if not isinstance(rate, (int, np.integer)) or isinstance(rate, bool) or rate <= 0:
-        raise ValueError(f'`"sampling_rate"` of the input dictionary must be a positive integer (Hz), not {rate!r}.')
-    wave = np.asarray(source["audio"])
-    if wave.dtype.kind not in "fiu":
-        raise ValueError(f'`"audio"` of the input dictionary must be numbers, not {wave.dtype}.')
-    if wave.ndim != 1:
-        raise ValueError(
-            f'`"audio"` of the input dictionary must be one channel of shape (samples,), not {wave.shape}: '
-            "average the channels."
-        )
-    if wave.size == 0:
-        raise ValueError('`"audio"` of the input dictionary is empty: leave the key out when there is no sound.')
-    if not np.isfinite(wave).all():
-        count = int((~np.isfinite(wave)).sum())
-        raise ValueError(f'`"audio"` of the input dictionary has {count} NaN or infinite samples: repair them first.')
-    if wave.dtype.kind in "iu":
-        limits = np.iinfo(wave.dtype)
-        wave = (wave.astype(np.float64) - (limits.max + limits.min + 1) / 2) / ((limits.max - limits.min + 1) / 2)
-    return resample(wave.astype(np.float32), int(rate), sampling_rate)
-
-
-def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """`(samples,)` at `rate` Hz to float32 at `new_rate` Hz (polyphase filter)."""
-    if rate == new_rate:
-        return wave
-    from scipy.signal import resample_poly  # half a second to import
-
-    divisor = math.gcd(rate, new_rate)
-    return resample_poly(wave, new_rate // divisor, rate // divisor).astype(np.float32)
-
-
-def _checked_video(source: dict) -> tuple[np.ndarray, float]:
-    """`source["video"]` as uint8 `(frames, height, width, 3)`, and its frames a second."""
-    fps = source.get("fps")
-    if not isinstance(fps, (int, float, np.number)) or isinstance(fps, bool) or not 0 < fps < math.inf:
-        raise ValueError(f'`"fps"` of the input dictionary must be a positive number, not {fps!r}.')
-    try:
-        video = np.asarray(source["video"])
-    except ValueError:
-        raise ValueError('`"video"` of the input dictionary has frames of different shapes.') from None
-    if video.ndim == 3 and video.dtype == np.uint8:
-        video = np.repeat(video[..., None], 3, axis=3)  # grey
-    if video.ndim != 4 or video.shape[3] != 3 or video.dtype != np.uint8 or not video.size:
-        raise ValueError(
-            '`"video"` of the input dictionary must be uint8 of shape (frames, height, width, 3), not '
-            f"{video.dtype} of shape {video.shape}."
-        )
-    return video, float(fps)
-
-
-def _checked_mouths(mouths: Any, roi_size: int) -> np.ndarray:
-    """Mouth crops that were made before: uint8 `(frames, roi, roi)` at the image processor's rate."""
-    mouths = np.asarray(mouths)
-    if mouths.ndim != 3 or mouths.shape[1:] != (roi_size, roi_size) or mouths.dtype != np.uint8 or not mouths.size:
-        raise ValueError(
-            f'`"mouths"` of the input dictionary must be uint8 of shape (frames, {roi_size}, {roi_size}), not '
-            f"{mouths.dtype} of shape {mouths.shape}."
-        )
-    return mouths
-
-
-def on_clock(video: np.ndarray, fps: float, new_fps: float) -> Iterator[np.ndarray]:
-    """The frame nearest in time to each tick of a clock of `new_fps`."""
-    for tick in range(max(1, round(len(video) / fps * new_fps))):
-        yield video[min(len(video) - 1, round(tick / new_fps * fps))]
-
-
-class _Line:
+class _RowQueue:
     """FIFO buffer of array rows."""
 
-    def __init__(self, nothing: np.ndarray):
-        self._parts = [nothing]
+    def __init__(self, empty: np.ndarray):
+        self._parts = [empty]
         self.taken = self.end = 0  # rows given so far, and rows received
-        self.lost = False  # whether rows came after their place was given away
+        self.lost = False  # whether rows came too late
 
     def add(self, rows: np.ndarray) -> None:
         late, self.end = self.taken - self.end, self.end + len(rows)
@@ -464,7 +391,7 @@ class _Line:
         self._parts.append(rows)
 
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """Returns the rows from `taken` to `until`; `completed` with zeros where they are not there."""
+        """Returns the rows from `taken` to `until`; missing ones as zeros if `completed`."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until
@@ -481,25 +408,31 @@ class _Line:
 class PieceCutter:
     """Cuts sound and mouth crops into pieces of one second, as soon as both are there.
 
-    What is still missing when the other is `max_lead` seconds further on is not waited for: silence, or black crops
-    without a face, take its place.
+    What is missing when the other is `max_lead` seconds ahead is not waited for: silence, or black crops without a
+    face, take its place.
 
     Args:
         rate: samples per second.
         fps: crops per second.
         roi_size: side of the crops.
-        has_sound, has_lips: whether they are to be waited for.
+        has_sound: whether sound is waited for.
+        has_lips: whether crops are waited for.
         max_lead: in seconds.
+
+    Attributes:
+        fps: as given.
+        has_sound: whether the pieces have sound.
+        has_lips: whether they have crops.
     """
 
     def __init__(
         self, rate: int, fps: float, roi_size: int, has_sound: bool, has_lips: bool, max_lead: float = MAX_LEAD
     ):
-        self._rate, self._fps, self._max_lead = rate, fps, max_lead
+        self.fps, self._rate, self._max_lead = fps, rate, max_lead
         self.has_sound, self.has_lips = has_sound, has_lips
         empty = MouthBlock.empty(roi_size)
-        self._sound = _Line(np.zeros(0, np.float32))
-        self._lips = [_Line(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
+        self._sound = _RowQueue(np.zeros(0, np.float32))
+        self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
 
@@ -514,13 +447,13 @@ class PieceCutter:
         return self._lips[0].end
 
     def add_sound(self, samples: np.ndarray) -> None:
-        """`(samples,)` float32 that follow what was added before."""
+        """Adds `(samples,)` float32 that follow those added before."""
         self._sound.add(samples)
 
     def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
-        """Crops that follow what was added before; see `ClipPiece`."""
-        for line, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
-            line.add(rows)
+        """Adds crops that follow those added before; see `ClipPiece`."""
+        for queue, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
+            queue.add(rows)
 
     @property
     def warnings(self) -> list[str]:
@@ -533,15 +466,15 @@ class PieceCutter:
         ]
 
     def ready(self) -> Iterator[ClipPiece]:
-        """All pieces that are complete."""
-        hold = round(MAX_PADDING * self._rate)  # what may have to be cut off at the end
+        """Yields the pieces that are complete."""
+        hold = round(MAX_PADDING * self._rate)  # may be padding, to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
-            leads = []  # seconds of sound and of crops after the end of the next piece
+            leads = []  # seconds by which sound and crops reach beyond the next piece
             if self.has_sound:
                 leads.append((self._sound.end - hold - sample) / self._rate)
             if self.has_lips:
-                leads.append((self.lips_end - frame) / self._fps)
+                leads.append((self.lips_end - frame) / self.fps)
             if max(leads) < 0 or (min(leads) < 0 and max(leads) < self._max_lead):
                 return
             yield self._piece(completed=True)
@@ -551,17 +484,113 @@ class PieceCutter:
         if self._count == 0:
             self.has_sound, self.has_lips = self.has_sound and samples > 0, self.has_lips and self.lips_end > 0
         self._sound.end_at(samples)
-        while any(line.taken < line.end for line in (self._sound, self._lips[0])):
+        while any(rows.taken < rows.end for rows in (self._sound, self._lips[0])):
             yield self._piece(completed=False)
 
     def _piece(self, completed: bool) -> ClipPiece:
         (_, first), (sample, frame) = self._bounds(self._count), self._bounds(self._count + 1)
         self._count += 1
         audio = self._sound.take(sample, completed) if self.has_sound else None
-        lips = [line.take(frame, completed) for line in self._lips] if self.has_lips else [None] * 4
-        return ClipPiece(first / self._fps, audio, *lips)
+        if not self.has_lips:
+            return ClipPiece(first / self.fps, audio, None, None, None, None)
+        mouths, found, cuts, absent = (rows.take(frame, completed) for rows in self._lips)
+        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent)
 
     def _bounds(self, count: int) -> tuple[int, int]:
-        """(samples, frames) in that many pieces."""
+        """Returns `(samples, frames)` in `count` pieces."""
         frames = count * self._frames
-        return round(frames / self._fps * self._rate), frames
+        return round(frames / self.fps * self._rate), frames
+
+
+# ------------------------------------------------------------------------------------------------- a clip as a whole
+
+
+def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: Any) -> Clip:
+    """
+    Reads an input as far as `modality` needs it.
+
+    Args:
+        source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays; or a
+            [`ClipStream`] of one of them, not read yet.
+        modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
+        sampling_rate: samples per second wanted.
+        image_processor: [`MouthRoiImageProcessor`].
+
+    Raises:
+        ValueError: names the input and the fault: it cannot be read, or lacks what `modality` needs.
+    """
+    if not isinstance(source, ClipStream):
+        source = ClipStream(source, modality, sampling_rate, image_processor, max_lead=math.inf)
+    with source as stream:
+        pieces = list(stream)
+        trouble = stream.trouble
+    clip = Clip(stream.name, report=stream.report)
+    clip.audio = _joined([piece.audio for piece in pieces])
+    clip.mouths = _joined([piece.mouths for piece in pieces])
+    clip.absent = _joined([piece.absent for piece in pieces])
+    clip.found = _joined([piece.found for piece in pieces])
+    share = clip.report.frames_with_face
+    if clip.absent is not None and clip.absent.any():
+        share = share / max(1.0 - clip.absent.mean(), 1e-9)
+        clip.audio = without_others(clip.audio, clip.absent, sampling_rate, image_processor.fps)
+    if trouble is None and share < MIN_FACE_SHARE and modality != "audio":
+        trouble = f"a face was found in {share:.0%} of the frames only"
+    if trouble is not None:
+        clip.mouths = None
+    _settle_modality(clip, modality, trouble)
+    _settle_duration(clip, sampling_rate, image_processor.fps)
+    return clip
+
+
+def without_others(audio: np.ndarray | None, absent: np.ndarray, sampling_rate: int, fps: float) -> np.ndarray | None:
+    """
+    Silences the sound where a chosen speaker is out of view for long.
+
+    Args:
+        audio: `(samples,)` float32, or `None`.
+        absent: `(frames,)` bool, where the speaker is not in view.
+        sampling_rate: of the sound.
+        fps: of the frames.
+
+    Returns:
+        The same array, or a copy that fades out and in within a frame.
+    """
+    borders = np.flatnonzero(np.diff(absent, prepend=False, append=False)).reshape(-1, 2)  # [first, after the last)
+    borders = borders[borders[:, 1] - borders[:, 0] >= LONG_ABSENCE * fps]
+    if audio is None or not len(borders):
+        return audio
+    loudness = np.ones(len(absent), np.float32)
+    for first, end in borders:
+        loudness[first:end] = 0.0
+    middles = (np.arange(len(absent)) + 0.5) / fps * sampling_rate
+    return (audio * np.interp(np.arange(len(audio)), middles, loudness)).astype(np.float32)
+
+
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    """Concatenates the arrays that are there; returns `None` if there are none."""
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
+
+
+def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
+    """Chooses the modality, warns if one is missing, and raises a ValueError if it cannot be read."""
+    refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
+    silent = clip.audio is not None and not clip.audio.any()
+    if modality == "auto" and clip.mouths is None:
+        clip.report.warn([f"read from sound only: {trouble}"])
+    elif modality == "auto" and (clip.audio is None or silent):
+        clip.audio = None
+        clip.report.warn([f"read from lips only: {'the sound is silent' if silent else 'there is no sound'}"])
+    sound, lips = clip.audio is not None, clip.mouths is not None
+    clip.modality = "audiovisual" if sound and lips else "audio" if sound else "visual"
+
+
+def _settle_duration(clip: Clip, sampling_rate: int, fps: float) -> None:
+    """Notes the length in seconds; pads sound shorter than a frame to one."""
+    sound = 0.0 if clip.audio is None else len(clip.audio) / sampling_rate
+    picture = 0.0 if clip.mouths is None else len(clip.mouths) / fps
+    if sound and picture and abs(sound - picture) > 0.5:
+        clip.report.warn([f"sound ({sound:.1f} s) and picture ({picture:.1f} s) are of different length"])
+    if clip.audio is not None:
+        clip.audio = np.pad(clip.audio, (0, max(0, round(sampling_rate / fps) - len(clip.audio))))
+    clip.duration = max(sound, picture)

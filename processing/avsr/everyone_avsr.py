@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .clip_stream_avsr import ArraySource
+from .clip_arrays_avsr import ArraySource
 from .face_tracking_avsr import Change, SceneWatch, inside
 from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
 from .media_avsr import PICTURE, MediaStream
@@ -49,14 +49,12 @@ def people_in(
     pictures: ArraySource | MediaStream
     if isinstance(source, dict):
         pictures = ArraySource(source, None, fps, image_processor.roi_size)
-        items, there = pictures.items(), pictures.has_pictures
     else:
         pictures = MediaStream(source, fps, None)
-        items, there = iter(pictures), pictures.pictures is not None
     try:
-        if not there:
+        if PICTURE not in pictures.kinds:
             raise ValueError(f"{pictures.name}: people cannot be found: there is no video.")
-        people = find_people(_pictures(items), detector, image_processor.detect_every, fps)
+        people = find_people(_pictures(iter(pictures)), detector, image_processor.detect_every, fps)
     finally:
         pictures.close()
     if not people:

@@ -1,4 +1,6 @@
-"""Sound to the model's `input_values`: one channel, zero mean and unit variance over the whole utterance."""
+"""From sound to the model's `input_values`: one channel, zero mean and unit variance over the whole utterance."""
+
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, SequenceFeatureExtractor, TensorType
@@ -9,9 +11,11 @@ class AvsrFeatureExtractor(SequenceFeatureExtractor):
     Normalises each utterance by its own mean and (population) standard deviation and pads a batch with zeros.
 
     Args:
-        feature_size (`int`, defaults to 1), padding_value (`float`, defaults to 0.0): as in every sequence extractor.
-        sampling_rate (`int`, defaults to 16000): samples a second that the model was trained on.
+        feature_size (`int`, defaults to 1): as in every sequence extractor.
+        sampling_rate (`int`, defaults to 16000): samples per second that the model was trained on.
+        padding_value (`float`, defaults to 0.0): as in every sequence extractor.
         do_normalize (`bool`, defaults to `True`): whether to normalise.
+        kwargs: of every feature extractor.
     """
 
     model_input_names = ["input_values", "attention_mask"]
@@ -22,27 +26,32 @@ class AvsrFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int = 16000,
         padding_value: float = 0.0,
         do_normalize: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(feature_size=feature_size, sampling_rate=sampling_rate, padding_value=padding_value, **kwargs)
         self.do_normalize = do_normalize
 
     def __call__(
         self,
-        audio,
+        audio: Any,
         sampling_rate: int | None = None,
         padding: bool | str = True,
         return_tensors: str | TensorType | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
+        Converts utterances to the model's inputs.
+
         Args:
-            audio (`(samples,)` array, list of floats or tensor, or a batch: a list of those or `(batch, samples)`):
-                One channel, any scale.
-            sampling_rate (`int`): must be that of the extractor; it is asked for because a wrong one fails silently.
-            padding, max_length, truncation, pad_to_multiple_of, return_attention_mask: as in
-                [`~SequenceFeatureExtractor.pad`].
+            audio (array, list or tensor):
+                One channel `(samples,)`, any scale; or a batch: a list of those, or `(batch, samples)`.
+            sampling_rate (`int`):
+                Must be that of the extractor; it is required because a wrong one would not be noticed.
+            padding (`bool` or `str`, defaults to `True`): see [`~SequenceFeatureExtractor.pad`].
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            kwargs:
+                `max_length`, `truncation`, `pad_to_multiple_of` and `return_attention_mask` of
+                [`~SequenceFeatureExtractor.pad`].
 
         Returns:
             `BatchFeature`: `input_values` `(batch, samples)` float32 and `attention_mask` `(batch, samples)`.
@@ -62,8 +71,8 @@ class AvsrFeatureExtractor(SequenceFeatureExtractor):
             BatchFeature({"input_values": waves}), padding=padding, return_tensors=return_tensors, **kwargs
         )
 
-    def _check(self, wave, index: int) -> np.ndarray:
-        """One utterance as float32 `(samples,)`, or a ValueError that says what is wrong with it."""
+    def _check(self, wave: Any, index: int) -> np.ndarray:
+        """Returns one utterance as float32 `(samples,)`; a ValueError says what is wrong with it."""
         try:
             wave = np.asarray(wave, dtype=np.float32)
         except (TypeError, ValueError):
@@ -80,14 +89,14 @@ class AvsrFeatureExtractor(SequenceFeatureExtractor):
 
 
 def normalise_wave(wave: np.ndarray) -> np.ndarray:
-    """`(samples,)` to zero mean and unit population variance, float32; a constant wave becomes zeros."""
+    """Normalises `(samples,)` to zero mean and unit population variance, float32; a constant wave becomes zeros."""
     wave = wave.astype(np.float64)
     centred = wave - wave.mean()
     deviation = np.sqrt(np.mean(centred**2))
     return (centred / deviation if deviation > 1e-9 else np.zeros_like(centred)).astype(np.float32)
 
 
-def _as_batch(audio) -> list:
+def _as_batch(audio: Any) -> list:
     """Returns a single utterance or a batch as a list of utterances."""
     if audio is None or isinstance(audio, (str, bytes)):
         raise ValueError(f"`audio` must be an array of samples or a list of such arrays, not {type(audio).__name__}.")

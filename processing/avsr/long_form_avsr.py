@@ -1,6 +1,7 @@
 """Reading a clip of any length, word by word while it is read: window by window, in bounded memory.
 
-`LongFormDecoder` gives the words, `SpeechStream` gives them as results hold them, with a report on the whole clip.
+`ClipWindow` slides over the clip's pieces, `LongFormDecoder` finds the words, and `SpeechStream` gives them in the
+form of the pipeline's results, with a report on the whole clip.
 """
 
 from __future__ import annotations
@@ -26,21 +27,136 @@ from .chunking_avsr import (
     words_after,
     words_before,
 )
-from .clip_avsr import Clip, ClipWindow
-from .clip_stream_avsr import ClipStream
+from .clip_report_avsr import SILENT_DBFS
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, without_others
+from .recognition_avsr import MOST_OTHERS, note_others
 
 logger = logging.getLogger(__name__)
 
-LETTER = 0.5  # probability from which on a CTC step has a letter
+LETTER = 0.5  # probability above which a CTC step counts as a letter
 SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
-MOST_OTHERS = 1000  # words of other people that a report lists, at most
+MIN_IN_VIEW = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
+SILENT_POWER = 10 ** (SILENT_DBFS / 10)  # mean square of the samples
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
 
 
+class ClipWindow:
+    """
+    Buffers the part of a stream that is still needed.
+
+    All places are counted in frames since the beginning of the clip.
+
+    Args:
+        pieces: of a [`ClipStream`].
+        sampling_rate: of their sound, samples per second.
+        fps: of their pictures, frames per second.
+
+    Attributes:
+        first: the first frame in memory.
+        last: the frame after the last one in memory.
+        ended: whether the stream is over.
+    """
+
+    def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float):
+        self._pieces, self.sampling_rate, self.fps = pieces, sampling_rate, fps
+        self.first = self.last = 0
+        self.ended = False
+        self._audio: list[np.ndarray] = []  # from `first` on
+        self._mouths: list[np.ndarray] = []
+        self._found: list[np.ndarray] = []
+        self._cuts: list[np.ndarray] = []
+        self._absent: list[np.ndarray] = []
+
+    def fill(self, last: int) -> None:
+        """Reads on until frame `last` is in memory or the stream ends."""
+        while not self.ended and self.last < last:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.ended = True
+            else:
+                self._append(piece)
+
+    def _append(self, piece: ClipPiece) -> None:
+        start = round(piece.start * self.fps)
+        if piece.audio is not None:
+            self._pad_to(self._audio, self._sample(start) - self._sample(self.first), np.zeros(0, np.float32))
+            self._audio.append(piece.audio)
+            self.last = max(self.last, start + round(len(piece.audio) / self.sampling_rate * self.fps))
+        if piece.mouths is not None and len(piece.mouths):
+            values = (piece.mouths, piece.found, piece.cuts, piece.absent)
+            for held, value in zip((self._mouths, self._found, self._cuts, self._absent), values, strict=True):
+                assert value is not None  # with the mouths
+                self._pad_to(held, start - self.first, value[:0])
+                held.append(value)
+            self.last = max(self.last, start + len(piece.mouths))
+
+    @staticmethod
+    def _pad_to(held: list[np.ndarray], length: int, like: np.ndarray) -> None:
+        """Fills the gaps of the stream with zeros."""
+        missing = length - sum(map(len, held))
+        if missing > 0:
+            held.append(np.zeros((missing, *like.shape[1:]), like.dtype))
+
+    def _sample(self, frame: int) -> int:
+        return round(frame / self.fps * self.sampling_rate)
+
+    def drop(self, first: int) -> None:
+        """Drops the frames before `first`."""
+        frames, samples = first - self.first, self._sample(first) - self._sample(self.first)
+        for held, count in (
+            (self._audio, samples),
+            (self._mouths, frames),
+            (self._found, frames),
+            (self._cuts, frames),
+            (self._absent, frames),
+        ):
+            if held:
+                held[:] = [np.concatenate(held)[count:].copy()]
+        self.first, self.last = first, max(first, self.last)
+
+    def take(self, start: int, end: int) -> Clip:
+        """
+        Returns sound and mouths of `start <= frame < end` as a clip; silent sound, or mouths hardly seen, are `None`.
+
+        Its modality is empty if there is nothing to read, or a chosen speaker is not in view. Its sound is silent
+        while they are out of view for long.
+        """
+        audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
+        mouths = self._slice(self._mouths, start, end, self.first)
+        absent = self._slice(self._absent, start, end, self.first)
+        there = 1.0 if absent is None else 1.0 - float(absent.mean())
+        if absent is not None and there < 1.0:
+            audio = without_others(audio, absent, self.sampling_rate, self.fps)
+        if audio is not None and np.square(audio, dtype=np.float64).mean() < SILENT_POWER:
+            audio = None
+        found = self._slice(self._found, start, end, self.first)
+        if mouths is not None and found is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
+            mouths = None
+        if there < MIN_IN_VIEW:
+            audio = mouths = None
+        kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
+        modality = kinds[audio is not None, mouths is not None]
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
+
+    @staticmethod
+    def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:
+        if not held:
+            return None
+        if len(held) > 1:
+            held[:] = [np.concatenate(held)]
+        part = held[0][max(0, start - offset) : max(0, end - offset)]
+        return part if len(part) else None
+
+    def changes(self, start: int, end: int) -> list[int]:
+        """Returns the frames of `start < frame < end` with which another scene or face begins."""
+        cuts = self._slice(self._cuts, start + 1, end, self.first)
+        return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
+
+
 @dataclass(frozen=True)
 class SpokenWord(TimedText):
-    """A word with its characters, which begin with the space before it where the model said one."""
+    """A word with its characters, among them the space before it, if the model wrote one."""
 
     characters: tuple[TimedText, ...] = ()
 
@@ -53,8 +169,8 @@ class ChunkResult:
     Attributes:
         characters: with their times in the piece.
         fits: whether it has time for them all.
-        silence: mean log-probability that there is no letter.
-        others: words that were read, too, and are not the chosen speaker's.
+        silence: mean log-probability of no letter.
+        others: further words that were read, but are not the chosen speaker's.
     """
 
     characters: list[TimedText]
@@ -65,14 +181,15 @@ class ChunkResult:
 
 class RunningStatistics:
     """
-    Running statistics of the reading of a long clip.
+    Statistics of a long clip, updated while it is read.
 
     Attributes:
         seconds: read from `"audio"`, `"visual"` and `"audiovisual"`.
         sound_only: `[start, end]` in seconds of each stretch that was read without lips.
         changes: how many pieces were read without their lips because the scene changed in them.
         fits: whether each text had room in its piece.
-        others: the first words that are not the chosen speaker's; others_count: how many there are.
+        others: the first words that are not the chosen speaker's.
+        others_count: their total number.
     """
 
     def __init__(self) -> None:
@@ -118,7 +235,7 @@ class RunningStatistics:
 
 @dataclass
 class _Mean:
-    """A running mean: the numbers themselves are not stored."""
+    """A running mean, which does not store the numbers."""
 
     total: float = 0.0
     count: int = 0
@@ -133,12 +250,12 @@ class _Mean:
 
 class LongFormDecoder:
     """
-    An iterator of the words of a clip.
+    Reads a clip window by window: an iterator of its words.
 
     Args:
-        window: on the clip's stream.
-        nonblank_probability: a clip -> `(steps,)`, CTC's probability of any letter.
-        read: clips -> the text of each.
+        window: of the clip's stream.
+        nonblank_probability: takes a clip, returns `(steps,)`, CTC's probability of any letter.
+        read: takes clips, returns the text of each.
         chunk_length: seconds that the model reads at once; up to `STRETCH` times as many where the clip or an
             utterance ends there.
         seconds_per_step: of `nonblank_probability`.
@@ -158,7 +275,7 @@ class LongFormDecoder:
     ):
         self._window, self._nonblank_probability, self._read = window, nonblank_probability, read
         self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
-        self._said: list[TimedText] = []
+        self._emitted: list[TimedText] = []
         self._seam: float | None = None
         self.position = 0.0
         self.statistics = RunningStatistics()
@@ -188,9 +305,9 @@ class LongFormDecoder:
             self.position = window.first / fps
 
     def _plan(self, clip: Clip, last: bool) -> WindowPlan:
-        chances = self._nonblank_probability(clip)  # (steps,)
-        self.statistics.add_window(chances)
-        plan = plan_window(chances > LETTER, self._seconds_per_step, clip.duration, last)
+        probabilities = self._nonblank_probability(clip)  # (steps,)
+        self.statistics.add_window(probabilities)
+        plan = plan_window(probabilities > LETTER, self._seconds_per_step, clip.duration, last)
         if last and self._window.first == 0 and len(plan.pieces) == 1:  # the whole clip is one utterance
             piece = plan.pieces[0]
             return WindowPlan((Piece(0.0, clip.duration, piece.speech_start, piece.speech_end),), clip.duration)
@@ -214,11 +331,11 @@ class LongFormDecoder:
         for (start, clip), reading in zip(parts, readings):
             self.statistics.add_piece(clip.modality, start, start + clip.duration, reading)
             words += spell_words(reading.characters, start)
-        return words if self._seam is None else words_after(words, self._seam, self._said)
+        return words if self._seam is None else words_after(words, self._seam, self._emitted)
 
     def _finish(self, words: list[SpokenWord]) -> list[SpokenWord]:
-        """The words in order of time: none begins before the one in front of it ends, however pieces differ."""
-        until = self._said[-1].end if self._said else 0.0
+        """Returns the words in order of time, moved so that none begins before the previous one ends; notes them."""
+        until = self._emitted[-1].end if self._emitted else 0.0
         ordered = []
         for word in words:
             characters = tuple(not_before(character, until) for character in word.characters)
@@ -226,11 +343,11 @@ class LongFormDecoder:
             ordered.append(SpokenWord(word.text, start, end, word.confidence, characters))
             self.statistics.add_word(ordered[-1])
             until = end
-        self._said = [*self._said, *ordered][-SEAM_CONTEXT_WORDS:]
+        self._emitted = [*self._emitted, *ordered][-SEAM_CONTEXT_WORDS:]
         return ordered
 
     def _parts(self, piece: Piece) -> list[tuple[float, Clip]]:
-        """What of a piece is read together, with its start in the clip; lips only as long as they are of one scene."""
+        """Returns the clips as which a piece is read, with their starts in seconds; lips only within one scene."""
         window = self._window
         changes = [(c - window.first) / window.fps for c in self._changes(piece)]
         piece = within_scene(piece, changes)
@@ -257,17 +374,17 @@ class LongFormDecoder:
 
 
 def moved(text: TimedText, offset: float) -> TimedText:
-    """Returns the same, said `offset` seconds later."""
+    """Returns the same text, `offset` seconds later."""
     return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
 
 
 def not_before(text: TimedText, time: float) -> TimedText:
-    """Returns the same with times of at least `time` seconds."""
+    """Returns the same text with times of at least `time` seconds."""
     return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
 
 
 def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWord]:
-    """Characters of a piece that starts at `offset` seconds to words with times in the clip."""
+    """Joins the characters of a piece that starts at `offset` seconds to words with times in the clip."""
     words: list[SpokenWord] = []
     spelled: list[TimedText] = []
     spaces: list[TimedText] = []
@@ -288,15 +405,17 @@ def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWo
 class SpeechStream:
     """
     An iterator of finished words or characters, `{"text", "timestamp": (start, end) in seconds, "confidence"}`, in the
-    order of their times. A context manager, too, that closes the source; so does the end of the iteration.
+    order of their times. Also a context manager, which closes the source; so does the end of the iteration.
 
     Args:
-        source: the clip that is read; reading: of it.
+        source: the clip that is read.
+        reading: of it, word by word.
         timestamps: `"char"` gives characters instead of words; `False` leaves the chunks out of the result.
         chunked: whether the clip is longer than a chunk.
 
     Attributes:
-        source, chunked: as given.
+        source: as given.
+        chunked: as given.
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
     """
@@ -304,16 +423,16 @@ class SpeechStream:
     def __init__(self, source: ClipStream, reading: LongFormDecoder, timestamps: bool | str, chunked: bool):
         self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
         self._reading, self._timestamps = reading, timestamps
-        self._chunks = self._spell() if timestamps == "char" else map(as_chunk, reading)
+        self._chunks = self._spell() if timestamps == "char" else (word.to_chunk() for word in reading)
 
     @property
     def position(self) -> float:
-        """Seconds of the clip that are done with."""
+        """Seconds of the clip that were read."""
         return self._reading.position
 
     @property
     def confidence(self) -> float:
-        """The geometric mean of the confidences (0 to 1) of all characters so far; without any, of the silence."""
+        """Geometric mean of the confidences (0 to 1) of all characters so far; without any, confidence of silence."""
         return round(self._reading.statistics.confidence, 4)
 
     def __iter__(self) -> SpeechStream:
@@ -336,11 +455,11 @@ class SpeechStream:
         self.close()
 
     def close(self) -> None:
-        """Closes the source; nothing more can be read."""
+        """Closes the source, after which no words follow."""
         self.source.close()
 
     def to_result(self, chunks: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the chunks that the iteration gave (all, or as far as it came) as the result of a call."""
+        """Returns the chunks that the iteration gave (all, or the first ones) as the result of a call."""
         between = "" if self._timestamps == "char" else " "
         return {
             "text": between.join(chunk["text"] for chunk in chunks),
@@ -351,19 +470,20 @@ class SpeechStream:
         }
 
     def _spell(self) -> Iterator[dict[str, Any]]:
-        """Characters, with a space between any two words."""
+        """Yields the characters, with a space between any two words."""
         before: SpokenWord | None = None
         for word in self._reading:
             first = word.characters[0]
             if before is not None and not first.text.isspace():
-                yield as_chunk(TimedText(" ", before.end, first.start, 1.0))
-            yield from map(as_chunk, word.characters[before is None and first.text.isspace() :])
+                yield TimedText(" ", before.end, first.start, 1.0).to_chunk()
+            for character in word.characters[before is None and first.text.isspace() :]:
+                yield character.to_chunk()
             before = word
 
     def to_report(self) -> dict[str, Any]:
         """
-        What was measured on the clip, complete at the end of the iteration: the same as for a short one, and
-        `"sound_only"`, `[start, end]` in seconds of what was read without lips although lips were looked for.
+        Returns what was measured on the clip, complete at the end of the iteration: the same as for a short one, and
+        `"sound_only"`, `[start, end]` in seconds of each stretch that was read without lips although lips were wanted.
         """
         statistics, report = self._reading.statistics, self.source.report
         read = {kind for kind, seconds in statistics.seconds.items() if seconds}
@@ -376,44 +496,19 @@ class SpeechStream:
         return note_others(facts, statistics.others, statistics.others_count)
 
     def _warnings(self, sound_only: list[list[float]]) -> list[str]:
-        statistics, said = self._reading.statistics, []
+        statistics = self._reading.statistics
+        sentences: list[str] = []
         if sound_only:
             share = sum(end - start for start, end in sound_only) / max(sum(statistics.seconds.values()), 1e-9)
             named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
             more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
-            said.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
+            sentences.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
         if statistics.changes:
-            said.append(f"the scene changes within {statistics.changes} utterances: they were read from sound only")
+            sentences.append(
+                f"the scene changes within {statistics.changes} utterances: they were read from sound only"
+            )
         if statistics.seconds["visual"] and (statistics.seconds["audio"] or statistics.seconds["audiovisual"]):
-            said.append(f"{statistics.seconds['visual']:.1f} s without sound were read from lips only")
+            sentences.append(f"{statistics.seconds['visual']:.1f} s without sound were read from lips only")
         if not statistics.fits:
-            said.append("the text has more letters than the clip has time for: some times are spread evenly")
-        return said
-
-
-def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
-    """
-    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: words heard that their lips do not say.
-
-    Args:
-        report: as a result holds it; one without a speaker is returned unchanged.
-        others: the words, of very many the first ones; count: how many there are in all, if not those.
-    """
-    if "speaker" not in report:
-        return report
-    count = len(others) if count is None else count
-    speaker = {**report["speaker"], "others_said": [as_chunk(word) for word in others[:MOST_OTHERS]]}
-    sentence = f"{count} words were heard that the speaker's lips do not say: they are left out"
-    said = [sentence if count > 1 else "a word was heard that the speaker's lips do not say: it is left out"] * bool(
-        count
-    )
-    return {**report, "speaker": speaker, "warnings": [*report["warnings"], *said]}
-
-
-def as_chunk(text: TimedText) -> dict[str, Any]:
-    """Returns a word or character as results hold it."""
-    return {
-        "text": text.text,
-        "timestamp": (round(text.start, 3), round(text.end, 3)),
-        "confidence": round(text.confidence, 4),
-    }
+            sentences.append("the text has more letters than the clip has time for: some times are spread evenly")
+        return sentences

@@ -1,8 +1,9 @@
 """From a media file to 16 kHz sound and 25 fps pictures that share one clock.
 
-Everything is measured in seconds after the first video frame (after the first sound where there is no video), so that
-`read_audio` and `read_frames` stay together whatever the container says. Both at once, in one pass: `MediaStream`, which
-takes the streams that `StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their frames.
+All times are in seconds after the first video frame (after the first sound where there is no video), so that
+`read_audio` and `read_frames` stay together whatever the container says. `MediaStream` reads both in one pass: it
+takes the streams that `StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their
+frames.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ from .media_source_avsr import (
 
 PICTURE, SOUND = "picture", "sound"
 
-MAX_PAUSE = 60.0  # seconds: a longer jump between two timestamps is a broken clock, not a pause
+MAX_PAUSE = 60.0  # seconds: a longer step between two timestamps is a broken clock, not a pause
 MAX_STEP_BACK = 1.0  # seconds by which a clock may go back before it counts as broken
 
 AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
-MAX_PADDING = 0.5  # seconds: sound that outlasts the video by less is the padding of its encoder
+MAX_WARNINGS = 100  # sentences about one file that are stored
+MAX_PADDING = 0.5  # seconds: sound that is longer than the video by less than this is padding of its encoder
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,15 @@ class MediaInfo:
     """What a source holds, found without decoding more than one picture and one piece of sound.
 
     Attributes:
-        has_audio, has_video: whether there is at least one readable stream; cover art is not video.
+        has_audio: whether there is at least one readable sound track.
+        has_video: whether there is at least one readable video; cover art is none.
         fps: mean frame rate of the video as stored (0.0 without video).
-        width, height: size in pixels as it is shown: after rotation and with square pixels.
+        width: in pixels as it is shown: after rotation and with square pixels.
+        height: as `width`.
         rotation: degrees (0, 90, 180, 270) by which the stored picture is turned clockwise to be shown.
         duration: seconds from the first video frame to the end of the last one; of the sound without video.
         audio_offset: seconds by which the sound starts after the first video frame; negative when it starts before.
-        warnings: sentences for the user: cut-off file, several video streams, sound that outlasts the picture, ...
+        warnings: sentences for the user: cut-off file, several video streams, sound that is longer than the video, ...
     """
 
     has_audio: bool = False
@@ -82,7 +86,8 @@ def read_frames(
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         fps: frames per second to yield.
-        start, end: yield only this part; seconds after the first frame.
+        start: yield only what comes from this time on; seconds after the first frame.
+        end: yield only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
@@ -108,13 +113,15 @@ def read_audio(
     """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
 
     Sample 0 is the time of the first video frame: late sound gets zeros in front, early sound is cut, holes between
-    packets are silent. The padding with which encoders such as AAC outlast the video is cut; sound that continues for
-    longer than that is speech without a picture and stays. Without video the sound starts at its own first sample.
+    packets are silent. The padding that encoders such as AAC add after the end of the video is cut; sound that
+    continues for longer is speech without a picture and is not cut. Without video the sound starts at its own first
+    sample.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
-        start, end: return only this part; seconds after the first video frame.
+        start: return only what comes from this time on; seconds after the first video frame.
+        end: return only what comes before this time; None: all.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
@@ -144,7 +151,7 @@ def read_audio(
 
 
 def probe_media(source: MediaSource) -> MediaInfo:
-    """Says what a source holds. Reads all packets, but decodes one picture and a little sound only.
+    """Returns what a source holds. Reads all packets, but decodes one picture and a little sound only.
 
     Raises:
         MediaError: the source cannot be read or holds neither video nor sound.
@@ -164,8 +171,10 @@ def probe_media(source: MediaSource) -> MediaInfo:
         video, sound, warnings = selection.video, selection.sound, tuple(selection.warnings)
         if video is None:
             return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
-        picture, heard = first[video.index], None if sound is None else first.get(sound.index)
-        late = 0.0 if heard is None or heard.pts is None else float(heard.pts * sound.time_base) - selection.origin
+        picture, samples = first[video.index], None if sound is None else first.get(sound.index)
+        late = 0.0
+        if sound is not None and samples is not None and samples.pts is not None:
+            late = float(samples.pts * sound.time_base) - selection.origin
         width, height = shown_size(picture, video)
         return MediaInfo(
             has_audio=sound is not None,
@@ -183,23 +192,26 @@ def probe_media(source: MediaSource) -> MediaInfo:
 class MediaStream:
     """Reads a source once from its beginning to its end, and decodes each frame once.
 
-    Everything is measured in seconds after the first picture (after the first sound where there is no video). Pictures
-    come at a fixed rate, the k-th being that at `start + k / fps`; the pieces of sound follow each other without a
+    All times are in seconds after the first picture (after the first sound where there is no video). Pictures
+    come at a fixed rate, the k-th at `start + k / fps`; the pieces of sound follow each other without a
     break from `start` on. Both come in the order in which the file holds them.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         fps: pictures per second, or None where they are not wanted.
         sampling_rate: samples per second, or None where the sound is not wanted.
-        start, end: give only this part; seconds on the clip's clock.
+        start: give only what comes from this time on; seconds on the clip's clock.
+        end: give only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
         name: name used in error messages.
+        kinds: of the items that there are: `PICTURE`, `SOUND`.
+        duration: seconds that the headers announce, None where they announce nothing.
         selection: which streams are read and, after the last item, how long they are. Its streams must not be touched
             once this is closed.
-        pictures, sound: what makes the pictures and the sound of the decoded frames; None where there are none or they
-            are not wanted.
+        pictures: what makes the pictures of the decoded frames; None where there are none or they are not wanted.
+        sound: what makes the sound of the decoded frames; None where there is none or it is not wanted.
         complete: whether the source was read to its end, and not only to `end`.
 
     Raises:
@@ -222,20 +234,43 @@ class MediaStream:
             raise ValueError(f"sampling_rate must be positive, got {sampling_rate}")
         if start < 0 or (end is not None and end <= start):
             raise ValueError(f"start must be at least 0 and end after it, got start={start}, end={end}")
-        self._start, self._end, self._warn = start, end, on_warning or silent
+        self._start, self._end = start, end
+        self._sentences: list[str] = []
+        self._warn = on_warning or _adds_to(self._sentences)
         self.complete = False
         self._open = contextlib.ExitStack()
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
             self.selection = selection = StreamSelection(self._container, self.name)
-            self.pictures = self.sound = None
+            self.duration = selection.announced
+            self.pictures: FrameResampler | None = None
+            self.sound: AudioResampler | None = None
             if fps is not None and selection.video is not None:
                 selection.video.thread_type = "AUTO"
                 self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
             if sampling_rate is not None and selection.sound is not None:
                 self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
             failed.pop_all()
+        both = {PICTURE: self.pictures, SOUND: self.sound}
+        self._resamplers = {kind: resampler for kind, resampler in both.items() if resampler is not None}
+        self.kinds = frozenset(self._resamplers)
+
+    @property
+    def fps_in(self) -> float | None:
+        """Stored frame rate, once all was read; None without video."""
+        return self.selection.fps or None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences about the streams, and without `on_warning` those about faults while they are read."""
+        return [*self.selection.warnings, *self._sentences]
+
+    def without_padding(self, samples: int) -> int:
+        """Returns how many of the samples read from the beginning remain without the padding after the video's end."""
+        if self.sound is None or self.selection.video is None:
+            return samples
+        return trimmed_length(samples, self.sound.rate, 0.0, self.selection.video_end)
 
     def __enter__(self) -> MediaStream:
         return self
@@ -244,36 +279,36 @@ class MediaStream:
         self.close()
 
     def close(self) -> None:
-        """Closes the source; nothing can be read after it."""
+        """Closes the source, after which no items follow."""
         self._open.close()
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Gives `(PICTURE, (height, width, 3) uint8 RGB)` and `(SOUND, (samples,) float32, full scale 1.0)`; once."""
+        """Yields `(PICTURE, (height, width, 3) uint8 RGB)` and `(SOUND, (samples,) float32, full scale 1.0)`; once."""
         with self._open:
             yield from self._items()
 
     def _items(self) -> Iterator[tuple[str, np.ndarray]]:
         if self._start > 1.0:  # sound needs a little to settle
             seek(self._container, self.selection.origin + self._start - (0.5 if self.sound else 0.0))
+        kinds = {resampler.stream.index: kind for kind, resampler in self._resamplers.items()}
         decoders = {
-            stream.index: StreamDecoder(stream, self._warn)
-            for stream, wanted in ((self.selection.video, self.pictures), (self.selection.sound, self.sound))
-            if wanted is not None
+            resampler.stream.index: StreamDecoder(resampler.stream, self._warn)
+            for resampler in self._resamplers.values()
         }
         for packet in packets_of(self._container, self.selection.streams, self.name, self._warn):
             self.selection.note(packet)
-            if packet.stream.index in decoders and packet.size:
-                for frame in decoders[packet.stream.index].push(packet):
-                    yield from self._taken(packet.stream, frame)
+            if (index := packet.stream.index) in decoders and packet.size:
+                for frame in decoders[index].push(packet):
+                    yield from self._resampled(kinds[index], frame)
             if self._is_enough(packet):
                 break
         else:
             self.complete = True
-        for decoder in decoders.values():
+        for index, decoder in decoders.items():
             for frame in decoder.finish():
-                yield from self._taken(decoder.stream, frame)
-        yield from ((PICTURE, picture) for picture in (self.pictures.finish() if self.pictures else ()))
-        yield from ((SOUND, samples) for samples in (self.sound.finish() if self.sound else ()))
+                yield from self._resampled(kinds[index], frame)
+        for kind, resampler in self._resamplers.items():
+            yield from ((kind, values) for values in resampler.finish())
         if self.pictures is not None and self.pictures.count == 0 and self._start == 0.0:
             self.selection.lose_video(sound_is_read=self.sound is not None)
         if self.sound is not None and not self.sound.begun and self._start == 0.0:
@@ -282,14 +317,11 @@ class MediaStream:
             self._warn("the sound cannot be decoded: only the pictures are used")
         self.selection.finish()
 
-    def _taken(self, stream: Any, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
-        """What one more decoded frame makes certain."""
-        if stream.type == "video":
-            for picture in self.pictures.push(frame, self.sound.time if self.sound else 0.0):
-                yield PICTURE, picture
-        else:
-            for samples in self.sound.push(frame, self.pictures.time if self.pictures else 0.0):
-                yield SOUND, samples
+    def _resampled(self, kind: str, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields what is certain with one more decoded frame."""
+        other = self._resamplers.get(SOUND if kind == PICTURE else PICTURE)
+        for values in self._resamplers[kind].push(frame, 0.0 if other is None else other.time):
+            yield kind, values
 
     def _is_enough(self, packet: Any) -> bool:
         """Whether everything up to `end` has been given."""
@@ -302,9 +334,14 @@ class MediaStream:
         return after and (self.pictures is None or self.pictures.full)
 
 
+def _adds_to(sentences: list[str]) -> WarningSink:
+    """Returns a sink that adds to a list. It refers to no stream, so that no decoder waits for a garbage collection."""
+    return lambda sentence: sentences.append(sentence) if len(sentences) < MAX_WARNINGS else None
+
+
 @dataclass
 class _Span:
-    """What has been seen of one stream: where its last packet ends on the container's clock, how many there are."""
+    """The packets of one stream so far: the end of the last one on the container's clock, and their number."""
 
     end: float
     packets: int = 0
@@ -318,11 +355,13 @@ class StreamSelection:
         name: name used in error messages.
 
     Attributes:
-        video, sound: the streams that are read, or None.
+        video: the stream whose pictures are read, or None.
+        sound: the stream whose sound is read, or None.
         origin: time 0 of the clip on the container's clock: the first picture, or the first sound without video.
         warnings: sentences for the user.
         fps: mean frame rate of the video as stored, once all packets were noted; 0.0 without video.
-        video_end, sound_end: seconds from the clip's time 0 to the end of the latest packet; 0.0 where there is none.
+        video_end: seconds from the clip's time 0 to the end of the video's latest packet; 0.0 where there is none.
+        sound_end: as `video_end`, of the sound.
 
     Raises:
         MediaError: there is neither video nor sound.
@@ -349,7 +388,7 @@ class StreamSelection:
         return [stream for stream in (self.video, self.sound) if stream is not None]
 
     def note(self, packet: Any) -> None:
-        """One more packet of the chosen streams."""
+        """Notes one more packet of the chosen streams."""
         span = self._spans.get(packet.stream.index)
         if span is None or packet.size == 0:  # empty: PyAV's own end mark
             return
@@ -365,7 +404,7 @@ class StreamSelection:
 
     @property
     def _whole(self) -> float:
-        """Seconds that the container says it lasts."""
+        """Duration in seconds that the container announces."""
         return self._container.duration / import_av().time_base if self._container.duration else 0.0
 
     @staticmethod
@@ -376,10 +415,13 @@ class StreamSelection:
         return 0.0 if stream is None else max(0.0, self._spans[stream.index].end - self.origin)
 
     def lose_video(self, sound_is_read: bool) -> None:
-        """The video turned out to have no frame that can be decoded.
+        """Gives up the video, no frame of which can be decoded.
+
+        Args:
+            sound_is_read: whether there is sound that is read instead.
 
         Raises:
-            MediaError: there is no sound that could be read instead.
+            MediaError: there is no such sound.
         """
         if not sound_is_read:
             raise MediaError(f"{self._name} holds a video of which no frame can be decoded")
@@ -387,16 +429,18 @@ class StreamSelection:
         self.video, self.origin = None, stream_start(self.sound)
 
     def finish(self) -> None:
-        """Takes stock once all packets were noted: lengths, a file that is cut off, sound without picture."""
+        """Computes lengths, once all packets were noted; warns of a cut-off file and of sound without picture."""
         self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
-        main, there = self.video or self.sound, self.video_end if self.video else self.sound_end
+        main, present = self.video or self.sound, self.video_end if self.video else self.sound_end
         announced = self._announced(main)
-        if there >= announced - 0.2:
+        if present >= announced - 0.2:
             end = max(span.end for span in self._spans.values())
-            there = end - (self._container.start_time or 0) / import_av().time_base
+            present = end - (self._container.start_time or 0) / import_av().time_base
             announced = self._whole
-        if there < announced - 0.2:
-            self.warnings.append(f"the file is cut off: {there:.1f} s of the {announced:.1f} s it announces are there")
+        if present < announced - 0.2:
+            self.warnings.append(
+                f"the file is cut off: {present:.1f} s of the {announced:.1f} s it announces are there"
+            )
         if self.video is None:
             return
         packets = self._spans[self.video.index].packets
@@ -410,10 +454,10 @@ def tail_warning(seconds: float) -> str:
 
 
 def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> int:
-    """How many samples remain once the encoder's padding after the video's end is cut.
+    """Returns how many samples remain without the encoder's padding after the video's end.
 
     Args:
-        samples: how many there are, the first at `start` seconds.
+        samples: their number, the first at `start` seconds.
         rate: samples per second.
         start: seconds after the first picture.
         video_end: when the last picture ends, in seconds after the first one.
@@ -432,16 +476,18 @@ class _Timed:
 
 
 class FrameResampler:
-    """Takes the decoded frames of one video and gives pictures at a fixed rate, one at a time.
+    """Resamples the decoded frames of one video to pictures at a fixed rate, one at a time.
 
-    Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps are counted on,
-    jumps of the clock taken out, rotation, mirroring and non-square pixels undone.
+    Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps
+    follow the previous one at the nominal rate; jumps of the clock are removed; rotation, mirroring and non-square
+    pixels are undone.
 
     Args:
         stream: the video's PyAV stream.
         fps: pictures per second to give.
         origin: the first frame's time on the container's clock, in seconds.
-        start, end: give only this part; seconds after the first frame.
+        start: give only what comes from this time on; seconds after the first frame.
+        end: give only what comes before this time; None: all.
         warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
@@ -456,7 +502,7 @@ class FrameResampler:
         self._nominal = frame_duration(stream) or 1.0 / fps
         self._limit = math.inf if end is None else max(1, round((end - start) * fps))
         self._current: _Timed | None = None
-        self._reformatter = import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        self._reformatter = import_av().video.reformatter.VideoReformatter()  # reuses its tables from frame to frame
         self._orientations: dict[int, tuple[int, bool]] = {}  # of frames with one rotation
 
     @property
@@ -464,14 +510,14 @@ class FrameResampler:
         """Whether all pictures up to `end` have been given."""
         return self.count >= self._limit
 
-    def push(self, frame: Any, heard: float = 0.0) -> Iterator[np.ndarray]:
-        """One more decoded frame; gives the `(height, width, 3)` uint8 RGB pictures that are certain by now.
+    def push(self, frame: Any, other_time: float = 0.0) -> Iterator[np.ndarray]:
+        """Takes one more decoded frame; yields the `(height, width, 3)` uint8 RGB pictures that are certain by now.
 
         Args:
             frame: as decoded.
-            heard: seconds that the sound has reached: a pause of the pictures that it confirms is no jump.
+            other_time: seconds that the sound has reached: a pause of the pictures that it confirms is no jump.
         """
-        entry = self._timed(frame, heard)
+        entry = self._timed(frame, other_time)
         if entry is None:
             return
         if self._current is not None:
@@ -481,21 +527,21 @@ class FrameResampler:
         self._current = entry
 
     def finish(self) -> Iterator[np.ndarray]:
-        """The last pictures, once there are no more frames."""
+        """Yields the last pictures, once there are no more frames."""
         if self._current is not None:
             total = round((self._current.time + self._current.duration - self.start) * self.fps)
             yield from self._repeated(max(total, 1) if self.start == 0.0 else total)
 
-    def _timed(self, frame: Any, heard: float) -> _Timed | None:
-        """Returns the frame with a time that only grows; None where it comes too late to be shown."""
+    def _timed(self, frame: Any, other_time: float) -> _Timed | None:
+        """Returns the frame with its time; None if it comes too late to be shown, as times only grow."""
         first, base = self._current is None and self.time == -math.inf, self.stream.time_base
         duration = float(frame.duration * base) if frame.duration else self._nominal
         expected = 0.0 if first else self.time + self._nominal
-        # In the stream's time base: frames that come out of the decoder late have none of their own.
+        # In the stream's time base: delayed frames of the decoder have none of their own.
         time = expected if frame.pts is None else float(frame.pts * base) - self._origin
-        if not first and not self.time - MAX_STEP_BACK < time < max(self.time, heard) + MAX_PAUSE:
+        if not first and not self.time - MAX_STEP_BACK < time < max(self.time, other_time) + MAX_PAUSE:
             jump = time - self.time
-            self.warn(f"the video's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was taken out")
+            self.warn(f"the video's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was removed")
             self._origin += time - expected
             time = expected
         if time <= self.time:
@@ -504,9 +550,9 @@ class FrameResampler:
         return _Timed(frame, time, duration)
 
     def _repeated(self, wanted: int) -> Iterator[np.ndarray]:
-        """The current frame until `wanted` pictures have been given in all."""
+        """Yields the current frame until the total of pictures is `wanted`."""
         wanted = int(min(wanted, self._limit))
-        if wanted <= self.count:
+        if self._current is None or wanted <= self.count:
             return
         picture = self._upright(self._current.frame)
         copies = wanted - self.count > 1
@@ -535,7 +581,7 @@ def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
 
 
 def square_pixel_width(width: int, stream: Any) -> int:
-    """How wide a picture of this stored width is with square pixels."""
+    """Returns the width with square pixels of a picture of this stored width."""
     ratio = stream.sample_aspect_ratio
     if not ratio or ratio == 1 or not 0.25 <= ratio <= 4:
         return width
@@ -567,10 +613,10 @@ def orientation(frame: Any) -> tuple[int, bool]:
 
 
 class AudioResampler:
-    """Takes the decoded frames of one sound track and gives its samples without a break, from `start` on.
+    """Resamples the decoded frames of one sound track to samples without a break, from `start` on.
 
-    Holes between frames become silence, what lies before `start` or was given already is dropped, jumps of the clock
-    are taken out, channels averaged.
+    Gaps between frames become silence, samples before `start` or given already are dropped, jumps of the clock are
+    removed, channels averaged.
 
     Args:
         stream: the sound's PyAV stream.
@@ -588,7 +634,7 @@ class AudioResampler:
         self.stream, self.rate, self.start, self.warn = stream, rate, start, warn
         self.count, self.time = 0, 0.0
         self._origin = origin
-        self._format: tuple[Any, ...] | None = None  # of the stretch that the resampler is at
+        self._format: tuple[Any, ...] | None = None  # of the frames that the resampler takes now
         self._resampler: Any = None
         self._place = 0  # where the resampler's next sample goes
         self._bad = 0
@@ -598,16 +644,16 @@ class AudioResampler:
         """Whether any sound could be decoded."""
         return self._format is not None
 
-    def push(self, frame: Any, seen: float = 0.0) -> Iterator[np.ndarray]:
-        """One more decoded frame; gives `(samples,)` float32 arrays, full scale 1.0, that follow each other.
+    def push(self, frame: Any, other_time: float = 0.0) -> Iterator[np.ndarray]:
+        """Takes one more decoded frame; yields `(samples,)` float32 arrays, full scale 1.0, that follow each other.
 
         Args:
             frame: as decoded.
-            seen: seconds that the pictures have reached: a pause of the sound that they confirm is no jump.
+            other_time: seconds that the pictures have reached: a pause of the sound that they confirm is no jump.
         """
         frame, bad = _finite(frame)
         self._bad += bad
-        time = self._timed(frame, seen)
+        time = self._timed(frame, other_time)
         new_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         if new_format != self._format or abs(time - self.time) > AUDIO_JITTER:
             yield from self._resampled(None)
@@ -619,33 +665,33 @@ class AudioResampler:
         yield from self._resampled(frame)
 
     def finish(self) -> Iterator[np.ndarray]:
-        """The last samples, once there are no more frames."""
+        """Yields the last samples, once there are no more frames."""
         yield from self._resampled(None)
         if self._bad:
             self.warn(
                 f"{self._bad} samples of the sound are not numbers (NaN or infinite): they were replaced by silence"
             )
 
-    def _timed(self, frame: Any, seen: float) -> float:
+    def _timed(self, frame: Any, other_time: float) -> float:
         """Returns the seconds after the origin at which a frame begins."""
         if frame.pts is None:
             return self.time
         time = float(frame.pts * self.stream.time_base) - self._origin
         # A seek may land long before `start`, and sound may begin long before or after the pictures.
         earliest = self.time - MAX_STEP_BACK if self.begun else min(0.0, self.start) - MAX_PAUSE
-        if not earliest < time < max(self.time, self.start, seen) + MAX_PAUSE:
+        if not earliest < time < max(self.time, self.start, other_time) + MAX_PAUSE:
             jump, expected = time - self.time, self.time if self.begun else self.start
-            self.warn(f"the sound's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was taken out")
+            self.warn(f"the sound's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was removed")
             self._origin += time - expected
             time = expected
         return time
 
     def _resampled(self, frame: Any) -> Iterator[np.ndarray]:
-        """What the resampler gives for one more frame (None: the rest), at its place in the line."""
+        """Yields the samples of one more frame (None: the rest), with silence where some are missing before them."""
         for piece in [] if self._resampler is None else self._resampler.resample(frame):
             samples = piece.to_ndarray().astype(np.float32, copy=False).mean(axis=0)  # (n,)
             place, self._place = self._place, self._place + len(samples)
-            while self.count < place:  # a hole
+            while self.count < place:  # a gap
                 silence = min(place - self.count, self.rate)
                 self.count += silence
                 yield np.zeros(silence, dtype=np.float32)
@@ -655,7 +701,7 @@ class AudioResampler:
 
 
 def _finite(frame: Any) -> tuple[Any, int]:
-    """Returns the frame with NaN and infinity replaced by zero, and how many there were."""
+    """Returns the frame with NaN and infinity replaced by zero, and their number."""
     if not frame.format.name.startswith(("flt", "dbl")):
         return frame, 0
     samples = frame.to_ndarray()

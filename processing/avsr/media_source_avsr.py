@@ -16,9 +16,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import IO, Any, TypeGuard
 
-MediaSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO
+MediaSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes]
 WarningSink = Callable[[str], None]
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
@@ -32,7 +32,7 @@ class MediaError(ValueError):
 
 
 def source_name(source: MediaSource) -> str:
-    """How messages call a source: its path or URL, the name of a file object, or the number of bytes."""
+    """Returns the name of a source in messages: its path or URL, the name of a file object, or the number of bytes."""
     if isinstance(source, (str, os.PathLike)):
         return repr(os.fspath(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -41,7 +41,7 @@ def source_name(source: MediaSource) -> str:
     return repr(name) if isinstance(name, str) else f"<{type(source).__name__}>"
 
 
-def is_url(source: Any) -> bool:
+def is_url(source: Any) -> TypeGuard[str]:
     """Whether the source is an http or https address."""
     return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
 
@@ -49,8 +49,8 @@ def is_url(source: Any) -> bool:
 def fetch_media(source: MediaSource) -> MediaSource:
     """Makes a source that can be read several times: downloads an http(s) source, reads a stream that cannot seek.
 
-    Readers call it themselves; a caller that reads the same source several times calls it first and passes on what it
-    returns. Paths, bytes and seekable file objects are returned as they are.
+    Readers call it themselves; a caller that reads the same source several times calls it first and passes on its
+    result. Paths, bytes and seekable file objects are returned as they are.
 
     Raises:
         MediaError: no answer within 30 s, an error status, or more than `MAX_DOWNLOAD_BYTES`.
@@ -86,7 +86,7 @@ def fetch_media(source: MediaSource) -> MediaSource:
 
 
 def _rereadable(source: MediaSource) -> MediaSource:
-    """Returns the source, or what a file object that cannot seek (a pipe) has to give."""
+    """Returns the source, or the content of a file object that cannot seek (a pipe)."""
     if not hasattr(source, "read") or not hasattr(source, "seekable") or source.seekable():
         return source
     name = source_name(source)
@@ -109,8 +109,8 @@ def import_av():
     return av
 
 
-def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
-    """What PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
+def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
+    """Returns what PyAV opens: a `file:` address (never another protocol) or a seekable binary file object."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         if len(source) == 0:
             raise MediaError(f"{name} is empty")
@@ -138,7 +138,7 @@ def _checked_file(source: MediaSource, name: str) -> str | BinaryIO:
     return _rewound(source, name)
 
 
-def _rewound(source: BinaryIO, name: str) -> BinaryIO:
+def _rewound(source: IO[bytes], name: str) -> IO[bytes]:
     """Returns the file object at its beginning."""
     try:
         source.seek(0)
@@ -155,7 +155,7 @@ def _rewound(source: BinaryIO, name: str) -> BinaryIO:
 
 @contextlib.contextmanager
 def opened(source: MediaSource) -> Iterator[tuple[Any, str]]:
-    """Opens the source with PyAV: (container, name for messages). PyAV's own errors become MediaError."""
+    """Opens the source with PyAV; yields (container, name for messages). PyAV's own errors become MediaError."""
     av = import_av()
     name = source_name(source)
     file = _checked_file(fetch_media(source), name)
@@ -200,13 +200,13 @@ def stream_start(stream: Any) -> float:
 
 
 def frame_duration(stream: Any) -> float:
-    """Returns the seconds that one frame of a video lasts on average; 0 where the stream does not say."""
+    """Returns the mean duration of a video's frames in seconds; 0 if the stream does not announce it."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return 1.0 / float(rate) if rate else 0.0
 
 
 def packets_of(container: Any, streams: list[Any], name: str, warn: WarningSink) -> Iterator[Any]:
-    """Packets up to the end or up to where the file breaks off."""
+    """Yields the packets up to the end, or up to where the file breaks off."""
     av = import_av()
     packets = container.demux(streams)
     while True:
@@ -221,7 +221,7 @@ def packets_of(container: Any, streams: list[Any], name: str, warn: WarningSink)
 
 
 class StreamDecoder:
-    """Decodes the packets of one stream; what is damaged is left out and gives one warning at the end."""
+    """Decodes the packets of one stream; damaged ones are left out, with one warning at the end."""
 
     def __init__(self, stream: Any, warn: WarningSink):
         self.stream, self._warn, self._damaged = stream, warn, 0
@@ -246,7 +246,7 @@ class StreamDecoder:
 
 
 def seek(container: Any, seconds: float) -> None:
-    """Goes to the last key frame before a time on the container's clock; stays where it is if that fails."""
+    """Seeks the last key frame before a time on the container's clock; does nothing if that fails."""
     av = import_av()
     with contextlib.suppress(av.error.FFmpegError, OverflowError):
         container.seek(max(0, int(seconds * av.time_base)))

@@ -1,4 +1,4 @@
-"""Writing an mp4 with H.264 pictures and AAC sound."""
+"""Writes an mp4 with H.264 pictures and AAC sound."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_video(
     """Writes an mp4 (H.264, AAC). The file appears under its name only when it is complete.
 
     Args:
-        path: where to; its folder must exist.
+        path: the file to write; its folder must exist.
         frames: `(height, width, 3)` uint8 RGB pictures of one size; odd sizes are padded by one pixel.
         fps: frames per second.
         audio: `(samples,)` float32 in -1 ... 1, or None for a silent film.
@@ -63,11 +63,8 @@ def _encode(
     av = import_av()
     video = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
     video.pix_fmt = "yuv420p"
-    sound = None
-    if audio is not None:
-        sound = container.add_stream("aac", rate=sampling_rate, layout="mono")
-        audio = np.clip(np.nan_to_num(np.asarray(audio, dtype=np.float32).reshape(-1)), -1.0, 1.0)
-    sent, shape = 0, None
+    sound = None if audio is None else _SoundWriter(container, audio, sampling_rate)
+    shape: tuple[int, ...] | None = None
     for index, picture in enumerate(frames):
         picture = np.asarray(picture)
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -80,19 +77,32 @@ def _encode(
         padded = np.pad(picture, ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0)), mode="edge")
         container.mux(video.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
         if sound is not None:
-            until = min(len(audio), round((index + 1) / fps * sampling_rate))
-            sent = _encode_sound(container, sound, audio, sent, until, sampling_rate)
+            sound.write(round((index + 1) / fps * sampling_rate))
     if shape is None:
         raise MediaError(f"{name!r} cannot be written: there are no frames")
     container.mux(video.encode(None))
     if sound is not None:
-        _encode_sound(container, sound, audio, sent, len(audio), sampling_rate)
-        container.mux(sound.encode(None))
+        sound.finish()
 
 
-def _encode_sound(container: Any, stream: Any, audio: np.ndarray, first: int, last: int, rate: int) -> int:
-    if last > first:
-        frame = import_av().AudioFrame.from_ndarray(audio[None, first:last], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate, first, Fraction(1, rate)
-        container.mux(stream.encode(frame))
-    return max(first, last)
+class _SoundWriter:
+    """Encodes `(samples,)` sound step by step."""
+
+    def __init__(self, container: Any, audio: np.ndarray, rate: int):
+        self._container, self._rate, self._written = container, rate, 0
+        self._stream = container.add_stream("aac", rate=rate, layout="mono")
+        self._audio = np.clip(np.nan_to_num(np.asarray(audio, dtype=np.float32).reshape(-1)), -1.0, 1.0)
+
+    def write(self, until: int) -> None:
+        """Encodes what is not written yet up to a sample."""
+        part = self._audio[None, self._written : until]
+        if part.shape[1]:
+            frame = import_av().AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._written, Fraction(1, self._rate)
+            self._container.mux(self._stream.encode(frame))
+            self._written += part.shape[1]
+
+    def finish(self) -> None:
+        """Encodes the rest and ends the stream."""
+        self.write(len(self._audio))
+        self._container.mux(self._stream.encode(None))

@@ -1,8 +1,8 @@
-"""Noise that speech recognition is trained and measured with: babble, human noise, one competing talker.
+"""Noise in which speech recognition is trained and evaluated: babble, human noise, one competing talker.
 
-The kinds of noise are those of Pan et al. (ACL 2022, section 4.1): babble is the sum of 20 utterances, human noise is a
-chain of one-second pieces of utterances. Everything is made from other utterances of the same corpus, so no noise corpus
-is needed, and everything random comes from the `numpy.random.Generator` that is passed in.
+The kinds of noise are those of Pan et al. (ACL 2022, section 4.1): babble is the sum of 20 utterances, human noise is
+a chain of one-second pieces of utterances. All of it is made from other utterances of the same corpus, so no noise
+corpus is needed, and all random choices come from the `numpy.random.Generator` that is passed in.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
         snr_db: power of the speech over power of the noise, in decibels.
 
     Returns:
-        `(samples,)` float32. Silent speech comes back as it is: no noise is quiet enough for it.
+        `(samples,)` float32. Silent speech is returned unchanged: no noise is quiet enough for it.
 
     Raises:
-        ValueError: an argument has not one dimension, holds NaN or infinity, or the noise is empty or silent.
+        ValueError: an argument does not have one dimension, holds NaN or infinity, or the noise is empty or silent.
     """
     speech, noise = _wave(speech, "speech"), _wave(noise, "noise")
     if not np.isfinite(snr_db):
@@ -44,15 +44,15 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 def babble(
     utterances: Sequence[np.ndarray], samples: int, generator: np.random.Generator, talkers: int = 20
 ) -> np.ndarray:
-    """Many voices at once: `talkers` different utterances, each scaled to a peak of one, added up.
+    """Adds up many voices: `talkers` different utterances, each scaled to a peak of one.
 
-    Each voice starts at a random place and loops when it ends. Where there are fewer than `talkers`
-    utterances, all of them talk.
+    Each voice starts at a random place and loops when it ends. If there are fewer than `talkers`
+    utterances, all are used.
 
     Args:
         utterances: waves `(any,)`, the clip to be disturbed not among them.
         samples: length of the noise.
-        generator: the source of everything random.
+        generator: the source of random numbers.
         talkers: number of voices; 20 in the paper.
 
     Returns:
@@ -80,9 +80,9 @@ def human_noise(
     """Returns one voice after the other: pieces of random utterances at their own level, joined without a pause.
 
     Args:
-        utterances: waves `(any,)`, the clip to be disturbed not among them. One shorter than a piece gives all it has.
+        utterances: waves `(any,)`, the clip to be disturbed not among them. One shorter than a piece is used whole.
         samples: length of the noise.
-        generator: the source of everything random.
+        generator: the source of random numbers.
         piece_seconds: length of a piece; one second in the paper.
         sampling_rate: of the utterances, in Hz.
 
@@ -98,7 +98,7 @@ def human_noise(
     pieces: list[np.ndarray] = []
     filled = 0
     while filled < samples:
-        voice = _wave(utterances[generator.integers(count)], "utterances")
+        voice = _wave(utterances[int(generator.integers(count))], "utterances")
         start = int(generator.integers(max(len(voice) - piece, 0) + 1))
         pieces.append(voice[start : start + piece])
         filled += len(pieces[-1])
@@ -111,12 +111,12 @@ def competing_talker(utterances: Sequence[np.ndarray], samples: int, generator: 
     Args:
         utterances: waves `(any,)`, the clip to be disturbed not among them.
         samples: length of the noise.
-        generator: the source of everything random.
+        generator: the source of random numbers.
 
     Returns:
         `(samples,)` float32 of mean 0 and variance 1.
     """
-    voice = _wave(utterances[generator.integers(_count(utterances))], "utterances")
+    voice = _wave(utterances[int(generator.integers(_count(utterances)))], "utterances")
     return _standardise(_loop(voice, samples, int(generator.integers(len(voice)))))
 
 
@@ -133,7 +133,7 @@ def _wave(wave: np.ndarray, name: str) -> np.ndarray:
 
 def _count(utterances: Sequence[np.ndarray]) -> int:
     if not len(utterances):
-        raise ValueError("utterances is empty: noise is made of other utterances, so at least one is needed")
+        raise ValueError("utterances is empty: noise is mixed from other utterances, so at least one is needed")
     return len(utterances)
 
 
@@ -145,13 +145,13 @@ def _power(wave: np.ndarray, name: str) -> float:
 
 
 def _loop(wave: np.ndarray, samples: int, start: int = 0) -> np.ndarray:
-    """`samples` values of a wave that begins at `start` and is repeated without end."""
+    """Returns `samples` values of a wave from `start` on, repeated as often as needed."""
     repeats = -(-(start + samples) // len(wave))
     return (np.tile(wave, repeats) if repeats > 1 else wave)[start : start + samples]
 
 
 def _standardise(wave: np.ndarray) -> np.ndarray:
-    """Mean 0 and variance 1; silence stays silence."""
+    """Scales a wave to mean 0 and variance 1; silence stays silence."""
     wave = wave - wave.mean() if len(wave) else wave
     deviation = wave.std() if len(wave) else 0
     return (wave / deviation if deviation > 0 else wave).astype(np.float32)

@@ -1,4 +1,4 @@
-"""From a file to what the person says: the pipeline task `audio-visual-speech-recognition`, and how it is saved."""
+"""From a clip to its text: the pipeline `audio-visual-speech-recognition`, its settings, and how it is saved."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from transformers import Pipeline
+from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .alignment_avsr import TimedText, mean_confidence, time_words
-from .chunking_avsr import CHUNK_LENGTH, STRETCH
-from .clip_avsr import Clip, ClipWindow, read_clip
-from .clip_stream_avsr import MAX_LEAD, ClipStream
+from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
+from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import named, people_in, together
 from .landmarks_avsr import DlibLandmarkDetector
-from .long_form_avsr import ChunkResult, LongFormDecoder, SpeechStream, as_chunk, note_others
+from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
 from .media_source_avsr import fetch_media, source_name
-from .reading_settings_avsr import SETTING_NAMES, ReadingSettings
-from .recognition_avsr import Recogniser, SpeakerWords
-from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, load_locator
+from .recognition_avsr import Recogniser, SpeakerWords, note_others
+from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
 logger = logging.getLogger(__name__)
@@ -36,6 +35,127 @@ logger = logging.getLogger(__name__)
 TASK = "audio-visual-speech-recognition"
 
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
+
+TIMESTAMPS = (False, "word", "char")
+
+
+@dataclass(frozen=True)
+class ReadingSettings:
+    """
+    Arguments of a call of [`AudioVisualSpeechRecognitionPipeline`], checked once; it explains them at length.
+
+    Attributes:
+        modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
+        return_timestamps: False, `"word"` or `"char"`; None: False in a call, `"word"` in a stream.
+        num_beams: 1 or more; None: the checkpoint's.
+        num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
+        ctc_weight: 0 to 1; None: the checkpoint's.
+        language_model: a model, its folder or Hub id; None: none.
+        language_model_weight: 0 or more; None: 0.3.
+        chunk_length_s: seconds, 2 or more; None: the checkpoint's.
+        speaker: who is read; None: the most prominent face.
+        speaker_locator: a pipeline or function that finds them; None: `speaker_model` is loaded.
+        speaker_model: folder or Hub id of a locator; None: the default one.
+        lip_evidence: 0 to 1; None: the checkpoint's.
+        on_piece: called with each piece as it is read.
+        batch_size: clips that go through the model together, 1 or more; None: 1.
+        num_workers: every pipeline takes it; not used, as clips are read by threads of their own.
+
+    Raises:
+        ValueError: one of them is invalid, or two are incompatible.
+    """
+
+    modality: str = "auto"
+    return_timestamps: bool | str | None = None
+    num_beams: int | None = None
+    num_return_sequences: int | None = None
+    ctc_weight: float | None = None
+    language_model: torch.nn.Module | str | os.PathLike | None = None
+    language_model_weight: float | None = None
+    chunk_length_s: float | None = None
+    speaker: Speaker | None = None
+    speaker_locator: Any = None
+    speaker_model: str | os.PathLike | None = None
+    lip_evidence: float | None = None
+    on_piece: Callable[[ClipPiece], object] | None = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.modality not in MODALITIES:
+            raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {self.modality!r}.")
+        if self.return_timestamps is not None and self.return_timestamps not in TIMESTAMPS:
+            raise ValueError(f'`return_timestamps` must be False, "word" or "char", not {self.return_timestamps!r}.')
+        self._check_search()
+        length = self.chunk_length_s
+        if length is not None and not (_is_number(length) and SHORTEST_CHUNK <= length < math.inf):
+            raise ValueError(
+                f"`chunk_length_s` must be None or a number of seconds, {SHORTEST_CHUNK:g} or more, not {length!r}."
+            )
+        self._check_speaker()
+        if self.on_piece is not None and not callable(self.on_piece):
+            raise ValueError(f"`on_piece` must be a function, not {self.on_piece!r}.")
+        if self.batch_size is not None and not _is_count(self.batch_size):
+            raise ValueError(f"`batch_size` must be a positive integer, not {self.batch_size!r}.")
+
+    def _check_search(self) -> None:
+        for name in ("num_beams", "num_return_sequences"):
+            value = getattr(self, name)
+            if value is not None and not _is_count(value):
+                raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+        texts, beams = self.num_return_sequences, self.num_beams
+        if beams is not None and texts is not None and texts > beams:
+            raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({beams}).")
+        if self.ctc_weight is not None and not (_is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
+            raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {self.ctc_weight!r}.")
+        self._check_language_model()
+
+    def _check_language_model(self) -> None:
+        model, weight = self.language_model, self.language_model_weight
+        if model is not None and not isinstance(model, (torch.nn.Module, str, os.PathLike)):
+            raise ValueError(f"`language_model` must be a model, a folder or a Hub id, not {model!r}.")
+        if weight is not None and not (_is_number(weight) and 0 <= weight < math.inf):
+            raise ValueError(f"`language_model_weight` must be a number, 0 or more, not {weight!r}.")
+        if weight is not None and model is None:
+            raise ValueError("`language_model_weight` is of no use without a `language_model`: pass one, too.")
+
+    def _check_speaker(self) -> None:
+        if self.speaker is not None:
+            object.__setattr__(self, "speaker", check_speaker(self.speaker))  # the same with plain numbers
+            if self.modality == "audio":
+                raise ValueError('`speaker` chooses among faces, and `modality` is "audio": no faces are looked at.')
+        if self.speaker_locator is not None and not callable(self.speaker_locator):
+            raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {self.speaker_locator!r}.")
+        if self.speaker_model is not None and not isinstance(self.speaker_model, (str, os.PathLike)):
+            raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {self.speaker_model!r}.")
+        if self.lip_evidence is not None and not (_is_number(self.lip_evidence) and 0 <= self.lip_evidence <= 1):
+            raise ValueError(f"`lip_evidence` must be a number from 0 to 1, not {self.lip_evidence!r}.")
+
+    def changed(self, **given: Any) -> ReadingSettings:
+        """
+        Returns these settings with those that a caller gave instead.
+
+        Args:
+            given: names and values; None leaves a setting as it is.
+
+        Raises:
+            ValueError: a name is unknown, or a value invalid.
+        """
+        if unknown := [name for name in given if name not in SETTING_NAMES]:
+            known = ", ".join(SETTING_NAMES)
+            raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))}: there are {known}.")
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+SETTING_NAMES = tuple(field.name for field in fields(ReadingSettings))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class AudioVisualSpeechRecognitionPipeline(Pipeline):
@@ -54,62 +174,68 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     A call takes one input or a list of them, and these arguments (which may be given to `pipeline(...)` too):
 
     - inputs: a path, a URL, bytes, a binary file object, or
-      `{"audio": (samples,), "sampling_rate": Hz, "video": (frames, height, width, 3) uint8, "fps": float}`, either half
-      of which may be missing. Any sampling rate and frame rate. Instead of `"video"` there may be `"mouths"`: crops of
-      the image processor.
-    - batch_size (`int`): clips that go through the model together; the results do not depend on it.
-    - modality: `"auto"` reads what the clip has, and says in the report where lips or sound are missing; `"audio"`,
+      `{"audio": (samples,), "sampling_rate": Hz, "video": (frames, height, width, 3) uint8, "fps": float}`, either
+      half of which may be missing. Any sampling rate and frame rate. Instead of `"video"` there may be `"mouths"`:
+      crops of the image processor.
+    - batch_size: clips that go through the model together; the results do not depend on it.
+    - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` or `"char"`.
     - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
-    - chunk_length_s: seconds (2 or more) that go through the model at once; the checkpoint's, or 12, by default. A
-      longer clip is read utterance by utterance, in memory that does not depend on its length: cut where the speaker
-      pauses. An utterance may have 1.5 times as much; one that is longer still is read in overlapping pieces. There
-      are no alternatives then.
-    - speaker: whom to read where several people are in view. `None` takes the most prominent face. A text about one
-      person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the first
-      picture: that person is followed, and face and mouth are looked for in their box only. `{"track": boxes}`: for
-      each picture `(x0, y0, x1, y1)` or None, 25 a second or as many as `"fps"` beside it says. `"everyone"`: all whose
-      faces are in view for a second or longer, up to eight, each by themselves; the result then has a line for each of
-      them in `"text"`, a `"speaker"` in each of its `"chunks"`, and `"speakers"`, a result for each.
-    - speaker_locator: what follows them: a pipeline of the task `object-perception`, or any function of an iterator of
-      pictures `(height, width, 3)` uint8 and of `speaker`, which gives for each picture, as soon as it knows it,
+    - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
+      id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
+    - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A
+      longer clip is cut where the speaker pauses and read utterance by utterance, in memory that does not depend on
+      its length. An utterance may be 1.5 times as long; one that is longer still is read in overlapping pieces. Such a
+      clip has no alternatives.
+    - speaker: whom to read if several people are in view. `None` takes the most prominent face. With a text about one
+      person (`"the woman in the orange suit"`), `{"point": (x, y)}` or `{"box": (x0, y0, x1, y1)}` in pixels of the
+      first picture, that person is followed, and face and mouth are searched for in their box only.
+      `{"track": boxes}`: for each picture `(x0, y0, x1, y1)` or None, at 25 pictures per second or the rate `"fps"`
+      beside it. `"everyone"`: all people whose faces are in view for a second or longer, up to eight, each read
+      separately; the result then has a line for each of them in `"text"`, a `"speaker"` in each of its `"chunks"`, and
+      `"speakers"`, a result for each.
+    - speaker_locator: what follows them: a pipeline of the task `object-perception`, or any function that takes an
+      iterator of pictures `(height, width, 3)` uint8 and `speaker`, and yields for each picture, as early as it can,
       `(x0, y0, x1, y1)` in pixels, `(x0, y0, x1, y1, score)` with a score from 0 to 1, or None where the speaker isn't
       seen. It runs in a thread of its own.
-    - speaker_model: the checkpoint (folder or Hub id) of the locator where none is given; `default_speaker_model` by
+    - speaker_model: the checkpoint (folder or Hub id) of the locator if none is given; `default_speaker_model` by
       default, which is the packaged `glee-tiny` once lookhear is imported.
-    - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs where the lips alone give
-      the letters within a second around them this mean probability, 0 to 1; the checkpoint's, or 0.25, by default. All
-      others are left out, and stand in the report as `["speaker"]["others_said"]`. 0 takes every word for the speaker's.
-    - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model gets
-      them, while the input is read: to show how far it is, or what is seen. With several inputs, or `"everyone"`, the
-      pieces of one come after those of the other; each begins with `start` 0.
+    - lip_evidence: words that were read from sound and lips of a chosen speaker count as theirs if the letters within
+      a second around them have this mean probability under the lips alone, 0 to 1; the checkpoint's, or 0.25, by
+      default. All others are left out, and listed in the report as `["speaker"]["others_said"]`. With 0, every word
+      counts as the speaker's.
+    - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model
+      gets them, while the input is read: to show progress, or what is seen. With several inputs, or `"everyone"`, the
+      pieces of one input or person follow those of the previous one; each begins with `start` 0.
 
-    Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is the
-    geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
-    "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`, best
-    first; the report holds measurements of the clip and `"warnings"` in words, and of a chosen speaker who was followed
-    in each second, and the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon as they are
-    certain.
+    Returns, for each input, `{"text", "confidence", "chunks", "alternatives", "report"}`: the confidence (0 to 1) is
+    the geometric mean of the characters' CTC probabilities; chunks are `{"text", "timestamp": (start, end) in seconds,
+    "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`,
+    best first; the report holds measurements of the clip and `"warnings"` in words, and for a chosen speaker who was
+    followed in each second, with the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon
+    as they are certain.
 
-    Raises `ValueError`, with one line that names the input or argument, for whatever cannot be read.
+    Raises `ValueError`, with one line that names the input or argument, if something cannot be read.
     """
 
     default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
-    settings = ReadingSettings()  # of calls that say nothing else
+    settings = ReadingSettings()  # where a call gives no others
+    processor: ProcessorMixin  # an `AvsrProcessor`
     _locator: tuple[str | None, ObjectLocator] | None = None
+    _language_model: tuple[str, torch.nn.Module] | None = None
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    _load_processor = True  # type: ignore[assignment]  # declared as None in transformers, for pipelines to set
+    _load_image_processor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_video_processor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_feature_extractor = False  # type: ignore[assignment]  # declared as None in transformers
+    _load_tokenizer = False  # type: ignore[assignment]  # declared as None in transformers
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.settings = self.settings.changed(**{name: kwargs[name] for name in SETTING_NAMES if name in kwargs})
 
-    def __call__(self, inputs, **kwargs):
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # transformers: *args
         settings = self._settings(kwargs)
         if isinstance(inputs, tuple):
             inputs = list(inputs)
@@ -121,7 +247,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             return self._read_all(inputs, settings)
         return self._read_together([inputs], settings)[0]
 
-    def stream(self, inputs, **kwargs) -> SpeechStream:
+    def stream(self, inputs: Any, **kwargs: Any) -> SpeechStream:
         """
         Gives the words of one input as soon as they are certain, while the input is read.
 
@@ -131,10 +257,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
         Returns:
             An iterator of `{"text", "timestamp": (start, end) in seconds, "confidence"}`, with `duration`, `position`
-            and `confidence`, and for the end `to_result(chunks)` and `to_report()`.
+            and `confidence`, and at the end `to_result(chunks)` and `to_report()`.
 
         Raises:
-            ValueError: as a call does; faults found while the input is read are raised by the iterator.
+            ValueError: as in a call; faults found while the input is read are raised by the iterator.
         """
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
@@ -142,36 +268,44 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
         save_with_code(self, TASK, MODEL_CLASS, save_directory, **kwargs)
 
-    # ---------------------------------------------------------------------------------- what transformers asks for
+    # --------------------------------------------------------------------------------- the steps of transformers
 
-    def _sanitize_parameters(self, **given) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         """Checks the arguments, once a call: `preprocess`, `_forward` and `postprocess` share one object."""
         settings = {"settings": self.settings.changed(**given)}
         return settings, settings, settings
 
-    def preprocess(self, inputs, settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """One input to tensors with a batch dimension of 1; an absent modality is one step with a mask of 0."""
+    # The three steps are typed by what is passed on: transformers declares any keyword and `ModelOutput`.
+
+    def preprocess(  # type: ignore[override]  # see above
+        self, inputs: Any, settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
+        """Converts one input to tensors, a batch of 1; an absent modality is one step with a mask of 0."""
         settings = settings or self.settings
         clip = self._read_clip(self._open(inputs, settings), settings)
         return {**self._recogniser.features([clip]), "report": clip.to_report()}
 
-    def _forward(self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
-        """What [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
+    def _forward(  # type: ignore[override]  # see above
+        self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
+        """Returns what [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
         settings = settings or self.settings
         found = self._recogniser.search(
             model_inputs,
             settings.num_beams,
             settings.num_return_sequences,
-            settings.ctc_weight,
             judge_lips=settings.speaker is not None,
+            **self._scores(settings),
         )
         return {**found, "report": model_inputs.get("report")}
 
-    def postprocess(self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None) -> dict[str, Any]:
+    def postprocess(  # type: ignore[override]  # see above
+        self, model_outputs: dict[str, Any], settings: ReadingSettings | None = None
+    ) -> dict[str, Any]:
         """Returns the result of one input."""
         return self._result(model_outputs, 0, model_outputs["report"], settings or self.settings)
 
@@ -181,8 +315,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
 
-    def _read_all(self, inputs: Iterable, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
-        """The results of many inputs, in batches of `batch_size`."""
+    def _read_all(self, inputs: Any, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
+        """
+        Yields the results of many inputs, in batches of `batch_size`.
+
+        Args:
+            inputs: an iterable, or a data set of torch's with a length.
+            settings: of the call.
+        """
         items = iter(inputs) if isinstance(inputs, Iterable) else (inputs[i] for i in range(len(inputs)))
         while batch := list(itertools.islice(items, settings.batch_size or 1)):
             yield from self._read_together(batch, settings)
@@ -213,7 +353,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return result
 
     def _read_everyone(self, source: Any, settings: ReadingSettings) -> dict[str, Any]:
-        """The results of all whose faces are in view: the source is read once for all, and then once for each of them."""
+        """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
         name = "the input dictionary" if isinstance(source, dict) else source_name(source)
         source = source if isinstance(source, dict) else fetch_media(source)
         people, warnings = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
@@ -226,7 +366,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     # ------------------------------------------------------------------------------------------------ the input
 
     def _modality(self, settings: ReadingSettings) -> str:
-        """A model of one modality reads only that, so "auto" need not look for the other."""
+        """Returns what is read: a model of one modality reads only that, so "auto" need not look for the other."""
         known = self.model.config.modality
         if known == "audiovisual" or settings.modality == known:
             return settings.modality
@@ -238,7 +378,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return known
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
-        """Returns the seconds that the model reads at once."""
+        """Returns the seconds that the model reads in one pass."""
         saved = getattr(self.model.generation_config, "chunk_length_s", None)
         return settings.chunk_length_s or saved or CHUNK_LENGTH
 
@@ -265,7 +405,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return clip
 
     def _chosen(self, settings: ReadingSettings) -> ChosenSpeaker | None:
-        """Who is to be read, and what finds them."""
+        """Returns who is to be read, and what finds them; None where nobody was chosen."""
         speaker, locator = settings.speaker, settings.speaker_locator
         if speaker is None:
             return None
@@ -277,10 +417,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             locator = ObjectLocator(locator)
         return ChosenSpeaker(speaker, locator)
 
-    def _loaded_locator(self, model: str | None) -> ObjectLocator:
+    def _loaded_locator(self, model: str | os.PathLike | None) -> ObjectLocator:
         """Returns the locator of a checkpoint; the latest one is cached."""
-        if self._locator is None or self._locator[0] != model:
-            self._locator = model, load_locator(model, self.device)
+        name = None if model is None else os.fspath(model)
+        if self._locator is None or self._locator[0] != name:
+            self._locator = name, load_locator(name, self.device)
         return self._locator[1]
 
     # ------------------------------------------------------------------------------------------------- the words
@@ -289,10 +430,29 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _recogniser(self) -> Recogniser:
         return Recogniser(self.model, self.processor)
 
+    def _scores(self, settings: ReadingSettings) -> dict[str, Any]:
+        """Returns the arguments of `generate` that weigh the parts of a text's score."""
+        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight}
+        if settings.language_model is not None:
+            scores["language_model"] = self._loaded_language_model(settings.language_model)
+        if settings.language_model_weight is not None:
+            scores["language_model_weight"] = settings.language_model_weight
+        return scores
+
+    def _loaded_language_model(self, model: torch.nn.Module | str | os.PathLike) -> torch.nn.Module:
+        """Returns a language model; the latest one of a folder or Hub id is cached."""
+        if isinstance(model, torch.nn.Module):
+            return model
+        name = os.fspath(model)
+        if self._language_model is None or self._language_model[0] != name:
+            loaded: torch.nn.Module = AutoModelForCausalLM.from_pretrained(name)
+            self._language_model = name, loaded.to(self.device).eval()
+        return self._language_model[1]
+
     def _result(
         self, outputs: dict[str, Any], clip: int, report: dict[str, Any], settings: ReadingSettings
     ) -> dict[str, Any]:
-        """What the pipeline gives for one clip of a batch."""
+        """Returns what the pipeline gives for one clip of a batch."""
         report = dict(report)
         texts = [
             self._recogniser.own_words(outputs, clip, index, report["duration"], settings.lip_evidence)
@@ -303,8 +463,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         if settings.return_timestamps and not outputs["fits"][clip, 0]:
             warning = "the text has more letters than the clip has time for: the times are spread evenly"
             report["warnings"] = [*report["warnings"], warning]
-        chunks = {"word": words, "char": best}.get(settings.return_timestamps, [])
-        results = [
+        chunks = {"word": words, "char": best}.get(str(settings.return_timestamps), [])
+        results: list[dict[str, Any]] = [
             {"text": _text(own.characters), "confidence": self._confidence(own, outputs["silence"][clip, index])}
             for index, own in enumerate(texts)
         ]
@@ -312,8 +472,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             result["score"] = float(outputs["score"][clip, index])
         return {
             **results[0],
-            "chunks": [as_chunk(chunk) for chunk in chunks],
-            "alternatives": [result for result in results[1:] if result["score"] > -math.inf],  # as many as there are
+            "chunks": [chunk.to_chunk() for chunk in chunks],
+            "alternatives": [result for result in results[1:] if result["score"] > -math.inf],  # a beam may be empty
             "report": report,
         }
 
@@ -336,7 +496,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
 
     def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
-        """What each clip says."""
+        """Returns the text of each clip."""
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
@@ -347,7 +507,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     @staticmethod
     def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
-        """Confidence of the text; for an empty text, of silence."""
+        """Returns the confidence of the text; for an empty text, of silence."""
         if own.characters:
             return round(mean_confidence(own.characters), 4)
         return round(math.exp(own.log_silence if own.others else float(silence)), 4)
@@ -363,7 +523,7 @@ def save_with_code(
     model_class: str,
     save_directory: str | os.PathLike,
     push_to_hub: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
@@ -388,7 +548,8 @@ def save_with_code(
     model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
     model.config = copy.deepcopy(pipe.model.config)
     model.save_pretrained(folder, **kwargs)
-    pipe.processor.save_pretrained(folder)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
     # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
     path = folder / "config.json"

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Sound, mouths and text to the model's inputs, and ids back to text."""
+"""From sound, mouths and text to the model's inputs, and from ids back to text."""
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
@@ -43,10 +43,12 @@ class AvsrProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            audio (`np.ndarray`, `torch.Tensor`, or a list of them): `(samples,)`, one channel. In a list, `None` stands for "no sound here".
+            audio (`np.ndarray`, `torch.Tensor`, or a list of them):
+                `(samples,)`, one channel. In a list, `None` stands for a clip without sound.
             sampling_rate (`int`): of `audio`; must be the feature extractor's.
-            videos (`np.ndarray`, `torch.Tensor`, or a list of them): mouth crops `(frames, roi, roi)` uint8, or frames `(frames, height, width, 3)`
-                uint8 at the image processor's rate. In a list, `None` stands for "no picture here".
+            videos (`np.ndarray`, `torch.Tensor`, or a list of them):
+                Mouth crops `(frames, roi, roi)` uint8, or frames `(frames, height, width, 3)` uint8 at the image
+                processor's rate. In a list, `None` stands for a clip without pictures.
             text (`str` or list of `str`): the labels.
 
         Returns:
@@ -74,7 +76,7 @@ class AvsrProcessor(ProcessorMixin):
         return BatchFeature(features)
 
     def _sound(self, audio, sampling_rate: int | None, padding: bool | str, return_tensors: str | None) -> dict:
-        """`input_values` and `attention_mask`; nothing where the list holds only `None`."""
+        """Returns `input_values` and `attention_mask`; nothing where the list holds only `None`."""
         waves, present = _fill_absent(audio, np.zeros(1, np.float32))
         if not present.any():
             return {}
@@ -84,7 +86,7 @@ class AvsrProcessor(ProcessorMixin):
         return _clear_absent(features, present, "input_values", "attention_mask")
 
     def _pictures(self, videos, return_tensors: str | None) -> dict:
-        """`pixel_values_videos` and `video_attention_mask`; nothing where the list holds only `None`."""
+        """Returns `pixel_values_videos` and `video_attention_mask`; nothing where the list holds only `None`."""
         size = self.image_processor.roi_size
         clips, present = _fill_absent(videos, np.zeros((1, size, size), np.uint8))
         if not present.any():
@@ -93,12 +95,12 @@ class AvsrProcessor(ProcessorMixin):
         return _clear_absent(features, present, "pixel_values_videos", "video_attention_mask")
 
     def _labels(self, text: str | list[str], padding: bool | str, return_tensors: str | None):
-        """`(batch, length)` ids that end with EOS, padded with -100."""
+        """Returns `(batch, length)` ids that end with EOS, padded with -100."""
         texts = [text] if isinstance(text, str) else list(text)
         encoded = self.tokenizer(texts, padding=padding, return_attention_mask=True, return_tensors=return_tensors)
         ids, masks = encoded["input_ids"], encoded["attention_mask"]
         if isinstance(ids, list):
-            return [[i if kept else LABEL_PADDING for i, kept in zip(*row)] for row in zip(ids, masks)]
+            return [[i if valid else LABEL_PADDING for i, valid in zip(*row)] for row in zip(ids, masks)]
         ids[masks == 0] = LABEL_PADDING
         return ids
 

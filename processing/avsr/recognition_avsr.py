@@ -1,4 +1,4 @@
-"""From clips to texts with times: the model's search, the alignment of what it found, and whose words they are."""
+"""From clips to texts with times: the model's search, the alignment of its texts, and whose words they are."""
 
 from __future__ import annotations
 
@@ -10,37 +10,40 @@ from typing import Any
 import torch
 
 from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters, time_words
-from .clip_avsr import Clip
+from .clip_stream_avsr import Clip
 
-NUM_BEAMS = 5  # where neither the call nor the checkpoint says otherwise (paper, section 4.2)
+NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
 
-NEARBY = (
-    0.2  # seconds around a letter in which the lips may show it: CTC of lips and of both do not keep the same time
-)
-CONTEXT = 1.0  # seconds around a word whose letters are judged with it: one letter alone is often hard to see
-OWN = 0.25  # mean evidence that makes words the lips', where neither the call nor the checkpoint says otherwise
+NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
+CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
+MOST_OTHERS = 1000  # words of other people that a report lists, at most
+LIP_EVIDENCE = 0.25  # mean evidence that makes words the lips', unless the call or the checkpoint sets another value
 
 
 class Recogniser:
     """
-    A model and its processor, which read clips.
+    Reads clips with a model and its processor.
 
     Args:
-        model: [`AvsrForConditionalGeneration`]; processor: [`AvsrProcessor`].
+        model: [`AvsrForConditionalGeneration`].
+        processor: [`AvsrProcessor`].
     """
 
-    def __init__(self, model, processor):
+    def __init__(self, model: Any, processor: Any):
         self.model, self.processor = model, processor
 
     @property
     def seconds_per_step(self) -> float:
-        """Of CTC."""
+        """Seconds from one CTC step to the next."""
         return 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
 
     def features(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         """
-        `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W), `video_attention_mask` and
-        `lips_seen` (B, frames), 1 where the face was found.
+        Converts clips to the model's inputs.
+
+        Returns:
+            `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W),
+            `video_attention_mask` and `lips_seen` (B, frames), 1 where the face was found.
         """
         size, batch = self.processor.image_processor.crop_size, len(clips)
         absent = {
@@ -74,20 +77,23 @@ class Recogniser:
         inputs: dict[str, Any],
         num_beams: int | None = None,
         num_return_sequences: int | None = None,
-        ctc_weight: float | None = None,
         judge_lips: bool = False,
+        **scores: Any,
     ) -> dict[str, Any]:
         """
         Encodes once, searches, and aligns each text found.
 
         Args:
             inputs: see [`features`].
-            num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+            num_beams: see `generate`; the checkpoint's value by default.
+            num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone.
+            scores: further arguments of `generate`: `ctc_weight`, `language_model`, `language_model_weight`.
 
         Returns:
-            What [`_align`] says, the texts' `"score"`, and with `judge_lips` their characters' `"lips"`, 0 to 1, NaN where lips
-            are not seen or nothing is heard; everything is `(batch, num_return_sequences, …)`.
+            `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
+            `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
+            visible; all are `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
         num_beams = num_beams or defaults.num_beams or NUM_BEAMS
@@ -101,17 +107,17 @@ class Recogniser:
             encoder_outputs=encoded,
             num_beams=num_beams,
             num_return_sequences=texts,
-            ctc_weight=ctc_weight,
+            **scores,
             return_dict_in_generate=True,
             output_scores=True,
         )
         sequences = found if isinstance(found, torch.Tensor) else found.sequences
-        scores = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
+        totals = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")
         batch = {
             name: value.unflatten(0, (-1, texts)) for name, value in self._align(log_probs, lengths, sequences).items()
         }
-        if scores is not None:
-            batch["score"] = scores.float().unflatten(0, (-1, texts))
+        if totals is not None:
+            batch["score"] = totals.float().unflatten(0, (-1, texts))
         if judge_lips:
             batch["lips"] = self._lips(inputs, batch)
         return batch
@@ -121,21 +127,22 @@ class Recogniser:
         return self.model.compute_ctc_logits(encoded).float().log_softmax(-1)
 
     def _lips(self, inputs: dict[str, Any], found: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was found."""
+        """Returns `(batch, texts, length)`: how probable the lips alone find each character that was read."""
         unknown = torch.full_like(found["log_probs"], torch.nan)
-        heard, seen = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
-        if not (heard & seen).any() or not unknown.numel():
+        has_sound, has_lips = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
+        if not (has_sound & has_lips).any() or not unknown.numel():
             return unknown
         lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
         texts = found["ids"].shape[1]
-        places = [found[name].flatten(0, 1) for name in ("ids", "starts", "ends")]
+        ids, starts, ends = (found[name].flatten(0, 1) for name in ("ids", "starts", "ends"))
         nearby = round(NEARBY / self.seconds_per_step)
-        evidence = lip_evidence(log_probs.repeat_interleave(texts, dim=0), *places, nearby).unflatten(0, (-1, texts))
+        evidence = lip_evidence(log_probs.repeat_interleave(texts, dim=0), ids, starts, ends, nearby)
+        evidence = evidence.unflatten(0, (-1, texts))
         frames = inputs["lips_seen"].shape[1]
         middles = (found["starts"] + found["ends"]) // 2 // self.model.config.ctc_upsampling
         visible = inputs["lips_seen"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
-        visible &= (middles < frames) & heard[:, None, None]
+        visible &= (middles < frames) & has_sound[:, None, None]
         return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -153,8 +160,13 @@ class Recogniser:
         """
         Computes times and log-probabilities of each generated text's characters, and the log-probability of silence.
 
-        log_probs `(batch, steps, vocab)`, lengths `(batch,)`, sequences `(batch * texts, length)` ->
-        `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
+        Args:
+            log_probs: `(batch, steps, vocab)` of CTC.
+            lengths: `(batch,)` valid steps.
+            sequences: `(batch * texts, length)` as generated.
+
+        Returns:
+            `ids`, `starts`, `ends`, `log_probs` `(batch * texts, length)`, `fits`, `silence` `(batch * texts,)`.
         """
         config = self.model.config
         texts = sequences.shape[0] // log_probs.shape[0]
@@ -183,6 +195,10 @@ class Recogniser:
         Assigns the characters of [`timed`] to the speaker or to others where `search` has judged the lips.
 
         Args:
+            outputs: of `search`.
+            clip: index of the clip.
+            index: of its text.
+            duration: of the clip in seconds.
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
         """
         characters = self.timed(outputs, clip, index, duration)
@@ -190,28 +206,30 @@ class Recogniser:
             return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return assign_words(characters, outputs["lips"][clip, index].tolist(), OWN if least is None else least)
+        return assign_words(
+            characters, outputs["lips"][clip, index].tolist(), LIP_EVIDENCE if least is None else least
+        )
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
         """Returns the characters of one text of one clip, none of them after the clip's end."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
         tokens = [self.processor.tokenizer.decode([i]) for i in ids]
-        rows = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
+        starts, ends, scores = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
         return [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(time_characters(tokens, *rows, self.seconds_per_step))
+            for c in delay_early_starts(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
         ]
 
 
 @dataclass(frozen=True)
 class SpeakerWords:
     """
-    The words read, divided into the visible speaker's and others'.
+    The words that were read, divided into the visible speaker's and other people's.
 
     Attributes:
-        characters: of the words that the lips say, as they were read.
-        others: words that another person must have said.
-        evidence: mean probability, 0 to 1, that the lips alone give to the letters of all words; 1 where it isn't known.
+        characters: of the words that the lips show, as they were read.
+        others: words of somebody else.
+        evidence: mean probability, 0 to 1, of the letters of all words under the lips alone; 1 where it is unknown.
     """
 
     characters: list[TimedText] = field(default_factory=list)
@@ -220,7 +238,7 @@ class SpeakerWords:
 
     @property
     def log_silence(self) -> float:
-        """Returns the log-probability that the lips are silent, where all words are other people's."""
+        """Returns the log-probability that the lips are silent, if all words are other people's."""
         return math.log(max(1.0 - self.evidence, 1e-6))
 
 
@@ -228,38 +246,45 @@ def lip_evidence(
     log_probs: torch.Tensor, ids: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor, nearby: int
 ) -> torch.Tensor:
     """
-    How probable the lips alone find characters that were read from sound and lips, at their time.
+    Rates how probable the lips alone find characters that were read from sound and lips, at their time.
 
     Args:
         log_probs: `(batch, steps, vocab)` of CTC on the lips alone.
-        ids, starts, ends: `(batch, length)` characters, and the steps `start <= step < end` of each.
+        ids: `(batch, length)` characters.
+        starts: `(batch, length)` the first step of each.
+        ends: `(batch, length)` the step after the last one of each.
         nearby: steps around a character that count as its time.
 
     Returns:
         `(batch, length)` float32, 0 to 1: the highest probability of the character at its time.
     """
     steps = torch.arange(log_probs.shape[1], device=ids.device)[None, :, None]  # (1, steps, 1)
-    chances = (
+    probabilities = (
         log_probs.float().exp().gather(2, ids[:, None].expand(-1, log_probs.shape[1], -1))
-    )  # (batch, steps, length)
-    then = (steps >= starts[:, None] - nearby) & (steps < ends[:, None] + nearby)
-    return chances.masked_fill(~then, 0.0).amax(dim=1)
+    )  # (B, steps, length)
+    nearly = (steps >= starts[:, None] - nearby) & (steps < ends[:, None] + nearby)
+    return probabilities.masked_fill(~nearly, 0.0).amax(dim=1)
 
 
-def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], least: float = OWN) -> SpeakerWords:
+def assign_words(
+    characters: Sequence[TimedText], evidence: Sequence[float], least: float = LIP_EVIDENCE
+) -> SpeakerWords:
     """
     Tests which of the recognised words are those of the visible speaker.
 
-    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many letters that
-    look similar do not decide on their own, and a speaker who begins or ends while another one talks is still noticed.
+    A word is the lips' where the letters within a second around it have a mean evidence of `least`: so the many
+    letters that look similar on the lips do not decide on their own, and a speaker who begins or ends while another
+    one talks is still noticed.
 
     Args:
-        characters: letters and spaces in order of time. evidence: of each character, 0 to 1; NaN where lips cannot be seen.
-        least: 0 gives every word to the lips.
+        characters: letters and spaces in order of time.
+        evidence: of each character, 0 to 1; NaN where lips cannot be seen.
+        least: mean evidence that makes a word the lips'; 0 gives every word to the lips.
     """
     words = _words(characters)
     seen = [[evidence[index] for index in word if evidence[index] == evidence[index]] for word in words]
-    kept, others = [], []
+    own: list[list[int]] = []
+    others: list[TimedText] = []
     for word in words:
         start, end = characters[word[0]].start - CONTEXT, characters[word[-1]].end + CONTEXT
         near = [
@@ -269,16 +294,16 @@ def assign_words(characters: Sequence[TimedText], evidence: Sequence[float], lea
             for value in values
         ]
         if not near or sum(near) / len(near) >= least:
-            kept.append(word)
+            own.append(word)
         else:
             others += time_words([characters[index] for index in word])
-    everything = [value for values in seen for value in values]
-    mean = sum(everything) / len(everything) if everything else 1.0
-    return SpeakerWords(_spelled(characters, kept), others, mean)
+    known = [value for values in seen for value in values]
+    mean = sum(known) / len(known) if known else 1.0
+    return SpeakerWords(_spelled(characters, own), others, mean)
 
 
 def _words(characters: Sequence[TimedText]) -> list[list[int]]:
-    """Returns the places of each word's letters."""
+    """Returns the indices of each word's letters."""
     words: list[list[int]] = [[]]
     for index, character in enumerate(characters):
         if not character.text.isspace():
@@ -296,3 +321,27 @@ def _spelled(characters: Sequence[TimedText], words: Sequence[list[int]]) -> lis
             spelled += characters[word[0] - 1 : word[0]]
         spelled += [characters[index] for index in word]
     return spelled
+
+
+def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int | None = None) -> dict[str, Any]:
+    """
+    Adds `["speaker"]["others_said"]` to the report of a chosen speaker: recognised words that their lips do not show.
+
+    Args:
+        report: as a result holds it; one without a speaker is returned unchanged.
+        others: the words, at least the first `MOST_OTHERS`.
+        count: their total number; `len(others)` by default.
+
+    Returns:
+        A copy, with a warning if there are such words.
+    """
+    if "speaker" not in report:
+        return report
+    count = len(others) if count is None else count
+    warnings = list(report["warnings"])
+    if count == 1:
+        warnings.append("a word was heard that the speaker's lips do not say: it is left out")
+    elif count:
+        warnings.append(f"{count} words were heard that the speaker's lips do not say: they are left out")
+    speaker = {**report["speaker"], "others_said": [word.to_chunk() for word in others[:MOST_OTHERS]]}
+    return {**report, "speaker": speaker, "warnings": warnings}

@@ -1,9 +1,10 @@
-"""Text to character ids and back: the 40 characters of the AVSR system, with its text normaliser."""
+"""From text to character ids and back: the 40 characters of the AVSR system, with its text normaliser."""
 
 import itertools
 import json
 import re
 import unicodedata
+from typing import Any
 
 from transformers import PreTrainedTokenizer
 
@@ -70,8 +71,14 @@ class AvsrTokenizer(PreTrainedTokenizer):
             JSON file `{token: id}`. The 40 characters when it is not given.
         lower_case_output (`bool`, defaults to `False`):
             Decode to lower case.
-        bos_token, eos_token (`str`, defaults to `"<eos>"`), pad_token (`str`, defaults to `"<blank>"`):
-            The special tokens.
+        bos_token (`str`, defaults to `"<eos>"`):
+            Starts a sentence.
+        eos_token (`str`, defaults to `"<eos>"`):
+            Ends a sentence.
+        pad_token (`str`, defaults to `"<blank>"`):
+            The CTC blank, and padding.
+        kwargs:
+            Of every tokenizer.
     """
 
     vocab_files_names = VOCAB_FILES_NAMES
@@ -84,7 +91,7 @@ class AvsrTokenizer(PreTrainedTokenizer):
         bos_token: str = EOS_TOKEN,
         eos_token: str = EOS_TOKEN,
         pad_token: str = BLANK_TOKEN,
-        **kwargs,
+        **kwargs: Any,
     ):
         if vocab_file is None:
             self.encoder = {token: index for index, token in enumerate([BLANK_TOKEN, *CHARACTERS, EOS_TOKEN])}
@@ -110,10 +117,10 @@ class AvsrTokenizer(PreTrainedTokenizer):
         return {**self.encoder, **self.added_tokens_encoder}
 
     def normalise(self, text: str) -> str:
-        """`text` in the characters of this tokenizer; see [`normalise_text`]."""
+        """Writes `text` in the characters of this tokenizer; see [`normalise_text`]."""
         return normalise_text(text)
 
-    def _tokenize(self, text: str, **kwargs) -> list[str]:
+    def _tokenize(self, text: str, **kwargs: Any) -> list[str]:
         characters = list(normalise_text(text))
         missing = sorted(set(characters) - set(self.encoder))
         if missing:
@@ -132,23 +139,34 @@ class AvsrTokenizer(PreTrainedTokenizer):
         text = "".join(tokens)
         return text.lower() if self.lower_case_output else text
 
-    def decode(self, token_ids, skip_special_tokens: bool = True, **kwargs) -> str | list[str]:
+    def decode(self, token_ids: Any, skip_special_tokens: bool = True, **kwargs: Any) -> str | list[str]:
         """
-        Ids of labels or of `generate` to text; a batch gives a list.
+        Decodes ids of labels or of `generate` to text; a batch gives a list.
 
         Special tokens are left out unless `skip_special_tokens=False`, and so is the -100 of padded labels.
         Repeated ids are repeated letters: for frame-wise CTC ids use [`~AvsrTokenizer.ctc_decode`].
         """
         return super().decode(_without_padding(token_ids), skip_special_tokens=skip_special_tokens, **kwargs)
 
-    def batch_decode(self, sequences, skip_special_tokens: bool = True, **kwargs) -> list[str]:
+    def batch_decode(
+        self,
+        sequences: Any,
+        skip_special_tokens: bool = True,
+        clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
         """Returns a list of texts for a batch of ids; see [`~AvsrTokenizer.decode`]."""
         sequences = [_without_padding(row) for row in sequences]
-        return super().batch_decode(sequences, skip_special_tokens=skip_special_tokens, **kwargs)
+        return super().batch_decode(
+            sequences,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=clean_up_tokenization_spaces,
+            **kwargs,
+        )
 
-    def ctc_decode(self, frame_ids) -> str | list[str]:
+    def ctc_decode(self, frame_ids: Any) -> str | list[str]:
         """
-        Best-path decoding: one id a frame, repeats collapsed, blanks and other special tokens dropped.
+        Decodes the best path: one id per frame, repeats collapsed, blanks and other special tokens dropped.
 
         Args:
             frame_ids (`(frames,)` or `(batch, frames)` of int, list, array or tensor):
@@ -156,14 +174,16 @@ class AvsrTokenizer(PreTrainedTokenizer):
         """
         frame_ids = frame_ids.tolist() if hasattr(frame_ids, "tolist") else list(frame_ids)
         if frame_ids and isinstance(frame_ids[0], (list, tuple)):
-            return [self.ctc_decode(row) for row in frame_ids]
-        return self.decode(
-            [index for index, _ in itertools.groupby(max(index, self.pad_token_id) for index in frame_ids)]
-        )
+            return [self._best_path(row) for row in frame_ids]
+        return self._best_path(frame_ids)
+
+    def _best_path(self, frame_ids: list[int]) -> str:
+        ids = [index for index, _ in itertools.groupby(max(index, self.pad_token_id) for index in frame_ids)]
+        return str(self.decode(ids))
 
 
-def _without_padding(ids) -> list:
-    """Ids (one, a text's or a batch's; numbers, array or tensor) as lists without the negative ones of padded labels."""
+def _without_padding(ids: Any) -> list:
+    """Returns ids (one, a text's or a batch's; numbers, array or tensor) as lists without the -100 of padded labels."""
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in ([ids] if isinstance(ids, int) else ids)]
     if rows and isinstance(rows[0], (list, tuple)):

@@ -1,7 +1,8 @@
 """Sizes of images, boxes and masks on their way from the picture to the network's padded image and back.
 
-An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the canvas that the network
-sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge `width`.
+An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the image that the
+network sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge
+`width`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,15 @@ Size = tuple[int, int]  # (height, width) in pixels
 
 
 def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
-    """Computes the size of the same aspect ratio whose short side is `shortest_edge`, or less if the long one would pass
-    `longest_edge`.
+    """
+    Computes the size of a resized image.
 
-    Sides are rounded to the nearest pixel, halves up, and are at least 1.
+    Its aspect ratio is the same. Sides are rounded to the nearest pixel, halves up, and are at least 1.
+
+    Args:
+        image_size: of the image.
+        shortest_edge: length of the short side in pixels; less, if the long side would exceed `longest_edge`.
+        longest_edge: maximum length of the long side in pixels.
 
     Example:
 
@@ -36,22 +42,25 @@ def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = m
     return (short, long) if height < width else (long, short)
 
 
-def canvas_size(image_sizes: list[Size], divisor: int = 1) -> Size:
+def padded_size(image_sizes: list[Size], divisor: int = 1) -> Size:
     """Computes the smallest size that holds every image, each side rounded up to a multiple of `divisor`."""
     height, width = (max(sides) for sides in zip(*image_sizes))
     return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
 
 
 def scale_points(points: np.ndarray, from_size: Size, to_size: Size) -> np.ndarray:
-    """`(..., 2)` points (x, y), or `(..., 4)` boxes (x0, y0, x1, y1), of one size in pixels of another."""
+    """Converts `(..., 2)` points (x, y), or `(..., 4)` boxes (x0, y0, x1, y1), from pixels of one size to those of
+    another."""
     scale = np.array([to_size[1] / from_size[1], to_size[0] / from_size[0]])
     return points * np.tile(scale, points.shape[-1] // 2)
 
 
 def resize_mask(mask: np.ndarray, to_size: Size) -> np.ndarray:
-    """`(height, width)` bool, resized by the nearest pixel's value. What is thinner than a new pixel does not vanish.
+    """
+    Resizes a `(height, width)` bool mask, each pixel by the nearest one's value.
 
-    Only where no pixel would be left at all, every pixel of the mask marks the new one it falls into.
+    If no pixel would be left, as of a line that is thinner than a new pixel, every pixel of the mask marks the new one
+    it falls into instead.
     """
     rows, columns = (_nearest(length, new) for length, new in zip(mask.shape, to_size))
     resized = mask[np.ix_(rows, columns)]
@@ -62,17 +71,22 @@ def resize_mask(mask: np.ndarray, to_size: Size) -> np.ndarray:
 
 
 def _nearest(length: int, new: int) -> np.ndarray:
-    """(new,) index of the old pixel under the centre of each new one."""
+    """Finds the index of the old pixel under the centre of each new one, `(new,)`."""
     return ((np.arange(new) + 0.5) * length / new).astype(np.int64)
 
 
 def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
-    """`(..., 4)` boxes (centre x, centre y, width, height) relative to the padded image, as (x0, y0, x1, y1) of the picture.
+    """
+    Converts boxes from the padded image to the picture.
 
     Args:
-        padded_size: of the canvas.
-        image_size: of the part of the canvas that is image.
+        boxes: `(..., 4)`, (centre x, centre y, width, height) relative to the padded image.
+        padded_size: of the padded image.
+        image_size: of the part of it that is not padding.
         target_size: of the picture; `(1, 1)` gives boxes relative to it.
+
+    Returns:
+        `(..., 4)`, (x0, y0, x1, y1) in pixels of the picture.
     """
     x, y, width, height = boxes.unbind(-1)
     corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
@@ -81,22 +95,22 @@ def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, t
     return corners * corners.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
 
-def boxes_to_canvas(boxes: torch.Tensor, target_size: Size, image_size: Size, padded_size: Size) -> torch.Tensor:
-    """
-    Inverts `boxes_to_picture`.
-
-    `(..., 4)` boxes (x0, y0, x1, y1) of the picture, as (centre, width, height) relative to the padded image.
-    """
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    relative = torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], dim=-1)
-    scale_x = image_size[1] / padded_size[1] / target_size[1]
-    scale_y = image_size[0] / padded_size[0] / target_size[0]
-    return relative * relative.new_tensor([scale_x, scale_y, scale_x, scale_y])
-
-
 def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
-    """`(n, h, w)` mask logits over the padded image, as `(n, height, width)` logits of the picture: enlarged to the canvas, cut to
-    the part that is image, resized to the picture, both times bilinearly."""
+    """
+    Converts mask logits from the padded image to the picture.
+
+    They are enlarged to the padded image, cropped to the part that is not padding, and resized to the picture, both
+    times bilinearly.
+
+    Args:
+        masks: `(n, h, w)` logits over the padded image.
+        padded_size: of the padded image.
+        image_size: of the part of it that is not padding.
+        target_size: of the picture.
+
+    Returns:
+        `(n, height, width)` logits.
+    """
     logits = F.interpolate(masks[:, None], size=padded_size, mode="bilinear", align_corners=False)
     logits = logits[..., : image_size[0], : image_size[1]]
     if target_size != image_size:

@@ -27,7 +27,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
-from .geometry_glee import canvas_size, resized_size
+from .geometry_glee import padded_size, resized_size
 from .image_reading_glee import read_images
 from .post_processing_glee import (
     post_process_grounding,
@@ -48,8 +48,8 @@ class GleeImageKwargs(ImagesKwargs, total=False):
     """Keyword arguments of `preprocess` and `from_pretrained` beyond the keyword arguments of every image processor.
 
     Attributes:
-        pad_size_divisor (`int`): each side of the canvas is a multiple of it.
-        pad_value (`float`, *optional*): what the padding would be in an 8-bit picture; `None` stands for 0 after normalisation.
+        pad_size_divisor (`int`): each side of the padded images is a multiple of it.
+        pad_value (`float`, *optional*): value of the padding in 8-bit units; `None` stands for 0 after normalisation.
     """
 
     pad_size_divisor: int | None
@@ -59,20 +59,28 @@ class GleeImageKwargs(ImagesKwargs, total=False):
 class GleeImageProcessor(BaseImageProcessor):
     """Resizes, normalises and pads images as GLEE's networks expect them (GLEE, section 3.2).
 
-    Images are turned upright, brought to 8-bit RGB (see `read_images`) and resized by Pillow, so that the same file gives
-    the same numbers on every machine. Padding is at the right and at the bottom.
+    Images are turned upright, converted to 8-bit RGB (see `read_images`) and resized by Pillow, so that the same file
+    gives the same numbers on every machine. Padding is at the right and at the bottom.
+
+    Settings are keyword arguments, of the constructor and of a call:
+
+    - `size` (`dict[str, int]`): `shortest_edge` is the length of the short side, unless the long one would exceed
+      `longest_edge`; one of the two may be left out.
+    - `do_resize` (`bool`): `False` leaves images as large as they are.
+    - `resample` (`int`): Pillow's filter.
+    - `do_rescale` (`bool`), `rescale_factor` (`float`): the factor of 8-bit values.
+    - `do_normalize` (`bool`), `image_mean`, `image_std` (`list[float]`): of the three channels after rescaling.
+    - `do_pad` (`bool`): `False` takes images of one size only and pads nothing.
+    - `pad_size_divisor` (`int`): each side of the padded images, which are as large as the largest of the batch, is
+      rounded up to a multiple of it.
+    - `pad_size` (`dict[str, int]`): fixed `height` and `width` of the padded images.
+    - `pad_value` (`float`, *optional*): value of the padding in 8-bit units; by default it is 0 after normalisation.
 
     Args:
-        size (`dict[str, int]`): `shortest_edge` is what the short side becomes, unless the long one would pass
-            `longest_edge`; one of the two may be left out.
-        do_resize (`bool`): `False` leaves images as large as they are.
-        resample (`int`): Pillow's filter.
-        rescale_factor (`float`): what 8-bit values are multiplied with.
-        image_mean, image_std (`list[float]`): of the three channels after rescaling.
-        do_pad (`bool`): `False` takes images of one size only and pads nothing.
-        pad_size_divisor (`int`): each side of the canvas, which holds every image of the batch, is rounded up to a multiple of it.
-        pad_size (`dict[str, int]`): `height` and `width` of a fixed canvas.
-        pad_value (`float`, *optional*): what the padding would be in an 8-bit picture; by default it is 0 after normalisation.
+        settings: see above; those that are left out have the values of the class.
+
+    Raises:
+        ValueError: a setting is wrong.
 
     Example:
 
@@ -99,7 +107,7 @@ class GleeImageProcessor(BaseImageProcessor):
     pad_size_divisor = 32
     pad_value = None
 
-    # What the network answers, in pixels of the picture. Of functions, so that they can be used without a processor.
+    # From the model's outputs to pixels of the picture; functions, so that they can be used without a processor.
     post_process_object_detection = staticmethod(post_process_object_detection)
     post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
     post_process_grounding = staticmethod(post_process_grounding)
@@ -123,24 +131,6 @@ class GleeImageProcessor(BaseImageProcessor):
         for name, value in _checked(own).items():
             setattr(self, name, value)
 
-    def __call__(self, images: Any, **settings: Any) -> BatchFeature:
-        """
-        Reads images and makes one batch of them.
-
-        Args:
-            images: one image or a list, see [`read_images`].
-            settings: those of the processor, for this call; `return_tensors` and `input_data_format` besides.
-
-        Returns:
-            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. Of an image that comes
-            without a list also `own_labels` `(1,)` int64: where such images are put together in a batch with a label
-            each, as transformers' `zero-shot-object-detection` does, they tell the model whose label it is.
-
-        Raises:
-            ValueError: an image cannot be used, or a setting is wrong.
-        """
-        return self.preprocess(images, **settings)
-
     def preprocess(
         self,
         images: Any,
@@ -150,10 +140,29 @@ class GleeImageProcessor(BaseImageProcessor):
         do_pad: bool | None = None,
         **settings: Any,
     ) -> BatchFeature:
-        """Does what a call does, see `__call__`."""
+        """
+        Reads images and makes one batch of them, as a call of the processor does.
+
+        Args:
+            images: one image or a list, see [`read_images`].
+            do_resize: whether images are resized.
+            do_rescale: whether 8-bit values are multiplied by `rescale_factor`.
+            do_normalize: whether the mean is subtracted, and the result divided by the standard deviation.
+            do_pad: whether images are padded to one size.
+            settings: other settings of the processor, for this call; also `return_tensors` and `input_data_format`.
+
+        Returns:
+            `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. For an image that is
+            not in a list also `own_labels` `(1,)` int64: if such images are put together in a batch with a label each,
+            as transformers' `zero-shot-object-detection` does, the model knows by it which label belongs to which
+            image.
+
+        Raises:
+            ValueError: an image cannot be used, or a setting is wrong.
+        """
         steps = {"do_resize": do_resize, "do_rescale": do_rescale, "do_normalize": do_normalize, "do_pad": do_pad}
         settings |= {name: value for name, value in steps.items() if value is not None}
-        validate_typed_dict(self.valid_kwargs, settings)
+        validate_typed_dict(self.valid_kwargs, settings)  # type: ignore[type-var]  # bound to dict
         own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
         pictures = read_images(images, settings.get("input_data_format"))
         alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
@@ -175,11 +184,12 @@ class GleeImageProcessor(BaseImageProcessor):
         pad_size_divisor: int,
         pad_value: float | None,
     ) -> dict[str, np.ndarray]:
-        """RGB pictures to `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image."""
+        """Makes `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image, of RGB
+        pictures."""
         if do_resize:
             pictures = [_resize(picture, size, resample) for picture in pictures]
         sizes = [(picture.height, picture.width) for picture in pictures]
-        height, width = _canvas_size(sizes, do_pad, pad_size, pad_size_divisor)
+        height, width = _padded_size(sizes, do_pad, pad_size, pad_size_divisor)
         scale = rescale_factor if do_rescale else 1.0
         mean, std = (image_mean, image_std) if do_normalize else (0.0, 1.0)
         mean, std = (np.float32(np.reshape(value, (-1, 1, 1)) / scale) for value in (mean, std))  # in 8-bit values
@@ -197,7 +207,7 @@ class GleeImageProcessor(BaseImageProcessor):
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in the forms that are saved; wrong ones are refused, when the processor is made and when it is called."""
+    """Converts settings to the form in which they are saved; raises ValueError for wrong ones."""
     size, pad_size = _sides(settings["size"], ("shortest_edge",)), _sides(settings["pad_size"], ("height", "width"))
     if not (size and (size.get("shortest_edge") or size.get("longest_edge"))):
         raise ValueError(f"size must have shortest_edge or longest_edge or both, got {size}")
@@ -211,7 +221,7 @@ def _checked(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sides(size: Any, names: tuple[str, ...]) -> dict[str, int] | None:
-    """A size as its sides by name; a number is what all of `names` are."""
+    """Returns the sides of a size by name; a number is the length of all of `names`."""
     if isinstance(size, int):
         return dict.fromkeys(names, size)
     return None if size is None else {name: side for name, side in dict(size).items() if side is not None}
@@ -223,10 +233,10 @@ def _resize(image: Image.Image, size: dict[str, int], resample: int) -> Image.Im
     return image.resize((width, height), resample)
 
 
-def _canvas_size(
+def _padded_size(
     sizes: list[tuple[int, int]], do_pad: bool, pad_size: dict[str, int] | None, divisor: int
 ) -> tuple[int, int]:
-    """(height, width) that every image of the batch is padded to."""
+    """Computes the (height, width) that every image of the batch is padded to."""
     if not do_pad:
         if len(set(sizes)) > 1:
             raise ValueError(
@@ -234,8 +244,8 @@ def _canvas_size(
             )
         return sizes[0]
     if pad_size is None:
-        return canvas_size(sizes, divisor)
-    (height, width), room = canvas_size(sizes), (pad_size["height"], pad_size["width"])
+        return padded_size(sizes, divisor)
+    (height, width), room = padded_size(sizes), (pad_size["height"], pad_size["width"])
     if height > room[0] or width > room[1]:
         raise ValueError(
             f"images of {height} x {width} pixels do not fit pad_size {room[0]} x {room[1]}: use do_resize=True, or a "

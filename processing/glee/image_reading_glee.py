@@ -1,5 +1,5 @@
-"""Pictures of every kind, from files, addresses, bytes, PIL, numpy or torch, as upright 8-bit RGB; what cannot be read is one
-ValueError."""
+"""Reads pictures from files, URLs, bytes, PIL, numpy or torch as upright 8-bit RGB; raises ValueError for those that
+cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import urllib.request
 import warnings
 from pathlib import Path
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -18,33 +18,35 @@ from PIL import Image, ImageOps
 from transformers.image_utils import ChannelDimension, load_image
 
 SMALLEST_SIDE = 2  # pixels; an image of one pixel has no shape
-NUMERIC_MODES = ("I", "F")  # and "I;16", "I;16B", ...: what PIL cannot turn into RGB without cutting values off
+NUMERIC_MODES = ("I", "F")  # and "I;16", "I;16B", ...: PIL would clip their values if it converted them to RGB
 
-ImageSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray | torch.Tensor
+ImageSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | torch.Tensor
 
-MAX_DOWNLOAD_BYTES = 256 << 20  # a picture larger than this is refused
-MAX_DOWNLOAD_SECONDS = 600.0  # and one that takes longer than this
+MAX_DOWNLOAD_BYTES = 256 << 20  # a larger picture is refused
+MAX_DOWNLOAD_SECONDS = 600.0  # and so is one whose download takes longer
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures in mp4's container
 
 
 def read_images(images: Any, input_data_format: str | ChannelDimension | None = None) -> list[Image.Image]:
-    """Reads one image or several as a list of upright RGB pictures.
+    """
+    Reads one image or several as a list of upright RGB pictures.
 
-    Files and PIL images of any mode are turned as their EXIF orientation says. An alpha channel is dropped, as in
-    transformers' `load_image`. Arrays have one, three or four (alpha) channels, first or last, or no channel axis at all.
-    Where both are possible, an array of numpy has them last and a tensor first; `input_data_format` decides otherwise.
-    Values: bool; 8 bits, in whatever integer type; 16 bits in `uint16` or in PIL's modes "I;16" and "I", where 65535 is
-    white; floats from 0 (black) to 1 (white).
+    Files and PIL images of any mode are rotated by their EXIF orientation. An alpha channel is dropped, as in
+    transformers' `load_image`. Arrays have one, three or four (alpha) channels, first or last, or no channel axis.
+    Values are bool; 8 bits, in any integer type; 16 bits in `uint16` or in PIL's modes "I;16" and "I", where 65535 is
+    white; or floats from 0 (black) to 1 (white).
 
     Args:
         images: a path, a URL, a `PIL.Image.Image`, an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)`; a list of
             those, or one array `(N, ...)` of them.
+        input_data_format: whether arrays have their channels first or last; by default, if both are possible, last in
+            numpy's arrays and first in tensors.
 
     Raises:
         ValueError: `images` is empty, or one of them is damaged, smaller than 2 x 2 pixels, has NaN or values out of
-            range, or is no image at all. It says which.
+            range, or is no image. The message says which.
     """
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
         images = list(images)
@@ -76,7 +78,7 @@ def _open(path: str | os.PathLike, name: str) -> Image.Image:
     """Opens the image at a path; a URL or base64 text goes to transformers."""
     try:
         return Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
-    except Exception as error:  # whatever a broken file or address makes PIL, httpx or base64 raise
+    except Exception as error:  # PIL, httpx and base64 raise many kinds for a broken file or URL
         raise ValueError(f"{name} cannot be opened as an image: {str(path)[:200]} ({_first_line(error)})") from error
 
 
@@ -100,7 +102,7 @@ def _from_pil(image: Image.Image, name: str) -> Image.Image:
 
 
 def _from_array(array: np.ndarray, name: str, channel_axis: int | None) -> Image.Image:
-    """(H, W), (H, W, C) or (C, H, W) of any dtype as a picture."""
+    """Converts an array (H, W), (H, W, C) or (C, H, W) of any dtype to a picture."""
     if array.size == 0:
         raise ValueError(f"{name} is empty: its shape is {array.shape}")
     values = _as_bytes(array, name)
@@ -111,7 +113,7 @@ def _from_array(array: np.ndarray, name: str, channel_axis: int | None) -> Image
 
 
 def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
-    """Values of any dtype as uint8, 0 to 255."""
+    """Converts values of any dtype to uint8, 0 to 255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == bool:
@@ -132,7 +134,7 @@ def _as_bytes(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _narrowed(array: np.ndarray, low: int, high: int, dtype: type, name: str) -> np.ndarray:
-    """Integers in a smaller type that holds `low` to `high`."""
+    """Converts integers to a smaller type that holds `low` to `high`."""
     if array.min() < low or array.max() > high:
         raise ValueError(f"{name} has integers from {array.min()} to {array.max()}: scale them to {low}..{high}")
     return array.astype(dtype)
@@ -173,15 +175,15 @@ def _first_line(error: Exception) -> str:
 
 def read_image(source: ImageSource) -> Image.Image:
     """
-    The picture of a source, in RGB and upright.
+    Reads one picture, in RGB and upright.
 
     Args:
         source: path, http(s) URL, bytes of a file, binary file object, PIL image, or array or tensor as `read_images`
             takes it.
 
     Raises:
-        ValueError: there is no such file, it is no picture, it is broken, too large, or a video; or the pixels are not
-            what `read_images` takes. The message names the source.
+        ValueError: there is no such file, it is no picture, it is broken, too large, or a video; or `read_images`
+            refuses its pixels. The message names the source.
     """
     name = source_name(source)
     if not isinstance(source, (Image.Image, np.ndarray, torch.Tensor)):
@@ -236,8 +238,8 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"`inputs`: {name} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller.") from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f"`inputs`: {name} is no picture of a kind that Pillow reads.") from None
-    except Exception as error:  # decoders raise whatever they like: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"`inputs`: {name} is no picture in a format that Pillow reads.") from None
+    except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         reason = error or type(error).__name__
         raise ValueError(f"`inputs`: {name} is broken and cannot be decoded ({reason}).") from None
 
@@ -280,13 +282,16 @@ def _download(url: str, name: str) -> bytes:
     return content.getvalue()
 
 
-def fetch(url: str, name: str, target: BinaryIO, most_bytes: int, most_seconds: float) -> None:
+def fetch(url: str, name: str, target: IO[bytes], most_bytes: int, most_seconds: float) -> None:
     """
-    Writes what an http(s) address gives.
+    Downloads a file from an http(s) URL.
 
     Args:
+        url: of the file.
         name: name used in error messages.
-        target: a binary file.
+        target: binary file that the content is written to.
+        most_bytes: maximum size.
+        most_seconds: maximum duration of the download.
 
     Raises:
         ValueError: no answer within 30 s, an error status, or more than `most_bytes` or `most_seconds`.
@@ -295,7 +300,7 @@ def fetch(url: str, name: str, target: BinaryIO, most_bytes: int, most_seconds: 
     try:
         with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT) as answer:
             if not answer.geturl().lower().startswith(("http://", "https://")):
-                raise ValueError(f"it leads away from http(s) to {answer.geturl()!r}")
+                raise ValueError(f"it redirects from http(s) to {answer.geturl()!r}")
             while block := answer.read(1 << 20):
                 target.write(block)
                 received += len(block)

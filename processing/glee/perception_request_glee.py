@@ -30,11 +30,11 @@ class PerceptionRequest:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Returns (height, width) in pixels."""
         return self.image.height, self.image.width
 
     def named(self, error: Exception) -> ValueError:
-        """The error, with the image's place in front of it where there are several."""
+        """Adds the image's place among several to an error."""
         place = "" if self.index is None else f"`inputs[{self.index}]`: "
         return ValueError(f"{place}{error}")
 
@@ -44,13 +44,13 @@ def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | I
     Gives each image its prompts.
 
     Args:
-        inputs: an image, or `{"image": image, "labels": …, …}`; a list of those, or anything else that gives one after
-            the other (a generator, a data set).
-        prompts: arguments of the call: for one image as they are; for a list, one list an image, except that a flat list
-            of labels or of expressions serves all; for a generator, flat lists of labels or expressions only.
+        inputs: an image, or `{"image": image, "labels": …, …}`; a list of those, or another iterable (a generator, a
+            data set).
+        prompts: arguments of the call: for one image as they are; for a list, one list per image, except that a flat
+            list of labels or of expressions is for all; for a generator, flat lists of labels or expressions only.
 
     Returns:
-        `{"image", "index", …}` of one image, a list of such, or a generator of such.
+        `{"image", "index", …}` of one image, a list of those, or a generator of those.
 
     Raises:
         ValueError: there is no image, or a prompt does not say which image it belongs to.
@@ -69,7 +69,7 @@ def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | I
     for name, value in prompts.items():
         if not _is_flat(name, value):
             raise ValueError(
-                f"`{name}` cannot be shared by the images of a generator or data set: let it give "
+                f"`{name}` cannot be shared by the images of a generator or data set: let it yield "
                 f'{{"image": …, "{name}": …}}.'
             )
     return (_with_image(item, prompts, index) for index, item in enumerate(inputs))
@@ -77,14 +77,14 @@ def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | I
 
 def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> PerceptionRequest:
     """
-    Reads the image and looks at its prompts.
+    Reads an image and checks its prompts.
 
     Args:
-        given: of `distribute`.
+        given: image and prompts, from `distribute`.
         defaults: prompts of an image that comes without any.
 
     Raises:
-        ValueError: the image cannot be read, or nothing is asked.
+        ValueError: the image cannot be read, or there is no prompt, or one cannot be used.
     """
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
@@ -105,17 +105,18 @@ def make_video_request(
     inputs: Any, prompts: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[Any, float | None, dict[str, Any]]:
     """
-    What a call with a video asks.
+    Splits the inputs of a call with a video, and checks its prompts.
 
     Args:
-        inputs: the video; or `{"video": video, "fps": frames a second, "labels": …}`, the last two where needed.
-        prompts: arguments of the call; defaults: prompts of a video that comes without any.
+        inputs: the video; or `{"video": video, "fps": frames per second, "labels": …}`, the last two where needed.
+        prompts: arguments of the call.
+        defaults: prompts of a video that comes without any.
 
     Returns:
         the video, `fps`, and the prompts.
 
     Raises:
-        ValueError: nothing is asked, or an argument is unknown.
+        ValueError: there is no prompt, or one cannot be used, or a key of `inputs` is unknown.
     """
     given: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {"video": inputs}
     if unknown := set(given) - {"video", "fps", *PROMPTS}:
@@ -127,10 +128,17 @@ def make_video_request(
 
 def check_prompts(prompts: Mapping[str, Any], may_be_empty: bool = False) -> dict[str, Any]:
     """
-    Looks at the prompts of one image or video, as far as that can be done without it.
+    Checks the prompts of one image or video, as far as that is possible without it.
+
+    Args:
+        prompts: by their names.
+        may_be_empty: whether lists may be empty, as for one of several images.
+
+    Returns:
+        the same prompts.
 
     Raises:
-        ValueError: there are none, or one is not what its name says.
+        ValueError: there are none, or one has the wrong form.
     """
     if not prompts:
         raise ValueError(f"nothing to look for: pass {', '.join(f'`{name}`' for name in PROMPTS)}.")
@@ -145,13 +153,13 @@ def check_prompts(prompts: Mapping[str, Any], may_be_empty: bool = False) -> dic
 
 
 def _or_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompts among what was given, or if there are none the others."""
+    """Selects the prompts from a call's arguments; returns the defaults if there are none."""
     prompts = {name: given[name] for name in PROMPTS if given.get(name) is not None}
     return prompts or {name: value for name, value in defaults.items() if value is not None}
 
 
 def _check_objects(name: str, value: Sequence[Any]) -> None:
-    """Refuses a point or a box in place of a list of them, which could be read in two ways."""
+    """Refuses a point or a box in place of a list of them, which would be ambiguous."""
     depth, form = FORMS.get(name, (None, ""))
     for index, prompt in enumerate(value):
         if depth is not None and _depth(prompt) != depth:
@@ -188,7 +196,7 @@ def _for_each(name: str, value: Any, count: int) -> Sequence[Any]:
 
 
 def _is_flat(name: str, value: Any) -> bool:
-    """Texts that are meant for every image."""
+    """Returns whether a value is a flat list of texts, which are for every image."""
     return name in TEXTS and isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
 
 
@@ -201,15 +209,18 @@ def _is_series(inputs: Any) -> bool:
 
 def plain_result(score: float, label: str, box: torch.Tensor, mask: torch.Tensor, **further: Any) -> dict[str, Any]:
     """
-    One object of the pipeline's answer, in plain values.
+    Makes one result of the pipeline, in plain values.
 
     Args:
-        score: from 0 to 1; box: `(4,)` (x0, y0, x1, y1) in pixels; mask: `(height, width)` bool of the whole picture.
-        further: what stands before these.
+        score: from 0 to 1.
+        label: its name.
+        box: `(4,)`, (x0, y0, x1, y1) in pixels.
+        mask: `(height, width)` bool of the whole picture.
+        further: entries that come first.
 
     Returns:
-        `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 digits after the
-        point, the box with 2 and inside the picture, the mask as an array of numpy.
+        `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 decimals,
+        the box with 2 and clipped to the picture, the mask as an array of numpy.
     """
     height, width = mask.shape
     x0, y0, x1, y1 = box.float().tolist()

@@ -1,4 +1,4 @@
-"""From an image or video and what is looked for to scores, boxes and masks: the pipeline task `object-perception`."""
+"""The pipeline task `object-perception`: from an image or video and prompts to scores, boxes and masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Pipeline
+from transformers import Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
 from .perception_request_glee import (
@@ -34,10 +34,10 @@ from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
-CAPACITY = 16  # lists of labels that are remembered; 80 labels take about 350 kB
+CAPACITY = 16  # lists of labels that are cached; 80 labels take about 350 kB
 
 
-# --------------------------------------------------------------------------------- how it looks, and what it remembers
+# ----------------------------------------------------------------------------------------------- settings and a cache
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class PerceptionSettings:
         labels: names of categories for images and videos that come without a prompt.
         expressions: sentences for images and videos that come without a prompt.
         threshold: the lowest score, from 0 to 1; 0.2 is that of the published demo.
-        top_k: the most results of labels; 100 as COCO counts.
+        top_k: maximum number of results of labels per image; 100 as COCO counts.
         prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
-        tracking: of labels in a video, "memory" or "minvis".
+        tracking: how objects of labels are tracked in a video, "memory" or "minvis".
         reprompt: whether an expression's object in a video is also looked for by its own mask.
 
     Raises:
@@ -78,7 +78,10 @@ class PerceptionSettings:
 
     def updated(self, given: dict[str, Any]) -> PerceptionSettings:
         """
-        Returns these settings with those of a call; `None` stands for what was set before.
+        Returns these settings with those of a call.
+
+        Args:
+            given: names and values; `None` leaves a setting as it is.
 
         Raises:
             ValueError: there is no such setting, or a value cannot be used.
@@ -89,17 +92,12 @@ class PerceptionSettings:
 
     @property
     def prompts(self) -> dict[str, Sequence[str] | None]:
-        """Returns the prompts of inputs that have none of their own."""
+        """Returns the prompts of inputs that come without any."""
         return {"labels": self.labels, "expressions": self.expressions}
 
 
 def _check_count(name: str, value: Any) -> None:
-    """
-    Checks that a number counts something.
-
-    Raises:
-        ValueError: it isn't a positive integer.
-    """
+    """Raises ValueError: the value isn't a positive integer."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
 
@@ -110,47 +108,50 @@ def _is_number(value: Any) -> bool:
 
 class LabelCache:
     """
-    Keeps what the text encoder made of the `capacity` lists of labels that were asked for last.
+    Caches the text embeddings of the `capacity` lists of labels that were used last.
 
-    So a list is encoded once and not once an image.
+    So a list is encoded once, and not once for each image.
 
-    It does not see when weights change: after training or loading others, call `clear`. Not for several threads.
+    It doesn't notice when weights change: after training or loading others, call `clear`. It is not thread-safe.
 
     Args:
         capacity: number of lists, at least 1.
+
+    Raises:
+        ValueError: `capacity` is less than 1.
     """
 
     def __init__(self, capacity: int = CAPACITY):
         if capacity < 1:
             raise ValueError(f"`capacity` must be at least 1, not {capacity!r}.")
         self.capacity = capacity
-        self._kept: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
+        self._embeddings: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
 
     def get(self, labels: Sequence[str], encode: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """
-        The tensors of a list of labels; the order of labels matters.
+        Returns the embeddings of a list of labels.
 
         Args:
-            labels: the list.
-            encode: called without arguments where the list is not known yet; its result is cached.
+            labels: the list; the order of labels matters.
+            encode: makes the embeddings if they are not cached.
         """
         key = tuple(labels)
-        if key not in self._kept:
-            self._kept[key] = encode()
-        self._kept.move_to_end(key)
-        while len(self._kept) > self.capacity:
-            self._kept.popitem(last=False)
-        return self._kept[key]
+        if key not in self._embeddings:
+            self._embeddings[key] = encode()
+        self._embeddings.move_to_end(key)
+        while len(self._embeddings) > self.capacity:
+            self._embeddings.popitem(last=False)
+        return self._embeddings[key]
 
     def clear(self) -> None:
-        """Forgets everything."""
-        self._kept.clear()
+        """Empties the cache."""
+        self._embeddings.clear()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._embeddings)
 
     def __contains__(self, labels: object) -> bool:
-        return isinstance(labels, (list, tuple)) and tuple(labels) in self._kept
+        return isinstance(labels, (list, tuple)) and tuple(labels) in self._embeddings
 
 
 # -------------------------------------------------------------------------------------------------------- the pipeline
@@ -158,7 +159,8 @@ class LabelCache:
 
 class ObjectPerceptionPipeline(Pipeline):
     """
-    Finds and segments whatever is named, described, or pointed at, and follows it through videos.
+    Finds and segments what labels name, expressions describe, or points, boxes, scribbles and masks mark, and tracks
+    it in videos.
 
     ```python
     >>> import lookhear
@@ -172,51 +174,58 @@ class ObjectPerceptionPipeline(Pipeline):
     ...     print([found["track_id"] for found in results])
     ```
 
-    A call takes one image, several, or a video, and these arguments (texts and numbers may be given to `pipeline(...)` too):
+    A call takes one image, several, or a video, and these arguments; texts and numbers may be passed to
+    `pipeline(...)`, too:
 
-    - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image, "labels": …}`
-      with prompts of its own; a list of those; a generator or data set of those, which gives an iterator.
-      A video is a path or URL with a video's ending, a file or bytes with a video's beginning, a folder of numbered
-      pictures, an array `(frames, height, width, 3)`, or whatever is said to be one: `{"video": video, "labels": …}`, where
-      `video` may also be a list or generator of pictures, and `"fps"` says how fast pictures follow each other.
+    - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image,
+      "labels": …}` with prompts of its own; a list of those; a generator or data set of those, for which an iterator
+      is returned. A video is a path or URL with a video's file extension, a file or bytes that begin as a video does,
+      a folder of numbered pictures, an array `(frames, height, width, 3)`, or any input that is marked as one:
+      `{"video": video, "labels": …}`, where `video` may also be a list or generator of pictures, and `"fps"` is their
+      number per second.
     - labels: names of categories, any number of objects each; `["object"]` finds everything.
     - expressions: sentences about one object each.
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
-      `(height, width)` bool; masks: `(height, width)` bool. Pixels of the image, the right way up.
-    - For a list of images each of these is one list an image; a flat list of labels or of expressions serves all.
-    - threshold: the lowest score (0.2), and top_k: the most results (100), of labels. In a video the threshold is also that of
-      expressions and of what was shown, whose objects may be absent: in a frame in which none answers well there is none.
+      `(height, width)` bool; masks: `(height, width)` bool. Coordinates are pixels of the upright image.
+    - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is
+      for all images.
+    - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a
+      video the threshold is also for expressions and visual prompts, whose objects may be out of view: a frame in
+      which no candidate reaches it has no result of them.
     - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
-      results depend a little on batch mates, unless the model's configuration has `padding_mask=True`. Of a video it is the
-      frames that go through the model together (4).
-    - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on it; at
-      800 x 1333 pixels each takes about half a gigabyte. In a video each frame counts.
-    - tracking: of labels in a video: "memory" (tracks are born, hidden, found again and forgotten) or "minvis" (the
-      published one: the queries of the first frame, all the way).
-    - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): where the sentence
-      alone loses it, it may be found; it takes about as long again as the sentence.
+      results depend a little on the other images of a batch, unless the model's configuration has `padding_mask=True`.
+      For a video, the number of frames that go through the model together (4).
+    - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on
+      it; at 800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
+    - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and
+      removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
+    - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): it may be
+      found where the sentence alone loses it; it takes about as much time again.
 
-    For a video it returns a `VideoPerception`, an iterator of one list a frame, whose results have a `"track_id"`; prompts
-    may be added to it or dropped at any frame.
+    For a video it returns a `VideoPerception`, an iterator with one list of results per frame, each with a
+    `"track_id"`; prompts may be added to it or dropped at any frame.
 
-    Returns, for each image, one list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first what
-    was found of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
-    order and as they were given, in an image however low its score. The label of an expression is its text, that of the others is
-    "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
+    For each image it returns a list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first
+    the objects of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
+    order and in the order in which they were passed, however low its score is. The label of an expression is its text,
+    that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
 
     The text embeddings of the last 16 lists of labels are cached; after changing the model's weights call
     `pipe.label_cache.clear()`.
 
-    Raises `ValueError`, with one line that names the argument, for whatever cannot be used.
+    It raises `ValueError`, with one line that names the argument, for input that cannot be used.
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any  # a `GleeForObjectDetection`, which this folder doesn't import
+    processor: ProcessorMixin  # a `GleeProcessor`
 
-    def __init__(self, *args, batch_size: int | None = None, **kwargs):
+    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None
+    _load_image_processor = False  # type: ignore[assignment]  # see above
+    _load_video_processor = False  # type: ignore[assignment]  # see above
+    _load_feature_extractor = False  # type: ignore[assignment]  # see above
+    _load_tokenizer = False  # type: ignore[assignment]  # see above
+
+    def __init__(self, *args: Any, batch_size: int | None = None, **kwargs: Any):
         if batch_size is not None:
             _check_count("batch_size", batch_size)
         self.batch_size = batch_size
@@ -226,11 +235,13 @@ class ObjectPerceptionPipeline(Pipeline):
         self.label_cache = LabelCache()
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
-        """Keeps the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
+        """Stores the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
         self.settings = PerceptionSettings().updated(settings)
         return {}, {}, {}
 
-    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs):
+    def __call__(  # type: ignore[override]  # further positional arguments are errors here
+        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
+    ) -> Any:
         if batch_size is not None:
             _check_count("batch_size", batch_size)
         batch_size = batch_size or self.batch_size
@@ -247,14 +258,14 @@ class ObjectPerceptionPipeline(Pipeline):
     def _follow(
         self, inputs: Any, prompts: dict[str, Any], window: int, settings: PerceptionSettings
     ) -> VideoPerception:
-        """Opens a video; frames go through the model as results are taken."""
+        """Opens a video; frames are read and go through the model when their results are taken."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts)
         names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt")
         for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
         video = open_video(source, fps)
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
         save_with_code(self, TASK, MODEL, save_directory, **kwargs)
 
@@ -271,20 +282,23 @@ class ObjectPerceptionPipeline(Pipeline):
         if batch:
             yield from self._perceive(batch, settings)
 
-    def preprocess(self, inputs: dict, settings: PerceptionSettings) -> PerceptionRequest:
-        """Reads one image; `inputs` holds it with its prompts."""
+    def preprocess(  # type: ignore[override]  # transformers' own pipelines take settings of their own, too
+        self, inputs: dict, settings: PerceptionSettings
+    ) -> PerceptionRequest:
+        """Reads one image and checks its prompts; `inputs` has both."""
         return make_request(inputs, settings.prompts)
 
     def _perceive(
         self, requests: Sequence[PerceptionRequest], settings: PerceptionSettings
     ) -> list[list[dict[str, Any]]]:
-        """Results of images that share a canvas: labels, then expressions, then visual prompts."""
-        canvas = _Canvas.of(requests, self.processor)
-        kinds = self._expressions(requests), self._visual_prompts(requests, canvas)  # before anything takes long
+        """Returns the results of images that form a batch: of labels, then expressions, then visual prompts."""
+        batch = _ImageBatch.of(requests, self.processor)
+        # Prompts may be refused, so they are checked before the backbone runs.
+        kinds = self._expressions(requests), self._visual_prompts(requests, batch)
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
-        features = self._image_features(canvas)
+        features = self._image_features(batch)
         for labels, images in _images_of_labels(requests).items():
-            inputs = canvas.images(images) | self._label_inputs(labels)
+            inputs = batch.images(images) | self._label_inputs(labels)
             found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
             for image, objects in zip(images, found["objects"]):
                 results[image] += self.postprocess(objects, labels)
@@ -292,20 +306,21 @@ class ObjectPerceptionPipeline(Pipeline):
             for first in range(0, len(prompts), settings.prompts_at_once):
                 several = prompts[first : first + settings.prompts_at_once]
                 images = sorted({prompt.image for prompt in several})
-                inputs = self._prompt_inputs(several, images, canvas)
+                inputs = self._prompt_inputs(several, images, batch)
                 found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
                 for prompt, objects in zip(several, found["objects"]):
                     results[prompt.image] += self.postprocess(objects, (prompt.label,))
         return results
 
-    def _image_features(self, canvas: _Canvas) -> Any:
+    def _image_features(self, batch: _ImageBatch) -> Any:
         """Computes the backbone's features once for all prompts of the images."""
-        pixel_values = self._in_dtype(canvas.pixel_values).to(self.device)
+        pixel_values = self._in_dtype(batch.pixel_values).to(self.device)
         with self.device_placement(), torch.no_grad():
-            return self.model.get_image_features(pixel_values, canvas.pixel_mask.to(self.device))
+            return self.model.get_image_features(pixel_values, batch.pixel_mask.to(self.device))
 
     def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        """`class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, computed once for a list of labels."""
+        """Returns `class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, cached for a list of
+        labels."""
         return dict(self.label_cache.get(labels, lambda: self._encode_labels(labels)))
 
     def _encode_labels(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -315,38 +330,40 @@ class ObjectPerceptionPipeline(Pipeline):
             return dict(self.model.get_label_embeddings(*tensors))
 
     def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[_Prompt]:
-        processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
+        processor = GleePromptProcessor(self.processor.tokenizer)
+        prompts: list[_Prompt] = []
         for image, request in enumerate(requests):
             if request.expressions:
                 rows = _named(request, processor, expressions=[list(request.expressions)], image_sizes=[request.size])
                 prompts += _Prompt.of_rows(image, request.expressions, rows)
         return prompts
 
-    def _visual_prompts(self, requests: Sequence[PerceptionRequest], canvas: _Canvas) -> list[_Prompt]:
-        processor, prompts = GleePromptProcessor(self.processor.tokenizer), []
+    def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: _ImageBatch) -> list[_Prompt]:
+        processor = GleePromptProcessor(self.processor.tokenizer)
+        prompts: list[_Prompt] = []
         for image, request in enumerate(requests):
             if request.visual:
                 visual = {name: [objects] for name, objects in request.visual.items()}
-                rows = _named(request, processor, **visual, **canvas.sizes(image))
+                rows = _named(request, processor, **visual, **batch.sizes(image))
                 prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
         return prompts
 
     def _prompt_inputs(
-        self, prompts: Sequence[_Prompt], images: list[int], canvas: _Canvas
+        self, prompts: Sequence[_Prompt], images: list[int], batch: _ImageBatch
     ) -> dict[str, torch.Tensor]:
-        """Tensors of some prompts and of the images that they belong to."""
+        """Makes the model's inputs of some prompts and of the images that they belong to."""
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
         labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
         indices = torch.tensor([images.index(prompt.image) for prompt in prompts])
-        return canvas.images(images) | rows | labels | {"prompt_image_indices": indices}
+        return batch.images(images) | rows | labels | {"prompt_image_indices": indices}
 
-    def _forward(
+    def _forward(  # type: ignore[override]  # see `preprocess`
         self,
         model_inputs: dict[str, torch.Tensor],
         settings: PerceptionSettings,
         image_features: Any = None,
     ) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Runs the model and keeps what is asked for: `objects`, one dict of tensors an image or prompt."""
+        """Runs the model and post-processes its outputs: `objects` is one dict of tensors per image or prompt."""
         sizes = model_inputs["target_sizes"]
         inputs = {name: self._in_dtype(value) for name, value in model_inputs.items() if name != "target_sizes"}
         outputs, indices = self.model(**inputs, image_features=image_features), inputs.get("prompt_image_indices")
@@ -359,8 +376,10 @@ class ObjectPerceptionPipeline(Pipeline):
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value
 
-    def postprocess(self, model_outputs: dict[str, torch.Tensor], labels: Sequence[str]) -> list[dict[str, Any]]:
-        """Tensors of one image or prompt as plain results."""
+    def postprocess(  # type: ignore[override]  # see `preprocess`
+        self, model_outputs: dict[str, torch.Tensor], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Converts tensors of one image or prompt to plain results."""
         found = zip(*(model_outputs[name] for name in ("scores", "labels", "boxes", "masks")))
         return [plain_result(float(score), labels[label], box, mask) for score, label, box, mask in found]
 
@@ -385,7 +404,7 @@ class _Prompt:
 
 
 @dataclass(frozen=True)
-class _Canvas:
+class _ImageBatch:
     """The padded images of a batch, and their sizes as (height, width)."""
 
     pixel_values: torch.Tensor  # (images, 3, height, width) float32
@@ -393,7 +412,8 @@ class _Canvas:
     original: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> _Canvas:
+    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> _ImageBatch:
+        """Resizes and pads the images of some requests."""
         features = processor.image_processor([request.image for request in requests], return_tensors="pt")
         return cls(features["pixel_values"], features["pixel_mask"], [request.size for request in requests])
 
@@ -418,7 +438,7 @@ class _Canvas:
 
 
 def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, ...], list[int]]:
-    """Images of the batch that look for the same labels, which share a pass."""
+    """Groups the images of a batch by their labels: those with the same labels share a pass."""
     images: dict[tuple[str, ...], list[int]] = {}
     for image, request in enumerate(requests):
         if request.labels is not None:
@@ -445,7 +465,7 @@ def save_with_code(
     model_class: str,
     save_directory: str | os.PathLike,
     push_to_hub: bool = False,
-    **kwargs,
+    **kwargs: Any,
 ) -> None:
     """
     Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
@@ -470,7 +490,8 @@ def save_with_code(
     model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
     model.config = copy.deepcopy(pipe.model.config)
     model.save_pretrained(folder, **kwargs)
-    pipe.processor.save_pretrained(folder)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
     # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
     path = folder / "config.json"

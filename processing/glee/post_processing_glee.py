@@ -1,11 +1,11 @@
-"""From the network's answers to scores, boxes and masks in pixels of the picture.
+"""From the network's outputs to scores, boxes and masks in pixels of the picture.
 
 `outputs` is what `GleeForObjectDetection` returns, or any mapping with the same names, R rows of Q queries each:
-`logits` `(R, Q, K)`, `confidence` `(R, Q)`, `pred_boxes` `(R, Q, 4)`, `pred_masks` `(R, Q, h, w)`, `image_sizes` and
-`padded_sizes` `(R, 2)`. A row is an image where labels were asked for, else a prompt.
+`logits` `(R, Q, K)`, `pred_boxes` `(R, Q, 4)`, `pred_masks` `(R, Q, h, w)`, `image_sizes` and
+`padded_sizes` `(R, 2)`. A row is an image with labels, or one prompt.
 
-A score is the class probability times how sure the mask is of itself: the mean probability of the pixels inside it. Masks
-are enlarged for the best queries only, one after another, each query once.
+A score is the class probability times the quality of the mask: the mean probability of the pixels inside it. Masks are
+enlarged for the best queries only, one after another, each query once.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ def post_process_object_detection(
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
 ) -> list[dict[str, torch.Tensor]]:
-    """Returns the objects of each image, best first.
+    """
+    Returns the objects of each image, best first.
 
     Args:
         outputs: see above.
         threshold: the lowest score of a result; 0.0 returns everything.
-        target_sizes: `(height, width)` of each picture, `(R, 2)`. Without it boxes are relative to the picture, from 0 to 1,
-            and masks have the size that the network saw.
-        top_k: pairs of query and label that are looked at, by their class probability; `None` for all.
+        target_sizes: `(height, width)` of each picture, `(R, 2)`. Without it boxes are relative to the picture, from 0
+            to 1, and masks have the size of the resized image.
+        top_k: number of pairs of query and label with the highest class probability that may be results; `None` for
+            all.
 
     Returns:
-        One dict a row: `scores` `(n,)` float32 from 0 to 1, `labels` `(n,)` int64 indices into the labels asked for, `boxes`
-        `(n, 4)` float32 (x0, y0, x1, y1), which may reach beyond the picture. One query may answer for several labels.
+        One dict per row: `scores` `(n,)` float32 from 0 to 1, `labels` `(n,)` int64 indices of the labels, `boxes`
+        `(n, 4)` float32 (x0, y0, x1, y1), which may reach beyond the picture. One query may be a result of several
+        labels.
 
     Raises:
-        ValueError: `target_sizes` has not one size a row.
+        ValueError: `target_sizes` doesn't have one size per row, or `top_k` is less than 1.
     """
     return _post_process(outputs, threshold, target_sizes, top_k, with_masks=False)
 
@@ -51,7 +54,8 @@ def post_process_instance_segmentation(
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
 ) -> list[dict[str, torch.Tensor]]:
-    """As `post_process_object_detection`, and `masks` `(n, height, width)` bool besides."""
+    """Returns the objects of each image as `post_process_object_detection` does, with `masks` `(n, height, width)`
+    bool."""
     return _post_process(outputs, threshold, target_sizes, top_k, with_masks=True)
 
 
@@ -61,11 +65,20 @@ def post_process_open_world(
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
 ) -> list[dict[str, torch.Tensor]]:
-    """Everything in the picture, whatever it is: the answer to the one label "object". See
-    `post_process_instance_segmentation`.
+    """
+    Returns the objects of each image for the one label "object", which stands for all kinds.
+
+    Args:
+        outputs: see above, of the label "object".
+        threshold: the lowest score of a result.
+        target_sizes: `(height, width)` of each picture, `(R, 2)`.
+        top_k: number of queries with the highest class probability that may be results; `None` for all.
+
+    Returns:
+        One dict per row, see `post_process_instance_segmentation`.
 
     Raises:
-        ValueError: `outputs` are those of several labels, or `target_sizes` has not one size a row.
+        ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
     _check_one_class(outputs)
     return _post_process(outputs, threshold, target_sizes, top_k, with_masks=True)
@@ -77,16 +90,20 @@ def post_process_grounding(
     prompt_image_indices: torch.Tensor | None = None,
     threshold: float = 0.0,
 ) -> list[dict[str, torch.Tensor]]:
-    """Returns the one object of each expression.
+    """
+    Returns the one object of each expression.
 
     Args:
-        outputs: see above, one row an expression.
+        outputs: see above, one row per expression.
         target_sizes: `(height, width)` of each row's picture; of each image, if `prompt_image_indices` is given.
         prompt_image_indices: `(R,)`, the image of each row, as the processor returns it.
         threshold: the lowest score of a result.
 
     Returns:
-        One dict an expression, see `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
+        One dict per expression, see `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
+
+    Raises:
+        ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
     _check_one_class(outputs)
     target_sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
@@ -98,26 +115,25 @@ def post_process_interactive(
     outputs: Mapping[str, Any],
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     prompt_image_indices: torch.Tensor | None = None,
-    select_by: str = "logits",
 ) -> list[dict[str, torch.Tensor]]:
-    """Returns the one object of each point, box, scribble or mask.
+    """
+    Returns the one object of each point, box, scribble or mask.
 
     Args:
-        outputs: see above, one row a prompt.
+        outputs: see above, one row per prompt.
         target_sizes: `(height, width)` of each row's picture; of each image, if `prompt_image_indices` is given.
         prompt_image_indices: `(R,)`, the image of each row, as the processor returns it.
-        select_by: "logits", the class "object" as the demo of GLEE takes it, or "confidence", the head that is trained on
-            prompts.
 
     Returns:
-        One dict a prompt, see `post_process_instance_segmentation`, with n = 1. The score is the sigmoid of what was
-        selected by.
+        One dict per prompt, see `post_process_instance_segmentation`, with n = 1: the query of the highest probability
+        of the class "object", as in the demo of GLEE. That probability is the score.
+
+    Raises:
+        ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
-    if select_by not in ("logits", "confidence"):
-        raise ValueError(f'select_by must be "logits" or "confidence", got {select_by!r}')
     _check_one_class(outputs)
     num_rows = len(outputs["logits"])
-    logits, queries = outputs[select_by].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
+    logits, queries = outputs["logits"].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
     results = []
     sizes = _checked_sizes(_sizes_of_rows(target_sizes, prompt_image_indices), num_rows)
     for row, size in enumerate(sizes):
@@ -173,7 +189,8 @@ def _detect(
 def _enlarge(
     outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None, with_masks: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(n,) mean probability inside the masks of n queries, 0 where a mask is empty, and (n, height, width) bool masks."""
+    """Computes `(n,)` mean probabilities inside the masks of n queries, 0 for an empty mask, and `(n, height, width)`
+    bool masks."""
     padded_size, image_size = _sizes(outputs, row)
     target_size = target_size or image_size
     logits = outputs["pred_masks"][row, queries]  # (n, h, w)
@@ -190,24 +207,24 @@ def _enlarge(
 
 
 def _boxes(outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None) -> torch.Tensor:
-    """(n, 4) boxes (x0, y0, x1, y1) of n queries, in pixels of the picture, or relative to it."""
+    """Computes `(n, 4)` boxes (x0, y0, x1, y1) of n queries, in pixels of the picture, or relative to it."""
     return boxes_to_picture(outputs["pred_boxes"][row, queries].float(), *_sizes(outputs, row), target_size or (1, 1))
 
 
 def _sizes(outputs: Mapping[str, Any], row: int) -> tuple[Size, Size]:
-    """(height, width) of the row's canvas, and of the part of it that is image."""
+    """Returns (height, width) of the row's padded image, and of the part of it that is not padding."""
     return tuple(outputs["padded_sizes"][row].tolist()), tuple(outputs["image_sizes"][row].tolist())
 
 
 def _checked_sizes(target_sizes: torch.Tensor | Sequence[Size] | None, num_rows: int) -> list[Size | None]:
-    """(height, width) of each row as whole numbers, or `None` each."""
+    """Returns (height, width) of each row as whole numbers; without sizes `None` for each."""
     if target_sizes is None:
         return [None] * num_rows
     sizes = torch.as_tensor(target_sizes).tolist()
     if len(sizes) != num_rows or any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise ValueError(
             f"target_sizes must be one (height, width) for each of the {num_rows} rows of outputs, got {sizes}; with "
-            "several prompts an image pass prompt_image_indices, too"
+            "several prompts per image pass prompt_image_indices, too"
         )
     return [(int(height), int(width)) for height, width in sizes]
 

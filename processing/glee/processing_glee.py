@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images and what is looked for in them to the model's inputs, and the model's outputs back to pixels."""
+"""From images and prompts to the model's inputs, and from the model's outputs back to pixels."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class GleeProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> BatchFeature:
         """
-        Labels, expressions and visual prompts (points, boxes, scribbles, masks: in any mixture) exclude each other in one
-        call. Apart from labels, which all images share, they are lists with one list an image; for one image the outer
-        list may be left out. Coordinates are (x, y) in pixels of the image, the right way up.
+        Labels, expressions and visual prompts (points, boxes, scribbles, masks: any combination of these) exclude each
+        other in one call. Apart from labels, which all images share, they are lists with one list per image; for one
+        image the outer list may be left out. Coordinates are (x, y) in pixels of the upright image.
 
         Args:
             images: one image or a list: PIL images of any mode, arrays, tensors, paths, URLs.
@@ -78,19 +78,20 @@ class GleeProcessor(ProcessorMixin):
             masks (`list[list]`): per image and object a bool array `(height, width)`.
 
         Returns:
-            `BatchFeature` with `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image; and
-            for K labels `input_ids` and `attention_mask` `(K, L)`;
-            for P expressions `expression_input_ids` and `expression_attention_mask` `(P, 77)`, and `prompt_image_indices` `(P,)`;
-            for P visual prompts `prompt_masks` `(P, H, W)` bool, `prompt_types` `(P,)` (0 mask, 1 box, 2 point, 3 scribble),
-            `prompt_image_indices` `(P,)`, and the tokens of the one label "object". Prompts are in the order of the images,
-            those of one image in the order points, boxes, scribbles, masks.
-            Without `images` only the tokens of labels; without anything to look for only the images.
+            `BatchFeature` with `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image;
+            and for K labels `input_ids` and `attention_mask` `(K, L)`; for P expressions `expression_input_ids` and
+            `expression_attention_mask` `(P, 77)`, and `prompt_image_indices` `(P,)`; for P visual prompts
+            `prompt_masks` `(P, H, W)` bool, `prompt_types` `(P,)` (0 mask, 1 box, 2 point, 3 scribble),
+            `prompt_image_indices` `(P,)`, and the tokens of the one label "object". Prompts are in the order of the
+            images, those of one image in the order points, boxes, scribbles, masks. Without `images` only the tokens
+            of labels; without prompts only the images.
 
         Raises:
-            ValueError: nothing was passed, several of the three tasks were asked for, or an image or prompt is unusable.
+            ValueError: nothing was passed, prompts of several of the three tasks were, or an image or prompt cannot be
+                used.
         """
         if text is not None and labels is not None:
-            raise ValueError("text and labels are two names of one thing: pass one of them")
+            raise ValueError("text and labels are two names of the same argument: pass one of them")
         prompts = {
             "labels": text if labels is None else labels,
             "expressions": expressions,
@@ -108,7 +109,7 @@ class GleeProcessor(ProcessorMixin):
         return BatchFeature(features, tensor_type=return_tensors)
 
     def _pictures(self, images: Any, **kwargs: Any) -> tuple[dict, dict]:
-        """The images as arrays, and their sizes before and after, by the names that prompts need."""
+        """Returns the images as arrays, and their sizes before and after, by the names that prompts need."""
         pictures = read_images(images, kwargs.pop("input_data_format", None))
         features = self.image_processor(pictures, return_tensors="np", **kwargs)
         sizes = {

@@ -1,4 +1,4 @@
-"""`GleePromptProcessor`: what the user asks for, in words or with the mouse, as the network's inputs."""
+"""`GleePromptProcessor`: from labels, expressions and visual prompts to the network's inputs."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from transformers import PreTrainedTokenizerBase
 from .geometry_glee import Size, resize_mask, scale_points
 
 MAX_LENGTH = 77  # tokens of CLIP's text encoder, its first and last included
-VISUAL_LABEL = "object"  # what visual prompts ask for in words
+VISUAL_LABEL = "object"  # the label that visual prompts are scored against
 REMOVED = ".,:;!?'\"()*#"  # characters that expressions are trained without
 SPACED = "-/"  # characters that become a space
 
-POINT_FRACTION = 40  # a point stands for a 40th of the image to each side
-SCRIBBLE_FRACTION = 100  # a drawn line is a 100th of the short side wide
+POINT_FRACTION = 40  # a point becomes a rectangle that extends by a 40th of the image to each side
+SCRIBBLE_FRACTION = 100  # the width of a drawn line is a 100th of the short side
 SCRIBBLE_WIDTH = 3  # pixels, at least
 
 
-# ------------------------------------------------------------------------------------- prompts as the pixels they mean
+# --------------------------------------------------------------------------------------------------- prompts as pixels
 
-# Each function makes a bool picture, as large as the network sees the picture (`resized_size`, height and width), of one
-# object's prompt, which is in pixels of the picture itself (`image_size`). Each raises a ValueError that says what is
-# wrong with the prompt, without its name.
+# Each function makes a bool picture of the size of the resized image (`resized_size`, height and width) from the
+# prompt of one object, which is in pixels of the original image (`image_size`). Each raises a ValueError that says
+# what is wrong with the prompt, without its name.
 
 
 def draw_points(points: Any, image_size: Size, resized_size: Size) -> np.ndarray:
-    """(n, 2) points (x, y) of one object: a rectangle round each."""
+    """Draws `(n, 2)` points (x, y) of one object: a rectangle round each."""
     points = _coordinates(points, "a list of (x, y) points", 2)
     for x, y in points:
         if not (0 <= x < image_size[1] and 0 <= y < image_size[0]):
@@ -47,7 +47,7 @@ def draw_points(points: Any, image_size: Size, resized_size: Size) -> np.ndarray
 
 
 def draw_box(box: Any, image_size: Size, resized_size: Size) -> np.ndarray:
-    """A box (x0, y0, x1, y1), filled; x1 and y1 are the first pixels beyond it. What leaves the image is cut off."""
+    """Fills a box (x0, y0, x1, y1), clipped to the image; x1 and y1 are the first pixels beyond it."""
     corners = _coordinates([box], "four numbers (x0, y0, x1, y1)", 4)
     x0, y0, x1, y1 = corners[0]
     if not (x0 < x1 and y0 < y1):
@@ -64,18 +64,18 @@ def draw_box(box: Any, image_size: Size, resized_size: Size) -> np.ndarray:
 
 
 def draw_scribble(scribble: Any, image_size: Size, resized_size: Size) -> np.ndarray:
-    """A line through (n, 2) points (x, y), or the pixels of an (H, W) bool picture of the image's size."""
+    """Draws a line through `(n, 2)` points (x, y), or the pixels of an `(H, W)` bool picture of the image's size."""
     if is_mask(scribble):
         return draw_mask(scribble, image_size, resized_size)
     points = _coordinates(scribble, "a line of (x, y) points, or a bool array as large as the image", 2)
     line = [(x, y) for x, y in scale_points(points, image_size, resized_size)]
     width = max(SCRIBBLE_WIDTH, round(min(resized_size) / SCRIBBLE_FRACTION))
-    canvas = Image.new("1", resized_size[::-1])
-    pen = ImageDraw.Draw(canvas)
+    picture = Image.new("1", resized_size[::-1])
+    pen = ImageDraw.Draw(picture)
     pen.line(line, fill=1, width=width, joint="curve")
     for x, y in (line[0], line[-1]):  # round ends; a line of one point is a dot
         pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=1)
-    drawn = np.array(canvas)
+    drawn = np.array(picture)
     if not drawn.any():
         raise ValueError(
             f"the line is outside of the image of width {image_size[1]} and height {image_size[0]}: its points must be "
@@ -85,7 +85,8 @@ def draw_scribble(scribble: Any, image_size: Size, resized_size: Size) -> np.nda
 
 
 def draw_mask(mask: Any, image_size: Size, resized_size: Size) -> np.ndarray:
-    """(H, W) bool, or integers that are 0 outside of the object, of the image's size; resized by the nearest pixel."""
+    """Resizes a mask of the image's size, `(H, W)` bool or integers that are 0 outside of the object, by the nearest
+    pixel."""
     if not is_mask(mask):
         raise ValueError("it must be a bool array (height, width) as large as the image")
     mask = _as_array(mask)
@@ -108,7 +109,7 @@ def is_mask(value: Any) -> bool:
 
 
 def _coordinates(value: Any, form: str, columns: int) -> np.ndarray:
-    """(n, columns) float64 of any nested lists or arrays, n at least 1."""
+    """Converts nested lists or arrays to `(n, columns)` float64, n at least 1; `form` describes them in the error."""
     try:
         array = np.asarray(_as_array(value), dtype=np.float64)
     except (TypeError, ValueError):
@@ -127,7 +128,7 @@ def _as_array(value: Any) -> Any:
 
 
 def _pixels(low: float, high: float, length: int) -> slice:
-    """The pixels from `low` to `high`, at least one of them, inside of `length`."""
+    """Returns the pixels from `low` to `high`, at least one, within `length`."""
     first = min(max(0, math.floor(low + 0.5)), length - 1)
     return slice(first, max(first + 1, math.floor(high + 0.5)))
 
@@ -136,7 +137,7 @@ def _pixels(low: float, high: float, length: int) -> slice:
 
 
 class PromptKind(NamedTuple):
-    """One way of showing an object."""
+    """One kind of visual prompt."""
 
     number: int  # in the network
     draw: Callable[[Any, Size, Size], np.ndarray]
@@ -153,11 +154,14 @@ VISUAL_PROMPTS = {  # in the order of the prompts of one image
 
 
 class GleePromptProcessor:
-    """Labels, expressions, points, boxes, scribbles and masks to tensors, for any number of images and prompts each.
+    """
+    Converts labels, expressions, points, boxes, scribbles and masks to arrays, for any number of images with any
+    number of prompts each.
 
     Args:
         tokenizer: CLIP's.
-        max_length: tokens that the text encoder takes; fewer, if the tokenizer says so. What is longer is refused, not cut.
+        max_length: maximum number of tokens of the text encoder; the tokenizer's, if that is less. Longer texts are
+            refused, not cut.
 
     Example:
 
@@ -187,33 +191,36 @@ class GleePromptProcessor:
         resized_sizes: Sequence[Size] = (),
         padded_size: Size = (0, 0),
     ) -> dict[str, np.ndarray]:
-        """Builds the inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
+        """
+        Builds the inputs of one of three tasks: labels, expressions, or visual prompts, which may be of several kinds.
 
-        Apart from `labels`, which all images share, an argument is a list with one list a image. For one image the outer
-        list may be left out. An image may have no prompt of a kind: `[]`. Coordinates are (x, y) in pixels of the original
-        image.
+        Apart from `labels`, which all images share, an argument is a list with one list per image. For one image the
+        outer list may be left out. An image may have no prompt of a kind: `[]`. Coordinates are (x, y) in pixels of
+        the original image.
 
         Args:
-            labels: names of categories, such as `["person", "traffic light"]`, taken as they are. All differ.
-            expressions: sentences, each about one object of its image. They are lower-cased, their punctuation goes.
-            points: `(x, y)` lists, one list an object. They stand for a rectangle of a 20th of the image each.
-            boxes: `(x0, y0, x1, y1)`, one an object. What leaves the image is cut off.
-            scribbles: one line `[(x, y), ...]`, or bool array of the image's `(height, width)`, an object.
-            masks: one bool array of the image's `(height, width)` an object.
-            image_sizes: `(height, width)` of the original images; one image each.
-            resized_sizes: what the images were resized to.
-            padded_size: `(height, width)` of the canvas that all images are on. It and `resized_sizes` are for visual prompts.
+            labels: names of categories, such as `["person", "traffic light"]`, used as they are. All differ.
+            expressions: sentences, each about one object of its image. They are lower-cased, and punctuation is
+                removed.
+            points: lists of `(x, y)`, one list per object. Each becomes a rectangle of a 20th of the image.
+            boxes: `(x0, y0, x1, y1)`, one per object. They are clipped to the image.
+            scribbles: one line `[(x, y), ...]`, or bool array of the image's `(height, width)`, per object.
+            masks: one bool array of the image's `(height, width)` per object.
+            image_sizes: `(height, width)` of the original images.
+            resized_sizes: `(height, width)` of the resized images, for visual prompts.
+            padded_size: `(height, width)` of the padded images, for visual prompts.
 
         Returns:
-            For labels `input_ids` and `attention_mask` `(K, L)` int64, padded to the longest.
-            For expressions `expression_input_ids` and `expression_attention_mask` `(P, max_length)` int64, and
-            `prompt_image_indices` `(P,)` int64, image by image.
-            For visual prompts `prompt_masks` `(P, H, W)` bool on the padded image, `prompt_types` `(P,)` int64 (0 mask, 1 box,
-            2 point, 3 scribble), `prompt_image_indices` `(P,)` int64, and the tokens of "object". Prompts are in the order
-            of the images, those of one image in the order points, boxes, scribbles, masks.
+            For labels `input_ids` and `attention_mask` `(K, L)` int64, padded to the longest. For expressions
+            `expression_input_ids` and `expression_attention_mask` `(P, max_length)` int64, and `prompt_image_indices`
+            `(P,)` int64, image by image. For visual prompts `prompt_masks` `(P, H, W)` bool on the padded image,
+            `prompt_types` `(P,)` int64 (0 mask, 1 box, 2 point, 3 scribble), `prompt_image_indices` `(P,)` int64, and
+            the tokens of "object". Prompts are in the order of the images, those of one image in the order points,
+            boxes, scribbles, masks.
 
         Raises:
-            ValueError: none or several of the three tasks are asked for, or a prompt is unusable. It names the argument.
+            ValueError: there are prompts of none or of several of the three tasks, or one cannot be used. The message
+                names the argument.
         """
         visual = {"points": points, "boxes": boxes, "scribbles": scribbles, "masks": masks}
         visual = {name: value for name, value in visual.items() if value is not None}
@@ -236,7 +243,7 @@ class GleePromptProcessor:
         }
 
     def encode_labels(self, labels: Sequence[str]) -> dict[str, np.ndarray]:
-        """`input_ids` and `attention_mask` `(K, L)` of K labels, padded to the longest."""
+        """Tokenizes K labels: `input_ids` and `attention_mask` `(K, L)`, padded to the longest."""
         texts = [text.strip() for text in _checked_texts("labels", labels)]
         for index, text in enumerate(texts):
             if not text:
@@ -248,7 +255,8 @@ class GleePromptProcessor:
         return dict(zip(("input_ids", "attention_mask"), self._encode("labels", texts)))
 
     def encode_expressions(self, expressions: Any, num_images: int) -> dict[str, np.ndarray]:
-        """`expression_input_ids` and `expression_attention_mask` `(P, max_length)`, `prompt_image_indices` `(P,)`."""
+        """Tokenizes expressions: `expression_input_ids` and `expression_attention_mask` `(P, max_length)`, and
+        `prompt_image_indices` `(P,)`."""
         texts, images = [], []
         for image, sentences in enumerate(_sentences_of_images(expressions, num_images)):
             for index, text in enumerate(sentences):
@@ -266,7 +274,7 @@ class GleePromptProcessor:
         }
 
     def _encode(self, name: str, texts: list[str], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(n, length) ids and attention mask; `length` is that of the longest if it is None."""
+        """Tokenizes n texts: `(n, length)` ids and attention mask; None stands for the length of the longest."""
         rows = self.tokenizer(texts, verbose=False)["input_ids"]
         for index, row in enumerate(rows):
             if len(row) > self.max_length:
@@ -283,7 +291,8 @@ class GleePromptProcessor:
 
 
 def clean_expression(text: str) -> str:
-    """Normalises a sentence as in training: lower case, without punctuation, single spaces.
+    """
+    Normalises a sentence as in training: lower case, without punctuation, single spaces.
 
     Example:
 
@@ -299,10 +308,21 @@ def clean_expression(text: str) -> str:
 def draw_visual_prompts(
     prompts: dict[str, Any], image_sizes: Sequence[Size], resized_sizes: Sequence[Size], padded_size: Size
 ) -> dict[str, np.ndarray]:
-    """`prompt_masks` `(P, H, W)` bool, `prompt_types` and `prompt_image_indices` `(P,)` int64.
+    """
+    Draws visual prompts on the padded images.
 
     Args:
-        prompts: argument name ("points", "boxes", "scribbles", "masks") to one list an image, see `GleePromptProcessor`.
+        prompts: argument name ("points", "boxes", "scribbles", "masks") to one list per image, see
+            `GleePromptProcessor`.
+        image_sizes: `(height, width)` of the original images.
+        resized_sizes: `(height, width)` of the resized images.
+        padded_size: `(height, width)` of the padded images.
+
+    Returns:
+        `prompt_masks` `(P, H, W)` bool, `prompt_types` and `prompt_image_indices` `(P,)` int64.
+
+    Raises:
+        ValueError: a prompt cannot be used.
     """
     objects = {name: _objects_of_images(name, value, len(image_sizes)) for name, value in prompts.items()}
     rows = [  # (argument, image, index, prompt), image by image
@@ -328,7 +348,7 @@ def draw_visual_prompts(
 
 
 def _sentences_of_images(expressions: Any, num_images: int) -> list[list[str]]:
-    """One list of sentences an image; for one image a sentence or one list will do."""
+    """Returns one list of sentences per image; for one image a sentence or one list is accepted."""
     if isinstance(expressions, str) and num_images == 1:
         expressions = [expressions]
     if num_images == 1 and _is_list(expressions) and not any(map(_is_list, expressions)):
@@ -344,7 +364,7 @@ def _sentences_of_images(expressions: Any, num_images: int) -> list[list[str]]:
 
 
 def _objects_of_images(name: str, value: Any, num_images: int) -> list[list]:
-    """One list of objects an image; the outer list is added where it was left out."""
+    """Returns one list of objects per image; the outer list is added where it was left out."""
     if num_images == 1 and _axes(value) != VISUAL_PROMPTS[name].axes + 2:
         value = [value]
     form = f"{name} must be one list of objects for each of {num_images} images, {VISUAL_PROMPTS[name].form}"
@@ -371,12 +391,12 @@ def _is_list(value: Any) -> bool:
 
 
 def _shape(value: Any) -> str:
-    """What was passed, for an error."""
+    """Describes a value in an error."""
     return f"{len(value)} items, {_axes(value)} levels deep" if _is_list(value) else type(value).__name__
 
 
 def _checked_texts(name: str, texts: Any, may_be_empty: bool = False) -> list[str]:
-    """A flat list of strings."""
+    """Returns a flat list of strings; raises ValueError for other values."""
     if isinstance(texts, str) or not isinstance(texts, (list, tuple)):
         raise ValueError(f"{name} must be a list of strings, got {type(texts).__name__}")
     for index, text in enumerate(texts):

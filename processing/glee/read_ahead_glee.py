@@ -4,104 +4,99 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
 
 
-class ReadAhead:
-    """
-    Runs a generator in a thread; iterating gives its items.
+class _End:
+    """Marks the end of the items; `error` is what ended them, if anything did."""
 
-    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block, or
-    dropping the object ends the thread and closes the generator.
+    def __init__(self, error: BaseException | None):
+        self.error = error
+
+
+class ReadAhead(Generic[Item]):
+    """Runs a generator in a thread; iterating gives its items, at most `room` of them waiting.
+
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block,
+    or dropping the object ends the thread and closes the generator.
 
     Args:
         items: a generator. Only the thread touches it from here on.
-        room: how many items may wait, at least 1.
+        room: how much may wait, in the unit of `size`; two items may always wait.
+        size: how much room an item takes; 1 by default.
     """
 
-    def __init__(self, items: Iterator[Any], room: int):
-        self._queue = _BoundedQueue(room)
-        self._thread = threading.Thread(target=_fill, args=(self._queue, items), name="read ahead", daemon=True)
-        self._dropped = weakref.finalize(self, self._queue.close)
+    # Two simple queues, as garbage collection may drop a reader in any thread at any moment: a lock that this thread
+    # holds already, such as that of a `queue.Queue`, would never be free then. `SimpleQueue.put` needs none.
+
+    def __init__(self, items: Iterator[Item], room: float, size: Callable[[Item], float] = lambda item: 1):
+        self._made: SimpleQueue[tuple[Item, float] | _End] = SimpleQueue()
+        self._taken: SimpleQueue[float | None] = SimpleQueue()  # sizes of the items taken; None: take no more
+        self._over = False
+        self._thread = threading.Thread(
+            target=_work, args=(items, room, size, self._made, self._taken), name="read ahead", daemon=True
+        )
+        self._dropped = weakref.finalize(self, self._taken.put, None)
         self._thread.start()
 
-    def __iter__(self) -> ReadAhead:
+    def __iter__(self) -> ReadAhead[Item]:
         return self
 
-    def __next__(self) -> Any:
-        return self._queue.take()
+    def __next__(self) -> Item:
+        made = None if self._over else self._made.get()
+        if made is None or self._over:  # closed meanwhile, too
+            raise StopIteration
+        if isinstance(made, _End):
+            self._over = True
+            raise made.error or StopIteration
+        item, size = made
+        self._taken.put(size)
+        return item
 
-    def __enter__(self) -> ReadAhead:
+    def __enter__(self) -> ReadAhead[Item]:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Ends the thread and closes the generator; returns when both are done."""
+        self._over = True
         self._dropped()
         self._thread.join()
+        self._made = SimpleQueue()  # frees the items that nobody took
 
 
-class _BoundedQueue:
-    """Passes items from one thread to another."""
-
-    def __init__(self, room: int):
-        self._room = room
-        self._items: deque[Any] = deque()
-        self._changed = threading.Condition()
-        self._closed = self._ended = False
-        self._error: BaseException | None = None
-
-    def put(self, item: Any) -> bool:
-        """Waits for room and adds an item; returns False if the consumer is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) < self._room)
-            if not self._closed:
-                self._items.append(item)
-                self._changed.notify_all()
-            return not self._closed
-
-    def end(self, error: BaseException | None) -> None:
-        """Marks the end of the items; `error` is raised after the last one."""
-        with self._changed:
-            self._ended, self._error = True, error
-            self._changed.notify_all()
-
-    def take(self) -> Any:
-        """Waits for the next item. Raises StopIteration after the last one, or once the source's error."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._closed)
-            if self._closed or not self._items:
-                error, self._error = self._error, None
-                raise error if error is not None and not self._closed else StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def close(self) -> None:
-        """Closes the queue for the consumer: waiting items are dropped, further ones refused."""
-        with self._changed:
-            self._closed = True
-            self._items.clear()
-            self._changed.notify_all()
-
-
-def _fill(queue: _BoundedQueue, items: Iterator[Any]) -> None:
-    """Runs the worker loop. It holds no reference to the reader, so garbage collection of the reader stops it."""
+def _work(
+    items: Iterator[Item],
+    room: float,
+    size: Callable[[Item], float],
+    made: SimpleQueue[tuple[Item, float] | _End],
+    taken: SimpleQueue[float | None],
+) -> None:
+    """Runs the generator. It holds no reference to the reader, so garbage collection of the reader stops it."""
     error: BaseException | None = None
     try:
+        waiting, filled = 0, 0.0
         for item in items:
-            put = queue.put(item)
-            del item  # it is the reader's now, and may be large
-            if not put:
-                break
+            needed = size(item)
+            while not taken.empty() or (waiting >= 2 and filled + needed > room):
+                freed = taken.get()
+                if freed is None:
+                    return
+                waiting, filled = waiting - 1, filled - freed
+            made.put((item, needed))
+            waiting, filled = waiting + 1, filled + needed
+            del item  # the reader's now, and may be large
     except BaseException as caught:  # the reader raises it
         error = caught
     finally:
         try:
-            items.close()
+            if isinstance(items, Generator):
+                items.close()
         finally:
-            queue.end(error)
+            made.put(_End(error))

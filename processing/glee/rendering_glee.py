@@ -1,10 +1,11 @@
-"""Drawing what was found on its picture: translucent masks, outlines, boxes, readable tags, and the prompts.
+"""Draws results on their picture: translucent masks, outlines, boxes, readable tags, and the prompts.
 
-Masks and boxes are painted by torchvision; tags are written in Pillow's own font, so no font has to be there.
+Masks and boxes are painted by torchvision; tags are written in Pillow's own font, so that no font needs to be
+installed.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,11 @@ from .image_reading_glee import read_images
 
 Colour = tuple[int, int, int]
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+Scribble = Sequence[tuple[float, float]] | np.ndarray  # a polyline, or (height, width) bool
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Okabe and Ito's colours, which people with any kind of colour blindness tell apart; then the same, darker and lighter.
+# Okabe and Ito's colours, which can be told apart with any kind of colour blindness; then the same, darker and
+# lighter.
 BASE: tuple[Colour, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -28,18 +32,18 @@ BASE: tuple[Colour, ...] = (
     (240, 228, 66),
     (0, 114, 178),
 )
-DARKER = tuple(tuple(round(0.62 * value) for value in colour) for colour in BASE)
-LIGHTER = tuple(tuple(round(0.5 * value + 127) for value in colour) for colour in BASE)
+DARKER = tuple((round(0.62 * r), round(0.62 * g), round(0.62 * b)) for r, g, b in BASE)
+LIGHTER = tuple((round(0.5 * r + 127), round(0.5 * g + 127), round(0.5 * b + 127)) for r, g, b in BASE)
 PALETTE: tuple[Colour, ...] = BASE + DARKER + LIGHTER
 
 INK, PAPER = (17, 17, 17), (255, 255, 255)
-TEXT_SHARE = 0.024  # height of letters beside the square root of the picture's area
+TEXT_SHARE = 0.024  # height of letters as a share of the square root of the picture's area
 MIN_TEXT = 10  # pixels
 
 MIN_READABLE = 7  # pixels of letters; a tag that would need smaller ones is left out
 CROWDED = 0.1  # share of the picture that tags may hide before their letters shrink
 MAX_LINES = 3  # of one tag; a longer expression ends in an ellipsis
-MOST_TAGS = 0.4  # share of the picture that tags may hide; the least sure objects go without
+MOST_TAGS = 0.4  # share of the picture that tags may hide; the objects of lowest score have no tag then
 
 SMOOTHING = 4  # tags and prompts are drawn this much larger and reduced, so that their curves are smooth
 
@@ -50,7 +54,7 @@ def draw_objects(
     *,
     points: Sequence[Sequence[tuple[float, float]]] | None = None,
     boxes: Sequence[Rectangle] | None = None,
-    scribbles: Sequence[Sequence[tuple[float, float]] | np.ndarray] | None = None,
+    scribbles: Sequence[Scribble] | None = None,
     opacity: float = 0.42,
     scores: bool = True,
     text_size: int | None = None,
@@ -59,19 +63,20 @@ def draw_objects(
     Draws objects on a copy of their picture.
 
     Each label has its colour; where all objects have the same label, each object has its own. Objects of a video have
-    the colour of their track, the same in all frames, and its id in their tags. Lines and letters grow with the picture. A tag stays inside the picture and off other tags where there is room; in a picture too small for
-    any letters there are none. Prompts are white with a dark rim.
+    the colour of their track, the same in all frames, and its id in their tags. Lines and letters grow with the
+    picture. Tags are inside the picture, and do not overlap where there is room; a picture that is too small for
+    letters has none. Prompts are white with a dark rim.
 
     Args:
         image: PIL image, array or tensor; see `read_images`.
-        results: what `object-perception` gives for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax",
-            "ymax"}` in pixels), and where there are `"score"` (0 to 1), `"mask"` (`(height, width)` bool) and `"track_id"`.
-        points: points of each object asked for, `(x, y)` in pixels.
-        boxes: `(x0, y0, x1, y1)` of each object asked for.
-        scribbles: polyline `[(x, y), …]` or `(height, width)` bool of each object asked for.
+        results: those of `object-perception` for this picture: `"label"`, `"box"` (`{"xmin", "ymin", "xmax", "ymax"}`
+            in pixels), and optionally `"score"` (0 to 1), `"mask"` (`(height, width)` bool) and `"track_id"`.
+        points: for each prompt its points `(x, y)` in pixels.
+        boxes: for each prompt `(x0, y0, x1, y1)` in pixels.
+        scribbles: for each prompt a polyline `[(x, y), …]` or `(height, width)` bool.
         opacity: of masks, 0 (invisible) to 1 (opaque).
-        scores: write the score after the label.
-        text_size: height of letters in pixels; by the size of the picture where it is None.
+        scores: whether the score is written after the label.
+        text_size: height of letters in pixels; None for one that fits the size of the picture.
 
     Returns:
         RGB picture of the same size.
@@ -87,10 +92,10 @@ def draw_objects(
     size = text_size or max(MIN_TEXT, round(TEXT_SHARE * math.sqrt(picture.width * picture.height)))
     line = max(1, round(size / 8))
     objects = _objects(results, picture)
-    canvas = torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, height, width) uint8
-    canvas = _paint_masks(canvas, objects, opacity, line)
-    canvas = _paint_boxes(canvas, objects, line)
-    picture = Image.fromarray(canvas.permute(1, 2, 0).numpy())
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (3, height, width) uint8
+    pixels = _paint_masks(pixels, objects, opacity, line)
+    pixels = _paint_boxes(pixels, objects, line)
+    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     _draw_prompts(picture, points or (), boxes or (), scribbles or (), size)
     texts = [found.text(scores) for found in objects]
     _draw_tags(picture, objects, lay_out_tags(texts, size, picture.size))
@@ -98,21 +103,21 @@ def draw_objects(
 
 
 def colours_of(labels: Sequence[str]) -> list[Colour]:
-    """A colour for each label, the same for equal ones, in order of appearance; each its own if all are equal."""
+    """Chooses a colour for each label, in order of appearance; equal labels share one, unless all are equal."""
     keys = list(range(len(labels))) if len(set(labels)) == 1 else list(labels)
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     return [PALETTE[places[key] % len(PALETTE)] for key in keys]
 
 
 def contrasting(colour: Colour) -> Colour:
-    """Black or white, whichever stands out more from the colour (relative luminance, WCAG 2)."""
+    """Returns black or white, whichever has the higher contrast with the colour (relative luminance, WCAG 2)."""
     shares = [value / 255 for value in colour]
     linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return INK if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else PAPER
 
 
-# ------------------------------------------------------------------------------------------------------ what is drawn
+# ------------------------------------------------------------------------------------------------------------ objects
 
 
 @dataclass(frozen=True)
@@ -142,47 +147,48 @@ def _objects(results: Sequence[Mapping[str, Any]], picture: Image.Image) -> list
             if tuple(mask.shape) != (picture.height, picture.width):
                 raise ValueError(
                     f"The mask of `results[{index}]` is {tuple(mask.shape)}, the picture is "
-                    f"{(picture.height, picture.width)} (height, width): pass the picture that was looked at."
+                    f"{(picture.height, picture.width)} (height, width): pass the picture that the results are of."
                 )
-        box = _inside(tuple(float(result["box"][side]) for side in ("xmin", "ymin", "xmax", "ymax")), picture)
+        box = _inside((result["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")), picture)
         track = result.get("track_id")
         colour = colour if track is None else PALETTE[track % len(PALETTE)]
         objects.append(_Object(str(result["label"]), result.get("score"), box, mask, colour, track))
     return objects
 
 
-def _inside(box: Rectangle, picture: Image.Image) -> Rectangle:
-    """The box within the picture; NaN becomes 0."""
-    x0, x1 = sorted(min(max(0.0, x), picture.width - 1.0) for x in box[::2])
-    y0, y1 = sorted(min(max(0.0, y), picture.height - 1.0) for y in box[1::2])
+def _inside(box: Iterable[float], picture: Image.Image) -> Rectangle:
+    """Clips a box (x0, y0, x1, y1) to the picture; NaN becomes 0."""
+    left, top, right, bottom = map(float, box)
+    x0, x1 = sorted(min(max(0.0, x), picture.width - 1.0) for x in (left, right))
+    y0, y1 = sorted(min(max(0.0, y), picture.height - 1.0) for y in (top, bottom))
     return x0, y0, x1, y1
 
 
 # ---------------------------------------------------------------------------------------------------- masks and boxes
 
 
-def _paint_masks(canvas: torch.Tensor, objects: Sequence[_Object], opacity: float, line: int) -> torch.Tensor:
+def _paint_masks(pixels: torch.Tensor, objects: Sequence[_Object], opacity: float, line: int) -> torch.Tensor:
     """Fills masks, small ones over large ones, and draws a line along the inside of each border."""
-    masked = [found for found in objects if found.mask is not None and found.mask.any()]
-    masked.sort(key=lambda found: -int(found.mask.sum()))
-    colours = list(dict.fromkeys(found.colour for found in masked))
-    owner = torch.full(canvas.shape[1:], -1, dtype=torch.int16)  # (height, width): whose colour a pixel gets
-    for found in masked:
-        owner[found.mask] = colours.index(found.colour)
+    masked = [(found.mask, found.colour) for found in objects if found.mask is not None and found.mask.any()]
+    masked.sort(key=lambda pair: -int(pair[0].sum()))
+    colours = list(dict.fromkeys(colour for _, colour in masked))
+    owner = torch.full(pixels.shape[1:], -1, dtype=torch.int16)  # (height, width): whose colour a pixel gets
+    for mask, colour in masked:
+        owner[mask] = colours.index(colour)
     if colours:
-        fills = owner == torch.arange(len(colours))[:, None, None]  # (colours, height, width), apart from each other
-        canvas = draw_segmentation_masks(canvas, fills, alpha=opacity, colors=colours)
-    for found in masked:
-        (y0, y1), (x0, x1) = (_span(found.mask.any(dim=axis)) for axis in (1, 0))
-        crop = canvas[:, y0:y1, x0:x1]
-        border = inner_border(found.mask, line, (y0, y1, x0, x1))
-        canvas[:, y0:y1, x0:x1] = draw_segmentation_masks(crop, border, alpha=0.9, colors=found.colour)
-    return canvas
+        fills = owner == torch.arange(len(colours))[:, None, None]  # (colours, height, width), disjoint
+        pixels = draw_segmentation_masks(pixels, fills, alpha=opacity, colors=colours)
+    for mask, colour in masked:
+        (y0, y1), (x0, x1) = (_span(mask.any(dim=axis)) for axis in (1, 0))
+        crop = pixels[:, y0:y1, x0:x1]
+        border = inner_border(mask, line, (y0, y1, x0, x1))
+        pixels[:, y0:y1, x0:x1] = draw_segmentation_masks(crop, border, alpha=0.9, colors=colour)
+    return pixels
 
 
 def inner_border(mask: torch.Tensor, width: int, part: tuple[int, int, int, int]) -> torch.Tensor:
     """
-    The pixels of a mask that are nearer than `width` to a pixel outside it; the picture's own border does not count.
+    Finds the pixels of a mask that are nearer than `width` to a pixel outside it; the picture's border is not outside.
 
     Args:
         mask: `(height, width)` bool.
@@ -200,18 +206,18 @@ def inner_border(mask: torch.Tensor, width: int, part: tuple[int, int, int, int]
 
 
 def _span(present: torch.Tensor) -> tuple[int, int]:
-    """First and one past the last True."""
+    """Finds the first True, and the place after the last one."""
     places = present.nonzero()
     return int(places[0]), int(places[-1]) + 1
 
 
-def _paint_boxes(canvas: torch.Tensor, objects: Sequence[_Object], line: int) -> torch.Tensor:
-    """Boxes, the surest ones on top."""
+def _paint_boxes(pixels: torch.Tensor, objects: Sequence[_Object], line: int) -> torch.Tensor:
+    """Draws boxes, those of the highest scores on top."""
     if not objects:
-        return canvas
+        return pixels
     ordered = sorted(objects, key=lambda found: found.score or 0.0)
     boxes = torch.tensor([found.box for found in ordered]).round()
-    return draw_bounding_boxes(canvas, boxes, colors=[found.colour for found in ordered], width=max(1, line * 2 // 3))
+    return draw_bounding_boxes(pixels, boxes, colors=[found.colour for found in ordered], width=max(1, line * 2 // 3))
 
 
 # ---------------------------------------------------------------------------------------------------------------- tags
@@ -232,7 +238,8 @@ class Tag:
 
 
 def lay_out_tags(texts: Sequence[str], size: int, picture: tuple[int, int]) -> list[Tag | None]:
-    """Tags of one picture, with smaller letters (three quarters at least) where many tags would hide too much of it."""
+    """Lays out the tags of a picture, with smaller letters (at least three quarters) where many tags would hide too
+    much."""
     tags = [lay_out_tag(text, size, picture) for text in texts]
     share = sum(tag.width * tag.height for tag in tags if tag is not None) / (picture[0] * picture[1])
     smaller = round(size * max(0.75, math.sqrt(CROWDED / share))) if share > CROWDED else size
@@ -241,11 +248,11 @@ def lay_out_tags(texts: Sequence[str], size: int, picture: tuple[int, int]) -> l
 
 def lay_out_tag(text: str, size: int, picture: tuple[int, int]) -> Tag | None:
     """
-    Breaks a text into lines that fit, with smaller letters where they must be.
+    Breaks a text into lines that fit, with smaller letters where necessary.
 
     Args:
-        text: words; those after the third line become an ellipsis.
-        size: height of letters that is wished, pixels.
+        text: words; those after the third line are replaced by an ellipsis.
+        size: preferred height of letters in pixels.
         picture: width and height that the tag must not exceed.
 
     Returns:
@@ -268,8 +275,8 @@ def lay_out_tag(text: str, size: int, picture: tuple[int, int]) -> Tag | None:
     return None
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, room: float) -> tuple[str, ...]:
-    """Words in lines no wider than `room` (a single longer word is wider), at most `MAX_LINES`."""
+def _wrap(text: str, font: Font, room: float) -> tuple[str, ...]:
+    """Breaks a text into at most `MAX_LINES` lines no wider than `room` pixels, unless a single word is."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.getlength(f"{lines[-1]} {word}") <= room:
@@ -281,8 +288,8 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, room: float) -> tuple[str, ..
     return *lines[: MAX_LINES - 1], _cut(lines[MAX_LINES - 1] + " " + lines[MAX_LINES], font, room)
 
 
-def _cut(line: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """The line, or as much of its beginning as fits before an ellipsis; empty where that is next to nothing."""
+def _cut(line: str, font: Font, room: float) -> str:
+    """Shortens a line to what fits before an ellipsis; empty if fewer than two letters do."""
     if font.getlength(line) <= room:
         return line
     while len(line) > 2 and font.getlength(line + "…") > room:
@@ -298,14 +305,14 @@ def place_tag(
     shown: Sequence[Rectangle] = (),
 ) -> Rectangle:
     """
-    Where a tag goes: above its box, else inside, below or beside it, wherever it hides least.
+    Chooses the place of a tag: above its box, else inside, below or beside it, where it hides least.
 
     Args:
         tag: no larger than the picture.
         box: of the object.
         picture: width and height.
-        taken: rectangles of the tags that are there; to cover one costs most.
-        shown: boxes of all objects; to cover a small one whole is worse than a part of a large one.
+        taken: rectangles of the tags that are placed; covering one of them costs most.
+        shown: boxes of all objects; covering all of a small one is worse than a part of a large one.
 
     Returns:
         Whole pixels, inside the picture.
@@ -339,7 +346,7 @@ def _shared_area(a: Rectangle, b: Rectangle) -> float:
 
 
 def _draw_tags(picture: Image.Image, objects: Sequence[_Object], tags: Sequence[Tag | None]) -> None:
-    """Tags of all objects; the surest ones choose their place first and lie on top."""
+    """Draws the tags of all objects; those of the highest scores are placed first and are on top."""
     placed: list[tuple[_Object, Tag, Rectangle]] = []
     shown, hidden = [found.box for found in objects], 0
     for found, tag in sorted(zip(objects, tags), key=lambda pair: -(pair[0].score or 0.0)):
@@ -368,23 +375,29 @@ def _draw_tag(picture: Image.Image, tag: Tag, place: Rectangle, colour: Colour) 
 # ------------------------------------------------------------------------------------------------------------- prompts
 
 
-def _draw_prompts(picture: Image.Image, points, boxes, scribbles, size: int) -> None:
-    """What was asked with: white with a dark rim."""
+def _draw_prompts(
+    picture: Image.Image,
+    points: Sequence[Sequence[tuple[float, float]]],
+    boxes: Sequence[Iterable[float]],
+    scribbles: Sequence[Scribble],
+    size: int,
+) -> None:
+    """Draws the prompts, white with a dark rim."""
     if not (len(points) or len(boxes) or len(scribbles)):
         return
     rim, core = Image.new("L", picture.size), Image.new("L", picture.size)
     for scribble in scribbles:
         _draw_scribble(rim, core, scribble, size)
     for box in boxes:
-        _draw_dashed(rim, core, _inside(tuple(float(value) for value in box), picture), size)
+        _draw_dashed(rim, core, _inside(box, picture), size)
     for point in (point for several in points for point in several):
         _draw_point(rim, core, point, size)
     picture.paste(INK, (0, 0), rim)
     picture.paste(PAPER, (0, 0), core)
 
 
-def _draw_scribble(rim: Image.Image, core: Image.Image, scribble, size: int) -> None:
-    """A polyline with round joints, or the pixels of a mask."""
+def _draw_scribble(rim: Image.Image, core: Image.Image, scribble: Scribble, size: int) -> None:
+    """Draws a polyline with round joints, or the pixels of a mask."""
     wide, narrow = max(3, round(0.5 * size)), max(1, round(0.3 * size))
     if isinstance(scribble, np.ndarray) and scribble.dtype == bool:
         core.paste(255, (0, 0), Image.fromarray(scribble.astype(np.uint8) * 255))
@@ -398,7 +411,7 @@ def _draw_scribble(rim: Image.Image, core: Image.Image, scribble, size: int) -> 
 
 
 def _draw_dashed(rim: Image.Image, core: Image.Image, box: Rectangle, size: int) -> None:
-    """A rectangle of dashes."""
+    """Draws a dashed rectangle."""
     x0, y0, x1, y1 = box
     wide, narrow, dash = max(2, round(0.3 * size)), max(1, round(0.15 * size)), max(3, round(0.6 * size))
     corners = [(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]
@@ -412,7 +425,7 @@ def _draw_dashed(rim: Image.Image, core: Image.Image, box: Rectangle, size: int)
 
 
 def _draw_point(rim: Image.Image, core: Image.Image, point: tuple[float, float], size: int) -> None:
-    """A disc in a ring, drawn large and reduced."""
+    """Draws a disc in a ring, larger at first and then reduced."""
     radius = max(3, round(0.5 * size))
     left, top = round(float(point[0])) - radius, round(float(point[1])) - radius
     side = SMOOTHING * (2 * radius + 1)

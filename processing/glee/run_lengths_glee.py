@@ -1,4 +1,5 @@
-"""Masks as COCO's run lengths, plain and compressed, without pycocotools."""
+"""Masks as COCO's run lengths, plain and compressed, as pycocotools has them, which inference doesn't need to
+install."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 
 def coco_rle(mask: np.ndarray) -> dict[str, Any]:
     """
-    A mask in COCO's compressed run lengths, as pycocotools reads them.
+    Encodes a mask in COCO's compressed run lengths, as pycocotools reads them.
 
     Args:
         mask: `(height, width)` bool.
@@ -22,7 +23,8 @@ def coco_rle(mask: np.ndarray) -> dict[str, Any]:
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
-    """`(height, width)` bool as COCO's uncompressed run lengths: column by column, the first run is of False."""
+    """Encodes a `(height, width)` bool mask in COCO's plain run lengths: column by column, the first run is of
+    False."""
     pixels = np.asarray(mask, bool).flatten(order="F")
     edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     lengths = np.diff([0, *edges, len(pixels)]).tolist()
@@ -31,11 +33,11 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 def compress_runs(lengths: Sequence[int]) -> str:
     """
-    COCO's text for run lengths.
+    Encodes run lengths as COCO's text.
 
-    From the fourth on a run is written as its difference to the one two before. Numbers are split into groups of 5 bits,
-    the lowest first; a group is a character, 48 being added, and 32 where another group follows. The highest bit of the
-    last group is the sign.
+    From the fourth on, a run is written as its difference to the one two before. Numbers are split into groups of 5
+    bits, the lowest first; each group is the character of code 48 + group, plus 32 if another group follows. The
+    highest bit of the last group is the sign.
     """
     text = []
     for place, length in enumerate(lengths):
@@ -51,17 +53,20 @@ def compress_runs(lengths: Sequence[int]) -> str:
 
 def expand_runs(text: str) -> np.ndarray:
     """
-    Run lengths of COCO's text, the other way round.
+    Decodes run lengths from COCO's text.
+
+    Args:
+        text: as `compress_runs` returns it.
 
     Returns:
         `(n,)` int64.
 
     Raises:
-        ValueError: the text has other characters, or breaks off within a number.
+        ValueError: the text has other characters, or ends within a number.
     """
     codes = np.frombuffer(text.encode("latin-1", errors="replace"), dtype=np.uint8).astype(np.int64) - 48
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise ValueError("run lengths are damaged: the string breaks off or has characters that do not belong there")
+        raise ValueError("run lengths are damaged: the string is cut short, or has characters that are not allowed")
     last = np.flatnonzero(codes & 32 == 0)  # the last group of each number
     starts = np.concatenate(([0], last[:-1] + 1))
     place = 5 * (np.arange(len(codes)) - np.repeat(starts, last - starts + 1))
@@ -76,16 +81,17 @@ def expand_runs(text: str) -> np.ndarray:
 
 def mask_of_runs(lengths: Sequence[int] | np.ndarray, size: Sequence[int]) -> np.ndarray:
     """
-    The mask that run lengths stand for.
+    Decodes a mask from plain run lengths.
 
     Args:
-        lengths: as `run_lengths` gives them; size: (height, width).
+        lengths: as `run_lengths` returns them.
+        size: (height, width).
 
     Returns:
         `(height, width)` bool.
 
     Raises:
-        ValueError: they do not cover a mask of that size.
+        ValueError: they do not add up to a mask of that size.
     """
     lengths, (height, width) = np.asarray(lengths, np.int64), size
     if lengths.sum() != height * width or (lengths < 0).any():
@@ -97,6 +103,7 @@ def mask_of_runs(lengths: Sequence[int] | np.ndarray, size: Sequence[int]) -> np
 
 
 def mask_of_rle(rle: Mapping[str, Any]) -> np.ndarray:
-    """`(height, width)` bool of `coco_rle`, or of uncompressed run lengths. ValueError: they are damaged."""
+    """Decodes a `(height, width)` bool mask from compressed or plain run lengths; raises ValueError if they are
+    damaged."""
     counts = rle["counts"]
     return mask_of_runs(expand_runs(counts) if isinstance(counts, str) else counts, rle["size"])

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from .perception_request_glee import VISUAL, check_prompts
-from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
+from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, draw_visual_prompts
 from .read_ahead_glee import ReadAhead
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_queries_glee import (
@@ -36,10 +36,10 @@ class VideoSettings:
     Settings of video perception, see `ObjectPerceptionPipeline`.
 
     Attributes:
-        threshold: the lowest score of a result.
+        threshold: the lowest score of a result, from 0 to 1.
         top_k: maximum number of results per frame for labels.
         prompts_at_once: rows per forward pass with expressions or visual prompts, one for each frame.
-        window: frames that go through the model together.
+        window: number of frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
     """
@@ -57,26 +57,29 @@ class VideoPerception:
     Result of `object-perception` for a video: an iterator with one list of results per frame.
 
     Frames are prefetched by a thread and go through the model in small batches; past results are not stored, so memory
-    doesn't depend on the length. Each result is what the pipeline gives for an image, with a `"track_id"` in front
-    that an object keeps in all frames. A frame's list has the objects that are found in it: those of labels, best first,
-    then those of expressions, points, boxes, scribbles and masks, in this order.
+    doesn't depend on the length. Each result is what the pipeline gives for an image, preceded by a `"track_id"`,
+    which is the same for an object in all frames. A frame's list has the objects that are found in it: those of
+    labels, best first, then those of expressions, points, boxes, scribbles and masks, in this order.
 
     ```python
     with see("street.mp4", labels=["person", "car"]) as video:
         for results in video:
             print(video.time, [(found["track_id"], found["label"]) for found in results])
             if video.index == 40:
-                video.drop(3)  # not this one any more
-                video.add(points=[[(120, 80)]])  # but what is there in this frame
+                video.drop(3)  # stop following this object
+                video.add(points=[[(120, 80)]])  # and follow what is here in this frame
     ```
 
     It is not thread-safe.
 
     Attributes:
-        fps: frames a second; frames: their number; duration: in seconds. None where the source doesn't say.
+        fps: frames per second; None where the source doesn't say.
+        frames: number of frames; None where the source doesn't say.
+        duration: in seconds; None where the source doesn't say.
         size: (height, width) of the frames in pixels, upright.
-        frame: the last frame that results were given for, an RGB picture; index: its place, from 0 (-1 before the first);
-            time: in seconds after the first one, None where the source has no clock.
+        frame: the last frame that results were returned for, an RGB picture; None before the first.
+        index: its place, from 0; -1 before the first.
+        time: its time in seconds after the first frame; None before the first, and where the source has no clock.
         warnings: sentences about faults of the video that did not stop the reading.
     """
 
@@ -92,10 +95,11 @@ class VideoPerception:
         """
         Args:
             video: where frames come from.
-            model: of GLEE; processor: its `GleeProcessor`.
-            encode_labels: gives what the model's `get_label_embeddings` makes of a list of labels.
-            settings: how to look.
-            prompts: `labels`, `expressions`, `points`, `boxes`, `scribbles`, `masks`, about the first frame.
+            model: a `GleeForObjectDetection`.
+            processor: its `GleeProcessor`.
+            encode_labels: returns the model's `get_label_embeddings` of a list of labels.
+            settings: thresholds, sizes of batches, and how objects are tracked.
+            prompts: `labels`, `expressions`, `points`, `boxes`, `scribbles`, `masks`, which are about the first frame.
 
         Raises:
             ValueError: the video has no frames, or the prompts cannot be used.
@@ -130,17 +134,17 @@ class VideoPerception:
 
     def __next__(self) -> list[dict[str, Any]]:
         """
-        The results of the next frame.
+        Returns the results of the next frame.
 
         Raises:
-            ValueError: the video cannot be read any further; what came before has been given.
+            ValueError: the video cannot be read any further; the results of all frames before it have been returned.
         """
-        if self._window is None or self._place == len(self._window):
-            self._next_window()
-        fresh = [prompt for prompt in self._prompts.values() if prompt.window is not self._window]
-        self._look(fresh)
-        results = [found for prompt in self._in_order() for found in prompt.results(self._place)]
-        self._last = self._window.frames[self._place]
+        window = self._window
+        if window is None or self._place == len(window):
+            window = self._next_window()
+        self._look([prompt for prompt in self._prompts.values() if prompt.window is not window], window)
+        results = [found for prompt in self._in_order() for found in prompt.results(self._place, window.sizes)]
+        self._last = window.frames[self._place]
         self._place += 1
         return results
 
@@ -174,7 +178,8 @@ class VideoPerception:
 
     @property
     def prompts(self) -> dict[int, str]:
-        """The ids of what is looked for, and what it is called: one for a list of labels, the track's for an object."""
+        """Returns the labels of each prompt by its id: an id for the list of labels, the track's for a single
+        object."""
         return {prompt.number: ", ".join(prompt.labels) for prompt in self._in_order()}
 
     def add(
@@ -190,32 +195,40 @@ class VideoPerception:
         Looks for more, from the next frame on.
 
         Args:
-            labels, expressions: as in the pipeline's call.
-            points, boxes, scribbles, masks: of objects in the frame whose results were given last, or in the first frame
-                while there are none.
+            labels: names of categories, any number of objects each.
+            expressions: sentences about one object each.
+            points: for each object a list of `(x, y)`. These and the following are in pixels of the frame whose
+                results were returned last, or of the first frame.
+            boxes: for each object `(x0, y0, x1, y1)`.
+            scribbles: for each object a line `[(x, y), …]` or `(height, width)` bool.
+            masks: for each object `(height, width)` bool.
 
         Returns:
             ids: one for the labels, the track's of each expression, point, box, scribble and mask, in this order.
 
         Raises:
-            ValueError: nothing is asked for, or a prompt cannot be used; then none of them is added.
+            ValueError: there is no prompt, or one cannot be used; then none of them is added.
         """
         given = {"labels": labels, "expressions": expressions}
         given |= {"points": points, "boxes": boxes, "scribbles": scribbles, "masks": masks}
         given = check_prompts({name: value for name, value in given.items() if value is not None})
-        makers = [*self._expressions(given), *self._shown(given), *self._labels(given)]
-        added = [make(next(self._numbers)) for make in makers]
+        added = [*self._expression_prompts(given), *self._visual_prompts(given), *self._label_prompts(given)]
+        for prompt in added:  # only now, so that a prompt that cannot be used takes no number
+            prompt.number = next(self._numbers)
         if self._last is not None and self._window is not None:
-            self._show([prompt for prompt in added if isinstance(prompt, VisualPrompt)], self._place - 1)
+            _show(added, self._window, self._place - 1)
         self._prompts |= {prompt.number: prompt for prompt in added}
         return [prompt.number for prompt in sorted(added, key=_rank)]
 
     def drop(self, number: int) -> None:
         """
-        Looks no more, from the next frame on, for an object by its `track_id`, or for a whole prompt by its id.
+        Stops looking for something, from the next frame on.
+
+        Args:
+            number: `track_id` of an object, or the id of a prompt.
 
         Raises:
-            ValueError: no id of this video can be it.
+            ValueError: it is no id of this video.
         """
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"`number` must be a track_id or the id of a prompt, not {number!r}.")
@@ -229,17 +242,19 @@ class VideoPerception:
     def _in_order(self) -> list[VideoPrompt]:
         return sorted(self._prompts.values(), key=_rank)
 
-    def _labels(self, given: Mapping[str, Any]) -> Iterator[Callable[[int], VideoPrompt]]:
-        if len(given.get("labels", ())):
-            labels = tuple(given["labels"])
-            embeddings = self._encode_labels(labels)
-            tracker = GleeTracker(self._settings.tracking, self._settings.threshold, self._numbers)
-            yield lambda number: LabelPrompt(number, labels, embeddings, tracker, self._settings.top_k)
+    def _label_prompts(self, given: Mapping[str, Any]) -> list[VideoPrompt]:
+        """Makes one prompt of all labels; they share a tracker, so that an object has one label."""
+        if not len(given.get("labels", ())):
+            return []
+        labels = tuple(given["labels"])
+        tracker = GleeTracker(self._settings.tracking, self._settings.threshold, self._numbers)
+        return [LabelPrompt(labels, self._encode_labels(labels), tracker, self._settings.top_k)]
 
-    def _expressions(self, given: Mapping[str, Any]) -> Iterator[Callable[[int], VideoPrompt]]:
+    def _expression_prompts(self, given: Mapping[str, Any]) -> list[VideoPrompt]:
+        """Makes a prompt of each expression."""
         sentences = list(given.get("expressions", ()))
         if not sentences:
-            return
+            return []
         rows = GleePromptProcessor(self._processor.tokenizer).encode_expressions([sentences], 1)
         ids, mask = (
             torch.from_numpy(rows[f"expression_{name}"]).to(self._model.device)
@@ -247,58 +262,46 @@ class VideoPerception:
         )
         with torch.no_grad():
             tokens = self._model.get_expression_tokens(ids, mask)
-
-        def make(place: int) -> Callable[[int], VideoPrompt]:
-            return lambda number: ExpressionPrompt(
-                number,
-                (sentences[place],),
-                ObjectFollower(shown=False, track_id=number, threshold=self._settings.threshold),
+        threshold, reprompt = self._settings.threshold, self._settings.reprompt
+        return [
+            ExpressionPrompt(
+                (sentence,),
+                ObjectFollower(shown=False, threshold=threshold),
                 tokens[[place]],
                 mask[[place]],
-                self._settings.reprompt,
+                reprompt,
             )
+            for place, sentence in enumerate(sentences)
+        ]
 
-        yield from map(make, range(len(sentences)))
-
-    def _shown(self, given: Mapping[str, Any]) -> Iterator[Callable[[int], VideoPrompt]]:
+    def _visual_prompts(self, given: Mapping[str, Any]) -> list[VideoPrompt]:
+        """Makes a prompt of each point, box, scribble and mask."""
         visual = {name: [list(given[name])] for name in VISUAL if len(given.get(name, ()))}
         if not visual:
-            return
+            return []
         sizes = self._first
-        rows = GleePromptProcessor(self._processor.tokenizer)(
-            **visual, image_sizes=[sizes.frame], resized_sizes=[sizes.resized], padded_size=sizes.padded
-        )
+        rows = draw_visual_prompts(visual, [sizes.frame], [sizes.resized], sizes.padded)
         drawn, kinds = torch.from_numpy(rows["prompt_masks"]), torch.from_numpy(rows["prompt_types"])
-
-        def make(place: int) -> Callable[[int], VideoPrompt]:
-            return lambda number: VisualPrompt(
-                number,
-                (VISUAL_LABEL,),
-                ObjectFollower(shown=True, track_id=number, threshold=self._settings.threshold),
-                drawn[place].clone(),
-                kinds[place],
-            )
-
-        yield from map(make, range(len(drawn)))
+        threshold = self._settings.threshold
+        return [
+            VisualPrompt((VISUAL_LABEL,), ObjectFollower(shown=True, threshold=threshold), mask.clone(), kind)
+            for mask, kind in zip(drawn, kinds)
+        ]
 
     # --------------------------------------------------------------------------------------------------- the windows
 
-    def _look(self, prompts: Sequence[VideoPrompt]) -> None:
-        """Asks the model for prompts, from the next frame of the window on."""
+    def _look(self, prompts: Sequence[VideoPrompt], window: FrameWindow) -> None:
+        """Runs the model for some prompts, from the next frame of the window on."""
         if not prompts:
             return
-        self._show([p for p in prompts if isinstance(p, VisualPrompt) and p.first is None], self._place)
-        shown_label = {}
+        _show(prompts, window, self._place)
+        shown_label: Mapping[str, torch.Tensor] = {}
         if any(isinstance(prompt, ObjectPrompt) and prompt.latest is not None for prompt in prompts):
             shown_label = self._encode_labels((VISUAL_LABEL,))
-        look(prompts, self._window, self._place, self._settings.prompts_at_once, shown_label)
+        look(prompts, window, self._place, self._settings.prompts_at_once, shown_label)
 
-    def _show(self, prompts: Sequence[VisualPrompt], place: int) -> None:
-        for prompt in prompts:
-            prompt.show_in(self._window.seen(place))
-
-    def _next_window(self) -> None:
-        """Lets go of the frames that have been given, and takes the next ones."""
+    def _next_window(self) -> FrameWindow:
+        """Releases the frames whose results have been returned, and takes the next ones."""
         for prompt in self._prompts.values():
             prompt.finish_window()
         self._window = None
@@ -307,7 +310,9 @@ class VideoPerception:
         if not frames:
             failure, self._failure = self._failure, None
             raise StopIteration if failure is None else failure
-        self._window, self._place = FrameWindow(self._model, frames), 0
+        window = self._window = FrameWindow(self._model, frames)
+        self._place = 0
+        return window
 
     def _read(self, count: int) -> list[PreparedFrame]:
         """Reads up to `count` further frames; a reading error is raised at the frame where it occurred."""
@@ -323,18 +328,26 @@ class VideoPerception:
         return frames
 
     def _tell(self) -> None:
+        """Issues the warnings that are new."""
         for message in self.warnings[self._warned :]:
             python_warnings.warn(f"{self._name}: {message}", stacklevel=2)
             self._warned += 1
 
 
+def _show(prompts: Sequence[VideoPrompt], window: FrameWindow, place: int) -> None:
+    """Notes, for visual prompts that are new, which frame they are about."""
+    for prompt in prompts:
+        if isinstance(prompt, VisualPrompt) and prompt.first is None:
+            prompt.show_in(window.seen(place))
+
+
 def _rank(prompt: VideoPrompt) -> tuple[bool, int]:
-    """Labels before single objects, each in the order of their coming."""
+    """Returns the order of results: labels before single objects, each in the order in which they were added."""
     return not isinstance(prompt, LabelPrompt), prompt.number
 
 
 def _prepared(video: Video, image_processor: Any, warnings: list[str]) -> Iterator[PreparedFrame]:
-    """Frames with the model's inputs; for the prefetching thread. It holds no reference to the consumer."""
+    """Yields frames with the model's inputs, in the prefetching thread. It holds no reference to the consumer."""
     for frame in of_one_size(video.read(warnings.append), video.name, warnings.append):
         features = image_processor([frame.image], return_tensors="pt")
         yield PreparedFrame(frame, features["pixel_values"], features["pixel_mask"])

@@ -1,4 +1,4 @@
-"""Prompts of a video: lists of labels, expressions and visual prompts, each with its tracker, run through the model in windows of
+"""Prompts of a video (labels, expressions, visual prompts), each with its tracker, run through the model in windows of
 frames."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from .geometry_glee import Size, boxes_to_picture, masks_to_picture
 from .perception_request_glee import plain_result
-from .track_memory_glee import FrameCandidates, TrackedObject, mask_colours
+from .track_state_glee import FrameCandidates, TrackedObject, mask_colours
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 
@@ -25,7 +25,7 @@ LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
 
 @dataclass(frozen=True)
 class PreparedFrame:
-    """A frame and what the image processor makes of it: `(1, 3, H, W)` and `(1, H, W)`."""
+    """A frame and the image processor's outputs for it: `(1, 3, H, W)` and `(1, H, W)`."""
 
     frame: VideoFrame
     pixel_values: torch.Tensor
@@ -35,7 +35,7 @@ class PreparedFrame:
     def sizes(self) -> FrameSizes:
         mask = self.pixel_mask[0]
         resized = (int(mask[:, 0].sum()), int(mask[0].sum()))
-        return FrameSizes((self.frame.image.height, self.frame.image.width), resized, tuple(mask.shape))
+        return FrameSizes((self.frame.image.height, self.frame.image.width), resized, (mask.shape[0], mask.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class FrameSizes:
         """Converts one mask of the model, `(h, w)` logits, to `(height, width)` bool of the frame."""
         return masks_to_picture(logits[None].float(), self.padded, self.resized, self.frame)[0] > 0
 
-    def canvas_mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """Converts it to a mask of the padded image, where prompts are: `(H, W)` bool, False in the padding."""
+    def padded_mask(self, logits: torch.Tensor) -> torch.Tensor:
+        """Converts it to a mask of the padded image, as prompts are: `(H, W)` bool, False in the padding."""
         full = torch.nn.functional.interpolate(
             logits[None, None].float(), size=self.padded, mode="bilinear", align_corners=False
         )[0, 0]
@@ -67,7 +67,7 @@ class FrameSizes:
 
 @dataclass(frozen=True)
 class SeenFrame:
-    """One frame in the model whose objects are searched for in others."""
+    """One frame with its features, whose objects are searched for in other frames."""
 
     index: int  # of the frame in the video
     pixel_values: torch.Tensor  # (1, 3, H, W)
@@ -77,19 +77,20 @@ class SeenFrame:
 
 @dataclass(frozen=True)
 class Shown:
-    """Where an object is: its pixels in the padded frame, `(H, W)` bool, and as what kind of prompt."""
+    """An object that is marked in a frame."""
 
     seen: SeenFrame
-    mask: torch.Tensor
-    kind: torch.Tensor  # () int64
+    mask: torch.Tensor  # (H, W) bool, its pixels in the padded frame
+    kind: torch.Tensor  # () int64, kind of visual prompt
 
 
 class FrameWindow:
     """
-    Frames in the model; the backbone runs once, here.
+    Some consecutive frames and their features: the backbone runs once, here.
 
     Args:
-        model: of GLEE; frames: of one size, at least one.
+        model: a `GleeForObjectDetection`.
+        frames: of one size, at least one.
     """
 
     def __init__(self, model: Any, frames: Sequence[PreparedFrame]):
@@ -122,14 +123,14 @@ class FrameWindow:
         Finds candidates for some labels.
 
         Args:
-            embeddings: of the model's `get_label_embeddings`.
+            embeddings: what the model's `get_label_embeddings` returns.
             first: the frame to begin with.
-            most: the best candidates per frame to return; None for all, in the model's order.
+            most: maximum number of candidates per frame, the best ones; None for all, in the model's order.
 
         Returns:
-            those of each frame.
+            the candidates of each frame.
         """
-        outputs = self._ask(self.pixel_values[first:], self.pixel_mask[first:], self._features(first), **embeddings)
+        outputs = self._run(self.pixel_values[first:], self.pixel_mask[first:], self._features(first), **embeddings)
         found = [self._candidates(outputs, row, most) for row in range(len(self) - first)]
         pictures = self.pixel_values[first:]
         return [replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]
@@ -138,16 +139,18 @@ class FrameWindow:
         self, tokens: torch.Tensor, attention_mask: torch.Tensor, first: int = 0
     ) -> list[list[FrameCandidates]]:
         """
-        What sentences may be about.
+        Finds candidates for some sentences.
 
         Args:
-            tokens: of the model's `get_expression_tokens`, `(n, length, size)`; attention_mask: `(n, length)`.
+            tokens: `(n, length, size)`, of the model's `get_expression_tokens`.
+            attention_mask: `(n, length)`.
+            first: the frame to begin with.
 
         Returns:
-            for each sentence those of each frame, from the frame `first` on.
+            for each sentence the candidates of each frame.
         """
         count = len(self) - first
-        outputs = self._ask(
+        outputs = self._run(
             self.pixel_values[first:],
             self.pixel_mask[first:],
             self._features(first),
@@ -161,37 +164,38 @@ class FrameWindow:
         self, objects: Sequence[Shown], embeddings: Mapping[str, torch.Tensor], first: int = 0
     ) -> list[list[FrameCandidates]]:
         """
-        What may be objects that other frames show.
+        Finds candidates for objects that are marked in other frames.
 
         Args:
             objects: in frames of the same size as these.
-            embeddings: of the one label that they are scored against.
+            embeddings: what the model's `get_label_embeddings` returns for the one label that they are scored against.
+            first: the frame to begin with.
 
         Returns:
-            for each object those of the frame that shows it, then of each frame from `first` on.
+            for each object the candidates of the frame that it is marked in, then of each frame from `first` on.
         """
-        shown_in = {thing.seen.index: thing.seen for thing in objects}
+        shown_in = {shown.seen.index: shown.seen for shown in objects}
         places = {index: place for place, index in enumerate(shown_in)}
         count, device = len(self) - first, self.pixel_values.device
         rows = 1 + count
         masks = torch.zeros((len(objects) * rows, *self.sizes.padded), dtype=torch.bool, device=device)
         kinds = torch.zeros(len(objects) * rows, dtype=torch.int64, device=device)
         images = torch.arange(len(shown_in) - 1, len(shown_in) + count, device=device).repeat(len(objects))
-        for number, thing in enumerate(objects):
-            masks[number * rows], kinds[number * rows] = thing.mask, thing.kind
-            images[number * rows] = places[thing.seen.index]
-        kept = list(shown_in.values())
-        outputs = self._ask(
-            torch.cat([*(seen.pixel_values for seen in kept), self.pixel_values[first:]]),
-            torch.cat([*(seen.pixel_mask for seen in kept), self.pixel_mask[first:]]),
-            self._features(first, [seen.features for seen in kept]),
+        for number, shown in enumerate(objects):
+            masks[number * rows], kinds[number * rows] = shown.mask, shown.kind
+            images[number * rows] = places[shown.seen.index]
+        before = list(shown_in.values())
+        outputs = self._run(
+            torch.cat([*(seen.pixel_values for seen in before), self.pixel_values[first:]]),
+            torch.cat([*(seen.pixel_mask for seen in before), self.pixel_mask[first:]]),
+            self._features(first, [seen.features for seen in before]),
             **embeddings,
             prompt_masks=masks,
             prompt_types=kinds,
             prompt_image_indices=images,
             prompt_sources=(torch.arange(len(objects), device=device) * rows).repeat_interleave(rows),
         )
-        return self._rows(outputs, len(objects), rows, confidence=True)
+        return self._rows(outputs, len(objects), rows)
 
     def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
         """Concatenates features of other frames and those of the frames from `first` on."""
@@ -201,18 +205,18 @@ class FrameWindow:
         levels = tuple(torch.cat(maps) for maps in zip(*(part.levels for part in parts)))
         return type(self.features)(levels=levels, lateral=torch.cat([part.lateral for part in parts]))
 
-    def _ask(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, features: Any, **inputs: torch.Tensor) -> Any:
+    def _run(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, features: Any, **inputs: torch.Tensor) -> Any:
         with torch.no_grad():
             return self.model(pixel_values=pixel_values, pixel_mask=pixel_mask, image_features=features, **inputs)
 
-    def _rows(self, outputs: Any, objects: int, rows: int, confidence: bool = False) -> list[list[FrameCandidates]]:
+    def _rows(self, outputs: Any, objects: int, rows: int) -> list[list[FrameCandidates]]:
         return [
-            [self._candidates(outputs, number * rows + row, CANDIDATES, confidence) for row in range(rows)]
+            [self._candidates(outputs, number * rows + row, CANDIDATES) for row in range(rows)]
             for number in range(objects)
         ]
 
-    def _candidates(self, outputs: Any, row: int, most: int | None, confidence: bool = False) -> FrameCandidates:
-        """Copies, so that the whole answer is not held."""
+    def _candidates(self, outputs: Any, row: int, most: int | None) -> FrameCandidates:
+        """Copies one row's candidates, so that the model's whole output can be freed."""
         logits = outputs.logits[row].float()  # (queries, classes)
         best = torch.arange(len(logits), device=logits.device)
         if most is not None and most < len(logits):
@@ -222,62 +226,61 @@ class FrameWindow:
             boxes=self.sizes.boxes(outputs.pred_boxes[row][best]),
             masks=outputs.pred_masks[row][best],
             embeddings=outputs.track_embeddings[row][best].float(),
-            confidence=outputs.confidence[row][best].float() if confidence else None,
         )
 
 
-# -------------------------------------------------------------------------------------------------- what is looked for
+# ------------------------------------------------------------------------------------------------------------- prompts
 
 
 @dataclass
 class VideoPrompt(ABC):
     """
-    Something that is looked for from some frame on.
+    A prompt that is looked for from some frame on.
 
     Attributes:
-        number: its id; of one object also its track's.
-        labels: what its objects may be called.
-        window: the frames that `candidates` are of; start: the first of them with candidates.
-        candidates: what the model found, for each of those frames.
+        number: its id, which the video gives it; for a single object also its track's.
+        labels: labels that its objects may have.
+        window: the frames that `candidates` belong to.
+        start: the first frame of the window that has candidates.
+        candidates: the model's candidates in each frame from `start` on.
     """
 
-    number: int
+    number: int = field(default=0, init=False)
     labels: tuple[str, ...]
     window: FrameWindow | None = field(default=None, init=False)
     start: int = field(default=0, init=False)
     candidates: list[FrameCandidates] = field(default_factory=list, init=False)
 
     def found(self, window: FrameWindow, first: int, candidates: list[FrameCandidates]) -> None:
-        """Takes what the model found in a window from a frame on."""
+        """Takes the model's candidates in the frames of a window, from the frame `first` on."""
         self.window, self.start, self.candidates = window, first, candidates
 
-    def results(self, place: int) -> list[dict[str, Any]]:
-        """Its objects in one frame of the window. To be called once for each, in order."""
+    def results(self, place: int, sizes: FrameSizes) -> list[dict[str, Any]]:
+        """Returns its objects in one frame of the window; to be called once for each frame, in order."""
         candidates = self.candidates[place - self.start]
         objects = self._track(candidates)
         self._remember(place, candidates, objects)
-        sizes = self.window.sizes
         return [
             plain_result(
-                thing.score,
-                self.labels[thing.label],
-                candidates.boxes[thing.candidate],
-                sizes.mask(candidates.masks[thing.candidate]),
-                track_id=thing.track_id,
+                found.score,
+                self.labels[found.label],
+                candidates.boxes[found.candidate],
+                sizes.mask(candidates.masks[found.candidate]),
+                track_id=found.track_id,
             )
-            for thing in objects
+            for found in objects
         ]
 
     @abstractmethod
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
-        """Its objects in the next frame."""
+        """Finds its objects in the next frame."""
 
     def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
-        """What the next window needs to know: of labels nothing."""
+        """Stores what the next window needs: nothing for labels."""
         return
 
     def finish_window(self) -> None:
-        """Lets go of the window."""
+        """Releases the window."""
         self.window, self.candidates = None, []
 
 
@@ -288,7 +291,9 @@ class LabelPrompt(VideoPrompt):
 
     Attributes:
         embeddings: of the labels, for the model.
-        tracker: gives them ids; most: results of a frame.
+        tracker: tracks the objects.
+        most: maximum number of results per frame.
+        dropped: ids of tracks that are not returned any more.
     """
 
     embeddings: Mapping[str, torch.Tensor]
@@ -298,51 +303,52 @@ class LabelPrompt(VideoPrompt):
 
     @property
     def candidates_wanted(self) -> int | None:
-        """The published tracking aligns all queries."""
+        """Returns the number of candidates per frame that the tracker needs; None for all: the published one aligns
+        all queries."""
         return None if self.tracker.mode == "minvis" else max(LABEL_CANDIDATES, self.most)
 
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
-        found = [thing for thing in self.tracker.update(candidates) if thing.track_id not in self.dropped]
-        return found[: self.most]
+        objects = [found for found in self.tracker.update(candidates) if found.track_id not in self.dropped]
+        return objects[: self.most]
 
 
 @dataclass
 class ObjectPrompt(VideoPrompt):
     """
-    One object, whose mask may show it in the next window.
+    One object, whose mask in one window may be its prompt in the next.
 
     Attributes:
-        follower: says which candidate it is.
-        latest: what shows the object in this window; None if nothing does.
+        follower: chooses the object's candidate.
+        latest: where the object is marked, as its prompt in this window; None if it has no such prompt.
     """
 
     follower: ObjectFollower
     latest: Shown | None = field(default=None, init=False)
-    _sight: tuple[int, torch.Tensor] | None = field(
-        default=None, init=False
-    )  # place in the window, mask logits (h, w)
+    # Where it was found last: place in the window, and mask logits (h, w).
+    _last: tuple[int, torch.Tensor] | None = field(default=None, init=False)
 
     def _track(self, candidates: FrameCandidates) -> list[TrackedObject]:
-        thing = self.follower.update(candidates)
-        return [] if thing is None else [thing]
+        found = self.follower.update(candidates)
+        return [] if found is None else [replace(found, track_id=self.number)]
 
     def _remember(self, place: int, candidates: FrameCandidates, objects: list[TrackedObject]) -> None:
-        for thing in objects:
-            self._sight = place, candidates.masks[thing.candidate]
+        for found in objects:
+            self._last = place, candidates.masks[found.candidate]
 
     def finish_window(self) -> None:
         if self.window is not None:
-            self.latest = self._shown_by_itself()
-        self._sight = None
+            self.latest = self._shown_by_itself(self.window)
+        self._last = None
         super().finish_window()
 
-    def _shown_by_itself(self) -> Shown | None:
-        """Its own mask as a prompt, if it was found and has one."""
-        if self._sight is None:
+    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
+        """Returns the object as its last mask in the window marks it; None if it was not found or the mask is
+        empty."""
+        if self._last is None:
             return None
-        place, logits = self._sight
-        mask = self.window.sizes.canvas_mask(logits)
-        return Shown(self.window.seen(place), mask, mask.new_zeros((), dtype=torch.int64)) if mask.any() else None
+        place, logits = self._last
+        mask = window.sizes.padded_mask(logits)
+        return Shown(window.seen(place), mask, mask.new_zeros((), dtype=torch.int64)) if mask.any() else None
 
 
 @dataclass
@@ -351,9 +357,10 @@ class ExpressionPrompt(ObjectPrompt):
     The one object that a sentence is about.
 
     Attributes:
-        tokens: of the sentence, for the model, `(1, length, size)`; attention_mask: `(1, length)`.
-        reprompt: whether the object, once found, is also looked for by its own mask in the last frame in which it was found
-            in the window before.
+        tokens: `(1, length, size)`, of the model's `get_expression_tokens`.
+        attention_mask: `(1, length)`.
+        reprompt: whether the object, once found, is also looked for by its mask in the last frame of the window before
+            in which it was found.
     """
 
     tokens: torch.Tensor
@@ -362,10 +369,11 @@ class ExpressionPrompt(ObjectPrompt):
 
     def found_by_mask(self, candidates: list[FrameCandidates]) -> None:
         """
-        Takes what its own mask finds; the first candidates are those of the frame that shows it.
+        Adds candidates that were found by the object's own mask; the first ones are those of the frame that it is
+        marked in.
 
-        A frame's best answer is one more candidate, with at most the score that the object had so far: the mask helps where
-        the sentence fails, but does not say which object is meant.
+        A frame's best one is added, with at most the mean score of the object so far: the mask helps where the
+        sentence fails, but does not say which object is meant.
         """
         most = torch.tensor(self.follower.usual_score).logit(eps=1e-6)
         for place, found in enumerate(candidates[1:]):
@@ -373,17 +381,17 @@ class ExpressionPrompt(ObjectPrompt):
             best = replace(best, logits=best.logits.clamp(max=most.to(best.logits)))
             self.candidates[place] = self.candidates[place].joined(best)
 
-    def _shown_by_itself(self) -> Shown | None:
-        return super()._shown_by_itself() if self.reprompt else None
+    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
+        return super()._shown_by_itself(window) if self.reprompt else None
 
 
 @dataclass
 class VisualPrompt(ObjectPrompt):
     """
-    Visual prompt: an object marked by a point, box, scribble or mask in a frame.
+    An object that is marked by a point, box, scribble or mask in a frame.
 
-    In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in which it
-    was found, or, if it was found in none, by the given prompt again.
+    In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in
+    which it was found, or, if it was found in none, by the given prompt again.
 
     Attributes:
         drawn: its pixels in the padded image, `(H, W)` bool.
@@ -394,22 +402,22 @@ class VisualPrompt(ObjectPrompt):
     drawn: torch.Tensor
     kind: torch.Tensor
     first: Shown | None = field(default=None, init=False)
-    _known: bool = field(default=False, init=False)  # whether the follower has seen the frame that shows it
+    _known: bool = field(default=False, init=False)  # whether the follower has seen the frame of the prompt
 
     def show_in(self, seen: SeenFrame) -> None:
-        """Says which frame it was shown in."""
+        """Notes the frame of the prompt."""
         device = seen.pixel_values.device
         self.first = self.latest = Shown(seen, self.drawn.to(device), self.kind.to(device))
 
     def found(self, window: FrameWindow, first: int, candidates: list[FrameCandidates]) -> None:
-        """As above; the first candidates are those of the frame that shows it."""
-        if not self._known and self.first.seen.index < window.frames[first].index:
+        """Takes the model's candidates; the first ones are those of the frame that the object is marked in."""
+        if not self._known and self.first is not None and self.first.seen.index < window.frames[first].index:
             self.follower.update(candidates[0])
         self._known = True
         super().found(window, first, candidates[1:])
 
-    def _shown_by_itself(self) -> Shown | None:
-        return super()._shown_by_itself() or self.first
+    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
+        return super()._shown_by_itself(window) or self.first
 
 
 def look(
@@ -420,13 +428,14 @@ def look(
     shown_label: Mapping[str, torch.Tensor],
 ) -> None:
     """
-    Asks the model for everything that these prompts look for.
+    Runs the model for all of these prompts.
 
     Args:
-        prompts: of any kind.
-        window: the frames; first: the one to begin with.
-        prompts_at_once: rows of one pass, at most, but at least one prompt with all its frames.
-        shown_label: what the model knows of the label "object".
+        prompts: of any kind; they take the candidates.
+        window: the frames.
+        first: the frame to begin with.
+        prompts_at_once: maximum number of rows per pass, but at least one prompt with all its frames.
+        shown_label: what the model's `get_label_embeddings` returns for the label "object".
     """
     for prompt in prompts:
         if isinstance(prompt, LabelPrompt):

@@ -1,9 +1,10 @@
-"""Reads videos frame by frame: files and addresses through PyAV, and arrays, folders or series of pictures."""
+"""Reads videos frame by frame: files and URLs through PyAV, and arrays, folders or series of pictures."""
 
 from __future__ import annotations
 
 import gc
 import io
+import itertools
 import math
 import os
 import re
@@ -11,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -23,14 +24,14 @@ from .image_reading_glee import VIDEO_ENDINGS, fetch, is_video, read_images, sou
 Warn = Callable[[str], None]
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-SAME_SHAPE = 0.02  # how much the ratio of the sides may change where a video changes its resolution
+SAME_SHAPE = 0.02  # largest change of the aspect ratio where a video changes its resolution
 
-MAX_DOWNLOAD_BYTES = 4 << 30  # a video larger than this is refused
-MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
+MAX_DOWNLOAD_BYTES = 4 << 30  # a larger video is refused
+MAX_DOWNLOAD_SECONDS = 3600.0  # and so is one whose download takes longer
 IN_MEMORY = 64 << 20  # bytes of a download; a larger one goes to a temporary file
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
 
-BEGINNING = 16  # bytes that tell a video file
+BEGINNING = 16  # bytes by which a video file is recognised
 
 
 # ------------------------------------------------------------------------------------------------- frames and pictures
@@ -54,14 +55,14 @@ class VideoFrame:
 
 class PictureVideo:
     """
-    Pictures as frames of a video, each read once, when its frame is due.
+    Pictures as frames of a video, each read once, when its frame is needed.
 
     Args:
         pictures: of any kind that `read_images` takes.
         name: name used in error messages.
-        fps: frames a second, if known.
-        frames: their number, if known.
-        names: of each picture in messages, such as its file; by default they are counted.
+        fps: frames per second, if known.
+        frames: number of pictures, if known.
+        names: names of the pictures in error messages, such as their files; by default their numbers.
     """
 
     def __init__(
@@ -78,7 +79,12 @@ class PictureVideo:
     @classmethod
     def of_folder(cls, folder: Path, name: str, fps: float | None = None) -> PictureVideo:
         """
-        The numbered pictures of a folder in the order of their numbers, whatever else is in it.
+        Takes the numbered pictures of a folder in the order of their numbers; other files are ignored.
+
+        Args:
+            folder: with the pictures.
+            name: name used in error messages.
+            fps: frames per second, if known.
 
         Raises:
             ValueError: there are none, one has no number, or two have the same.
@@ -87,9 +93,10 @@ class PictureVideo:
         if not files:
             raise ValueError(f"`inputs`: {name} is a folder without pictures ({', '.join(FRAME_ENDINGS)}).")
         keyed = sorted((_numbers(path.stem), path) for path in files)
-        for (key, path), (other, twin) in zip(keyed, [*keyed[1:], (None, None)]):
+        for key, path in keyed:
             if len(key) == 1:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} has no number that says which frame it is.")
+        for (key, path), (other, twin) in itertools.pairwise(keyed):
             if key == other:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} and {twin.name!r} have the same number.")
         ordered = [os.fspath(path) for _, path in keyed]
@@ -97,15 +104,18 @@ class PictureVideo:
 
     @property
     def duration(self) -> float | None:
-        """Seconds, if known."""
+        """Returns the length in seconds, if known."""
         return None if self.fps is None or self.frames is None else self.frames / self.fps
 
     def read(self, warn: Warn) -> Iterator[VideoFrame]:
         """
-        The frames, one at a time.
+        Yields the frames.
+
+        Args:
+            warn: not used: a fault of a picture is an error.
 
         Raises:
-            ValueError: a picture is damaged, or none at all; it says which.
+            ValueError: a picture is damaged, or is no picture; the message says which.
         """
         for index, picture in enumerate(self._pictures):
             try:
@@ -125,7 +135,12 @@ def _numbers(stem: str) -> tuple[Any, ...]:
 
 def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator[VideoFrame]:
     """
-    The same frames, all as large as the first: streams may change their resolution on the way.
+    Yields the frames, all resized to the size of the first: streams may change their resolution.
+
+    Args:
+        frames: of a video.
+        name: name used in error messages.
+        warn: called with a sentence where the resolution changes first.
 
     Raises:
         ValueError: a frame has another shape than the first, so that it would be distorted.
@@ -140,7 +155,7 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
             if not 1 - SAME_SHAPE <= ratio <= 1 + SAME_SHAPE:
                 raise ValueError(
                     f"`inputs`: {name}: frame {frame.index} is {image.width} x {image.height} pixels, the first was "
-                    f"{size[0]} x {size[1]}: a video has one shape; cut it there."
+                    f"{size[0]} x {size[1]}: a video must have one shape; split it there."
                 )
             if not warned:
                 warned = True
@@ -157,20 +172,22 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
 
 class MediaVideo:
     """
-    The pictures of a video file, each decoded once, upright, with its time; damaged ones are skipped with a warning.
+    The frames of a video file, each decoded once, upright, with its time; damaged ones are skipped with a warning.
 
-    Files are opened as files only: neither a name that looks like another protocol nor a playlist inside makes ffmpeg
-    reach out.
+    Files are opened as files only: neither a name that looks like another protocol nor a playlist in the file makes
+    ffmpeg open network connections.
 
     Args:
         source: path, http(s) URL, bytes of a file, or binary file object.
         name: name used in error messages.
 
     Attributes:
-        fps: frames a second on average; frames: their number; duration: seconds. None where the file doesn't say.
+        fps: mean number of frames per second; None where the file doesn't say.
+        frames: number of frames; None where the file doesn't say.
+        duration: in seconds; None where the file doesn't say.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it has no pictures.
+        ValueError: there is no such file, it cannot be read, or it has no video stream.
     """
 
     def __init__(self, source: Any, name: str):
@@ -212,7 +229,7 @@ class MediaVideo:
             self._container.close()
 
     def _frames(self, warn: Warn) -> Iterator[Any]:
-        """Decoded frames up to the end, or to where the file breaks off."""
+        """Yields decoded frames up to the end, or to where the file is cut short."""
         av, damaged = _import_av(), 0
         packets = self._container.demux(self._stream)
         while True:
@@ -221,7 +238,7 @@ class MediaVideo:
             except StopIteration:
                 break
             except (av.error.FFmpegError, OSError) as error:
-                warn(f"the file breaks off ({_reason(error)}): only what comes before was read")
+                warn(f"the file is cut short ({_reason(error)}): only the frames before that were read")
                 break
             try:
                 decoded = self._stream.decode(packet)
@@ -232,11 +249,11 @@ class MediaVideo:
                 damaged += frame.is_corrupt
                 yield frame
         if damaged:
-            warn(f"{damaged} frames are damaged; what could not be decoded was left out")
+            warn(f"{damaged} frames are damaged; those that could not be decoded were left out")
 
 
 class _Clock:
-    """When frames are shown, in seconds after the first one; times only grow."""
+    """Computes the times of frames in seconds after the first one; they always increase."""
 
     def __init__(self, stream: Any, fps: float | None):
         self._base, self._step = stream.time_base, 1 / (fps or 25.0)
@@ -244,7 +261,8 @@ class _Clock:
         self._last = -math.inf
 
     def time_of(self, frame: Any) -> float:
-        """A frame without a time, or with one that goes back, follows the one before at the usual distance."""
+        """Returns a frame's time; one without a time, or with an earlier one, follows the frame before by the usual
+        interval."""
         # In the stream's time base: frames that come out of the decoder late have none of their own.
         stamp = None if frame.pts is None or self._base is None else float(frame.pts * self._base)
         if self._first is None:
@@ -256,14 +274,15 @@ class _Clock:
 
 
 class _Pictures:
-    """Turns decoded frames into pictures as they are meant to be seen: rotated, mirrored, with square pixels."""
+    """Converts decoded frames to pictures as they should be displayed: rotated, mirrored, with square pixels."""
 
     def __init__(self, stream: Any):
         self._stream = stream
-        self._reformatter = _import_av().video.reformatter.VideoReformatter()  # keeps its tables from frame to frame
+        self._reformatter = _import_av().video.reformatter.VideoReformatter()  # reuses its tables
         self._orientations: dict[int, tuple[int, bool]] = {}  # of frames with one rotation
 
     def upright(self, frame: Any) -> Image.Image:
+        """Converts one frame."""
         ratio = self._stream.sample_aspect_ratio
         width = max(1, round(frame.width * float(ratio))) if ratio and 0.25 <= ratio <= 4 else frame.width
         plain = self._reformatter.reformat(
@@ -315,7 +334,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _has_pictures(stream: Any) -> bool:
-    """No cover art, no text drawn as pictures, a known codec and a size."""
+    """Returns whether a stream is a video: no cover art, no text drawn as pictures, of a known codec and size."""
     context = stream.codec_context
     if context is None or context.name in TEXT_CODECS or not context.width:
         return False
@@ -328,8 +347,8 @@ def _duration(container: Any, stream: Any) -> float | None:
     return container.duration / _import_av().time_base if container.duration else None
 
 
-def _file(source: Any, name: str) -> str | BinaryIO:
-    """Returns what PyAV is to open: a `file:` address (never another protocol) or a seekable binary file object."""
+def _file(source: Any, name: str) -> str | IO[bytes]:
+    """Returns what PyAV opens: a `file:` address (never another protocol) or a seekable binary file object."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _filled(io.BytesIO(source), name)
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
@@ -350,8 +369,8 @@ def _file(source: Any, name: str) -> str | BinaryIO:
     return _filled(source, name)
 
 
-def _filled(file: BinaryIO, name: str) -> BinaryIO:
-    """The file object at its beginning."""
+def _filled(file: IO[bytes], name: str) -> IO[bytes]:
+    """Rewinds a file object; raises ValueError if it is empty or open as text."""
     file.seek(0)
     first = file.read(1)
     file.seek(0)
@@ -367,7 +386,7 @@ def _path(path: Path, name: str) -> str:
         if not path.exists():
             raise ValueError(f"`inputs`: {name} does not exist.")
         if not path.is_file():
-            raise ValueError(f"`inputs`: {name} is no regular file: pass what it gives as bytes or as a file object.")
+            raise ValueError(f"`inputs`: {name} is no regular file: pass its content as bytes, or as a file object.")
         with open(path, "rb") as file:
             _filled(file, name)
     except OSError as error:
@@ -375,7 +394,7 @@ def _path(path: Path, name: str) -> str:
     return "file:" + os.path.abspath(path)
 
 
-# ------------------------------------------------------------------------------------- what is a video, and opening it
+# ----------------------------------------------------------------------------------------------------- opening a video
 
 
 Video = MediaVideo | PictureVideo
@@ -383,11 +402,11 @@ Video = MediaVideo | PictureVideo
 
 def is_video_source(inputs: Any) -> bool:
     """
-    Whether inputs of the pipeline are one video rather than images.
+    Returns whether inputs of the pipeline are one video rather than images.
 
-    A video is `{"video": …}`; a path or URL with a video's ending; a file, bytes, or a file object that can seek with a
-    video's first bytes; a folder; an array or tensor `(frames, …)` of four axes. Whatever else is images, as a list or a
-    generator of pictures is, unless it is given as `{"video": …}`.
+    A video is `{"video": …}`; a path or URL with a video's file extension; a file, bytes, or a seekable file object
+    that begins as a video does; a folder; an array or tensor `(frames, …)` of four axes. Other inputs are images,
+    including a list or a generator of pictures, which must be passed as `{"video": …}` to be a video.
     """
     if isinstance(inputs, Mapping):
         return "video" in inputs
@@ -411,7 +430,7 @@ def _is_video_path(path: str) -> bool:
     try:
         if os.path.isdir(path) or Path(path).suffix.lower() in VIDEO_ENDINGS:
             return True
-        if not os.path.isfile(path):  # a pipe must not be opened for a look
+        if not os.path.isfile(path):  # opening a pipe would consume its data
             return False
         with open(path, "rb") as file:
             return is_video(file.read(BEGINNING))
@@ -426,7 +445,7 @@ def open_video(source: Any, fps: float | None = None) -> Video:
     Args:
         source: path, http(s) URL, bytes, binary file object; folder of numbered pictures; array or tensor
             `(frames, height, width, 3)`; list, generator or data set of PIL images or arrays.
-        fps: frames a second of a folder, an array or pictures; files know their own.
+        fps: frames per second of a folder, an array or pictures; files have their own.
 
     Raises:
         ValueError: it cannot be read, is no video, or has no frames.

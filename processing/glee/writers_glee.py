@@ -1,8 +1,8 @@
-"""Writing what was found in a video, a frame at a time: as a video or an animated picture, as JSON lines with COCO's masks, in
+"""Writes results of a video, frame by frame: as a video or an animated picture, as JSON lines with COCO's masks, in
 COCO's video layout (YouTube-VIS), or as MOT Challenge's text.
 
-A file appears under its name when it is closed, with what came until then; the results of `object-perception` go in frame by
-frame, and none of them is held.
+A file appears under its name when it is closed, with all frames until then. The writers take the results of
+`object-perception` frame by frame, and store none of them in memory.
 """
 
 from __future__ import annotations
@@ -29,18 +29,17 @@ Results = Sequence[Mapping[str, Any]]  # of one frame
 
 @dataclass(frozen=True)
 class Coding:
-    """An encoder of FFmpeg's, the format of the pixels that it gets, what their sides are multiples of, and options of it
-    and of the file."""
+    """An encoder of FFmpeg and its options."""
 
     codec: str
-    pixels: str
-    multiple: int = 1
-    options: dict[str, str] = field(default_factory=dict)
+    pixels: str  # FFmpeg's name of the pixel format
+    multiple: int = 1  # height and width must be multiples of it
+    options: dict[str, str] = field(default_factory=dict)  # of the encoder
     file_options: dict[str, str] = field(default_factory=dict)
 
 
 H264 = Coding("libx264", "yuv420p", 2, {"crf": "20", "preset": "veryfast"})
-ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "60"}, {"loop": "0"})  # again and again
+ANIMATED_WEBP = Coding("libwebp_anim", "bgra", 1, {"quality": "60"}, {"loop": "0"})  # repeats for ever
 CODINGS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webp": ANIMATED_WEBP}
 ENDINGS = tuple(CODINGS)
 CLOCK = 90_000  # ticks a second
@@ -49,15 +48,16 @@ FPS = 25.0  # for pictures of unknown frame rate
 
 class VideoWriter:
     """
-    A video file (H.264) or an animated WebP that appears under its name when it is closed, with what came until then.
+    Writes a video file (H.264) or an animated WebP; it appears under its name when it is closed, with all frames until
+    then.
 
-    An animated WebP is what web pages show as a picture. Its frames wait in memory, compressed, until it is closed: it is
-    for seconds, not for hours.
+    Web pages show an animated WebP as a picture. Its frames stay in memory, compressed, until it is closed: it is for
+    seconds, not for hours.
 
     Args:
-        path: its ending is one of `ENDINGS`; missing folders are made.
-        size: (height, width) of the pictures in pixels; in H.264 odd ones are filled up by one pixel.
-        fps: frames a second, for players and where pictures come without a time; None if unknown.
+        path: its file extension is one of `ENDINGS`; missing folders are made.
+        size: (height, width) of the pictures in pixels; for H.264 odd sides are padded by one pixel.
+        fps: frames per second, for players and for pictures without a time; None if unknown.
 
     Raises:
         ValueError: the file cannot be written.
@@ -80,24 +80,30 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
         rate = Fraction(self._fps).limit_denominator(1001)
-        self._stream = self._container.add_stream(coding.codec, rate=rate, options=coding.options)
-        self._filled = tuple(-side % coding.multiple for side in size)  # rows and columns that are added
-        self._stream.height, self._stream.width = (side + more for side, more in zip(size, self._filled))
-        self._stream.pix_fmt = coding.pixels
-        self._stream.codec_context.time_base = Fraction(1, CLOCK)
+        stream = self._container.add_stream(coding.codec, rate=rate, options=coding.options)
+        assert isinstance(stream, av.VideoStream)  # as all codecs of CODINGS are of video
+        self._stream = stream
+        self._padding = tuple(-side % coding.multiple for side in size)  # rows and columns that are added
+        stream.height, stream.width = (side + more for side, more in zip(size, self._padding))
+        stream.pix_fmt = coding.pixels
+        stream.codec_context.time_base = Fraction(1, CLOCK)
 
     def add(self, index: int, time: float | None, picture: Image.Image | np.ndarray) -> None:
         """
         Writes one picture.
 
         Args:
-            index: its number from 0; time: in seconds, None if unknown.
-            picture: RGB of the size that was said.
+            index: its number from 0.
+            time: in seconds; None if unknown.
+            picture: RGB, of the size of the video.
+
+        Raises:
+            ValueError: the picture has another size, or the file cannot be written.
         """
         pixels = np.asarray(picture)
         if pixels.shape != (*self._size, 3):
             raise ValueError(f"{self.path}: frame {index} is {pixels.shape}, not {(*self._size, 3)}")
-        below, right = self._filled
+        below, right = self._padding
         pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(self._last + 1, round((index / self._fps if time is None else time) * CLOCK))
@@ -111,7 +117,7 @@ class VideoWriter:
             raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
 
     def close(self) -> None:
-        """Gives the file its name; without a picture there is no file."""
+        """Completes the file and renames it to `path`; without a picture there is no file."""
         if self._container is None:
             return
         if self._last < 0:
@@ -123,7 +129,7 @@ class VideoWriter:
         os.replace(self._partial, self.path)
 
     def discard(self) -> None:
-        """Takes the file away."""
+        """Removes the unfinished file."""
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -135,11 +141,10 @@ class VideoWriter:
 
 class WholeFile:
     """
-    A text file that takes the place of `path` when it is closed: no reader sees half a
-    file, and what an error leaves is whole.
+    A text file that replaces `path` when it is closed, so that readers and errors never see half a file.
 
     Args:
-        path: where to; missing folders are made.
+        path: of the file; missing folders are made.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -149,21 +154,23 @@ class WholeFile:
         self.file: IO[str] = open(self._partial, "w", encoding="utf-8")
 
     def close(self) -> None:
-        """Gives the file its name."""
+        """Completes the file and renames it to `path`."""
         if not self.file.closed:
             self.file.close()
             os.replace(self._partial, self.path)
 
     def discard(self) -> None:
-        """Takes the file away."""
+        """Removes the unfinished file."""
         self.file.close()
         self._partial.unlink(missing_ok=True)
 
 
 class JsonLinesWriter:
     """
-    One line a frame: `{"frame", "time", "height", "width", "objects"}`, each object with `"track_id"`, `"label"`, `"score"`,
-    `"box"`, `"area"` and `"mask"`, the last in COCO's compressed run lengths.
+    Writes one line per frame: `{"frame", "time", "height", "width", "objects"}`.
+
+    Each object has `"track_id"`, `"label"`, `"score"`, `"box"`, `"area"` and `"mask"`, the last in COCO's compressed run
+    lengths.
 
     Args:
         path: of the file.
@@ -174,21 +181,21 @@ class JsonLinesWriter:
         self._whole, self._size = WholeFile(path), size
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """Writes one frame: its number from 0, its time in seconds if there is one, and what was found in it."""
+        """Writes one frame: its number from 0, its time in seconds if it is known, and its results."""
         self._whole.file.write(json_line(index, time, self._size, results) + "\n")
 
     def close(self) -> None:
-        """Gives the file its name."""
+        """Completes the file and renames it to `path`."""
         self._whole.close()
 
     def discard(self) -> None:
-        """Takes the file away."""
+        """Removes the unfinished file."""
         self._whole.discard()
 
 
 class MotWriter:
     """
-    MOT Challenge's text: `frame, id, left, top, width, height, score, -1, -1, -1` a line, frames from 1, pixels.
+    Writes MOT Challenge's text: lines `frame, id, left, top, width, height, score, -1, -1, -1`; frames from 1, pixels.
 
     Args:
         path: of the file.
@@ -198,34 +205,37 @@ class MotWriter:
         self._whole = WholeFile(path)
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """Writes one frame: its number from 0, its time (not written), and what was found in it."""
+        """Writes one frame: its number from 0, its time (which the format doesn't have), and its results."""
         for found in results:
             left, top, width, height = _corner_and_size(found["box"])
             numbers = f"{left:.2f},{top:.2f},{width:.2f},{height:.2f},{found['score']:.4f}"
             self._whole.file.write(f"{index + 1},{found['track_id']},{numbers},-1,-1,-1\n")
 
     def close(self) -> None:
-        """Gives the file its name."""
+        """Completes the file and renames it to `path`."""
         self._whole.close()
 
     def discard(self) -> None:
-        """Takes the file away."""
+        """Removes the unfinished file."""
         self._whole.discard()
 
 
 class CocoVideoWriter:
     """
-    COCO's layout for videos, as YouTube-VIS has it: `{"videos", "categories", "annotations"}`, one annotation a track with
-    `"segmentations"`, `"bboxes"` (left, top, width, height) and `"areas"`, one entry a frame or null, and `"score"`, the mean
-    of its frames. Its category is the label that it had in most of them.
+    Writes COCO's layout for videos, as used by YouTube-VIS.
 
-    Masks wait in a file beside the target, because a track is known when the video is over; in memory is where they are.
+    It is `{"videos", "categories", "annotations"}`, one annotation per track with `"segmentations"`, `"bboxes"` (left,
+    top, width, height) and `"areas"`, one entry per frame or null, and `"score"`, the mean of its frames. Its category
+    is the label that it had in most of them.
+
+    A track is complete at the end of the video. Until then masks are in a file beside the target, and only their
+    places in memory.
 
     Args:
         path: of the file.
         size: (height, width) of the frames in pixels.
         name: of the video.
-        labels: categories that get the first numbers; others follow as they come.
+        labels: categories that get the first numbers; others follow in order of appearance.
     """
 
     def __init__(self, path: str | os.PathLike, size: tuple[int, int], name: str, labels: Sequence[str] = ()):
@@ -233,11 +243,11 @@ class CocoVideoWriter:
         self._categories = {label: number + 1 for number, label in enumerate(dict.fromkeys(labels))}
         self._tracks: dict[int, _Track] = {}
         self._length = 0
-        self._waiting_path = self._whole.path.with_name(f".{self._whole.path.stem}.{os.getpid()}.masks")
-        self._waiting = open(self._waiting_path, "w+b")
+        self._masks_path = self._whole.path.with_name(f".{self._whole.path.stem}.{os.getpid()}.masks")
+        self._masks = open(self._masks_path, "w+b")
 
     def add(self, index: int, time: float | None, results: Results) -> None:
-        """Writes one frame: its number from 0, its time (not written), and what was found in it."""
+        """Writes one frame: its number from 0, its time (which the format doesn't have), and its results."""
         self._length = index + 1
         for found in results:
             rle = coco_rle(found["mask"])
@@ -245,14 +255,14 @@ class CocoVideoWriter:
             entry = json.dumps([rle, box, int(found["mask"].sum())]).encode()
             track = self._tracks.setdefault(found["track_id"], _Track())
             track.frames.append(index)
-            track.places.append(self._waiting.tell())
+            track.places.append(self._masks.tell())
             track.score += found["score"]
             category = self._categories.setdefault(found["label"], len(self._categories) + 1)
             track.categories[category] = track.categories.get(category, 0) + 1
-            self._waiting.write(entry + b"\n")
+            self._masks.write(entry + b"\n")
 
     def close(self) -> None:
-        """Puts the tracks together, and gives the file its name."""
+        """Writes the tracks, and renames the file to `path`."""
         if self._whole.file.closed:
             return
         height, width = self._size
@@ -264,18 +274,25 @@ class CocoVideoWriter:
             out.write(",\n" if place else "\n")
             self._write_track(out, number, track)
         out.write("\n]}\n")
-        self._remove_waiting()
+        self._remove_masks()
         self._whole.close()
 
     def discard(self) -> None:
-        """Takes the file away."""
-        self._remove_waiting()
+        """Removes the unfinished file."""
+        self._remove_masks()
         self._whole.discard()
 
     def _write_track(self, out: IO[str], number: int, track: _Track) -> None:
-        """The three lists one after the other, entry by entry: a long track's masks need not fit into memory."""
+        """Writes the three lists of a track one after the other, entry by entry: its masks need not fit into
+        memory."""
         category = max(track.categories, key=lambda known: track.categories[known])
-        plain = {"id": number, "video_id": 1, "category_id": category, "iscrowd": 0, "height": self._size[0]}
+        plain: dict[str, float] = {
+            "id": number,
+            "video_id": 1,
+            "category_id": category,
+            "iscrowd": 0,
+            "height": self._size[0],
+        }
         plain |= {"width": self._size[1], "score": round(track.score / len(track.frames), 4)}
         out.write(json.dumps(plain)[:-1])
         for part, name in enumerate(("segmentations", "bboxes", "areas")):
@@ -287,19 +304,19 @@ class CocoVideoWriter:
                 if index != frame:
                     out.write("null")
                     continue
-                self._waiting.seek(place)
-                out.write(json.dumps(json.loads(self._waiting.readline())[part]))
-                frame, place = next(following, (None, None))
+                self._masks.seek(place)
+                out.write(json.dumps(json.loads(self._masks.readline())[part]))
+                frame, place = next(following, (-1, -1))
             out.write("]")
         out.write("}")
 
-    def _remove_waiting(self) -> None:
-        self._waiting.close()
-        self._waiting_path.unlink(missing_ok=True)
+    def _remove_masks(self) -> None:
+        self._masks.close()
+        self._masks_path.unlink(missing_ok=True)
 
 
 class _Track:
-    """Where the entries of a track wait, 16 bytes a frame."""
+    """Places of a track's entries in the file of masks, 16 bytes per frame."""
 
     def __init__(self) -> None:
         self.frames, self.places = array("q"), array("q")
@@ -308,7 +325,7 @@ class _Track:
 
 
 def json_line(index: int, time: float | None, size: tuple[int, int], results: Results) -> str:
-    """One frame as `JsonLinesWriter` writes it, without the line's end."""
+    """Formats one frame as a line of `JsonLinesWriter`, without the line break."""
     objects = [{**found, "area": int(found["mask"].sum()), "mask": coco_rle(found["mask"])} for found in results]
     time = None if time is None else round(time, 4)
     frame = {"frame": index, "time": time, "height": size[0], "width": size[1], "objects": objects}

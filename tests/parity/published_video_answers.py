@@ -23,7 +23,7 @@ import torch
 from torchvision.ops import nms
 
 from lookhear.processing.glee.geometry_glee import Size, masks_to_picture
-from lookhear.processing.glee.track_memory_glee import FrameCandidates
+from lookhear.processing.glee.track_state_glee import FrameCandidates
 from lookhear.processing.glee.tracking_glee import QueryAlignment, RunningMean
 
 VIS_TOP_K = 30  # of the published code; its comment says 20
@@ -88,19 +88,19 @@ def instance_masks(
     return (masks_to_picture(mask[None].float(), padded_size, image_size, target_size)[0] > 0 for mask in masks)
 
 
-def corner_boxes(boxes: torch.Tensor, canvas_share: tuple[float, float], reference: bool = False) -> torch.Tensor:
+def corner_boxes(boxes: torch.Tensor, image_share: tuple[float, float], reference: bool = False) -> torch.Tensor:
     """
     Boxes as YouTube-VIS and TAO have them.
 
     Args:
         boxes: `(n, 4)`, (x0, y0, x1, y1) in pixels of the frame.
-        canvas_share: of the canvas's width and height that is image.
+        image_share: of the padded image's width and height that is image.
         reference: as the published code, which takes the padding for a part of the picture.
     Returns:
         `(n, 4)` left, top, width, height.
     """
     if reference:
-        boxes = boxes * boxes.new_tensor([*canvas_share, *canvas_share])
+        boxes = boxes * boxes.new_tensor([*image_share, *image_share])
     return torch.cat((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), dim=1)
 
 
@@ -123,12 +123,12 @@ class TaoTracks:
         self._frames: list[tuple[int, torch.Tensor, torch.Tensor]] = []
 
     def update(
-        self, frame: FrameCandidates, image_id: int, canvas_share: tuple[float, float] = (1.0, 1.0)
+        self, frame: FrameCandidates, image_id: int, image_share: tuple[float, float] = (1.0, 1.0)
     ) -> torch.Tensor:
         """
         Args:
             frame: all queries of the next frame; image_id: of the annotations.
-            canvas_share: see `corner_boxes`.
+            image_share: see `corner_boxes`.
         Returns:
             `(queries,)` int64: for each track the query that continues it.
         Raises:
@@ -137,7 +137,7 @@ class TaoTracks:
         frame.check()
         order = self._alignment.align(frame.embeddings)
         self._logits.add(frame.logits[order])
-        boxes = corner_boxes(frame.boxes[order].float(), canvas_share, self.reference)
+        boxes = corner_boxes(frame.boxes[order].float(), image_share, self.reference)
         seen = (frame.masks[order] > 0).flatten(1).sum(dim=1) > TAO_LEAST_PIXELS
         self._frames.append((image_id, boxes.cpu(), seen.cpu()))
         return order

@@ -20,14 +20,14 @@ from tests.parity.published_video_answers import (
 )
 
 pytestmark = pytest.mark.parity
-DIVISOR = 32  # canvases are padded to multiples of it
+DIVISOR = 32  # images are padded to multiples of it
 
 
 def sizes(stored) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """(height, width) of canvas, image and answer."""
+    """(height, width) of padded, image and answer."""
     image = tuple(stored.shapes["in.frame.0"][1:])
-    canvas = tuple(-(-side // DIVISOR) * DIVISOR for side in image)
-    return canvas, image, tuple(stored.facts["output_size"])
+    padded = tuple(-(-side // DIVISOR) * DIVISOR for side in image)
+    return padded, image, tuple(stored.facts["output_size"])
 
 
 def known_masks(stored) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,8 +84,8 @@ def test_video_instances(glee):
     orders = [instances.update(frame) for frame in frames]
     assert torch.allclose(instances.best().scores, stored["post.scores"], atol=1e-5)
     tracks = published_tracks(stored)
-    canvas, image, _ = sizes(stored)
-    share = image[1] / canvas[1], image[0] / canvas[0]
+    padded, image, _ = sizes(stored)
+    share = image[1] / padded[1], image[0] / padded[0]
     for number, (frame, order) in enumerate(zip(frames, orders)):
         published = corner_boxes(frame.boxes[order[tracks]], share, reference=True) + 1e-4
         assert torch.equal(published.long(), stored["post.boxes_xywh_long"][:, number])
@@ -112,19 +112,19 @@ def test_video_masks(glee):
     """Where a logit is stored and far from 0, the published mask has its sign there, in the track's order; elsewhere nothing is
     known of the logits."""
     stored = glee("video_ytvis19")
-    canvas, image, size = sizes(stored)
+    padded, image, size = sizes(stored)
     masks, known = known_masks(stored)
     tracks = published_tracks(stored)
     published = stored["post.masks_first5"]
     compared = 0
     for number, order in enumerate(permutations(stored)):
         queries = order[tracks[: len(published)]]
-        ours = torch.stack(list(instance_masks(masks[number, queries], canvas, image, size)))
+        ours = torch.stack(list(instance_masks(masks[number, queries], padded, image, size)))
         sure = torch.stack(
-            list(instance_masks(known[number, queries].float() - 0.55, canvas, image, size))
+            list(instance_masks(known[number, queries].float() - 0.55, padded, image, size))
         )  # pixels that the stored logit outweighs the others in
         far = torch.stack(
-            list(instance_masks((masks[number, queries].abs() > 6.0).float() - 0.55, canvas, image, size))
+            list(instance_masks((masks[number, queries].abs() > 6.0).float() - 0.55, padded, image, size))
         )
         sure &= far
         compared += int(sure.sum())

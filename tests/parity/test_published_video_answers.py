@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lookhear.processing.glee.geometry_glee import masks_to_picture
-from lookhear.processing.glee.track_memory_glee import FrameCandidates
+from lookhear.processing.glee.track_state_glee import FrameCandidates
 from tests.parity.published_video_answers import (
     TAO_LEAST_PIXELS,
     TaoTracks,

@@ -92,21 +92,21 @@ def model(make_model) -> GleeForObjectDetection:
 
 @pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., dict[str, torch.Tensor]]:
-    """Two images, the second one smaller than the canvas, and one kind of request."""
+    """Two images, the second one smaller than its padded image, and one kind of request."""
 
-    def make(kind: str = "labels", canvas: tuple[int, int] = (64, 96), small: tuple[int, int] = (40, 56)) -> dict:
+    def make(kind: str = "labels", padded: tuple[int, int] = (64, 96), small: tuple[int, int] = (40, 56)) -> dict:
         generator = torch.Generator().manual_seed(1)
-        pixel_values = torch.randn(2, 3, *canvas, generator=generator)
-        pixel_mask = torch.ones(2, *canvas, dtype=torch.long)
+        pixel_values = torch.randn(2, 3, *padded, generator=generator)
+        pixel_mask = torch.ones(2, *padded, dtype=torch.long)
         pixel_mask[1, small[0] :] = 0
         pixel_mask[1, :, small[1] :] = 0
         pixel_values = pixel_values * pixel_mask[:, None]
-        return {"pixel_values": pixel_values, "pixel_mask": pixel_mask, **request(kind, canvas, generator)}
+        return {"pixel_values": pixel_values, "pixel_mask": pixel_mask, **request(kind, padded, generator)}
 
     return make
 
 
-def request(kind: str, canvas: tuple[int, int], generator: torch.Generator) -> dict[str, torch.Tensor]:
+def request(kind: str, padded: tuple[int, int], generator: torch.Generator) -> dict[str, torch.Tensor]:
     """`labels`: three of one to three words; `expressions`: three, of both images; `visual`: five, of all kinds."""
     if kind == "labels":
         return words([1, 3, 2], 5, generator)
@@ -114,7 +114,7 @@ def request(kind: str, canvas: tuple[int, int], generator: torch.Generator) -> d
         sentences = words([3, 6, 2], 77, generator)
         named = {f"expression_{name}": value for name, value in sentences.items()}
         return {**named, "prompt_image_indices": torch.tensor([1, 0, 1])}
-    masks = torch.zeros(5, *canvas, dtype=torch.bool)
+    masks = torch.zeros(5, *padded, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(
         masks, [(4, 4, 20, 30), (8, 2, 50, 30), (20, 9, 22, 12), (0, 0, 9, 9), (5, 5, 6, 6)]
     ):

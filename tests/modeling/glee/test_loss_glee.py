@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import sigmoid_focal_loss
 
 from lookhear.modeling.glee.loss_glee import (
     GleeDenoisingDraws,
@@ -18,7 +19,6 @@ from lookhear.modeling.glee.loss_glee import (
     dice_loss,
     distillation_loss,
     draw_negatives,
-    focal_loss,
     generalized_iou,
     make_denoising,
     match_queries,
@@ -34,7 +34,7 @@ def square(row: int, column: int) -> torch.Tensor:
 
 @pytest.fixture
 def labels() -> list[dict[str, torch.Tensor]]:
-    """Two objects in the first row, none in the second, one in the third; on canvases of 16 x 16."""
+    """Two objects in the first row, none in the second, one in the third; on padded images of 16 x 16."""
     boxes = torch.tensor([[0.125, 0.125, 0.25, 0.25], [0.625, 0.625, 0.25, 0.25]])
     masks = torch.stack((square(0, 0), square(8, 8)))
     none = {"class_labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4), "masks": torch.zeros(0, 16, 16) > 0}
@@ -131,7 +131,7 @@ def test_labels_that_do_not_fit_are_refused(labels):
 
 def test_focal_dice_and_overlap():
     wanted = torch.tensor([1.0, 0.0])
-    losses = focal_loss(torch.tensor([0.0, 0.0]), wanted)
+    losses = sigmoid_focal_loss(torch.tensor([0.0, 0.0]), wanted)
     assert losses.tolist() == pytest.approx([0.25 * 0.25 * 0.6931, 0.75 * 0.25 * 0.6931], rel=1e-3)
     assert dice_loss(torch.full((1, 4), 50.0), torch.ones(1, 4)).item() == pytest.approx(0)
     box, other = torch.tensor([0.25, 0.25, 0.5, 0.5]), torch.tensor([0.75, 0.75, 0.5, 0.5])

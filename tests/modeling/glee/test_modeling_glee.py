@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from transformers import ResNetConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
 from lookhear.modeling.glee import GleeEvaConfig
-from lookhear.modeling.glee.request_glee import canvas_groups
+from lookhear.modeling.glee.request_glee import GleeImageFeatures, group_by_padded_size
 from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
 
@@ -113,8 +114,8 @@ def test_padding_mask_makes_images_independent(make_model, make_inputs, kind, qu
     assert together.logits.isfinite().all()
 
 
-def test_a_canvas_that_no_image_fills(make_model, make_inputs):
-    """Masks cover the canvas even if its largest image belongs to another request."""
+def test_a_padded_size_that_no_image_fills(make_model, make_inputs):
+    """Masks cover the padded image even if its largest image belongs to another request."""
     model, inputs = make_model(padding_mask=True), make_inputs()
     small = {name: inputs[name][1:] for name in ("pixel_values", "pixel_mask")}
     with torch.no_grad():
@@ -133,11 +134,11 @@ def test_padding_matters_by_default(model, make_inputs):
     assert (together.logits[1].amax(0) - alone.logits[0].amax(0)).abs().max() > 1e-3
 
 
-def test_canvases_are_grouped():
+def test_images_are_grouped_by_padded_size():
     mask = torch.zeros(4, 100, 130)
     for image, (height, width) in zip(mask, [(20, 70), (100, 130), (32, 96), (10, 33)]):
         image[:height, :width] = 1
-    groups = [(canvas, images.tolist()) for canvas, images in canvas_groups(mask, 32)]
+    groups = [(padded, images.tolist()) for padded, images in group_by_padded_size(mask, 32)]
     assert groups == [((32, 64), [3]), ((32, 96), [0, 2]), ((100, 130), [1])]
 
 
@@ -211,7 +212,6 @@ def test_every_part_learns(make_model, make_inputs):
         {"proposal_scale_from_coarsest": False},
         {"fusion_attends_padding": False},
         {"discard_fused_text": False},
-        {"prompt_level_cycle": 2},
     ],
 )
 def test_every_published_behaviour_is_a_field(make_model, make_inputs, flag):
@@ -336,7 +336,7 @@ def test_training_form_holds_a_frozen_teacher(make_config):
 @pytest.mark.parametrize("backbone", ["resnet", "eva"])
 @pytest.mark.parametrize("alone", [False, True])
 def test_features_of_images_serve_every_question(make_model, make_inputs, monkeypatch, backbone, alone):
-    """The backbone runs once; with `padding_mask` each image has its own canvas in the maps, too."""
+    """The backbone runs once; with `padding_mask` each image has its own padded size in the maps, too."""
     model = make_model(backbone, padding_mask=alone)
     images = {name: make_inputs()[name] for name in ("pixel_values", "pixel_mask")}
     with torch.no_grad():
@@ -379,10 +379,10 @@ def test_prompts_of_a_clip_are_read_in_its_first_frame(model, make_inputs):
     torch.testing.assert_close(first.logits, again.logits)
 
 
-def test_prompts_of_a_clip_need_one_canvas(make_model, make_inputs):
+def test_prompts_of_a_clip_need_one_padded_size(make_model, make_inputs):
     model, inputs = make_model(padding_mask=True), make_inputs("prompts")
     sources = torch.zeros(len(inputs["prompt_masks"]), dtype=torch.long)
-    with pytest.raises(ValueError, match="prompt_sources need images of one canvas"):
+    with pytest.raises(ValueError, match="prompt_sources need images of one padded size"):
         model(**inputs, prompt_sources=sources)
     inputs["pixel_mask"] = torch.ones_like(inputs["pixel_mask"])
     plain = make_model()
@@ -472,6 +472,22 @@ def test_published_sizes():
     assert type(again.backbone_config) is GleeEvaConfig and not again.project_features
 
 
+def test_parts_of_a_configuration_must_be_of_their_kind(make_config):
+    with pytest.raises(ValueError, match="text_config must be a CLIPTextConfig or its fields as a dict"):
+        GleeModel(make_config(text_config=ResNetConfig()))
+
+
+def test_image_features_must_come_from_the_model(model, make_inputs):
+    with pytest.raises(ValueError, match="pass what get_image_features returned"):
+        model(**make_inputs(), image_features=GleeImageFeatures())
+
+
+def test_configurations_of_before_are_read(make_config):
+    """`prompt_level_cycle` was a field; its published value is all that there is."""
+    config = GleeConfig.from_dict({**make_config().to_dict(), "prompt_level_cycle": 3})
+    assert "prompt_level_cycle" not in config.to_dict()
+
+
 def test_stage_one_takes_no_visual_prompts(make_model, make_inputs):
     model = make_model(template_fuser=False)
     with pytest.raises(ValueError, match="template_fuser"):
@@ -498,7 +514,7 @@ def test_bad_configurations_are_named(make_config, fields, named):
 @pytest.mark.parametrize(("backbone", "states", "weights"), [("resnet", 5, None), ("swin", 5, 4), ("eva", 3, 2)])
 def test_image_features_follow_the_conventions_of_transformers(make_model, make_inputs, backbone, states, weights):
     model = make_model(backbone, attention=None if weights is None else "eager")
-    inputs = make_inputs(canvas=(128, 128), small=(128, 128))
+    inputs = make_inputs(padded=(128, 128), small=(128, 128))
     images = {name: inputs[name] for name in ("pixel_values", "pixel_mask")}
     plain = model.get_image_features(**images)
     rows, channels = 2, model.model.backbone.channels[-1]
@@ -516,7 +532,7 @@ def test_image_features_follow_the_conventions_of_transformers(make_model, make_
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["labels", "expressions", "visual"])
-def test_layers_are_counted_once_whatever_the_number_of_canvases(make_model, make_inputs, kind):
+def test_layers_are_counted_once_whatever_the_number_of_padded_sizes(make_model, make_inputs, kind):
     model = make_model(attention="eager", padding_mask=True)
     inputs = make_inputs(kind)
     if kind == "visual":  # within the smaller image, too

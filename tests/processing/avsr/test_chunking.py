@@ -15,9 +15,8 @@ from lookhear.processing.avsr.chunking_avsr import (
     words_after,
     words_before,
 )
-from lookhear.processing.avsr.clip_avsr import ClipWindow
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.long_form_avsr import ChunkResult, LongFormDecoder
+from lookhear.processing.avsr.long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder
 
 FPS, RATE, STEP = 25, 1000, 0.02
 

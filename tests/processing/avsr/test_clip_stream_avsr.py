@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from lookhear.processing.avsr import media_source_avsr
-from lookhear.processing.avsr.clip_avsr import read_clip
-from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream, PieceCutter
+from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream, PieceCutter, read_clip
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.media_source_avsr import MediaError
 from lookhear.processing.avsr.media_writing_avsr import write_video

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import lookhear  # noqa: F401  (registers the task)
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
@@ -16,7 +17,7 @@ from lookhear.processing.avsr import (
     AvsrTokenizer,
     MouthRoiImageProcessor,
 )
-from lookhear.processing.avsr.clip_stream_avsr import on_clock, resample
+from lookhear.processing.avsr.clip_arrays_avsr import on_clock, resample
 from lookhear.processing.avsr.media_writing_avsr import write_video
 
 ROI = 24
@@ -252,6 +253,9 @@ def test_unusable_inputs_get_one_clear_error(asr, clip, message):
         ({"ctc_weight": -0.1}, "`ctc_weight`"),
         ({"ctc_weight": 1.5}, "`ctc_weight`"),
         ({"ctc_weight": "much"}, "`ctc_weight`"),
+        ({"language_model": 3}, "`language_model` must be a model, a folder"),
+        ({"language_model": "lm", "language_model_weight": -1}, "`language_model_weight`"),
+        ({"language_model_weight": 0.5}, "`language_model_weight` is of no use without"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"chunk_length_s": 1}, "`chunk_length_s`"),
         ({"speaker": ["the man"]}, "`speaker`"),
@@ -327,6 +331,44 @@ def test_every_search_gives_a_result(asr, num_beams, ctc_weight):
     for result in asr(clips, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=2, return_timestamps="word"):
         assert isinstance(result["text"], str)
         assert len(result["chunks"]) == len(result["text"].split())
+
+
+@pytest.fixture(scope="module")
+def language_model() -> GPT2LMHeadModel:
+    """A random model of the recogniser's 40 ids that is sure of what it says."""
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=40,
+        n_embd=8,
+        n_layer=1,
+        n_head=1,
+        n_positions=128,
+        bos_token_id=39,
+        eos_token_id=39,
+        tie_word_embeddings=False,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    torch.nn.init.normal_(model.lm_head.weight, std=3.0)
+    return model
+
+
+def test_a_language_model_counts_in_the_search(asr, language_model, tmp_path):
+    clip = {**sound(), **lips()}
+    alone, helped = asr(clip), asr(clip, language_model=language_model, language_model_weight=2.0)
+    assert helped["text"] and helped["text"] != alone["text"]
+    assert asr(clip, language_model=language_model, language_model_weight=0)["text"] == alone["text"]
+    language_model.save_pretrained(tmp_path)
+    for folder in (tmp_path, str(tmp_path)):
+        assert asr(clip, language_model=folder, language_model_weight=2.0) == helped
+    words = list(asr.stream(clip, language_model=tmp_path, language_model_weight=2.0))
+    assert " ".join(word["text"] for word in words) == helped["text"]
+
+
+def test_a_language_model_of_other_ids_is_refused(asr):
+    config = GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
+    small = GPT2LMHeadModel(config)
+    with pytest.raises(ValueError, match="language_model knows 20 tokens"):
+        asr(sound(), language_model=small)
 
 
 def test_half_precision(processor):

@@ -7,7 +7,7 @@ import pytest
 from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the task)
-from lookhear.processing.avsr.clip_avsr import read_clip
+from lookhear.processing.avsr.clip_stream_avsr import read_clip
 
 pytestmark = pytest.mark.shared
 CLIPS, RATE, FPS = 10, 16000, 25

@@ -6,8 +6,7 @@ from transformers import pipeline
 from transformers.pipelines.base import Pipeline
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
-from lookhear.processing.avsr.clip_avsr import without_others
-from lookhear.processing.avsr.clip_stream_avsr import ClipStream
+from lookhear.processing.avsr.clip_stream_avsr import ClipStream, without_others
 from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face
 from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lookhear.processing.avsr.read_ahead_avsr import ReadAhead, read_ahead
+from lookhear.processing.avsr.read_ahead_avsr import ReadAhead
 
 
 class Source:
@@ -79,6 +79,30 @@ def test_a_reader_that_is_dropped_ends_the_thread():
     del ahead
     gc.collect()
     assert source.closed.wait(5)
+
+
+def test_garbage_collection_may_drop_a_reader_in_its_own_thread():
+    closed = threading.Event()
+
+    def items():
+        try:
+            while True:
+                gc.collect()
+                yield 0
+        finally:
+            closed.set()
+
+    ahead = ReadAhead(items(), 10**9)
+    ahead.itself = ahead
+    next(ahead)
+    del ahead
+    assert closed.wait(10)
+
+
+def read_ahead(items, room):
+    """The items, made in a thread that ends with this generator."""
+    with ReadAhead(items, room) as ahead:
+        yield from ahead
 
 
 def test_generators_one_behind_the_other_close_together():

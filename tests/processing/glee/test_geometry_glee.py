@@ -1,4 +1,4 @@
-"""Sizes, points, boxes and masks between the picture, the resized image and the canvas."""
+"""Sizes, points, boxes and masks between the picture, the resized image and the padded one."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from lookhear.processing.glee.geometry_glee import (
-    boxes_to_canvas,
     boxes_to_picture,
-    canvas_size,
     masks_to_picture,
+    padded_size,
     resize_mask,
     resized_size,
     scale_points,
@@ -33,10 +32,10 @@ def test_resized_size(size, edges, expected):
     assert resized_size(size, *edges) == expected
 
 
-def test_canvas_holds_every_image():
-    assert canvas_size([(60, 90), (64, 72)], 32) == (64, 96)
-    assert canvas_size([(64, 96)], 32) == (64, 96)
-    assert canvas_size([(65, 1)]) == (65, 1)
+def test_padded_image_holds_every_image():
+    assert padded_size([(60, 90), (64, 72)], 32) == (64, 96)
+    assert padded_size([(64, 96)], 32) == (64, 96)
+    assert padded_size([(65, 1)]) == (65, 1)
 
 
 def test_points_and_boxes_scale_both_ways():
@@ -49,21 +48,27 @@ def test_points_and_boxes_scale_both_ways():
 
 
 def test_boxes_to_the_picture_and_back():
-    whole_image = torch.tensor([[0.375, 0.25, 0.75, 0.5]])  # of a canvas whose last quarter and half are padding
+    whole_image = torch.tensor([[0.375, 0.25, 0.75, 0.5]])  # of an image whose last quarter and half are padding
     sizes = {"padded_size": (64, 128), "image_size": (32, 96)}
     corners = boxes_to_picture(whole_image, target_size=(100, 300), **sizes)
     assert corners.tolist() == [[0, 0, 300, 100]]
     assert boxes_to_picture(whole_image, target_size=(1, 1), **sizes).tolist() == [[0, 0, 1, 1]]
     boxes = torch.rand(3, 5, 4)
     corners = boxes_to_picture(boxes, target_size=(100, 300), **sizes)
-    assert torch.allclose(boxes_to_canvas(corners, target_size=(100, 300), **sizes), boxes, atol=1e-6)
+    assert corners.shape == boxes.shape
+    shares = corners / torch.tensor(
+        [300, 100, 300, 100]
+    )  # of the image, and back to centre, size and the padded image
+    middles, sides = (shares[..., :2] + shares[..., 2:]) / 2, shares[..., 2:] - shares[..., :2]
+    back = torch.cat((middles, sides), dim=-1) * torch.tensor([96 / 128, 32 / 64] * 2)
+    assert torch.allclose(back, boxes, atol=1e-6)
 
 
-def test_masks_go_to_the_canvas_are_cut_and_resized():
+def test_masks_are_enlarged_cropped_and_resized():
     masks = torch.randn(2, 8, 16)
     result = masks_to_picture(masks, padded_size=(32, 64), image_size=(32, 48), target_size=(21, 37))
-    canvas = F.interpolate(masks[None], size=(32, 64), mode="bilinear", align_corners=False)[..., :48]
-    assert torch.equal(result, F.interpolate(canvas, size=(21, 37), mode="bilinear", align_corners=False)[0])
+    cropped = F.interpolate(masks[None], size=(32, 64), mode="bilinear", align_corners=False)[..., :48]
+    assert torch.equal(result, F.interpolate(cropped, size=(21, 37), mode="bilinear", align_corners=False)[0])
 
 
 def test_masks_are_resized_by_the_nearest_pixel():

@@ -37,7 +37,7 @@ def test_pixels_are_pillows(processor):
     assert set(processor([image], return_tensors="pt")) == {"pixel_values", "pixel_mask"}
 
 
-def test_images_of_different_sizes_share_a_canvas(processor):
+def test_images_of_different_sizes_are_padded_to_one(processor):
     images = [picture(48, 64), picture(64, 48, seed=1), picture(20, 100, seed=2)]
     inputs = processor(images, return_tensors="np")
     assert inputs["pixel_values"].shape == (3, 3, 128, 160)

@@ -19,7 +19,7 @@ TARGETS = [(61, 95), (20, 30), (32, 48)]
 
 
 def make_outputs(num_labels: int, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    """Three rows of twelve queries; the canvas is 32 x 64, masks have a stride of 4."""
+    """Three rows of twelve queries; the padded image is 32 x 64, masks have a stride of 4."""
     generator = torch.Generator().manual_seed(num_labels)
     masks = F.interpolate(torch.randn(3, 12, 3, 4, generator=generator) * 3, size=(8, 16), mode="bicubic")
     masks[:, 3] = -1.0  # an empty one
@@ -136,12 +136,11 @@ def test_grounding_has_one_result_an_expression():
     assert all(len(result["scores"]) == 0 for result in post_process_grounding(outputs, TARGETS, threshold=1.0))
 
 
-@pytest.mark.parametrize("select_by", ["logits", "confidence"])
-def test_interactive_has_one_result_a_prompt(select_by):
+def test_interactive_has_one_result_a_prompt():
     outputs = make_outputs(1)
-    for row, result in enumerate(post_process_interactive(outputs, TARGETS, select_by=select_by)):
-        values = outputs[select_by][row].flatten()
-        expected = plain({**outputs, "logits": values.reshape(1, -1, 1).expand(3, -1, 1)}, row, TARGETS[row], 1)
+    for row, result in enumerate(post_process_interactive(outputs, TARGETS)):
+        values = outputs["logits"][row].flatten()
+        expected = plain(outputs, row, TARGETS[row], 1)
         check(result, {**expected, "scores": values.max().sigmoid()[None]})
     repeated = post_process_interactive(outputs, TARGETS[:1], torch.zeros(3, dtype=torch.int64))
     assert [tuple(result["masks"].shape) for result in repeated] == [(1, 61, 95)] * 3
@@ -170,7 +169,6 @@ def test_processors_offer_the_functions(tokenizer):
         (post_process_object_detection, 5, {"target_sizes": [(0, 5)] * 3}, "target_sizes"),
         (post_process_object_detection, 5, {"top_k": 0}, "top_k"),
         (post_process_interactive, 1, {"target_sizes": TARGETS[:1]}, "prompt_image_indices"),
-        (post_process_interactive, 1, {"select_by": "beauty"}, "select_by"),
         (post_process_interactive, 5, {}, "outputs are those of 5 labels"),
         (post_process_grounding, 5, {}, "outputs are those of 5 labels"),
         (post_process_open_world, 5, {}, "outputs are those of 5 labels"),

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lookhear.processing.glee.track_memory_glee import (
+from lookhear.processing.glee.track_state_glee import (
     cosines,
     distinct,
     mask_overlaps,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lookhear.processing.glee.track_memory_glee import SPREAD, colour_agreement, mask_colours, mixed_colours
+from lookhear.processing.glee.track_state_glee import SPREAD, colour_agreement, mask_colours, mixed_colours
 
 UNKNOWN = torch.full((1, 3), torch.nan)
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 
-from lookhear.processing.glee.track_memory_glee import TrackMemory
+from lookhear.processing.glee.tracker_settings_glee import (
+    LifetimePolicy,
+    MatchPolicy,
+    ReidentifyPolicy,
+    TrackerSettings,
+)
 from lookhear.processing.glee.tracking_glee import (
     FrameCandidates,
     GleeTracker,
     ObjectFollower,
     QueryAlignment,
-    TrackerSettings,
+    TrackMemory,
 )
 
 KINDS, SIZE, GRID, PIXELS = 3, 16, (24, 40), 4  # labels, numbers an embedding, cells of a mask, pixels a cell
@@ -121,7 +127,7 @@ def test_twins_are_told_by_their_colours():
     assert alike[-1] == passed, "nothing but their ways tells them"
     unknown = track(GleeTracker(), [turning_back(time, left=RED, right=(torch.nan,) * 3) for time in range(40)])
     assert unknown[-1] == passed
-    unused = GleeTracker(settings=TrackerSettings(colour=0))
+    unused = GleeTracker(settings=TrackerSettings(match=MatchPolicy(colour_weight=0)))
     assert track(unused, [turning_back(time, left=RED, right=BLUE) for time in range(40)])[-1] == passed
 
 
@@ -148,7 +154,7 @@ def test_what_leaves_and_returns_is_known_again(absent):
     found = track(GleeTracker(), video)
     assert found[0][0] == found[-1][0] and found[0][1] == found[-1][1]
     assert found[15 if absent > 5 else 11] == {0: found[0][1]}
-    forgotten = track(GleeTracker(settings=TrackerSettings(memory=2)), video)
+    forgotten = track(GleeTracker(settings=TrackerSettings(LifetimePolicy(memory_frames=2))), video)
     assert forgotten[-1][0] != forgotten[0][0] and forgotten[-1][1] == forgotten[0][1]
 
 
@@ -170,7 +176,7 @@ def test_what_comes_out_by_and_by_is_known_again():
     found = track(GleeTracker(), video)
     assert found[29] == found[17] == found[9] and found[12][0] != found[9][0]
     assert all(numbers[1] == found[0][1] for numbers in found)
-    never = track(GleeTracker(settings=TrackerSettings(again_frames=1)), video)
+    never = track(GleeTracker(settings=TrackerSettings(reidentify=ReidentifyPolicy(merge_frames=1))), video)
     assert never[17][0] == never[12][0] != never[9][0], "what it looks like most is the track that followed it"
 
 
@@ -203,7 +209,7 @@ def test_birth():
     """At once in the first frame or when sure; else after a second look; a flash never, nor what is too weak."""
     stays = Thing(100, 60, look=1)
     sure, unsure = Thing(30, 30, look=2), Thing(30, 30, look=2, score=0.4)
-    settings = TrackerSettings(birth_score=0.35, sure_score=0.6, birth_frames=2)
+    settings = TrackerSettings(LifetimePolicy(birth_score=0.35, sure_score=0.6, birth_frames=2))
 
     def seen(*frames: list[Thing]) -> list[bool]:
         video = [[stays, *things] for things in frames]
@@ -267,7 +273,7 @@ def test_state_is_constant_however_many_come_and_go():
     """Others in each of 500 frames, as many as in hours of a street: no more is remembered than of 12 tracks, and numbers
     only rise."""
     random = torch.Generator().manual_seed(5)
-    memory, numbers, sizes = TrackMemory(TrackerSettings(memory=20, most_tracks=12)), [], []
+    memory, numbers, sizes = TrackMemory(TrackerSettings(LifetimePolicy(memory_frames=20, max_tracks=12))), [], []
     for time in range(500):
         lot = torch.randint(0, 40, (2,), generator=torch.Generator().manual_seed(time)).tolist()
         things = [Thing(20 + 3 * look, 20 + 50 * place, look=look) for place, look in enumerate(lot)]
@@ -370,15 +376,30 @@ def test_bad_arguments():
             GleeTracker(**arguments)
     with pytest.raises(ValueError, match="`threshold`"):
         ObjectFollower(threshold=-1)
-    for settings in (
-        {"birth_score": 2},
-        {"memory": 0},
-        {"appearance": -1},
-        {"colour": -1},
-        {"appearance": 0, "motion": 0, "kind": 0},
+    for policy, settings, what in (
+        (LifetimePolicy, {"birth_score": 2}, "a number from 0 to 1, not 2"),
+        (LifetimePolicy, {"sure_score": float("nan")}, "a number from 0 to 1, not nan"),
+        (LifetimePolicy, {"memory_frames": 0}, "a whole number of at least 1, not 0"),
+        (LifetimePolicy, {"max_tracks": 2.5}, "a whole number of at least 1, not 2.5"),
+        (MatchPolicy, {"appearance_weight": -1}, "a number of at least 0, not -1"),
+        (MatchPolicy, {"colour_weight": -1}, "a number of at least 0, not -1"),
+        (MatchPolicy, {"motion_half_life": 0}, "a number of at least 1, not 0"),
+        (MatchPolicy, {"min_cosine": -2}, "a number from -1 to 1, not -2"),
+        (MatchPolicy, {"appearance_weight": 0, "motion_weight": 0, "class_weight": 0}, "all 0"),
+        (ReidentifyPolicy, {"near_frames": -1}, "a whole number of at least 0, not -1"),
+        (ReidentifyPolicy, {"merge_cosine": "high"}, "a number from -1 to 1, not 'high'"),
     ):
-        with pytest.raises(ValueError, match=f"`{next(iter(settings))}`"):
-            TrackerSettings(**settings)
+        with pytest.raises(ValueError, match=rf"`{next(iter(settings))}`.* of {policy.__name__} .*{what}"):
+            policy(**settings)
+
+
+def test_every_setting_of_the_tracker_is_documented_and_checked():
+    """One line each with its range; no value that is no number at all is taken."""
+    for policy in (LifetimePolicy, MatchPolicy, ReidentifyPolicy):
+        for field in fields(policy):
+            assert re.search(rf"^ +{field.name}: .*(>= \d|in \[-?\d, \d\])", policy.__doc__, re.MULTILINE), field.name
+            with pytest.raises(ValueError, match=f"`{field.name}` of {policy.__name__}"):
+                policy(**{field.name: None})
 
 
 def test_frames_that_do_not_fit():
@@ -387,8 +408,6 @@ def test_frames_that_do_not_fit():
     for name, value in (("boxes", frame.boxes[:, :3]), ("masks", frame.masks[:2]), ("embeddings", frame.logits[0])):
         with pytest.raises(ValueError, match=f"`{name}`"):
             GleeTracker().update(replace(frame, **{name: value}))
-    with pytest.raises(ValueError, match="`confidence`"):
-        GleeTracker().update(replace(frame, confidence=frame.logits))
     with pytest.raises(ValueError, match="`colours`"):
         GleeTracker().update(replace(frame, colours=frame.boxes))
     tracker = GleeTracker()
