@@ -1,4 +1,4 @@
-"""Checkpoints of other code: read without running anything in them, checked name by name, written whole or not at all."""
+"""Checkpoints of other code: read without running anything in them, checked name by name, written completely."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=PreTrainedConfig)
 
 
 class _Inert:
-    """Stands for an object of a class that no weight needs: takes what the file says about it and does nothing."""
+    """Stands in for an object of a class that no weight needs: accepts its state and does nothing."""
 
     def __init__(self, *args, **kwargs):
         pass
@@ -30,10 +30,11 @@ class _Inert:
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
-    The state dict in a file: bare, or what Lightning, MoCo, fairseq and DeepSpeed keep under `state_dict`, `model`, `module`.
+    Reads the state dict in a file: bare, or under `state_dict`, `model` or `module` (Lightning, MoCo, fairseq,
+    DeepSpeed).
 
-    Only tensors and plain containers are made from the file. Objects of other classes (settings, the trainer's state)
-    are not made, and nothing that the file names is imported or called.
+    Only tensors and plain containers are loaded. Objects of other classes (settings, the trainer's state) are not
+    created, and nothing that the file names is imported or called.
 
     Args:
         path: `.safetensors`, or any file that `torch.save` wrote.
@@ -43,10 +44,12 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"checkpoint {str(path)!r} is no file")
+        raise ValueError(f"checkpoint {str(path)!r} is not a file")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _load(path)
-    except Exception as error:
+    except (
+        Exception
+    ) as error:  # torch.load raises anything on a damaged file: pickle's errors, KeyError, EOFError, ...
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(f"checkpoint {str(path)!r} cannot be read safely: {reason.splitlines()[0]}") from None
     for entry in ("state_dict", "model", "module"):
@@ -56,7 +59,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, torch.Tensor]:
         raise ValueError(f"checkpoint {str(path)!r} holds no state dict")
     others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
     if others:
-        raise ValueError(f"checkpoint {str(path)!r} has entries that are no tensors: {shorten(others)}")
+        raise ValueError(f"checkpoint {str(path)!r} has entries that are not tensors: {shorten(others)}")
     return dict(content)
 
 
@@ -71,10 +74,10 @@ def check_weights(
     weights: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], source: str = "checkpoint"
 ) -> None:
     """
-    Each expected weight is there in its shape, and nothing else is.
+    Checks that the weights are exactly the expected ones, each in its shape.
 
     Raises:
-        ValueError: names what is missing, unknown, or of another shape, all at once.
+        ValueError: lists all weights that are missing, unknown, or of another shape.
     """
     found = {
         "missing": [name for name in expected if name not in weights],
@@ -97,13 +100,13 @@ def load_weights(module: nn.Module, weights: Mapping[str, torch.Tensor], source:
 
 
 def shorten(names: list[str], limit: int = 8) -> str:
-    """The first `limit` names in one line."""
+    """Lists the first `limit` names in one line."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def load_config(path: str | os.PathLike, kind: type[Config]) -> Config:
     """
-    A configuration from a folder or a file.
+    Loads a configuration from a folder or a file.
 
     Raises:
         ValueError: there is none, or it is of another model.
@@ -120,20 +123,20 @@ def load_config(path: str | os.PathLike, kind: type[Config]) -> Config:
 
 def check_new_folder(output: str | os.PathLike) -> Path:
     """
-    The path of a folder that is to be made.
+    Checks the path of a folder that is to be created.
 
     Raises:
-        ValueError: something is there already.
+        ValueError: it exists already and is not an empty folder.
     """
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"output {str(output)!r} is there already; name a new folder")
+        raise ValueError(f"output {str(output)!r} exists already; name a new folder")
     return output
 
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
-    """A folder to fill; it becomes `output` at the end, or vanishes if there is an error."""
+    """Yields a folder to fill; it becomes `output` at the end, or is deleted if there is an error."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
         folder = Path(partial) / "model"

@@ -10,14 +10,15 @@ from transformers import Pipeline
 
 def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, half: bool = True) -> Path:
     """
-    Writes a pipeline's model, processor and code, for use with lookhear (no flag) or without (`trust_remote_code=True`).
+    Writes a pipeline's model, processor and code, for use with lookhear (no flag) or without
+    (`trust_remote_code=True`).
 
-    The folder is put together beside its final place and moved file by file, so that a reader never sees half a file;
-    other files there (a card) stay.
+    The folder is written beside its final place and moved file by file, so that a reader never sees an incomplete
+    file; other files there (a card) stay.
 
     Args:
         pipe: its model's weights are not changed.
-        folder: made if missing.
+        folder: created if missing.
         half: store matrices and kernels as float16, at half the size. `config.json` says float32, so they load as
             float32; biases, norms and running statistics are stored as float32 anyway.
 
@@ -40,7 +41,7 @@ def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, half: bool = True) 
 
 def half_matrices(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Weights of two and more dimensions as float16; all else as it is.
+    Converts weights of two or more dimensions to float16.
 
     Raises:
         ValueError: a weight is not finite in float16.
@@ -50,14 +51,14 @@ def half_matrices(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
         if weight.ndim >= 2 and weight.is_floating_point():
             weight = weight.half()
             if not torch.isfinite(weight).all():
-                raise ValueError(f"{name} is not finite in float16: save with half=False, or look at the training.")
+                raise ValueError(f"{name} is not finite in float16: save with half=False, or check the training.")
         halved[name] = weight
     return halved
 
 
 def check_pairs(pairs: dict[str, tuple[object, object]]) -> None:
     """
-    Checks that the processor makes what the model reads.
+    Checks that the processor makes the inputs that the model takes.
 
     Args:
         pairs: name of a property -> the model's value, the processor's value.

@@ -1,19 +1,31 @@
-"""Reading recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
+"""Reading of recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
-Beside its sections a recipe says in `system` which training it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
-Each value must have the type that the dataclass gives its field.
+Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora) or `glee_scenes`.
+Each value must have the type that the dataclass gives its field, and be in the [`Range`] that the type is annotated
+with.
 """
 
+import inspect
+import math
 import re
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection
+from dataclasses import Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import CONFIG_MAPPING, AutoConfig
 
-R = TypeVar("R")
+
+class _Dataclass(Protocol):
+    """Any dataclass, for annotations."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+R = TypeVar("R", bound=_Dataclass)
 SYSTEMS = ("avsr", "glee", "glee_scenes")
 WORDS = {
     int: "a whole number",
@@ -23,6 +35,61 @@ WORDS = {
     NoneType: "null",
     Any: "anything",
 }
+
+
+@dataclass(frozen=True)
+class Range:
+    """
+    Bounds of a number in a recipe, as an annotation of its type: `Annotated[int, Range(1)]`.
+
+    Attributes:
+        least: the smallest value.
+        most: the largest value.
+        above: whether `least` itself is refused.
+        below: whether `most` itself is refused.
+    """
+
+    least: float = 0
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies in the range; NaN never does."""
+        return (self.least < value if self.above else self.least <= value) and (
+            value < self.most if self.below else value <= self.most
+        )
+
+    def __str__(self) -> str:
+        if math.isinf(self.most):
+            return f"be {'above' if self.above else 'at least'} {self.least:g}"
+        if self.above or self.below:
+            first = f"be {'above' if self.above else 'at least'} {self.least:g}"
+            return f"{first} and {'below' if self.below else 'at most'} {self.most:g}"
+        return f"be from {self.least:g} to {self.most:g}"
+
+
+@dataclass(frozen=True)
+class Ascending:
+    """An annotation of a pair in a recipe: its first number is not above its second one."""
+
+    def holds(self, pair: tuple[float, float]) -> bool:
+        """Whether a pair is in order."""
+        return pair[0] <= pair[1]
+
+    def __str__(self) -> str:
+        return "have the lower number first"
+
+
+Share = Annotated[float, Range(0, 1)]
+NotNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+
+
+class _OutOfRangeError(ValueError):
+    """A value has the type of its field, but is out of its range."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,11 +111,11 @@ def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: 
         path: YAML file; its sections are the fields of `kind`, each a dataclass, or a plain mapping.
         overrides: `section.field=value` strings, the value in YAML (`training.max_steps=100`).
         kind: a dataclass whose fields have default factories.
-        shipped: a folder with folders `recipes` below it, whose files are named where `path` is no file.
+        shipped: a folder with folders `recipes` below it, whose files an error message lists if `path` is not a file.
 
     Raises:
-        ValueError: no such file, no YAML, a section or field that does not exist (the known ones are named), or a value
-            of another type than its field's.
+        ValueError: no such file, not YAML, a section or field that does not exist (the known ones are named), or a
+            value of another type than its field's, or out of its range.
     """
     content = _load(Path(path), shipped)
     if not isinstance(content, dict):
@@ -65,14 +132,14 @@ def read_value(text: str, name: str) -> Any:
 
     Args:
         text: the YAML.
-        name: what a message calls it.
+        name: name of the value in error messages.
 
     Raises:
         ValueError: the text is not YAML.
     """
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that doesn't exist
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
 
 
@@ -83,20 +150,62 @@ def fill(kind: type[R], given: Any, name: str = "") -> R:
     Args:
         kind: a dataclass.
         given: a mapping from its fields to values as YAML has them.
-        name: what messages call the mapping; empty for a whole recipe.
+        name: name of the mapping in error messages; empty for a whole recipe.
 
     Raises:
-        ValueError: no mapping, a field that does not exist, or a value of another type than its field's.
+        ValueError: not a mapping, a field that does not exist, or a value of another type than its field's, or out of
+            its range.
     """
     if not isinstance(given, dict):
         raise ValueError(f"{name or 'recipe'} must be a mapping of {_names(kind)}, not {given!r}")
-    known, types = [part.name for part in fields(kind)], get_type_hints(kind)
-    if unknown := sorted(map(str, given.keys() - set(known))):
+    check_names(given, [part.name for part in fields(kind)], name or "recipe")
+    types = get_type_hints(kind, include_extras=True)
+    return kind(**{part: convert(value, types[part], f"{name}.{part}".lstrip(".")) for part, value in given.items()})
+
+
+def check_names(given: Collection[str], known: Collection[str], name: str, listed: bool = True) -> None:
+    """
+    Refuses names that do not exist.
+
+    Args:
+        given: the names.
+        known: the names that exist.
+        name: in error messages, what has these names.
+        listed: whether the message lists all of `known`.
+
+    Raises:
+        ValueError: a name is unknown; the nearest known one is suggested.
+    """
+    if unknown := sorted(map(str, set(given) - set(known))):
         near = [match for wrong in unknown for match in get_close_matches(wrong, known, n=1)]
         hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-        listed = ", ".join(map(repr, unknown))
-        raise ValueError(f"{name or 'recipe'} has no field {listed}; it has {_names(kind)}{hint}")
-    return kind(**{part: convert(value, types[part], f"{name}.{part}".lstrip(".")) for part, value in given.items()})
+        having = f"; it has {', '.join(known)}" if listed else ""
+        raise ValueError(f"{name} has no field {', '.join(map(repr, unknown))}{having}{hint}")
+
+
+def check_config(given: dict[str, Any], kind: Any, name: str) -> None:
+    """
+    Refuses fields that a model's configuration does not have, which its class would take in silence.
+
+    Args:
+        given: fields of the configuration; those of a configuration in it may be a mapping.
+        kind: class of the configuration, one of transformers' dataclasses.
+        name: name of `given` in error messages.
+
+    Raises:
+        ValueError: a field that does not exist; the nearest one is suggested.
+    """
+    settable = [key for key, value in inspect.getmembers(kind) if isinstance(value, property) and value.fset]
+    known = [*(field.name for field in fields(kind)), *kind().to_dict(), *kind.attribute_map, *settable]
+    names = [key for key in given if not key.startswith("_")]  # `to_dict` of a loaded one writes such names, too
+    check_names(names, [*known, "attn_implementation"], name, listed=False)
+    for part, inner in kind.sub_configs.items():
+        values = given.get(part)
+        if isinstance(values, dict):
+            if inner is AutoConfig and values.get("model_type") in CONFIG_MAPPING:
+                inner = CONFIG_MAPPING[values["model_type"]]
+            if is_dataclass(inner):
+                check_config(values, inner, f"{name}.{part}")
 
 
 def convert(value: Any, wanted: Any, name: str) -> Any:
@@ -104,18 +213,20 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
     Converts a value from YAML to a field's type.
 
     Args:
-        value: the value.
-        wanted: the type, as annotated.
+        value: the value, as YAML has it.
+        wanted: the type, as annotated, with its range.
         name: the field's name in messages, as in `data.max_frames`.
 
     Returns:
         The value; of lists and mappings a new one, and a tuple where the field has one.
 
     Raises:
-        ValueError: the value is not of the type.
+        ValueError: the value is not of the type, or out of its range.
     """
+    if get_origin(wanted) is Annotated:
+        return _check_range(convert(value, get_args(wanted)[0], name), wanted.__metadata__, name)
     origin, arguments = get_origin(wanted) or wanted, get_args(wanted)
-    if is_dataclass(origin):
+    if isinstance(origin, type) and is_dataclass(origin):
         return value if isinstance(value, origin) else fill(origin, value, name)
     if origin in (Union, UnionType):
         return _convert_union(value, wanted, name)
@@ -139,14 +250,14 @@ def convert(value: Any, wanted: Any, name: str) -> Any:
 
 def read_system(path: str | Path, shipped: Path) -> str:
     """
-    Reads which training a recipe is for; `avsr` where it doesn't say.
+    Reads which training a recipe is for; `avsr` if it doesn't say.
 
     Args:
         path: YAML file.
-        shipped: a folder with folders `recipes` below it, whose files are named where `path` is no file.
+        shipped: a folder with folders `recipes` below it, whose files an error message lists if `path` is not a file.
 
     Raises:
-        ValueError: no such file, no YAML, or no such system.
+        ValueError: no such file, not YAML, or an unknown system.
     """
     content = _load(Path(path), shipped)
     system = content.get("system", SYSTEMS[0]) if isinstance(content, dict) else SYSTEMS[0]
@@ -158,7 +269,7 @@ def read_system(path: str | Path, shipped: Path) -> str:
 def _load(path: Path, shipped: Path) -> Any:
     if not path.is_file():
         names = sorted(p.name for p in shipped.rglob("recipes/*.yaml"))
-        raise ValueError(f"recipe {str(path)!r} is no file; shipped recipes: {', '.join(names)}")
+        raise ValueError(f"recipe {str(path)!r} is not a file; shipped recipes: {', '.join(names)}")
     return read_value(path.read_text(encoding="utf-8"), f"recipe {str(path)!r}") or {}
 
 
@@ -176,17 +287,27 @@ def _override(content: dict, override: str) -> None:
     content[keys[-1]] = read_value(value, f"override {override!r}")
 
 
+def _check_range(value: Any, ranges: tuple[Range | Ascending, ...], name: str) -> Any:
+    for bounds in ranges:
+        if not bounds.holds(value):
+            shown = list(value) if isinstance(value, tuple) else value
+            raise _OutOfRangeError(f"{name} must {bounds}, not {shown!r}")
+    return value
+
+
 def _convert_union(value: Any, wanted: Any, name: str) -> Any:
     for kind in get_args(wanted):
         try:
             return convert(value, kind, name)
+        except _OutOfRangeError:
+            raise
         except ValueError:
             continue
     raise _refused(value, wanted, name)
 
 
 def _is_plain(value: Any, kind: Any, arguments: tuple) -> bool:
-    """Whether a value that is no list and no mapping is of a type. Booleans are no numbers."""
+    """Whether a value that is neither a list nor a mapping has a type. Booleans are not numbers."""
     if kind is Any:
         return True
     if kind is Literal:
@@ -202,7 +323,9 @@ def _refused(value: Any, wanted: Any, name: str) -> ValueError:
 
 
 def _describe(wanted: Any) -> str:
-    """What a type is in plain words."""
+    """Describes a type in plain words."""
+    if get_origin(wanted) is Annotated:
+        return _describe(get_args(wanted)[0])
     origin, arguments = get_origin(wanted) or wanted, get_args(wanted)
     if origin is Literal:
         return _either([repr(value) for value in arguments])

@@ -12,7 +12,8 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
     Trains by a recipe.
 
     Args:
-        recipe: a file, or the name of a shipped recipe; overrides: `section.field=value` strings.
+        recipe: a file, or the name of a shipped recipe.
+        overrides: `section.field=value` strings.
 
     Raises:
         ValueError: there is no such recipe, or it cannot be run.

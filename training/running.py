@@ -1,19 +1,38 @@
-"""What every training run has in common: arguments, going on from the last checkpoint, saving."""
+"""What every training run has in common: arguments, resuming from the last checkpoint, saving."""
 
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from lookhear.training.recipe_reading import convert
+from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, convert
+
+# Bounds that TrainingArguments doesn't check, of fields that are never None.
+RANGES = {
+    "learning_rate": Positive,
+    "num_train_epochs": Positive,
+    "weight_decay": NotNegative,
+    "max_grad_norm": NotNegative,
+    "warmup_steps": NotNegative,
+    "adam_beta1": Annotated[float, Range(0, 1, below=True)],
+    "adam_beta2": Annotated[float, Range(0, 1, below=True)],
+    "adam_epsilon": Positive,
+    "per_device_train_batch_size": Count,
+    "per_device_eval_batch_size": Count,
+    "gradient_accumulation_steps": Count,
+    "dataloader_num_workers": CountOrZero,
+}
 
 
-def run_to_end(trainer: Trainer) -> Trainer:
-    """Trains, on from the last checkpoint if there is one, and saves what came out."""
+T = TypeVar("T", bound=Trainer)
+
+
+def run_to_end(trainer: T) -> T:
+    """Trains, resuming from the last checkpoint if there is one, and saves the result."""
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
     trainer.save_model()
     trainer.save_state()
@@ -22,16 +41,16 @@ def run_to_end(trainer: Trainer) -> Trainer:
 
 def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     """
-    Makes training arguments of a recipe's `training` section, with what our data need.
+    Makes training arguments from a recipe's `training` section, with those that our data sets need.
 
     Args:
         given: fields of `transformers.TrainingArguments`.
 
     Raises:
-        ValueError: a field does not exist, or one that is a number or a switch is something else.
+        ValueError: a field does not exist, or one that is a number or a switch is something else or out of its range.
     """
-    needed = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
-    arguments = {
+    needed: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
+    arguments: dict[str, Any] = {
         name: "no" if value is False and name.endswith("_strategy") else value  # YAML reads a bare no as false
         for name, value in given.items()
     }
@@ -42,10 +61,10 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
             raise ValueError(f"training: there is no field {name!r}; {near}See transformers.TrainingArguments")
         # Fields of text are left alone: most take members of enumerations, paths or JSON as well.
         if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
-            arguments[name] = convert(value, types[name], f"training.{name}")
+            arguments[name] = convert(value, RANGES.get(name, types[name]), f"training.{name}")
     return TrainingArguments(**{**needed, **arguments})
 
 
-def last_checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in a folder to go on from, or None."""
-    return get_last_checkpoint(folder) if Path(folder).is_dir() else None
+def last_checkpoint(folder: str | None) -> str | None:
+    """Returns the newest checkpoint in a folder to resume from, or None."""
+    return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None

@@ -1,4 +1,4 @@
-"""Targets for each CTC step from known word times: what shows a new model on little data where in a clip the letters are."""
+"""CTC targets for each step, from known word times: on little data they show a new model where the letters are."""
 
 import numpy as np
 
@@ -13,8 +13,10 @@ def spread_letters(
 
     Args:
         words: the letters' ids, start and end in seconds of each word, in order.
-        steps: CTC steps of the clip. steps_per_second: 25 times `config.ctc_upsampling`.
-        blank, space: their ids.
+        steps: CTC steps of the clip.
+        steps_per_second: 25 times `config.ctc_upsampling`.
+        blank: id of CTC's blank.
+        space: id of the space.
 
     Returns:
         `(steps,)` int64; -100 where a word has more letters than steps.

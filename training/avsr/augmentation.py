@@ -1,4 +1,4 @@
-"""Disturbances of training clips, sound and lips in step. Every function takes its randomness as a generator."""
+"""Augmentations of training clips that keep sound and lips in step. Every function takes a random generator."""
 
 from dataclasses import dataclass, replace
 
@@ -16,8 +16,10 @@ class Clip:
     One training clip.
 
     Attributes:
-        audio: `(samples,)` float32 at 16 kHz, or None. mouths: `(frames, size, size)` uint8 at 25 fps, or None.
-        words: `(word, start, end)` in seconds, or None where the times are not known.
+        text: the words that are spoken.
+        audio: `(samples,)` float32 at 16 kHz, or None.
+        mouths: `(frames, size, size)` uint8 at 25 fps, or None.
+        words: `(word, start, end)` in seconds, or None if the times are not known.
     """
 
     text: str
@@ -27,25 +29,28 @@ class Clip:
 
     @property
     def frames(self) -> int:
-        """Length in video frames; a rest of sound counts as one."""
+        """Length in video frames; a last part of the sound that is shorter than a frame counts as one."""
         audio = 0 if self.audio is None else -(-len(self.audio) // SAMPLES_PER_FRAME)
         return max(audio, 0 if self.mouths is None else len(self.mouths))
 
 
 def cut(clip: Clip, start: int, end: int) -> Clip:
     """
-    Frames `[start, end)` of a clip, its sound with them. Words that lie wholly inside keep their (shifted) times, the
-    others are gone from the text too; without word times the text stays.
+    Cuts frames `[start, end)` out of a clip, with their sound. Only words that lie wholly inside stay, in the text
+    too, their times shifted; without word times the text stays as it is.
     """
     seconds = start / 25, end / 25
-    words = clip.words and tuple(
-        (word, a - seconds[0], b - seconds[0])
-        for word, a, b in clip.words
-        if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
-    )
-    whole = not clip.words or len(words) == len(clip.words)
+    text, words = clip.text, clip.words
+    if words:
+        words = tuple(
+            (word, a - seconds[0], b - seconds[0])
+            for word, a, b in words
+            if a >= seconds[0] - 1e-3 and b <= seconds[1] + 0.04
+        )
+        if len(words) < len(clip.words or ()):
+            text = " ".join(word for word, *_ in words)
     return Clip(
-        clip.text if whole else " ".join(word for word, *_ in words),
+        text,
         None if clip.audio is None else clip.audio[start * SAMPLES_PER_FRAME : end * SAMPLES_PER_FRAME],
         None if clip.mouths is None else clip.mouths[start:end],
         words,
@@ -53,7 +58,9 @@ def cut(clip: Clip, start: int, end: int) -> Clip:
 
 
 def word_window(clip: Clip, share: float, generator: np.random.Generator, max_frames: int) -> Clip:
-    """A run of `share` of the words (at least one), chosen at random and shortened until it fits (section 4.2)."""
+    """
+    Cuts out `share` of the words (at least one) in a row, chosen at random and shortened until they fit (section 4.2).
+    """
     if not clip.words:
         return clip
     count = max(1, round(len(clip.words) * share))
@@ -75,8 +82,10 @@ def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:
 
 
 def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
-    """The clip with its word number `place` exchanged, sound and lips, for the other clip's word at that place."""
+    """Replaces word number `place` of a clip, sound and lips, by the other clip's word at that place."""
     if clip.audio is None or clip.mouths is None or other.audio is None or other.mouths is None:
+        return clip
+    if clip.words is None or other.words is None:
         return clip
     (_, start, end), (word, other_start, other_end) = clip.words[place], other.words[place]
     start, end, other_start, other_end = (round(t * 25) for t in (start, end, other_start, other_end))
@@ -93,7 +102,7 @@ def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
 
 
 def change_speed(clip: Clip, factor: float) -> Clip:
-    """Sound and lips `factor` times as fast (the pitch moves with it)."""
+    """Speeds up sound and lips by `factor`; the pitch rises with it."""
     audio, mouths = clip.audio, clip.mouths
     if audio is not None:
         position = np.arange(int(len(audio) / factor)) * factor
@@ -108,7 +117,10 @@ def change_speed(clip: Clip, factor: float) -> Clip:
 def crop_and_flip(
     mouths: np.ndarray, size: int, generator: np.random.Generator, flip: float, jitter: int | None
 ) -> np.ndarray:
-    """`(frames, roi, roi)` -> `(frames, size, size)`: one crop and, with probability `flip`, a mirror for all frames."""
+    """
+    Crops `(frames, roi, roi)` to `(frames, size, size)`, and mirrors it with probability `flip`: the same for all
+    frames.
+    """
     spare = mouths.shape[-1] - size
     centre = spare // 2
     reach = spare if jitter is None else jitter
@@ -119,7 +131,7 @@ def crop_and_flip(
 
 
 def change_intensity(mouths: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
-    """Another contrast and brightness for the whole clip, each changed by at most `amount` (of 1.0)."""
+    """Changes contrast and brightness of the whole clip, each by at most `amount` (of 1.0)."""
     contrast, brightness = 1 + amount * generator.uniform(-1, 1), 255 * amount * generator.uniform(-1, 1)
     table = np.clip((np.arange(256) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
     return table[mouths]
@@ -128,7 +140,7 @@ def change_intensity(mouths: np.ndarray, amount: float, generator: np.random.Gen
 def mask_stretches(
     values: np.ndarray, most: int, longest: int, fill: float, generator: np.random.Generator
 ) -> np.ndarray:
-    """Up to `most` stretches of up to `longest` steps of the first axis set to `fill`."""
+    """Sets at most `most` stretches of at most `longest` steps of the first axis to `fill`."""
     values = values.copy()
     for _ in range(int(generator.integers(most + 1))):
         length = int(generator.integers(longest + 1))
@@ -140,7 +152,7 @@ def mask_stretches(
 def add_noise(
     audio: np.ndarray, voices: list[np.ndarray], recipe: AugmentationRecipe, generator: np.random.Generator
 ) -> np.ndarray:
-    """The sound `(samples,)` with babble, pieces of speech or one competing talker, at a random level of the recipe."""
+    """Adds babble, pieces of speech or a competing talker to `(samples,)`, at a random ratio within the recipe's."""
     kind = generator.random()
     if kind < recipe.talker_probability:
         noise = competing_talker(voices, len(audio), generator)
@@ -159,7 +171,10 @@ def augment(
     voices: list[np.ndarray],
     generator: np.random.Generator,
 ) -> Clip:
-    """All disturbances but splicing, in an order that keeps sound and lips in step. voices: waves for noise."""
+    """
+    Applies all augmentations but splicing, in an order that keeps sound and lips in step; `voices` are waves for
+    noise.
+    """
     if recipe.silence:
         clip = cut_silence(clip, generator)
     if tuple(recipe.speed) != (1.0, 1.0):

@@ -1,8 +1,9 @@
-"""A published AVSR checkpoint, or one that a front-end starts from -> a folder that `from_pretrained` reads."""
+"""Conversion of a published AVSR checkpoint, or one of a front-end, to a folder that `from_pretrained` reads."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -27,7 +28,7 @@ from lookhear.training.checkpoint_files import (
     read_checkpoint,
 )
 
-LRW_PIXELS = {"image_mean": 0.413621, "image_std": 0.1700239}
+LRW_MEAN, LRW_STD = 0.413621, 0.1700239  # of the pixels
 LRW_WORDS = 500
 
 
@@ -35,25 +36,25 @@ def convert_checkpoint(
     source: str | os.PathLike, output: str | os.PathLike, *, config: str | os.PathLike | None = None
 ) -> Path:
     """
-    Converts one checkpoint; the folder appears when it is complete, or not at all.
+    Converts one checkpoint. The folder appears once it is complete, or not at all.
 
     The reference code's recognisers and word classifiers become the same models here. A front-end's checkpoint becomes
-    the model that the paper trains from it: a recogniser of sound around a speech encoder, a word classifier around a
-    ResNet; all else in it is untrained.
+    the model that the paper trains from it: an audio recogniser around a speech encoder, a word classifier around a
+    ResNet; the rest of it is untrained.
 
     Args:
         source: the reference code's checkpoint (Lightning or bare; AO, VO, AV or LRW), a MoCo v2 or torchvision
-            ResNet, fairseq's wav2vec 2.0: files, nothing in them is run; or a folder or Hub id of a wav2vec2, HuBERT
-            or WavLM model.
-        output: folder to make; one that holds anything is refused.
-        config: folder or `config.json` of an `AvsrConfig`, where sizes cannot be read off the weights or another model
-            is to be built around a front-end.
+            ResNet, fairseq's wav2vec 2.0: files, from which nothing is executed; or a folder or Hub id of a wav2vec2,
+            HuBERT or WavLM model.
+        output: folder to create; one that is not empty is refused.
+        config: folder or `config.json` of an `AvsrConfig`, if the sizes cannot be read off the weights or another
+            model is to be built around a front-end.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the file is unsafe, damaged or of another kind, the output is there already, or weights are missing,
+        ValueError: the file is unsafe, damaged or of another kind, the output exists already, or weights are missing,
             unknown or of another shape.
     """
     output = check_new_folder(output)
@@ -74,9 +75,9 @@ def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = 
     if is_recogniser(weights) or is_classifier(weights):
         return load_published_weights(weights, config)
     if is_resnet(weights):
-        model = _new_classifier(config)
-        load_resnet(model.visual_front_end, source)
-        return model
+        classifier = _new_classifier(config)
+        load_resnet(classifier.get_submodule("visual_front_end"), source)
+        return classifier
     settings = None if config is not None else speech_encoder_config(weights)
     model = _new_model(config, modality="audio", audio_config={"encoder_config": settings})
     load_speech_encoder(model.model.encoder.audio_front_end, source)
@@ -89,7 +90,7 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
 
     Args:
         weights: published names.
-        config: where it cannot be read off the weights, or to change the behaviour.
+        config: used instead of the one that is read off the weights.
 
     Raises:
         ValueError: the weights are not exactly those of the model.
@@ -102,29 +103,33 @@ def load_published_weights(weights: Mapping[str, torch.Tensor], config: AvsrConf
     check_weights(converted, empty.state_dict())
     for name, other in empty.get_expanded_tied_weights_keys(all_submodels=True).items():
         if not torch.equal(converted[name], converted[other]):
-            raise ValueError(f"checkpoint: {name} and {other} differ, but the configuration says that they are one")
+            raise ValueError(f"checkpoint: {name} and {other} differ, but the configuration ties them")
     converted = {name: value.float() if value.is_floating_point() else value for name, value in converted.items()}
     return kind.from_pretrained(None, config=config, state_dict=converted).eval()
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
-    """A folder with the model, its processor and, for a recogniser, the code that reads it without lookhear."""
-    words = isinstance(model, AvsrForVideoClassification)
-    images = MouthRoiImageProcessor(crop_size=model.config.visual_config.crop_size, **(LRW_PIXELS if words else {}))
+    """Writes the model, its processor and, for a recogniser, the code that loads it without lookhear."""
+    crop_size = model.config.visual_config.crop_size
+    if isinstance(model, AvsrForConditionalGeneration):
+        images = MouthRoiImageProcessor(crop_size=crop_size)
+    else:
+        images = MouthRoiImageProcessor(crop_size=crop_size, image_mean=LRW_MEAN, image_std=LRW_STD)
     processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
-    if not words:
+    if isinstance(model, AvsrForConditionalGeneration):
         save_checkpoint(model, processor, folder, half=False)
         return
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
-def _new_model(config: AvsrConfig | None, **fields) -> AvsrForConditionalGeneration:
+def _new_model(config: AvsrConfig | None, **fields: Any) -> AvsrForConditionalGeneration:
     torch.manual_seed(0)
     return AvsrForConditionalGeneration(AvsrConfig(**fields) if config is None else config).eval()
 
 
 def _new_classifier(config: AvsrConfig | None) -> AvsrForVideoClassification:
     torch.manual_seed(0)
-    config = AvsrConfig(modality="visual", num_labels=LRW_WORDS) if config is None else config
+    if config is None:
+        config = AvsrConfig(modality="visual", num_labels=LRW_WORDS)  # type: ignore[call-arg]  # makes id2label of it
     return AvsrForVideoClassification(config).eval()

@@ -1,8 +1,8 @@
-"""From a corpus on disk to utterances: GRID, LRS2, LRS3, LRW and any folder with a `metadata.jsonl`.
+"""Readers of corpora on disk: GRID, LRS2, LRS3, LRW and any folder with a `metadata.jsonl`, as utterances.
 
-Each reader is a generator `read_*(root, split=None) -> Iterator[Utterance]` over one published layout (the exact trees are
-in `training/README.md`). Readers look at names and text files only; no media file is opened here.
-A tree that is not the expected one ends in a `CorpusError` that says what was expected and how to fix it.
+Each reader is a generator `read_*(root, split=None) -> Iterator[Utterance]` over one published layout (the exact trees
+are in `training/README.md`). Readers look at names and text files only; no media file is opened here. For another tree
+they raise a `CorpusError` that says what was expected and how to fix it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One spoken sentence (or word) in one media file.
+    """
+    One spoken sentence (or word) in one media file.
 
     Attributes:
         id: unique within the corpus and split; for example `s1/bbaf2n`.
         media: the video (or sound) file.
         text: the words spoken, as the corpus spells them.
-        speaker: the speaker, or None where the corpus does not say.
+        speaker: the speaker, or None if the corpus does not say.
         words: `[{"word": str, "start": float, "end": float}, ...]`, seconds from the start of the clip, or None.
-        start, end: the part of the media file that is the clip, in seconds; None means from the beginning, to the end.
+        start: start of the clip in the media file, in seconds; None: the file's start.
+        end: end of the clip in the media file, in seconds; None: the file's end.
         split: `train`, `validation`, ... or None.
     """
 
@@ -91,20 +93,20 @@ def read_grid_align(path: Path) -> list[dict]:
 
 
 def grid_split(code: str) -> str:
-    """`train` (90 %), `validation` or `test` (5 % each), fixed by the first four words of the sentence.
+    """Returns `train` (90 %), `validation` or `test` (5 % each), fixed by the first four words of the sentence.
 
     GRID has no published split of its own. Its sentences come in groups of four that share their first four words and
-    have consecutive digits, so a split must keep such groups together: else the other words give the letter away.
+    have consecutive digits, so a split must not divide such groups: else the other words give the letter away.
     """
     slot = zlib.crc32(code[:4].lower().encode()) % 20
     return {0: "test", 1: "validation"}.get(slot, "train")
 
 
 def read_grid(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
-    """GRID (Cooke et al. 2006): speaker folders `s1 ... s34` of videos, alignments in `align/` folders.
+    """Reads GRID (Cooke et al. 2006): speaker folders `s1 ... s34` of videos, alignments in `align/` folders.
 
-    Videos may lie in `s1/` or any folder below it; alignments in `s1/align/`, `align/s1/`, `alignments/s1/` or beside the
-    videos. Text and word times come from the alignment; without one, the text comes from the six-letter file name.
+    Videos may be in `s1/` or any folder below it; alignments in `s1/align/`, `align/s1/`, `alignments/s1/` or beside
+    the videos. Text and word times come from the alignment; without one, the text comes from the six-letter file name.
     `split`: None for all, or `train`, `validation`, `test` of `grid_split`.
     """
     root = _folder(root, "GRID")
@@ -112,7 +114,7 @@ def read_grid(root: str | Path, split: str | None = None) -> Iterator[Utterance]
     speakers = [root] if _is_grid_speaker(root) else sorted(filter(_is_grid_speaker, root.iterdir()), key=_grid_number)
     videos_seen = 0
     for folder in speakers:
-        videos = {}
+        videos: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in VIDEO_SUFFIXES:
                 videos.setdefault(path.stem.lower(), path)
@@ -143,7 +145,7 @@ def _grid_number(folder: Path) -> int:
 
 
 def _grid_aligns(folder: Path) -> dict[str, Path]:
-    """Sentence code -> alignment file, of one speaker's folder."""
+    """Returns the alignment file of each sentence code in a speaker's folder."""
     places = [folder, folder.parent / "align" / folder.name, folder.parent / "alignments" / folder.name]
     found: dict[str, Path] = {}
     for place in places:
@@ -158,7 +160,7 @@ LRS_WORD_HEADER = ["WORD", "START", "END"]  # the fourth column, ASDSCORE, is no
 
 
 def read_lrs_text(path: Path) -> tuple[str, list[dict] | None]:
-    """Text and word times (seconds; None without a word table) of an LRS2 or LRS3 `.txt` file.
+    """Returns text and word times (seconds; None without a word table) of an LRS2 or LRS3 `.txt` file.
 
     The file starts with `Text:  THE WORDS`; a table under `WORD START END ASDSCORE` holds the word times.
     """
@@ -180,11 +182,11 @@ def read_lrs_text(path: Path) -> tuple[str, list[dict] | None]:
 
 
 def read_lrs2(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
-    """LRS2-BBC: `mvlrs_v1/{pretrain,main}/ID/NNNNN.{mp4,txt}` and the lists `pretrain.txt train.txt val.txt test.txt`.
+    """Reads LRS2-BBC: `mvlrs_v1/{pretrain,main}/ID/NNNNN.{mp4,txt}` and the lists `{pretrain,train,val,test}.txt`.
 
-    The lists lie beside or inside `mvlrs_v1`; a line is `ID/NNNNN`, in `test.txt` followed by a second token, which is
-    ignored. `split`: one of `pretrain`, `train`, `val`, `test`; None reads all four. `pretrain` clips are yielded whole
-    with their word times; `word_window` cuts them when they are loaded for training.
+    The lists are beside or inside `mvlrs_v1`; a line is `ID/NNNNN`, in `test.txt` followed by a second token, which is
+    ignored. `split`: one of `pretrain`, `train`, `val`, `test`; None reads all four. `pretrain` clips are yielded
+    whole with their word times; `word_window` cuts them when they are loaded for training.
     """
     root = _folder(root, "LRS2")
     _known_split(split, (None, "pretrain", "train", "val", "test"), "LRS2")
@@ -207,9 +209,9 @@ def read_lrs2(root: str | Path, split: str | None = None) -> Iterator[Utterance]
 
 
 def read_lrs3(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
-    """LRS3-TED: `{pretrain,trainval,test}/ID/NNNNN.{mp4,txt}`.
+    """Reads LRS3-TED: `{pretrain,trainval,test}/ID/NNNNN.{mp4,txt}`.
 
-    `split`: one of `pretrain`, `trainval`, `test`; None reads those that are there. The ID is the talk, so it serves as
+    `split`: one of `pretrain`, `trainval`, `test`; None reads those that exist. The ID is the talk, so it serves as
     the speaker. `pretrain` clips are yielded whole, as in `read_lrs2`.
     """
     root = _folder(root, "LRS3")
@@ -242,10 +244,11 @@ LRW_CLIP_SECONDS = 29 / 25  # every clip has 29 frames; the word is in the middl
 
 
 def read_lrw(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
-    """LRW: `WORD/{train,val,test}/WORD_NNNNN.mp4` with `WORD_NNNNN.txt` (its line `Duration: 0.53 seconds`).
+    """Reads LRW: `WORD/{train,val,test}/WORD_NNNNN.mp4` with `WORD_NNNNN.txt` (its line `Duration: 0.53 seconds`).
 
-    The text of a clip is its WORD, which is also its class; the word lies in the middle of the 29 frames, which gives its
-    times. `root` may be `lipread_mp4` or the folder that holds it. `split`: `train`, `val`, `test` or None for all.
+    The text of a clip is its WORD, which is also its class; the word is in the middle of the 29 frames, which gives
+    its times. `root` may be `lipread_mp4` or the folder that holds it. `split`: `train`, `val`, `test` or None for
+    all.
     """
     root = _folder(root, "LRW")
     _known_split(split, (None, "train", "val", "test"), "LRW")
@@ -280,15 +283,15 @@ def _lrw_words(path: Path, word: str) -> list[dict] | None:
 
 
 def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
-    """Any folder with a `metadata.jsonl`, the layout of `datasets`' VideoFolder and AudioFolder.
+    """Reads a folder with a `metadata.jsonl`, the layout of `datasets`' VideoFolder and AudioFolder.
 
-    One JSON object a line: `file_name` (relative to the file) and `text`; optional `words` (`[{"word", "start", "end"}]`,
-    seconds), `speaker`, `start`, `end` (seconds, a part of the file), `id`, `split`. With `split`, `root/split/metadata.jsonl`
-    is read if there is one, else the lines whose `split` is the wanted one.
+    Each line is a JSON object: `file_name` (relative to the file) and `text`; optional `words`
+    (`[{"word", "start", "end"}]`, seconds), `speaker`, `start`, `end` (seconds, a part of the file), `id`, `split`.
+    With `split`, `root/split/metadata.jsonl` is read if there is one, else the lines whose `split` is the wanted one.
     """
     root = _folder(root, "corpus")
     nested = split is not None and (root / split / "metadata.jsonl").is_file()
-    folder = root / split if nested else root
+    folder = root / split if split is not None and nested else root
     path = folder / "metadata.jsonl"
     if not path.is_file():
         below = sorted(child.name for child in root.iterdir() if (child / "metadata.jsonl").is_file())
@@ -308,7 +311,7 @@ def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utteranc
             continue
         name = str(row.get("id") or Path(row["file_name"]).with_suffix("").as_posix())
         if name in seen:
-            raise CorpusError(f"{path}, line {number}: '{name}' occurs twice; give each line an 'id' of its own")
+            raise CorpusError(f"{path}, line {number}: '{name}' occurs twice; give each line its own 'id'")
         seen.add(name)
         media, speaker, words = folder / row["file_name"], row.get("speaker"), row.get("words") or None
         yield Utterance(name, media, row["text"], speaker, words, row.get("start"), row.get("end"), part)
@@ -320,10 +323,10 @@ def _metadata_row(line: str, place: str) -> dict:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise CorpusError(f"{place}: not JSON ({error.msg}); write one JSON object a line") from None
+        raise CorpusError(f"{place}: not JSON ({error.msg}); write one JSON object per line") from None
     for key in ("file_name", "text"):
         if not isinstance(row, dict) or not isinstance(row.get(key), str):
-            raise CorpusError(f"{place}: '{key}' must be there and be a string")
+            raise CorpusError(f"{place}: '{key}' must be present and be a string")
     for key in ("start", "end"):
         if row.get(key) is not None and not isinstance(row[key], (int, float)):
             raise CorpusError(f"{place}: '{key}' must be a number of seconds")

@@ -1,4 +1,4 @@
-"""Prepared clips as a dataset of training examples, and batches of them."""
+"""Prepared clips as a data set of training examples, and batches of them."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from lookhear.processing.avsr import AvsrProcessor
 from lookhear.training.avsr.alignment import IGNORED, spread_letters
 from lookhear.training.avsr.augmentation import Clip, augment, cut, splice_word, word_window
 from lookhear.training.avsr.prepare import decode_audio, decode_row
@@ -26,7 +27,10 @@ class TrainingClips(torch.utils.data.Dataset):
     (seed, epoch, i), so a resumed or distributed run sees what an uninterrupted one sees.
 
     Args:
-        rows: from `load_prepared`. augmentation, data: of the recipe. crop_size: pixels of the network's input.
+        rows: from `load_prepared`.
+        augmentation: of the recipe.
+        data: of the recipe.
+        crop_size: side of the network's input, in pixels.
         seed: of everything random.
     """
 
@@ -39,7 +43,7 @@ class TrainingClips(torch.utils.data.Dataset):
         self.splice_partners = self._find_splice_partners() if augmentation.splice_probability else {}
 
     def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
-        """Sound of some clips, for noise: pairs of row number and wave."""
+        """Reads the sound of some clips, for noise: pairs of row number and wave."""
         generator = np.random.default_rng([self.seed, 1])
         chosen = generator.permutation(len(self.rows))[: self.augmentation.noise_bank]
         columns = self.rows.select_columns(["audio"])
@@ -47,7 +51,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return [(index, wave) for index, wave in waves if wave is not None and np.abs(wave).max(initial=0) > 0]
 
     def _find_splice_partners(self) -> dict[int, list[int]]:
-        """For each row with word times, the rows of the same speaker with as many words."""
+        """Finds, for each row with word times, the rows of the same speaker with the same number of words."""
         groups = defaultdict(list)
         columns = self.rows.select_columns(["speaker", "words"])
         for index, row in enumerate(columns):
@@ -56,7 +60,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return {index: group for group in groups.values() if len(group) > 1 for index in group}
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the data loader at the start of each epoch."""
+        """Sets the epoch, counted from 0; called at the start of each."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -75,7 +79,7 @@ class TrainingClips(torch.utils.data.Dataset):
         return augment(clip, augmentation, self.crop_size, others, generator)
 
     def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
-        if index not in self.splice_partners:
+        if index not in self.splice_partners or clip.words is None:
             return clip
         for place in range(len(clip.words)):
             if generator.random() < probability:
@@ -85,7 +89,7 @@ class TrainingClips(torch.utils.data.Dataset):
 
 
 class EvaluationClips(torch.utils.data.Dataset):
-    """Clips as they are."""
+    """Clips without augmentation."""
 
     def __init__(self, rows: Dataset):
         self.rows = rows
@@ -103,11 +107,13 @@ class ClipCollator:
     Makes a batch of clips with an `AvsrProcessor`.
 
     Attributes:
-        processor: the `AvsrProcessor`. classes: for the words task, label of each text; None: characters.
-        steps_per_second: CTC steps, where the alignment loss is wanted: adds `alignment_labels (batch, steps)`.
+        processor: makes the inputs.
+        classes: for the words task, the label of each text; None: the labels are characters.
+        steps_per_second: CTC steps per second, if the alignment loss is used: adds `alignment_labels`
+            `(batch, steps)`.
     """
 
-    processor: object
+    processor: AvsrProcessor
     classes: dict[str, int] | None = None
     steps_per_second: float | None = None
 
@@ -122,12 +128,12 @@ class ClipCollator:
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
         elif self.steps_per_second is not None:
-            inputs["alignment_labels"] = self._alignment_labels(clips)
+            inputs["alignment_labels"] = self._alignment_labels(clips, self.steps_per_second)
         return dict(inputs)
 
-    def _alignment_labels(self, clips: list[Clip]) -> torch.Tensor:
+    def _alignment_labels(self, clips: list[Clip], rate: float) -> torch.Tensor:
         """Returns `(batch, steps)`; a row of -100 for a clip whose word times are not known."""
-        tokenizer, rate = self.processor.tokenizer, self.steps_per_second
+        tokenizer = self.processor.tokenizer
         labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
         for row, clip in zip(labels, clips):
             if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:

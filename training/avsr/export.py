@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from lookhear.modeling.avsr import AvsrForConditionalGeneration
+from lookhear.modeling.avsr import AvsrAudioConfig, AvsrForConditionalGeneration, AvsrVisualConfig
 from lookhear.processing.avsr import AudioVisualSpeechRecognitionPipeline, AvsrProcessor
 from lookhear.training.export import check_pairs, save_pipeline
 
@@ -14,12 +14,12 @@ def save_checkpoint(
     model: AvsrForConditionalGeneration, processor: AvsrProcessor, folder: str | os.PathLike, half: bool = True
 ) -> Path:
     """
-    Writes all that `AutoModelForSpeechSeq2Seq`, `AutoModel`, `AutoProcessor` and `pipeline` need; see `save_pipeline`.
+    Writes a folder for `AutoModelForSpeechSeq2Seq`, `AutoModel`, `AutoProcessor` and `pipeline`; see `save_pipeline`.
 
     Args:
         model: its weights are not changed.
         processor: of the model's sampling rate and crop size.
-        folder: made if missing.
+        folder: created if missing.
         half: store matrices and kernels as float16.
 
     Returns:
@@ -29,14 +29,16 @@ def save_checkpoint(
         ValueError: model and processor do not belong together, or a weight is not finite or too large for float16.
     """
     config = model.config
+    audio, visual = config.audio_config, config.visual_config
+    assert isinstance(audio, AvsrAudioConfig) and isinstance(visual, AvsrVisualConfig)  # AvsrConfig makes them
     check_pairs(
         {
-            "sampling rate": (config.audio_config.sampling_rate, processor.feature_extractor.sampling_rate),
-            "mouth crop": (config.visual_config.crop_size, processor.image_processor.crop_size),
+            "sampling rate": (audio.sampling_rate, processor.feature_extractor.sampling_rate),
+            "mouth crop": (visual.crop_size, processor.image_processor.crop_size),
             "vocabulary": (config.vocab_size, len(processor.tokenizer)),
         }
     )
-    # As one that was made by hand: settings of the pipeline in one that was derived from the model's are not loaded again.
+    # From a generation config that transformers derived from the model's, the pipeline's settings would not be loaded.
     fields = model.generation_config.to_diff_dict()
     model.generation_config = GenerationConfig(**{name: fields[name] for name in fields if not name.startswith("_")})
     asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device=model.device)

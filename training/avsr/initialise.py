@@ -1,5 +1,6 @@
-"""Modules taken from other checkpoints, and modules that stay frozen: how the paper's stages build on each other."""
+"""Modules copied from other checkpoints, and frozen modules: how the paper's stages build on each other."""
 
+import os
 from pathlib import Path
 
 from torch import nn
@@ -18,8 +19,9 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
 
     Args:
         model: changed in place.
-        sources: each `{checkpoint, modules}` for a checkpoint of this library, the modules being a list of names or,
-            where the names differ, a mapping of names there to names here; `{checkpoint, format: "moco" | "torchvision"}` for a ResNet's weights; or
+        sources: `{checkpoint, modules}` each for a checkpoint of this library, the modules being a list of names or,
+            where the names differ, a mapping of names there to names here;
+            `{checkpoint, format: "moco" | "torchvision"}` for a ResNet's weights;
             `{checkpoint, format: "speech-encoder"}` for a wav2vec2, HuBERT or WavLM folder or Hub id, or fairseq's
             file of a wav2vec 2.0.
 
@@ -42,49 +44,55 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
             )
 
 
-def load_resnet(front_end: nn.Module, source: str | Path) -> None:
+def load_resnet(front_end: nn.Module, source: str | os.PathLike) -> None:
     """
-    Puts the residual stages of a ResNet into a visual front-end (paper, section 3.1); the 3D stem keeps its own.
+    Loads the residual stages of a ResNet into a visual front-end (paper, section 3.1); the 3D stem is not changed.
 
     Args:
-        front_end: changed in place. source: a MoCo v2 checkpoint (`module.encoder_q.*`) or torchvision's weights.
+        front_end: changed in place.
+        source: a MoCo v2 checkpoint (`module.encoder_q.*`) or torchvision's weights.
 
     Raises:
         ValueError: the file holds no such ResNet; missing, unknown and wrongly shaped weights are named.
     """
-    load_weights(front_end.resnet, convert_resnet(read_checkpoint(source)), f"checkpoint {str(source)!r}")
+    load_weights(
+        front_end.get_submodule("resnet"), convert_resnet(read_checkpoint(source)), f"checkpoint {str(source)!r}"
+    )
 
 
-def load_speech_encoder(front_end: nn.Module, source: str | Path) -> None:
+def load_speech_encoder(front_end: nn.Module, source: str | os.PathLike) -> None:
     """
-    Puts a self-supervised speech encoder into an audio front-end (paper, section 3.1).
+    Loads a self-supervised speech encoder into an audio front-end (paper, section 3.1).
 
     Args:
-        front_end: changed in place. source: folder or Hub id of a wav2vec2, HuBERT or WavLM model with or without a
-            head, or fairseq's file of a wav2vec 2.0.
+        front_end: changed in place.
+        source: folder or Hub id of a wav2vec2, HuBERT or WavLM model with or without a head, or fairseq's file of a
+            wav2vec 2.0.
 
     Raises:
-        ValueError: it cannot be read or is another encoder than the front-end's; unfitting weights are named.
+        ValueError: it cannot be read or is another encoder than the front-end's; weights that don't fit are named.
     """
-    encoder, name = front_end.encoder, f"checkpoint {str(source)!r}"
+    encoder, name = front_end.get_submodule("encoder"), f"checkpoint {str(source)!r}"
+    if not isinstance(encoder, PreTrainedModel):
+        raise ValueError(f"{name}: the audio front-end has no speech encoder that it could be loaded into")
     if Path(source).is_file():
         weights = convert_speech_encoder(read_checkpoint(source))
     else:
         _check_same_encoder(speech_encoder_config_of(source), encoder.config, name)
         weights = AutoModel.from_pretrained(source).state_dict()
     ours = encoder.state_dict()
-    mask = weights.pop("masked_spec_embed", ours.get("masked_spec_embed"))
+    mask = weights.pop("masked_spec_embed", None)
     if "masked_spec_embed" in ours:  # only an encoder that masks while training has it
-        weights["masked_spec_embed"] = mask
+        weights["masked_spec_embed"] = ours["masked_spec_embed"] if mask is None else mask
     load_weights(encoder, weights, name)
 
 
-def speech_encoder_config_of(source: str | Path) -> PreTrainedConfig:
+def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
     """
     Returns the configuration of a speech encoder's folder or Hub id.
 
     Raises:
-        ValueError: there is none, or it is of another kind of model.
+        ValueError: there is none, or it belongs to another kind of model.
     """
     try:
         config = AutoConfig.from_pretrained(source)
@@ -92,14 +100,14 @@ def speech_encoder_config_of(source: str | Path) -> PreTrainedConfig:
         raise ValueError(f"checkpoint {str(source)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     if config.model_type not in SPEECH_ENCODERS:
         raise ValueError(
-            f"checkpoint {str(source)!r} is of a {config.model_type} model; an audio front-end is one of "
+            f"checkpoint {str(source)!r} is a {config.model_type} model; an audio front-end is one of "
             + ", ".join(SPEECH_ENCODERS)
         )
     return config
 
 
 def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:
-    """What the weights' names and shapes do not show."""
+    """Compares what the weights' names and shapes do not show."""
     fields = ("model_type", "feat_extract_norm", "do_stable_layer_norm", "num_attention_heads", "conv_stride")
     pairs = [(field, getattr(theirs, field), getattr(ours, field)) for field in fields]
     wrong = [f"{field} is {a}, the model's is {b}" for field, a, b in pairs if _plain(a) != _plain(b)]

@@ -1,10 +1,12 @@
-"""From utterances to Parquet shards of mouth crops, sound, text, landmarks and reports, and back.
+"""Preparation of utterances: Parquet shards of mouth crops, sound, text, landmarks and reports, and their reading.
 
-    lookhear prepare lrs3 /data/LRS3 prepared/lrs3_trainval --split trainval --num-proc 8 --shard 0/16
+```bash
+lookhear prepare lrs3 /data/LRS3 prepared/lrs3_trainval --split trainval --num-proc 8 --shard 0/16
+```
 
-One row is one clip. Shards have a fixed number of utterances and are written under a temporary name, then renamed: what is
-there is finished, and a second run makes only what is missing. A clip that cannot be read is written down with its reason
-in `problems.jsonl` and left out.
+A row is a clip. Shards have a fixed number of utterances and are written under a temporary name, then renamed: a shard
+that exists is complete, and a second run writes only the missing ones. A clip that cannot be read is listed with the
+reason in `problems.jsonl` and left out.
 """
 
 from __future__ import annotations
@@ -19,17 +21,21 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookhear.training.avsr.corpora import READERS, Utterance
+
+if TYPE_CHECKING:
+    from lookhear.processing.avsr import MouthRoiImageProcessor
 
 SAMPLING_RATE = 16000  # Hz
 ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
@@ -60,8 +66,18 @@ PREPARED_SCHEMA = pa.schema(
 
 @dataclass
 class PrepareSummary:
-    """What lies in an output folder: `clips`, `seconds`, `with_face` (mean share of frames with a face, of clips with
-    picture), `warnings` (text with numbers as `#` -> number of clips), `problems` (clips left out), shards done / in all."""
+    """
+    Contents of an output folder.
+
+    Attributes:
+        clips: clips in the finished shards.
+        seconds: their length.
+        with_face: mean share of the frames with a face, in [0, 1], over clips with pictures; None: there are none.
+        problems: clips that were left out.
+        shards: finished shards.
+        shards_in_all: all shards.
+        warnings: number of clips for each warning, numbers in its text replaced by `#`.
+    """
 
     clips: int = 0
     seconds: float = 0.0
@@ -99,18 +115,22 @@ def prepare(
     clips_per_shard: int = 200,
     progress: bool = True,
 ) -> PrepareSummary:
-    """Prepare a corpus for training; this is what `lookhear prepare` runs.
+    """Prepares a corpus for training, as `lookhear prepare` does.
 
     Args:
         corpus: layout of `source`: `folder` (metadata.jsonl), `grid`, `lrs2`, `lrs3` or `lrw`.
-        source: the corpus folder. output: folder for the Parquet shards, made if missing.
+        source: the corpus folder.
+        output: folder for the Parquet shards, created if missing.
         split: part of the corpus (see the reader's docstring); None for all.
         num_proc: number of processes.
-        shard: this job's share of an array job, `(i, n)` or `"i/n"` with `0 <= i < n`; all jobs write into one `output`.
+        shard: part of an array job that this job does, `(i, n)` or `"i/n"` with `0 <= i < n`; all jobs write into one
+            `output`.
         model: checkpoint or processor folder, or Hub id, whose image processor is used; None for the paper's settings.
-        roi_size, crop_size, mouth_width: override that image processor's settings (pixels).
+        roi_size: side of the mouth region in pixels, instead of that image processor's.
+        crop_size: side of the network's input in pixels, likewise.
+        mouth_width: distance between the mouth's corners in pixels, likewise.
         clips_per_shard: utterances in one Parquet file.
-        progress: show a bar on stderr.
+        progress: whether a progress bar is shown on stderr.
 
     Raises:
         CorpusError, ValueError: wrong layout, unknown corpus, wrong shard, or an output folder with other settings.
@@ -119,8 +139,8 @@ def prepare(
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
     from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 
-    settings = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model is None:
         image_processor = MouthRoiImageProcessor(**settings)
     else:
@@ -137,7 +157,7 @@ def prepare(
 
 
 def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
-    """`"2/8"` -> (2, 8); raises ValueError unless `0 <= i < n`."""
+    """Reads `"2/8"` as (2, 8). Raises ValueError unless `0 <= i < n`."""
     if isinstance(shard, str):
         match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", shard)
         if match is None:
@@ -152,19 +172,23 @@ def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
 def prepare_corpus(
     utterances: Iterable[Utterance],
     output: str | Path,
-    image_processor,
+    image_processor: MouthRoiImageProcessor,
     *,
     num_proc: int = 1,
     shard: tuple[int, int] = (0, 1),
     clips_per_shard: int = 200,
     progress: bool = True,
 ) -> PrepareSummary:
-    """Write the Parquet shards of `utterances` that this job owns and that are missing, then `summary.json`.
+    """Writes those Parquet shards of `utterances` that this job has to make and that are missing, then `summary.json`.
 
     Args:
         utterances: from a reader of `corpora`; their order and number must not change between runs.
-        output: folder. `image_processor`: a `MouthRoiImageProcessor`; its `extract` makes the crops.
-        num_proc, shard, clips_per_shard, progress: as in `prepare`.
+        output: folder, created if missing.
+        image_processor: makes the crops.
+        num_proc: see `prepare`.
+        shard: see `prepare`.
+        clips_per_shard: see `prepare`.
+        progress: see `prepare`.
 
     Raises:
         ValueError: no utterances, an output folder made with other settings, or every clip is unreadable.
@@ -195,44 +219,46 @@ def shard_name(number: int, shards: int) -> str:
 # ------------------------------------------------------------------------------------------------------------- one clip
 
 
-def prepare_clip(utterance: Utterance, image_processor) -> dict:
-    """One row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
+def prepare_clip(utterance: Utterance, image_processor: MouthRoiImageProcessor) -> dict:
+    """Returns a row of `PREPARED_SCHEMA`: sound (n,) at 16 kHz and mouth crops (T, roi, roi) at `image_processor.fps`.
 
     Raises:
-        MediaError: the file is missing or unreadable. ValueError: neither sound nor a face, or damaged samples.
+        MediaError: the file is missing or unreadable.
+        ValueError: neither sound nor a face, or damaged samples.
     """
     from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 
     source, fps = str(utterance.media), image_processor.fps
-    part = {"start": utterance.start or 0.0, "end": utterance.end}  # seconds
+    start, end = utterance.start or 0.0, utterance.end  # seconds
     info = probe_media(source)
     warnings = list(info.warnings)
-    row = dict.fromkeys(PREPARED_SCHEMA.names)
+    row: dict[str, Any] = dict.fromkeys(PREPARED_SCHEMA.names)
     row |= {"id": utterance.id, "text": utterance.text, "speaker": utterance.speaker, "split": utterance.split}
     row |= {"words": utterance.words, "duration": 0.0}
 
-    frames = read_frames(source, fps=fps, **part, on_warning=warnings.append) if info.has_video else []
+    frames = read_frames(source, fps=fps, start=start, end=end, on_warning=warnings.append) if info.has_video else []
     clip = image_processor.extract(frames, fps_in=info.fps or None)
     if clip.found.any():
         row |= {"mouths": clip.mouths.tobytes(), "mouth_shape": list(clip.mouths.shape)}  # (T, roi, roi) uint8
         row |= {"landmarks": clip.landmarks.astype(np.float16).tobytes(), "duration": len(clip.mouths) / fps}
     audio = None
     if info.has_audio:
-        audio = read_audio(source, SAMPLING_RATE, **part, on_warning=warnings.append)  # (n,) float32
+        audio = read_audio(source, SAMPLING_RATE, start=start, end=end, on_warning=warnings.append)  # (n,) float32
     clip.report.add_audio(audio)
     if audio is not None and len(audio):
         row |= {"audio": encode_flac(audio), "duration": max(row["duration"], len(audio) / SAMPLING_RATE)}
     clip.report.warn(warnings)
     row["report"] = json.dumps(clip.report.to_dict())
     if row["audio"] is None and row["mouths"] is None:
-        raise ValueError(
-            f"{source}: neither sound nor a face between {part['start']} s and {part['end'] or 'the end'}"
-        )
+        raise ValueError(f"{source}: neither sound nor a face between {start} s and {end or 'the end'}")
     return row
 
 
 def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
-    """(n,) float samples -> FLAC bytes, 16 bit, mono. A clip louder than 1.0 is scaled down as a whole, never clipped."""
+    """
+    Encodes `(n,)` float samples as FLAC, 16 bit, mono. A clip louder than 1.0 is scaled down as a whole, never
+    clipped.
+    """
     import soundfile
 
     audio = np.asarray(audio, dtype=np.float32)
@@ -246,10 +272,12 @@ def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
 
 # ------------------------------------------------------------------------------------------------------------ processes
 
-_process_image_processor = None  # one per worker process: it keeps the loaded landmark model from clip to clip
+_process_image_processor: MouthRoiImageProcessor | None = (
+    None  # one per worker process, so that the landmark model is loaded once
+)
 
 
-def _start_worker(image_processor) -> None:
+def _start_worker(image_processor: MouthRoiImageProcessor) -> None:
     global _process_image_processor
     with contextlib.suppress(ImportError):
         import torch
@@ -258,20 +286,24 @@ def _start_worker(image_processor) -> None:
     _process_image_processor = image_processor
 
 
-def _row_or_problem(utterance: Utterance, image_processor=None) -> dict:
-    """The row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run."""
+def _row_or_problem(utterance: Utterance, image_processor: MouthRoiImageProcessor | None = None) -> dict:
+    """
+    Returns the row, or `{"problem": reason, "id", "media"}`: one bad clip of a hundred thousand must not end the run.
+    """
+    image_processor = image_processor or _process_image_processor
+    assert image_processor is not None  # a worker process has its own
     try:
-        return prepare_clip(utterance, image_processor or _process_image_processor)
+        return prepare_clip(utterance, image_processor)
     except ImportError:
         raise  # a missing package concerns every clip
-    except Exception as error:
+    except Exception as error:  # whatever a damaged file makes the decoders raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"problem": reason, "id": utterance.id, "media": str(utterance.media)}
 
 
 @contextlib.contextmanager
-def _clip_mapper(image_processor, num_proc: int) -> Iterator:
-    """A function from a list of utterances to an iterator of rows and problems, in order."""
+def _clip_mapper(image_processor: MouthRoiImageProcessor, num_proc: int) -> Iterator:
+    """Yields a function that maps utterances to an iterator of rows and problems, in order."""
     if num_proc == 1:
         yield lambda part: (_row_or_problem(utterance, image_processor) for utterance in part)
         return
@@ -281,7 +313,7 @@ def _clip_mapper(image_processor, num_proc: int) -> Iterator:
         yield lambda part: pool.map(_row_or_problem, part)
     except BrokenProcessPool as error:
         raise RuntimeError(
-            f"one of the {num_proc} processes was killed, mostly because memory ran out; finished shards remain,"
+            f"one of the {num_proc} processes was killed, usually because memory ran out; finished shards remain:"
             " run the same command again, with a smaller num_proc if it happens twice"
         ) from error
     finally:
@@ -304,8 +336,9 @@ def _counted(rows: Iterator[dict], bar) -> Iterator[dict]:
 
 
 def _write_shard(path: Path, rows: Iterator[dict]) -> None:
-    """Stream rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
-    problems, group = [], []
+    """Streams rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
+    problems: list[dict] = []
+    group: list[dict] = []
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with pq.ParquetWriter(temporary, PREPARED_SCHEMA, compression="zstd") as writer:
@@ -327,14 +360,14 @@ def _write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _settings(utterances: list[Utterance], image_processor, clips_per_shard: int) -> dict:
+def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:
     digest = hashlib.sha256("\n".join(f"{utterance.id}\t{utterance.text}" for utterance in utterances).encode())
     settings = {name: getattr(image_processor, name) for name in ROI_SETTINGS}
     return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
 
 
 def _claim_folder(output: Path, settings: dict) -> None:
-    """Write `prepare.json`; refuse a folder that another corpus or other settings have begun."""
+    """Writes `prepare.json`; refuses a folder that was begun with another corpus or other settings."""
     path = output / "prepare.json"
     if not path.exists():
         _write_text(path, json.dumps(settings, indent=1) + "\n")
@@ -345,15 +378,15 @@ def _claim_folder(output: Path, settings: dict) -> None:
     ]
     if other:
         raise ValueError(
-            f"{output} was begun otherwise ({'; '.join(other)}); choose another output folder or empty this one"
+            f"{output} was begun with other settings ({'; '.join(other)}); choose another output folder or empty this one"
         )
 
 
 def summarize(output: str | Path) -> PrepareSummary:
-    """Add up the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
+    """Summarises the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
 
     Raises:
-        ValueError: all shards are there and hold no clip at all.
+        ValueError: all shards exist and hold no clip at all.
     """
     output = Path(output)
     files = shard_files(output)
@@ -361,7 +394,9 @@ def summarize(output: str | Path) -> PrepareSummary:
     summary = PrepareSummary(
         shards=len(files), shards_in_all=math.ceil(settings["clips"] / settings["clips_per_shard"])
     )
-    shares, warnings, problems = [], Counter(), []
+    shares: list[float] = []
+    warnings: Counter[str] = Counter()
+    problems: list[dict] = []
     for path in files:
         with pq.ParquetFile(path) as shard:
             problems += json.loads((shard.metadata.metadata or {}).get(b"problems", b"[]"))
@@ -390,28 +425,29 @@ def shard_files(folder: str | Path) -> list[Path]:
 
 
 def load_prepared(
-    folders: str | Path | list[str | Path],
+    folders: str | Path | Sequence[str | Path],
     *,
     streaming: bool = False,
     allow_incomplete: bool = False,
     cache_dir: str | Path | None = None,
 ):
-    """The rows of one or more prepared folders as one `datasets.Dataset`; `decode_row` turns a row into arrays.
+    """Loads one or more prepared folders as one `datasets.Dataset`; `decode_row` turns a row into arrays.
 
     Args:
         folders: made by `prepare`, with the same `roi_size`, `mouth_width` and `fps`.
-        streaming: give an `IterableDataset` that reads the shards one after another, instead of a memory-mapped copy.
+        streaming: return an `IterableDataset` that reads the shards one after another, instead of a memory-mapped
+            copy.
         allow_incomplete: accept folders whose preparation has not finished.
-        cache_dir: where `datasets` keeps the memory-mapped copy; None for its default.
+        cache_dir: folder for the memory-mapped copy of `datasets`; None for its default.
 
     Raises:
         ValueError: nothing prepared there, unfinished, or crops of different geometry.
     """
     from datasets import load_dataset
 
-    folders = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
+    paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
     files, geometry = [], {}
-    for folder in folders:
+    for folder in paths:
         shards = shard_files(folder)
         if not shards or not (folder / "prepare.json").is_file():
             raise ValueError(f"{folder} holds no prepared clips (clips-*.parquet); make them with `lookhear prepare`")
@@ -422,10 +458,8 @@ def load_prepared(
             )
         settings = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
         geometry[folder] = {name: settings[name] for name in ("roi_size", "mouth_width", "fps")}
-        if geometry[folder] != geometry[folders[0]]:
-            raise ValueError(
-                f"{folders[0]} and {folder} have different crops: {geometry[folders[0]]}, {geometry[folder]}"
-            )
+        if geometry[folder] != geometry[paths[0]]:
+            raise ValueError(f"{paths[0]} and {folder} have different crops: {geometry[paths[0]]}, {geometry[folder]}")
         files += [str(path) for path in shards]
     cache = None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)

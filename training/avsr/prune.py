@@ -1,4 +1,4 @@
-"""Smaller checkpoints: feed-forward units that matter least are taken out of a trained model."""
+"""Smaller checkpoints: the least important feed-forward units are removed from a trained model."""
 
 import copy
 
@@ -12,9 +12,10 @@ from lookhear.modeling.avsr.layers_avsr import AvsrFeedForward
 @torch.no_grad()
 def prune_feed_forward(model: AvsrForConditionalGeneration, intermediate_size: int) -> AvsrForConditionalGeneration:
     """
-    Returns a copy of the model whose feed-forward layers keep the `intermediate_size` units of the largest weights.
+    Returns a copy of the model with only the `intermediate_size` units of the largest weights in each feed-forward
+    layer.
 
-    A unit's weight is the norm of what goes into it times the norm of what comes out of it.
+    A unit's weight is the norm of its input weights times the norm of its output weights.
 
     Raises:
         ValueError: `intermediate_size` is not between 1 and the model's own.
@@ -26,9 +27,9 @@ def prune_feed_forward(model: AvsrForConditionalGeneration, intermediate_size: i
     for layer in model.modules():
         if isinstance(layer, AvsrFeedForward):
             weight = layer.fc1.weight.norm(dim=1) * layer.fc2.weight.norm(dim=0)  # (units,)
-            kept = weight.topk(intermediate_size).indices.sort().values
-            layer.fc1 = _linear(layer.fc1.weight[kept], layer.fc1.bias[kept])
-            layer.fc2 = _linear(layer.fc2.weight[:, kept], layer.fc2.bias)
+            largest = weight.topk(intermediate_size).indices.sort().values
+            layer.fc1 = _linear(layer.fc1.weight[largest], layer.fc1.bias[largest])
+            layer.fc2 = _linear(layer.fc2.weight[:, largest], layer.fc2.bias)
     model.config.intermediate_size = intermediate_size
     return model
 

@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lookhear.training.recipe_reading import read_recipe
+from lookhear.modeling.avsr import AvsrConfig
+from lookhear.training.recipe_reading import (
+    Ascending,
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    check_config,
+    read_recipe,
+)
 
 
 @dataclass
@@ -13,66 +24,68 @@ class DataRecipe:
     Prepared folders (of `lookhear prepare`), resolved from the working directory.
 
     Attributes:
-        train: folders to learn from; a folder listed twice counts twice.
-        validation: folders to measure on.
-        min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out; 0
-            keeps all.
-        max_frames: longer clips are cut to this many frames, words and all; the paper's are cut at 160.
-        word_window: share of the words of a clip that a training excerpt has (1/3 for LRS2's and LRS3's `pretrain`).
+        train: folders to train on; a folder listed twice counts twice.
+        validation: folders to evaluate on.
+        min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out;
+            0: none is.
+        max_frames: longer clips are cut to this number of frames, their words too; at least 1. The paper cuts at 160.
+        word_window: share of the words of a clip that a training excerpt has, in (0, 1] (1/3 for LRS2's and LRS3's
+            `pretrain`); None: all.
     """
 
     train: list[str] = field(default_factory=list)
     validation: list[str] = field(default_factory=list)
-    min_frames_with_face: float = 0.0
-    max_frames: int = 160
-    word_window: float | None = None
+    min_frames_with_face: Share = 0.0
+    max_frames: Count = 160
+    word_window: Annotated[float, Range(0, 1, above=True)] | None = None
 
 
 @dataclass
 class AugmentationRecipe:
     """
-    Disturbances of a training clip. The defaults are the paper's (section 4.2); the rest is off.
+    Augmentations of a training clip. The defaults are the paper's (section 4.2); the rest is off.
 
     Attributes:
-        flip: probability that all frames of a clip are mirrored.
-        crop_jitter: how far the crop moves from the centre, pixels; None: anywhere in the region.
-        intensity: largest relative change of contrast and change of brightness (of 1.0) of a clip.
-        noise_probability: probability of babble in a clip's sound.
+        flip: probability that all frames of a clip are mirrored, in [0, 1].
+        crop_jitter: how far the crop moves from the centre, pixels, at least 0; None: anywhere in the region.
+        intensity: largest relative change of contrast and change of brightness (of 1.0) of a clip, in [0, 1].
+        noise_probability: probability of babble in a clip's sound, in [0, 1].
         noise_snr: lowest and highest ratio of speech to noise, dB.
-        noise_talkers: fewest and most voices in the babble.
-        talker_probability: share of the noise that is one competing talker.
-        human_probability: share of the noise that is one-second pieces of speech.
-        noise_bank: utterances held in memory to make noise of.
-        video_masks: most stretches of a clip without lips.
-        audio_masks: most stretches of a clip without sound.
-        mask_seconds: longest stretch without lips or sound, seconds.
-        splice_probability: per word, that it is exchanged, sound and lips, with the word at the same place in another
-            clip of the same speaker with equally many words (for corpora of a fixed grammar, with word times).
+        noise_talkers: fewest and most voices in the babble, at least 1.
+        talker_probability: share of the noise that is one competing talker, in [0, 1].
+        human_probability: share of the noise that is one-second pieces of speech, in [0, 1].
+        noise_bank: utterances held in memory to make noise from, at least 1.
+        video_masks: most stretches of a clip without lips, at least 0.
+        audio_masks: most stretches of a clip without sound, at least 0.
+        mask_seconds: longest stretch without lips or sound, seconds, at least 0.
+        splice_probability: probability of each word, in [0, 1], to be exchanged, sound and lips, with the word at the
+            same place in another clip of the same speaker with equally many words (for corpora of a fixed grammar,
+            with word times).
         silence: whether the silence before and after the words is cut at random.
-        speed: lowest and highest common speed of sound and lips.
-        ramp_epochs: epochs over which noise, masks and splicing grow from nothing to what the recipe says: a new model
-            finds its way on clean clips.
+        speed: lowest and highest common speed of sound and lips, above 0; 1 is the clip's own.
+        ramp_epochs: epochs, at least 0, over which noise, masks and splicing grow from nothing to the recipe's values,
+            so that a new model starts on clean clips.
     """
 
-    flip: float = 0.5
-    crop_jitter: int | None = None
-    intensity: float = 0.0
-    noise_probability: float = 0.25
-    noise_snr: tuple[float, float] = (5.0, 5.0)
-    noise_talkers: tuple[int, int] = (20, 20)
-    talker_probability: float = 0.0
-    human_probability: float = 0.0
-    noise_bank: int = 400
-    video_masks: int = 0
-    audio_masks: int = 0
-    mask_seconds: float = 0.28
-    splice_probability: float = 0.0
+    flip: Share = 0.5
+    crop_jitter: CountOrZero | None = None
+    intensity: Share = 0.0
+    noise_probability: Share = 0.25
+    noise_snr: Annotated[tuple[float, float], Ascending()] = (5.0, 5.0)
+    noise_talkers: Annotated[tuple[Count, Count], Ascending()] = (20, 20)
+    talker_probability: Share = 0.0
+    human_probability: Share = 0.0
+    noise_bank: Count = 400
+    video_masks: CountOrZero = 0
+    audio_masks: CountOrZero = 0
+    mask_seconds: NotNegative = 0.28
+    splice_probability: Share = 0.0
     silence: bool = False
-    speed: tuple[float, float] = (1.0, 1.0)
-    ramp_epochs: float = 0.0
+    speed: Annotated[tuple[Positive, Positive], Ascending()] = (1.0, 1.0)
+    ramp_epochs: NotNegative = 0.0
 
     def at(self, epoch: float) -> "AugmentationRecipe":
-        """What the recipe says in one epoch (from 0)."""
+        """Returns the recipe of one epoch, counted from 0; see `ramp_epochs`."""
         if epoch >= self.ramp_epochs:
             return self
         share = epoch / self.ramp_epochs
@@ -93,13 +106,13 @@ class ModelRecipe:
     Attributes:
         task: `"recognition"` (text) or `"words"` (LRW's classes).
         checkpoint: folder or Hub id to start from; None: a new model of `config`.
-        config: fields of `AvsrConfig`.
+        config: fields of `AvsrConfig`, which are checked.
         processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer`.
         image_processor: fields of a new processor's `MouthRoiImageProcessor`.
         tokenizer: fields of a new processor's `AvsrTokenizer`.
-        initialise: list of {checkpoint, modules}: modules (names as `model.encoder.visual_front_end`) that are copied
+        initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
             from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
-        freeze: modules that stay as they are, batch norms included.
+        freeze: modules that are not trained, batch norms included.
     """
 
     task: Literal["recognition", "words"] = "recognition"
@@ -111,6 +124,9 @@ class ModelRecipe:
     initialise: list[dict[str, Any]] = field(default_factory=list)
     freeze: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_config(self.config, AvsrConfig, "model.config")
+
 
 @dataclass
 class Recipe:
@@ -120,7 +136,7 @@ class Recipe:
     Attributes:
         model: to train.
         data: training and validation sets.
-        augmentation: how training clips are disturbed.
+        augmentation: how training clips are augmented.
         training: fields of `transformers.TrainingArguments`.
     """
 

@@ -7,6 +7,7 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 import sys
 from pathlib import Path
 
+from datasets import Dataset
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
@@ -22,7 +23,7 @@ from lookhear.training.running import run_to_end, training_arguments
 
 def train(recipe: Recipe) -> AvsrTrainer:
     """
-    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+    Trains by a recipe, resuming from the last checkpoint in its `output_dir`; the result is in `output_dir`.
 
     Raises:
         ValueError: the recipe names data, modules or training arguments that do not exist.
@@ -50,8 +51,8 @@ def train(recipe: Recipe) -> AvsrTrainer:
     return run_to_end(trainer)
 
 
-def load_rows(folders: list[str], recipe: DataRecipe):
-    """The clips of prepared folders that are fit for training."""
+def load_rows(folders: list[str], recipe: DataRecipe) -> Dataset:
+    """Loads the clips of prepared folders, without those that the recipe leaves out."""
     if not folders:
         raise ValueError("data.train is empty; name folders that `lookhear prepare` made")
     rows = load_prepared(folders)
@@ -78,7 +79,7 @@ def build_processor(recipe: ModelRecipe) -> AvsrProcessor:
 
 
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
-    """Returns the recipe's model, with the modules in it that it takes from elsewhere."""
+    """Returns the recipe's model, with the modules that it copies from other checkpoints."""
     if recipe.checkpoint is not None:
         model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
     else:
@@ -90,7 +91,7 @@ def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
 
 
 def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
-    """What `lookhear train` runs. Raises ValueError for a recipe that cannot be run."""
+    """Trains by a recipe, as `lookhear train` does. Raises ValueError for a recipe that cannot be run."""
     loaded = load_recipe(recipe, overrides)
     if loaded.model.task == "words":
         from lookhear.training.avsr.train_words import train_words

@@ -1,5 +1,7 @@
 """The first stage of the paper: words of LRW from lips alone, which shapes the visual front-end (section 3.6)."""
 
+from typing import Any
+
 import numpy as np
 from transformers import AutoModelForVideoClassification, EvalPrediction, set_seed
 
@@ -52,7 +54,10 @@ def word_classes(rows, validation=None) -> dict[str, int]:
 
 def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVideoClassification:
     """Returns the recipe's classifier with its words as labels."""
-    labels = {"id2label": {number: word for word, number in classes.items()}, "label2id": dict(classes)}
+    labels: dict[str, Any] = {
+        "id2label": {number: word for word, number in classes.items()},
+        "label2id": dict(classes),
+    }
     if recipe.checkpoint is not None:
         model = AvsrForVideoClassification.from_pretrained(recipe.checkpoint, **recipe.config, **labels)
     else:
@@ -65,5 +70,5 @@ def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVid
 
 
 def word_accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """Share of clips whose word is recognised."""
+    """Computes the share of clips whose word is recognised."""
     return {"accuracy": float((np.argmax(prediction.predictions, axis=-1) == prediction.label_ids).mean())}

@@ -1,5 +1,7 @@
 """`transformers.Trainer` for AVSR: evaluation by error rates per modality, warm-up before a plateau scheduler."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
@@ -9,7 +11,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 
 IGNORED = -100
 VIEWS = ("audio", "visual", "audiovisual")
-INPUTS = {
+INPUTS: dict[str, tuple[str, ...]] = {
     "audio": ("input_values", "attention_mask"),
     "visual": ("pixel_values_videos", "video_attention_mask"),
 }
@@ -18,12 +20,12 @@ INPUTS["audiovisual"] = INPUTS["audio"] + INPUTS["visual"]
 
 
 def views_of(modality: str) -> tuple[str, ...]:
-    """What a model of this `config.modality` can read."""
+    """Returns the modalities that a model of this `config.modality` can take."""
     return VIEWS if modality == "audiovisual" else (modality,)
 
 
 class ErrorRates:
-    """`compute_metrics`: `wer_audio`, `cer_audio`, ..., and `wer` of the richest view, from greedy CTC."""
+    """`compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view, from greedy CTC."""
 
     def __init__(self, tokenizer, views: tuple[str, ...]):
         self.tokenizer, self.views = tokenizer, views
@@ -31,7 +33,7 @@ class ErrorRates:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         references = [self._text(row[row != IGNORED]) for row in prediction.label_ids]
         metrics: dict[str, float] = {}
-        for view, ids in zip(self.views, np.moveaxis(prediction.predictions, 2, 0)):
+        for view, ids in zip(self.views, np.moveaxis(np.asarray(prediction.predictions), 2, 0)):
             texts = [self._text(row[row != IGNORED]) for row in ids]
             metrics[f"wer_{view}"] = wer(references, texts)
             metrics[f"cer_{view}"] = cer(references, texts)
@@ -42,7 +44,7 @@ class ErrorRates:
 
 
 class PlateauWarmup(TrainerCallback):
-    """Raises the learning rate along a cosine over the first steps; a plateau scheduler takes over from there."""
+    """Raises the learning rate along a cosine over the first steps, before a plateau scheduler takes over."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -56,7 +58,7 @@ class PlateauWarmup(TrainerCallback):
 
 class ClipsEpoch(TrainerCallback):
     """
-    Tells the training clips their epoch. Accelerate's loader does so only as long as its batches are neither split
+    Sets the epoch of the training clips. Accelerate's loader does so only as long as its batches are neither split
     between processes nor partly skipped after a resume.
     """
 
@@ -69,12 +71,13 @@ class AvsrTrainer(Trainer):
     Trains a recogniser, or a word classifier.
 
     Args:
+        *args: see `transformers.Trainer`.
         frozen: modules that get no gradient and stay in evaluation mode.
-        kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
+        **kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
     """
 
-    def __init__(self, *args, frozen: list[nn.Module] | None = None, **kwargs):
+    def __init__(self, *args: Any, frozen: list[nn.Module] | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.frozen = frozen or []
         for module in self.frozen:
@@ -84,8 +87,10 @@ class AvsrTrainer(Trainer):
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        for module in self.frozen:  # here, because Trainer's training step has just put the whole model into training
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        for (
+            module
+        ) in self.frozen:  # here, because Trainer's training step has just set the whole model to training mode
             module.eval()
         outputs = model(**inputs)
         if model.training:
@@ -99,8 +104,9 @@ class AvsrTrainer(Trainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Greedy CTC in each view the model has: predictions `(batch, length, views)`, padded with -100."""
-        if "decoder_head" not in dict(self.model.named_children()):  # a word classifier
+        """Decodes each view that the model has by greedy CTC: `(batch, length, views)`, padded with -100."""
+        core = self.accelerator.unwrap_model(model)
+        if "decoder_head" not in dict(core.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
         inputs = send_to_device(inputs, self.args.device)
         labels = inputs["labels"]
@@ -108,12 +114,11 @@ class AvsrTrainer(Trainer):
             loss = model(**inputs).loss.detach()
         if prediction_loss_only:
             return loss, None, None
-        core = self.accelerator.unwrap_model(model)
         texts = []
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
             with self.compute_loss_context_manager():
-                encoded = core.get_encoder()(**seen)  # clips of any length: `generate` refuses sound that isn't cut
+                encoded = core.get_encoder()(**seen)  # not by `generate`, which refuses long clips
                 ids = core.generate(encoder_outputs=encoded, ctc_weight=1.0, num_beams=1)  # (batch, length)
             texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
         longest = max(ids.shape[1] for ids in texts)

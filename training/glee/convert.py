@@ -1,11 +1,11 @@
-"""A published GLEE checkpoint -> a folder that `from_pretrained` and `pipeline` read."""
+"""Conversion of a published GLEE checkpoint to a folder that `from_pretrained` and `pipeline` read."""
 
 import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import CLIPTokenizer, PreTrainedTokenizerBase
+from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase
 
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.convert_glee import load_published_checkpoint
@@ -27,25 +27,28 @@ def convert_checkpoint(
     for_training: bool = False,
 ) -> Path:
     """
-    Converts one checkpoint; the folder appears when it is complete, or not at all.
+    Converts one checkpoint. The folder appears once it is complete, or not at all.
 
     Args:
-        path: `.pth`, `.pt`, `.bin` or `.safetensors` of the published code; nothing in it is run.
-        output: folder to make; one that holds anything is refused.
-        tokenizer: folder or Hub id. By default CLIP's own, which a checkpoint with CLIP's vocabulary belongs to.
-        config: folder or `config.json` of a `GleeConfig`, where sizes cannot be read off the weights.
-        for_training: keep the text teacher and the denoising tables.
+        path: `.pth`, `.pt`, `.bin` or `.safetensors` of the published code; nothing in it is executed.
+        output: folder to create; one that is not empty is refused.
+        tokenizer: folder or Hub id. None: CLIP's own, for a checkpoint with CLIP's vocabulary.
+        config: folder or `config.json` of a `GleeConfig`, if the sizes cannot be read off the weights.
+        for_training: whether the text teacher and the denoising tables are converted, too.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the file is unsafe, damaged or not GLEE's, the output is there already, or the tokenizer does not fit.
+        ValueError: the file is unsafe, damaged or not GLEE's, the output exists already, or the tokenizer does not
+            fit.
     """
     output = check_new_folder(output)
     settings = None if config is None else load_config(config, GleeConfig)
     model = load_published_checkpoint(path, config=settings, for_training=for_training)
-    words = load_tokenizer(tokenizer, model.config.text_config.vocab_size)
+    text = model.config.text_config
+    assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
+    words = load_tokenizer(tokenizer, text.vocab_size)
     processor = GleeProcessor(make_image_processor(model.config), words)
     with new_folder(output) as folder:
         save_checkpoint(model, processor, folder, half=False)
@@ -57,11 +60,12 @@ def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTraine
     Loads the tokenizer of a text encoder with a vocabulary of this size.
 
     Raises:
-        ValueError: none is named for another vocabulary than CLIP's, it cannot be loaded, or it has another vocabulary.
+        ValueError: no name is given for another vocabulary than CLIP's, or the tokenizer cannot be loaded or has
+            another vocabulary.
     """
     if name is None and vocab_size != CLIP_VOCABULARY:
         raise ValueError(
-            f"tokenizer: the checkpoint knows {vocab_size} tokens, CLIP's has {CLIP_VOCABULARY}; name its own"
+            f"tokenizer: the checkpoint has {vocab_size} tokens, CLIP's {CLIP_VOCABULARY}; name the checkpoint's own"
         )
     name = CLIP if name is None else name
     try:
@@ -79,7 +83,7 @@ def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTraine
 
 
 def make_image_processor(config: GleeConfig) -> GleeImageProcessor:
-    """Images as the published code gives them to a model of this size: Pro sees one square, the others 800 to 1333."""
+    """Makes the published image processor of a model: Pro takes a square, the others sides of 800 to 1333 pixels."""
     if not isinstance(config.backbone_config, GleeEvaConfig):
         return GleeImageProcessor()
     side = config.backbone_config.image_size

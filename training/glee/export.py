@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from transformers import CLIPTextConfig
+
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
 from lookhear.training.export import check_pairs, save_pipeline
@@ -12,13 +14,13 @@ def save_checkpoint(
     model: GleeForObjectDetection, processor: GleeProcessor, folder: str | os.PathLike, half: bool = True
 ) -> Path:
     """
-    Writes all that `AutoModelForZeroShotObjectDetection`, `AutoModel`, `AutoProcessor` and `pipeline` need; see
+    Writes a folder for `AutoModelForZeroShotObjectDetection`, `AutoModel`, `AutoProcessor` and `pipeline`; see
     `save_pipeline`.
 
     Args:
         model: its weights are not changed.
         processor: with the tokenizer of the model's text encoder.
-        folder: made if missing.
+        folder: created if missing.
         half: store matrices and kernels as float16.
 
     Returns:
@@ -27,6 +29,8 @@ def save_checkpoint(
     Raises:
         ValueError: model and processor do not belong together, or a weight is not finite or too large for float16.
     """
-    check_pairs({"vocabulary": (model.config.text_config.vocab_size, len(processor.tokenizer))})
+    text = model.config.text_config
+    assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
+    check_pairs({"vocabulary": (text.vocab_size, len(processor.tokenizer))})
     see = ObjectPerceptionPipeline(model, processor=processor, device=model.device)
     return save_pipeline(see, folder, half)

@@ -1,4 +1,4 @@
-"""What training starts from, with what only training needs, and a model without that again."""
+"""Models to start training from, with the parts that only training needs, and their removal."""
 
 from typing import Any
 
@@ -9,20 +9,21 @@ from lookhear.modeling.glee.convert_glee import convert_eva_state_dict
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 from lookhear.training.checkpoint_files import read_checkpoint
 
-# A Swin's norms behind the stages and EVA-02's pyramid belong to detectors; nothing that was trained alone has them.
+# The norms after a Swin's stages and EVA-02's pyramid belong to detectors: a backbone trained alone has none.
 DETECTOR_PARTS = ("hidden_states_norms.", "pyramid.")
-BACKBONES = {ResNetConfig: ResNetBackbone, SwinConfig: SwinBackbone}
 SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
 
 def load_for_training(checkpoint: str, **config: Any) -> GleeForObjectDetection:
     """
-    The checkpoint's model, with other fields of its configuration.
+    Loads a checkpoint's model, with other fields of its configuration.
 
     A text teacher (`text_teacher=True`) that the checkpoint doesn't hold becomes a copy of its text encoder; missing
     denoising tables (`denoising_tables={name: rows}`) start at random.
     """
-    model, found = GleeForObjectDetection.from_pretrained(checkpoint, output_loading_info=True, **config)
+    # transformers annotates the model alone, without what `output_loading_info` adds.
+    loaded: Any = GleeForObjectDetection.from_pretrained(checkpoint, output_loading_info=True, **config)
+    model, found = loaded
     if any(".text_teacher." in name for name in found["missing_keys"]):
         model.model.text_teacher.load_state_dict(model.model.text_encoder.clip.state_dict())
     return model
@@ -32,11 +33,13 @@ def new_model(
     size: str, config: dict[str, Any], backbone: str | None = None, text: str | None = None
 ) -> GleeForObjectDetection:
     """
-    A model whose backbone and text encoder know something already; the rest is random.
+    Makes a new model with a pretrained backbone and text encoder, if given; the rest is random.
 
     Args:
-        size: `lite`, `plus` or `pro`; config: fields of `GleeConfig` that differ.
-        backbone: folder or Hub id of a ResNet or Swin of the same sizes, or the file of an EVA-02; text: of a CLIP.
+        size: `lite`, `plus` or `pro`.
+        config: fields of `GleeConfig` that differ.
+        backbone: folder or Hub id of a ResNet or Swin of the same sizes, or an EVA-02 file.
+        text: folder or Hub id of a CLIP.
 
     Raises:
         ValueError: no such size, or weights that don't fit.
@@ -56,17 +59,18 @@ def new_model(
 
 def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
     """
-    Weights of one of transformers' backbones, or of an EVA-02 as its authors publish it (a file, patches of 16 pixels).
+    Loads one of transformers' backbones, or an EVA-02 as its authors publish it (a file, patches of 16 pixels).
 
     Raises:
         ValueError: some that the model needs are missing or of another shape.
     """
     config = model.config.backbone_config
-    kind = BACKBONES.get(type(config))
-    if kind is None:
-        weights = convert_eva_state_dict(read_checkpoint(backbone))
+    if isinstance(config, ResNetConfig):
+        weights = ResNetBackbone.from_pretrained(backbone, out_features=config.out_features).state_dict()
+    elif isinstance(config, SwinConfig):
+        weights = SwinBackbone.from_pretrained(backbone, out_features=config.out_features).state_dict()
     else:
-        weights = kind.from_pretrained(backbone, out_features=config.out_features).state_dict()
+        weights = convert_eva_state_dict(read_checkpoint(backbone))
     needed = model.model.backbone.state_dict()
     wrong = [name for name, value in needed.items() if name in weights and weights[name].shape != value.shape]
     missing = [name for name in needed if name not in weights and not name.startswith(DETECTOR_PARTS)]
@@ -76,17 +80,19 @@ def load_backbone(model: GleeForObjectDetection, backbone: str) -> None:
 
 
 def new_processor(size: str, text: str | None) -> GleeProcessor:
-    """The published image processor of a size, and CLIP's tokenizer. ValueError: `text` is not given."""
+    """
+    Makes the published image processor of a size, with CLIP's tokenizer. Raises ValueError if `text` is not given.
+    """
     if text is None:
         raise ValueError(
-            "model.text must name a CLIP, whose tokenizer a new model reads with (openai/clip-vit-base-patch32)"
+            "model.text must name a CLIP, whose tokenizer a new model uses (openai/clip-vit-base-patch32)"
         )
     images = GleeImageProcessor.pro() if size == "pro" else GleeImageProcessor()
     return GleeProcessor(images, AutoTokenizer.from_pretrained(text))
 
 
 def drop_training_parts(model: GleeForObjectDetection) -> None:
-    """Takes text teacher and denoising tables out of a model, in place."""
+    """Removes text teacher and denoising tables from a model, in place."""
     if model.config.text_teacher:
         del model.model.text_teacher
     if model.config.denoising_tables:

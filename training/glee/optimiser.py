@@ -1,9 +1,9 @@
-"""How the weights learn: the published parameter groups, schedule and moving average, as a recipe's section."""
+"""Optimiser settings as a section of a recipe: the published parameter groups, schedule and moving average."""
 
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
+from lookhear.training.recipe_reading import CountOrZero, NotNegative, Range, Share
 from lookhear.training.running import last_checkpoint
 
 BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
@@ -21,36 +22,37 @@ MOVING_AVERAGE = "moving_average.pt"  # beside the weights of each checkpoint
 @dataclass
 class OptimiserRecipe:
     """
-    What `transformers.TrainingArguments` cannot say.
+    Settings of the optimiser that `transformers.TrainingArguments` does not have.
 
     Attributes:
-        backbone: the backbone's learning rate, as a share of `training.learning_rate`.
+        backbone: the backbone's learning rate, as a multiple of `training.learning_rate`, at least 0.
         text: the text encoder's learning rate, likewise.
-        layer_decay: the share of the rate from one of EVA-02's layers to the one before it; None: the same rate for all.
-        decay_all: weight decay of norms and biases, too, as published.
-        milestones: steps at which the rate falls; empty: as `training.lr_scheduler_type` says.
-        gamma: share of the rate that is left after each of `milestones`.
-        moving_average: share of the old value in an exponential moving average of the weights, which is what is saved in the
-            end; 0: none.
+        layer_decay: factor in (0, 1] on the learning rate from each of EVA-02's layers to the one before it; None: the
+            same rate for all.
+        decay_all: whether norms and biases have weight decay, too, as published.
+        milestones: steps, from 0, at which the learning rate falls; empty: as `training.lr_scheduler_type` says.
+        gamma: factor in [0, 1] on the learning rate at each of `milestones`.
+        moving_average: decay in [0, 1) of an exponential moving average of the weights, which is saved at the end; 0:
+            none.
     """
 
-    backbone: float = 0.1
-    text: float = 0.1
-    layer_decay: float | None = None
+    backbone: NotNegative = 0.1
+    text: NotNegative = 0.1
+    layer_decay: Annotated[float, Range(0, 1, above=True)] | None = None
     decay_all: bool = True
-    milestones: list[int] = field(default_factory=list)
-    gamma: float = 0.1
-    moving_average: float = 0.0
+    milestones: list[CountOrZero] = field(default_factory=list)
+    gamma: Share = 0.1
+    moving_average: Annotated[float, Range(0, 1, below=True)] = 0.0
 
 
 def parameter_groups(
     model: nn.Module, recipe: OptimiserRecipe, learning_rate: float, weight_decay: float
 ) -> list[dict[str, Any]]:
     """
-    The weights that learn, in groups of one learning rate and one weight decay.
+    Groups the trained weights by learning rate and weight decay.
 
     Raises:
-        ValueError: `layer_decay` for a backbone whose layers are not known.
+        ValueError: `layer_decay` for another backbone than EVA-02.
     """
     named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     blocks = [int(match[1]) for name, _ in model.named_parameters() if (match := BLOCK.match(name))]
@@ -66,7 +68,7 @@ def parameter_groups(
 
 
 def _share(name: str, recipe: OptimiserRecipe, depth: int) -> float:
-    """The learning rate of a weight as a share of the recipe's."""
+    """Returns the factor on the recipe's learning rate for a weight."""
     if name.startswith("model.text_encoder.clip."):
         return recipe.text
     if not name.startswith("model.backbone."):
@@ -79,7 +81,7 @@ def _share(name: str, recipe: OptimiserRecipe, depth: int) -> float:
 
 
 def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) -> LambdaLR:
-    """The rate rises in a line over the first `warmup` steps and falls at the milestones."""
+    """Makes a schedule that rises linearly over the first `warmup` steps and falls at the milestones."""
 
     def share(step: int) -> float:
         rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
@@ -90,15 +92,16 @@ def step_schedule(optimizer: Optimizer, recipe: OptimiserRecipe, warmup: int) ->
 
 class MovingAverage(TrainerCallback):
     """
-    Follows the weights step by step, is kept with each checkpoint, and takes their place when training ends.
+    Averages the weights over the steps; saved with each checkpoint, the average replaces the weights when training
+    ends.
 
     Args:
-        decay: share of the old value; 0.9999 looks back some ten thousand steps.
+        decay: weight of the old value, in (0, 1); 0.9999 averages over some ten thousand steps.
     """
 
     def __init__(self, decay: float):
         if not 0 < decay < 1:
-            raise ValueError(f"optimiser.moving_average must lie between 0 and 1, not be {decay}")
+            raise ValueError(f"optimiser.moving_average must be between 0 and 1 (exclusive), not {decay}")
         self.decay = decay
         self.average: AveragedModel | None = None
 
@@ -109,15 +112,21 @@ class MovingAverage(TrainerCallback):
         if folder is not None and (Path(folder) / MOVING_AVERAGE).is_file():
             self.average.load_state_dict(torch.load(Path(folder) / MOVING_AVERAGE, args.device, weights_only=True))
 
+    def _running(self) -> AveragedModel:
+        """Returns the average, which exists from the start of training on."""
+        if self.average is None:
+            raise RuntimeError("the moving average begins with the training: call on_train_begin first")
+        return self.average
+
     def on_step_end(self, args, state, control, model=None, **kwargs) -> None:
-        self.average.update_parameters(model)
+        self._running().update_parameters(model)
 
     def on_save(self, args, state, control, **kwargs) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            torch.save(self.average.state_dict(), folder / MOVING_AVERAGE)
+            torch.save(self._running().state_dict(), folder / MOVING_AVERAGE)
 
     @torch.no_grad()
     def on_train_end(self, args, state, control, model=None, **kwargs) -> None:
-        for weight, average in zip(model.parameters(), self.average.module.parameters()):
+        for weight, average in zip(model.parameters(), self._running().module.parameters()):
             weight.copy_(average)

@@ -1,7 +1,8 @@
-"""`transformers.Trainer` for GLEE: its parameter groups, losses that do not depend on how a step is divided, and their log."""
+"""`transformers.Trainer` for GLEE: parameter groups, losses that don't depend on how a step is divided, their log."""
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -11,18 +12,19 @@ from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, par
 
 class GleeTrainer(Trainer):
     """
-    Logs the losses of each task (means since the last time) beside their weighted sum. A step of several batches, one
-    after the other or in several processes, learns the same however they are divided: losses are divided by the objects
-    of all of them, and what a batch draws at random depends on its place only.
+    Logs the losses of each task (means since the last log) beside their weighted sum. A step over several batches, one
+    after the other or in several processes, gives the same update however they are divided: losses are divided by the
+    number of objects in all of them, and a batch's random numbers depend only on its place in the run.
 
     Args:
-        optimiser: groups, schedule and average of the weights; None: as `transformers.Trainer` has it.
-        kwargs: see `transformers.Trainer`.
+        *args: see `transformers.Trainer`.
+        optimiser: groups, schedule and average of the weights; None: those of `transformers.Trainer`.
+        **kwargs: see `transformers.Trainer`.
     """
 
-    def __init__(self, *args, optimiser: OptimiserRecipe | None = None, **kwargs):
+    def __init__(self, *args: Any, optimiser: OptimiserRecipe | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        # Each batch was put together at random already, and a resumed run, even a longer one, continues with the next.
+        # Each batch is random already, and a resumed run, even a longer one, continues with the next one.
         self.args.train_sampling_strategy = "sequential"
         self.recipe = optimiser
         if optimiser is not None and optimiser.moving_average:
@@ -43,13 +45,16 @@ class GleeTrainer(Trainer):
         if self.recipe is None or not self.recipe.milestones:
             return super().create_scheduler(num_training_steps, optimizer)
         warmup = self.args.get_warmup_steps(num_training_steps)
-        self.lr_scheduler = step_schedule(optimizer or self.optimizer, self.recipe, warmup)
+        optimizer = optimizer or self.optimizer
+        if optimizer is None:
+            raise ValueError("a schedule needs an optimizer: call create_optimizer first")
+        self.lr_scheduler = step_schedule(optimizer, self.recipe, warmup)
         return self.lr_scheduler
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[dict], num_batches: int, device: torch.device
     ) -> tuple[list[dict], torch.Tensor | None]:
-        """Takes the batches of a step and counts the objects of one, on average over all of them in all processes."""
+        """Takes the batches of a step, and counts their objects: the mean over all batches in all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if not batches:
             return batches, None
@@ -72,7 +77,7 @@ class GleeTrainer(Trainer):
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def _batch_seed(self) -> int:
-        """A number of its own for each batch of the run, whichever process takes it."""
+        """Returns a seed for each batch of the run, whichever process takes it."""
         step, batch = self._place
         batch = batch + 1 if step == self.state.global_step else 0
         self._place = (self.state.global_step, batch)
@@ -88,12 +93,12 @@ class GleeTrainer(Trainer):
 
 
 def mean_objects(batches: list[dict]) -> float:
-    """Returns how many annotated objects a batch has on average."""
+    """Returns the mean number of annotated objects of a batch."""
     return sum(len(entry["boxes"]) for batch in batches for entry in batch["labels"]) / len(batches)
 
 
 def task_of(inputs: dict) -> str:
-    """`labels`, `expressions` or `prompts`: what a batch asks for."""
+    """Returns what a batch queries: `labels`, `expressions` or `prompts`."""
     if "expression_input_ids" in inputs:
         return "expressions"
     return "prompts" if "prompt_masks" in inputs else "labels"

@@ -203,7 +203,7 @@ def test_norms_of_their_own_stay_so(tmp_path):
     torch.save(publish(model), tmp_path / "a.pt")
     back = load_published_model(tmp_path / "a.pt")
     assert not back.config.tie_final_norm and same_weights(back, model)
-    with pytest.raises(ValueError, match="norm.* differ, but the configuration says that they are one"):
+    with pytest.raises(ValueError, match="norm.* differ, but the configuration ties them"):
         load_published_model(tmp_path / "a.pt", build().config)
 
 
@@ -272,7 +272,7 @@ def test_a_lightning_file_is_read_and_nothing_in_it_is_run(tmp_path, capsys):
     assert same_weights(AvsrForConditionalGeneration.from_pretrained(output), model)
     assert AvsrProcessor.from_pretrained(output).image_processor.image_mean == 0.4161
     assert main(["convert", "avsr", str(tmp_path / "visual.ckpt"), str(output)]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_safely_is_refused(tmp_path):
@@ -358,7 +358,7 @@ def test_moco_becomes_a_word_classifier(tmp_path):
         ("a.pth", b"", "cannot be read safely"),
         ("a.pth", b"not a checkpoint at all", "cannot be read safely"),
         ("a.safetensors", b"12345678901234567890", "cannot be read safely"),
-        ("missing.pth", None, "is no file"),
+        ("missing.pth", None, "is not a file"),
     ],
 )
 def test_a_file_that_is_none_is_refused(tmp_path, name, content, message):
@@ -373,7 +373,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, name, content, message):
     [
         ([torch.ones(1)], "holds no state dict"),
         ({}, "holds no state dict"),
-        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are no tensors: b"),
+        ({"model": {"a": torch.ones(1), "b": 3}}, "has entries that are not tensors: b"),
     ],
 )
 def test_only_state_dicts_are_read(tmp_path, content, message):

@@ -225,8 +225,8 @@ def test_folder_of_split_folders(tmp_path):
     "lines, message",
     [
         ("{", "line 1: not JSON"),
-        ('{"file_name": "a.mp4"}', "'text' must be there"),
-        ("[1]", "'file_name' must be there"),
+        ('{"file_name": "a.mp4"}', "'text' must be present"),
+        ("[1]", "'file_name' must be present"),
         ('{"file_name": "a.mp4", "text": "x", "start": "1s"}', "'start' must be a number"),
         ('{"file_name": "a.mp4", "text": "x", "words": [{"word": "x"}]}', "each of 'words'"),
         ('{"file_name": "a.mp4", "text": "x"}\n{"file_name": "a.mp4", "text": "y"}', "line 2: 'a' occurs twice"),

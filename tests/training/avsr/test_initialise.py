@@ -146,7 +146,7 @@ def test_moco_file_of_pytorch_is_read_without_executing_it(tmp_path):
     resnet = model.model.encoder.visual_front_end.resnet
     assert torch.equal(resnet.stages[2].layers[0].layer[1].convolution.weight, theirs.layer3[0].conv2.weight)
     torch.save({"state_dict": pytest.approx}, tmp_path / "code.pth")
-    with pytest.raises(ValueError, match="code.pth' has entries that are no tensors"):
+    with pytest.raises(ValueError, match="code.pth' has entries that are not tensors"):
         initialise_modules(model, [{"checkpoint": str(tmp_path / "code.pth"), "format": "moco"}])
 
 
@@ -162,7 +162,7 @@ def test_unfitting_resnet_is_refused_as_a_whole(tmp_path):
     save_file(lacking, tmp_path / "lacking.safetensors")
     with pytest.raises(ValueError, match=r"weights are missing: stages\.3"):
         load_resnet(front_end, tmp_path / "lacking.safetensors")
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         load_resnet(front_end, tmp_path / "nowhere.pth")
     assert all(torch.equal(before[name], value) for name, value in front_end.state_dict().items())
 

@@ -47,7 +47,7 @@ def test_what_is_wrong_is_named(write, content, named):
 
 
 def test_missing_file_lists_the_shipped_ones(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere\.yaml' is no file.*grid_tiny\.yaml.*lrw_words\.yaml"):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml' is not a file.*grid_tiny\.yaml.*lrw_words\.yaml"):
         load_recipe(tmp_path / "nowhere.yaml")
 
 
@@ -92,6 +92,24 @@ def test_unknown_training_argument_is_named(write, tmp_path):
         training_arguments(recipe.training)
 
 
+WRONG_TRAINING = {
+    "learning_rate=0": "training.learning_rate must be above 0, not 0",
+    "learning_rate=fast": "training.learning_rate must be a number, not 'fast'",
+    "num_train_epochs=-1": "training.num_train_epochs must be above 0, not -1",
+    "per_device_train_batch_size=0": "training.per_device_train_batch_size must be at least 1, not 0",
+    "weight_decay=-0.1": "training.weight_decay must be at least 0, not -0.1",
+    "adam_beta2=1": "training.adam_beta2 must be at least 0 and below 1, not 1",
+}
+
+
+@pytest.mark.parametrize("override", WRONG_TRAINING)
+def test_a_training_argument_out_of_range_is_refused(write, override):
+    recipe = load_recipe(write({}), [f"training.{override}"])
+    with pytest.raises(ValueError) as refused:
+        training_arguments(recipe.training)
+    assert str(refused.value) == WRONG_TRAINING[override]
+
+
 WRONG = {
     "data.max_frames=abc": "data.max_frames must be a whole number, not 'abc'",
     "data.max_frames=1.5": "data.max_frames must be a whole number, not 1.5",
@@ -120,6 +138,19 @@ WRONG = {
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
     "word_window; did you mean 'max_frames'?",
+    "data.max_frames=0": "data.max_frames must be at least 1, not 0",
+    "data.min_frames_with_face=1.5": "data.min_frames_with_face must be from 0 to 1, not 1.5",
+    "data.word_window=0": "data.word_window must be above 0 and at most 1, not 0",
+    "augmentation.flip=-0.1": "augmentation.flip must be from 0 to 1, not -0.1",
+    "augmentation.flip=.nan": "augmentation.flip must be from 0 to 1, not nan",
+    "augmentation.crop_jitter=-1": "augmentation.crop_jitter must be at least 0, not -1",
+    "augmentation.noise_snr=[20, -5]": "augmentation.noise_snr must have the lower number first, not [20, -5]",
+    "augmentation.noise_talkers=[0, 3]": "augmentation.noise_talkers[0] must be at least 1, not 0",
+    "augmentation.speed=[0, 1]": "augmentation.speed[0] must be above 0, not 0",
+    "model.config.hidden_sise=8": "model.config has no field 'hidden_sise'; did you mean 'hidden_size'?",
+    "model.config.visual_config.depth=[1]": "model.config.visual_config has no field 'depth'; did you mean 'depths'?",
+    "model.config.audio_config={encoder_config: {model_type: wav2vec2, layerdrp: 0}}": "model.config.audio_config."
+    "encoder_config has no field 'layerdrp'; did you mean 'layerdrop'?",
 }
 
 
@@ -138,8 +169,10 @@ def test_a_wrong_value_in_the_file_is_refused(write):
 @pytest.mark.parametrize("number", ["5e-4", "1e-7", "1e-2", "+1e3", "-2E5", "1.5e3", "1.e2", ".5e-1", "1.0e-4"])
 def test_a_number_with_an_exponent_is_a_number(write, number):
     assert load_recipe(write({}), [f"training.learning_rate={number}"]).training["learning_rate"] == float(number)
-    recipe = load_recipe(write(f"data: {{word_window: {number}}}\ntraining:\n  learning_rate: {number}\n"))
-    assert recipe.training["learning_rate"] == recipe.data.word_window == float(number)
+    recipe = load_recipe(
+        write(f"augmentation: {{noise_snr: [{number}, 1e9]}}\ntraining:\n  learning_rate: {number}\n")
+    )
+    assert recipe.training["learning_rate"] == recipe.augmentation.noise_snr[0] == float(number)
 
 
 @pytest.mark.parametrize("text", ["e4", "5e", "5e-4x", "runs/5e-4", "5-4e", "model.e4"])

@@ -30,7 +30,7 @@ def test_a_batch_has_one_task_and_is_always_the_same():
         batch = first[index]
         assert len({scene.image.shape for scene in batch.scenes}) == 1
         assert np.array_equal(batch.scenes[0].image, again[index].scenes[0].image)
-        tasks |= {"prompts" if name in ("points", "boxes", "scribbles", "masks") else name for name in batch.asked}
+        tasks |= {"prompts" if name in ("points", "boxes", "scribbles", "masks") else name for name in batch.prompts}
     assert tasks == {"labels", "expressions", "prompts"}
     assert not np.array_equal(first[0].scenes[0].image[:64, :64], first[1].scenes[0].image[:64, :64])
     with pytest.raises(IndexError):
@@ -40,7 +40,7 @@ def test_a_batch_has_one_task_and_is_always_the_same():
 @pytest.mark.parametrize("mode", ["object", "kind", "pair", "mixed"])
 def test_labels_name_each_shape_once(scenes, mode):
     batch = ask_labels(scenes, np.random.default_rng(0), mode)
-    labels = batch.asked["labels"]
+    labels = batch.prompts["labels"]
     assert len(labels) == len(set(labels))
     for number, shapes, classes in batch.rows:
         assert len(set(shapes)) == len(shapes)
@@ -79,7 +79,7 @@ def test_sentences_go_with_their_scenes(collator):
     recipe = SceneDataRecipe(tasks={"expressions": 1.0}, images={"expressions": 3}, canvases=[(64, 64)])
     batch = SceneBatches(recipe, 1)[0]
     inputs = collator([batch])
-    texts = [text for of_scene in batch.asked["expressions"] for text in of_scene]
+    texts = [text for of_scene in batch.prompts["expressions"] for text in of_scene]
     assert len(inputs["expression_input_ids"]) == len(inputs["labels"]) == len(texts)
     assert inputs["prompt_image_indices"].tolist() == [number for number, *_ in batch.rows]
     assert all(len(entry["boxes"]) == 1 for entry in inputs["labels"])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
-from lookhear.training.glee.mixture.collating import QuestionCollator, shortened
+from lookhear.training.glee.mixture.collating import QueryCollator, shortened
 from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
 from lookhear.training.glee.mixture.row_order import RowStream
 from lookhear.training.glee.mixture.sources import open_source
@@ -76,13 +76,13 @@ def rectangles():
 
 @pytest.fixture
 def collator(tiny_glee):
-    return QuestionCollator(tiny_glee[1])
+    return QueryCollator(tiny_glee[1])
 
 
 def same(first, second) -> bool:
     """Whether two questions are alike to the pixel."""
     return (
-        first.asked.keys() == second.asked.keys()
+        first.prompts.keys() == second.prompts.keys()
         and first.rows == second.rows
         and first.supervision == second.supervision
         and all(torch.equal(a.image, b.image) for a, b in zip(first.pictures, second.pictures, strict=True))
@@ -116,7 +116,7 @@ def test_a_batch_is_of_one_source(mixture):
     for index in range(64):
         question = batches[index]
         assert len({picture.id.split("-")[0] for picture in question.pictures}) == 1
-        kinds.add((question.pictures[0].id[0], *question.asked))
+        kinds.add((question.pictures[0].id[0], *question.prompts))
     assert {("0", "labels"), ("1", "expressions"), ("2", "labels")} <= kinds
     assert any(kind[0] == "0" and set(kind[1:]) <= {"masks", "boxes", "points"} for kind in kinds)
 
@@ -145,9 +145,9 @@ def test_objects_are_asked_by_their_categories(mixture, collator):
     batches = mixture()
     for index in range(64):
         question = batches[index]
-        if "labels" not in question.asked:
+        if "labels" not in question.prompts:
             continue
-        labels = question.asked["labels"]
+        labels = question.prompts["labels"]
         for number, found, classes in question.rows:
             picture = question.pictures[number]
             assert [picture.categories[thing] for thing in found] == [labels[name] for name in classes]
@@ -162,9 +162,9 @@ def test_sentences_name_what_they_say(mixture):
     seen = 0
     for index in range(64):
         question = batches[index]
-        if "expressions" not in question.asked:
+        if "expressions" not in question.prompts:
             continue
-        texts = [text for texts in question.asked["expressions"] for text in texts]
+        texts = [text for texts in question.prompts["expressions"] for text in texts]
         for text, (number, found, classes) in zip(texts, question.rows, strict=True):
             picture = question.pictures[number]
             _, side, kind = text.split()
@@ -218,7 +218,7 @@ def test_a_model_learns_from_every_kind_of_batch(mixture, collator, tiny_glee):
 
 def test_prompts_have_the_published_shares(rectangles):
     batches = CorpusBatches([Source(rectangles(6), images=1, prompts=0.2, augmentation=None)], 400)
-    kinds = [next(iter(batches[index].asked)) for index in range(400)]
+    kinds = [next(iter(batches[index].prompts)) for index in range(400)]
     assert 50 < 400 - kinds.count("labels") < 110
     assert kinds.count("masks") > kinds.count("points") > kinds.count("boxes") > 0
 
@@ -234,7 +234,7 @@ def test_what_a_source_always_asks_for_is_in_its_pictures(rectangles):
             assert (
                 len(question.pictures) == 4
                 and all(map(len, question.pictures))
-                and "labels" not in question.asked
+                and "labels" not in question.prompts
                 or (fields == {"task": "phrases"} and all(found for _, found, _ in question.rows))
             )
 
@@ -253,7 +253,7 @@ def test_boxes_alone_teach_boxes_alone(rectangles, collator, tiny_glee):
 def test_objects_without_class_are_objects(rectangles, collator):
     source = Source(rectangles(4, names=(None,)), supervision={"class_agnostic": True}, augmentation=None)
     question = CorpusBatches([source], 4)[0]
-    assert question.asked == {"labels": ["object"]} and question.rows == [(0, [0, 1], [0, 0]), (1, [0, 1], [0, 0])]
+    assert question.prompts == {"labels": ["object"]} and question.rows == [(0, [0, 1], [0, 0]), (1, [0, 1], [0, 0])]
     assert collator([question])["supervision"].class_agnostic
 
 
@@ -263,7 +263,7 @@ def test_phrases_are_labels(rectangles, collator):
     batches = CorpusBatches([source], 4)
     for index in range(4):
         question = batches[index]
-        labels = question.asked["labels"]
+        labels = question.prompts["labels"]
         for number, found, classes in question.rows:
             said = {things[0]: text for text, things in question.pictures[number].expressions}
             assert [said[thing] for thing in found] == [labels[name] for name in classes] and len(found) == 2

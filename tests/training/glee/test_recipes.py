@@ -82,6 +82,13 @@ WRONG_CORPORA = {
     "optimiser.milestones=[1, later]": "optimiser.milestones[1] must be a whole number, not 'later'",
     "optimiser.layer_decay=none": "optimiser.layer_decay must be a number or null, not 'none'",
     "optimiser.gama=0.1": "optimiser has no field 'gama'",
+    "data.fraction=0": "data.fraction must be above 0 and at most 1, not 0",
+    "optimiser.text=-1": "optimiser.text must be at least 0, not -1",
+    "optimiser.layer_decay=1.5": "optimiser.layer_decay must be above 0 and at most 1, not 1.5",
+    "optimiser.milestones=[-1]": "optimiser.milestones[0] must be at least 0, not -1",
+    "optimiser.moving_average=1": "optimiser.moving_average must be at least 0 and below 1, not 1",
+    "model.config.num_querys=3": "model.config has no field 'num_querys'; did you mean 'num_queries'?",
+    "model.config.text_config={hidden: 3}": "model.config.text_config has no field 'hidden'",
 }
 WRONG_SCENES = {
     "data.canvases=[128, 128]": "data.canvases[0] must be a list of 2 (a whole number, a whole number), not 128",
@@ -90,6 +97,13 @@ WRONG_SCENES = {
     "data.scenes={crowding: some}": "data.scenes.crowding must be a number, not 'some'",
     "data.scenes={peple: 0.5}": "data.scenes has no field 'peple'",
     "model.token_scale=big": "model.token_scale must be a number, not 'big'",
+    "model.token_scale=0": "model.token_scale must be above 0, not 0",
+    "model.max_length=0": "model.max_length must be at least 1, not 0",
+    "data.canvases=[[0, 128]]": "data.canvases[0][0] must be at least 1, not 0",
+    "data.tasks.labels=-1": "data.tasks.labels must be at least 0, not -1",
+    "data.scenes={objects: [8, 3]}": "data.scenes.objects must have the lower number first, not [8, 3]",
+    "data.scenes={people: 2}": "data.scenes.people must be from 0 to 1, not 2",
+    "model.config.backbone_config.depth=[1]": "model.config.backbone_config has no field 'depth'; did you mean 'depths'?",
 }
 
 
@@ -110,6 +124,10 @@ def test_a_wrong_value_of_a_source_is_refused(write_coco, tmp_path):
         open_source("coco", folder, augmentation={"flip": [1, 2]})
     with pytest.raises(ValueError, match="source coco has no field 'ratoi'.*did you mean 'ratio'"):
         open_source("coco", folder, ratoi=1.0)
+    with pytest.raises(ValueError, match="source coco.prompts must be from 0 to 1, not 2"):
+        open_source("coco", folder, prompts=2)
+    with pytest.raises(ValueError, match="source coco: augmentation.jitter must have the lower number first"):
+        open_source("coco", folder, augmentation={"jitter": [2.0, 0.1]})
     with pytest.raises(ValueError, match="source coco: rows come from the corpus"):
         open_source("coco", folder, rows=[])
 

@@ -41,6 +41,6 @@ def test_a_video(tmp_path):
 
 
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="must end as a picture or a video does"):
+    with pytest.raises(ValueError, match="must have the suffix of a picture or a video"):
         write_scene(tmp_path / "scene.txt")
     assert list(tmp_path.iterdir()) == []

@@ -120,7 +120,7 @@ def test_exchanged_sentences_are_other_rows():
     asked = ask_expressions(scenes, np.random.default_rng(0), 1, {"attribute": 1.0})
     moved = exchange_sentences(asked)
     assert moved.rows == asked.rows
-    before, after = ([t for of in a.asked["expressions"] for t in of] for a in (asked, moved))
+    before, after = ([t for of in a.prompts["expressions"] for t in of] for a in (asked, moved))
     assert after == before[1:] + before[:1]
 
 

@@ -1,4 +1,4 @@
-"""Talking portraits: an espeak-ng voice and a photo whose lips follow it. For the demo, tests and training."""
+"""Talking portraits: an espeak-ng voice and a photo whose lips follow it, for the demo, tests and training."""
 
 from .clip import SynthesizedClip, render_clip, synthesize_clip
 from .corpus import grid_sentence, synthesize_corpus

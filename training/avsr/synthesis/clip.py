@@ -1,4 +1,4 @@
-"""A spoken clip: text in, moving portrait and voice out, with the times of the words."""
+"""A spoken clip: a moving portrait and a voice from a text, with the times of the words."""
 
 import json
 import os
@@ -9,20 +9,30 @@ from pathlib import Path
 
 import numpy as np
 
-from .portrait import PORTRAITS, Portrait, Pose, load_portrait
+from .portrait import PORTRAITS, Portrait, PortraitSource, Pose, load_portrait
 from .visemes import ARTICULATORS, articulate, sample_track
 from .voice import SAMPLING_RATE, VOICES, Phoneme, Speech, Word, speak
 
 DEFAULT_SIZE = (360, 288)  # width, height of one portrait's frame, as in GRID
 _SPEECH_LEVEL = 0.06  # root mean square of the voice, full scale 1
-_FLOOR_LEVEL = 4e-4  # of the faint noise under it: a room is never digitally silent
+_FLOOR_LEVEL = 4e-4  # of the faint noise added to it: no room is digitally silent
 
 
 @dataclass(frozen=True)
 class SynthesizedClip:
-    """What `synthesize_clip` has written.
+    """
+    A clip that `synthesize_clip` has written.
 
-    video: the mp4; metadata: the json beside it. words: [{"word", "start", "end"}] in seconds of the first speaker.
+    Attributes:
+        video: the MP4 file.
+        metadata: the JSON file beside it.
+        text: what the first speaker says.
+        words: [{"word", "start", "end"}] of the first speaker, in seconds.
+        voice: of the first speaker.
+        portrait: name of the first portrait.
+        seed: of all random choices.
+        fps: frames per second.
+        duration: in seconds.
     """
 
     video: Path
@@ -48,7 +58,7 @@ class _Take:
     settings: dict
 
     def frames(self) -> Iterator[np.ndarray]:
-        """(H, W, 3) uint8 pictures in order."""
+        """Renders (H, W, 3) uint8 pictures in order."""
         for row, pose in zip(self.articulation, self.poses):
             yield self.portrait.render(row, pose)
 
@@ -56,18 +66,18 @@ class _Take:
 def render_clip(
     text: str,
     *,
-    portrait=None,
+    portrait: PortraitSource = None,
     voice: str = "en-us",
     rate: int | None = None,
     pitch: int | None = None,
     seed: int = 0,
     fps: float = 25.0,
     size: tuple[int, int] = DEFAULT_SIZE,
-    second=None,
+    second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
 ) -> tuple[Iterator[np.ndarray], np.ndarray, list[dict]]:
-    """Let a portrait say a text, without writing a file. Arguments as in `synthesize_clip`.
+    """Makes a portrait say a text, without writing a file. Arguments: see `synthesize_clip`.
 
     Returns:
         frames: iterator over (H, W, 3) uint8, rendered one by one. The first is at 0 s.
@@ -80,33 +90,35 @@ def render_clip(
 
 def synthesize_clip(
     text: str,
-    output,
+    output: str | os.PathLike,
     *,
-    portrait=None,
+    portrait: PortraitSource = None,
     voice: str = "en-us",
     rate: int | None = None,
     pitch: int | None = None,
     seed: int = 0,
     fps: float = 25.0,
     size: tuple[int, int] = DEFAULT_SIZE,
-    second=None,
+    second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
 ) -> SynthesizedClip:
-    """Let a portrait say a text; writes `output` (mp4, H.264 and AAC) and a json of the same name beside it.
+    """Makes a portrait say a text; writes `output` (MP4, H.264 and AAC) and a JSON file of the same name beside it.
 
     Args:
         text: English text.
         output: path ending in .mp4, in a folder that exists.
         portrait: a name in `PORTRAITS` (default the first), a photo's path, a PIL image or an array (H, W, 3) uint8.
         voice: one of `VOICES`, or another voice of espeak-ng.
-        rate, pitch: words a minute and 0 to 100; drawn from the seed where left out.
+        rate: words per minute; None: chosen at random.
+        pitch: 0 to 100; None: chosen at random.
         seed: of all random choices: silence around the speech, rate, pitch, strength of the lips'
             movements, framing, movements of the head. The same seed gives the same frames and samples.
-        fps: frames a second, 5 to 120.
+        fps: frames per second, 5 to 120.
         size: (width, height) of one portrait's frame; two portraits make a frame twice as wide.
         second: a second portrait, shown to the right of the first.
-        second_text, second_voice: text and voice of the second speaker; without a text they are silent.
+        second_text: what the second speaker says; None: nothing.
+        second_voice: voice of the second speaker; None: another one than the first speaker's.
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
@@ -136,12 +148,12 @@ def synthesize_clip(
 
 
 def write_json(path: Path, record: dict) -> None:
-    """Write a json file so that it appears complete or not at all."""
+    """Writes a JSON file that appears complete or not at all."""
     write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file so that it appears complete or not at all."""
+    """Writes a text file that appears complete or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -154,11 +166,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice) -> list[_Take]:
-    """Both speakers' parts, equally long."""
+    """Returns the speakers' parts, of equal length."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed is {seed!r}; give a whole number, 0 or larger")
     if not 5 <= fps <= 120:
-        raise ValueError(f"fps is {fps}; give frames a second from 5 to 120")
+        raise ValueError(f"fps is {fps}; give frames per second from 5 to 120")
     if second is None and (second_text is not None or second_voice is not None):
         raise ValueError("second_text and second_voice need a second portrait: give second=")
     parts = [(portrait, text, voice)]
@@ -175,7 +187,7 @@ def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_t
 
 
 def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Speech, dict]:
-    """Returns the voice with silence around it; a second speaker's `None` is a moment of nothing."""
+    """Returns the voice with silence around it; nothing for the text `None` of a silent second speaker."""
     drawn_rate, drawn_pitch = int(generator.integers(105, 156)), int(generator.integers(38, 63))
     lead, tail = generator.uniform(0.15, 0.5), generator.uniform(0.2, 0.6)
     gain = 10 ** (generator.uniform(-3, 3) / 20)
@@ -228,20 +240,20 @@ def _slow_noise(times: np.ndarray, generator: np.random.Generator) -> np.ndarray
     return np.sin(2 * np.pi * frequencies * times[:, None] + phases) @ weights / 1.4
 
 
-def _portrait_name(picture) -> str:
-    """What the json calls a portrait: its name, its file's name, or "picture"."""
+def _portrait_name(picture: PortraitSource) -> str:
+    """Returns the portrait's name for the JSON file: its own, its file's, or "picture"."""
     if picture is None:
         return PORTRAITS[0]
     return Path(picture).name if isinstance(picture, (str, os.PathLike)) else "picture"
 
 
 def _frames(takes: list[_Take]) -> Iterator[np.ndarray]:
-    """Speakers side by side."""
+    """Puts the speakers side by side."""
     for pictures in zip(*(take.frames() for take in takes)):
         yield pictures[0] if len(pictures) == 1 else np.concatenate(pictures, axis=1)
 
 
 def _mix(takes: list[_Take]) -> np.ndarray:
-    """Returns (n,) float32, the sum of the voices, kept within full scale."""
+    """Returns (n,) float32, the sum of the voices, scaled to stay within full scale."""
     audio = np.sum([take.audio for take in takes], axis=0)
     return (audio / max(1.0, float(np.abs(audio).max()) / 0.98)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ ADVERBS = ("again", "now", "please", "soon")
 
 
 def grid_sentence(generator: np.random.Generator) -> str:
-    """Returns one sentence of GRID's grammar, each of its six words drawn freely: "lay green with z nine soon"."""
+    """Returns one sentence of GRID's grammar, each of its six words chosen at random: "lay green with z nine soon"."""
     slots = (COMMANDS, COLOURS, PREPOSITIONS, LETTERS, DIGITS, ADVERBS)
     return " ".join(slot[generator.integers(len(slot))] for slot in slots)
 
@@ -40,7 +41,7 @@ class _Job:
 
 
 def synthesize_corpus(
-    folder,
+    folder: str | os.PathLike,
     clips: int,
     seed: int = 0,
     *,
@@ -52,32 +53,38 @@ def synthesize_corpus(
     processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write clips 000000.mp4 and so on, each with its json, and `metadata.jsonl` over all.
+    """Writes clips 000000.mp4 and so on, each with a JSON file, and a `metadata.jsonl` of all.
 
-    A clip depends on (seed, its number) only, so an interrupted run resumes where it stopped, and more clips can
+    A clip depends only on the seed and its number, so an interrupted run resumes where it stopped, and more clips can
     be added later. Corpora of different seeds share no clip.
 
     Args:
-        folder: made if absent.
-        portraits, voices: each clip draws one of each.
-        sentence: draws a clip's text from a generator; with several processes a module's function.
-        processes: workers; each uses one core.
-        progress: called with (clips done, clips in all) after each.
+        folder: created if missing.
+        clips: number of clips, at least 1.
+        seed: of everything random.
+        portraits: portraits, one of which is chosen at random for each clip; see `synthesize_clip`.
+        voices: voices, one of which is chosen at random for each clip.
+        sentence: makes a clip's text with a random generator; with several processes a function of a module.
+        fps: frames per second.
+        size: (width, height) of the frames.
+        processes: number of worker processes, each on one core; at least 1.
+        progress: called with (clips done, all clips) after each.
 
     Returns:
-        path of metadata.jsonl; its rows have file_name, speaker (portrait and voice), text, words, voice, portrait, seed.
+        The path of metadata.jsonl; its rows have file_name, speaker (portrait and voice), text, words, voice,
+        portrait, seed.
 
     Raises:
         ValueError: the folder holds clips made with other settings, or clips or processes is not positive.
     """
     if clips < 1 or processes < 1:
-        raise ValueError(f"clips is {clips} and processes is {processes}; give numbers of at least 1")
+        raise ValueError(f"clips is {clips} and processes is {processes}; both must be at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "voices": list(voices), "fps": fps,
                     "size": list(size), "sentence": sentence.__qualname__})  # fmt: skip
     jobs = [
-        _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, tuple(size))
+        _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, (size[0], size[1]))
         for index in range(clips)
         if not (folder / f"{index:06d}.json").exists()
     ]
@@ -90,7 +97,7 @@ def synthesize_corpus(
 
 
 def _claim(folder: Path, settings: dict) -> None:
-    """Note the settings in the folder, or compare them with those that are noted."""
+    """Writes the settings into the folder, or compares them with those written there."""
     path = folder / "synthesis.json"
     if not path.exists():
         write_json(path, settings)
@@ -99,7 +106,7 @@ def _claim(folder: Path, settings: dict) -> None:
 
 
 def _run(jobs: list[_Job], processes: int):
-    """Do the jobs here or in workers; yields once a finished job."""
+    """Does the jobs here or in worker processes; yields after each one."""
     if processes == 1 or len(jobs) < 2:
         yield from map(_synthesize, jobs)
         return
@@ -114,7 +121,7 @@ def _single_thread() -> None:
 
 
 def _synthesize(job: _Job) -> int:
-    """Returns one clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
+    """Makes one clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
     generator = np.random.default_rng([job.seed, job.index])
     text = job.sentence(generator)
     voice = job.voices[generator.integers(len(job.voices))]
@@ -132,13 +139,13 @@ def _synthesize(job: _Job) -> int:
 
 
 def _write_index(folder: Path) -> Path:
-    """metadata.jsonl from the json of every clip in the folder."""
+    """Writes metadata.jsonl from the JSON files of all clips in the folder."""
     rows = []
     for path in sorted(folder.glob("[0-9]*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: record[key] for key in ("text", "words", "voice", "portrait", "seed")}
-        speaker = f"{kept['portrait']} {kept['voice']}"
-        rows.append(json.dumps({"file_name": f"{path.stem}.mp4", "speaker": speaker, **kept}, ensure_ascii=False))
+        fields = {key: record[key] for key in ("text", "words", "voice", "portrait", "seed")}
+        speaker = f"{fields['portrait']} {fields['voice']}"
+        rows.append(json.dumps({"file_name": f"{path.stem}.mp4", "speaker": speaker, **fields}, ensure_ascii=False))
     index = folder / "metadata.jsonl"
     write_text(index, "\n".join(rows) + "\n")
     return index

@@ -1,4 +1,4 @@
-"""The mouth of a portrait: the shape the lips take for an articulation, and what is seen between them.
+"""The mouth of a portrait: the shape of the lips for an articulation, and what is visible between them.
 
 Everything here is in face units: the origin is the middle of the portrait's closed mouth, `u` runs along the line
 of the eyes to the right of the picture, `v` down the face, and 1 is the distance between the outer eye corners.
@@ -23,37 +23,47 @@ _LOWER_GAPS = np.array([0.0, 0.058, 0.12, 0.186, 0.245])
 
 @dataclass(frozen=True)
 class LipShape:
-    """One shape of the lips.
+    """
+    One shape of the lips, in face units.
 
-    half_width: of the opening. yu, yl: edges of the upper and lower lip are `edge(u, upper)`.
-    upper_thickness, lower_thickness: factors on the portrait's own lips.
+    Attributes:
+        line: (3,) coefficients of the closed lips' line v = line[0] + line[1] s + line[2] s^2.
+        half_width: half the width of the opening.
+        outer_half_width: half the width of the lips.
+        rise: upper lip's edge above the line, in the middle.
+        drop: lower lip's edge below the line, in the middle.
+        corner: corners below the line.
+        power: 0.5 is an ellipse, larger is more pointed at the corners.
+        upper_thickness: factor on the portrait's own upper lip.
+        lower_thickness: factor on the portrait's own lower lip.
     """
 
-    line: np.ndarray  # (3,) the closed lips' line v = line[0] + line[1] s + line[2] s^2
+    line: np.ndarray
     half_width: float
     outer_half_width: float
-    rise: float  # upper lip edge above the line, in the middle
-    drop: float  # lower lip edge below the line, in the middle
-    corner: float  # corners below the line
-    power: float  # 0.5 is an ellipse, larger is more pointed at the corners
+    rise: float
+    drop: float
+    corner: float
+    power: float
     upper_thickness: float
     lower_thickness: float
 
     def edges(self, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """v of the upper and of the lower lip's inner edge at each u; both on the line beyond the corners."""
+        """Returns v of the upper and of the lower lip's inner edge at each u; both on the line beyond the corners."""
         s = np.clip(u / self.half_width, -1.0, 1.0)
         bow = np.power(np.maximum(1.0 - s * s, 0.0), self.power)
         line = self.line_at(u) + self.corner * s * s
         return line - self.rise * bow, line + self.drop * bow
 
     def middle(self, u: np.ndarray) -> np.ndarray:
-        """v half way between the edges, by a table: fast enough for all pixels of a face."""
+        """Returns v half way between the edges, from a table: fast enough for all pixels of a face."""
         table = np.linspace(-0.5, 0.5, 1001)
-        values = (sum(self.edges(table)) / 2).astype(np.float32)
+        upper, lower = self.edges(table)
+        values = ((upper + lower) / 2).astype(np.float32)
         return values[np.clip(u * 1000 + 500.5, 0, 1000).astype(np.int32)]
 
     def line_at(self, u: np.ndarray) -> np.ndarray:
-        """v of the line where closed lips meet."""
+        """Returns v of the line where closed lips meet."""
         s = np.clip(u / self.outer_half_width, -1.0, 1.0)
         return self.line[0] + s * (self.line[1] + s * self.line[2])
 
@@ -76,7 +86,7 @@ class MouthModel:
         self.line = self._rest_line(left, right)
 
     def _inner_edges(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Inner edges of the photo's lips; where its mouth is open they are drawn in from the teeth a little."""
+        """Returns the inner edges of the photo's lips; of an open mouth, moved from the teeth a little."""
         upper, lower = points[list(UPPER_INNER)].copy(), points[list(LOWER_INNER)].copy()
         if self.photo_opening > 0.05:
             upper[1:4, 1] -= 0.38 * (upper[1:4, 1] - points[[50, 51, 52], 1])
@@ -127,11 +137,11 @@ class MouthModel:
         )
 
     def upper_controls(self, shape: LipShape) -> tuple[np.ndarray, np.ndarray]:
-        """Where points of the upper lip are in the photo and where they go, each (12, 2)."""
+        """Returns where points of the upper lip are in the photo and where they go, each (12, 2)."""
         return self._controls(shape, self.upper_outer_source, self.upper_source, self.upper_thickness, True)
 
     def lower_controls(self, shape: LipShape) -> tuple[np.ndarray, np.ndarray]:
-        """Where points of the lower lip are in the photo and where they go, each (12, 2)."""
+        """Returns where points of the lower lip are in the photo and where they go, each (12, 2)."""
         return self._controls(shape, self.lower_outer_source, self.lower_source, self.lower_thickness, False)
 
     def _controls(self, shape, outer, inner, thickness, upper) -> tuple[np.ndarray, np.ndarray]:
@@ -156,15 +166,18 @@ class MouthModel:
 def paint_inner_mouth(
     u: np.ndarray, v: np.ndarray, shape: LipShape, articulation: np.ndarray, tone: np.ndarray, pixel: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is seen between the lips.
+    """Paints what is visible between the lips.
 
     Args:
-        u, v: (h, w) face coordinates of the pixels.
+        u: (h, w) face coordinates of the pixels, to the right.
+        v: (h, w) face coordinates of the pixels, downwards.
+        shape: of the lips.
+        articulation: (9,) row of an articulation track.
         tone: (3,) colour of white in the portrait's light, 0 to 255.
-        pixel: size of one pixel in face units; edges are that soft.
+        pixel: size of one pixel in face units: edges are blurred by about as much.
 
     Returns:
-        colour (h, w, 3) 0 to 255, opening (h, w) 0 to 1, and shade (h, w), a factor that darkens lips at the seam.
+        Colour (h, w, 3) 0 to 255, opening (h, w) 0 to 1, and shade (h, w), a factor that darkens lips at the seam.
     """
     upper, lower = shape.edges(u)
     soft = 1.1 * pixel
@@ -197,12 +210,12 @@ def paint_inner_mouth(
 
 
 def _ramp(distance: np.ndarray, soft: float) -> np.ndarray:
-    """0 outside, 1 inside, a straight ramp `soft` wide at the edge."""
+    """Returns 0 outside, 1 inside, with a linear ramp `soft` wide at the edge."""
     return np.clip(distance / soft + 0.5, 0.0, 1.0)
 
 
 def _slant(edge: np.ndarray, pixel: float) -> np.ndarray:
-    """Length of a curve v(u) against its u, by which a vertical distance from it is too long."""
+    """Returns the length of a curve v(u) per unit of u, by which a vertical distance from it is too long."""
     return np.hypot(1.0, np.gradient(edge, axis=1) / pixel)
 
 
@@ -211,7 +224,7 @@ def _blend(colour: np.ndarray, layer: np.ndarray, alpha: np.ndarray) -> None:
 
 
 def _paint_teeth(colour, u, alpha, light, gaps, tone, pixel) -> None:
-    """A row of teeth: bright in the middle, darker to the sides, with soft lines between neighbours."""
+    """Paints a row of teeth: bright in the middle, darker to the sides, with soft lines between neighbours."""
     width = max(1.3 * pixel, 0.008)
     distance = np.abs(np.abs(u)[..., None] - gaps).min(-1)
     lines = 1.0 - 0.22 * np.exp(-((distance / width) ** 2))
@@ -220,7 +233,7 @@ def _paint_teeth(colour, u, alpha, light, gaps, tone, pixel) -> None:
 
 
 def _paint_tongue(colour, u, v, teeth_edge, lower_edge, raised, tone, pixel) -> None:
-    """The tongue behind the lower teeth; raised, it fills the gap up to the upper teeth."""
+    """Paints the tongue behind the lower teeth; raised, it fills the gap up to the upper teeth."""
     low = lower_edge - 0.04
     top = low + raised * (np.minimum(teeth_edge - 0.01, low) - low) + (0.9 - 0.35 * raised) * u * u
     shade = (0.46 + 0.22 * raised) * np.exp(-((u / 0.24) ** 2)) * (1.0 - 0.3 * np.exp(-((u / 0.02) ** 2)))
@@ -229,7 +242,7 @@ def _paint_tongue(colour, u, v, teeth_edge, lower_edge, raised, tone, pixel) -> 
 
 
 def _paint_tongue_tip(colour, u, v, teeth_edge, advance, tone, pixel) -> None:
-    """The tip of the tongue under the edge of the upper teeth, over the lower ones (th)."""
+    """Paints the tip of the tongue under the edge of the upper teeth, over the lower ones (th)."""
     half_width, height = 0.16, 0.062 * advance
     across = np.clip(1.0 - (u / half_width) ** 2, 0.0, 1.0)
     bottom = teeth_edge + 0.004 + height * np.sqrt(across)

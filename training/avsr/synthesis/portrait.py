@@ -1,8 +1,9 @@
-"""A still portrait that moves: lips, jaw and cheeks follow an articulation, the head sways a little."""
+"""A photo that moves: lips, jaw and cheeks follow an articulation, the head sways a little."""
 
 import functools
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -11,7 +12,11 @@ from torch.nn.functional import grid_sample
 from .mouth import MouthModel, paint_inner_mouth
 from .visemes import BITE, JAW
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 PORTRAITS = ("astronaut", "hopper")
+PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
 _STILL = tuple(range(27, 48)) + (17, 19, 21, 22, 24, 26)  # nose, eyes, brows
@@ -25,7 +30,7 @@ _REGION = (-1.08, -0.80, 1.08, 1.20)  # u0, v0, u1, v1 of the part of the face t
 
 
 class PortraitError(ValueError):
-    """The picture cannot serve as a portrait; the message says why."""
+    """The picture cannot be used as a portrait; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Pose:
 
 
 class Portrait:
-    """A face ready to be moved.
+    """A face that can be moved.
 
     Args:
         image: (H, W, 3) uint8, the cropped frame.
@@ -85,7 +90,7 @@ class Portrait:
     # -- the warp of the face --------------------------------------------------------------------------------------
 
     def _prepare_controls(self) -> None:
-        """Points that never move, the grid on which the warp is computed, and the kernel between both."""
+        """Prepares the points that never move, the grid on which the warp is computed, and the kernel between both."""
         u0, v0, u1, v1 = _REGION
         step = _GRID_STEP / self.unit
         self._grid_u, self._grid_v = np.arange(u0, u1 + step, step), np.arange(v0, v1 + step, step)
@@ -104,7 +109,10 @@ class Portrait:
         self._chin_middle = (self._face[57] * 0.45 + chin * 0.55)[None]
 
     def _displacements(self, articulation: np.ndarray, shape) -> torch.Tensor:
-        """Backward displacement in pixels on the grid, (1, 4, rows, columns): x, y above the lips, x, y below."""
+        """
+        Computes the backward displacement in pixels on the grid, (1, 4, rows, columns): x, y above the lips, x, y
+        below.
+        """
         jaw = max(float(articulation[JAW]), 0.0) * _JAW_DROP
         jaw_target = self._jaw + np.stack([-0.12 * jaw * np.sign(self._jaw[:, 0]) * _JAW_SHARE, jaw * _JAW_SHARE], 1)
         corner_source, corner_target = self.mouth.corner_controls(shape)
@@ -132,7 +140,9 @@ class Portrait:
     # -- the head --------------------------------------------------------------------------------------------------
 
     def _prepare_pose_fields(self) -> None:
-        """Pixel coordinates, the mask of what moves with the head, and the relief of the face, each (H, W)."""
+        """
+        Prepares pixel coordinates, the mask of what moves with the head, and the relief of the face, each (H, W).
+        """
         y, x = np.mgrid[: self.height, : self.width].astype(np.float32)
         self._x, self._y = x, y
         middle = self._to_pixels(np.array([0.0, -0.35]))
@@ -144,7 +154,7 @@ class Portrait:
         self._relief = np.exp(-((across / 0.62) ** 2) - (down / 0.85) ** 2).astype(np.float32)
 
     def _neutral_coordinates(self, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-        """For each pixel of the frame its place (x, y) in the unmoved portrait, each (H, W) float32."""
+        """Returns the place (x, y) of each pixel in the unmoved portrait, each (H, W) float32."""
         dx, dy = self._dx, self._dy
         camera = np.float32(1.0 / (1.0 + pose.zoom) - 1.0)
         shrink, roll = np.float32(-pose.scale), np.float32(pose.roll)
@@ -205,7 +215,7 @@ class Portrait:
         return found[0].numpy()
 
     def _add_lower_face(self, frame, rows, columns, u, v, shape, x, y) -> None:
-        """Below the lips' line the photo is sampled through the warp of the lower lip and chin."""
+        """Samples the photo below the lips' line through the warp of the lower lip and chin."""
         first = int(np.argmax((v > -0.45).any(1)))  # well above any mouth
         u, v, x, y = u[first:], v[first:], x[first:], y[first:]
         outside = np.maximum(np.abs(u) - np.float32(0.9 * shape.half_width), 0.0)
@@ -215,7 +225,7 @@ class Portrait:
         part += weight * (self._sample(x, y) - part)
 
     def _add_inner_mouth(self, frame, rows, columns, u, v, shape, articulation) -> None:
-        """Teeth, tongue and darkness between the lips, and the seam where they meet."""
+        """Adds teeth, tongue and darkness between the lips, and the seam where they meet."""
         near = (np.abs(u) < shape.half_width + 0.03) & (v > -0.14) & (v < 0.34)
         r, c = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
         box = slice(r[0], r[-1] + 1), slice(c[0], c[-1] + 1)
@@ -236,7 +246,7 @@ def _thin_plate(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
-    """Thin-plate spline through values (C, 2) at centres, a little relaxed, evaluated at points: (P, 2)."""
+    """Evaluates a thin-plate spline through values (C, 2) at centres, a little relaxed, at points: (P, 2)."""
     count = len(centres)
     system = np.zeros((count + 3, count + 3))
     system[:count, :count] = between
@@ -251,13 +261,15 @@ def _interpolate(between, centres, values, kernel, points) -> np.ndarray:
 # -- from a picture to a portrait ------------------------------------------------------------------------------------
 
 
-def load_portrait(source=None, size: tuple[int, int] = (360, 288)) -> Portrait:
-    """Returns a portrait from a name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8.
+def load_portrait(source: PortraitSource = None, size: tuple[int, int] = (360, 288)) -> Portrait:
+    """Makes a portrait of a photo.
 
     Args:
+        source: name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8; None: the first name.
         size: (width, height) of the frames, each even, 96 to 1080.
 
     Raises:
+        ValueError: the size is out of range.
         PortraitError: unreadable picture, no face in it, or a face that is too small.
         ImportError: a package for it is missing; the message names the extra.
     """
@@ -285,10 +297,10 @@ def _read(source: str) -> np.ndarray:
         if source == "hopper":
             from matplotlib.cbook import get_sample_data
 
-            with get_sample_data("grace_hopper.jpg") as file:
-                return _as_array(Image.open(file))
+            with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+                return _as_array(image)
     except ImportError as error:
-        raise ImportError(f"the portrait {source!r} comes with another package: pip install lookhear[demo]") from error
+        raise ImportError(f"the portrait {source!r} needs another package: pip install lookhear[demo]") from error
     try:
         with Image.open(source) as image:
             return _as_array(image)
@@ -338,7 +350,9 @@ def _landmarks(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.ndarray]:
-    """Head and shoulders at the frame's size, and the points in it; beyond the photo's edge its border is repeated."""
+    """
+    Crops head and shoulders to the frame's size, with the points; beyond the photo's edge its border is repeated.
+    """
     from PIL import Image
 
     scale = _EYE_DISTANCE * height / eye_distance
@@ -351,6 +365,6 @@ def _crop(image, points, eye_distance, width, height) -> tuple[np.ndarray, np.nd
     start = np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), start)
     pad = int(np.ceil(max(0.0, *(-start), *(start + crop - [image.shape[1], image.shape[0]]))))
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
-    box = (*(start + pad), *(start + pad + crop))
-    frame = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=tuple(map(float, box)))
+    (x0, y0), (x1, y1) = (start + pad).tolist(), (start + pad + crop).tolist()
+    frame = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
     return np.asarray(frame), (points - start) * scale

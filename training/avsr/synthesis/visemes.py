@@ -1,4 +1,4 @@
-"""What the lips, jaw and tongue do for each sound, and how neighbouring sounds blend.
+"""Movements of lips, jaw and tongue for each sound, and how neighbouring sounds blend.
 
 Targets are blended with dominance functions (Cohen and Massaro, "Modeling coarticulation in synthetic visual
 speech", 1993): each sound pulls every articulator towards its target with a strength that decays before and after
@@ -24,7 +24,7 @@ TRACK_RATE = 200  # articulation frames a second, before they are averaged over 
 
 @dataclass(frozen=True)
 class Viseme:
-    """Targets of one sound and how strongly it holds them against its neighbours (`hold`, for both lips and jaw)."""
+    """Targets of one sound, and how strongly it holds them against its neighbours (`hold`)."""
 
     jaw: float = 0.0
     spread: float = 0.0
@@ -98,7 +98,7 @@ VISEMES: dict[str, Viseme] = {
 
 _STOPS = set("bptdkɡg")
 _DECAY = 0.045  # seconds in which a sound's dominance decays before and after it
-_REACH = 0.4  # seconds beyond which it is nothing
+_REACH = 0.4  # seconds beyond which it is taken as zero
 _CLOSURE_LEAD = 0.065  # espeak-ng marks a stop at its burst; the closure lies before
 _MIN_PAUSE = 0.09  # shorter gaps are closures of stops, not rests of the mouth
 
@@ -116,7 +116,7 @@ def articulate(phonemes: list[Phoneme], duration: float, strength: np.ndarray | 
     Args:
         phonemes: sounds with their times in seconds, in order.
         duration: seconds of track.
-        strength: (9,) factors of the articulators, a speaker's own habits; ones where left out.
+        strength: (9,) factors of the articulators, a speaker's own habits; None: ones.
 
     Returns:
         (samples, 9) float32 at `TRACK_RATE`, columns as in `ARTICULATORS`.
@@ -137,7 +137,7 @@ def articulate(phonemes: list[Phoneme], duration: float, strength: np.ndarray | 
 
 
 def sample_track(track: np.ndarray, frames: int, fps: float) -> np.ndarray:
-    """Track averaged over half a frame's time around each frame: (frames, 9) float32."""
+    """Averages a track over half a frame's time around each frame: (frames, 9) float32."""
     offsets = np.linspace(-0.25, 0.25, 5) / fps
     positions = (np.arange(frames)[:, None] / fps + offsets) * TRACK_RATE  # (T, 5)
     grid = np.arange(len(track))
@@ -146,7 +146,7 @@ def sample_track(track: np.ndarray, frames: int, fps: float) -> np.ndarray:
 
 
 def split_symbol(symbol: str) -> list[str]:
-    """One IPA phoneme of espeak-ng as its sounds: "aɪ" -> a, ɪ; "tʃ" -> ʃ with the closure of t; "uː" -> u."""
+    """Splits an IPA phoneme of espeak-ng into its sounds: "aɪ" -> a, ɪ; "tʃ" -> ʃ with the closure of t; "uː" -> u."""
     sounds = [character for character in symbol if character in VISEMES]
     if len(sounds) > 1 and sounds[0] in "td" and sounds[1] in "ʃʒ":
         return sounds[1:]
@@ -154,7 +154,7 @@ def split_symbol(symbol: str) -> list[str]:
 
 
 def _segments(phonemes: list[Phoneme], duration: float) -> list[_Segment]:
-    """Sounds one by one, diphthongs parted, rests before, between and after."""
+    """Lists the sounds one by one, diphthongs split, with rests before, between and after."""
     segments, reached = [], 0.0
     for phoneme in phonemes:
         if not phoneme.symbol:
@@ -181,7 +181,9 @@ def _dominance(segment: _Segment, times: np.ndarray) -> np.ndarray:
 
 
 def _impose_contacts(track: np.ndarray, segments: list[_Segment], times: np.ndarray) -> None:
-    """Full lip closure and lip-to-teeth contact for at least one video frame, whatever the neighbours pull at."""
+    """
+    Sets full lip closure and lip-to-teeth contact for at least one video frame, whatever the neighbours' targets.
+    """
     track[:, [CLOSED, BITE]] = 0.0
     for segment in segments:
         for column in (CLOSED, BITE):

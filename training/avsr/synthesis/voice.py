@@ -12,7 +12,7 @@ from scipy.signal import resample_poly
 
 SAMPLING_RATE = 16000
 MAX_CHARACTERS = 2000
-DEFAULT_RATE = 160  # words a minute
+DEFAULT_RATE = 160  # words per minute
 DEFAULT_PITCH = 50  # espeak-ng's own scale, 0 to 100
 
 # Two accents of America and three of Britain, with espeak-ng's own variants for other vocal tracts.
@@ -36,7 +36,7 @@ _PARAMETER_RATE, _PARAMETER_PITCH = 1, 3
 
 _NUMBER_WORDS = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
 _PUNCTUATION = ".,;:!?\"')]}…-"
-_library_lock = threading.Lock()  # espeak-ng keeps one voice a process
+_library_lock = threading.Lock()  # espeak-ng has one voice per process
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def speak(text: str, voice: str = "en-us", rate: int = DEFAULT_RATE, pitch: int = DEFAULT_PITCH) -> Speech:
-    """Say a text.
+    """Speaks a text.
 
     Args:
         text: English text, at most `MAX_CHARACTERS` characters.
-        voice: an espeak-ng voice; those in `VOICES` are tested. Any other that espeak-ng knows is taken too.
-        rate: words a minute, 80 to 400.
+        voice: an espeak-ng voice; those in `VOICES` are tested. Any other voice of espeak-ng works, too.
+        rate: words per minute, 80 to 400.
         pitch: 0 to 100, 50 is the voice's own.
 
     Raises:
@@ -106,7 +106,7 @@ def speak(text: str, voice: str = "en-us", rate: int = DEFAULT_RATE, pitch: int 
     """
     tokens = _tokens(text)
     if not 80 <= rate <= 400:
-        raise ValueError(f"rate is {rate}; give words a minute from 80 to 400")
+        raise ValueError(f"rate is {rate}; give words per minute from 80 to 400")
     if not 0 <= pitch <= 100:
         raise ValueError(f"pitch is {pitch}; give a number from 0 to 100")
     spoken, ends = _spoken_text(tokens)
@@ -125,7 +125,7 @@ def _tokens(text: str) -> list[str]:
         raise ValueError("the text is empty; give at least one word to say")
     if len(text) > MAX_CHARACTERS:
         raise ValueError(
-            f"the text has {len(text)} characters; at most {MAX_CHARACTERS} are taken, so split it into clips"
+            f"the text has {len(text)} characters; at most {MAX_CHARACTERS} are allowed: split it into clips"
         )
     tokens = [token for token in text.replace("\0", " ").split() if re.search(r"\w", token)]
     if not tokens:
@@ -136,8 +136,8 @@ def _tokens(text: str) -> list[str]:
 def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
     """Returns the text for espeak-ng and the character at which each token ends.
 
-    A lone "a" before a digit word is the letter's name, as in GRID's "bin blue at a two now"; "[[" and "]]" in
-    a user's text are no phoneme marks.
+    A lone "a" before a digit word is the letter's name, as in GRID's "bin blue at a two now". "[[" and "]]", which
+    mark phonemes for espeak-ng, are removed from a user's text.
     """
     pieces, ends, position = [], [], 0
     for token, following in zip(tokens, tokens[1:] + [""]):
@@ -151,13 +151,15 @@ def _spoken_text(tokens: list[str]) -> tuple[str, list[int]]:
 
 
 class _Library(ctypes.CDLL):
-    """A library that was opened here, and its handle where the system can drop it again."""
+    """A library that was opened here, and its handle if the system can close it again."""
 
     opened: int | None = None
 
 
 def _open_library(path: str) -> _Library:
-    """The library at a path; on POSIX by the system's own function, whose handle is needed to drop the library."""
+    """
+    Opens the library at a path; on POSIX by the system's own function, whose handle is needed to close the library.
+    """
     if os.name != "posix":
         return _Library(path)
     system = ctypes.CDLL(None)  # this process, with the functions of the dynamic linker
@@ -185,7 +187,9 @@ def _load_library() -> tuple[_Library, Path, int]:
 
 
 def _unload(library: _Library) -> None:
-    """Drop espeak-ng's static state, which no call of its own resets: the next clip must not depend on this one."""
+    """
+    Drops espeak-ng's static state, which none of its functions resets: the next clip must not depend on this one.
+    """
     if library.opened is not None:
         system = ctypes.CDLL(None)
         system.dlclose.argtypes = (ctypes.c_void_p,)
@@ -233,8 +237,8 @@ def _synthesize(text: str, voice: str, rate: int, pitch: int) -> tuple[np.ndarra
 def _choose_voice(library: ctypes.CDLL, folder: Path, voice: str) -> bool:
     """Whether espeak-ng has this voice; it is then set.
 
-    espeak-ng lists its British voice as en-gb, but opens it by the name of its file only: en. A variant after "+"
-    that does not exist it would ignore silently.
+    espeak-ng lists its British voice as en-gb, but opens it by the name of its file only: en. It would silently ignore
+    a variant after "+" that does not exist.
     """
     base, plus, variant = voice.partition("+")
     if plus and variant not in {path.name for path in (folder / "voices" / "!v").iterdir()}:
@@ -244,7 +248,7 @@ def _choose_voice(library: ctypes.CDLL, folder: Path, voice: str) -> bool:
 
 
 def _phonemes(events: list[tuple], samples: int, sampling_rate: int) -> list[Phoneme]:
-    """Phoneme events with each one's end at the next one's start."""
+    """Turns phoneme events into phonemes, each of which ends where the next one starts."""
     marks = [(sample, symbol) for kind, _, sample, symbol in events if kind == _EVENT_PHONEME]
     ends = [sample for sample, _ in marks[1:]] + [samples]
     return [
@@ -256,7 +260,9 @@ def _phonemes(events: list[tuple], samples: int, sampling_rate: int) -> list[Pho
 def _words(
     tokens: list[str], ends: list[int], events: list[tuple], sampling_rate: int, phonemes: list[Phoneme]
 ) -> list[Word]:
-    """Times of the written words: from a word's first event to the next word's, or to the pause before it."""
+    """
+    Returns the times of the written words: from a word's first event to the next word's, or to the pause before it.
+    """
     begin: dict[int, float] = {}
     for kind, position, sample, _ in events:
         if kind == _EVENT_WORD:
@@ -275,7 +281,7 @@ def _words(
 
 
 def _share(tokens: list[str], start: float, end: float) -> list[Word]:
-    """Words that espeak-ng joins into one event ("of the") share its time by their letters."""
+    """Divides the time of words that espeak-ng joins into one event ("of the") by their letters."""
     edges = np.cumsum([0] + [len(token) for token in tokens]) / sum(len(token) for token in tokens)
     times = start + edges * (end - start)
     return [

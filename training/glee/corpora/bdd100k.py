@@ -17,23 +17,25 @@ from lookhear.training.glee.corpora.reading import (
 )
 from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable
 
-SIZE = (720, 1280)  # of all its pictures
+SIZE = (720, 1280)  # (height, width) of all pictures
 FILES = {
     "det": ["labels/det_20/det_{split}.json"],
     "ins": ["labels/ins_seg/rles/ins_seg_{split}.json", "labels/ins_seg/polygons/ins_seg_{split}.json"],
 }
 PICTURES = {"det": ["images/100k/{split}"], "ins": ["images/10k/{split}"]}
-CURVE_STEPS = 8  # points of a Bezier curve of a polygon
+CURVE_STEPS = 8  # points that approximate a Bezier curve of a polygon
 
 
 def read_bdd100k(
     root: str | Path, split: str = "train", problems: Problems | None = None, *, kind: str = "det"
 ) -> Iterator[dict]:
     """
-    BDD100K (2020 labels). Pictures without a usable object are left out.
+    Reads BDD100K (2020 labels). Pictures without a usable object are left out.
 
     Args:
         root: the folder of `images` and `labels`.
+        split: `train` or `val`.
+        problems: where annotations that cannot be used are reported.
         kind: `det`: boxes, `labels/det_20/det_{split}.json` over `images/100k/{split}`; `ins`: masks,
             `labels/ins_seg/{rles,polygons}/ins_seg_{split}.json` over `images/10k/{split}`.
     """
@@ -80,10 +82,10 @@ def _object(label: dict, problems: Problems) -> dict | None:
 
 def _outline(part: dict) -> list[float]:
     """
-    A polygon as x0, y0, x1, y1, ....
+    Converts a polygon to x0, y0, x1, y1, ...
 
-    Of the letters in `types`, "L" is a corner; of three "C" in a row, two are control points of a cubic Bezier curve and
-    the third is its end.
+    Of the letters in `types`, "L" is a corner; of three "C" in a row, two are control points of a cubic Bezier curve
+    and the third is its end.
     """
     points, types = np.asarray(part["vertices"], dtype=np.float64), part.get("types") or ""
     outline: list[Any] = []

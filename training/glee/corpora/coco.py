@@ -1,11 +1,11 @@
-"""Corpora in COCO's JSON: COCO itself, one's own pictures, LVIS, Objects365 v2, UVO's frames."""
+"""Corpora in COCO's JSON: COCO itself, your own pictures, LVIS, Objects365 v2, UVO's frames."""
 
 import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from lookhear.training.glee.corpora.large_json import read_members
+from lookhear.training.glee.corpora.large_json import read_list
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
@@ -31,14 +31,14 @@ def read_coco(
     keep_empty: bool = False,
 ) -> Iterator[dict]:
     """
-    COCO (`annotations/instances_train2017.json`, `train2017/`), or any JSON file of that form with a folder of pictures.
+    Reads COCO (`annotations/instances_train2017.json`, `train2017/`), or a JSON file in its form and its pictures.
 
     Args:
         root: the folder that holds `annotations`, or a JSON file.
         split: `train` or `val` of a folder; a year may follow (`train2014`); 2017 is assumed.
-        images: the folder of a JSON file's pictures; by default the file's own.
-        keep_empty: pictures without objects are rows of their own (there is nothing to find in them); else they are
-            reported.
+        problems: where annotations that cannot be used are reported.
+        images: the folder of a JSON file's pictures; None: the file's own.
+        keep_empty: whether pictures without objects are rows; else they are reported.
 
     Raises:
         CorpusError: a file is missing or of another form, or something was reported and `problems` does not skip.
@@ -63,17 +63,20 @@ def read_lvis(
     root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
 ) -> Iterator[dict]:
     """
-    LVIS v1 (`lvis_v1_train.json`) over COCO's pictures (`train2017/`, `val2017/`).
+    Reads LVIS v1 (`lvis_v1_train.json`) over COCO's pictures (`train2017/`, `val2017/`).
 
     Args:
-        root: the folder of `lvis_v1_{split}.json`; images: the one that holds `train2017` and `val2017`, by default `root`.
+        root: the folder of `lvis_v1_{split}.json`.
+        split: `train` or `val`.
+        problems: where annotations that cannot be used are reported.
+        images: the folder that holds `train2017` and `val2017`; None: `root`.
     """
     root = corpus_folder(root, f"lvis_v1_{split}.json")
     path = first_file(root, [f"lvis_v1_{split}.json", f"annotations/lvis_v1_{split}.json"])
     folder = corpus_folder(images if images is not None else root, "train2017 and val2017")
 
     def find(image: dict) -> Path:
-        if "coco_url" in image:  # .../train2017/000000391895.jpg: a part of LVIS' validation lies in COCO's train2017
+        if "coco_url" in image:  # .../train2017/000000391895.jpg: part of LVIS' validation set is in COCO's train2017
             return folder.joinpath(*image["coco_url"].split("/")[-2:])
         return folder / image["file_name"]
 
@@ -82,22 +85,23 @@ def read_lvis(
 
 def read_objects365(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
     """
-    Objects365 v2: `zhiyuan_objv2_{train,val}.json` and the unpacked `patch0` ... `patch50`, in `train/` and `val/`.
+    Reads Objects365 v2: `zhiyuan_objv2_{train,val}.json` and the unpacked `patch0` ... `patch50`, in `train/` and
+    `val/`.
 
-    The patches may lie in `{split}/`, `{split}/images/v1/`, `{split}/images/v2/`, or the same below `images/`.
+    The patches may be in `{split}/`, `{split}/images/v1/`, `{split}/images/v2/`, or the same below `images/`.
     """
     root = corpus_folder(root, f"zhiyuan_objv2_{split}.json and {split}/patch0")
     name = f"zhiyuan_objv2_{split}.json"
     path = first_file(root, [name, f"annotations/{name}", f"{split}/{name}"])
     bases = [base for base in (root / split, root / "images" / split, root / "images", root) if base.is_dir()]
     places = [base / version for base in bases for version in OBJECTS365_VERSIONS]
-    lying: dict[str, Path] = {}  # patch -> where it was found
+    folders: dict[str, Path] = {}  # patch -> its folder
 
     def find(image: dict) -> Path:
         patch, name = Path(image["file_name"]).parts[-2:]
-        if patch not in lying:
-            lying[patch] = next((place for place in places if (place / patch).is_dir()), root / split) / patch
-        return lying[patch] / name
+        if patch not in folders:
+            folders[patch] = next((place for place in places if (place / patch).is_dir()), root / split) / patch
+        return folders[patch] / name
 
     yield from coco_rows(path, find, problems, empty="omit")
 
@@ -106,11 +110,15 @@ def read_uvo(
     root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
 ) -> Iterator[dict]:
     """
-    UVO's single frames, without classes: `FrameSet/UVO_frame_{train,val}.json` (or `..._onecate.json`) and its frames.
+    Reads UVO's single frames, without classes: `FrameSet/UVO_frame_{train,val}.json` (or `..._onecate.json`) and its
+    frames.
 
     Args:
-        images: the folder of `VIDEO/FRAME.png`; by default the first of `uvo_videos_sparse_frames`,
-            `uvo_videos_sparse_frames_jpg`, `uvo_videos_frames`. Where a `.png` is a `.jpg` on disk, that is taken.
+        root: the folder of `FrameSet`.
+        split: `train` or `val`.
+        problems: where annotations that cannot be used are reported.
+        images: the folder of `VIDEO/FRAME.png`; None: the first of `uvo_videos_sparse_frames`,
+            `uvo_videos_sparse_frames_jpg`, `uvo_videos_frames`. If there is a `.jpg` instead of a `.png`, it is used.
     """
     root = corpus_folder(root, "FrameSet/UVO_frame_train.json and uvo_videos_sparse_frames")
     names = [f"UVO_frame_{split}{end}.json" for end in ("", "_onecate", "_onecategory")]
@@ -129,12 +137,14 @@ def coco_rows(
     path: Path, find_image: FindImage, problems: Problems | None, empty: str = "report", named: bool = True
 ) -> Iterator[dict]:
     """
-    The rows of a JSON file in COCO's form.
+    Reads a JSON file in COCO's form.
 
     Args:
-        find_image: the file of an entry of `images`.
-        empty: pictures without objects: `report`, `keep`, or `omit` them silently.
-        named: False leaves the categories out.
+        path: of the file.
+        find_image: returns the picture's file for an entry of `images`.
+        problems: where annotations that cannot be used are reported.
+        empty: whether to `report` pictures without objects, to `keep` them, or to `omit` them silently.
+        named: whether objects have their category.
     """
     problems = problems or Problems()
     content = read_coco_json(path)
@@ -148,7 +158,7 @@ def coco_rows(
         try:
             file = find_image(image)
         except (KeyError, ValueError):
-            raise CorpusError(f"{path}: {name} has no file_name that says where the picture lies") from None
+            raise CorpusError(f"{path}: {name} has no usable file_name") from None
         if image["id"] in seen:
             problems.add(name, "its id occurs twice")
         elif not all(side > 0 for side in size):
@@ -167,42 +177,39 @@ def coco_rows(
 
 def read_coco_json(path: Path) -> dict[str, list[dict]]:
     """
-    `images`, `annotations` and `categories` of a file in COCO's form; of the annotations only what is used here.
+    Reads `images`, `annotations` and `categories` of a file in COCO's form; of annotations only the used keys.
 
     Raises:
-        CorpusError: no such file, no JSON, or one of the three is missing, empty or no list of objects.
+        CorpusError: no such file, not JSON, or one of the three is missing, empty or not a list of objects.
     """
-    content: dict[str, list[dict]] = {}
     collecting = gc.isenabled()
-    gc.disable()  # looking through millions of dictionaries again and again takes longer than reading them
+    gc.disable()  # each collection would visit all dictionaries read so far, which takes longer than reading them
     try:
-        for name, element in read_members(path, KEYS):
-            if name not in KEYS:
-                continue
-            if not isinstance(element, dict):
-                raise CorpusError(f"{path}: {name} holds {element!r}, not an object")
-            if name == "annotations":
-                element = {key: element[key] for key in USED if key in element}
-            content.setdefault(name, []).append(element)
+        content = {name: [_used(element, name, path) for element in read_list(path, name)] for name in KEYS}
     finally:
         if collecting:
             gc.enable()
-    missing = [name for name in KEYS if name not in content]
+    missing = [name for name in KEYS if not content[name]]
     if missing:
         raise CorpusError(f"{path}: expected the lists {', '.join(KEYS)}; {', '.join(missing)} is missing or empty")
     return content
 
 
+def _used(element: object, name: str, path: Path) -> dict:
+    """Checks an element of the list `name`, and drops the parts of an annotation that nothing uses."""
+    if not isinstance(element, dict):
+        raise CorpusError(f"{path}: {name} holds {element!r}, not an object")
+    return {key: element[key] for key in USED if key in element} if name == "annotations" else element
+
+
 def category_names(categories: list[dict], place: Path) -> dict[int, str]:
-    """Id -> name in words. CorpusError for an entry without, and for two categories of one name or id."""
+    """Maps category ids to names. Raises CorpusError for an entry without name, or two of one name or id."""
     names: dict[int, str] = {}
     for entry in categories:
         need_keys(entry, ("id", "name"), f"{place}: categories")
         name = readable(str(entry["name"]))
         if entry["id"] in names or name in names.values():
-            raise CorpusError(
-                f"{place}: the category {name!r} (id {entry['id']}) is there twice; give it another name"
-            )
+            raise CorpusError(f"{place}: the category {name!r} (id {entry['id']}) occurs twice; give it another name")
         names[entry["id"]] = name
     return names
 
@@ -210,7 +217,7 @@ def category_names(categories: list[dict], place: Path) -> dict[int, str]:
 def coco_object(
     entry: dict, size: tuple[int, int], categories: dict[int, str], problems: Problems, named: bool = True
 ) -> dict | None:
-    """An entry of `annotations` as an object; None, reported, where it cannot be used."""
+    """Makes an object of an entry of `annotations`; None, reported, if it cannot be used."""
     name = f"annotation {entry['id']}"
     if entry.get("category_id") not in categories:
         problems.add(name, f"its category {entry.get('category_id')!r} is not among the categories")
@@ -227,7 +234,7 @@ def coco_object(
 
 
 def _annotations_by_image(content: dict, problems: Problems, path: Path) -> dict[int, list[dict]]:
-    """Annotations with ids of their own, by the picture they are in."""
+    """Groups annotations by their picture; those with an id twice, or without a picture, are reported."""
     images = {image.get("id") for image in content["images"]}
     seen, by_image = set(), defaultdict(list)
     for entry in content["annotations"]:
@@ -243,5 +250,5 @@ def _annotations_by_image(content: dict, problems: Problems, path: Path) -> dict
 
 
 def _incomplete(image: dict, categories: dict[int, str]) -> list[str]:
-    """LVIS: categories of which the annotators did not mark every object."""
+    """Lists the categories that are not annotated exhaustively (LVIS)."""
     return [categories[index] for index in image.get("not_exhaustive_category_ids", ()) if index in categories]

@@ -1,4 +1,4 @@
-"""GRIT: captions of web pictures whose phrases were boxed by a model; as img2dataset downloads them."""
+"""GRIT: captions of web pictures with boxes of a model around their phrases, as img2dataset downloads them."""
 
 import io
 import json
@@ -16,7 +16,7 @@ LAYOUT = "00000.tar ... of img2dataset (webdataset), with key.jpg and key.json"
 
 
 def grit_shards(root: str | Path) -> list[Path]:
-    """The tar files or folders of GRIT below `root`."""
+    """Lists the tar files or folders of GRIT below `root`."""
     return list_shards(root, LAYOUT)
 
 
@@ -30,14 +30,19 @@ def read_grit(
     least_score: float = 0.0,
 ) -> Iterator[dict]:
     """
-    GRIT, picture by picture; nothing is held in memory. Each phrase of the caption is an expression about its box.
+    Reads GRIT picture by picture; nothing is held in memory. Each phrase of the caption is an expression about its
+    box.
 
     The JSON files need the columns `noun_chunks` and `ref_exps`, lists of
     `[start, end, x0, y0, x1, y1, score]` with the place in the caption and shares of the picture.
 
     Args:
-        root: the folder of tar files; split: there are none; shards: some of `grit_shards(root)`, by default all.
-        kinds: which of the two columns are read; least_score: what the boxing model's score must be.
+        root: the folder of tar files.
+        split: None, as there are no splits.
+        problems: where annotations that cannot be used are reported.
+        shards: some of `grit_shards(root)`; None: all.
+        kinds: which of the two columns are read.
+        least_score: lowest score of the model that made the boxes.
     """
     problems = problems or Problems()
     if split is not None:
@@ -75,23 +80,23 @@ def _row(
             box = (x0 * width, y0 * height, x1 * width, y1 * height)
             if not text or (score and score[0] < least_score):
                 continue
-            if box not in known:  # a noun and the longer phrase that it is the head of have one box
-                thing = make_object(label, size, problems, box)
-                if thing is None:
+            if box not in known:  # a noun and the longer phrase around it share a box
+                instance = make_object(label, size, problems, box)
+                if instance is None:
                     continue
                 known[box] = len(objects)
-                objects.append(thing)
+                objects.append(instance)
             expressions.append(make_expression(text, [known[box]]))
     return make_row(name, picture, size, objects, expressions) if expressions else None
 
 
 def _entries(value: Any) -> list:
-    """A list, or one written as JSON, as Parquet columns come through img2dataset."""
+    """Returns a list, which img2dataset writes as JSON if it comes from a Parquet column."""
     return json.loads(value) if isinstance(value, str) else list(value) if value is not None else []
 
 
 def _picture_size(name: str, picture: Path | bytes, problems: Problems) -> tuple[int, int] | None:
-    """(height, width) from the header; None, reported, where that cannot be read."""
+    """Reads (height, width) from the header; None, reported, if it cannot be read."""
     try:
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
             return opened.height, opened.width

@@ -1,4 +1,4 @@
-"""Masks of the corpora as pixels: COCO's run lengths and polygons; boxes round them."""
+"""Masks of the corpora as pixels, from COCO's run lengths and polygons, and boxes around them."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Size = tuple[int, int]  # (height, width)
 
 def decode_mask(mask: dict, size: Size) -> np.ndarray:
     """
-    A mask of the schema as pixels.
+    Decodes a mask of the schema.
 
     Args:
         mask: `counts` (compressed run lengths) or `polygons`; the other is None.
@@ -30,9 +30,9 @@ def decode_mask(mask: dict, size: Size) -> np.ndarray:
 
 def fill_polygons(polygons: Sequence[Sequence[float]], size: Size) -> np.ndarray:
     """
-    Pixels whose centre lies in one of the polygons (`x0, y0, x1, y1, ...`, even-odd rule within a polygon).
+    Fills the pixels whose centre lies in one of the polygons (`x0, y0, x1, y1, ...`, even-odd rule within a polygon).
 
-    What is thinner than a pixel may vanish.
+    Parts thinner than a pixel may vanish.
 
     Returns:
         `(height, width)` bool.
@@ -50,7 +50,7 @@ def fill_polygons(polygons: Sequence[Sequence[float]], size: Size) -> np.ndarray
 
 
 def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Each edge toggles, in the rows that it crosses, all pixels right of it."""
+    """Fills a polygon: each edge toggles, in the rows that it crosses, all pixels right of it."""
     (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(int)  # rows whose centres it crosses
     end = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(int)
@@ -65,7 +65,7 @@ def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
-    """The box x0, y0, x1, y1 round a mask's pixels; None for an empty mask."""
+    """Returns the box x0, y0, x1, y1 around a mask's pixels; None for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return None
@@ -73,7 +73,7 @@ def mask_box(mask: np.ndarray) -> tuple[float, float, float, float] | None:
 
 
 def polygon_box(polygons: Sequence[Sequence[float]]) -> tuple[float, float, float, float]:
-    """The box x0, y0, x1, y1 round polygons."""
+    """Returns the box x0, y0, x1, y1 around polygons."""
     points = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in polygons])
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     return float(x0), float(y0), float(x1), float(y1)

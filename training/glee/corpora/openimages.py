@@ -18,15 +18,18 @@ def read_openimages(
     root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
 ) -> Iterator[dict]:
     """
-    OpenImages v6: `oidv6-train-annotations-bbox.csv` (`validation-annotations-bbox.csv`, `test-...`),
+    Reads OpenImages v6: `oidv6-train-annotations-bbox.csv` (`validation-annotations-bbox.csv`, `test-...`),
     `oidv6-class-descriptions.csv` or `class-descriptions-boxable.csv`, and the pictures in `{split}/`.
 
-    The CSV file is read line by line, and the pictures' headers for their sizes. With
-    `{split}-annotations-human-imagelabels-boxable.csv` beside it, a class that people saw in a picture without boxing it
-    is never asked for as absent. Boxes round a group are marked as crowds.
+    The CSV file is read line by line, sizes from the pictures' headers. With
+    `{split}-annotations-human-imagelabels-boxable.csv` beside it, a class that people saw in a picture without boxing
+    it is never a negative there. Boxes around a group are crowds.
 
     Args:
-        root: the folder of the CSV files; images: the one of the pictures.
+        root: the folder of the CSV files.
+        split: `train`, `validation` or `test`.
+        problems: where annotations that cannot be used are reported.
+        images: the folder of the pictures; None: `{split}`, `images/{split}` or `images` below `root`.
     """
     problems = problems or Problems()
     root = corpus_folder(root, f"oidv6-{split}-annotations-bbox.csv")
@@ -39,13 +42,13 @@ def read_openimages(
     for name, lines in groupby(_lines(path, COLUMNS), key=lambda line: line["ImageID"]):
         file = folder / f"{name}.jpg"
         if name in done:
-            problems.add(f"image {name}", "its lines do not stand together: sort the file by ImageID")
+            problems.add(f"image {name}", "its lines are not consecutive: sort the file by ImageID")
             continue
         done.add(name)
         size = _picture_size(file, name, problems)
         if size is not None:
             objects = usable(_object(line, size, classes, problems) for line in lines)
-            there = {thing["category"] for thing in objects}
+            there = {instance["category"] for instance in objects}
             yield make_row(name, file, size, objects, incomplete=sorted(seen_classes.get(name, set()) - there))
         problems.settle(path)
 
@@ -66,7 +69,7 @@ def _object(line: dict, size: tuple[int, int], classes: dict[str, str], problems
 
 
 def _picture_size(file: Path, name: str, problems: Problems) -> tuple[int, int] | None:
-    """(height, width) from a file's header; None, reported, where that cannot be read."""
+    """Reads (height, width) from a file's header; None, reported, if it cannot be read."""
     try:
         with Image.open(file) as picture:
             return picture.height, picture.width
@@ -78,7 +81,7 @@ def _picture_size(file: Path, name: str, problems: Problems) -> tuple[int, int] 
 
 
 def _class_names(root: Path) -> dict[str, str]:
-    """Freebase id -> name; the file has no header, or `LabelName,DisplayName`."""
+    """Maps Freebase ids to names; the file has no header, or `LabelName,DisplayName`."""
     names = ["class-descriptions-boxable.csv", "oidv6-class-descriptions.csv", "oidv7-class-descriptions-boxable.csv"]
     path = first_file(root, [f"{at}{name}" for at in ("", "annotations/") for name in names])
     with path.open(newline="", encoding="utf-8") as file:
@@ -89,7 +92,7 @@ def _class_names(root: Path) -> dict[str, str]:
 
 
 def _image_labels(path: Path, classes: dict[str, str]) -> dict[str, set[str]]:
-    """Image id -> classes that people saw in it; empty without the file."""
+    """Maps image ids to the classes that people saw there; empty without the file."""
     found: dict[str, set[str]] = defaultdict(set)
     if path.is_file():
         for line in _lines(path, ("ImageID", "LabelName", "Confidence")):

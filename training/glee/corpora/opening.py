@@ -54,16 +54,18 @@ def open_corpus(
     **options: Any,
 ) -> datasets.Dataset:
     """
-    A corpus in the schema, with random access.
+    Opens a corpus in the schema, with random access.
 
     Args:
-        reader: one of `READERS`; root, options (`split`, `images`, `kind`, ...): what it takes.
-        problems: what cannot be used is refused in one list, unless `Problems(skip=True)` is passed.
-        cache: an Arrow file: written once, then only mapped into memory. Remove it when the annotations change. None keeps the
-            rows in memory.
+        reader: one of `READERS`.
+        root: folder of the corpus.
+        problems: collects what cannot be used; with `Problems(skip=True)` it is skipped, else refused.
+        cache: an Arrow file, written once, then memory-mapped: delete it when the annotations change. None: the rows
+            are held in memory.
+        **options: of the reader: `split`, `images`, `kind`, ...
 
     Raises:
-        CorpusError: no such reader, or what the reader raises.
+        CorpusError: no such reader, or an error of the reader.
     """
     from datasets import Dataset
 
@@ -83,8 +85,8 @@ def stream_corpus(
     reader: str, root: str | Path, *, problems: Problems | None = None, **options: Any
 ) -> datasets.IterableDataset:
     """
-    A corpus in the schema that is read while it is used; SA-1B and GRIT in shards, which `datasets` spreads over processes
-    and workers. Arguments: see `open_corpus`; each process has its own copy of `problems`.
+    Opens a corpus in the schema that is read while it is used; SA-1B and GRIT in shards, which `datasets` distributes
+    over processes and workers. Arguments: see `open_corpus`; each process has its own copy of `problems`.
     """
     from datasets import IterableDataset
 
@@ -96,7 +98,7 @@ def stream_corpus(
 
 
 def read_corpus(reader: str, root: str | Path, problems: Problems | None = None, **options: Any) -> Iterator[dict]:
-    """The rows of a corpus by its reader's name. CorpusError: there is no such reader, or it does not take an option."""
+    """Reads a corpus by its reader's name. Raises CorpusError: no such reader, or no such option of it."""
     if reader not in READERS:
         raise CorpusError(f"there is no reader {reader!r}; choose one of {', '.join(READERS)}")
     try:
@@ -106,7 +108,7 @@ def read_corpus(reader: str, root: str | Path, problems: Problems | None = None,
 
 
 def corpus_shards(reader: str, root: str | Path) -> list[Path] | None:
-    """The parts of a corpus that is stored in parts; None for the others."""
+    """Lists the shards of a corpus; None if it is not stored in shards."""
     return SHARDS[reader](root) if reader in SHARDS else None
 
 
@@ -120,7 +122,7 @@ def _stream(
 def _write(rows: Iterator[dict], path: Path) -> Path:
     import pyarrow
 
-    schema = features().arrow_schema  # its metadata say which columns are pictures
+    schema = features().arrow_schema  # its metadata names the columns of pictures
     rows = iter(rows)
     try:
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:

@@ -1,4 +1,4 @@
-"""A row of the schema, taken: pixels, boxes and masks as torchvision's tv_tensors, which transforms keep in step."""
+"""Decoded rows of the schema: pixels, boxes and masks as torchvision's tv_tensors, so that transforms fit together."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from lookhear.training.glee.corpora.reading import CorpusError
 @dataclass(frozen=True)
 class Picture:
     """
-    A picture and what is annotated in it.
+    A picture and its annotations.
 
     Attributes:
         id: of its row.
         image: `(3, height, width)` uint8, RGB.
         boxes: `(objects, 4)` float32, x0, y0, x1, y1 in pixels.
-        masks: `(objects, height, width)` uint8, 0 or 1; None where not every object has one.
-        categories: name of each object, or None where it is unlabelled.
+        masks: `(objects, height, width)` uint8, 0 or 1; None unless every object has one.
+        categories: name of each object, or None if it is unlabelled.
         track_ids: the same for an object in all frames of a video; in stills the index in the row.
         expressions: sentence, and the indices of the objects that it names.
-        incomplete: categories that must not be asked for as absent.
+        incomplete: categories that must not be negatives here, as not all of their objects are annotated.
     """
 
     id: str
@@ -51,7 +51,7 @@ class Picture:
         return self.image.shape[-2], self.image.shape[-1]
 
     def keep(self, objects: Sequence[int]) -> Picture:
-        """Only these objects, in this order. A sentence stays if all that it names stays."""
+        """Selects objects, in this order. A sentence stays if all objects that it names do."""
         places = {old: new for new, old in enumerate(objects)}
         expressions = tuple(
             (text, tuple(places[index] for index in named))
@@ -74,37 +74,38 @@ def take_picture(row: dict, shortest: int | None = None) -> Picture:
     Decodes a row. Crowds, and objects whose mask holds no pixel, are left out.
 
     Args:
-        shortest: a picture whose short side is longer is taken as small as this: a hundred masks of SA-1B would fill 300 MB.
+        row: in the schema.
+        shortest: a picture whose shorter side is longer is resized to it: a hundred masks of SA-1B would fill 300 MB.
 
     Raises:
-        CorpusError: the file is missing or damaged, it is not of the size that was annotated, or a mask is damaged.
+        CorpusError: the file is missing or damaged or has another size than the annotated one, or a mask is damaged.
     """
     annotated = row["height"], row["width"]
     size = annotated if shortest is None or min(annotated) <= shortest else resized_size(annotated, shortest)
     image = _decoded(row, annotated)
     if size != annotated:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
-    kept = [index for index, thing in enumerate(row["objects"]) if not thing["crowd"]]
-    objects = [row["objects"][index] for index in kept]
+    used = [index for index, instance in enumerate(row["objects"]) if not instance["crowd"]]
+    objects = [row["objects"][index] for index in used]
     masks = None
-    if all(thing["mask"] is not None for thing in objects):
+    if all(instance["mask"] is not None for instance in objects):
         masks = np.zeros((len(objects), *size), dtype=np.uint8)
-        for index, thing in enumerate(objects):
+        for index, instance in enumerate(objects):
             try:
-                masks[index] = resize_masks(decode_mask(thing["mask"], annotated), size)
+                masks[index] = resize_masks(decode_mask(instance["mask"], annotated), size)
             except ValueError as error:
-                raise CorpusError(f"image {row['id']}, object {kept[index]}: {error}") from None
-    places = {old: new for new, old in enumerate(kept)}
-    boxes = torch.tensor([thing["box"] for thing in objects], dtype=torch.float32).view(-1, 4)
+                raise CorpusError(f"image {row['id']}, object {used[index]}: {error}") from None
+    places = {old: new for new, old in enumerate(used)}
+    boxes = torch.tensor([instance["box"] for instance in objects], dtype=torch.float32).view(-1, 4)
     boxes *= torch.tensor([size[1] / annotated[1], size[0] / annotated[0]] * 2)
     picture = Picture(
         id=row["id"],
         image=tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()),  # (3, height, width)
         boxes=tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
         masks=None if masks is None else tv_tensors.Mask(torch.from_numpy(masks)),
-        categories=tuple(thing["category"] for thing in objects),
+        categories=tuple(instance["category"] for instance in objects),
         track_ids=tuple(
-            index if thing["track_id"] is None else thing["track_id"] for index, thing in enumerate(objects)
+            index if instance["track_id"] is None else instance["track_id"] for index, instance in enumerate(objects)
         ),
         expressions=tuple(
             (entry["text"], tuple(places[index] for index in entry["objects"]))
@@ -117,7 +118,7 @@ def take_picture(row: dict, shortest: int | None = None) -> Picture:
 
 
 def drop_vanished(picture: Picture) -> Picture:
-    """Without the objects whose box is narrower than a pixel (or its mask has none), and without sentences about them."""
+    """Removes objects whose box is narrower than a pixel or whose mask is empty, and sentences about them."""
     extents = picture.boxes[:, 2:] - picture.boxes[:, :2]
     seen = (extents >= min(1.0, *picture.size)).all(dim=1)
     if picture.masks is not None:
@@ -126,7 +127,10 @@ def drop_vanished(picture: Picture) -> Picture:
 
 
 def resize_masks(masks: np.ndarray, size: Size) -> np.ndarray:
-    """`(..., height, width)` to `size`: the pixels under the centres of the new ones (numpy is several times as fast as torch)."""
+    """
+    Resizes `(..., height, width)` by the pixels under the centres of the new ones (numpy is several times faster than
+    torch).
+    """
     if masks.shape[-2:] == size:
         return masks
     rows, columns = ((np.arange(new) + 0.5) * old / new for old, new in zip(masks.shape[-2:], size))
@@ -134,7 +138,7 @@ def resize_masks(masks: np.ndarray, size: Size) -> np.ndarray:
 
 
 def _decoded(row: dict, size: Size) -> Image.Image:
-    """An RGB picture, turned as it was annotated: upright, or as it is stored where only that fits."""
+    """Decodes an RGB picture: upright, or as it is stored if only that has the annotated size."""
     image = row["image"]
     try:
         with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
@@ -148,6 +152,6 @@ def _decoded(row: dict, size: Size) -> Image.Image:
         raise CorpusError(f"image {row['id']}: its file{place} cannot be read ({error})") from None
     if (picture.height, picture.width) != size:
         raise CorpusError(
-            f"image {row['id']}: it is {picture.height} x {picture.width} pixels, but {size[0]} x {size[1]} was annotated"
+            f"image {row['id']}: it has {picture.height} x {picture.width} pixels, but its annotations {size[0]} x {size[1]}"
         )
     return picture

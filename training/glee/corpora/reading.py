@@ -1,4 +1,4 @@
-"""What all readers share: files and JSON with clear errors, and the list of annotations that cannot be used."""
+"""Parts of all readers: files and JSON with clear errors, and the list of annotations that cannot be used."""
 
 import json
 import logging
@@ -12,7 +12,9 @@ MOST_SHOWN = 20
 
 
 class CorpusError(ValueError):
-    """A data set is not as its reader expects, or a picture of it cannot be used; the message says what to change."""
+    """
+    A data set is not as its reader expects, or one of its pictures cannot be used; the message says what to change.
+    """
 
 
 @dataclass
@@ -21,11 +23,12 @@ class Problems:
     Annotations and pictures that cannot be used, with their ids.
 
     Readers leave out what they report here. At the end of a file (of a picture, in corpora that are read picture by
-    picture) they call `settle`, which refuses all of it in one error unless `skip` is set.
+    picture) they call `settle`, which raises one error for all of it unless `skip` is set.
 
     Attributes:
-        skip: skip what is reported, with a warning of how much it was.
-        found: (id, what is wrong) of the first thousand; count: of all.
+        skip: whether what is reported is skipped, with one warning.
+        found: (id, what is wrong) of the first thousand.
+        count: number of all.
     """
 
     skip: bool = False
@@ -42,6 +45,11 @@ class Problems:
 
     def settle(self, corpus: str | Path) -> None:
         """
+        Raises an error for what was reported since the last call, or warns if `skip` is set.
+
+        Args:
+            corpus: name of the corpus or file in the message.
+
         Raises:
             CorpusError: something was reported and `skip` is not set; the first twenty problems are listed.
         """
@@ -56,11 +64,11 @@ class Problems:
         raise CorpusError(f"{corpus}: {self.summary()}; fix them, or skip them with Problems(skip=True)")
 
     def summary(self) -> str:
-        """`3 problems: annotation 7: ...; ...`, in one line; the first twenty."""
+        """Lists the first twenty problems in one line: `3 problems: annotation 7: ...; ...`."""
         return _listed(self.found[:MOST_SHOWN], self.count)
 
     def _new(self) -> str:
-        """The same of what was reported since `settle` was called last."""
+        """Lists the problems since the last call of `settle`."""
         return _listed(self.found[self._settled :][:MOST_SHOWN], self.count - self._settled)
 
 
@@ -71,7 +79,7 @@ def _listed(found: list[tuple[str, str]], count: int) -> str:
 
 
 def corpus_folder(root: str | Path, layout: str) -> Path:
-    """`root`, if it is a folder. CorpusError otherwise, with the expected layout."""
+    """Returns `root` as a path. Raises CorpusError, with the expected layout, if it is not a folder."""
     path = Path(root)
     if not path.is_dir():
         raise CorpusError(f"{path} is not a folder; expected one with {layout}")
@@ -79,7 +87,7 @@ def corpus_folder(root: str | Path, layout: str) -> Path:
 
 
 def first_file(root: Path, names: list[str]) -> Path:
-    """The first of these files that exists below `root`; CorpusError names them all."""
+    """Returns the first of these files that exists below `root`. Raises CorpusError, which names them all."""
     for name in names:
         if (root / name).is_file():
             return root / name
@@ -87,7 +95,7 @@ def first_file(root: Path, names: list[str]) -> Path:
 
 
 def first_folder(root: Path, names: list[str]) -> Path:
-    """The first of these folders that exists below `root`; CorpusError names them all."""
+    """Returns the first of these folders that exists below `root`. Raises CorpusError, which names them all."""
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -96,10 +104,14 @@ def first_folder(root: Path, names: list[str]) -> Path:
 
 def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
     """
-    A JSON file whose outermost value is of `kind`: a `dict`, a `list`, or either.
+    Reads a JSON file.
+
+    Args:
+        path: of the file.
+        kind: type of its outermost value: `dict`, `list`, or both.
 
     Raises:
-        CorpusError: no such file, no JSON, or another kind of value; one line.
+        CorpusError: no such file, not JSON, or another type.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -113,14 +125,14 @@ def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
 
 
 def need_keys(content: dict, keys: tuple[str, ...], place: Any) -> None:
-    """CorpusError if a key is missing."""
+    """Raises CorpusError if a key is missing; `place` says where in the message."""
     missing = [key for key in keys if key not in content]
     if missing:
         raise CorpusError(f"{place}: expected the keys {', '.join(keys)}; {', '.join(missing)} is missing")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that aren't empty, without white space at their ends. CorpusError: no such file, no UTF-8."""
+    """Reads the lines of a text file, stripped, without empty ones. Raises CorpusError: no such file, or not UTF-8."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError:

@@ -23,15 +23,18 @@ def read_refcoco(
     split_by: str | None = None,
 ) -> Iterator[dict]:
     """
-    One of the three data sets: the folder `refcoco`, `refcoco+` or `refcocog` with `refs(unc).p` (`refs(umd).p`,
+    Reads one of the three data sets: the folder `refcoco`, `refcoco+` or `refcocog` with `refs(unc).p` (`refs(umd).p`,
     `refs(google).p`) and `instances.json`. A row is a picture with all sentences of the split about its objects.
 
-    The pickled file is read without running anything in it.
+    Nothing in the pickled file is executed.
 
     Args:
+        root: the folder `refcoco`, `refcoco+` or `refcocog`.
         split: `train`, `val`, `testA`, `testB`, `test`.
-        images: COCO's folder `train2014`, or the one that holds it; by default `train2014` or `images/train2014` beside the data set's folder.
-        split_by: `unc`, `umd` or `google`; by default the one that is there.
+        problems: where annotations that cannot be used are reported.
+        images: COCO's folder `train2014`, or the one that holds it; None: `train2014` or `images/train2014` beside the
+            data set's folder.
+        split_by: `unc`, `umd` or `google`; None: the one that exists.
     """
     problems = problems or Problems()
     root = corpus_folder(root, "instances.json and refs(unc).p, such as refcoco")
@@ -66,11 +69,11 @@ def read_refcoco(
             if entry is None:
                 problems.add(f"reference {reference['ref_id']}", f"its annotation {reference['ann_id']} is missing")
                 continue
-            thing = coco_object(entry, size, categories, problems)
-            if thing is not None:
+            instance = coco_object(entry, size, categories, problems)
+            if instance is not None:
                 texts = [sentence["sent"] for sentence in reference["sentences"] if sentence["sent"].strip()]
                 expressions += [make_expression(text, [len(objects)]) for text in texts]
-                objects.append(thing)
+                objects.append(instance)
         if expressions:
             yield make_row(number, file, size, objects, expressions)
     problems.settle(root)
@@ -93,7 +96,7 @@ def _references(root: Path, split_by: str | None) -> list[dict]:
 
 
 class _PlainData(pickle.Unpickler):
-    """Lists, dictionaries, strings and numbers only: a pickle could otherwise run anything."""
+    """Unpickles lists, dictionaries, strings and numbers only, as a pickle could otherwise execute anything."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds {module}.{name}, where only plain data is expected")

@@ -14,7 +14,7 @@ LAYOUT = "sa_000000.tar, or folders sa_000000 with sa_1.jpg and sa_1.json"
 
 
 def sa1b_shards(root: str | Path) -> list[Path]:
-    """The tar files or folders of SA-1B below `root`."""
+    """Lists the tar files or folders of SA-1B below `root`."""
     return list_shards(root, LAYOUT)
 
 
@@ -27,13 +27,15 @@ def read_sa1b(
     overlap: float | None = None,
 ) -> Iterator[dict]:
     """
-    SA-1B, picture by picture; nothing is held in memory.
+    Reads SA-1B picture by picture; nothing is held in memory.
 
     Args:
-        root: the folder of `sa_000000.tar` ... or of the unpacked folders; split: there are none.
-        shards: some of `sa1b_shards(root)`; by default all.
-        overlap: of two objects whose boxes overlap more (intersection over union), the larger stays; None keeps all.
-            GLEE was trained on whole objects, chosen so from SA-1B's parts and parts of parts.
+        root: the folder of `sa_000000.tar` ... or of the unpacked folders.
+        split: None, as there are no splits.
+        problems: where annotations that cannot be used are reported.
+        shards: some of `sa1b_shards(root)`; None: all.
+        overlap: IoU in [0, 1]: of two objects whose boxes overlap more, only the larger stays; None: all stay. So GLEE
+            was trained on whole objects of SA-1B, not on their parts.
     """
     problems = problems or Problems()
     if split is not None:
@@ -59,7 +61,7 @@ def _row(name: str, picture: Path | bytes, content: dict, problems: Problems, ov
         for entry in annotations
     )
     if overlap is not None and objects:
-        boxes = torch.tensor([thing["box"] for thing in objects])
+        boxes = torch.tensor([instance["box"] for instance in objects])
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         objects = [objects[index] for index in sorted(nms(boxes, areas, overlap).tolist())]
     return make_row(name, picture, size, objects) if objects else None

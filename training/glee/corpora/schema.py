@@ -1,22 +1,22 @@
-"""The one schema of all corpora: a row is one picture, still or frame of a video, with what is annotated in it.
+"""The schema of all corpora: a row is a picture, still or frame of a video, with its annotations.
 
 | column | type | meaning |
 |---|---|---|
 | `id` | string | unique within the data set and split |
-| `image` | `{"path", "bytes"}` | a file, or its content; decoded only when the example is taken |
-| `height`, `width` | int32 | of the picture as it was annotated, in pixels |
-| `video`, `frame` | string, int32 | the video and the place in it, or None: rows of a video are its annotated frames in order |
+| `image` | `{"path", "bytes"}` | a file, or its content; decoded only when the row is used |
+| `height`, `width` | int32 | size of the annotated picture in pixels |
+| `video`, `frame` | string, int32 | the video and the place in it, or None; its annotated frames are rows, in order |
 | `objects` | list | see below |
 | `expressions` | list of `{"text", "objects"}` | a sentence or phrase, and the indices in `objects` of what it names |
-| `incomplete` | list of string | categories not all of whose objects are annotated here (LVIS, OpenImages): never asked for as absent |
+| `incomplete` | list of string | categories not annotated exhaustively here (LVIS, OpenImages): never negatives |
 
 An object has
-`box` (4 x float32: x0, y0, x1, y1 in pixels, within the picture), `mask` (None, or `{"counts", "polygons"}`, one of them None:
-COCO's compressed run lengths of the size of the picture, or lists x0, y0, x1, y1, ...), `category` (its name in words; None
-where it is unlabelled), `track_id` (int64, the same in all frames of a video; None in stills), `crowd` (a group
-under one box: left out in training).
+`box` (4 x float32: x0, y0, x1, y1 in pixels, within the picture), `mask` (None, or `{"counts", "polygons"}`, one of
+them None: COCO's compressed run lengths of the size of the picture, or lists x0, y0, x1, y1, ...), `category` (its
+name in words; None if it is unlabelled), `track_id` (int64, the same in all frames of a video; None in stills),
+`crowd` (a group under one box: left out in training).
 
-What a data set's annotations are good for is no column: it is the same for all its rows. See `supervision.py`.
+Which losses a data set's annotations allow is not a column, as it is the same for all rows: see `supervision.py`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from lookhear.training.glee.corpora.reading import Problems
 if TYPE_CHECKING:
     import datasets
 
-SLACK = 0.02  # of a side: what a box may stick out of its picture before it is an error; it is cut off
+SLACK = 0.02  # share of a side by which a box may exceed its picture; it is cut off, beyond that an error
 
 
 def features() -> datasets.Features:
-    """The schema as `datasets.Features`."""
+    """Returns the schema as `datasets.Features`."""
     from datasets import Features, Image, List, Value
 
     mask = {"counts": Value("string"), "polygons": List(List(Value("float64")))}
-    thing = {
+    annotated = {
         "box": List(Value("float32"), length=4),
         "mask": mask,
         "category": Value("string"),
@@ -55,7 +55,7 @@ def features() -> datasets.Features:
             "width": Value("int32"),
             "video": Value("string"),
             "frame": Value("int32"),
-            "objects": List(thing),
+            "objects": List(annotated),
             "expressions": List({"text": Value("string"), "objects": List(Value("int32"))}),
             "incomplete": List(Value("string")),
         }
@@ -72,7 +72,7 @@ def make_row(
     frame: int | None = None,
     incomplete: Sequence[str] = (),
 ) -> dict:
-    """One row; `image` is a file or the content of one."""
+    """Makes a row; `image` is a file or the content of one."""
     path, content = (None, image) if isinstance(image, bytes) else (str(image), None)
     return {
         "id": str(name),
@@ -98,15 +98,20 @@ def make_object(
     crowd: bool = False,
 ) -> dict | None:
     """
-    One object, checked.
+    Checks an annotation and makes an object of the schema.
 
     Args:
-        name: of the annotation, for `problems`; size: (height, width) of the picture.
-        box: x0, y0, x1, y1; None: that of the mask. segmentation: as COCO writes it: polygons, or `{"size", "counts"}`
-            with a list or string; None or empty: there is no mask.
+        name: of the annotation, for `problems`.
+        size: (height, width) of the picture.
+        problems: where an annotation that cannot be used is reported.
+        box: x0, y0, x1, y1 in pixels; None: that of the mask.
+        segmentation: in COCO's form: polygons, or `{"size", "counts"}` with a list or string; None or empty: no mask.
+        category: its name in words.
+        track_id: the same in all frames of a video.
+        crowd: whether it is a group.
 
     Returns:
-        the object, or None where it cannot be used, which is reported.
+        The object, or None, reported, if it cannot be used.
     """
     mask = _checked_mask(name, size, problems, segmentation)
     if segmentation and mask is None:
@@ -120,12 +125,12 @@ def make_object(
 
 
 def usable(objects: Iterable[dict | None]) -> list[dict]:
-    """Without those that `make_object` has reported."""
-    return [thing for thing in objects if thing is not None]
+    """Drops the objects that `make_object` has reported."""
+    return [instance for instance in objects if instance is not None]
 
 
 def _checked_box(name: str, size: Size, problems: Problems, box: Any) -> list[float] | None:
-    """The box cut to the picture; None, reported, for one without area or that leaves it."""
+    """Cuts a box to the picture; None, reported, if it has no area or exceeds the picture."""
     try:
         x0, y0, x1, y1 = (float(value) for value in box)
     except (TypeError, ValueError):
@@ -146,7 +151,7 @@ def _checked_box(name: str, size: Size, problems: Problems, box: Any) -> list[fl
 
 
 def _checked_mask(name: str, size: Size, problems: Problems, segmentation: Any) -> dict | None:
-    """Polygons, or run lengths as a string; None where there is no mask, or a bad one, which is reported."""
+    """Returns polygons, or run lengths as a string; None if there is no mask, or an invalid one, which is reported."""
     if not segmentation:
         return None
     try:
@@ -155,7 +160,7 @@ def _checked_mask(name: str, size: Size, problems: Problems, segmentation: Any) 
         return {"counts": None, "polygons": _checked_polygons(segmentation)}
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        problems.add(name, f"its mask is no use: {reason}")
+        problems.add(name, f"its mask cannot be used: {reason}")
         return None
 
 
@@ -190,7 +195,7 @@ def _runs_box(counts: str, size: Size) -> tuple[float, float, float, float] | No
 
 
 def xyxy(box: Any) -> Any:
-    """COCO's x, y, width, height as x0, y0, x1, y1; what isn't four numbers is left for `make_object` to report."""
+    """Converts COCO's x, y, width, height to x0, y0, x1, y1; anything but four numbers is left to `make_object`."""
     try:
         x, y, width, height = (float(value) for value in box)
     except (TypeError, ValueError):
@@ -199,10 +204,10 @@ def xyxy(box: Any) -> Any:
 
 
 def readable(name: str) -> str:
-    """A category's name in words: `baseball_bat` -> `baseball bat`."""
+    """Writes a category's name in words: `baseball_bat` -> `baseball bat`."""
     return " ".join(name.replace("_", " ").split())
 
 
 def make_expression(text: str, objects: Sequence[int]) -> dict:
-    """A sentence or phrase about some of a row's objects."""
+    """Makes a sentence or phrase about some of a row's objects."""
     return {"text": " ".join(text.split()), "objects": list(objects)}

@@ -1,4 +1,4 @@
-"""Corpora in many parts: folders or tar files in which a picture and its JSON have one name."""
+"""Corpora in shards: tar files or folders in which a picture and its JSON file share a name."""
 
 import json
 import tarfile
@@ -12,12 +12,14 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 def list_shards(root: str | Path, layout: str) -> list[Path]:
     """
-    The parts of a corpus in order: the tar files of a folder, else the folders in it that hold JSON files, else itself.
+    Lists the shards of a corpus in order: the tar files of a folder, else its folders with JSON files, else itself.
 
-    `root` may also be one tar file.
+    Args:
+        root: folder, or one tar file.
+        layout: what is expected there, for the error message.
 
     Raises:
-        CorpusError: nothing of this is there.
+        CorpusError: there are no shards.
     """
     path = Path(root)
     if path.suffix == ".tar" and path.is_file():
@@ -34,9 +36,10 @@ def list_shards(root: str | Path, layout: str) -> list[Path]:
 
 def read_shard(shard: Path, problems: Problems) -> Iterator[tuple[str, Path | bytes, dict]]:
     """
-    Name, picture and JSON object of each pair in a tar file or folder.
+    Reads name, picture and JSON object of each pair in a tar file or folder.
 
-    Pairs without a picture and JSON files that are none are reported. The two files of a pair may lie apart in a tar file.
+    JSON files that have no picture or cannot be read are reported. The files of a pair need not be adjacent in a tar
+    file.
 
     Raises:
         CorpusError: the tar file is damaged.
@@ -71,7 +74,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _tar_pairs(path: Path) -> Iterator[tuple[str, bytes | None, bytes]]:
-    """In the order in which pairs become complete; only headers are held until then."""
+    """Yields pairs in the order in which they become complete; only headers are held until then."""
     waiting: dict[str, tarfile.TarInfo] = {}
     try:
         with tarfile.open(path) as archive:
@@ -89,4 +92,4 @@ def _tar_pairs(path: Path) -> Iterator[tuple[str, bytes | None, bytes]]:
                 if member.name.endswith(".json"):
                     yield stem, None, b""
     except (tarfile.TarError, EOFError) as error:
-        raise CorpusError(f"{path} is damaged or no tar file ({error}); download it again") from None
+        raise CorpusError(f"{path} is damaged or not a tar file ({error}); download it again") from None

@@ -1,4 +1,4 @@
-"""What each corpus' annotations are good for, as data: fields of `GleeSupervision` and what is asked for."""
+"""How each corpus is trained on: its kind of query, and the losses that its annotations allow (`GleeSupervision`)."""
 
 TASKS = ("labels", "expressions", "phrases")
 
@@ -6,18 +6,18 @@ TASKS = ("labels", "expressions", "phrases")
 # phrases: the batch's phrases are the list of categories, as GLEE learns from captions.
 CORPUS_TASKS = {"refcoco": "expressions", "refer_youtube_vos": "expressions", "grit": "phrases"}
 
-# Beyond the defaults. Masks need no switch: without masks in the annotations none are learnt.
+# Fields that differ from the defaults. Masks need none: without masks in the annotations, no mask loss is computed.
 CORPUS_SUPERVISION: dict[str, dict] = {
-    "grit": {"boxes": False},  # drawn by a model: matched, not learnt
+    "grit": {"boxes": False},  # predicted by a model: used to match, without a loss
     "sa1b": {"class_agnostic": True},
     "uvo": {"class_agnostic": True},
     "uvo_videos": {"class_agnostic": True},
 }
 
-# Corpora of free names: one that is not said of an object may still be true of it, so none is asked for as absent but
-# those of the batch's other pictures.
+# Corpora of free names: a name that an object lacks may still be true of it, so the only negatives are names from the
+# batch's other pictures.
 FREE_NAMES = ("visual_genome",)
 
-# Share of the batches that ask by visual prompts where a recipe does not say: of the objects in such videos only some are
-# annotated, so that asking for all objects would teach not to find the others.
+# Default share of the batches with visual prompts: only some of the objects in such videos are annotated, so a query for
+# all objects would teach the model to miss the others.
 CORPUS_PROMPTS = {"vos": 1.0}

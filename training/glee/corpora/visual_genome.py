@@ -21,11 +21,15 @@ def read_visual_genome(
     root: str | Path, split: str | None = None, problems: Problems | None = None, *, kind: str = "objects"
 ) -> Iterator[dict]:
     """
-    Visual Genome v1.4 (or 1.2): `image_data.json`, `objects.json`, `region_descriptions.json`, `VG_100K/`, `VG_100K_2/`.
+    Reads Visual Genome v1.4 (or 1.2): `image_data.json`, `objects.json`, `region_descriptions.json`, `VG_100K/`,
+    `VG_100K_2/`.
 
     Args:
-        split: there are none.
-        kind: `objects`: each object's first name is its category; `regions`: each phrase is an expression about its box.
+        root: the folder of the JSON files.
+        split: None, as there are no splits.
+        problems: where annotations that cannot be used are reported.
+        kind: `objects`: each object's first name is its category; `regions`: each phrase is an expression about its
+            box.
     """
     problems = problems or Problems()
     if kind not in KINDS:
@@ -61,7 +65,7 @@ def read_visual_genome(
 
 
 def _images(path: Path) -> dict[int, tuple[int, int]]:
-    """Image id -> (height, width)."""
+    """Maps image ids to (height, width)."""
     sizes = {}
     for entry in read_json(path, list):
         number = entry.get("image_id", entry.get("id"))
@@ -78,8 +82,8 @@ def _objects(entry: dict, size: tuple[int, int], problems: Problems) -> tuple[li
         if not category:
             problems.add(name, "it has no name")
             continue
-        thing = make_object(name, size, problems, box=_box(item, "w", "h"), category=category)
-        objects += [thing] if thing is not None else []
+        instance = make_object(name, size, problems, box=_box(item, "w", "h"), category=category)
+        objects += [instance] if instance is not None else []
     return objects, []
 
 
@@ -92,10 +96,10 @@ def _regions(entry: dict, size: tuple[int, int], problems: Problems) -> tuple[li
         if not phrase:
             problems.add(name, "it has no phrase")
             continue
-        thing = make_object(name, size, problems, box=_box(item, "width", "height"))
-        if thing is not None:
+        instance = make_object(name, size, problems, box=_box(item, "width", "height"))
+        if instance is not None:
             expressions.append(make_expression(phrase, [len(objects)]))
-            objects.append(thing)
+            objects.append(instance)
     return objects, expressions
 
 

@@ -1,4 +1,4 @@
-"""Videos with a PNG of objects beside each frame: DAVIS, YouTube-VOS and other folders of this kind, Ref-YouTube-VOS."""
+"""Videos with a PNG of objects for each frame: DAVIS, YouTube-VOS and similar folders, Ref-YouTube-VOS."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,20 +21,22 @@ from lookhear.training.glee.corpora.reading import (
 from lookhear.training.glee.corpora.schema import make_expression, make_row, readable
 
 FRAMES = (".jpg", ".jpeg", ".png")
-VOID = 255  # in a PNG with a palette: belongs to no object
+VOID = 255  # in a PNG with a palette: pixels that belong to no object
 
 
 def read_vos(root: str | Path, split: str | None = None, problems: Problems | None = None) -> Iterator[dict]:
     """
-    DAVIS 2016 or 2017 (`JPEGImages/480p/SEQUENCE/00000.jpg`, `Annotations/480p/SEQUENCE/00000.png`,
-    `ImageSets/2017/train.txt`), YouTube-VOS and MOSE (`train/JPEGImages`, `train/Annotations`, `train/meta.json` with the
-    objects' categories where there is one), or any `JPEGImages` beside `Annotations`. A row is an annotated frame.
+    Reads DAVIS 2016 or 2017 (`JPEGImages/480p/SEQUENCE/00000.jpg`, `Annotations/480p/SEQUENCE/00000.png`,
+    `ImageSets/2017/train.txt`), YouTube-VOS and MOSE (`train/JPEGImages`, `train/Annotations`, `train/meta.json` with
+    the objects' categories, if it exists), or any `JPEGImages` beside `Annotations`. A row is an annotated frame.
 
-    A PNG holds the number of an object in each pixel, 0 for none; black and white is one object.
+    A PNG holds the number of an object in each pixel, 0 for none; a black and white one has one object.
 
     Args:
-        split: of DAVIS, the name of a list in `ImageSets/2017`, `ImageSets/2016` or `ImageSets/480p`; elsewhere the folder
-            of `JPEGImages`. None: all sequences.
+        root: the folder of `JPEGImages` and `Annotations`, or of such folders.
+        split: of DAVIS, the name of a list in `ImageSets/2017`, `ImageSets/2016` or `ImageSets/480p`; elsewhere the
+            folder of `JPEGImages`. None: all sequences.
+        problems: where annotations that cannot be used are reported.
     """
     problems = problems or Problems()
     root = corpus_folder(root, "JPEGImages and Annotations")
@@ -56,8 +58,9 @@ def read_vos(root: str | Path, split: str | None = None, problems: Problems | No
 
 def read_refer_youtube_vos(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
     """
-    Ref-YouTube-VOS: `meta_expressions/train/meta_expressions.json` over YouTube-VOS' `train/JPEGImages`,
-    `train/Annotations` and `train/meta.json`. A row is an annotated frame with the sentences about objects that are in it.
+    Reads Ref-YouTube-VOS: `meta_expressions/train/meta_expressions.json` over YouTube-VOS' `train/JPEGImages`,
+    `train/Annotations` and `train/meta.json`. A row is an annotated frame with the sentences about objects that are in
+    it.
     """
     problems = problems or Problems()
     root = corpus_folder(root, f"meta_expressions/{split}/meta_expressions.json, {split}/JPEGImages")
@@ -82,14 +85,14 @@ def read_refer_youtube_vos(root: str | Path, split: str = "train", problems: Pro
             int(number): readable(entry["category"]) for number, entry in objects.items() if "category" in entry
         }
         for row in _rows(name, frames / name, masks / name, problems, categories):
-            for index, thing in enumerate(row["objects"]):
-                row["expressions"] += [make_expression(text, [index]) for text in sentences[thing["track_id"]]]
+            for index, instance in enumerate(row["objects"]):
+                row["expressions"] += [make_expression(text, [index]) for text in sentences[instance["track_id"]]]
             yield row
         problems.settle(path)
 
 
 def _listed(root: Path, split: str) -> list[str]:
-    """The sequences of a DAVIS list: names, or lines `/JPEGImages/480p/bear/00000.jpg /Annotations/...`."""
+    """Reads the sequences of a DAVIS list: names, or lines `/JPEGImages/480p/bear/00000.jpg /Annotations/...`."""
     places = [root / "ImageSets" / folder / f"{split}.txt" for folder in ("2017", "2016", "480p")]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
@@ -101,7 +104,7 @@ def _listed(root: Path, split: str) -> list[str]:
 
 
 def _rows(video: str, frames: Path, masks: Path, problems: Problems, categories: dict[int, str]) -> Iterator[dict]:
-    """One sequence's annotated frames."""
+    """Makes the rows of a sequence's annotated frames."""
     if not masks.is_dir():
         problems.add(f"video {video}", f"its folder {masks} is missing")
         return
@@ -131,7 +134,7 @@ def _object(mask: np.ndarray, number: int, categories: dict[int, str]) -> dict:
 
 
 def _object_numbers(path: Path) -> np.ndarray:
-    """`(height, width)` uint8: the number of the object in each pixel, 0 for none."""
+    """Reads `(height, width)` uint8: the number of the object in each pixel, 0 for none."""
     with Image.open(path) as picture:
         if picture.mode == "P":
             numbers = np.array(picture)

@@ -30,11 +30,13 @@ FRAMES = ("{split}/JPEGImages", "Images/{split}", "{split}", "JPEGImages")
 
 def read_youtube_vis(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
     """
-    YouTube-VIS 2019 (`train.json`, `train/JPEGImages/VIDEO/00000.jpg`), 2021 (`train/instances.json`) or OVIS
-    (`annotations_train.json`, `train/VIDEO/img_0000001.jpg`). A row is a frame, also one in which nothing is seen.
+    Reads YouTube-VIS 2019 (`train.json`, `train/JPEGImages/VIDEO/00000.jpg`), 2021 (`train/instances.json`) or OVIS
+    (`annotations_train.json`, `train/VIDEO/img_0000001.jpg`). A row is a frame, even without objects.
 
     Args:
+        root: the folder of the JSON file and the frames.
         split: `train`; the others have no public annotations.
+        problems: where annotations that cannot be used are reported.
     """
     root = corpus_folder(root, f"{split}.json and {split}/JPEGImages")
     path = first_file(root, [name.format(split=split) for name in FILES])
@@ -44,7 +46,7 @@ def read_youtube_vis(root: str | Path, split: str = "train", problems: Problems 
 
 def read_uvo_videos(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
     """
-    UVO's densely annotated videos, without classes: `VideoDenseSet/UVO_video_{train,val}_dense.json` (or
+    Reads UVO's densely annotated videos, without classes: `VideoDenseSet/UVO_video_{train,val}_dense.json` (or
     `..._objectlabel.json`) over `uvo_videos_dense_frames/VIDEO/0.png` (or `uvo_videos_dense_frames_jpg`).
     """
     root = corpus_folder(root, "VideoDenseSet/UVO_video_train_dense.json and uvo_videos_dense_frames")
@@ -55,7 +57,7 @@ def read_uvo_videos(root: str | Path, split: str = "train", problems: Problems |
 
 
 def video_rows(path: Path, folder: Path, problems: Problems | None, named: bool = True) -> Iterator[dict]:
-    """The frames of all videos of a JSON file in YouTube-VIS' form; `named` False leaves the categories out."""
+    """Reads the frames of all videos of a JSON file in YouTube-VIS' form; without categories if not `named`."""
     problems = problems or Problems()
     content = read_json(path, dict)
     need_keys(content, ("videos", "annotations", "categories"), path)
@@ -93,7 +95,9 @@ def _frames(
     for entry in tracks:
         lists = [entry[key] for key in ("segmentations", "bboxes") if entry.get(key) is not None]
         if not lists or any(len(values) != length for values in lists):
-            problems.add(f"annotation {entry['id']}", f"it has not one mask or box for each of {length} frames")
+            problems.add(
+                f"annotation {entry['id']}", f"it has another number of masks or boxes than the {length} frames"
+            )
         else:
             whole.append(entry)
     for index, file_name in enumerate(video["file_names"]):
@@ -110,7 +114,7 @@ def _frames(
 def _object(
     entry: dict, frame: int, size: tuple[int, int], categories: dict[int, str], problems: Problems
 ) -> dict | None:
-    """A track in one frame; None where it is not seen."""
+    """Makes a track's object in one frame; None if it is not visible."""
     masks, boxes = entry.get("segmentations"), entry.get("bboxes")
     mask = masks[frame] if masks is not None else None
     box = boxes[frame] if boxes is not None else None

@@ -18,11 +18,12 @@ TOP_K = 100
 
 class CocoEvaluation:
     """
-    Runs a model with all classes on each picture, one by one.
+    Runs a model with all classes as labels on each picture, one by one.
 
     Args:
-        rows: of the corpora's schema; classes: what is asked for, in this order.
-        masks: whether masks are measured besides boxes.
+        rows: in the corpora's schema.
+        classes: the labels, in this order.
+        masks: whether masks are evaluated besides boxes.
     """
 
     def __init__(self, rows: Sequence[dict], classes: Sequence[str], masks: bool = True):
@@ -31,7 +32,7 @@ class CocoEvaluation:
 
     @torch.no_grad()
     def detect(self, model: GleeForObjectDetection, processor: GleeProcessor, places: Sequence[int]) -> list[dict]:
-        """What the model finds in the rows at some places: COCO's results, `image_id` counted from 1 as rows are from 0."""
+        """Detects objects in the rows at some places: COCO's results, with the row's number plus 1 as `image_id`."""
         device = model.device
         tokens = processor(labels=self.classes).to(device)
         labels = model.get_label_embeddings(tokens["input_ids"], tokens["attention_mask"])
@@ -51,13 +52,17 @@ class CocoEvaluation:
 
     def precision(self, found: Sequence[dict]) -> dict[str, float]:
         """
+        Computes average precisions.
+
         Args:
-            found: of [`CocoEvaluation.detect`], of all rows.
+            found: results of [`CocoEvaluation.detect`] for all rows.
 
         Returns:
-            `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, from 0 to 1; `box_AP_NAME` of each class that occurs.
+            `box_AP`, `box_AP50`, `box_AP75`, and the same of `mask`, in [0, 1]; `box_AP_NAME` of each class that
+            occurs.
         """
-        references, predictions, metrics = self._references(), self._predictions(found), {}
+        references, predictions = self._references(), self._predictions(found)
+        metrics: dict[str, float] = {}
         for kind in self.kinds:
             table = picture_precision(references, predictions, kind)
             metrics |= {f"{kind}_AP{at}": _known(table.average_precision(value)) for at, value in THRESHOLDS.items()}
@@ -66,21 +71,23 @@ class CocoEvaluation:
         return metrics
 
     def _references(self) -> list[dict[str, list]]:
-        """The truth of each row, as `picture_precision` wants it."""
+        """Returns each row's annotations in the form of `picture_precision`."""
         references = []
         for place in range(len(self.rows)):
             row = self.rows[place]
-            things = [thing for thing in row["objects"] if thing["category"] in self.classes]
-            masks = [_runs(thing["mask"], (row["height"], row["width"])) for thing in things]
-            areas = [_area(thing["box"], mask) for thing, mask in zip(things, masks)]
-            columns = {"boxes": [thing["box"] for thing in things], "masks": masks, "areas": areas}
-            columns["crowd"] = [bool(thing["crowd"]) for thing in things]
-            references.append({"labels": [thing["category"] for thing in things], **columns})
+            instances = [instance for instance in row["objects"] if instance["category"] in self.classes]
+            masks = [_runs(instance["mask"], (row["height"], row["width"])) for instance in instances]
+            areas = [_area(instance["box"], mask) for instance, mask in zip(instances, masks)]
+            columns = {"boxes": [instance["box"] for instance in instances], "masks": masks, "areas": areas}
+            columns["crowd"] = [bool(instance["crowd"]) for instance in instances]
+            references.append({"labels": [instance["category"] for instance in instances], **columns})
         return references
 
     def _predictions(self, found: Sequence[dict]) -> list[dict[str, list]]:
-        """COCO's results as rows."""
-        rows = [{"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))]
+        """Returns COCO's results in the form of `picture_precision`."""
+        rows: list[dict[str, list]] = [
+            {"labels": [], "scores": [], "boxes": [], "masks": []} for _ in range(len(self.rows))
+        ]
         for entry in found:
             row, (x, y, width, height) = rows[entry["image_id"] - 1], entry["bbox"]
             row["labels"].append(self.classes[entry["category_id"] - 1])
@@ -91,7 +98,7 @@ class CocoEvaluation:
 
 
 def _runs(mask: dict | None, size: tuple[int, int]) -> dict[str, Any] | None:
-    """A row's mask as pycocotools' run lengths."""
+    """Converts a row's mask to pycocotools' run lengths."""
     if mask is None:
         return None
     return to_runs(mask["polygons"], size) if mask["polygons"] else to_runs({"size": size, "counts": mask["counts"]})
@@ -103,5 +110,5 @@ def _area(box: Sequence[float], mask: dict | None) -> float:
 
 
 def _known(value: float) -> float:
-    """0 where no class occurs."""
+    """Replaces NaN, if no class occurs, by 0."""
     return 0.0 if np.isnan(value) else value

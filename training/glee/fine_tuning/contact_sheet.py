@@ -1,4 +1,4 @@
-"""A sheet of pictures: what a model finds beside what is annotated."""
+"""A contact sheet: detected objects beside the annotated ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ MARGIN, HEADING, LETTERS = 8, 24, 12  # pixels on the sheet
 
 
 def annotated_objects(picture: Picture) -> list[dict[str, Any]]:
-    """Annotations as the pipeline `object-perception` gives its results, without scores."""
+    """Returns annotations in the form of the pipeline `object-perception`, without scores."""
     objects = []
     for index, (label, box) in enumerate(zip(picture.categories, picture.boxes.tolist())):
         entry: dict[str, Any] = {"label": label or "object", "box": dict(zip(("xmin", "ymin", "xmax", "ymax"), box))}
@@ -27,12 +27,16 @@ def contact_sheet(
     pictures: Sequence[Picture], found: Sequence[Sequence[Mapping[str, Any]]], width: int = 400, columns: int = 2
 ) -> Image.Image:
     """
+    Draws pairs of a picture with the detected objects (left) and with the annotated ones (right).
+
     Args:
-        pictures: with their annotations; found: for each the results of the pipeline `object-perception`.
-        width: of one picture on the sheet, in pixels; columns: pairs side by side.
+        pictures: with their annotations.
+        found: for each picture the results of the pipeline `object-perception`.
+        width: of a picture on the sheet, in pixels.
+        columns: pairs side by side.
 
     Returns:
-        pairs of a picture with what was found (left) and with what is annotated (right).
+        The sheet.
     """
     pairs = []
     for picture, objects in zip(pictures, found):
@@ -62,7 +66,7 @@ def contact_sheet(
 
 
 def as_results(found: Sequence[Mapping[str, Any]], classes: Sequence[str], threshold: float) -> list[dict[str, Any]]:
-    """COCO results of one picture, best first, as the pipeline gives them; those below the threshold are left out."""
+    """Converts COCO results of a picture, down to a threshold, to the pipeline's form, best first."""
     from pycocotools import mask as coco_mask
 
     results = []

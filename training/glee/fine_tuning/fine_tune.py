@@ -1,4 +1,4 @@
-"""GLEE on one's own classes: pictures and a COCO file in, a checkpoint with its card and contact sheet out.
+"""Fine-tuning of GLEE on your own classes: from pictures and a COCO file to a checkpoint with card and contact sheet.
 
 lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/
 accelerate launch --config_file training/accelerate/multi_gpu.yaml -m lookhear.cli train glee --data …
@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
@@ -27,15 +28,15 @@ from lookhear.training.glee.fine_tuning.contact_sheet import as_results, contact
 from lookhear.training.glee.fine_tuning.fine_tune_card import FineTuneFacts, write_card
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
 from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
-from lookhear.training.glee.mixture.collating import QuestionCollator
+from lookhear.training.glee.mixture.collating import QueryCollator
 from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
 from lookhear.training.glee.mixture.sources import read_vocabulary
 from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.running import last_checkpoint, training_arguments
 
-MOST_LABELS = 100  # of a batch, as published
-FEWEST_HELD_OUT = 10  # pictures; of fewer none are held out
+MOST_LABELS = 100  # per batch, as published
+FEWEST_HELD_OUT = 10  # of fewer pictures none is held out
 SCALES = (0.7, 0.8, 0.9, 1.0)  # of the processor's shortest edge
 SHEET_THRESHOLD = 0.3
 
@@ -43,28 +44,28 @@ SHEET_THRESHOLD = 0.3
 @dataclass
 class FineTuneOptions:
     """
-    What is trained on what.
+    Options of fine-tuning.
 
     Attributes:
         data: COCO file.
         model: folder or Hub id of a GLEE checkpoint.
         output: folder of the result.
-        images: folder of the COCO file's pictures, by default the file's own.
-        validation: another COCO file to measure on.
-        validation_images: folder of that file's pictures.
-        held_out: share of the pictures held out of training for validation, where there is no `validation`.
-        text: `frozen` or `trained`: whether CLIP learns, too (towards a frozen copy of itself, so that other words keep
-            their meaning).
-        skip_bad: skip annotations that cannot be used.
+        images: folder of the COCO file's pictures; None: the file's own.
+        validation: another COCO file to evaluate on.
+        validation_images: folder of that file's pictures; None: the file's own.
+        held_out: share of the pictures, in [0, 1), held out of training for validation if there is no `validation`.
+        text: `frozen` or `trained`: whether CLIP is trained, too (with a frozen copy of itself as its teacher, so that
+            other words keep their meaning).
+        skip_bad: whether annotations that cannot be used are skipped; else they are refused.
         keep_empty: whether pictures without objects are trained on.
-        epochs: how often all pictures are gone through.
-        batch_size: pictures of a batch.
-        learning_rate: highest learning rate.
-        seed: of the training and of what is held out.
+        epochs: passes over all pictures, above 0.
+        batch_size: pictures of a batch, at least 1.
+        learning_rate: highest learning rate, above 0.
+        seed: of the training and of the held-out pictures.
         training: more fields of `TrainingArguments`.
-        augmentation: of the pictures; None: mirrored half of the time, in four scales.
-        optimiser: how the weights learn, beside `training`.
-        sheet: pictures on the contact sheet.
+        augmentation: of the pictures; None: mirrored with probability 0.5, at four scales.
+        optimiser: settings of the optimiser that `training` has not.
+        sheet: number of pictures on the contact sheet.
     """
 
     data: Path
@@ -89,25 +90,36 @@ class FineTuneOptions:
 
 class FineTuner(GleeTrainer):
     """
-    Measures average precision where `Trainer` would measure a loss.
+    Evaluates by average precision instead of the loss.
 
     Args:
-        evaluation: on which pictures; kwargs: see [`GleeTrainer`].
+        *args: see [`GleeTrainer`].
+        evaluation: of the model on some pictures.
+        **kwargs: see [`GleeTrainer`].
     """
 
-    def __init__(self, *args, evaluation: CocoEvaluation, **kwargs):
+    def __init__(self, *args: Any, evaluation: CocoEvaluation, **kwargs: Any):
         super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
         self.evaluation = evaluation
 
+    def checkpoint(self) -> tuple[GleeForObjectDetection, GleeProcessor]:
+        """Returns the model that is trained, and its processor."""
+        model, processor = self.model, self.processing_class
+        if not isinstance(model, GleeForObjectDetection) or not isinstance(processor, GleeProcessor):
+            raise TypeError(
+                "FineTuner needs a GleeForObjectDetection as model and a GleeProcessor as processing_class"
+            )
+        return model, processor
+
     def detect(self) -> list[dict]:
-        """What the model finds in all pictures that are measured on; the processes share them."""
-        self.model.eval()
+        """Detects objects in all pictures of the evaluation, which the processes share."""
+        model, processor = self.checkpoint()
         mine = range(self.args.process_index, len(self.evaluation.rows), self.args.world_size)
-        found = self.evaluation.detect(self.model, self.processing_class, mine)
+        found = self.evaluation.detect(model.eval(), processor, mine)
         return gather_object(found) if self.args.world_size > 1 else found
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """`eval_box_AP`, `eval_mask_AP` and the like; see [`CocoEvaluation.precision`]."""
+        """Computes `eval_box_AP`, `eval_mask_AP` and the like; see [`CocoEvaluation.precision`]."""
         found = self.evaluation.precision(self.detect())
         metrics = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in found.items()}
         self.log(metrics)
@@ -117,19 +129,19 @@ class FineTuner(GleeTrainer):
 
 def fine_tune(options: FineTuneOptions) -> dict[str, float]:
     """
-    Trains, or resumes from the last checkpoint in `output/training`, and writes the result to `output`: model, processor
-    and code, `README.md`, `contact_sheet.jpg`, `metrics.json`.
+    Trains, or resumes from the last checkpoint in `output/training`, and writes the result to `output`: model,
+    processor and code, `README.md`, `contact_sheet.jpg`, `metrics.json`.
 
     Returns:
-        the average precisions of the result.
+        The average precisions of the result, in [0, 1].
 
     Raises:
-        ValueError: files that are missing, annotations that cannot be used (all in one list), arguments out of range.
+        ValueError: missing files, annotations that cannot be used (all in one list), arguments out of range.
     """
     check_options(options)
     classes = read_vocabulary(options.data)
     rows, measured, own = read_rows(options)
-    masks = all(thing["mask"] is not None for row in rows for thing in row["objects"] if not thing["crowd"])
+    masks = all(instance["mask"] is not None for row in rows for instance in row["objects"] if not instance["crowd"])
     arguments = make_arguments(options, len(rows), "mask" if masks else "box")
     set_seed(arguments.seed)
     processor = AutoProcessor.from_pretrained(options.model)
@@ -148,7 +160,7 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
     trainer = FineTuner(
         model=model,
         args=arguments,
-        data_collator=QuestionCollator(processor),
+        data_collator=QueryCollator(processor),
         train_dataset=CorpusBatches([source], batches, options.seed, Problems(skip=options.skip_bad)),
         evaluation=CocoEvaluation(measured, classes, masks),
         processing_class=processor,
@@ -165,10 +177,11 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
 
 
 def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -> None:
-    """The folder that can be pushed."""
-    output, processor, evaluation = Path(facts.options.output), trainer.processing_class, trainer.evaluation
-    drop_training_parts(trainer.model)
-    save_checkpoint(trainer.model.eval(), processor, output, half=False)
+    """Writes the folder that can be pushed to the Hub."""
+    output, evaluation = Path(facts.options.output), trainer.evaluation
+    model, processor = trainer.checkpoint()
+    drop_training_parts(model)
+    save_checkpoint(model.eval(), processor, output, half=False)
     places = [place for place in range(len(evaluation.rows)) if evaluation.rows[place]["objects"]]
     places = places[: facts.options.sheet]
     of_place = [[entry for entry in found if entry["image_id"] == place + 1] for place in places]
@@ -183,14 +196,14 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
 
 
 def check_options(options: FineTuneOptions) -> None:
-    """ValueError for an option that is out of range."""
+    """Raises ValueError for an option that is out of range."""
     for name in ("epochs", "batch_size", "learning_rate"):
         if getattr(options, name) <= 0:
             raise ValueError(f"{name} must be positive, not {getattr(options, name)}")
     if options.text not in ("frozen", "trained"):
         raise ValueError(f"text must be 'frozen' or 'trained', not {options.text!r}")
     if not 0 <= options.held_out < 1:
-        raise ValueError(f"held_out must be a share from 0 up to 1, not {options.held_out}")
+        raise ValueError(f"held_out must be at least 0 and below 1, not {options.held_out}")
     for name in ("data", "validation"):
         path = getattr(options, name)
         if path is not None and not (Path(path).is_file() and Path(path).suffix == ".json"):
@@ -201,7 +214,9 @@ def check_options(options: FineTuneOptions) -> None:
 
 
 def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
-    """Rows to train on and to measure on, and whether the latter are held out. ValueError lists what cannot be used."""
+    """
+    Reads rows to train on and to evaluate on, and whether the latter are held out. ValueError lists what is unusable.
+    """
 
     def read(data: Path, images: Path | None) -> Dataset:
         problems = Problems(skip=options.skip_bad)
@@ -217,7 +232,9 @@ def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
 
 
 def make_arguments(options: FineTuneOptions, pictures: int, measured: str) -> TrainingArguments:
-    """The published optimiser; average precision and a checkpoint after every epoch, of which the best is kept."""
+    """
+    Makes the published settings, with an evaluation and a checkpoint after every epoch, the best of which is used.
+    """
     given = {
         "output_dir": str(Path(options.output) / "training"),
         "per_device_train_batch_size": 1,  # an item is a batch
@@ -247,7 +264,9 @@ def make_arguments(options: FineTuneOptions, pictures: int, measured: str) -> Tr
 
 
 def own_augmentation(processor: GleeProcessor) -> AugmentationRecipe:
-    """Mirrored half of the time, in four scales up to that of the checkpoint; nothing is cut off."""
+    """
+    Makes the default augmentation: mirrored with probability 0.5, at four scales up to the checkpoint's, not cropped.
+    """
     size = processor.image_processor.size
     longest = size.get("longest_edge") or 1333
     edge = size.get("shortest_edge") or longest

@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned checkpoint: what it was made of, and what was measured."""
+"""The model card of a fine-tuned checkpoint: its data, its training, and its evaluation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 NAMES = {"box_AP": "box AP", "box_AP50": "box AP50", "box_AP75": "box AP75"}
 NAMES |= {name.replace("box", "mask"): text.replace("box", "mask") for name, text in NAMES.items()}
-# Only the author knows it. `lookhear publish` refuses a licence that is called "other" and has no name.
+# Only the author knows the licence. `lookhear publish` refuses a licence that is called "other" and has no name.
 LICENCE = """\
 license: other
-# What do you allow, and what do the licences of the data and of the model it was made from? Say it here:
+# Name a licence that suits you, and that the licences of the data and of the base model allow:
 # license_name: cc-by-4.0
 # license_link: https://creativecommons.org/licenses/by/4.0/
 """
@@ -27,11 +27,17 @@ license: other
 @dataclass(frozen=True)
 class FineTuneFacts:
     """
-    What a card says.
+    Facts for a card.
 
     Attributes:
-        trained, measured: numbers of pictures; held_out: whether those measured on were kept out of training.
-        state: of the training; metrics: of the result, from 0 to 1.
+        options: of the training.
+        classes: names of the classes.
+        trained: number of pictures trained on.
+        measured: number of pictures evaluated on.
+        held_out: whether those were held out of training.
+        masks: whether masks were trained and evaluated, too.
+        state: of the training.
+        metrics: of the result, in [0, 1].
     """
 
     options: FineTuneOptions
@@ -49,7 +55,9 @@ def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
     Writes `README.md` with its metadata, in which the author has to name the licence before it can be published.
 
     Args:
-        threshold: lowest score of what the contact sheet shows.
+        path: of the file.
+        facts: about the training.
+        threshold: lowest score of the objects on the contact sheet, in [0, 1].
     """
     options, found = facts.options, [name for name in NAMES if name in facts.metrics]
     count = facts.measured
@@ -60,7 +68,7 @@ def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
     warning = (
         ""
         if facts.held_out
-        else "**No picture was held out: these figures say how well it remembers, nothing else.**\n\n"
+        else "**No picture was held out: these figures only show how well the model remembers its training pictures.**\n\n"
     )
     text = f"""\
 # {Path(options.output).name}
@@ -79,13 +87,12 @@ Without lookhear: `pipeline("object-perception", model=..., trust_remote_code=Tr
 
 ![found beside annotated](contact_sheet.jpg)
 
-Pairs: what it finds with a score of {threshold} or more, and what is annotated; the first pictures of those measured on, not
-chosen by hand.
+Pairs of detections with a score of {threshold} or more and annotations: the first pictures of the evaluation, not chosen by
+hand.
 
 ## Results
 
-{measured_on}: COCO's average precision (pycocotools) in percent, picture by picture, with all classes as labels
-for.
+{measured_on}: COCO's average precision (pycocotools) in percent, picture by picture, with all classes as labels.
 
 {warning}| measure | value |
 |---|---|
@@ -94,24 +101,23 @@ for.
 {_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
 - Data: `{Path(options.data).name}`.
-- {facts.state.global_step} steps of {options.batch_size} pictures a process, learning rate {options.learning_rate:g}
+- {facts.state.global_step} steps of {options.batch_size} pictures per process, learning rate {options.learning_rate:g}
   (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
 {_choice(facts)}
 ## Limits
 
-It was taught the classes above; what it makes of other words, sentences, points and boxes after this training was not measured.
+It was fine-tuned on the classes above. How well it does on other words, sentences, points and boxes since then was not measured.
 
 ## Consent and misuse
 
-It finds and outlines what is named or shown to it, people too, and follows them through videos. Use it with the consent of those
-who are seen, not to watch or to recognise them, and let no decision about a person rest on it. Whether people are in the pictures
-that it was trained on, and agreed to that, was not looked at in training.
+It finds, outlines and tracks what a prompt names or shows, people included. Use it with the consent of the people in the pictures,
+not for surveillance or to recognise them, and base no decision about a person on it. The training did not check whether its
+pictures show people, or whether they agreed.
 
 ## Licence
 
-The weights are under the licence that `license_name` above names. They were made from `{options.model}` and from the pictures of
-`{Path(options.data).name}`, and whatever the licences of both ask for holds for them, too. The code in this folder is under
-Apache-2.0.
+The weights are under the licence in `license_name` above. They derive from `{options.model}` and the pictures of
+`{Path(options.data).name}`, so the terms of both licences apply to them, too. The code in this folder is under Apache-2.0.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
     path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
@@ -121,8 +127,8 @@ def _choice(facts: FineTuneFacts) -> str:
     if facts.state.best_metric is None:
         return ""
     return """\
-- Of the checkpoints after each epoch this is the one with the best average precision on the pictures above, which flatters
-  the figures a little.
+- This is the checkpoint, of those after each epoch, with the best average precision on the pictures above, which makes the
+  figures slightly optimistic.
 """
 
 
@@ -134,7 +140,7 @@ def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
         {"type": "mean_average_precision", "name": NAMES[key], "value": round(100 * facts.metrics[key], 2)}
         for key in found
     ]
-    head = {"library_name": "transformers", "pipeline_tag": task["type"]}
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task["type"]}
     head |= {"tags": ["object-detection", "instance-segmentation", "glee", "lookhear"]}
     if not Path(facts.options.model).exists():
         head["base_model"] = facts.options.model
@@ -147,8 +153,8 @@ def _class_table(facts: FineTuneFacts) -> str:
     kinds = ["box", "mask"] if facts.masks else ["box"]
     lines = []
     for label in facts.classes:
-        values = [facts.metrics.get(f"{kind}_AP_{label}") for kind in kinds]
-        if values[0] is not None:
+        values = [facts.metrics[f"{kind}_AP_{label}"] for kind in kinds if f"{kind}_AP_{label}" in facts.metrics]
+        if len(values) == len(kinds):
             lines.append(f"| {label} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |")
     head = "| class | " + " | ".join(f"{kind} AP" for kind in kinds) + " |\n|---|" + "---|" * len(kinds)
     return head + "\n" + "\n".join(lines) + "\n\n" if lines else ""

@@ -1,1 +1,1 @@
-"""Training on a mixture of corpora: which rows come in which order, what is asked about them, and the published stages."""
+"""Training on a mixture of corpora: the order of their rows, queries about them, and the published stages."""

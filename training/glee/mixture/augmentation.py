@@ -1,10 +1,11 @@
-"""Flips, scales and crops of pictures with their boxes, masks and sentences, by torchvision's v2 transforms."""
+"""Flips, resizes and crops pictures with their boxes, masks and sentences, by torchvision's v2 transforms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torchvision.transforms.v2 import functional
 from lookhear.processing.glee.geometry_glee import resized_size
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.picture import Picture, drop_vanished, resize_masks
+from lookhear.training.recipe_reading import Ascending, Count, Positive, Share
 
 SIDES = re.compile(r"\b(left|right)(?=(?:most|hand|ward|wards|side|er|s)?\b)", re.IGNORECASE)
 OTHER_SIDE = {"left": "right", "right": "left"}
@@ -28,31 +30,32 @@ PLACES = re.compile(
 @dataclass
 class AugmentationRecipe:
     """
-    What happens to a picture before it is trained on. The defaults are those of GLEE-Lite and -Plus.
+    How a picture is augmented before it is trained on. The defaults are those of GLEE-Lite and -Plus.
 
     Attributes:
-        flip: how often it is mirrored. In sentences "left" and "right" change places.
-        shortest_edges: what the short side becomes, drawn evenly; empty leaves the size.
-        longest_edge: what the long side may not pass.
-        crop: how often a part is cut out; what is outside is forgotten.
-        crop_edges: what the short side becomes, drawn evenly, before a part is cut out.
-        crop_window: least and most of the sides of the part, pixels; it is scaled as the whole picture would be.
-        jitter: (least, most) scale of large-scale jittering, which replaces all of the above but `flip`; GLEE-Pro's is
-            (0.1, 2.0).
-        canvas: side in pixels of the square that `jitter` scales against, and of which a window is cut.
+        flip: probability that the picture is mirrored, in [0, 1]. In sentences "left" and "right" change places.
+        shortest_edges: lengths in pixels of the shorter side, one of which is chosen at random; empty keeps the size.
+        longest_edge: most pixels of the longer side.
+        crop: probability that a part is cut out, in [0, 1]; objects outside it are dropped.
+        crop_edges: lengths in pixels of the shorter side before a part is cut out, one of which is chosen at random.
+        crop_window: least and most pixels of the sides of that part, which is then resized as a whole picture would
+            be.
+        jitter: least and most scale, above 0, of large-scale jittering, which replaces all of the above but `flip`;
+            GLEE-Pro's is (0.1, 2.0).
+        canvas: side in pixels of the square that `jitter` scales to, and that the result is cropped to.
     """
 
-    flip: float = 0.5
-    shortest_edges: list[int] = field(default_factory=lambda: list(range(480, 801, 32)))
-    longest_edge: int = 1333
-    crop: float = 0.5
-    crop_edges: list[int] = field(default_factory=lambda: [400, 500, 600])
-    crop_window: tuple[int, int] = (384, 600)
-    jitter: tuple[float, float] | None = None
-    canvas: int = 1536
+    flip: Share = 0.5
+    shortest_edges: list[Count] = field(default_factory=lambda: list(range(480, 801, 32)))
+    longest_edge: Count = 1333
+    crop: Share = 0.5
+    crop_edges: list[Count] = field(default_factory=lambda: [400, 500, 600])
+    crop_window: Annotated[tuple[Count, Count], Ascending()] = (384, 600)
+    jitter: Annotated[tuple[Positive, Positive], Ascending()] | None = None
+    canvas: Count = 1536
 
     def largest_needed(self) -> int | None:
-        """The short side beyond which a picture has more pixels than any of its changes shows; None: there is no such."""
+        """Returns the longest shorter side, in pixels, that any augmentation uses; None: there is no limit."""
         if self.jitter is not None or not self.shortest_edges:
             return None
         return max([*self.shortest_edges, *self.crop_edges])
@@ -60,16 +63,16 @@ class AugmentationRecipe:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors left and right, also in what is said."""
+    """Mirrors a picture, and left and right in its sentences."""
 
     def __call__(self, picture: Picture) -> Picture:
-        said = tuple((mirror_words(text), named) for text, named in picture.expressions)
-        return replace(_each(picture, functional.horizontal_flip), expressions=said)
+        mirrored = tuple((mirror_words(text), named) for text, named in picture.expressions)
+        return replace(_each(picture, functional.horizontal_flip), expressions=mirrored)
 
 
 @dataclass(frozen=True)
 class Resize:
-    """To `size` (height, width), bilinearly; masks take the pixel nearest to the centre of the new one."""
+    """Resizes bilinearly to `size` (height, width); masks by the pixel nearest to the centre of the new one."""
 
     size: Size
 
@@ -77,7 +80,7 @@ class Resize:
         if self.size == picture.size:
             return picture
         masks = picture.masks
-        if masks is not None:  # torchvision's own rule for masks moves them by half a pixel
+        if masks is not None:  # torchvision's own rule shifts masks by half a pixel
             masks = tv_tensors.Mask(torch.from_numpy(resize_masks(masks.numpy(), self.size)))
         image, boxes = (functional.resize(p, list(self.size), antialias=True) for p in (picture.image, picture.boxes))
         return replace(picture, image=image, boxes=boxes, masks=masks)
@@ -85,7 +88,9 @@ class Resize:
 
 @dataclass(frozen=True)
 class Crop:
-    """Cuts out the window from (top, left) of `size` (height, width). Boxes shrink to what is seen of their objects."""
+    """
+    Crops to the window at (top, left) of `size` (height, width). Boxes shrink to the visible part of their objects.
+    """
 
     top: int
     left: int
@@ -96,7 +101,7 @@ class Crop:
         boxes = functional.clamp_bounding_boxes(cut.boxes)
         if cut.masks is not None and len(cut):
             seen = cut.masks.flatten(1).any(dim=1).bool()
-            tight = masks_to_boxes(cut.masks[seen])  # of the last pixels, not beyond them
+            tight = masks_to_boxes(cut.masks[seen])  # to the last pixels, not to their far edges
             boxes = boxes.clone()
             boxes[seen] = tight + torch.tensor([0.0, 0.0, 1.0, 1.0])
             boxes[~seen] = 0.0
@@ -109,17 +114,17 @@ Step = Flip | Resize | Crop
 
 def augment(pictures: Sequence[Picture], recipe: AugmentationRecipe, random: np.random.Generator) -> list[Picture]:
     """
-    The same changes to all pictures (frames of a video, or one still).
+    Augments pictures, all in the same way: the frames of a video, or one still.
 
-    Where a sentence speaks of a place in the picture ("left", "second"), nothing is cut off; nor where a cut would leave
-    no object, or none of the sentences, in any of the pictures.
+    Pictures are not cropped if a sentence names a place in the picture ("left", "second"), or if no object, or no
+    sentence, would be left in any of them.
     """
     seed = int(random.integers(2**63))
     if not any(speaks_of_place(text) for picture in pictures for text, _ in picture.expressions):
         changed = [_apply(picture, recipe, seed, True) for picture in pictures]
         objects = any(map(len, changed)) or not any(map(len, pictures))
-        said = any(p.expressions for p in changed) or not any(p.expressions for p in pictures)
-        if objects and said:
+        sentences = any(p.expressions for p in changed) or not any(p.expressions for p in pictures)
+        if objects and sentences:
             return changed
     return [_apply(picture, recipe, seed, False) for picture in pictures]
 
@@ -127,7 +132,7 @@ def augment(pictures: Sequence[Picture], recipe: AugmentationRecipe, random: np.
 def draw_steps(
     recipe: AugmentationRecipe, random: np.random.Generator, size: Size, may_crop: bool = True
 ) -> list[Step]:
-    """What is done to a picture of `size`; the same draws give the same steps."""
+    """Chooses the augmentations of a picture of `size`; the same random numbers give the same steps."""
     steps: list[Step] = [Flip()] if random.random() < recipe.flip else []
     if recipe.jitter is not None:
         return steps + _jitter(recipe, recipe.jitter, random, size, may_crop)
@@ -147,7 +152,7 @@ def draw_steps(
 
 def mirror_words(text: str) -> str:
     """
-    `text` as it is said of the mirrored picture: left and right change places, their letters' case stays.
+    Exchanges left and right in a sentence, for the mirrored picture; the letters' case stays.
 
     Example:
 
@@ -168,7 +173,7 @@ def mirror_words(text: str) -> str:
 
 
 def speaks_of_place(text: str) -> bool:
-    """Whether a sentence names a place or a rank, which cutting the picture may make wrong."""
+    """Whether a sentence names a place or a rank, which may be wrong after a crop."""
     return PLACES.search(text) is not None
 
 
@@ -181,7 +186,7 @@ def _apply(picture: Picture, recipe: AugmentationRecipe, seed: int, may_crop: bo
 def _jitter(
     recipe: AugmentationRecipe, factors: tuple[float, float], random: np.random.Generator, size: Size, may_crop: bool
 ) -> list[Step]:
-    """Scaled into a square of `canvas` times a factor between the two; what then passes the canvas is cut off."""
+    """Scales into a square of `canvas` times a factor between the two; parts outside the canvas are cut off."""
     factor = random.uniform(*factors)
     edge = recipe.canvas * (factor if may_crop else min(factor, 1.0))
     scale = min(edge / size[0], edge / size[1])
@@ -197,7 +202,7 @@ def _window(random: np.random.Generator, size: Size, window: Size) -> Crop:
 
 
 def _each(picture: Picture, change) -> Picture:
-    """`change` of the image, the boxes and the masks."""
+    """Applies `change` to the image, the boxes and the masks."""
     return replace(
         picture,
         image=change(picture.image),

@@ -1,4 +1,4 @@
-"""A question about some pictures -> the model's inputs, `labels` and `supervision` included."""
+"""Collation of a query about some pictures to the model's inputs, `labels` and `supervision` included."""
 
 from __future__ import annotations
 
@@ -17,64 +17,72 @@ from lookhear.training.glee.mixture.asking import Query
 
 
 @dataclass
-class QuestionCollator:
+class QueryCollator:
     """
-    A batch of one `Query` -> the model's inputs.
+    Makes the model's inputs from a batch of one `Query`.
 
-    Beside what the processor makes there are `labels`, a dictionary for each row of the answer (`class_labels` `(n,)`,
-    `boxes` `(n, 4)` cxcywh as shares of the padded image, `masks` `(n, H, W)` bool where all objects of the batch have one,
-    `track_ids` `(n,)` where there are clips), `supervision`, and for prompts in clips `prompt_sources`.
-    Texts that are too long lose their last words.
+    Beside the processor's outputs there are `labels`, a dictionary for each row (`class_labels` `(n,)`, `boxes`
+    `(n, 4)` cxcywh as shares of the padded image, `masks` `(n, H, W)` bool if all objects of the batch have one,
+    `track_ids` `(n,)` of clips), `supervision`, and `prompt_sources` for prompts in clips. Texts that are too long
+    lose their last words.
 
-    Args:
-        processor: pictures are as large as the augmentation left them; it normalises and pads them.
+    Attributes:
+        processor: normalises and pads the pictures, whose size the augmentation has set.
     """
 
     processor: GleeProcessor
 
-    def __call__(self, questions: list[Query]) -> dict[str, Any]:
-        if len(questions) != 1:
+    def __call__(self, queries: list[Query]) -> dict[str, Any]:
+        if len(queries) != 1:
             raise ValueError("an item of CorpusBatches is a batch already: set per_device_train_batch_size to 1")
-        (question,) = questions
-        asked, classes = self._fitting(question.asked)
-        images = [picture.image.permute(1, 2, 0).numpy() for picture in question.pictures]  # (height, width, 3)
-        inputs = self.processor(images=images, **asked, do_resize=False)
+        (query,) = queries
+        prompts, classes = self._fitting(query.prompts)
+        images = [picture.image.permute(1, 2, 0).numpy() for picture in query.pictures]  # (height, width, 3)
+        inputs = self.processor(images=images, **prompts, do_resize=False)
         padded = tuple(inputs["pixel_values"].shape[-2:])
-        supervision = GleeSupervision(**question.supervision)
-        masks = supervision.masks and all(question.pictures[number].masks is not None for number, *_ in question.rows)
+        supervision = GleeSupervision(**query.supervision)
+        masks = supervision.masks and all(query.pictures[number].masks is not None for number, *_ in query.rows)
         labels = []
-        for number, found, numbers in question.rows:
+        for number, found, numbers in query.rows:
             numbers = numbers if classes is None else [classes[index] for index in numbers]
-            entry = targets(question.pictures[number], found, numbers, padded, masks)
+            entry = targets(query.pictures[number], found, numbers, padded, masks)
             if supervision.track_frames > 1:
-                tracks = [question.pictures[number].track_ids[index] for index in found]
+                tracks = [query.pictures[number].track_ids[index] for index in found]
                 entry["track_ids"] = torch.tensor(tracks, dtype=torch.int64)
             labels.append(entry)
-        extra = {} if question.sources is None else {"prompt_sources": torch.tensor(question.sources)}
+        extra = {} if query.sources is None else {"prompt_sources": torch.tensor(query.sources)}
         return {**inputs, **extra, "labels": labels, "supervision": supervision}
 
-    def _fitting(self, asked: dict[str, Any]) -> tuple[dict[str, Any], list[int] | None]:
-        """Texts that the text encoder can take; for labels also the new number of each (shortened ones may coincide)."""
-        prompts = GleePromptProcessor(self.processor.tokenizer)
-        if "labels" in asked:
-            texts = [shortened(text, prompts.tokenizer, prompts.max_length) for text in asked["labels"]]
+    def _fitting(self, prompts: dict[str, Any]) -> tuple[dict[str, Any], list[int] | None]:
+        """
+        Shortens texts for the text encoder; for labels also returns the new number of each, as some may coincide.
+        """
+        processor = GleePromptProcessor(self.processor.tokenizer)
+        if "labels" in prompts:
+            texts = [shortened(text, processor.tokenizer, processor.max_length) for text in prompts["labels"]]
             labels = list(dict.fromkeys(texts))
             return {"labels": labels}, [labels.index(text) for text in texts]
-        if "expressions" in asked:
-            cleaned = [[clean_expression(text) for text in texts] for texts in asked["expressions"]]
-            fitting = [[shortened(text, prompts.tokenizer, prompts.max_length) for text in texts] for texts in cleaned]
+        if "expressions" in prompts:
+            cleaned = [[clean_expression(text) for text in texts] for texts in prompts["expressions"]]
+            fitting = [
+                [shortened(text, processor.tokenizer, processor.max_length) for text in texts] for texts in cleaned
+            ]
             return {"expressions": fitting}, None
-        return asked, None
+        return prompts, None
 
 
 def targets(
     picture: Picture, found: list[int], classes: list[int], padded: Size, masks: bool = True
 ) -> dict[str, torch.Tensor]:
     """
-    Some objects of a picture as `labels` has them.
+    Makes an entry of `labels` from some objects of a picture.
 
     Args:
-        found: their indices; classes: the numbers of their labels; padded: (height, width) that the batch is padded to.
+        picture: with its annotations.
+        found: indices of the objects.
+        classes: numbers of their labels.
+        padded: (height, width) that the batch is padded to.
+        masks: whether masks are among the targets.
     """
     height, width = padded
     corners = torch.as_tensor(picture.boxes)[found].as_subclass(torch.Tensor)
@@ -84,7 +92,7 @@ def targets(
         "class_labels": torch.tensor(classes, dtype=torch.int64),
         "boxes": torch.cat((centres, extents), dim=1),
     }
-    if masks:
+    if masks and picture.masks is not None:
         rows, columns = picture.size
         entry["masks"] = torch.zeros(len(found), height, width, dtype=torch.bool)
         entry["masks"][:, :rows, :columns] = picture.masks[found].as_subclass(torch.Tensor) > 0
@@ -92,7 +100,7 @@ def targets(
 
 
 def shortened(text: str, tokenizer: PreTrainedTokenizerBase, longest: int) -> str:
-    """`text` without as many of its last words (of a single word: letters) as are too many for `longest` tokens."""
+    """Drops last words of a text (letters of a single word) until it has at most `longest` tokens."""
     while len(tokenizer(text, verbose=False)["input_ids"]) > longest:
         text = text.rsplit(" ", 1)[0] if " " in text else text[:-1]
     return text

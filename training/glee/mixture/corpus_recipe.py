@@ -1,9 +1,11 @@
-"""Recipes of training on corpora: one YAML file says what starts from what, which corpora in which shares, and how fast."""
+"""Recipes of training on corpora: one YAML file with the model to start from, corpora, their shares, and schedule."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from lookhear.modeling.glee import GleeConfig
 from lookhear.training.glee.optimiser import OptimiserRecipe
+from lookhear.training.recipe_reading import Range, check_config
 
 
 @dataclass
@@ -14,10 +16,11 @@ class StartRecipe:
     Attributes:
         checkpoint: GLEE folder or Hub id to start from; None: a new model.
         size: of a new model: `lite`, `plus` or `pro`.
-        config: fields of `GleeConfig` that differ, also for a checkpoint.
-        backbone: folder or Hub id of a backbone in transformers, or the file of an EVA-02, which a new model starts with.
-        text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and is held to, as its teacher).
-        freeze: modules that stay as they are (`model.text_encoder.clip`).
+        config: fields of `GleeConfig` that differ, of a checkpoint, too; they are checked.
+        backbone: folder or Hub id of a backbone in transformers, or an EVA-02 file, whose weights a new model starts
+            with.
+        text: folder or Hub id of a CLIP with its tokenizer, which a new model starts with (and has as its teacher).
+        freeze: modules that are not trained (`model.text_encoder.clip`).
     """
 
     checkpoint: str | None = None
@@ -27,22 +30,26 @@ class StartRecipe:
     text: str | None = None
     freeze: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check_config(self.config, GleeConfig, "model.config")
+
 
 @dataclass
 class CorporaRecipe:
     """
-    What is learnt from.
+    Training data.
 
     Attributes:
-        sources: for each corpus the arguments of `open_source`: `reader`, `root`, and what differs from the usual.
-        common: arguments that all sources share, unless they have their own.
-        fraction: share of each corpus that is used (the study of scale: 0.1, 0.2, 0.5, 1); in shards, of the shards.
-        skip_bad: skip annotations that cannot be used.
+        sources: arguments of `open_source` for each corpus: `reader`, `root`, and those that differ from the defaults.
+        common: arguments of all sources that don't have their own.
+        fraction: share of each corpus that is used, in (0, 1] (the study of scale: 0.1, 0.2, 0.5, 1); of a corpus in
+            shards, the share of the shards.
+        skip_bad: whether annotations that cannot be used are skipped; else they are refused.
     """
 
     sources: list[dict[str, Any]] = field(default_factory=list)
     common: dict[str, Any] = field(default_factory=dict)
-    fraction: float = 1.0
+    fraction: Annotated[float, Range(0, 1, above=True)] = 1.0
     skip_bad: bool = False
 
 
@@ -53,8 +60,8 @@ class CorpusTrainingRecipe:
 
     Attributes:
         model: what is trained.
-        data: what is learnt from.
-        optimiser: how the weights learn, beside `training`.
+        data: what it is trained on.
+        optimiser: settings of the optimiser that `training` has not.
         training: fields of `transformers.TrainingArguments`.
     """
 

@@ -1,4 +1,4 @@
-"""Several corpora as one data set of batches: which corpus, which pictures and which question is fixed by the batch's number."""
+"""Several corpora as one data set of batches: a batch's number determines its corpus, pictures and query."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from lookhear.training.glee.mixture.augmentation import AugmentationRecipe, augm
 from lookhear.training.glee.mixture.row_order import RowOrder, RowStream, Schedule
 from lookhear.training.glee.mixture.sampling import PROMPT_KINDS, repeat_factors
 from lookhear.training.glee.mixture.video_sampling import VideoIndex
+from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Share
 
 logger = logging.getLogger(__name__)
 MOST_TRIES = 100
@@ -38,37 +39,37 @@ class Source:
     One corpus in a mixture.
 
     Attributes:
-        rows: in the schema: a `datasets.Dataset`, or a `RowStream`.
-        ratio: how often its batches come, beside those of the others.
-        images: pictures, or clips, of a batch.
+        rows: a `datasets.Dataset` in the schema, or a `RowStream`.
+        ratio: weight of its batches among those of all sources, above 0.
+        images: pictures, or clips, of a batch, at least 1.
         task: `labels`, `expressions` or `phrases`, see `corpora/supervision.py`.
         supervision: fields of `GleeSupervision`.
-        vocabulary: all categories; empty: only those in the batch are asked for.
-        most_labels: most categories that a batch asks for.
-        expressions: sentences of a picture, at most; with clips one.
-        prompts: share of the batches that ask by visual prompts instead (0.2 in the published training for COCO, SA-1B, UVO
-            and frames of videos); 1: pictures without objects are passed over.
-        prompt_kinds: which visual prompts are drawn.
-        frames: frames of a clip; 1: pictures stand alone. A still stands for all frames, changed in a way of its own in
-            each.
-        reach: how many annotated frames apart a clip's frames may be.
-        repeat_threshold: LVIS' t of repeat-factor sampling; 0: each picture comes up once a round.
+        vocabulary: all categories; empty: a batch queries only those in it.
+        most_labels: most categories that a batch queries, at least 1.
+        expressions: most sentences of a picture, at least 1; a clip has one.
+        prompts: share of the batches, in [0, 1], that query by visual prompts instead (0.2 in the published training
+            for COCO, SA-1B, UVO and frames of videos); 1: pictures without objects are skipped.
+        prompt_kinds: weight of each kind of visual prompt, at least 0.
+        frames: frames of a clip, at least 1; 1: single pictures. A still image is repeated for all frames, each
+            augmented on its own.
+        reach: how many annotated frames apart a clip's frames may be, at least 0.
+        repeat_threshold: LVIS' t of repeat-factor sampling, in [0, 1]; 0: each picture appears once per epoch.
         augmentation: None leaves the pictures as they are.
     """
 
     rows: Any
-    ratio: float = 1.0
-    images: int = 2
+    ratio: Positive = 1.0
+    images: Count = 2
     task: str = "labels"
     supervision: dict[str, Any] = field(default_factory=dict)
     vocabulary: Sequence[str] = ()
-    most_labels: int = 100
-    expressions: int = 1
-    prompts: float = 0.0
-    prompt_kinds: dict[str, float] = field(default_factory=lambda: dict(PROMPT_KINDS))
-    frames: int = 1
-    reach: int = 5
-    repeat_threshold: float = 0.0
+    most_labels: Count = 100
+    expressions: Count = 1
+    prompts: Share = 0.0
+    prompt_kinds: dict[str, NotNegative] = field(default_factory=lambda: dict(PROMPT_KINDS))
+    frames: Count = 1
+    reach: CountOrZero = 5
+    repeat_threshold: Share = 0.0
     augmentation: AugmentationRecipe | None = field(default_factory=AugmentationRecipe)
 
     def __post_init__(self):
@@ -82,16 +83,20 @@ class CorpusBatches(Dataset):
     """
     Item i is batch i of a mixture, a `Query` of one source: the same in every run, whatever came before.
 
-    So training resumes exactly where it was stopped, processes and workers each take their own numbers, and one process
-    that gathers the gradients of two batches sees what two processes see. The sources' shares hold within every block of
-    about a thousand batches. Within a source, every picture appears once per epoch, in an order of the epoch, batches of
-    wide and of tall pictures apart; streams come in the order of their shards and a shuffled buffer.
+    So training resumes exactly where it was stopped, processes and workers each take their own numbers, and one
+    process that accumulates the gradients of two batches sees the same as two processes. The sources' shares hold
+    within every block of about a thousand batches. Within a source, every picture appears once per epoch, in an order
+    of the epoch, wide and tall pictures in separate batches; streams come in the order of their shards and a shuffled
+    buffer.
 
-    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by random others of the
-    same source (in a stream, skipped).
+    Pictures that cannot be decoded are refused, or, if `problems` skips, counted there and replaced by random others
+    of the same source (in a stream, skipped).
 
     Args:
-        sources: the corpora; length: number of batches; seed: other seeds give other batches.
+        sources: the corpora.
+        length: number of batches.
+        seed: other seeds give other batches.
+        problems: where pictures that cannot be decoded are reported.
         together: number of successive batches of one source (the number of processes gives one source per step).
     """
 
@@ -120,25 +125,23 @@ class CorpusBatches(Dataset):
         random = np.random.default_rng((self.seed, 1, index))
         clips = list(self._clips(number, turn, random))
         if source.prompts and random.random() < source.prompts and any(len(clip[0]) for clip in clips):
-            question = ask_prompts(
-                [self._changed(clip, source, random) for clip in clips], random, source.prompt_kinds
-            )
-            if question.rows:
-                return _supervised(question, source)
+            query = ask_prompts([self._changed(clip, source, random) for clip in clips], random, source.prompt_kinds)
+            if query.rows:
+                return _supervised(query, source)
         if source.task == "expressions":
             count = source.expressions if source.frames == 1 else 1
             clips = [choose_sentences(clip, random, count) for clip in clips]
         clips = [self._changed(clip, source, random) for clip in clips]
         if source.task == "expressions":
-            question = ask_expressions(clips)
+            query = ask_expressions(clips)
         elif source.task == "phrases":
-            question = ask_phrases(clips, random, source.most_labels)
+            query = ask_phrases(clips, random, source.most_labels)
         else:
-            question = ask_labels(clips, random, source.vocabulary, source.most_labels)
-        return _supervised(question, source)
+            query = ask_labels(clips, random, source.vocabulary, source.most_labels)
+        return _supervised(query, source)
 
     def _clips(self, number: int, turn: int, random: np.random.Generator) -> Iterator[Clip]:
-        """The decoded pictures of a source's batch; at least one."""
+        """Decodes the pictures of a source's batch; at least one."""
         source, order = self.sources[number], self._orders[number]
         if isinstance(order, RowStream):
             clips = [
@@ -161,11 +164,11 @@ class CorpusBatches(Dataset):
             else:
                 found = self.problems.summary()
                 raise CorpusError(
-                    f"{MOST_TRIES} pictures in a row cannot be used, or show nothing to ask for; {found}"
+                    f"{MOST_TRIES} pictures in a row cannot be used, or have no annotations for a query; {found}"
                 )
 
     def _decoded(self, rows: list[dict], number: int) -> Clip | None:
-        """The pictures of a clip; None where one is broken, or there is nothing of what the source always asks for."""
+        """Decodes a clip; None if a picture is damaged, or the clip lacks what the source's queries need."""
         source = self.sources[number]
         shortest = source.augmentation.largest_needed() if source.augmentation is not None else None
         try:
@@ -174,21 +177,21 @@ class CorpusBatches(Dataset):
             self.problems.add(f"source {number}", str(error))
             self.problems.settle(f"source {number}")
             return None
-        said = any(clean_expression(text) for picture in clip for text, _ in picture.expressions)
-        wanted = (source.task == "labels" or said) and (source.prompts < 1 or len(clip[0]))
+        named = any(clean_expression(text) for picture in clip for text, _ in picture.expressions)
+        wanted = (source.task == "labels" or named) and (source.prompts < 1 or len(clip[0]))
         return clip if wanted else None
 
     def _changed(self, clip: Clip, source: Source, random: np.random.Generator) -> Clip:
         if source.augmentation is None:
             return clip
-        if len({picture.id for picture in clip}) == 1:  # a still: each frame shows it in another way
+        if len({picture.id for picture in clip}) == 1:  # a still: each frame is augmented on its own
             return [changed for picture in clip for changed in augment([picture], source.augmentation, random)]
         return augment(clip, source.augmentation, random)
 
 
-def _supervised(question: Query, source: Source) -> Query:
+def _supervised(query: Query, source: Source) -> Query:
     frames = {"track_frames": source.frames} if source.frames > 1 else {}
-    return replace(question, supervision={**source.supervision, **question.supervision, **frames})
+    return replace(query, supervision={**source.supervision, **query.supervision, **frames})
 
 
 def _order(source: Source, seed: int, number: int) -> RowOrder | RowStream:

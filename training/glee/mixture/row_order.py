@@ -11,12 +11,13 @@ BLOCK = 1024  # batches within which the sources' shares hold
 
 class Schedule:
     """
-    Source of each batch.
+    Chooses the source of each batch.
 
     Item i is (source, turn): batch i is the turn-th batch of this source.
 
     Args:
-        ratios: of the sources.
+        ratios: weights of the sources, above 0.
+        seed: other seeds give another order.
         together: number of successive batches of one source.
 
     Raises:
@@ -42,12 +43,12 @@ class Schedule:
         return source, turn * self.together + place
 
     def _before(self, block: int) -> np.ndarray:
-        """How many batches of each source lie in the blocks before: rounded so that they add up."""
+        """Counts the batches of each source in the blocks before, rounded so that they add up."""
         ends = np.floor(self._ends * (block * self._block) + 0.5).astype(np.int64)
         return np.diff(ends, prepend=0)
 
     def _sources(self, block: int) -> np.ndarray:
-        """The sources of a block's batches."""
+        """Returns the sources of a block's batches."""
         if self._last is None or self._last[0] != block:
             counts = self._before(block + 1) - self._before(block)
             random = np.random.default_rng((self.seed, 0, block))
@@ -57,14 +58,17 @@ class Schedule:
 
 class RowOrder:
     """
-    Rows of each batch: in each epoch every row once, or as often as its repeat factor says.
+    Chooses the rows of each batch: in each epoch every row once, or as often as its repeat factor says.
 
-    A row with factor r appears r times per epoch on average, and never more than one off. An incomplete last batch of an
-    epoch is dropped; a data set smaller than a batch is repeated within it.
+    A row with factor r appears r times per epoch on average, rounded up or down. An incomplete last batch of
+    an epoch is dropped; a data set smaller than a batch is repeated within it.
 
     Args:
-        rows: how many there are; batch: rows of one; seed: any number or tuple.
-        factors: `(rows,)` repeat factors; wide: `(rows,)` bool, wide and tall pictures come in batches of their own.
+        rows: number of rows.
+        batch: rows of a batch.
+        seed: any number or tuple.
+        factors: `(rows,)` repeat factors.
+        wide: `(rows,)` bool; wide and tall pictures are in separate batches.
 
     Raises:
         ValueError: there is no row.
@@ -85,18 +89,18 @@ class RowOrder:
         self._factors = factors
         total = rows if factors is None else int(np.floor(factors.sum()))
         self._total = max(total, batch)
-        self.batches = self._total // batch  # of a round
+        self.batches = self._total // batch  # per epoch
         self._last: tuple[int, np.ndarray] | None = None
 
     def batch(self, turn: int) -> np.ndarray:
-        """`(batch,)` rows of the turn-th batch."""
+        """Returns the `(batch,)` rows of the turn-th batch."""
         epoch, place = divmod(turn, self.batches)
         if self._last is None or self._last[0] != epoch:
-            self._last = epoch, self._round(epoch)
+            self._last = epoch, self._epoch(epoch)
         return self._last[1][place]
 
-    def _round(self, epoch: int) -> np.ndarray:
-        """`(batches, batch)` rows."""
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """Returns the `(batches, batch)` rows of an epoch."""
         random = np.random.default_rng((*self.seed, epoch))
         order = random.permutation(self.rows)
         if self._factors is not None:
@@ -104,7 +108,7 @@ class RowOrder:
             order = random.permutation(np.repeat(order, np.diff(ends, prepend=0)))
         order = np.resize(order, self._total)
         if self.wide is not None:
-            order = order[np.argsort(self.wide[order], kind="stable")]  # one batch at most holds both
+            order = order[np.argsort(self.wide[order], kind="stable")]  # at most one batch has both
             spare = len(order) - self.batches * self.batch_size
             if spare:  # dropped at random, not always of the wide ones
                 order = np.delete(order, random.choice(len(order), size=spare, replace=False))
@@ -114,15 +118,17 @@ class RowOrder:
 
 class RowStream:
     """
-    An endless stream of rows that are read while they are used, for corpora too large for anything else.
+    An endless stream of rows that are read while they are used, for corpora too large for random access.
 
-    Rounds differ in the order of the shards and in what a buffer draws. Batches can be asked for in any order; going forward
-    costs the reading of what is passed over, going back starts anew. So each process reads (but does not decode) what
-    the others take.
+    Epochs differ in the order of the shards and in the rows that are drawn from a buffer. Batches can be taken in any
+    order; going forward reads the skipped rows, going back starts from the beginning. So each process reads (but does
+    not decode) the rows of the others, too.
 
     Args:
-        shards: parts of the corpus; read: the rows of one shard.
-        buffer: rows among which the next one is drawn; 1 leaves the order.
+        shards: of the corpus.
+        read: reads the rows of a shard.
+        seed: other seeds give another order.
+        buffer: rows among which the next one is drawn; 1 keeps the order.
     """
 
     def __init__(self, shards: Sequence, read: Callable[[object], Iterator[dict]], seed: int = 0, buffer: int = 256):
@@ -133,10 +139,10 @@ class RowStream:
         self._place, self._process = 0, os.getpid()
 
     def batch(self, turn: int, size: int) -> list[dict]:
-        """The rows from `turn * size` on."""
+        """Returns `size` rows, from row `turn * size` on."""
         start = turn * size
         if self._rows is None or start < self._place or self._process != os.getpid():
-            # A worker that was forked must not read on in a file that another process reads, too.
+            # A forked worker must not continue reading a file that another process reads, too.
             self._rows, self._place, self._process = self._stream(), 0, os.getpid()
         for _ in islice(self._rows, start - self._place):
             pass
@@ -145,7 +151,7 @@ class RowStream:
         return rows
 
     def __getstate__(self) -> dict:
-        """A copy for another process starts from the beginning: an open file cannot be passed on."""
+        """Leaves the open files out of a copy for another process, which starts from the beginning."""
         return {**self.__dict__, "_rows": None, "_place": 0}
 
     def _stream(self) -> Iterator[dict]:

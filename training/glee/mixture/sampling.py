@@ -23,14 +23,17 @@ def sample_categories(
     """
     Samples the categories of a batch: those in its pictures, filled up with random others.
 
-    A vocabulary that fits is asked for as a whole and in its own order, so that a class keeps its number.
+    A vocabulary of at most `most` categories is used as a whole and in its own order, so that class numbers stay.
 
     Args:
         positives: categories in the pictures; if more than `most`, a random subset.
-        vocabulary: all categories of the data set; excluded: those that must not be asked for unless they are positives.
+        vocabulary: all categories of the data set.
+        most: most categories of a batch.
+        random: for all random choices.
+        excluded: categories that must not be negatives.
 
     Returns:
-        at most `most` names, each once; sampled ones in random order.
+        At most `most` names, each once; sampled ones in random order.
     """
     positives = list(dict.fromkeys(positives))
     hidden = set(excluded) - set(positives)
@@ -46,11 +49,13 @@ def sample_categories(
 
 def repeat_factors(rows: "datasets.Dataset", threshold: float) -> np.ndarray:
     """
-    Computes how often each picture should appear per epoch (LVIS, Gupta et al. 2019, appendix B.2): for the share f of pictures
-    with a category, max(1, sqrt(threshold / f)); a picture takes the highest of its categories, 1 without any.
+    Computes how often each picture should appear per epoch (LVIS, Gupta et al. 2019, appendix B.2): for the share f of
+    pictures with a category, max(1, sqrt(threshold / f)); a picture takes the highest of its categories, 1 without
+    any.
 
     Args:
-        rows: in the schema; threshold: 0.001 for LVIS; 0 makes all factors 1.
+        rows: in the schema.
+        threshold: t of LVIS, 0.001 there; 0 makes all factors 1.
 
     Returns:
         `(rows,)` float64.
@@ -67,12 +72,12 @@ def repeat_factors(rows: "datasets.Dataset", threshold: float) -> np.ndarray:
 
 
 def category_vocabulary(rows: "datasets.Dataset") -> list[str]:
-    """All categories that are annotated in a data set, sorted. What its files name but no picture shows is not among them."""
+    """Lists the categories of a data set's objects, sorted, without those of its files that no picture shows."""
     return sorted(_categories(rows)[1])
 
 
 def _categories(rows: "datasets.Dataset") -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Of each object with a category its number in the names, the names, and the row of each such object."""
+    """Returns, for all objects with a category, its number in the names, the names, and the objects' rows."""
     import pyarrow
     import pyarrow.compute as compute
 
@@ -86,7 +91,7 @@ def _categories(rows: "datasets.Dataset") -> tuple[np.ndarray, list[str], np.nda
 
 
 def draw(random: np.random.Generator, shares: dict[str, float]) -> str:
-    """One of the names, as often as its share says."""
+    """Draws one of the names, with its share as probability."""
     names = list(shares)
     weights = np.array([shares[name] for name in names], dtype=float)
     return names[random.choice(len(names), p=weights / weights.sum())]
@@ -94,11 +99,13 @@ def draw(random: np.random.Generator, shares: dict[str, float]) -> str:
 
 def draw_prompt(kind: str, box: Sequence[float], mask: np.ndarray | None, random: np.random.Generator) -> Any:
     """
-    How somebody might show an object, as the processor takes it.
+    Draws a prompt as a user might point at an object, in the processor's form.
 
     Args:
-        kind: `masks`, `boxes`, `points` or `scribbles`; only boxes and points can do without a mask.
-        box: x0, y0, x1, y1 in pixels; mask: `(height, width)` bool.
+        kind: `masks`, `boxes`, `points` or `scribbles`; boxes and points don't need a mask.
+        box: x0, y0, x1, y1 in pixels.
+        mask: `(height, width)` bool.
+        random: for all random choices.
     """
     if kind == "masks":
         return mask

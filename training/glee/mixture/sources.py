@@ -1,4 +1,4 @@
-"""A corpus in a mixture, from what a recipe says about it."""
+"""Opening of a recipe's corpora as sources of a mixture."""
 
 from __future__ import annotations
 
@@ -33,15 +33,21 @@ def open_source(
     **fields: Any,
 ) -> Source:
     """
-    Opens a corpus as a source of batches, with what is usual for it (`corpora/supervision.py`) where `fields` say nothing.
+    Opens a corpus as a source of batches, with its defaults (`corpora/supervision.py`) for fields that are not given.
 
     Args:
-        reader, root, options, cache, problems: see `open_corpus`.
-        stream: the corpus is read while it is used, with a shuffled buffer of `buffer` rows; see `RowStream`.
-        vocabulary: all categories, or a JSON file with COCO's `categories`; None: those that are annotated (in a stream,
-            and in corpora of free names: those of the batch).
+        reader: name of the reader; see `open_corpus`.
+        root: folder of the corpus.
+        options: of the reader.
+        cache: see `open_corpus`.
+        stream: whether the corpus is read while it is used; see `RowStream`.
+        buffer: rows of a stream among which the next one is chosen at random.
+        seed: of a stream's order.
+        problems: where annotations that cannot be used are reported.
+        vocabulary: all categories, or a JSON file with COCO's `categories`; None: those that are annotated (in a
+            stream, and in corpora of free names: those of the batch).
         augmentation: fields of `AugmentationRecipe`.
-        fields: of `Source`: `ratio`, `images`, `task`, `supervision`, `prompts`, `frames`, ...
+        **fields: of `Source`: `ratio`, `images`, `task`, `supervision`, `prompts`, `frames`, ...
 
     Raises:
         ValueError: a field does not exist, or the corpus cannot be opened (`CorpusError`).
@@ -72,7 +78,7 @@ def open_source(
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
-    """The names of the `categories` of a JSON file in COCO's form, in its order. CorpusError: there are none."""
+    """Reads the category names of a JSON file in COCO's form, in its order. Raises CorpusError if there are none."""
     content = read_json(Path(path), dict)
     need_keys(content, ("categories",), path)
     names = list(category_names(content["categories"], Path(path)).values())

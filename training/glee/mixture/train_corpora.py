@@ -1,4 +1,4 @@
-"""Training GLEE on a mixture of corpora, by a recipe.
+"""Training of GLEE on a mixture of corpora, by a recipe.
 
 accelerate launch --config_file training/accelerate/multi_gpu.yaml \
   -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml [section.field=value ...]
@@ -15,7 +15,7 @@ from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.initialise import load_for_training, new_model, new_processor
-from lookhear.training.glee.mixture.collating import QuestionCollator
+from lookhear.training.glee.mixture.collating import QueryCollator
 from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
 from lookhear.training.glee.mixture.mixture import CorpusBatches, Source
 from lookhear.training.glee.mixture.row_order import RowStream
@@ -27,14 +27,14 @@ from lookhear.training.running import run_to_end, training_arguments
 
 def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
     """
-    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+    Trains by a recipe, resuming from the last checkpoint in its `output_dir`; the result is in `output_dir`.
 
     Raises:
         ValueError: the recipe names corpora, modules or arguments that do not exist, or has no `max_steps`.
     """
     arguments = training_arguments({"per_device_train_batch_size": 1, **recipe.training})
     if arguments.max_steps <= 0:
-        raise ValueError("training.max_steps must be given: a mixture has no end")
+        raise ValueError("training.max_steps must be given: a mixture is endless")
     set_seed(arguments.seed)
     problems = Problems(skip=recipe.data.skip_bad)
     sources = open_sources(recipe.data, arguments.seed, problems)
@@ -43,7 +43,7 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
     trainer = GleeTrainer(
         model=model,
         args=arguments,
-        data_collator=QuestionCollator(processor),
+        data_collator=QueryCollator(processor),
         train_dataset=CorpusBatches(sources, batches, arguments.seed, problems),
         processing_class=processor,
         optimiser=recipe.optimiser,
@@ -52,7 +52,9 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
 
 
 def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = None) -> list[Source]:
-    """The recipe's corpora, each cut to its fraction. ValueError: there are none, or one cannot be opened."""
+    """
+    Opens the recipe's corpora, each cut to its fraction. Raises ValueError: there are none, or one cannot be opened.
+    """
     if not recipe.sources:
         raise ValueError("data.sources is empty: name corpora with their reader and root")
     if not 0 < recipe.fraction <= 1:
@@ -68,19 +70,21 @@ def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = N
 
 
 def cut(source: Source, fraction: float, seed: int) -> Source:
-    """Takes a random share of a corpus, the same for one seed, so that a larger share holds the smaller; of shards the first."""
+    """
+    Takes a random share of a corpus, of shards the first ones: with one seed, a larger share contains the smaller.
+    """
     if fraction == 1:
         return source
     if isinstance(source.rows, RowStream):
         rows = source.rows
-        kept = rows.shards[: max(1, round(fraction * len(rows.shards)))]
-        return replace(source, rows=RowStream(kept, rows.read, rows.seed, rows.buffer))
+        shards = rows.shards[: max(1, round(fraction * len(rows.shards)))]
+        return replace(source, rows=RowStream(shards, rows.read, rows.seed, rows.buffer))
     order = source.rows.shuffle(seed=seed)
     return replace(source, rows=order.select(range(max(1, round(fraction * len(order))))).flatten_indices())
 
 
 def build(recipe: StartRecipe) -> tuple[GleeForObjectDetection, GleeProcessor]:
-    """The recipe's model and processor. ValueError: a module to freeze, or a size, does not exist."""
+    """Returns the recipe's model and processor. Raises ValueError: no such module to freeze, or no such size."""
     if recipe.checkpoint is not None:
         model = load_for_training(recipe.checkpoint, **recipe.config)
         processor = AutoProcessor.from_pretrained(recipe.checkpoint)

@@ -1,4 +1,4 @@
-"""Which frames of a video are learnt together."""
+"""Sampling of the frames of a video that are trained on together."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,13 +11,14 @@ class VideoIndex:
     Finds the rows of a video around one of its frames.
 
     Args:
-        videos: for each row the video that it is a frame of, None for stills; frames: its place there.
+        videos: of each row, None for stills.
+        frames: place of each row in its video.
     """
 
     def __init__(self, videos: Sequence[str | None], frames: Sequence[int | None]):
         of_video: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for row, (video, frame) in enumerate(zip(videos, frames)):
-            if video is not None:
+            if video is not None and frame is not None:
                 of_video[video].append((frame, row))
         self._rows = {video: np.array([row for _, row in sorted(pairs)]) for video, pairs in of_video.items()}
         self._places = {
@@ -26,14 +27,16 @@ class VideoIndex:
 
     def clip(self, row: int, frames: int, reach: int, random: np.random.Generator) -> list[int]:
         """
-        A frame with others of its video, in the order of time.
+        Samples a clip around a frame: its row and others of its video, in the order of time.
 
         Args:
-            row: of the frame; a still stands for all frames of a clip.
-            frames: of the clip; reach: how many annotated frames the others may be away from it.
+            row: of the frame; a still is repeated.
+            frames: number of frames of the clip.
+            reach: most annotated frames between the frame and the others.
+            random: for all random choices.
 
         Returns:
-            `frames` rows, each once where the video has enough.
+            `frames` rows, each once if the video has enough.
         """
         if row not in self._places:
             return [row] * frames

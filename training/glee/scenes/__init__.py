@@ -1,1 +1,1 @@
-"""Generated scenes, still and moving, of shapes and people: what is asked about them, training and evaluation on them."""
+"""Generated scenes, still and moving, of shapes and people: queries about them, training and evaluation on them."""

@@ -1,4 +1,4 @@
-"""What lies behind a scene: two muted colours with soft spots, or a part of a photo without people."""
+"""Backgrounds of scenes: two muted colours with soft spots, or a part of a photo without people."""
 
 import csv
 import json
@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# Licences that allow changes and commercial use. What is made with CC BY-SA photos stays under CC BY-SA.
+# Licences that allow changes and commercial use. Works derived from CC BY-SA photos are under CC BY-SA, too.
 FREE_LICENCES = ("CC BY 2.0", "CC BY-SA 2.0", "No known copyright restrictions")
 PERSON = 1  # COCO's category
 _LONGEST_SIDE = 320
 
 
 def plain_ground(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Two muted colours that run into each other, with soft spots: `(height, width, 3)` float32, 0 to 255."""
+    """Paints two muted colours that blend into each other, with soft spots: `(height, width, 3)` float32, 0 to 255."""
     height, width = size
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(0, 1, width, dtype=np.float32)[None]
@@ -48,18 +48,19 @@ def photo_ground(random: np.random.Generator, size: tuple[int, int], photo: np.n
 
 def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     """
-    Photos of a COCO folder that may be changed and used for anything, cut to their largest part without people.
+    Reads the photos of a COCO folder that may be changed and used commercially, cut to their largest part without
+    people.
 
     Args:
-        folder: with `image_licenses.csv` (columns `split`, `file`, `licence`), `annotations/instances_<split>.json`, and
-            the images in `<split>/`.
+        folder: with `image_licenses.csv` (columns `split`, `file`, `licence`), `annotations/instances_<split>.json`,
+            and the images in `<split>/`.
         split: such as "train2017".
 
     Returns:
-        `(height, width, 3)` uint8 each, at most 320 pixels long.
+        `(height, width, 3)` uint8 each, with at most 320 pixels on the longer side.
 
     Raises:
-        ValueError: the folder isn't laid out so.
+        ValueError: the folder has another layout.
     """
     folder = Path(folder)
     try:
@@ -85,7 +86,7 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
 
 
 def _largest_part(size: tuple[int, int], boxes: Iterable[list[float]]) -> tuple[int, int, int, int]:
-    """Of the parts left of, right of, above and below all boxes (x, y, width, height), the largest, x0, y0, x1, y1."""
+    """Returns the largest part left of, right of, above or below all boxes (x, y, width, height): x0, y0, x1, y1."""
     width, height = size
     boxes = list(boxes)
     if not boxes:
@@ -98,4 +99,4 @@ def _largest_part(size: tuple[int, int], boxes: Iterable[list[float]]) -> tuple[
 
 def _muted(random: np.random.Generator) -> np.ndarray:
     grey = random.uniform(70, 200)
-    return np.float32(grey + random.uniform(-28, 28, 3))
+    return (grey + random.uniform(-28, 28, 3)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""What a checkpoint finds in new scenes: `python -m lookhear.training.glee.scenes.evaluate_scenes CHECKPOINT`.
+"""Evaluation of a checkpoint on new scenes: `python -m lookhear.training.glee.scenes.evaluate_scenes CHECKPOINT`.
 
-With `--photos COCO_FOLDER` and `--frames VIDEOS` half of the scenes lie on photos, and people of the videos occur, too;
-with `--plain` there are shapes on plain grounds only, larger and of full contrast.
+With `--photos COCO_FOLDER` half of the scenes have a photo as background, with `--frames VIDEOS` they show people of
+the videos, too; with `--plain` there are only shapes on plain grounds, larger and of full contrast.
 """
 
 import argparse
@@ -11,20 +11,23 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, BatchFeature
+from transformers.utils import ModelOutput
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.evaluation.measures.average_precision import picture_precision
 from lookhear.evaluation.measures.mask_runs import box_ious, to_runs
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.scenes.backgrounds import read_photos
 from lookhear.training.glee.scenes.examples import PROMPT_KINDS, SceneBatch, ask_expressions, ask_labels, ask_prompts
 from lookhear.training.glee.scenes.expressions import FORMS, SIDES, by_order
 from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
 
-# Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
+# Training uses the seeds (seed, batch), evaluation (EVALUATION_SEED, number).
 EVALUATION_SEED = 777_777
-# Shapes that overlap, small and large ones, low contrast, photos behind them, people beside them.
+# Shapes that overlap, small and large ones, low contrast, photos as backgrounds, people.
 HARD_SCENES = SceneRecipe(radius=(0.07, 0.24), crowding=0.6, contrast=0.6, photos=0.5, people=0.3)
 PLAIN_SCENES = SceneRecipe()
 PANELS = SceneRecipe(people=1.0, panels=1.0, objects_beside=(0, 0), photos=0.5)
@@ -36,14 +39,17 @@ class SceneEvaluation:
     Runs a model on scenes in batches.
 
     Args:
-        model, processor: a checkpoint; size: (height, width) of the scenes in pixels; batch: scenes per batch.
-        material: photos and people that scenes are pasted from.
+        model: to evaluate.
+        processor: of the model.
+        size: (height, width) of the scenes in pixels.
+        batch: scenes per batch.
+        material: photos and people of the scenes.
     """
 
     def __init__(
         self,
-        model,
-        processor,
+        model: GleeForObjectDetection,
+        processor: GleeProcessor,
         size: tuple[int, int] = (128, 160),
         batch: int = 8,
         material: SceneMaterial | None = None,
@@ -52,35 +58,36 @@ class SceneEvaluation:
         self.material = material or SceneMaterial()
 
     def scenes(self, count: int, recipe: SceneRecipe | None = None) -> list[Scene]:
-        """The held-out scenes, the same in every run."""
+        """Generates the held-out scenes, the same in every run."""
         seeds = (np.random.default_rng((EVALUATION_SEED, index)) for index in range(count))
         return [make_scene(random, self.size, recipe, self.material) for random in seeds]
 
     @torch.no_grad()
-    def answer(self, asked: SceneBatch):
-        """(inputs, outputs) of a question."""
-        images = [scene.image for scene in asked.scenes]
-        inputs = self.processor(images=images, **asked.asked, return_tensors="pt")
+    def answer(self, query: SceneBatch) -> tuple[BatchFeature, ModelOutput]:
+        """Returns the inputs and outputs of a query."""
+        images = [scene.image for scene in query.scenes]
+        inputs = self.processor(images=images, **query.prompts, return_tensors="pt")
         return inputs, self.model(**inputs)
 
     def average_precision(self, scenes: list[Scene], mode: str) -> dict[str, float]:
         """
-        COCO's AP at an IoU of 0.5, of boxes and of masks (as they are, not cut to their boxes), averaged over labels.
+        Computes COCO's AP at an IoU of 0.5, of boxes and of masks (not cut to their boxes), averaged over labels.
 
         Args:
-            mode: `kind` asks for the eight kinds and people, `pair` for kinds with their colours.
+            scenes: to evaluate on.
+            mode: `kind` queries the eight kinds and people, `pair` kinds with their colours.
         """
-        references = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
-        predictions = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
+        references: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
+        predictions: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
-            asked = ask_labels(some, np.random.default_rng(start), mode)
-            _, outputs = self.answer(asked)
+            query = ask_labels(some, np.random.default_rng(start), mode)
+            _, outputs = self.answer(query)
             answers = self.processor.post_process_instance_segmentation(
                 outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
             )
-            labels = asked.asked["labels"]
-            for (number, shapes, classes), answer in zip(asked.rows, answers):
+            labels = query.prompts["labels"]
+            for (number, shapes, classes), answer in zip(query.rows, answers):
                 truth = [(labels[name], some[number].shapes[place]) for place, name in zip(shapes, classes)]
                 row = references[start + number]
                 row["labels"] += [label for label, _ in truth]
@@ -97,74 +104,75 @@ class SceneEvaluation:
 
     def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
         """
-        IoU of the box that each sentence is answered with, by form.
+        Computes the IoU of the box that is found for each sentence, by form.
 
         Args:
-            others: ask for the same shapes with other scenes' sentences, to see whether sentences are read at all.
+            scenes: to evaluate on.
+            others: whether shapes are queried by other scenes' sentences, to see if the model uses sentences at all.
         """
         ious = defaultdict(list)
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             for form in FORMS:
-                asked = ask_expressions(some, np.random.default_rng(start), 1, {form: 1.0})
+                query = ask_expressions(some, np.random.default_rng(start), 1, {form: 1.0})
                 if others:
-                    asked = exchange_sentences(asked)
-                if asked.rows:
-                    for (number, (shape,), _), answer in zip(asked.rows, self.grounded(asked)):
+                    query = exchange_sentences(query)
+                if query.rows:
+                    for (number, (shape,), _), answer in zip(query.rows, self.grounded(query)):
                         ious[form].append(_iou(answer, some[number].shapes[shape]))
         return dict(ious)
 
-    def grounded(self, asked: SceneBatch) -> list[dict]:
-        """What each sentence is answered with; see the processor's `post_process_grounding`."""
-        inputs, outputs = self.answer(asked)
-        sizes = [self.size] * len(asked.scenes)
+    def grounded(self, query: SceneBatch) -> list[dict]:
+        """Finds the object of each sentence; see the processor's `post_process_grounding`."""
+        inputs, outputs = self.answer(query)
+        sizes = [self.size] * len(query.scenes)
         return self.processor.post_process_grounding(
             outputs, target_sizes=sizes, prompt_image_indices=inputs["prompt_image_indices"]
         )
 
     def prompts(self, scenes: list[Scene]) -> dict[str, list[float]]:
-        """IoU of the mask that each point, box, scribble or mask is answered with."""
+        """Computes the IoU of the mask that is found for each point, box, scribble or mask."""
         ious = defaultdict(list)
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             for kind in PROMPT_KINDS:
-                asked = ask_prompts(some, np.random.default_rng(start), 1, kind)
-                inputs, outputs = self.answer(asked)
+                query = ask_prompts(some, np.random.default_rng(start), 1, kind)
+                inputs, outputs = self.answer(query)
                 answers = self.processor.post_process_interactive(
                     outputs,
                     target_sizes=[self.size] * len(some),
                     prompt_image_indices=inputs["prompt_image_indices"],
                 )
-                for (number, (shape,), _), answer in zip(asked.rows, answers):
+                for (number, (shape,), _), answer in zip(query.rows, answers):
                     wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].numpy()
                     ious[kind].append(float((mask & wanted).sum() / (mask | wanted).sum()))
         return dict(ious)
 
 
-def exchange_sentences(asked: SceneBatch) -> SceneBatch:
-    """The same question with each row's sentence replaced by the next row's."""
-    texts = [text for of_scene in asked.asked["expressions"] for text in of_scene]
+def exchange_sentences(query: SceneBatch) -> SceneBatch:
+    """Replaces each row's sentence by the next row's."""
+    texts = [text for of_scene in query.prompts["expressions"] for text in of_scene]
     moved = iter(texts[1:] + texts[:1])
-    exchanged = [[next(moved) for _ in of_scene] for of_scene in asked.asked["expressions"]]
-    return SceneBatch(asked.scenes, {"expressions": exchanged}, asked.rows)
+    exchanged = [[next(moved) for _ in of_scene] for of_scene in query.prompts["expressions"]]
+    return SceneBatch(query.scenes, {"expressions": exchanged}, query.rows)
 
 
 def main() -> None:
     """Prints the table of a checkpoint's card."""
-    parser = argparse.ArgumentParser(description="what a GLEE checkpoint finds in generated scenes")
+    parser = argparse.ArgumentParser(description="evaluate a GLEE checkpoint on generated scenes")
     parser.add_argument("checkpoint")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument(
-        "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the scenes"
+        "--photos", help="COCO folder with image_licenses.csv; its val2017 is the background of half of the scenes"
     )
-    parser.add_argument("--plain", action="store_true", help="shapes on plain grounds only")
+    parser.add_argument("--plain", action="store_true", help="only shapes on plain grounds")
     parser.add_argument("--frames", nargs="*", default=[], help="videos of talking faces, or folders of videos")
     options = parser.parse_args()
     model = AutoModelForZeroShotObjectDetection.from_pretrained(options.checkpoint)
     photos = read_photos(options.photos, "val2017") if options.photos else []
     material = SceneMaterial(photos, portrait_cutouts(), read_frames(options.frames, MOST_FRAMES))
     processor = AutoProcessor.from_pretrained(options.checkpoint)
-    print("| asked by | measure | value |\n|---|---|---|")
+    print("| prompt | measure | value |\n|---|---|---|")
     evaluation = SceneEvaluation(model, processor, material=material)
     for name, measure, value in table(evaluation, options.scenes, PLAIN_SCENES if options.plain else HARD_SCENES):
         print(f"| {name} | {measure} | {value:.3f} |", flush=True)
@@ -199,17 +207,17 @@ def _precision(ious: list[float]) -> tuple[str, float]:
 
 
 def side_ious(evaluation: SceneEvaluation, count: int) -> list[float]:
-    """IoU of boxes for the people of two or three frames of videos side by side, asked for by their places."""
+    """Computes the IoU of boxes for people in two or three video frames side by side, queried by their places."""
     ious = []
     for scene in evaluation.scenes(count, PANELS):
-        asked = [found for found in by_order(scene) if found.text.startswith("the person ")]
-        if len(asked) in SIDES:
-            ious += _ious(evaluation, scene, [(found.text, found.shape) for found in asked])
+        people = [found for found in by_order(scene) if found.text.startswith("the person ")]
+        if len(people) in SIDES:
+            ious += _ious(evaluation, scene, [(found.text, found.shape) for found in people])
     return ious
 
 
 def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[float]:
-    """IoU of boxes for "the red heart" and the like, of pairs that training left out."""
+    """Computes the IoU of boxes for "the red heart" and the like, of pairs that training left out."""
     ious = []
     for scene in scenes:
         pairs = [(shape.colour, shape.kind) for shape in scene.shapes]
@@ -219,18 +227,18 @@ def held_out_ious(evaluation: SceneEvaluation, scenes: list[Scene]) -> list[floa
 
 
 def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, int]]) -> list[float]:
-    """IoU of the boxes that sentences are answered with and those of their objects."""
+    """Computes the IoU of the boxes that are found for sentences with those of their objects."""
     if not sentences:
         return []
-    asked = SceneBatch(
+    query = SceneBatch(
         [scene], {"expressions": [[text for text, _ in sentences]]}, [(0, [i], [0]) for _, i in sentences]
     )
-    answers = evaluation.grounded(asked)
+    answers = evaluation.grounded(query)
     return [_iou(answer, scene.shapes[i]) for answer, (_, i) in zip(answers, sentences)]
 
 
 def _iou(answer: dict, shape: Shape) -> float:
-    """Of the box of a sentence's answer and that of what it is about."""
+    """Computes the IoU of the box found for a sentence with that of its object."""
     return float(box_ious(answer["boxes"][:1], [shape.box])[0, 0])
 
 

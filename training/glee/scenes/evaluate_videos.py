@@ -1,7 +1,7 @@
-"""How a checkpoint follows things in new videos: `python -m lookhear.training.glee.scenes.evaluate_videos CHECKPOINT`.
+"""Evaluation of a checkpoint on new videos: `python -m lookhear.training.glee.scenes.evaluate_videos CHECKPOINT`.
 
-Videos are generated (`moving_scenes.py`): shapes and people that move, cross, leave and return. What is measured is what the
-pipeline gives, frame by frame. Settings are to be chosen with another `--seed` than that of the reported figures.
+Videos are generated (`moving_scenes.py`): shapes and people that move, cross, leave and return. The pipeline's results
+are measured frame by frame. Choose settings with another `--seed` than that of the reported figures.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from lookhear.training.glee.scenes.portraits import portrait_cutouts
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe, Shape
 from lookhear.training.glee.scenes.shapes import KINDS
 
-# Training draws from (seed, batch), stills are measured on (777_777, number); videos on (seed, VIDEOS, number).
+# Training uses the seeds (seed, batch), stills (777_777, number), videos (seed, VIDEOS, number).
 EVALUATION_SEED, VIDEOS = 777_777, 2
 LABELS = (*KINDS, "person")
 SHOWN = ("points", "boxes", "scribbles", "masks")
@@ -46,8 +46,15 @@ Results = list[dict[str, Any]]  # of one frame, as the pipeline gives them
 
 @dataclass(frozen=True)
 class FollowedFrames:
-    """Of one expression: frames in which its object is clearly seen, and how many of them show it; frames without a pixel
-    of it, and in how many of them nothing is found."""
+    """
+    Counts of frames for one expression.
+
+    Attributes:
+        there: frames in which its object is clearly visible.
+        right: those of them in which it is found.
+        away: frames without a pixel of its object.
+        silent: those of them in which nothing is found.
+    """
 
     there: int = 0
     right: int = 0
@@ -63,8 +70,11 @@ class VideoEvaluation:
     Runs a pipeline on generated videos.
 
     Args:
-        see: the pipeline `object-perception`; size: (height, width) of the videos in pixels.
-        material: photos and portraits; recipe: what the videos are like; seed: other seeds give other videos.
+        see: the pipeline `object-perception`.
+        size: (height, width) of the videos in pixels.
+        material: photos and portraits.
+        recipe: settings of the videos.
+        seed: other seeds give other videos.
         options: of the pipeline's calls, such as `tracking` and `threshold`.
     """
 
@@ -81,35 +91,37 @@ class VideoEvaluation:
         self.recipe, self.seed, self.options = recipe or MovingRecipe(), seed, options or {}
 
     def scene(self, number: int) -> MovingScene:
-        """The same in every run."""
+        """Generates the video with a number, the same in every run."""
         random = np.random.default_rng((self.seed, VIDEOS, number))
         return make_moving_scene(random, self.size, self.recipe, self.material)
 
     def look(self, frames: list[MovingFrame], **prompts: Any) -> list[Results]:
-        """What the pipeline makes of a video, frame by frame."""
+        """Runs the pipeline on a video: results frame by frame."""
         with self.see({"video": [frame.image for frame in frames], **prompts}, **self.options) as video:
             return list(video)
 
     def labels(self, scene: MovingScene, frames: list[MovingFrame]) -> tuple[MotCounts, int, int]:
-        """Counts of tracking by labels, crossings, and how many of these both things came through with their ids."""
+        """Counts tracking by labels, crossings, and those after which both objects still have their ids."""
         results = self.look(frames, labels=list(LABELS))
         pairs = [(frame, confusable(frame, found)) for frame, found in zip(frames, results)]
         video = TrackVideo("", [track_frame(frame, found) for frame, found in pairs])
         history = identities([track_frame(frame, found, by_label=False) for frame, found in pairs])
         crossings = scene.crossings()
-        kept = sum(came_through(history, crossing) for crossing in crossings)
-        return count_video(video, LEAST_IOU), len(crossings), kept
+        survived = sum(came_through(history, crossing) for crossing in crossings)
+        return count_video(video, LEAST_IOU), len(crossings), survived
 
     def shown(self, frames: list[MovingFrame], random: np.random.Generator) -> dict[str, list[float]]:
-        """J of one thing in every frame after the first, where it was shown by each kind of prompt."""
-        clear = [thing for thing in frames[0].objects if thing.clear]
+        """
+        Computes J of an object in all frames after the first one, in which it was prompted, for each kind of prompt.
+        """
+        clear = [instance for instance in frames[0].objects if instance.clear]
         if not clear:
             return {}
-        thing = clear[random.integers(len(clear))]
-        prompts = {kind: [show_shape(kind, thing.shape, random)] for kind in SHOWN}
+        instance = clear[random.integers(len(clear))]
+        prompts = {kind: [show_shape(kind, instance.shape, random)] for kind in SHOWN}
         qualities: dict[str, list[float]] = {kind: [] for kind in SHOWN}
         for frame, found in list(zip(frames, self.look(frames, **prompts)))[1:]:
-            truth = object_in(frame, thing.track_id)
+            truth = object_in(frame, instance.track_id)
             if truth is not None and not truth.clear:
                 continue
             masks = {entry["track_id"]: entry["mask"] for entry in found}
@@ -120,14 +132,17 @@ class VideoEvaluation:
         return qualities
 
     def expression(self, frames: list[MovingFrame], random: np.random.Generator) -> FollowedFrames | None:
-        """Whether a sentence that is true of one thing in all frames finds that thing; `None` where there is no such sentence."""
+        """
+        Counts frames in which a sentence, true of one object in all frames, finds it; None if there is no such
+        sentence.
+        """
         sentences = lasting_sentences(frames)
         if not sentences:
             return None
-        text, who = sentences[random.integers(len(sentences))]
+        text, track_id = sentences[random.integers(len(sentences))]
         counts = FollowedFrames()
         for frame, found in zip(frames, self.look(frames, expressions=[text])):
-            truth = object_in(frame, who)
+            truth = object_in(frame, track_id)
             if truth is None:
                 counts += FollowedFrames(away=1, silent=int(not found))
             elif truth.clear:
@@ -136,24 +151,26 @@ class VideoEvaluation:
         return counts
 
 
-def object_in(frame: MovingFrame, who: int) -> MovingObject | None:
-    """The object with an id, if a pixel of it is seen."""
-    return next((thing for thing in frame.objects if thing.track_id == who), None)
+def object_in(frame: MovingFrame, track_id: int) -> MovingObject | None:
+    """Returns the object with an id, if a pixel of it is visible."""
+    return next((instance for instance in frame.objects if instance.track_id == track_id), None)
 
 
 def confusable(frame: MovingFrame, found: Results) -> Results:
     """
-    Removes results that match only barely visible objects: they are ignored by the metric, as MOTChallenge does with its
-    ignored regions.
+    Removes results that match only barely visible objects: they are ignored by the metric, as MOTChallenge does with
+    its ignored regions.
     """
-    clear = [thing.shape.box for thing in frame.objects if thing.clear]
-    hardly = [thing.shape for thing in frame.objects if not thing.clear]
+    clear = [instance.shape.box for instance in frame.objects if instance.clear]
+    hardly = [instance.shape for instance in frame.objects if not instance.clear]
     return [entry for entry in found if not _on_hardly_seen(entry, clear, hardly)]
 
 
 def _on_hardly_seen(entry: dict[str, Any], clear: list[tuple], hardly: list[Shape]) -> bool:
-    """Most of the mask on a thing that is hardly seen, or a box that fits such a thing and none that is clearly seen."""
-    pixels, box = max(np.count_nonzero(entry["mask"]), 1), [tuple(entry["box"].values())]
+    """
+    Whether most of a mask is on a barely visible object, or a box fits such an object and no clearly visible one.
+    """
+    pixels, box = max(int(np.count_nonzero(entry["mask"])), 1), [tuple(entry["box"].values())]
     if any(np.count_nonzero(entry["mask"] & shape.mask) >= LEAST_IOU * pixels for shape in hardly):
         return True
     fits = [len(boxes) > 0 and box_ious(boxes, box).max() >= LEAST_IOU for boxes in (clear, [s.box for s in hardly])]
@@ -161,20 +178,20 @@ def _on_hardly_seen(entry: dict[str, Any], clear: list[tuple], hardly: list[Shap
 
 
 def track_frame(frame: MovingFrame, found: Results, by_label: bool = True) -> TrackFrame:
-    """One frame's ids on both sides and the IoU of their boxes, 0 between different labels."""
-    clear = [thing for thing in frame.objects if thing.clear]
+    """Returns a frame's true and found ids and the IoU of their boxes, 0 between different labels."""
+    clear = [instance for instance in frame.objects if instance.clear]
     boxes = [tuple(entry["box"].values()) for entry in found]
-    similarity = np.asarray(box_ious([thing.shape.box for thing in clear], boxes), float)
+    similarity = np.asarray(box_ious([instance.shape.box for instance in clear], boxes), float)
     similarity = similarity.reshape(len(clear), len(found))
     if by_label:
-        same = [[thing.shape.kind == entry["label"] for entry in found] for thing in clear]
+        same = [[instance.shape.kind == entry["label"] for entry in found] for instance in clear]
         similarity = similarity * np.array(same, bool).reshape(similarity.shape)
-    ids = np.array([thing.track_id for thing in clear], np.int64)
+    ids = np.array([instance.track_id for instance in clear], np.int64)
     return TrackFrame(ids, np.array([entry["track_id"] for entry in found], np.int64), similarity)
 
 
 def identities(frames: list[TrackFrame]) -> dict[int, dict[int, int]]:
-    """For each true object the frames in which it is found, and the track it is found by."""
+    """Returns, for each true object, the frames in which it is found, each with the found track."""
     from scipy.optimize import linear_sum_assignment
 
     history: dict[int, dict[int, int]] = defaultdict(dict)
@@ -189,40 +206,48 @@ def identities(frames: list[TrackFrame]) -> dict[int, dict[int, int]]:
 
 
 def came_through(history: dict[int, dict[int, int]], crossing: Crossing) -> bool:
-    """Whether both things are found by the same track before and after they meet."""
-    for who in (crossing.one, crossing.other):
-        before = [track for index, track in history[who].items() if index < crossing.first]
-        after = [track for index, track in history[who].items() if index > crossing.last]
+    """Whether both objects are found by the same track before and after they meet."""
+    for track_id in (crossing.one, crossing.other):
+        before = [track for index, track in history[track_id].items() if index < crossing.first]
+        after = [track for index, track in history[track_id].items() if index > crossing.last]
         if not before or not after or before[-1] != after[0]:
             return False
     return True
 
 
 def lasting_sentences(frames: list[MovingFrame], step: int = 4) -> list[tuple[str, int]]:
-    """Sentences, and ids of the things, that are true of the same thing whenever they are true, and whenever it is seen."""
+    """
+    Lists sentences, with ids, that are true of the same object in all frames in which it is visible, and of no other.
+    """
     meant: dict[str, set[int]] = defaultdict(set)
-    said: dict[int, list[set[str]]] = defaultdict(list)
+    sentences_of: dict[int, list[set[str]]] = defaultdict(list)
     for frame in frames[::step]:
         scene, ids = frame.as_still()
-        texts: dict[int, set[str]] = {who: set() for who in ids}
+        texts: dict[int, set[str]] = {track_id: set() for track_id in ids}
         for found in (*by_attribute(scene), *by_place(scene)):
             meant[found.text].add(ids[found.shape])
             texts[ids[found.shape]].add(found.text)
-        for who, of_frame in texts.items():
-            said[who].append(of_frame)
+        for track_id, of_frame in texts.items():
+            sentences_of[track_id].append(of_frame)
     return sorted(
-        (text, who) for who, texts in said.items() for text in set.intersection(*texts) if meant[text] == {who}
+        (text, track_id)
+        for track_id, texts in sentences_of.items()
+        for text in set.intersection(*texts)
+        if meant[text] == {track_id}
     )
 
 
 @dataclass(frozen=True)
 class VideoFigures:
     """
-    What is measured on one video.
+    Figures of one video.
 
     Attributes:
-        labels: counts of tracking by labels; crossings: of two things, and how many of them both came through (kept).
-        shown: kind of prompt -> mean J of the frames; sentence: what became of a sentence, if there is one.
+        labels: counts of tracking by labels.
+        crossings: number of crossings of two objects.
+        kept: number of crossings after which both objects still have their ids.
+        shown: mean J of the frames for each kind of prompt.
+        sentence: counts for a sentence, if there is one.
     """
 
     labels: MotCounts
@@ -243,7 +268,7 @@ class VideoFigures:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "VideoFigures":
-        """The other way round as `asdict`."""
+        """Restores the figures from `asdict`."""
         sentence = None if values["sentence"] is None else FollowedFrames(**values["sentence"])
         return cls(**{**values, "labels": MotCounts(**values["labels"]), "sentence": sentence})
 
@@ -252,19 +277,26 @@ def kept_figures(
     folder: Path, about: dict[str, Any], number: int, measure: Callable[[], VideoFigures]
 ) -> VideoFigures:
     """
-    The figures of a video from its file in a folder, or measured and written there; several processes may share the folder.
+    Reads a video's figures from its file in a folder, or measures and writes them; several processes may share the
+    folder.
+
+    Args:
+        folder: of the files.
+        about: checkpoint and settings.
+        number: of the video.
+        measure: measures the figures.
 
     Raises:
         ValueError: the file is about another checkpoint or other settings.
     """
     file = folder / f"{number:05d}.json"
     if file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["about"] != about:
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["about"] != about:
             raise ValueError(
-                f"{file} is about {kept['about']}, not about {about}: choose another folder, or remove it."
+                f"{file} is about {stored['about']}, not about {about}: choose another folder, or remove it."
             )
-        return VideoFigures.from_dict(kept["figures"])
+        return VideoFigures.from_dict(stored["figures"])
     figures = measure()
     folder.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}")
@@ -274,12 +306,12 @@ def kept_figures(
 
 
 def table(videos: Iterable[VideoFigures]) -> Iterator[tuple[str, str, float]]:
-    """What is asked, what is measured, and the value, of several videos together."""
-    counts, crossings, kept = MotCounts(), 0, 0
+    """Lists prompt, measure and value over several videos, row by row."""
+    counts, crossings, survived = MotCounts(), 0, 0
     shown: dict[str, list[float]] = defaultdict(list)
     followed, sentences = FollowedFrames(), 0
     for video in videos:
-        counts, crossings, kept = counts + video.labels, crossings + video.crossings, kept + video.kept
+        counts, crossings, survived = counts + video.labels, crossings + video.crossings, survived + video.kept
         for kind, value in video.shown.items():
             shown[kind].append(value)
         if video.sentence is not None:
@@ -288,7 +320,7 @@ def table(videos: Iterable[VideoFigures]) -> Iterator[tuple[str, str, float]]:
     for name in ("idf1", "mota", "recall", "precision"):
         yield "labels", name.upper() if name in ("idf1", "mota") else name, rates[name]
     yield "labels", f"switches ({rates['objects']} objects)", rates["switches"]
-    yield "labels", f"crossings after which both keep their ids ({crossings})", kept / max(crossings, 1)
+    yield "labels", f"crossings after which both keep their ids ({crossings})", survived / max(crossings, 1)
     for kind, values in shown.items():
         yield f"{kind} in the first frame", f"J ({len(values)})", float(np.mean(values))
     found, silent = followed.right / max(followed.there, 1), followed.silent / max(followed.away, 1)
@@ -298,25 +330,27 @@ def table(videos: Iterable[VideoFigures]) -> Iterator[tuple[str, str, float]]:
 
 def main() -> None:
     """Prints the table of a checkpoint."""
-    parser = argparse.ArgumentParser(description="how a GLEE checkpoint follows things in generated videos")
+    parser = argparse.ArgumentParser(description="evaluate how a GLEE checkpoint tracks objects in generated videos")
     parser.add_argument("checkpoint")
     parser.add_argument("--videos", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first video (0)")
     parser.add_argument(
-        "--kept", type=Path, help="folder for the figures of each video; those in it are not measured again"
+        "--kept", type=Path, help="folder for the figures of each video; videos in it are not measured again"
     )
     parser.add_argument(
-        "--photos", help="COCO folder with image_licenses.csv; its val2017 lies behind half of the videos"
+        "--photos", help="COCO folder with image_licenses.csv; its val2017 is the background of half of the videos"
     )
     parser.add_argument("--tracking", choices=("memory", "minvis"), default="memory")
-    parser.add_argument("--threshold", type=float, help="the lowest score of what is found")
-    parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="another one to choose settings with")
+    parser.add_argument("--threshold", type=float, help="lowest score of the results")
+    parser.add_argument(
+        "--seed", type=int, default=EVALUATION_SEED, help="of the videos; choose settings with another one"
+    )
     options = parser.parse_args()
     photos = read_photos(options.photos, "val2017") if options.photos else []
     look = SceneRecipe(contrast=0.8, excluded=HELD_OUT_PAIRS, photos=0.5 if photos else 0.0)
     settings = {"tracking": options.tracking} | ({} if options.threshold is None else {"threshold": options.threshold})
     evaluation = VideoEvaluation(
-        pipeline("object-perception", model=options.checkpoint),
+        pipeline("object-perception", model=options.checkpoint),  # type: ignore[call-overload]  # lists its own tasks only
         material=SceneMaterial(photos, portrait_cutouts(), []),
         recipe=replace(MovingRecipe(), look=look),
         seed=options.seed,
@@ -329,7 +363,7 @@ def main() -> None:
             return VideoFigures.of(evaluation, number)
         return kept_figures(options.kept, about, number, lambda: VideoFigures.of(evaluation, number))
 
-    print("| asked by | measure | value |\n|---|---|---|")
+    print("| prompt | measure | value |\n|---|---|---|")
     for name, measure, value in table(map(figures, range(options.first, options.first + options.videos))):
         print(f"| {name} | {measure} | {value:.3f} |", flush=True)
 

@@ -1,4 +1,4 @@
-"""Batches of generated scenes with what is asked about them and the answers; one task a batch."""
+"""Batches of generated scenes with queries about them and the targets; one task per batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from lookhear.training.glee.scenes.recipe import SceneDataRecipe
 from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 
-# Labels of a batch, and the share of the batches that are labelled so: one word for all, kinds, pairs, kinds and pairs.
+# Kinds of labels, and their shares of the batches: one word for all, kinds, pairs, kinds and pairs.
 LABEL_MODES = {"object": 0.1, "kind": 0.35, "pair": 0.45, "mixed": 0.1}
 MOST_PAIRS = 24
 PROMPT_KINDS = {"points": 0.35, "boxes": 0.25, "scribbles": 0.25, "masks": 0.15}
@@ -24,15 +24,16 @@ PROMPT_KINDS = {"points": 0.35, "boxes": 0.25, "scribbles": 0.25, "masks": 0.15}
 @dataclass(frozen=True)
 class SceneBatch:
     """
-    Scenes of one size and one question about them.
+    Scenes of one size, a query about them, and the targets.
 
     Attributes:
-        scenes: the pictures; asked: what the processor takes beside images (`labels`, `expressions`, `points` ...).
-        rows: for each row of the model's answer its scene, the shapes that are to be found, and their classes.
+        scenes: the pictures.
+        prompts: arguments of the processor beside images (`labels`, `expressions`, `points` ...).
+        rows: for each row of the model's output its scene, the shapes to be found, and their classes.
     """
 
     scenes: list[Scene]
-    asked: dict[str, Any]
+    prompts: dict[str, Any]
     rows: list[tuple[int, list[int], list[int]]]
 
 
@@ -41,9 +42,11 @@ class SceneBatches(Dataset):
     Item i is the i-th batch of a recipe: the same in every run, whatever came before.
 
     Args:
-        recipe: which scenes and tasks; length: number of batches; seed: other seeds give other scenes.
-        material: photos and people. The people of a batch are either portraits or anybody: faces and mouths are known of
-            portraits only, and a batch asks for them only if they are known of all.
+        recipe: of scenes and tasks.
+        length: number of batches.
+        seed: other seeds give other scenes.
+        material: photos and people. Some batches show portraits only, as faces and mouths are annotated in portraits
+            only, and a batch queries them only if they are annotated in all of its people.
     """
 
     def __init__(self, recipe: SceneDataRecipe, length: int, seed: int = 0, material: SceneMaterial | None = None):
@@ -58,12 +61,12 @@ class SceneBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         task = draw(random, self.recipe.tasks)
-        canvas = tuple(self.recipe.canvases[random.integers(len(self.recipe.canvases))])
+        height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
         look = self.recipe.scene_recipe()
         material = self.material
         if material.portraits and material.frames and random.random() < 0.5:
             material = replace(material, frames=[])
-        scenes = [make_scene(random, canvas, look, material) for _ in range(self.recipe.images[task])]
+        scenes = [make_scene(random, (height, width), look, material) for _ in range(self.recipe.images[task])]
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":
@@ -72,7 +75,7 @@ class SceneBatches(Dataset):
 
 
 def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | None = None) -> SceneBatch:
-    """All objects that a list of labels names; an object has one label at most."""
+    """Queries the objects that a list of labels names; an object has at most one label."""
     mode = mode or draw(random, LABEL_MODES)
     if mode == "object":
         labels = ["object"]
@@ -95,51 +98,51 @@ def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | Non
 
 
 def _label_of(shape: Shape, index: dict[str, int]) -> int | None:
-    """A face and a mouth are no objects of their own, but parts of one."""
+    """Returns a shape's class; "object" does not include faces and mouths, which are parts of one."""
     everything = None if shape.kind in PARTS else index.get("object")
     return index.get(f"{shape.colour} {shape.kind}", index.get(shape.kind, everything))
 
 
 def _people_words(scenes: list[Scene]) -> list[str]:
-    """ "person", and the parts that are known of all people in the scenes."""
+    """Lists "person", and the parts that are annotated in all people of the scenes."""
     counts = [[shape.kind for shape in scene.shapes] for scene in scenes]
     known = [part for part in PARTS if all(kinds.count(part) == kinds.count("person") for kinds in counts)]
     return ["person", *known]
 
 
 def _pairs(scenes: list[Scene], random: np.random.Generator, kinds: list[str]) -> list[str]:
-    """Colour and kind of shapes that are there, and of some that aren't."""
+    """Lists colour and kind of shapes in the scenes, and of some others."""
     there = {f"{shape.colour} {shape.kind}" for scene in scenes for shape in scene.shapes if shape.kind in kinds}
-    there = random.permutation(sorted(there))[: MOST_PAIRS * 3 // 4]
+    some = random.permutation(sorted(there))[: MOST_PAIRS * 3 // 4]
     others = random.permutation([f"{colour} {kind}" for colour in COLOURS for kind in kinds])
-    return list(dict.fromkeys([*there, *others]))[:MOST_PAIRS]
+    return list(dict.fromkeys([*some, *others]))[:MOST_PAIRS]
 
 
 def ask_expressions(
     scenes: list[Scene], random: np.random.Generator, count: int, forms: Mapping[str, float] = EVENLY
 ) -> SceneBatch:
-    """Sentences, each about one shape of its scene."""
+    """Queries by sentences, each about one shape of its scene."""
     chosen = [choose_expressions(scene, random, count, forms) for scene in scenes]
     rows = [(number, [e.shape], [0]) for number, found in enumerate(chosen) for e in found]
     return SceneBatch(scenes, {"expressions": [[e.text for e in found] for found in chosen]}, rows)
 
 
 def ask_prompts(scenes: list[Scene], random: np.random.Generator, count: int, kind: str | None = None) -> SceneBatch:
-    """Points, boxes, scribbles or masks, each on one shape of its scene."""
-    asked: dict[str, list[list]] = {name: [] for name in PROMPT_KINDS}
+    """Queries by points, boxes, scribbles or masks, each on one shape of its scene."""
+    prompts: dict[str, list[list]] = {name: [] for name in PROMPT_KINDS}
     rows = []
     for number, scene in enumerate(scenes):
         shapes = random.permutation(len(scene.shapes))[:count]
         drawn = [(kind or draw(random, PROMPT_KINDS), int(shape)) for shape in shapes]
-        for name in asked:
+        for name in prompts:
             mine = [shape for other, shape in drawn if other == name]
-            asked[name].append([show_shape(name, scene.shapes[shape], random) for shape in mine])
+            prompts[name].append([show_shape(name, scene.shapes[shape], random) for shape in mine])
             rows += [(number, [shape], [0]) for shape in mine]  # as the processor orders them
-    return SceneBatch(scenes, {name: prompts for name, prompts in asked.items() if any(prompts)}, rows)
+    return SceneBatch(scenes, {name: drawn for name, drawn in prompts.items() if any(drawn)}, rows)
 
 
 def show_shape(kind: str, shape: Shape, random: np.random.Generator) -> Any:
-    """What a hand might draw to show a shape, in pixels of its scene; a hand's boxes are not exact."""
+    """Draws a prompt on a shape, as a user might, in pixels of its scene; boxes are not exact."""
     box = shape.box
     if kind == "boxes":
         x0, y0, x1, y1 = box
@@ -150,9 +153,9 @@ def show_shape(kind: str, shape: Shape, random: np.random.Generator) -> Any:
 @dataclass
 class SceneCollator:
     """
-    A batch of one `SceneBatch` -> the model's inputs, `labels` included.
+    Makes the model's inputs, `labels` included, from a batch of one `SceneBatch`.
 
-    Args:
+    Attributes:
         processor: must not change the size of the scenes.
     """
 
@@ -163,7 +166,7 @@ class SceneCollator:
             raise ValueError("an item of SceneBatches is a batch already: set per_device_train_batch_size to 1")
         batch = batches[0]
         images = [scene.image for scene in batch.scenes]
-        inputs = self.processor(images=images, **batch.asked, do_resize=False)
+        inputs = self.processor(images=images, **batch.prompts, do_resize=False)
         height, width = inputs["pixel_values"].shape[-2:]
         labels = []
         for number, found, classes in batch.rows:
@@ -173,7 +176,17 @@ class SceneCollator:
 
 
 def targets(shapes: list[Shape], classes: list[int], canvas: tuple[int, int]) -> dict[str, torch.Tensor]:
-    """Shapes of a scene -> `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, `masks` `(n, H, W)` bool."""
+    """
+    Makes an entry of `labels` from shapes of a scene.
+
+    Args:
+        shapes: of the scene.
+        classes: number of each shape's label.
+        canvas: (height, width) that the batch is padded to.
+
+    Returns:
+        `class_labels` `(n,)`, `boxes` `(n, 4)` cxcywh as shares of the canvas, `masks` `(n, H, W)` bool.
+    """
     height, width = canvas
     corners = torch.tensor([shape.box for shape in shapes], dtype=torch.float32).view(-1, 4)
     corners = corners / torch.tensor([width, height, width, height])

@@ -1,4 +1,4 @@
-"""Sentences about one object of a scene, true of that object only: by attribute, place, size or relation."""
+"""Sentences that are true of exactly one object of a scene: by attribute, place, size or relation."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lookhear.training.glee.mixture.sampling import draw
 from lookhear.training.glee.scenes.scenes import PARTS, Scene
 from lookhear.training.glee.scenes.shapes import KINDS
 
-# Two shapes differ in place, or in size, if they do by this share of the shorter side, or of the smaller radius.
+# Two shapes differ in place if they do by this share of the shorter side, in size by this share of the smaller radius.
 PLACE_MARGIN = 0.08
 SIZE_MARGIN = 0.25
 PLACES = {
@@ -24,7 +24,7 @@ RELATIONS = {
     "above": lambda shape, other: other.y - shape.y,
     "below": lambda shape, other: shape.y - other.y,
 }
-# Where people are among two and among three, from left to right.
+# Places of two and of three people, from left to right.
 SIDES = {2: ("on the left", "on the right"), 3: ("on the left", "in the middle", "on the right")}
 FORMS = ("attribute", "place", "size", "relation")
 EVENLY = dict.fromkeys(FORMS, 1.0)
@@ -32,7 +32,7 @@ EVENLY = dict.fromkeys(FORMS, 1.0)
 
 @dataclass(frozen=True)
 class Expression:
-    """A sentence, the kind of knowledge it takes (one of `FORMS`), and which shape of the scene it is about."""
+    """A sentence, its form (one of `FORMS`), and the number of the shape that it is about."""
 
     text: str
     form: str
@@ -40,14 +40,14 @@ class Expression:
 
 
 def all_expressions(scene: Scene) -> list[Expression]:
-    """Every sentence that is true of exactly one object, with some distance to all others."""
+    """Lists all sentences that are true of exactly one object, by a margin."""
     return [*by_attribute(scene), *by_place(scene), *by_size(scene), *by_relation(scene)]
 
 
 def choose_expressions(
     scene: Scene, random: np.random.Generator, count: int, forms: Mapping[str, float] = EVENLY
 ) -> list[Expression]:
-    """Up to `count` different sentences, each of a form drawn by its share among those that the scene has sentences for."""
+    """Chooses at most `count` different sentences, their forms at random by their shares, of the forms that occur."""
     found = all_expressions(scene)
     groups = {form: [expression for expression in found if expression.form == form] for form in forms}
     chosen: list[Expression] = []
@@ -58,14 +58,14 @@ def choose_expressions(
 
 
 def by_attribute(scene: Scene) -> Iterator[Expression]:
-    """Colour, kind, or both, where no other shape has them."""
+    """Yields sentences by colour, kind, or both, if no other shape has them."""
     for text, members in _groups(scene).items():
         if len(members) == 1:
             yield Expression(f"the {text}", "attribute", members[0])
 
 
 def by_place(scene: Scene) -> Iterator[Expression]:
-    """Of the objects of one kind, of one colour, or of all, the one that lies farthest to a side; people by their order, too."""
+    """Yields the object farthest to a side, of a kind, of a colour, or of all; people by their order, too."""
     margin = PLACE_MARGIN * min(scene.image.shape[:2])
     for text, members in _groups(scene).items():
         for word, measure in PLACES.items():
@@ -76,7 +76,7 @@ def by_place(scene: Scene) -> Iterator[Expression]:
 
 
 def by_order(scene: Scene) -> Iterator[Expression]:
-    """The person, face or mouth on the left, in the middle, on the right, of two or three."""
+    """Yields the person, face or mouth on the left, in the middle, on the right, of two or three."""
     margin = PLACE_MARGIN * min(scene.image.shape[:2])
     groups = _groups(scene)
     for text in ("person", *PARTS):
@@ -88,7 +88,7 @@ def by_order(scene: Scene) -> Iterator[Expression]:
 
 
 def by_size(scene: Scene) -> Iterator[Expression]:
-    """Of the shapes of one kind, of one colour, or of all, the largest or the smallest."""
+    """Yields the largest and the smallest shape, of a kind, of a colour, or of all."""
     for text, members in _groups(scene).items():
         if any(scene.shapes[index].kind not in KINDS for index in members):
             continue
@@ -99,7 +99,7 @@ def by_size(scene: Scene) -> Iterator[Expression]:
 
 
 def by_relation(scene: Scene) -> Iterator[Expression]:
-    """The one object of a kind that lies on one side of a shape whose colour and kind name it."""
+    """Yields the only object of a kind on one side of a shape that its colour and kind identify."""
     margin = PLACE_MARGIN * min(scene.image.shape[:2])
     groups = _groups(scene)
     for anchor_text, anchors in groups.items():
@@ -118,7 +118,9 @@ def by_relation(scene: Scene) -> Iterator[Expression]:
 
 
 def _groups(scene: Scene) -> dict[str, list[int]]:
-    """Words -> the objects they fit: "shape" all shapes, "circle", "red shape", "red circle"; "person", "person in red"."""
+    """
+    Words -> the objects they fit: "shape" all shapes, "circle", "red shape", "red circle"; "person", "person in red".
+    """
     groups: dict[str, list[int]] = {}
     for index, shape in enumerate(scene.shapes):
         words = (shape.kind, *shape.phrases)
@@ -130,7 +132,7 @@ def _groups(scene: Scene) -> dict[str, list[int]]:
 
 
 def _complete(scene: Scene, text: str) -> bool:
-    """Whether all in the picture that the words may fit are known: a person's face, mouth or clothes may not be."""
+    """Whether all objects that the words may fit are annotated: a person's face, mouth or clothes may not be."""
     people = [shape for shape in scene.shapes if shape.kind == "person"]
     if text in PARTS:
         return sum(shape.kind == text for shape in scene.shapes) == len(people)
@@ -138,7 +140,9 @@ def _complete(scene: Scene, text: str) -> bool:
 
 
 def _first(scene: Scene, members: list[int], measure, margin: float) -> int | None:
-    """The member that the measure puts before all others by the margin; `None` if there is none, or only one member."""
+    """
+    Returns the member whose measure exceeds all others' by the margin; None if there is none, or only one member.
+    """
     if len(members) < 2:
         return None
     values = np.array([measure(scene.shapes[index]) for index in members])

@@ -1,7 +1,7 @@
-"""Generated videos: shapes and people that move, cross, leave and return, with exact masks, boxes and ids, frame by frame.
+"""Generated videos: shapes and people that move, cross, leave and return, with exact masks, boxes and ids.
 
-Every frame follows from the scene and its number alone: `scene.frame(30)` needs none of the frames before it, and a scene
-keeps nothing of those that it has drawn.
+Every frame depends only on the scene and its number: `scene.frame(30)` needs none of the frames before it, and a scene
+stores none of those that it has drawn.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,25 +14,25 @@ from lookhear.training.glee.scenes.portraits import Cutout
 from lookhear.training.glee.scenes.scenes import LEAST_PIXELS, LEAST_SEEN, Scene, SceneMaterial, SceneRecipe, Shape
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
 
-TRIES = 60  # places that are tried for a thing before it is left out
+TRIES = 60  # placements that are tried for an object before it is left out
 
 
 @dataclass(frozen=True)
 class MovingRecipe:
     """
-    What moving scenes are like. Lengths are shares of the shorter side, times are in frames.
+    Settings of moving scenes. Lengths are shares of the shorter side, times are in frames.
 
     Attributes:
-        look: grounds, grain, contrast and the pairs of colour and kind that don't occur, as in stills; its numbers of
-            shapes and people are not used.
+        look: backgrounds, grain, contrast and the pairs of colour and kind that don't occur, as in stills; its numbers
+            of shapes and people are not used.
         frames: frames of a video.
-        objects: fewest and most shapes that wander about, beside those of the next two.
-        crossings: pairs that meet, one covering the other in part or wholly, and part again.
+        objects: fewest and most shapes that move at random, beside those of `crossings` and `returns`.
+        crossings: pairs of shapes that pass over each other, one hiding the other in part or wholly.
         returns: shapes that leave the picture and come back.
-        away: fewest and most frames that these shapes are wholly out of the picture.
+        away: fewest and most frames for which these shapes are wholly out of the picture.
         people: fewest and most people, if there are portraits; some cross a shape, too.
-        radius: smallest and largest of a shape.
-        speed: slowest and fastest, a frame.
+        radius: smallest and largest radius of a shape.
+        speed: lowest and highest speed, per frame.
     """
 
     look: SceneRecipe = field(default_factory=lambda: SceneRecipe(contrast=0.8))
@@ -49,12 +49,12 @@ class MovingRecipe:
 @dataclass(frozen=True)
 class MovingObject:
     """
-    One thing in one frame.
+    An object in one frame.
 
     Attributes:
         track_id: the same in all frames, from 0.
-        shape: its words, place, and the box and mask of what is seen of it.
-        seen: share of the whole thing that is seen, from 0 to 1: the rest is hidden or outside the picture.
+        shape: its colour, kind and place, and box and mask of its visible part.
+        seen: share of the object that is visible, in [0, 1]; the rest is hidden or outside the picture.
     """
 
     track_id: int
@@ -75,14 +75,14 @@ class MovingFrame:
     objects: list[MovingObject]
 
     def as_still(self) -> tuple[Scene, list[int]]:
-        """The scene as `make_scene` would give it, of what is clearly seen, and the ids of its objects."""
-        clear = [thing for thing in self.objects if thing.clear]
-        return Scene(self.image, [thing.shape for thing in clear]), [thing.track_id for thing in clear]
+        """Returns a still scene of the clearly visible objects, and their ids."""
+        clear = [instance for instance in self.objects if instance.clear]
+        return Scene(self.image, [instance.shape for instance in clear]), [instance.track_id for instance in clear]
 
 
 @dataclass(frozen=True)
 class Path:
-    """Linear motion reflected at borders: `point` (x, y) is passed at `time`, in pixels and frames."""
+    """Linear motion reflected at borders, through `point` (x, y) at `time`, in pixels and frames."""
 
     point: tuple[float, float]
     time: float
@@ -99,11 +99,11 @@ class Path:
         return x, y
 
 
-NOWHERE = Path((0.0, 0.0), 0.0, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0))  # until a way has been drawn
+NOWHERE = Path((0.0, 0.0), 0.0, (0.0, 0.0), (0.0, 0.0), (1.0, 1.0))  # until a path has been chosen
 
 
 def _folded(place: float, low: float, high: float) -> float:
-    """A place on a line that is folded at both ends."""
+    """Reflects a coordinate at both ends of a line."""
     length = max(high - low, 1e-6)
     along = (place - low) % (2 * length)
     return low + min(along, 2 * length - along)
@@ -112,12 +112,19 @@ def _folded(place: float, low: float, high: float) -> float:
 @dataclass(frozen=True)
 class Mover:
     """
-    A thing that moves.
+    A moving object.
 
     Attributes:
+        track_id: its id, from 0.
+        colour: its name; of a person that of the clothes, or empty.
+        kind: `person` or one of `KINDS`.
         half: half its width and height in pixels.
-        angle, spin: how it is turned at first, and by how much more each frame, in radians.
-        texture: seed of its paint; cutout: a person's picture.
+        path: of its centre.
+        angle: rotation in the first frame, in radians.
+        spin: rotation per frame, in radians.
+        texture: seed of its paint.
+        cutout: a person's picture; None: a shape.
+        phrases: names in sentences beside the kind.
     """
 
     track_id: int
@@ -132,12 +139,12 @@ class Mover:
     phrases: tuple[str, ...] = ()
 
     def extent(self, time: float) -> tuple[float, float, float, float]:
-        """(x0, y0, x1, y1) of the whole thing, hidden or outside as it may be, in pixels."""
+        """Returns (x0, y0, x1, y1) of the whole object, hidden and outside parts included, in pixels."""
         (x, y), (width, height) = self.path.at(time), self.half
         return x - width, y - height, x + width, y + height
 
     def drawn(self, time: float) -> tuple[int, int, np.ndarray, np.ndarray]:
-        """Top, left, cover `(h, w)` from 0 to 1 and colours `(h, w, 3)` of the whole thing."""
+        """Draws the whole object: top, left, cover `(h, w)` from 0 to 1 and colours `(h, w, 3)`."""
         x, y = self.path.at(time)
         if self.cutout is not None:
             rows, columns = self.cutout.picture.shape[:2]
@@ -154,7 +161,7 @@ class Mover:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Two things whose extents overlap from frame `first` to frame `last`; in the frames around they are apart."""
+    """Two objects whose extents overlap from frame `first` to frame `last`, and not in the frames around these."""
 
     one: int
     other: int
@@ -165,11 +172,15 @@ class Crossing:
 @dataclass(frozen=True)
 class MovingScene:
     """
-    A video that is drawn when it is asked for.
+    A video whose frames are drawn on demand.
 
     Attributes:
-        ground: `(height, width, 3)` float32; movers: back to front.
-        frames: how many; noise: standard deviation of the grain; contrast: of the whole; seed: of the grain.
+        ground: `(height, width, 3)` float32, 0 to 255.
+        movers: back to front.
+        frames: number of frames.
+        noise: standard deviation of the grain, in grey values.
+        contrast: factor on the contrast of whole frames.
+        seed: of the grain.
     """
 
     ground: np.ndarray
@@ -195,7 +206,7 @@ class MovingScene:
         if not 0 <= index < self.frames:
             raise IndexError(index)
         image = self.ground.copy()
-        owner = np.full(self.size, -1, np.int16)  # which mover is seen in a pixel
+        owner = np.full(self.size, -1, np.int16)  # which mover is visible in a pixel
         areas = [self._draw(image, owner, place, mover, index) for place, mover in enumerate(self.movers)]
         middle = self.ground.mean()
         image = middle + (image - middle) * np.float32(self.contrast)
@@ -209,7 +220,7 @@ class MovingScene:
         return MovingFrame(np.clip(image, 0, 255).astype(np.uint8), objects)
 
     def _draw(self, image: np.ndarray, owner: np.ndarray, place: int, mover: Mover, time: int) -> int:
-        """Paints one mover over what is there; its whole area in pixels."""
+        """Paints a mover over the image, and returns its whole area in pixels."""
         top, left, cover, colours = mover.drawn(time)
         height, width = self.size
         rows = slice(max(0, top), max(0, min(height, top + cover.shape[0])))
@@ -225,39 +236,39 @@ class MovingScene:
 
     def crossings(self, share: float = 0.3) -> list[Crossing]:
         """
-        The times when two things pass over each other, between times when they are apart.
+        Finds the times in which two objects pass over each other, between times in which they are apart.
 
         Args:
-            share: of the smaller extent that must lie in the other at the worst moment.
+            share: least share of the smaller extent that lies in the other in some frame, in [0, 1].
         """
         extents = np.array([[mover.extent(time) for mover in self.movers] for time in range(self.frames)])
         found = []
         for one in range(len(self.movers)):
             for other in range(one + 1, len(self.movers)):
                 overlap = _overlap(extents[:, one], extents[:, other])
-                ids = sorted((self.movers[one].track_id, self.movers[other].track_id))
+                low, high = sorted((self.movers[one].track_id, self.movers[other].track_id))
                 for first, last in _runs(overlap > 0):
                     if first > 0 and last < self.frames - 1 and overlap[first : last + 1].max() >= share:
-                        found.append(Crossing(*ids, first, last))
+                        found.append(Crossing(low, high, first, last))
         return found
 
 
 def _object(mover: Mover, middle: tuple[float, float], mask: np.ndarray, whole: int) -> MovingObject:
-    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     box = float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
     shape = Shape(mover.colour, mover.kind, *middle, mover.half[0], box, mask, mover.phrases)
     return MovingObject(mover.track_id, shape, min(1.0, float(mask.sum()) / max(whole, 1)))
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(n,) share of the smaller of two boxes (x0, y0, x1, y1) that lies in the other."""
+    """Returns `(n,)` shares of the smaller of two boxes (x0, y0, x1, y1) that lie in the other."""
     shared = np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])
     areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in (boxes, others)]
     return np.prod(np.maximum(shared, 0), axis=1) / np.minimum(*areas)
 
 
 def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last place of each row of True."""
+    """Returns first and last place of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate(([0], flags.astype(np.int8), [0]))))
     return [(int(first), int(last) - 1) for first, last in zip(edges[::2], edges[1::2])]
 
@@ -269,14 +280,16 @@ def make_moving_scene(
     material: SceneMaterial | None = None,
 ) -> MovingScene:
     """
-    A video; equal generators make equal videos.
+    Generates a video; equal generators give equal videos.
 
     Args:
-        random: for all random choices; size: (height, width) in pixels.
-        material: photos that may lie behind, and portraits; without them there are shapes on plain grounds only.
+        random: for all random choices.
+        size: (height, width) in pixels.
+        recipe: settings of the video.
+        material: photos for backgrounds, and portraits; without them there are only shapes on plain grounds.
 
     Returns:
-        a scene in whose first frame things lie apart. No two of them have both colour and kind in common.
+        A scene in whose first frame the objects are apart. No two of them share both colour and kind.
     """
     recipe, material = recipe or MovingRecipe(), material or SceneMaterial()
     look = recipe.look
@@ -298,7 +311,7 @@ def make_moving_scene(
 
 
 class _Cast:
-    """Draws the things of a scene and their ways, one after the other."""
+    """Chooses the objects of a scene and their paths, one after the other."""
 
     def __init__(
         self, random: np.random.Generator, size: tuple[int, int], recipe: MovingRecipe, portraits: list[Cutout]
@@ -340,8 +353,8 @@ class _Cast:
         )
 
     def _words(self) -> tuple[str, str]:
-        """A pair that no other has; often its kind, sometimes its colour occurs already."""
-        chance, others = self.random.random(), [thing for thing in self.placed if thing.cutout is None]
+        """Chooses an unused pair; often its kind, sometimes its colour occurs already."""
+        chance, others = self.random.random(), [mover for mover in self.placed if mover.cutout is None]
         wanted = self.pairs
         if others and chance < 0.5:
             other = others[self.random.integers(len(others))]
@@ -355,14 +368,14 @@ class _Cast:
         tall = 4 * max(5, int(self.random.uniform(0.45, 0.7) * self.size[0] / 4))
         scaled = cutout.scaled(tall)
         half = scaled.picture.shape[1] / 2, scaled.picture.shape[0] / 2
-        phrases = ()
+        phrases: tuple[str, ...] = ()
         if cutout.colour:
             clothes = f"in the {cutout.colour} {cutout.garment}"
             phrases = (f"person in {cutout.colour}", f"person {clothes}", f"{cutout.noun} {clothes}")
         return Mover(len(self.placed), cutout.colour, "person", half, NOWHERE, cutout=scaled, phrases=phrases)
 
     def _crossing(self) -> None:
-        """Two shapes that meet somewhere in the middle of picture and video, on ways that lie across or against each other."""
+        """Adds two shapes that meet near the middle of picture and video, on crossing or opposite paths."""
         for _ in range(TRIES):
             before, pairs = list(self.placed), list(self.pairs)
             one = self._shape()
@@ -381,45 +394,45 @@ class _Cast:
                 return
             self.placed, self.pairs = before, pairs
 
-    def _add(self, thing: Mover, path: Callable[[Mover], Path]) -> None:
-        """Tries ways until one lies apart from the others in the first frame; if none does, the thing is left out."""
+    def _add(self, mover: Mover, path: Callable[[Mover], Path]) -> None:
+        """Tries paths until the object is apart from the others in the first frame; if it never is, it is left out."""
         for _ in range(TRIES):
-            moved = replace(thing, path=path(thing))
+            moved = replace(mover, path=path(mover))
             if self._fits(moved, self.placed):
                 self.placed.append(moved)
                 return
 
-    def _wander(self, thing: Mover) -> Path:
-        return self._path(thing, self._inside(thing.half), 0.0, float(self.random.uniform(0, 2 * np.pi)))
+    def _wander(self, mover: Mover) -> Path:
+        return self._path(mover, self._inside(mover.half), 0.0, float(self.random.uniform(0, 2 * np.pi)))
 
-    def _walk(self, thing: Mover) -> Path:
-        """Sideways, mostly at the lower edge."""
-        x, y = self._inside(thing.half)
-        y = self.size[0] - thing.half[1] if self.random.random() < 0.7 else y
-        return self._path(thing, (x, y), 0.0, 0.0 if self.random.random() < 0.5 else np.pi)
+    def _walk(self, mover: Mover) -> Path:
+        """Moves sideways, mostly at the lower edge."""
+        x, y = self._inside(mover.half)
+        y = self.size[0] - mover.half[1] if self.random.random() < 0.7 else y
+        return self._path(mover, (x, y), 0.0, 0.0 if self.random.random() < 0.5 else np.pi)
 
-    def _return_path(self, thing: Mover) -> Path:
-        """Over one of the two sides and back."""
+    def _return_path(self, mover: Mover) -> Path:
+        """Moves out over the left or right border and back."""
         random, width = self.random, self.size[1]
-        frames, (radius, _) = self.recipe.frames, thing.half
+        frames, (radius, _) = self.recipe.frames, mover.half
         away = float(random.uniform(*self.recipe.away))
-        # From one passage of the border to the next there are 2.2 radii to go, and the frames away.
+        # From one passage of the border to the next the way is 2.2 radii, plus the frames away.
         speed = max(self._speed(), 2.2 * radius / max(0.55 * frames - away, 1.0))
         out, beyond = float(random.uniform(0.15, 0.3)) * frames, 1.1 * radius + speed * away / 2
-        y = self._inside(thing.half)[1]
+        y = self._inside(mover.half)[1]
         low, high = (0.9 * radius, 0.9 * radius), (width - 0.9 * radius, self.size[0] - 0.9 * radius)
         climb = 0.3 * speed * float(random.uniform(-1, 1))
         if random.random() < 0.5:
             return Path((0.0, y), out, (-speed, climb), (-beyond, low[1]), high)
         return Path((float(width), y), out, (speed, climb), low, (width + beyond, high[1]))
 
-    def _path(self, thing: Mover, point: tuple[float, float], time: float, heading: float) -> Path:
-        """With one of the recipe's speeds, inside the picture."""
+    def _path(self, mover: Mover, point: tuple[float, float], time: float, heading: float) -> Path:
+        """Moves inside the picture, with one of the recipe's speeds."""
         speed, (height, width) = self._speed(), self.size
         velocity = float(speed * np.cos(heading)), float(speed * np.sin(heading))
-        low = 0.9 * thing.half[0], 0.9 * thing.half[1]
-        if thing.cutout is not None:  # people stand on the lower edge
-            low = thing.half
+        low = 0.9 * mover.half[0], 0.9 * mover.half[1]
+        if mover.cutout is not None:  # people stand on the lower edge
+            low = mover.half
         return Path(point, time, velocity, low, (width - low[0], height - low[1]))
 
     def _speed(self) -> float:
@@ -432,7 +445,7 @@ class _Cast:
         return x, float(self.random.uniform(min(down, height / 2), max(height - down, height / 2)))
 
     @staticmethod
-    def _fits(thing: Mover, others: list[Mover]) -> bool:
-        """Whether nothing lies much over another when the video begins."""
-        first = np.array([thing.extent(0.0)])
+    def _fits(mover: Mover, others: list[Mover]) -> bool:
+        """Whether the object hides little of the others in the first frame, and they of it."""
+        first = np.array([mover.extent(0.0)])
         return all(_overlap(first, np.array([other.extent(0.0)]))[0] < 0.1 for other in others)

@@ -1,4 +1,4 @@
-"""People in a scene: cut out and side by side, or as pictures side by side, some of these with a coloured frame."""
+"""People in a scene: cut out, or as pictures side by side, some of these with a coloured frame."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ from lookhear.training.glee.scenes.shapes import COLOURS
 
 @dataclass(frozen=True)
 class Person:
-    """Where somebody was pasted (slices of rows and columns), and the masks of the parts there, whatever hides them later."""
+    """
+    Where a person was pasted (slices of rows and columns), and masks of the parts there, before anything hides them.
+    """
 
     window: tuple[slice, slice]
     parts: dict[str, np.ndarray]
@@ -20,7 +22,7 @@ class Person:
 
 
 def place_people(random: np.random.Generator, image: np.ndarray, cutouts: list[Cutout]) -> list[Person]:
-    """Pastes one to three people into `image` `(height, width, 3)` float32, each in a column of its own, standing."""
+    """Pastes one to three people into `image` `(height, width, 3)` float32, each in a separate column."""
     height, width = image.shape[:2]
     count = int(random.integers(1, 4))
     column = width / count
@@ -53,7 +55,7 @@ def place_panels(random: np.random.Generator, image: np.ndarray, frames: list[Cu
         colour = colours[index] if framed else ""
         edge = max(2, round(0.03 * min(image.shape[:2]))) if framed else 0
         if framed:
-            panel = _framed(panel, np.float32(COLOURS[colour]), edge)
+            panel = _framed(panel, np.array(COLOURS[colour], np.float32), edge)
         everything = np.ones(panel.picture.shape[:2], bool)
         person = _paste(image, panel, top, left, everything)
         phrases = (f"person in the {colour} frame",) if framed else ()
@@ -62,7 +64,7 @@ def place_panels(random: np.random.Generator, image: np.ndarray, frames: list[Cu
 
 
 def _panel(random: np.random.Generator, frame: Cutout, size: tuple[int, int]) -> Cutout:
-    """A part of a frame, as large as can be, around its middle, some of them flipped."""
+    """Cuts a part out of a frame, as large as possible, around its middle, and flips some of them."""
     height, width = frame.picture.shape[:2]
     scale = min(height / size[0], width / size[1])
     scale *= random.uniform(0.8, 1.0)
@@ -89,7 +91,7 @@ def _framed(panel: Cutout, colour: np.ndarray, edge: int) -> Cutout:
 
 
 def _paste(image: np.ndarray, cutout: Cutout, top: int, left: int, seen: np.ndarray) -> Person:
-    """Pastes the pixels `seen` of a cutout; what lies outside the image is left out."""
+    """Pastes the pixels `seen` of a cutout; parts outside the image are cut off."""
     rows, columns = cutout.picture.shape[:2]
     bottom, right = min(image.shape[0], top + rows), min(image.shape[1], left + columns)
     window = slice(max(0, top), bottom), slice(max(0, left), right)

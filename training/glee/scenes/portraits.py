@@ -1,4 +1,4 @@
-"""People for generated scenes: two free portraits, cut out along drawn lines, and frames of talking-face corpora."""
+"""People for generated scenes: two free portraits with drawn outlines, and frames of talking-face corpora."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from lookhear.training.glee.scenes.shapes import COLOURS
 
 VIDEO_ENDINGS = (".mp4", ".mpg", ".avi", ".mkv", ".webm", ".mov")
-_HEIGHT = 192  # of a cutout; scenes have it smaller
+_HEIGHT = 192  # of a cutout, in pixels; it is scaled down in scenes
 
 # x, y in pixels of scikit-image's `astronaut` (512 x 512) and matplotlib's `grace_hopper.jpg` (512 x 606).
 _ASTRONAUT = {
@@ -37,13 +37,14 @@ _HOPPER = {
 @dataclass(frozen=True)
 class Cutout:
     """
-    A person to be pasted.
+    A person who is pasted into scenes.
 
     Attributes:
         picture: `(height, width, 3)` uint8.
-        parts: `person` and, where known, `face` and `mouth`: `(height, width)` bool.
-        noun, garment: words for sentences, such as "woman" and "suit"; empty where unknown.
-        clothes: `(height, width)` bool, what changes its colour; `None` where it can't.
+        parts: `person` and, if known, `face` and `mouth`: `(height, width)` bool.
+        noun: word for sentences, such as "woman"; empty if unknown.
+        garment: word for sentences, such as "suit"; empty if unknown.
+        clothes: `(height, width)` bool, pixels whose colour is changed; None: their colour cannot be changed.
         colour: of the clothes, or empty.
     """
 
@@ -67,10 +68,10 @@ class Cutout:
 
 def portrait_cutouts() -> list[Cutout]:
     """
-    Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain, in clothes of each colour.
+    Cuts out Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain, in clothes of each colour.
 
     Returns:
-        those whose packages (scikit-image, matplotlib) are installed.
+        Those whose packages (scikit-image, matplotlib) are installed.
     """
     cutouts = []
     try:
@@ -82,8 +83,8 @@ def portrait_cutouts() -> list[Cutout]:
     try:
         from matplotlib.cbook import get_sample_data
 
-        with get_sample_data("grace_hopper.jpg") as file:
-            photo = np.asarray(Image.open(file).convert("RGB"))
+        with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+            photo = np.asarray(image.convert("RGB"))
         cutouts += _recoloured(_cut(photo, _HOPPER, "uniform"), "black", 30.0)
     except ImportError:
         pass
@@ -92,26 +93,28 @@ def portrait_cutouts() -> list[Cutout]:
 
 def read_frames(paths: Iterable[str | Path], most: int, spread: int = 7) -> list[Cutout]:
     """
-    People before a plain backdrop, from videos such as GRID's; as many of each path.
+    Reads people before a plain background from videos such as GRID's, the same number from each path.
 
     Args:
-        paths: videos, or folders of videos; most: frames in all; spread: frames are so far apart in a video.
+        paths: videos, or folders of videos.
+        most: most frames of all paths.
+        spread: distance of the frames in a video.
 
     Returns:
-        whole frames; the person is what differs from the backdrop.
+        Whole frames; the person is the part that differs from the background.
 
     Raises:
         ValueError: a path doesn't exist, or there is no video in it.
     """
     import av
 
-    paths = list(map(Path, paths))
+    sources = list(map(Path, paths))
     cutouts = []
-    for path in paths:
+    for path in sources:
         videos = sorted(v for v in path.iterdir() if v.suffix in VIDEO_ENDINGS) if path.is_dir() else [path]
         if not videos or not videos[0].exists():
             raise ValueError(f"data.frames: no video in {path}")
-        share = max(1, most // len(paths))
+        share = max(1, most // len(sources))
         videos = videos[:: max(1, len(videos) // share)][:share]
         for video in videos:
             cutouts += [frame_cutout(frame) for frame in _some_frames(av, video, max(1, share // len(videos)), spread)]
@@ -128,7 +131,7 @@ def _some_frames(av, video: Path, count: int, spread: int) -> Iterator[np.ndarra
 
 
 def frame_cutout(frame: np.ndarray) -> Cutout:
-    """The person in `(height, width, 3)` uint8 before a blue or green backdrop, by its colour."""
+    """Finds the person in `(height, width, 3)` uint8 by the colour of a blue or green background."""
     from scipy import ndimage
 
     size = (round(frame.shape[1] * _HEIGHT / frame.shape[0]), _HEIGHT)
@@ -136,7 +139,7 @@ def frame_cutout(frame: np.ndarray) -> Cutout:
     red, green, blue = np.moveaxis(picture.astype(np.float32), -1, 0)
     tint = (np.minimum(green, blue) - red) / (
         picture.max(axis=-1) + 8.0
-    )  # of the backdrop; none of skin, hair, most clothes
+    )  # high on the background, not on skin, hair, most clothes
     backdrop = np.median(tint[: _HEIGHT // 12])
     person = ndimage.binary_opening(tint < 0.5 * backdrop, iterations=3)
     regions, count = ndimage.label(person)
@@ -146,9 +149,9 @@ def frame_cutout(frame: np.ndarray) -> Cutout:
 
 
 def _cut(photo: np.ndarray, outlines: dict[str, str], garment: str) -> Cutout:
-    """The box around a person's outline, `_HEIGHT` pixels high."""
+    """Cuts out the box around a person's outline, `_HEIGHT` pixels high."""
     masks = {name: _filled(outline, photo.shape[:2]) for name, outline in outlines.items()}
-    rows, columns = masks["person"].any(axis=1).nonzero()[0], masks["person"].any(axis=0).nonzero()[0]
+    rows, columns = (np.flatnonzero(masks["person"].any(axis=axis)) for axis in (1, 0))
     window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     size = (round((columns[-1] - columns[0]) * _HEIGHT / (rows[-1] - rows[0])), _HEIGHT)
     picture = np.asarray(Image.fromarray(photo[window]).resize(size, Image.Resampling.BILINEAR))
@@ -158,21 +161,21 @@ def _cut(photo: np.ndarray, outlines: dict[str, str], garment: str) -> Cutout:
 
 
 def _recoloured(cutout: Cutout, own: str, level: float) -> list[Cutout]:
-    """The person in clothes of each colour; `own` are those of the photo, of which `level` is the usual brightness."""
+    """Makes copies with clothes of each colour; `own` is the photo's colour, `level` the brightness of its cloth."""
     values = cutout.picture.astype(np.float32)
     cloth = cutout.clothes & _looks(values, own)
     brightness = values.max(axis=-1, keepdims=True) if own != "black" else values.mean(axis=-1, keepdims=True)
     light = np.clip(0.45 + 0.55 * brightness / level, 0.35, 1.25)
     people = []
     for name, colour in COLOURS.items():
-        painted = np.where(cloth[..., None], np.float32(colour) * light, values) if name != own else values
+        painted = np.where(cloth[..., None], np.array(colour, np.float32) * light, values) if name != own else values
         picture = np.clip(painted, 0, 255).astype(np.uint8)
         people.append(Cutout(picture, cutout.parts, cutout.noun, cutout.garment, None, name))
     return people
 
 
 def _looks(values: np.ndarray, colour: str) -> np.ndarray:
-    """`(height, width)` bool: where a photo is about as a colour: orange, or black."""
+    """Returns `(height, width)` bool: where a photo is roughly orange, or black."""
     if colour == "black":
         return values.max(axis=-1) < 95
     return values[..., 0] - values[..., 2] > 55

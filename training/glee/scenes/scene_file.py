@@ -1,4 +1,4 @@
-"""A generated scene as a picture or a video, with what is in it beside it: something to try a model on."""
+"""A generated scene as a picture or a video, with its objects in a JSON file: something to try a model on."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from lookhear.training.glee.scenes.moving_scenes import MovingFrame, MovingRecip
 from lookhear.training.glee.scenes.portraits import portrait_cutouts
 from lookhear.training.glee.scenes.scenes import SceneMaterial, Shape, make_scene
 
-SEED = 20260101  # beside the user's, so that no training has seen the scene
+SEED = 20260101  # together with the user's, so that the scene is in no training
 VIDEO_ENDINGS = tuple(ending for ending in ENDINGS if ending not in Image.registered_extensions())
 FPS = 12  # of videos
 RECIPE = MovingRecipe(frames=60, people=(1, 1))
@@ -22,22 +22,22 @@ RECIPE = MovingRecipe(frames=60, people=(1, 1))
 
 def write_scene(path: str | Path, seed: int = 0, size: tuple[int, int] | None = None) -> tuple[Path, Path]:
     """
-    Writes a scene, and as JSON `{"objects", "expressions": [{"text", "object"}]}`, foremost object last.
+    Writes a scene, and a JSON file `{"objects", "expressions": [{"text", "object"}]}`, objects back to front.
 
-    Objects of a picture are `{"label", "box"}`. A video has 60 frames, 12 a second, with shapes that move, cross and return,
-    and a person if there is room; its objects are `{"label", "boxes"}`, a box or null for each frame, and the sentences are
-    about its first frame.
+    Objects of a picture are `{"label", "box"}`. A video has 60 frames, 12 a second, with shapes that move, cross and
+    return, and a person if there is room; its objects are `{"label", "boxes"}`, a box or null for each frame, and the
+    sentences are about its first frame.
 
     Args:
-        path: of the picture or video; its ending gives the format. The facts go beside it, as `.json`.
+        path: of the picture or video, whose suffix gives the format; the JSON file is written beside it.
         seed: equal seeds make equal scenes.
-        size: (height, width) in pixels; (480, 600) of a picture and (288, 360) of a video, if None.
+        size: (height, width) in pixels; None: (480, 600) of a picture, (288, 360) of a video.
 
     Returns:
-        both paths.
+        Both paths.
 
     Raises:
-        ValueError: the ending is neither one of a picture nor one of a video.
+        ValueError: the suffix is neither one of a picture nor one of a video.
     """
     path = Path(path)
     if path.suffix.lower() in VIDEO_ENDINGS:
@@ -45,7 +45,9 @@ def write_scene(path: str | Path, seed: int = 0, size: tuple[int, int] | None = 
     elif path.suffix.lower() in Image.registered_extensions():
         facts = _write_picture(path, seed, size or (480, 600))
     else:
-        raise ValueError(f"output {str(path)!r} must end as a picture or a video does, such as .png, .jpg or .mp4")
+        raise ValueError(
+            f"output {str(path)!r} must have the suffix of a picture or a video, such as .png, .jpg or .mp4"
+        )
     return path, write_text(path.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
 
 
@@ -59,7 +61,7 @@ def _write_picture(path: Path, seed: int, size: tuple[int, int]) -> dict[str, An
 
 
 def _write_video(path: Path, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Frames are drawn and written one by one."""
+    """Draws and writes frames one by one."""
     material = SceneMaterial(portraits=portrait_cutouts())
     scene = make_moving_scene(np.random.default_rng((SEED, seed)), size, RECIPE, material)
     objects: dict[int, dict[str, Any]] = {}
@@ -69,9 +71,9 @@ def _write_video(path: Path, seed: int, size: tuple[int, int]) -> dict[str, Any]
         for index, frame in enumerate(scene):
             if index == 0:
                 sentences = _sentences(frame)
-            for thing in frame.objects:
-                entry = {"label": _label(thing.shape), "boxes": [None] * len(scene)}
-                objects.setdefault(thing.track_id, entry)["boxes"][index] = _box(thing.shape)
+            for instance in frame.objects:
+                entry = {"label": _label(instance.shape), "boxes": [None] * len(scene)}
+                objects.setdefault(instance.track_id, entry)["boxes"][index] = _box(instance.shape)
             writer.add(index, index / FPS, frame.image)
         writer.close()
     except BaseException:

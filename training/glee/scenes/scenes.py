@@ -1,6 +1,7 @@
-"""Generated scenes: textured shapes and people that overlap, before a ground or a photo, with exact boxes and masks."""
+"""Generated scenes: textured shapes and people that overlap, on plain grounds or photos, with boxes and masks."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
@@ -8,8 +9,9 @@ from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
 from lookhear.training.glee.scenes.people import Person, place_panels, place_people
 from lookhear.training.glee.scenes.portraits import Cutout
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
+from lookhear.training.recipe_reading import Ascending, CountOrZero, NotNegative, Positive, Range, Share
 
-# Pairs that a model never meets while it trains, so that it can be asked whether it puts words together.
+# Pairs that are left out of training, to test whether a model combines words that it knows.
 HELD_OUT_PAIRS = frozenset(
     {
         ("red", "heart"),
@@ -28,38 +30,41 @@ LEAST_SEEN, LEAST_PIXELS = 0.3, 12
 @dataclass(frozen=True)
 class SceneRecipe:
     """
-    What scenes are like. Lengths are shares of the shorter side.
+    Settings of scenes. Lengths are shares of the shorter side.
 
     Attributes:
-        objects: fewest and most shapes.
-        radius: smallest and largest.
-        crowding: shapes come at least this share of the sum of their radii near to each other; 1 hardly lets them overlap.
-        rotation: shapes are turned by up to this angle in radians.
-        noise: standard deviation of the grain over everything, in grey values.
-        contrast: least contrast of a whole scene; 1 leaves scenes as they are.
+        objects: fewest and most shapes, at least 0.
+        radius: smallest and largest radius of a shape, above 0.
+        crowding: least distance of two shapes, as a multiple of the sum of their radii, at least 0; at 1 they hardly
+            overlap.
+        rotation: largest angle by which shapes are turned, in radians, at least 0.
+        noise: standard deviation of the grain over the whole scene, in grey values, at least 0.
+        contrast: least contrast of a whole scene, in (0, 1]; 1 leaves scenes as they are.
         excluded: pairs of colour and kind that don't occur.
-        photos: share of the scenes before a photo, if there are photos.
-        people: share of the scenes with people, if there are people.
-        objects_beside: fewest and most shapes in scenes with people.
-        panels: share of the scenes with people that are frames of videos side by side, if there are frames.
+        photos: share of the scenes with a photo as background, in [0, 1], if there are photos.
+        people: share of the scenes with people, in [0, 1], if there are people.
+        objects_beside: fewest and most shapes in scenes with people, at least 0.
+        panels: share of the scenes with people, in [0, 1], that show video frames side by side, if there are frames.
     """
 
-    objects: tuple[int, int] = (3, 8)
-    radius: tuple[float, float] = (0.07, 0.21)
-    crowding: float = 0.72
-    rotation: float = 0.35
-    noise: float = 5.0
-    contrast: float = 1.0
+    objects: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (3, 8)
+    radius: Annotated[tuple[Positive, Positive], Ascending()] = (0.07, 0.21)
+    crowding: NotNegative = 0.72
+    rotation: NotNegative = 0.35
+    noise: NotNegative = 5.0
+    contrast: Annotated[float, Range(0, 1, above=True)] = 1.0
     excluded: frozenset[tuple[str, str]] = frozenset()
-    photos: float = 0.0
-    people: float = 0.0
-    objects_beside: tuple[int, int] = (0, 3)
-    panels: float = 0.5
+    photos: Share = 0.0
+    people: Share = 0.0
+    objects_beside: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (0, 3)
+    panels: Share = 0.5
 
 
 @dataclass(frozen=True)
 class SceneMaterial:
-    """What scenes are pasted from: `photos` behind, `portraits` cut out, whole `frames` of videos. Each may be empty."""
+    """
+    Pictures for scenes: `photos` as backgrounds, cut-out `portraits`, whole `frames` of videos. Each may be empty.
+    """
 
     photos: list[np.ndarray] = field(default_factory=list)
     portraits: list[Cutout] = field(default_factory=list)
@@ -69,9 +74,17 @@ class SceneMaterial:
 @dataclass(frozen=True)
 class Shape:
     """
-    One object: its words, its centre and radius in pixels, its box (x0, y0, x1, y1) and the mask of what is seen.
+    An object in a scene.
 
-    A person's `colour` is that of clothes or frame, or empty; `phrases` are what sentences may call it beside its kind.
+    Attributes:
+        colour: its name; of a person that of clothes or frame, or empty.
+        kind: `person`, a part of one, or one of `KINDS`.
+        x: of the centre, in pixels.
+        y: of the centre, in pixels.
+        radius: in pixels.
+        box: x0, y0, x1, y1 of the visible part, in pixels.
+        mask: `(height, width)` bool, the visible part.
+        phrases: names in sentences beside the kind.
     """
 
     colour: str
@@ -86,7 +99,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` `(height, width, 3)` uint8 and what is in it, people first, then the shapes, back to front."""
+    """`image` `(height, width, 3)` uint8 and its objects, people first, then the shapes, back to front."""
 
     image: np.ndarray
     shapes: list[Shape]
@@ -99,14 +112,16 @@ def make_scene(
     material: SceneMaterial | None = None,
 ) -> Scene:
     """
-    A scene; equal generators make equal scenes.
+    Generates a scene; equal generators give equal scenes.
 
     Args:
-        random: for all random choices; size: (height, width) in pixels.
-        material: photos and people; without them there are shapes on plain grounds only.
+        random: for all random choices.
+        size: (height, width) in pixels.
+        recipe: settings of the scene.
+        material: photos and people; without them there are only shapes on plain grounds.
 
     Returns:
-        a scene whose objects are all seen for a good part, each mask being the pixels that nothing nearer hides.
+        A scene of whose objects a good part is visible; masks are the pixels that no nearer object hides.
     """
     recipe, material = recipe or SceneRecipe(), material or SceneMaterial()
     if recipe.photos and material.photos and random.random() < recipe.photos:
@@ -114,10 +129,10 @@ def make_scene(
     else:
         image = plain_ground(random, size)
     people = _people(random, image, recipe, material)
-    owner = np.full(size, -1, np.int8)  # which person or shape is seen in a pixel
+    owner = np.full(size, -1, np.int8)  # which person or shape is visible in a pixel
     for index, person in enumerate(people):
         owner[person.window][person.parts["person"]] = index
-    drawn = []
+    drawn: list[tuple[str, str, float, float, float, int]] = []
     objects = recipe.objects_beside if people else recipe.objects
     for colour, kind, x, y, radius in _arrange(random, size, recipe, objects):
         window, dx, dy = _window(x, y, radius, size)
@@ -151,7 +166,7 @@ def _people_seen(people: list[Person], owner: np.ndarray) -> list[Shape]:
         for part, drawn in person.parts.items():
             mask = np.zeros(owner.shape, bool)
             mask[person.window] = mine & drawn
-            # Nobody who can be seen is left out, or "the person in the middle" would be somebody else.
+            # No visible person is left out, or "the person in the middle" would be another one.
             least = 0 if part == "person" else LEAST_SEEN * drawn.sum()
             if mask.sum() >= max(LEAST_PIXELS, least):
                 box = _box(mask)
@@ -171,14 +186,14 @@ def _seen(drawn: list[tuple], owner: np.ndarray, first: int) -> list[Shape]:
 
 
 def _box(mask: np.ndarray) -> tuple[float, float, float, float]:
-    columns, rows = mask.any(axis=0).nonzero()[0], mask.any(axis=1).nonzero()[0]
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def _arrange(
     random: np.random.Generator, size: tuple[int, int], recipe: SceneRecipe, objects: tuple[int, int]
 ) -> list[tuple]:
-    """Colour, kind, x, y and radius of each shape, none of them much over another."""
+    """Chooses colour, kind, x, y and radius of each shape, none of them much over another."""
     side, (height, width) = min(size), size
     pairs = [(colour, kind) for colour in COLOURS for kind in KINDS if (colour, kind) not in recipe.excluded]
     placed: list[tuple] = []
@@ -188,9 +203,9 @@ def _arrange(
             break
         low, high = recipe.radius
         radius = side * low * (high / low) ** random.random()
-        x, y = random.uniform(0.9 * radius, (width, height) - np.float64(0.9 * radius))
+        x, y = random.uniform(0.9 * radius, np.array([width, height]) - 0.9 * radius)
         if all(_apart(np.hypot(x - a, y - b), radius, r, recipe.crowding) for _, _, a, b, r in placed):
-            # Scenes repeat kinds and colours, or no expression would need more than one word.
+            # Kinds and colours repeat in a scene: else one word would do for each expression.
             colour, kind = pairs[random.integers(len(pairs))]
             if placed and random.random() < 0.35:
                 kind = placed[random.integers(len(placed))][1]
@@ -202,12 +217,14 @@ def _arrange(
 
 
 def _apart(distance: float, radius: float, other: float, crowding: float) -> bool:
-    """Whether two shapes overlap in part only: the smaller's centre lies outside the larger in any case."""
+    """Whether two shapes overlap in part at most: the centre of the smaller is always outside the larger."""
     return distance > max(crowding * (radius + other), radius, other)
 
 
 def _window(x: float, y: float, radius: float, size: tuple[int, int]) -> tuple:
-    """The pixels around a shape as slices, and their distances from its centre `(1, width)` and `(height, 1)`."""
+    """
+    Returns the pixels around a shape as slices, and their distances from its centre, `(1, width)` and `(height, 1)`.
+    """
     reach = 1.15 * radius + 2
     top, left = max(0, int(y - reach)), max(0, int(x - reach))
     bottom, right = min(size[0], int(y + reach) + 1), min(size[1], int(x + reach) + 1)

@@ -1,10 +1,10 @@
-"""Eight coloured shapes: where each covers its window, and what paint it has."""
+"""Eight coloured shapes: the pixels that each covers, and its paint."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-# Functions of x, y in units of the shape's radius; below zero inside, growing about as fast as the distance.
+# Functions of x, y in units of the shape's radius; negative inside, with a slope of about 1.
 
 
 def _circle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -71,14 +71,17 @@ COLOURS = {
 
 def coverage(kind: str, x: np.ndarray, y: np.ndarray, radius: float, angle: float) -> np.ndarray:
     """
-    The share of each pixel that a shape covers.
+    Computes the share of each pixel that a shape covers.
 
     Args:
-        kind: one of `KINDS`; x, y: pixels right of and below its centre, broadcast against each other.
-        radius: in pixels; angle: clockwise, in radians.
+        kind: one of `KINDS`.
+        x: pixels right of its centre, broadcast against `y`.
+        y: pixels below its centre.
+        radius: in pixels.
+        angle: rotation clockwise, in radians.
 
     Returns:
-        float32 in [0, 1]; edges are one pixel soft.
+        float32 in [0, 1]; edges are blurred by one pixel.
     """
     cos, sin = np.float32(np.cos(angle) / radius), np.float32(np.sin(angle) / radius)
     distance = KINDS[kind](cos * x + sin * y, cos * y - sin * x)
@@ -86,8 +89,10 @@ def coverage(kind: str, x: np.ndarray, y: np.ndarray, radius: float, angle: floa
 
 
 def paint(colour: str, x: np.ndarray, y: np.ndarray, radius: float, random: np.random.Generator) -> np.ndarray:
-    """A colour with a tint of its own, light from one side and, sometimes, stripes: `(height, width, 3)` float32, 0 to 255."""
-    base = np.float32(COLOURS[colour]) + random.uniform(-14, 14, 3).astype(np.float32)
+    """Paints a slightly random colour, lit from one side, sometimes with stripes: `(height, width, 3)` float32, 0 to
+    255.
+    """
+    base = np.array(COLOURS[colour], np.float32) + random.uniform(-14, 14, 3).astype(np.float32)
     angle = random.uniform(0, 2 * np.pi)
     along = (np.float32(np.cos(angle)) * x + np.float32(np.sin(angle)) * y) / np.float32(radius)
     light = 1 + np.float32(random.uniform(0.0, 0.22)) * along

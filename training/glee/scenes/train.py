@@ -1,5 +1,6 @@
-"""Training GLEE on generated scenes: `python -m lookhear.training.glee.scenes.train RECIPE.yaml [section.field=value ...]`.
+"""Training of GLEE on generated scenes, by a recipe.
 
+python -m lookhear.training.glee.scenes.train RECIPE.yaml [section.field=value ...]
 accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.training.glee.scenes.train RECIPE.yaml
 """
 
@@ -26,14 +27,14 @@ VOCABULARY_SCENES, VOCABULARY_SEED = 128, 999_999_937
 
 def train(recipe: GleeRecipe) -> GleeTrainer:
     """
-    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+    Trains by a recipe, resuming from the last checkpoint in its `output_dir`; the result is in `output_dir`.
 
     Raises:
         ValueError: the recipe names training arguments that do not exist, or has no `max_steps`.
     """
     arguments = training_arguments({"per_device_train_batch_size": 1, **recipe.training})
     if arguments.max_steps <= 0:
-        raise ValueError("training.max_steps must be given: generated scenes have no end")
+        raise ValueError("training.max_steps must be given: generated scenes are endless")
     set_seed(arguments.seed)
     material = recipe.data.scene_material()
     processor = build_processor(recipe, material)
@@ -49,7 +50,7 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
 
 
 def build_processor(recipe: GleeRecipe, material: SceneMaterial | None = None) -> GleeProcessor:
-    """The checkpoint's processor, or a new one whose tokenizer has learned the sentences of some scenes."""
+    """Returns the checkpoint's processor, or a new one whose tokenizer is trained on the sentences of some scenes."""
     if recipe.model.checkpoint is not None:
         return AutoProcessor.from_pretrained(recipe.model.checkpoint)
     batches = SceneBatches(recipe.data, VOCABULARY_SCENES, VOCABULARY_SEED, material)
@@ -60,12 +61,13 @@ def build_processor(recipe: GleeRecipe, material: SceneMaterial | None = None) -
 
 
 def build_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
-    """The checkpoint's model, or a new one with the tokenizer's vocabulary."""
+    """Returns the checkpoint's model, or a new one with the tokenizer's vocabulary."""
     if recipe.checkpoint is not None:
         model = GleeForObjectDetection.from_pretrained(recipe.checkpoint, **recipe.config)
     else:
         model = _new_model(recipe, processor)
-    return model.to(memory_format=torch.channels_last)  # convolutions in bfloat16 are faster so
+    # Channels last makes convolutions in bfloat16 faster.
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # transformers' wrapper has no signature
 
 
 def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObjectDetection:
@@ -81,7 +83,8 @@ def _new_model(recipe: GleeModelRecipe, processor: GleeProcessor) -> GleeForObje
     config = GleeConfig(**{**fields, "text_config": {**text, **fields.get("text_config", {})}})
     model = GleeForObjectDetection(config)
     with torch.no_grad():
-        model.get_input_embeddings().weight.mul_(recipe.token_scale)
+        for weight in model.get_input_embeddings().parameters():
+            weight.mul_(recipe.token_scale)
     return model
 
 

@@ -10,36 +10,40 @@ END_OF_WORD = "</w>"
 
 def learn_tokenizer(texts: Iterable[str], merges: int, max_length: int) -> CLIPTokenizer:
     """
-    A tokenizer that reads any text, and the words of these texts in few pieces.
+    Trains a tokenizer that takes any text, and has few tokens for the words of these texts.
 
     Args:
-        texts: of words between blanks, lower case; merges: most pairs of pieces that become one; max_length: of a text in tokens.
+        texts: words separated by blanks, lower case.
+        merges: most merges.
+        max_length: most tokens of a text.
 
     Returns:
-        a `CLIPTokenizer` of 514 pieces (bytes, bytes that end a word, begin and end of a text) and the merged ones.
+        A `CLIPTokenizer` of 514 pieces (bytes, bytes that end a word, begin and end of a text) and the merged ones.
     """
     letters = byte_letters()
     learned = learn_merges(texts, merges)
     pieces = [*letters, *(letter + END_OF_WORD for letter in letters), *("".join(pair) for pair in learned)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={piece: index for index, piece in enumerate(pieces)}, merges=learned, model_max_length=max_length
+        vocab={piece: index for index, piece in enumerate(pieces)},
+        merges=learned,  # type: ignore[arg-type]  # pairs, as its backend takes them; annotated are the lines of a file
+        model_max_length=max_length,
     )
 
 
 def byte_letters() -> list[str]:
     """
-    Returns the letter that stands for each byte in GPT-2's alphabet (Radford et al., 2019), in the order of its ids.
+    Returns the letter for each byte in GPT-2's alphabet (Radford et al., 2019), in the order of its ids.
 
-    Printable characters of Latin-1 stand for themselves and come first; each other byte, in order, is the next letter from
-    U+0100 on, so that no piece of a text is a space or a control character.
+    Printable characters of Latin-1 represent themselves and come first; each other byte, in order, is the next letter
+    from U+0100 on, so that no piece of a text is a space or a control character.
     """
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [*map(chr, shown), *(chr(256 + index) for index in range(256 - len(shown)))]
 
 
 def learn_merges(texts: Iterable[str], merges: int) -> list[tuple[str, str]]:
-    """The most frequent pairs of neighbouring pieces, one after the other (Sennrich et al., ACL 2016)."""
+    """Finds the most frequent pairs of neighbouring pieces, one after the other (Sennrich et al., ACL 2016)."""
     counts = Counter(word for text in texts for word in text.split())
     words = {(*word[:-1], word[-1] + END_OF_WORD): count for word, count in sorted(counts.items())}
     learned: list[tuple[str, str]] = []

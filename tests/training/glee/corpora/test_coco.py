@@ -58,16 +58,16 @@ def spoil(content, what):
         return content, "annotation 1: its category 77 is not among"
     if what == "size of the mask":
         annotations[2]["segmentation"]["size"] = [40, 30]
-        return content, "annotation 3: its mask is no use: its size is 40 x 30, its picture's 30 x 40"
+        return content, "annotation 3: its mask cannot be used: its size is 40 x 30, its picture's 30 x 40"
     if what == "length of the mask":
         annotations[1]["segmentation"]["counts"][-1] += 1
-        return content, "annotation 2: its mask is no use: its run lengths cover 1201 pixels of 1200"
+        return content, "annotation 2: its mask cannot be used: its run lengths cover 1201 pixels of 1200"
     if what == "damaged mask":
         annotations[2]["segmentation"]["counts"] = "5o"
-        return content, "annotation 3: its mask is no use: run lengths are damaged"
+        return content, "annotation 3: its mask cannot be used: run lengths are damaged"
     if what == "polygon":
         annotations[0]["segmentation"] = [[5, 8, 15, 8]]
-        return content, "annotation 1: its mask is no use: a polygon needs three points"
+        return content, "annotation 1: its mask cannot be used: a polygon needs three points"
     if what == "annotation twice":
         annotations[1]["id"] = 1
         return content, "annotation 1: its id occurs twice"
@@ -158,7 +158,7 @@ def test_a_wrong_file_is_refused_in_one_line(tree, name, content, message):
 def test_two_categories_of_one_name_are_refused(tree, coco):
     coco["categories"].append({"id": 8, "name": "dog"})
     tree.json("annotations/instances_train2017.json", coco)
-    with pytest.raises(CorpusError, match="'dog' .id 8. is there twice"):
+    with pytest.raises(CorpusError, match="'dog' .id 8. occurs twice"):
         list(read_coco(tree.root))
 
 

@@ -58,8 +58,8 @@ def test_openimages_names_what_is_wrong(tree, openimages):
     problems = Problems(skip=True)
     assert [row["id"] for row in read_openimages(tree.root, problems=problems)] == ["aa", "bb"]
     found = dict(problems.found)
-    assert "do not stand together" in found["image aa"] and "no picture" in found["image cc"]
-    with pytest.raises(CorpusError, match="image aa: its lines do not stand together"):
+    assert "are not consecutive" in found["image aa"] and "no picture" in found["image cc"]
+    with pytest.raises(CorpusError, match="image aa: its lines are not consecutive"):
         list(read_openimages(tree.root))
     tree.text("oidv6-train-annotations-bbox.csv", "ImageID,XMin\n")
     with pytest.raises(CorpusError, match="LabelName, XMax, YMin, YMax is missing"):

@@ -50,7 +50,7 @@ def test_a_picture_stands_as_it_was_annotated(tree):
     Image.new("RGB", (40, 30)).save(path, exif=exif)
     assert take_picture(make_row("a", path, (40, 30))).size == (40, 30)
     assert take_picture(make_row("a", path, (30, 40))).size == (30, 40)
-    with pytest.raises(CorpusError, match="image a: it is 40 x 30 pixels, but 50 x 60 was annotated"):
+    with pytest.raises(CorpusError, match="image a: it has 40 x 30 pixels, but its annotations 50 x 60"):
         take_picture(make_row("a", path, (50, 60)))
 
 
