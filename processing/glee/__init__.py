@@ -7,6 +7,8 @@ from .processing_glee import GleeProcessor
 from .prompt_processing_glee import GleePromptProcessor
 from .rendering_glee import draw_objects
 from .run_lengths_glee import run_lengths
+from .track_state_glee import FrameCandidates
+from .tracker_settings_glee import LifetimePolicy, MatchPolicy, ReidentifyPolicy, TrackerSettings
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_perception_glee import VideoPerception
 from .video_reading_glee import is_video_source
@@ -14,14 +16,19 @@ from .writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, VideoWrit
 
 __all__ = [
     "CocoVideoWriter",
+    "FrameCandidates",
     "GleeImageProcessor",
     "GleeProcessor",
     "GleePromptProcessor",
     "GleeTracker",
     "JsonLinesWriter",
+    "LifetimePolicy",
+    "MatchPolicy",
     "MotWriter",
     "ObjectFollower",
     "ObjectPerceptionPipeline",
+    "ReidentifyPolicy",
+    "TrackerSettings",
     "VideoPerception",
     "VideoWriter",
     "draw_objects",
