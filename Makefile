@@ -56,10 +56,11 @@ test-lowest: | $(BIN)/uv  ## `make test` with the lowest versions that pyproject
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --upgrade --resolution lowest-direct -e '.[all,dev]'
 	$(call pytest,.venv-lowest) -m "not slow" $(TESTS)
 
-lint: $(STAMP)  ## ruff and transformers' model linter
+lint: $(STAMP)  ## ruff, transformers' model linter, types
 	$(BIN)/ruff check $(LINT_PATHS)
 	$(BIN)/ruff format --check $(LINT_PATHS)
 	$(BIN)/python .ci/lint_models
+	$(BIN)/mypy
 
 docs: $(STAMP)  ## build the documentation into site/, without network; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build

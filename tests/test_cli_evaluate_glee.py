@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(run, coco, model, tmp_path):
     (coco / "val2017" / "2.png").unlink()
     for arguments, words in (
         ((), "--protocol"),
-        (("--protocol", "coco", "--csv", "a.csv"), "--csv is about avsr"),
+        (("--protocol", "coco", "--csv", "a.csv"), "--csv applies to avsr only"),
         (("--protocol", "imagenet"), "choose from coco, lvis"),
         (("--protocol", "coco"), "2.png is missing"),
         (("--protocol", "coco", "--split", "val2014"), "instances_val2014.json"),

@@ -68,7 +68,7 @@ def test_two_talkers_are_composed_read_and_counted(monkeypatch, capsys, tones, t
     "arguments, message",
     [
         (["--snr", "clean"], "two talkers are never 'clean'"),
-        (["--csv", "out.csv"], "--csv is about noise"),
+        (["--csv", "out.csv"], "--csv applies to avsr only"),
         (["--data", "nowhere"], "nowhere"),
         (["--talking", "0", "--silent", "0"], "nothing to compose"),
     ],

@@ -303,7 +303,7 @@ def test_bad_rows_are_named():
         picture_precision(rows([]), [none_found()], "boxes")
     with pytest.raises(ValueError, match="row 0: 1 labels, but 0 boxes"):
         picture_precision([{"labels": ["cup"], "boxes": []}], [none_found()])
-    with pytest.raises(ValueError, match="one mask or None a frame"):
+    with pytest.raises(ValueError, match="one mask or None per frame"):
         tracks = [{"labels": ["cat"], "masks": [track((0, 1))]}]
         video_precision(tracks, [{"labels": ["cat"], "masks": [track((0, 1), None)], "scores": [1.0]}])
 

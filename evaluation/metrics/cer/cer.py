@@ -43,7 +43,14 @@ class Cer(evaluate.Metric):
             reference_urls=["https://jitsi.github.io/jiwer/"],
         )
 
-    def _compute(self, predictions, references, confidence=0.95, resamples=2000, seed=0) -> dict:
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        confidence: float = 0.95,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> dict:
         counts = character_errors(references, predictions)
         return {
             "cer": counts.rate,

@@ -12,9 +12,9 @@ Average precision and recall of boxes or masks in pictures, as COCO defines them
 """
 INPUTS = """
 Args:
-    predictions: one a picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]},
+    predictions: one per picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]},
         boxes or masks or both; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one a picture: the same without scores; if wanted with "crowd" ([bool], a region of many objects) and "areas"
+    references: one per picture: the same without scores; if wanted with "crowd" ([bool], a region of many objects) and "areas"
         ([float], square pixels, for small, medium and large; else the mask's or the box's).
     kind: "box" (default) or "mask": what is compared.
 
@@ -48,7 +48,7 @@ class CocoAp(metric_rows.RowMetric):
             reference_urls=["https://cocodataset.org/#detection-eval"],
         )
 
-    def _compute(self, predictions, references, kind="box") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "box") -> dict:
         table = picture_precision(references, predictions, kind)
         areas = ("small", "medium", "large")
         return {

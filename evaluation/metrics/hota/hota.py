@@ -13,8 +13,8 @@ averaged over IoU thresholds from 0.05 to 0.95. Without labels, or for each labe
 """
 INPUTS = """
 Args:
-    predictions: one a frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]}, boxes or masks.
-    references: one a frame: the same with "video" (str); the frames of a video follow each other.
+    predictions: one per frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]}, boxes or masks.
+    references: one per frame: the same with "video" (str); the frames of a video follow each other.
         With by_label, if wanted, "absent" and "not_exhaustive" ([str], the same in all frames of a video): labels that the
         video does not have, and labels whose objects are not all marked. What is found of labels about which nothing is
         known is then left out.
@@ -54,7 +54,9 @@ class Hota(metric_rows.RowMetric):
             reference_urls=["https://github.com/JonathonLuiten/TrackEval"],
         )
 
-    def _compute(self, predictions, references, kind="box", by_label=False) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", by_label: bool = False
+    ) -> dict:
         videos = read_videos(references, predictions, kind)
         if not by_label:
             total, each = count_videos(videos)

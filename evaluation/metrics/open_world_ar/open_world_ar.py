@@ -12,8 +12,8 @@ UVO uses it); objects of known classes can be left out, so that it is the recall
 """
 INPUTS = """
 Args:
-    predictions: one a picture: {"scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
-    references: one a picture: {"boxes", "masks"}; if wanted with "known" ([bool]: of a class that was trained on, counts
+    predictions: one per picture: {"scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
+    references: one per picture: {"boxes", "masks"}; if wanted with "known" ([bool]: of a class that was trained on, counts
         neither as found nor as missed), "crowd" ([bool]) and "areas" ([float], square pixels).
     kind: "mask" (default) or "box".
 
@@ -49,7 +49,7 @@ class OpenWorldAr(metric_rows.RowMetric):
             reference_urls=["https://sites.google.com/view/unidentified-video-object"],
         )
 
-    def _compute(self, predictions, references, kind="mask") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "mask") -> dict:
         table = class_agnostic_precision(references, predictions, kind)
         return {
             **{f"AR_{limit}": table.average_recall(limit) for limit in table.limits},

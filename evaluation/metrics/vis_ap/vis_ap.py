@@ -1,4 +1,7 @@
-"""Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works without network."""
+"""
+Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works
+without network.
+"""
 
 import datasets
 import evaluate
@@ -12,9 +15,9 @@ of whole tracks, the sum of intersections over the sum of unions.
 """
 INPUTS = """
 Args:
-    predictions: one a video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one mask a frame,
+    predictions: one per video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one mask per frame,
         None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one a video: the same without scores; if wanted with "crowd" ([bool]).
+    references: one per video: the same without scores; if wanted with "crowd" ([bool]).
     groups: {name: [label]} for averages over some labels, such as base and novel; None leaves it out.
 
 Returns:
@@ -45,7 +48,9 @@ class VisAp(metric_rows.RowMetric):
             reference_urls=["https://youtube-vos.org/dataset/vis/"],
         )
 
-    def _compute(self, predictions, references, groups=None) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], groups: dict[str, list[str]] | None = None
+    ) -> dict:
         table = video_precision(references, predictions)
         return {
             "AP": table.average_precision(),
