@@ -26,7 +26,7 @@ def tracked(repository: Path) -> list[str]:
     if names := [name for name in listed.stdout.splitlines() if (repository / name).is_file()]:
         return names
     made = re.compile(
-        r"(\.venv[^/]*|build|dist|demo|\.[a-z]+_cache)/|.*(__pycache__/|\.egg-info/|/examples/.*\.mp4)|PKG-INFO|setup.cfg"
+        r"(\.venv[^/]*|build|dist|demo|site|\.[a-z]+_cache)/|.*(__pycache__/|\.egg-info/|/examples/.*\.mp4)|PKG-INFO|setup.cfg"
     )
     names = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
     return [name for name in names if not made.match(name)]
