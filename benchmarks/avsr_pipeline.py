@@ -58,7 +58,7 @@ class Row:
     loaded: float | None = None
 
 
-# ------------------------------------------------------------------------------------------------------------- the video
+# ----------------------------------------------------------------------------------------------------------- the video
 
 
 def make_video(path: Path) -> float:
@@ -96,7 +96,7 @@ def repeat_video(source: Path, target: Path, length: float, seconds: float) -> f
     return times * length
 
 
-# ------------------------------------------------------------------------------------------------------------ one process
+# --------------------------------------------------------------------------------------------------------- one process
 
 
 def load(options: argparse.Namespace):
@@ -146,7 +146,7 @@ def read_in_a_process(options: argparse.Namespace, video: Path, short: Path) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ------------------------------------------------------------------------------------------------------------- the stages
+# ---------------------------------------------------------------------------------------------------------- the stages
 
 
 class Clock:
@@ -216,7 +216,7 @@ def model_stages(asr, clock: Clock, clip: dict, modality: str) -> dict[str, floa
     return {"encoder": encoded, "beam search": searched, "times of the words, joining": total - encoded - searched}
 
 
-# ------------------------------------------------------------------------------------------------------------------ RTFx
+# ---------------------------------------------------------------------------------------------------------------- RTFx
 
 
 def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -> Iterator[Row]:
@@ -241,7 +241,7 @@ def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -
         yield Row(f"{clips} clips in memory, {batch_size} at once: {modality}", speech, *spent)
 
 
-# ------------------------------------------------------------------------------------------------------------- the table
+# ----------------------------------------------------------------------------------------------------------- the table
 
 
 def print_table(rows: list[Row], device: str) -> None:

@@ -1,4 +1,4 @@
-"""`lookhear perceive` of a video: the table of tracks, what it writes, what it keeps when something goes wrong, bad input."""
+"""`lookhear perceive` of a video: the table of tracks, its files, what is left after a failure, bad input."""
 
 import json
 import subprocess

@@ -83,7 +83,7 @@ def test_what_cannot_be_measured_ends_in_one_line(monkeypatch, capsys, tones, tm
 
 @pytest.mark.slow
 def test_the_demo_ends_with_one_of_two_who_talk_at_once(capsys, tmp_path):
-    """The packaged checkpoints, as whoever runs the demo has them: sound alone cannot tell the voices apart, lips can."""
+    """The packaged checkpoints, as users of the demo have them: sound alone cannot tell the voices apart, lips can."""
     from transformers import pipeline
 
     import lookhear  # noqa: F401

@@ -152,7 +152,7 @@ def test_exported_code_stays_in_its_own_folder(repository, folder):
 
 
 def imported_names(path: Path, root: Path) -> set[str]:
-    """Dotted names that a file imports anywhere, functions included; relative ones in full. `root` holds the packages."""
+    """Dotted names that a file imports anywhere, in functions too; relative ones in full. `root` holds packages."""
     package = list(path.relative_to(root).parent.parts)
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

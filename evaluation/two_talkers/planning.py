@@ -156,6 +156,6 @@ def _check(
         raise ValueError("three people side by side need clips of three different texts, and at least one target")
     if silent and (unknown := [clip.id for clip in targets if not clip.words]):
         raise ValueError(
-            f'silent targets need to know when a clip has no words: give {unknown[0]!r} its "words" in metadata.jsonl, '
-            "or ask for no silent mixtures"
+            f'silent targets need to know when a clip has no words: give {unknown[0]!r} its "words" '
+            "in metadata.jsonl, or ask for no silent mixtures"
         )

@@ -26,11 +26,13 @@ HERE = Path(__file__).parent
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is downloaded
 KEPT = 3600  # seconds that uploads and results stay on the server
 ABOUT = """
-<header><h1>LookHear</h1><p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
+<header><h1>LookHear</h1>
+<p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
 """
 SMALL_PRINT = """
-<footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, and the shapes and
-people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree to it.</p></footer>
+<footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, and the shapes
+and people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree
+to it.</p></footer>
 """
 
 

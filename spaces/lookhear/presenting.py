@@ -133,7 +133,8 @@ def _who(facts: Mapping[str, Any]) -> str:
     if not isinstance(speaker, Mapping):
         return ""
     cells = "".join(
-        f'<li style="--share: {second["sure"]:.2f}" title="second {second["second"]}: {_percent(second["sure"])} sure, '
+        f'<li style="--share: {second["sure"]:.2f}" '
+        f'title="second {second["second"]}: {_percent(second["sure"])} sure, '
         f'face in {_percent(second["face"])} of the frames"></li>'
         for second in speaker["seconds"]
     )

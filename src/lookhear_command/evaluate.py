@@ -13,11 +13,12 @@ from .shared_options import MODALITIES, add_model, add_search, checked_model, pa
 
 
 def add(commands: Commands) -> None:
-    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
+    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 "
+    example += "--json out.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
-    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; the figures go "
-    summary += "to stdout"
+    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; "
+    summary += "the figures go to stdout"
     parser = add_command(commands, "evaluate", summary, example, run)
     parser.add_argument("system", choices=("avsr", "two-talkers", "glee"), help="what to measure")
     data = (

@@ -19,7 +19,8 @@ def add(commands: Commands) -> None:
     example = (
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
         'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
-        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 --json tracks.jsonl'
+        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 '
+        "--json tracks.jsonl"
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
@@ -51,8 +52,8 @@ def add(commands: Commands) -> None:
     )
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
-    out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov or mkv, or "
-    out += "an animated webp"
+    out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
+    out += "or mkv, or an animated webp"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
     results = (
         "write JSON with masks as COCO run lengths, for a video one line per frame; without a name, or with -, to "

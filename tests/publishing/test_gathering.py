@@ -241,7 +241,7 @@ def results_of_others(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps({"weights": "0" * 64, "tables": {}}))
 
 
-# ------------------------------------------------------------------------------------------------ the other repositories
+# ---------------------------------------------------------------------------------------------- the other repositories
 
 
 def test_the_noise_benchmark_is_ready(repository):
@@ -379,7 +379,8 @@ def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_pa
         if file.path.endswith((".py", "METADATA")):
             (root / file.path).parent.mkdir(parents=True, exist_ok=True)
             (root / file.path).write_bytes(file.read())
-    script = "import importlib.util as u, importlib.metadata as m; print(u.find_spec('lookhear').origin, m.version('lookhear'))"
+    script = "import importlib.util as u, importlib.metadata as m; "
+    script += "print(u.find_spec('lookhear').origin, m.version('lookhear'))"
     found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
     assert found.split() == [str(root / "lookhear" / "__init__.py"), version("lookhear")]
 

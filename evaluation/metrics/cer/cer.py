@@ -6,8 +6,9 @@ import evaluate
 from lookhear.evaluation.measures.rates import character_errors
 
 DESCRIPTION = """
-Character error rate: substituted, deleted and inserted characters over the characters of the references (jiwer's alignment), summed over
-all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the texts.
+Character error rate: substituted, deleted and inserted characters over the characters of the references (jiwer's
+alignment), summed over all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the
+texts.
 """
 INPUTS = """
 Args:

@@ -7,8 +7,9 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.region_contour import mean_rates, track_quality
 
 DESCRIPTION = """
-J (IoU of regions) and F (accuracy of contours) of objects that are followed through videos by their masks, as DAVIS defines them:
-means over objects, recall (share of frames above 0.5) and decay (first quarter of the video less the last one).
+J (IoU of regions) and F (accuracy of contours) of objects that are followed through videos by their masks, as DAVIS
+defines them: means over objects, recall (share of frames above 0.5) and decay (first quarter of the video less the
+last one).
 """
 INPUTS = """
 Args:

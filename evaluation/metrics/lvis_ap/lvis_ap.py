@@ -7,20 +7,22 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.average_precision import federated_precision
 
 DESCRIPTION = """
-Average precision of boxes or masks where not every picture is annotated for every label (LVIS): what is found counts in pictures
-that have the label or are known not to have it; at most 300 results per picture over all labels.
+Average precision of boxes or masks where not every picture is annotated for every label (LVIS): what is found counts
+in pictures that have the label or are known not to have it; at most 300 results per picture over all labels.
 """
 INPUTS = """
 Args:
-    predictions: one per picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
+    predictions: one per picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]],
+        "masks": [run lengths]}.
     references: one per picture: the same without scores, with "absent" ([str], labels that the picture does not have),
-        "not_exhaustive" ([str], labels whose objects are not all marked) and if wanted "areas" ([float], square pixels).
+        "not_exhaustive" ([str], labels whose objects are not all marked) and if wanted "areas"
+        ([float], square pixels).
     kind: "mask" (default) or "box".
     frequencies: {label: "r", "c" or "f"} for the average over rare, common and frequent labels; None leaves it out.
 
 Returns:
-    {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR", with frequencies "AP_rare", "AP_common", "AP_frequent":
-    fractions, NaN where there is no such object; "labels": {label: AP}}
+    {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR", with frequencies "AP_rare", "AP_common",
+    "AP_frequent": fractions, NaN where there is no such object; "labels": {label: AP}}
 """
 CITATION = """
 @inproceedings{gupta2019,

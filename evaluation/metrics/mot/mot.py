@@ -11,8 +11,8 @@ from lookhear.evaluation.measures.clear_mot import count_videos
 from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
-MOTA, MOTP, switches and fragmentations (CLEAR MOT) and IDF1 (identity) of tracked boxes or masks, counted as py-motmetrics does.
-Labels do not count.
+MOTA, MOTP, switches and fragmentations (CLEAR MOT) and IDF1 (identity) of tracked boxes or masks, counted as
+py-motmetrics does. Labels do not count.
 """
 INPUTS = """
 Args:
@@ -23,8 +23,8 @@ Args:
 
 Returns:
     {"mota", "motp" (mean IoU of the pairs), "idf1", "idp", "idr", "recall", "precision": fractions; "switches",
-    "fragmentations", "misses", "false_positives", "objects", "mostly_tracked", "partly_tracked", "mostly_lost", "frames": int;
-    "videos": {video: the same}}
+    "fragmentations", "misses", "false_positives", "objects", "mostly_tracked", "partly_tracked", "mostly_lost",
+    "frames": int; "videos": {video: the same}}
 """
 CITATION = """
 @article{bernardin2008,

@@ -7,9 +7,9 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.referring import referring_rates
 
 DESCRIPTION = """
-How well sentences about one object are answered: share of sentences with an IoU of at least 0.5 to 0.9 (P@0.5 of boxes is the figure
-of referring expression comprehension), overall IoU (all intersections over all unions, the figure of RefCOCO's segmentation) and
-mean IoU.
+How well sentences about one object are answered: share of sentences with an IoU of at least 0.5 to 0.9 (P@0.5 of boxes
+is the figure of referring expression comprehension), overall IoU (all intersections over all unions, the figure of
+RefCOCO's segmentation) and mean IoU.
 """
 INPUTS = """
 Args:

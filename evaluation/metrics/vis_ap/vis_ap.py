@@ -10,19 +10,21 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.average_precision import video_precision
 
 DESCRIPTION = """
-Average precision and recall of masks that are followed through videos (YouTube-VIS, OVIS, LV-VIS): COCO's definition with the IoU
-of whole tracks, the sum of intersections over the sum of unions.
+Average precision and recall of masks that are followed through videos (YouTube-VIS, OVIS, LV-VIS): COCO's definition
+with the IoU of whole tracks, the sum of intersections over the sum of unions.
 """
 INPUTS = """
 Args:
-    predictions: one per video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one mask per frame,
-        None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
+    predictions: one per video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one
+        mask per frame, None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run
+        lengths of a bool array.
     references: one per video: the same without scores; if wanted with "crowd" ([bool]).
     groups: {name: [label]} for averages over some labels, such as base and novel; None leaves it out.
 
 Returns:
-    {"AP", "AP50", "AP75", "AP_small" (below 128 x 128 pixels), "AP_medium", "AP_large" (above 256 x 256), "AR_1", "AR_10",
-    "AR_100", and "AP_name" of each group: fractions, NaN where there is no such object; "labels": {label: AP}}
+    {"AP", "AP50", "AP75", "AP_small" (below 128 x 128 pixels), "AP_medium", "AP_large" (above 256 x 256), "AR_1",
+    "AR_10", "AR_100", and "AP_name" of each group: fractions, NaN where there is no such object;
+    "labels": {label: AP}}
 """
 CITATION = """
 @inproceedings{yang2019,

@@ -6,8 +6,8 @@ import evaluate
 from lookhear.evaluation.measures.rates import word_errors
 
 DESCRIPTION = """
-Word error rate: substituted, deleted and inserted words over the words of the references (jiwer's alignment), summed over
-all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the texts.
+Word error rate: substituted, deleted and inserted words over the words of the references (jiwer's alignment), summed
+over all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the texts.
 """
 INPUTS = """
 Args:

@@ -61,5 +61,6 @@ def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> None:
     for task in benchmark["tasks"]:
         if (task["config"], task["split"]) not in splits:
             raise ValueError(
-                f"{path}: the task {task['id']} belongs to {task['config']}/{task['split']}, which the card does not have"
+                f"{path}: the task {task['id']} belongs to {task['config']}/{task['split']}, "
+                "which the card does not have"
             )

@@ -90,7 +90,8 @@ def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
         path = f"{waiting.pop()}.py"
         if path not in files:
             raise ValueError(
-                f"{folder} lacks {path}, which its configuration or code names; save it with its pipeline's save_pretrained"
+                f"{folder} lacks {path}, which its configuration or code names; "
+                "save it with its pipeline's save_pretrained"
             )
         fresh = _beside(folder / path, files[path].read()) - seen
         seen |= fresh

@@ -47,6 +47,6 @@ def gather(folder: str | Path, repo: str) -> Publication:
     if read_card(folder).metadata.get("sdk"):
         return gather_space(folder, repo)
     raise ValueError(
-        f"{folder} is neither a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) nor a Space (sdk in "
-        "README.md)"
+        f"{folder} is neither a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) "
+        "nor a Space (sdk in README.md)"
     )

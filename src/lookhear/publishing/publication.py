@@ -68,7 +68,8 @@ class Publication:
     def listing(self) -> str:
         """Formats one line per file, with its size in bytes, and a line with the sum; what `--dry-run` shows."""
         lines = [f"{file.size:>12,}  {file.path}{'  (made)' if file.is_made else ''}" for file in self.files]
-        total = f"{sum(file.size for file in self.files):>12,}  {len(self.files)} files for the {self.repo_type} {self.repo}"
+        size = sum(file.size for file in self.files)
+        total = f"{size:>12,}  {len(self.files)} files for the {self.repo_type} {self.repo}"
         return "\n".join([*lines, total]) + "\n"
 
 

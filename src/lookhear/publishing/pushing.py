@@ -120,6 +120,9 @@ def _reason(error: Exception) -> str:
         chain.append(cause)
     answer = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), None)
     if answer is not None and answer.response.status_code in (401, 403):
-        return f"the Hub refused access ({answer.response.status_code}): `hf auth login` with a token that may write there"
+        return (
+            f"the Hub refused access ({answer.response.status_code}): "
+            "`hf auth login` with a token that may write there"
+        )
     shown = answer or chain[-1]
     return f"{type(shown).__name__}: {' '.join(str(shown).split())}"
