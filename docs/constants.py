@@ -1,4 +1,4 @@
-"""Constants on the pages of the API: the comment beside or above one, which says what it is, stands for a docstring."""
+"""Constants on the pages of the API: the comment beside or above one, which says what it is, is its docstring."""
 
 import ast
 import re

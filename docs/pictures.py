@@ -1,6 +1,6 @@
 """Draws the pictures of these pages from what the packaged checkpoints find: `python docs/pictures.py [NAME …]`.
 
-Everything is synthesized here, nothing is downloaded; all of it takes about five minutes on two cores. Look at a picture
+Everything is synthesized here, nothing is downloaded; all takes about five minutes on two cores. Look at a picture
 before it is committed: captions in the pages say what is in it.
 """
 

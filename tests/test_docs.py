@@ -1,4 +1,4 @@
-"""The documentation: it builds without a warning, says all that is public, names what exists, and its notebooks run."""
+"""The documentation builds without a warning, says all that is public, names what exists; its notebooks run."""
 
 import importlib
 import json
@@ -143,7 +143,7 @@ def test_papers_name_files_that_exist(repository):
 
 
 def test_modules_that_the_pages_name_exist(repository):
-    """`clip_report_avsr`, `decoder_glee`: files of the two systems, wherever they are named without folder and ending."""
+    """`clip_report_avsr`, `decoder_glee`: files of the two systems, where they are named without folder and ending."""
     modules = {path.stem for folder in ("modeling", "processing") for path in (repository / folder).rglob("*.py")}
     for page in ("structure.md", "papers.md"):
         named = re.findall(r"`(\w+_(?:avsr|glee))`", (repository / "docs" / page).read_text(encoding="utf-8"))

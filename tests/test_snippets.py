@@ -1,8 +1,8 @@
 """The commands and the Python of README, guides, cards and folders' READMEs run as they stand.
 
 Each document gets a folder of its own with the files that the texts name (`clip.mp4`, `scene.png`, `my_coco.json`, …),
-synthesized here, and its blocks run there in their order. What `FOREIGN` matches needs data of others, a network or hours,
-and is only read: options of `lookhear` by its parser, Python by `ast`, paths and modules by whether they exist.
+synthesized here, and its blocks run there in their order. What `FOREIGN` matches needs data of others, a network or
+hours, and is only read: options of `lookhear` by its parser, Python by `ast`, paths and modules by whether they exist.
 """
 
 import argparse
@@ -243,7 +243,7 @@ def prepare(workspace: Path) -> None:
 
 
 def check_command(words: list[str], repository: Path) -> None:
-    """Fails where a command names an option, a script, a module, a recipe, a target or an extra that does not exist."""
+    """Fails where a command names an option, script, module, recipe, target or extra that does not exist."""
     while re.match(r"\w+=", words[0]):
         words = words[1:]
     check = {"lookhear": check_lookhear, "python": check_python, "make": check_make, "pip": check_pip}
