@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks examples setup.py
+LINT_PATHS := modeling processing training evaluation src spaces tests benchmarks examples docs setup.py
 # Nothing is downloaded at run time: demo and tests make or ship what they read.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1
 # Whole runs are split among workers, one per core (tests/conftest.py), a file's tests in one of them; named TESTS
@@ -13,7 +13,7 @@ WORKERS := $(if $(TESTS),0,auto)
 pytest = $(OFFLINE) $(1)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: setup constraints demo test test-all test-newest test-lowest lint bench space clean help
+.PHONY: setup constraints demo test test-all test-newest test-lowest lint docs bench space clean help
 
 setup: $(STAMP)  ## make .venv and install the tested versions of everything into it (once; again when they change)
 
@@ -56,10 +56,14 @@ test-lowest: | $(BIN)/uv  ## `make test` with the lowest versions that pyproject
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --upgrade --resolution lowest-direct -e '.[all,dev]'
 	$(call pytest,.venv-lowest) -m "not slow" $(TESTS)
 
-lint: $(STAMP)  ## ruff and transformers' model linter
+lint: $(STAMP)  ## ruff, transformers' model linter, types
 	$(BIN)/ruff check $(LINT_PATHS)
 	$(BIN)/ruff format --check $(LINT_PATHS)
 	$(BIN)/python .ci/lint_models
+	$(BIN)/mypy
+
+docs: $(STAMP)  ## build the documentation into site/, without network; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(OFFLINE) $(BIN)/mkdocs build
 
 bench: $(STAMP)  ## every table of benchmarks/, printed
 	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
@@ -69,8 +73,8 @@ space: $(STAMP)  ## serve the Gradio Space on this machine (GRADIO_SERVER_PORT=N
 	cd spaces/lookhear && $(OFFLINE) GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py
 
 clean:  ## remove what was built and cached; the environments stay
-	rm -rf build dist demo spaces/lookhear/examples src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find modeling processing training evaluation spaces src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist demo site spaces/lookhear/examples src/lookhear.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find modeling processing training evaluation spaces src tests benchmarks examples docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile

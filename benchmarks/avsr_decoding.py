@@ -2,12 +2,14 @@
 
     python benchmarks/avsr_decoding.py [--frames 75 80 150] [--characters 40] [--batch 1 8] [--repeat 3] [--threads 1]
 
-Both search with a decoder of six layers of 512 (8 heads, 2048), 40 labels, beam 5, CTC weight 0.1, over an encoded clip;
-shortest and longest text are the same, so that random weights do equal work. ESPnet's BatchBeamSearch takes one clip
-after the other. The cases take turns in one run, so that a busy machine slows all alike; what is compared is the time
-the processor spent (least of the repetitions), with the time on the clock beside it. About five minutes on one thread.
+Both search with a decoder of six layers of 512 (8 heads, 2048), 40 labels, beam 5, CTC weight 0.1, over an encoded
+clip; shortest and longest text are the same, so that random weights do equal work. ESPnet's BatchBeamSearch takes one
+clip after the other. The cases take turns in one run, so that a busy machine slows all of them equally; what is
+compared is the time the processor spent (least of the repetitions), with the time on the clock beside it. About five
+minutes on one thread.
 
-ESPnet's column is left out where it isn't installed. To install it beside this environment, without what it would replace:
+ESPnet's column is left out where it isn't installed. To install it beside this environment, without what it would
+replace:
 
     pip install --no-deps --target espnet_peer espnet typeguard==2.13.3
     PYTHONPATH=espnet_peer python benchmarks/avsr_decoding.py
@@ -36,11 +38,11 @@ class Case:
 
 
 def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
-    """`generate` on clips that are encoded already."""
+    """Returns a function that runs `generate` on clips that are encoded already."""
     import torch
 
     from lookhear import AvsrConfig, AvsrForConditionalGeneration
-    from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
+    from lookhear.modeling.avsr import AvsrEncoderOutput
 
     torch.manual_seed(0)
     config = AvsrConfig(modality="visual", encoder_layers=1, fusion_layers=1)  # the encoder isn't used
@@ -57,7 +59,9 @@ def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
 
 
 def espnet_search(frames: int, characters: int) -> Callable[[], None] | None:
-    """ESPnet's BatchBeamSearch with its CTC prefix scorer on one clip; None without ESPnet."""
+    """
+    Returns a function that runs ESPnet's BatchBeamSearch with its CTC prefix scorer on one clip; None without ESPnet.
+    """
     try:
         from espnet.nets.batch_beam_search import BatchBeamSearch
         from espnet.nets.scorers.ctc import CTCPrefixScorer
@@ -97,7 +101,7 @@ def measure(cases: list[Case], repeat: int) -> None:
 
 
 def print_table(cases: list[Case]) -> None:
-    """One row a case, in Markdown; the ratio is ESPnet's processor time to ours."""
+    """Prints one row per case, in Markdown; the ratio is ESPnet's processor time to ours."""
     print("| frames | search | clips at once | processor s an utterance | clock s | times ESPnet's speed |")
     print("|---:|---|---:|---:|---:|---:|")
     peers = {case.frames: min(case.processor) for case in cases if case.name == "ESPnet"}

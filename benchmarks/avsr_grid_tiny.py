@@ -1,4 +1,5 @@
-"""The table of avsr-grid-tiny's card: word, character and letter errors by modality and noise, and what the lips bring.
+"""The table of avsr-grid-tiny's card: word, character and letter errors by modality and noise, and what the lips
+bring.
 
     python benchmarks/avsr_grid_tiny.py --data GRID/s1/test [--model model_cards/avsr-grid-tiny] [--limit 100]
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with a metadata.jsonl")
     parser.add_argument("--model", default=Path(__file__).parent.parent / "model_cards" / "avsr-grid-tiny")
-    parser.add_argument("--limit", type=int, help="only so many clips")
+    parser.add_argument("--limit", type=int, help="the first N clips only")
     parser.add_argument("--clips", type=int, default=20, help="how many are synthesized without --data")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -38,13 +39,16 @@ def main() -> None:
 
 
 def print_table(results: list[ConditionResult]) -> None:
-    """One row a condition, in Markdown: WER with its interval, CER, letter error, and the lips' share of the gain."""
+    """
+    Prints one row per condition, in Markdown: WER with its interval, CER, letter error, and the lips' share of the
+    gain.
+    """
     print("| noise | SNR dB | modality | WER % (95 %) | CER % | letter error % | errors that the lips remove % |")
     print("|---|---|---|---|---|---|---|")
     alone = {(r.noise, r.snr): r.words.rate for r in results if r.modality == "audio"}
     for r in results:
         if r.modality == "visual" and r.snr != "clean":
-            continue  # lips do not hear
+            continue  # noise does not change lips
         low, high = r.words.interval(seed=r.seed)
         sound = alone[r.noise, r.snr]
         gain = f"{100 * (sound - r.words.rate) / sound:.0f}" if r.modality == "audiovisual" and sound else ""

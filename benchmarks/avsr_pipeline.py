@@ -2,13 +2,15 @@
 
     python benchmarks/avsr_pipeline.py [--minutes 1 10 60] [--modality auto] [--device cpu] [--threads 2] [--clips 32]
 
-The video is made here: a portrait says four sentences of GRID's kind (360x288, 25 frames/s, 16 kHz), over and over; its
-packets are repeated without encoding them again. Rows of the table:
+The video is made here: a portrait says four sentences of GRID's kind (360x288, 25 frames/s, 16 kHz), over and over;
+its packets are repeated without encoding them again. Rows of the table:
 
 - each stage by itself, one after the other, on the first of the lengths, in one thread, and its share in their sum;
-- from file to captions with `asr.stream`, where the stages overlap, each length in a process of its own: the peak memory
+- from file to captions with `asr.stream`, where the stages overlap, each length in a process of its own: the peak
+memory
   is that process's (ru_maxrss), "of it" what the loaded model and one short clip need already;
-- RTFx as the Open ASR Leaderboard defines it, seconds of speech by seconds of processing over a batch of clips that are
+- RTFx as the Open ASR Leaderboard defines it, seconds of speech by seconds of processing over a batch of clips that
+are
   in memory (sound, crops of the mouth, or both), after a first batch that isn't counted.
 
 The real-time factor is seconds on the clock by seconds of speech. The processor's seconds say more where a machine is
@@ -56,12 +58,12 @@ class Row:
     loaded: float | None = None
 
 
-# ------------------------------------------------------------------------------------------------------------- the video
+# ----------------------------------------------------------------------------------------------------------- the video
 
 
 def make_video(path: Path) -> float:
-    """A portrait that says each sentence once; returns its length in seconds."""
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    """Makes a portrait say each sentence once; returns the video's length in seconds."""
+    from lookhear.processing.avsr import write_video
     from lookhear.training.avsr.synthesis import render_clip
 
     takes = [render_clip(sentence, seed=7) for sentence in SENTENCES]  # one seed: one place, one voice
@@ -94,11 +96,11 @@ def repeat_video(source: Path, target: Path, length: float, seconds: float) -> f
     return times * length
 
 
-# ------------------------------------------------------------------------------------------------------------ one process
+# --------------------------------------------------------------------------------------------------------- one process
 
 
 def load(options: argparse.Namespace):
-    """The pipeline, on its device."""
+    """Loads the pipeline on its device."""
     import torch
     from transformers import pipeline
 
@@ -109,7 +111,7 @@ def load(options: argparse.Namespace):
 
 
 def write_captions_of(asr, video: Path, modality: str) -> int:
-    """From file to subtitles, word by word; returns the number of words."""
+    """Writes the subtitles of a file, word by word; returns the number of words."""
     from lookhear.processing.avsr import write_captions
 
     with asr.stream(str(video), modality=modality, return_timestamps="word") as words:
@@ -120,12 +122,12 @@ def write_captions_of(asr, video: Path, modality: str) -> int:
 
 
 def peak_memory() -> float:
-    """Of this process so far, in megabytes."""
+    """Returns the peak memory of this process so far, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def read_in_this_process(options: argparse.Namespace) -> None:
-    """What `--read` does: prints one JSON line with the time and the memory of one video."""
+    """Does what `--read` asks for: prints one JSON line with the time and the memory of one video."""
     asr = load(options)
     video, short = options.read
     write_captions_of(asr, short, options.modality)
@@ -136,7 +138,7 @@ def read_in_this_process(options: argparse.Namespace) -> None:
 
 
 def read_in_a_process(options: argparse.Namespace, video: Path, short: Path) -> dict:
-    """The same figures, of a process of its own."""
+    """Returns the same figures, measured in a process of its own."""
     names = ("model", "modality", "device", "threads")
     settings = [f"--{name}={getattr(options, name)}" for name in names if getattr(options, name) is not None]
     command = [sys.executable, __file__, *settings, "--read", str(video), str(short)]
@@ -144,7 +146,7 @@ def read_in_a_process(options: argparse.Namespace, video: Path, short: Path) -> 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-# ------------------------------------------------------------------------------------------------------------- the stages
+# ---------------------------------------------------------------------------------------------------------- the stages
 
 
 class Clock:
@@ -162,7 +164,7 @@ class Clock:
         return time.perf_counter()
 
     def timed(self, name: str, call: Callable) -> Callable:
-        """The same function, whose time is added to `seconds[name]`."""
+        """Wraps a function so that its time is added to `seconds[name]`."""
 
         def measured(*args, **kwargs):
             started = self.now()
@@ -174,10 +176,10 @@ class Clock:
 
 
 def measure_stages(asr, video: Path, speech: float, modality: str) -> list[Row]:
-    """Each stage on its own, one after the other, with its share in their sum."""
+    """Measures each stage on its own, one after the other, with its share in their sum."""
     import torch
 
-    from lookhear.processing.avsr.media_avsr import read_audio, read_frames
+    from lookhear.processing.avsr import read_audio, read_frames
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -202,7 +204,7 @@ def measure_stages(asr, video: Path, speech: float, modality: str) -> list[Row]:
 
 
 def model_stages(asr, clock: Clock, clip: dict, modality: str) -> dict[str, float]:
-    """Encoder, search, and the rest of reading a clip that is in memory."""
+    """Measures encoder, search, and the rest of reading a clip that is in memory."""
     model, encoder = asr.model, asr.model.get_encoder()
     plain = encoder.forward, model.generate
     encoder.forward, model.generate = clock.timed("encoder", plain[0]), clock.timed("search", plain[1])
@@ -214,12 +216,12 @@ def model_stages(asr, clock: Clock, clip: dict, modality: str) -> dict[str, floa
     return {"encoder": encoded, "beam search": searched, "times of the words, joining": total - encoded - searched}
 
 
-# ------------------------------------------------------------------------------------------------------------------ RTFx
+# ---------------------------------------------------------------------------------------------------------------- RTFx
 
 
 def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -> Iterator[Row]:
     """Clips of one sentence each, in memory, read in batches."""
-    from lookhear.processing.avsr.media_avsr import read_audio, read_frames
+    from lookhear.processing.avsr import read_audio, read_frames
 
     images = asr.processor.image_processor
     sound, mouths = read_audio(str(video), RATE), images.extract(read_frames(str(video), FPS)).mouths
@@ -239,11 +241,11 @@ def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -
         yield Row(f"{clips} clips in memory, {batch_size} at once: {modality}", speech, *spent)
 
 
-# ------------------------------------------------------------------------------------------------------------- the table
+# ----------------------------------------------------------------------------------------------------------- the table
 
 
 def print_table(rows: list[Row], device: str) -> None:
-    """Markdown, the machine below it."""
+    """Prints the table in Markdown, with the machine below it."""
     print(
         "| what | speech, min | s | processor s | share | real-time factor | RTFx | peak memory, MB | of it loaded |"
     )
@@ -261,7 +263,7 @@ def _figure(value: float | None, places: int) -> str:
 
 
 def name_device(asr, threads: int) -> str:
-    """The processor or GPU that the model ran on."""
+    """Returns the name of the processor or GPU that the model ran on."""
     import torch
 
     if asr.device.type == "cuda":
@@ -272,7 +274,7 @@ def name_device(asr, threads: int) -> str:
 
 
 def cpu_facts() -> list[str]:
-    """The lines of /proc/cpuinfo where there is one."""
+    """Returns the lines of /proc/cpuinfo if it exists."""
     facts = Path("/proc/cpuinfo")
     return facts.read_text().splitlines() if facts.is_file() else []
 
@@ -285,7 +287,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch on the CPU (2)")
     parser.add_argument("--clips", type=int, default=32, help="how many RTFx is taken over (32)")
-    parser.add_argument("--batch-size", type=int, default=8, help="of them at once (8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips in a batch (8)")
     parser.add_argument("--read", nargs=2, type=Path, help=argparse.SUPPRESS)  # the process of its own
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads))
@@ -310,7 +312,7 @@ def main() -> None:
 
 
 def print_progress(label: str, rows: list[Row]) -> None:
-    """What is done, on stderr."""
+    """Prints on stderr what is done."""
     for row in rows:
         values = (f"{field.name} {getattr(row, field.name)}" for field in fields(row) if getattr(row, field.name))
         print(f"{label}: {', '.join(values)}", file=sys.stderr)

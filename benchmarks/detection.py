@@ -3,10 +3,10 @@
     python benchmarks/detection.py [--sizes 480x640 800x1333] [--threads 2] [--repeat 5] [--only glee mm]
 
 All models have random weights, see the same random image and look for COCO's 80 labels; what is timed is one forward
-call on prepared tensors in float32, the cases in turn, so that a busy machine slows all alike. GLEE's label embeddings
-are either computed in the call ("new") or before it ("cached"); the other two have no way to keep theirs. Peak memory
-is that of a process that does nothing else (imports and weights included). With CUDA there are columns for bfloat16,
-compiled. About ten minutes on two threads.
+call on prepared tensors in float32, the cases in turn, so that a busy machine slows all of them equally. GLEE's label
+embeddings are either computed in the call ("new") or before it ("cached"); the other two have no way to keep theirs.
+Peak memory is that of a process that does nothing else (imports and weights included). With CUDA there are columns for
+bfloat16, compiled. About ten minutes on two threads.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def build_grounding_dino():
 
 
 def glee_inputs(model, height: int, width: int) -> dict:
-    """The image padded to multiples of 32, as GLEE's processor does; labels padded to the longest."""
+    """Pads the image to multiples of 32, as GLEE's processor does, and the labels to the longest."""
     import torch
 
     pixel_values = torch.nn.functional.pad(image(height, width), (0, -width % 32, 0, -height % 32))
@@ -92,7 +92,7 @@ def cached_glee_inputs(model, height: int, width: int) -> dict:
 
 
 def grounding_dino_inputs(model, height: int, width: int) -> dict:
-    """The labels as one caption, "person. bicycle. …", whose dots separate what may attend to each other."""
+    """Joins the labels to one caption, "person. bicycle. …", whose dots separate what may attend to each other."""
     import torch
 
     ids = [BERT_CLS]
@@ -110,7 +110,7 @@ def grounding_dino_inputs(model, height: int, width: int) -> dict:
 
 
 def image(height: int, width: int):
-    """Noise with mean 0 and variance 1, as a normalised image has them, `(1, 3, height, width)`."""
+    """Makes noise with mean 0 and variance 1, like a normalised image, `(1, 3, height, width)`."""
     import torch
 
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def prepare(detector: Detector, device: str = "cpu", dtype=None):
-    """The detector's model for inference; random weights, the same ones each time."""
+    """Builds the detector's model for inference, with the same random weights each time."""
     import torch
 
     torch.manual_seed(0)
@@ -153,7 +153,7 @@ def prepare(detector: Detector, device: str = "cpu", dtype=None):
 
 
 def prepare_inputs(detector: Detector, model, size: tuple[int, int]) -> dict:
-    """What a call of the model gets, on its device and in its precision."""
+    """Makes the inputs of the model, on its device and in its precision."""
     inputs = detector.inputs(model, *size)
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
@@ -181,7 +181,7 @@ def time_on_cpu(detectors: list[Detector], sizes: list[tuple], threads: int, rep
 
 
 def time_on_gpu(detectors: list[Detector], sizes: list[tuple], repeat: int) -> dict[tuple, float]:
-    """Least seconds of a call by (detector, size), in bfloat16 and compiled; empty without CUDA."""
+    """Returns the least seconds of a call by (detector, size), in bfloat16 and compiled; empty without CUDA."""
     import torch
 
     seconds = {}
@@ -203,14 +203,14 @@ def time_on_gpu(detectors: list[Detector], sizes: list[tuple], repeat: int) -> d
 
 
 def memory_in_child(detector: Detector, size: tuple[int, int], threads: int) -> float:
-    """Peak resident memory in GB of a process that builds the model and calls it once."""
+    """Returns the peak resident memory in GB of a process that builds the model and calls it once."""
     command = [sys.executable, __file__, "--memory-of", detector.key, "--sizes", "x".join(map(str, size))]
     done = subprocess.run([*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def peak_memory(key: str, size: tuple[int, int], threads: int) -> float:
-    """Peak resident memory of this process in GB, after one call."""
+    """Returns the peak resident memory of this process in GB, after one call."""
     import torch
 
     torch.set_num_threads(threads)
@@ -229,7 +229,7 @@ def print_table(
     memory: dict[tuple, float],
     on_gpu: dict[tuple, float],
 ) -> None:
-    """One row a size and case, in Markdown; times as shares of MM-Grounding-DINO-T's where it was measured."""
+    """Prints one row per size and case, in Markdown; times as shares of MM-Grounding-DINO-T's if it was measured."""
 
     def share(table: dict, d: Detector, size: tuple) -> str:
         reference = table.get((DETECTORS[0].key, size))

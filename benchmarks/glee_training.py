@@ -2,11 +2,12 @@
 
     python benchmarks/glee_training.py [--size 480x640] [--images 2] [--objects 20] [--threads 2] [--repeat 3]
 
-Both have random weights, 300 queries, ResNet-50, nine decoder layers with losses on each, and see the same random images
-with the same objects (boxes and masks) of COCO's 80 labels; a step is forward, losses, backward, clipping and AdamW, in
-float32. GLEE-Lite reads its labels with CLIP's text encoder and trains that too; it learns boxes beside masks, with
-denoising queries ("denoising") and without. The steps take turns, so that a busy machine slows all alike; peak memory is
-that of a process that does nothing else (imports, weights and optimiser included). About ten minutes on two threads.
+Both have random weights, 300 queries, ResNet-50, nine decoder layers with losses on each, and see the same random
+images with the same objects (boxes and masks) of COCO's 80 labels; a step is forward, losses, backward, clipping and
+AdamW, in float32. GLEE-Lite reads its labels with CLIP's text encoder and trains that too; it learns boxes beside
+masks, with denoising queries ("denoising") and without. The steps take turns, so that a busy machine slows all of them
+equally; peak memory is that of a process that does nothing else (imports, weights and optimiser included). About ten
+minutes on two threads.
 """
 
 import argparse
@@ -89,7 +90,7 @@ def glee_inputs(images: Images, **supervision) -> dict:
     import torch
     from torchvision.ops import box_convert, masks_to_boxes
 
-    from lookhear.modeling.glee.loss_glee import GleeSupervision
+    from lookhear.modeling.glee import GleeSupervision
 
     height, width = images.pixel_values.shape[-2:]
     size = torch.tensor([width, height, width, height])
@@ -123,7 +124,7 @@ LEARNERS = (
 
 
 def make_step(learner: Learner, images: Images) -> Callable[[], None]:
-    """A function that does one training step."""
+    """Returns a function that does one training step."""
     import torch
 
     torch.manual_seed(0)
@@ -141,7 +142,7 @@ def make_step(learner: Learner, images: Images) -> Callable[[], None]:
 
 
 def peak_memory(learner: Learner, images: Images) -> float:
-    """Peak resident memory of this process in GB, after two steps."""
+    """Returns the peak resident memory of this process in GB, after two steps."""
     step = make_step(learner, images)
     for _ in range(2):  # from the second step on, the optimiser has its state
         step()
@@ -181,14 +182,14 @@ def main() -> None:
 
 
 def memory_in_child(learner: Learner) -> float:
-    """Peak memory of a process of its own."""
+    """Returns the peak memory of a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", learner.key]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
 def print_table(seconds: dict[str, list[float]], memory: dict[str, float]) -> None:
-    """One row a model, in Markdown, with its ratios to the first."""
+    """Prints one row per model, in Markdown, with its ratios to the first."""
     print("| model | s a step, least | ratio | peak memory GB | ratio |")
     print("|---|---:|---:|---:|---:|")
     peer = LEARNERS[0].key

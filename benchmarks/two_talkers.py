@@ -1,10 +1,11 @@
-"""People side by side whose voices are mixed: what sound alone, the person named, and a neighbour give of what the person named says.
+"""People side by side whose voices are mixed: what sound alone, the person named, and a neighbour give of what the
+person named says.
 
     python benchmarks/two_talkers.py --data GRID/s1/test [--others GRID/speakers] [--model model_cards/avsr-grid-tiny]
 
-FOLDER holds a `metadata.jsonl` with word times beside videos of one face each. Without `--data` portraits are synthesized, and the
-mixtures are few (24 and 12). `followed`: share of the mixtures in which the right person was followed for nine tenths of the time.
-`--output` keeps mixtures and readings, and goes on there.
+FOLDER holds a `metadata.jsonl` with word times beside videos of one face each. Without `--data` portraits are
+synthesized, and the mixtures are few (24 and 12). `followed`: share of the mixtures in which the right person was
+followed for nine tenths of the time. `--output` keeps mixtures and readings; an interrupted run resumes there.
 """
 
 import argparse

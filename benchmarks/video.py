@@ -1,14 +1,15 @@
-"""GLEE-Lite beside transformers' Sam2Video and EdgeTamVideo on a video: frames a second and memory.
+"""GLEE-Lite beside transformers' Sam2Video and EdgeTamVideo on a video: frames per second and memory.
 
     python benchmarks/video.py [--sizes 512 1024] [--frames 20] [--threads 1] [--only glee sam2 edgetam]
 
-All have random weights and see the same square frames, each at the network's own size; a frame counts from pixels in memory
-to masks of its size. Frames come one by one, as from a camera. Sam2Video (Hiera-T) and EdgeTamVideo (RepViT-M1) follow what
-a point in the first frame shows; GLEE-Lite follows that too, or everything that 80 labels name (ten objects a frame). Eight
-frames go before, untimed; then groups of four are timed, and the fastest one counts: by the clock, and in processor time, which
-hardly minds what else runs on the machine. Every case runs in a process of its own: its peak memory is that of the process
-(imports and weights included; on a GPU, of its tensors), and what it grows by with each further frame is measured over the
-timed ones. With CUDA there are rows in float32, bfloat16, and bfloat16 compiled.
+All have random weights and see the same square frames, each at the network's own size; a frame counts from pixels in
+memory to masks of its size. Frames come one by one, as from a camera. Sam2Video (Hiera-T) and EdgeTamVideo (RepViT-M1)
+follow what a point in the first frame shows; GLEE-Lite follows that too, or everything that 80 labels name (ten
+objects a frame). Eight frames go before, untimed; then groups of four are timed, and the fastest one counts: by the
+clock, and in processor time, which hardly minds what else runs on the machine. Every case runs in a process of its
+own: its peak memory is that of the process (imports and weights included; on a GPU, of its tensors), and what it grows
+by with each further frame is measured over the timed ones. With CUDA there are rows in float32, bfloat16, and bfloat16
+compiled.
 
 EdgeTamVideo needs timm (`pip install timm`) and is left out without it. About half an hour on one thread.
 """
@@ -34,7 +35,9 @@ VARIANTS = ("float32", "bfloat16", "bfloat16 compiled")
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what it is asked for, and how: its key for the command line, its name, objects that are shown (0: labels)."""
+    """
+    A model, what it is asked for, and how: its key for the command line, its name, objects that are shown (0: labels).
+    """
 
     key: str
     model: str
@@ -50,7 +53,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of a frame by the clock and of the processor, peak memory in GB, and by how many MB that grows with a frame."""
+    """
+    Seconds of a frame by the clock and of the processor, peak memory in GB, and by how many MB that grows with a
+    frame.
+    """
 
     seconds: float
     processor: float
@@ -138,7 +144,7 @@ def measure(case: Case, frames: int, threads: int) -> Measured:
 
 
 def memory(device: str) -> float:
-    """The peak until now in MB: of the process, or of the tensors on a GPU."""
+    """Returns the peak until now in MB: of the process, or of the tensors on a GPU."""
     import torch
 
     if device == "cuda":
@@ -172,7 +178,7 @@ def film(size: int, count: int) -> Iterator:
 
 
 def places(size: int, count: int) -> list[tuple[int, int]]:
-    """Where the squares are in the first frame, (x, y)."""
+    """Returns where the squares are in the first frame, (x, y)."""
     return [(size // 8 + place * size // 6, size // 8 + place * size // 6) for place in range(count)]
 
 
@@ -180,7 +186,7 @@ def places(size: int, count: int) -> list[tuple[int, int]]:
 
 
 def follow_with_glee(case: Case, frames: int) -> Iterator:
-    """With the packaged checkpoint's tokenizer, which knows the labels' words."""
+    """Follows the squares with GLEE and the packaged checkpoint's tokenizer, which knows the labels' words."""
     from pathlib import Path
 
     from transformers import AutoProcessor, pipeline
@@ -200,7 +206,7 @@ def follow_with_glee(case: Case, frames: int) -> Iterator:
 
 
 def follow_with_sam(case: Case, frames: int) -> Iterator:
-    """As transformers' documentation of both models streams a video."""
+    """Follows the squares as transformers' documentation of both models streams a video."""
     from transformers import Sam2ImageProcessor, Sam2VideoProcessor, Sam2VideoVideoProcessor
 
     size = {"height": case.size, "width": case.size}
@@ -246,7 +252,7 @@ def feature_sizes(size: int) -> list[list[int]]:
 
 
 def sized(size: int) -> dict:
-    """What both configurations say of a size other than 1024."""
+    """Returns what both configurations need for a size other than 1024."""
     return {
         "image_size": size,
         "prompt_encoder_config": {"image_size": size},

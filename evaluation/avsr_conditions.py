@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,9 @@ class ConditionResult:
 
     @property
     def rtfx(self) -> float | None:
-        """Seconds of speech read in a second, over all clips, as the Open ASR Leaderboard counts; None if not measured."""
+        """
+        Seconds of speech read in a second, over all clips, as the Open ASR Leaderboard counts; None if not measured.
+        """
         return self.seconds / self.processing if self.processing else None
 
     @property
@@ -75,7 +78,7 @@ class ConditionResult:
         return character_errors(self.references, self.hypotheses)
 
     def at_position(self, position: int) -> ErrorCounts:
-        """Errors at one word position, for example 3 for the letter of GRID's sentences."""
+        """Counts errors at one word position, for example 3 for the letter in GRID's sentences."""
         return position_error(self.references, self.hypotheses, position)
 
     def to_dict(self) -> dict:
@@ -115,17 +118,18 @@ def evaluate_avsr(
     device: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[ConditionResult]:
-    """Reads every clip under every condition.
+    """Reads every clip of a folder under every condition.
 
     Args:
         model: checkpoint folder or Hub id.
         data: folder with a `metadata.jsonl` (`file_name`, `text`) beside the videos, or one made by `lookhear prepare`
             with the crops that the checkpoint expects.
         modalities: of "audio", "visual", "audiovisual".
-        noises: of "babble" (up to 20 other clips at once), "human" (one-second pieces of other clips), "talker" (one
-            other clip), or paths of sound files.
+        noises: of "babble" (up to 20 other clips at the same time), "human" (one-second pieces of other clips),
+            "talker" (one other clip), or paths of sound files.
         snrs: "clean" or decibels over the whole clip.
-        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        num_beams: width of the beam search; None for the checkpoint's own.
+        ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
         batch_size: clips decoded together.
         limit: only the first clips of the folder (the noise is made from them too).
         seed: of the noise and of the bootstrap.
@@ -133,32 +137,33 @@ def evaluate_avsr(
         progress: called with a label, the number of clips done, and their number.
 
     Returns:
-        One result a condition, in the order modality, noise, SNR. Lips do not hear: "visual" is read once, and its
-        figures stand under every noise. Likewise "clean" stands under every kind of noise.
+        One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
+        and its figures appear under every kind of noise, as do those of "clean".
 
     Raises:
-        ValueError: an argument or the folder is unusable. MediaError: a clip or noise file cannot be read.
+        ValueError: an argument or the folder is unusable.
+        MediaError: a clip or noise file cannot be read.
     """
-    from lookhear.processing.avsr.tokenization_avsr import normalise_text
+    from lookhear.processing.avsr import normalise_text
 
     _check(modalities, noises, snrs, batch_size, limit)
     levels = {str(snr): parse_snr(snr) for snr in snrs}
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
-    makers = {noise: noise_maker(noise) if noisy else None for noise in noises}
+    makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
     recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
     clips = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
         raise ValueError(
-            f"{data} has fewer than two clips with sound: noise is made of the other clips; name a sound file"
+            f"{data} has fewer than two clips with sound, and noise is made from the other clips; name a sound file"
         )
     ids, references = [clip.id for clip in clips], [normalise_text(clip.text) for clip in clips]
     seconds = sum(map(_length, clips))
     read: dict[tuple[str, str, float | None], tuple[list[str], list[float], float]] = {}
     results = []
     for modality in dict.fromkeys(modalities):
-        for noise in makers:
+        for noise in dict.fromkeys(noises):
             for snr, level in levels.items():
                 level = None if modality == "visual" else level
                 key = (modality, "" if level is None else noise, level)
@@ -184,28 +189,40 @@ class Recogniser:
 
     Args:
         model: checkpoint folder or Hub id.
-        num_beams, ctc_weight: of `generate`; None for the checkpoint's own.
+        num_beams: width of the beam search; None for the checkpoint's own.
+        ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
         batch_size: clips decoded together.
         device: None for the first accelerator, else the CPU.
     """
 
-    def __init__(self, model, *, num_beams=None, ctc_weight=None, batch_size: int = 8, device: str | None = None):
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        num_beams: int | None = None,
+        ctc_weight: float | None = None,
+        batch_size: int = 8,
+        device: str | None = None,
+    ):
         from transformers import pipeline
 
         import lookhear  # noqa: F401 - registers the task
 
         search = {"num_beams": num_beams, "ctc_weight": ctc_weight}
-        search = {name: value for name, value in search.items() if value is not None}
-        self.asr = pipeline("audio-visual-speech-recognition", model=str(model), device=device, **search)
+        settings = {name: value for name, value in search.items() if value is not None}
+        self.asr: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
+            "audio-visual-speech-recognition", model=str(model), device=device, **settings
+        )
         self.batch_size = batch_size
 
     @property
-    def image_processor(self):
-        """What cuts mouths out for this checkpoint."""
+    def image_processor(self) -> Any:
+        """The [`MouthRoiImageProcessor`] of this checkpoint."""
         return self.asr.processor.image_processor
 
     def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
-        """The pipeline's results for the clips, in their order, with the times of their words where they are to be measured.
+        """Reads the clips and returns the pipeline's results in their order; with word times if some clip knows its
+        own.
 
         A clip without sound or picture is read from what it has.
         """
@@ -240,13 +257,17 @@ def _parts(clip: Clip, modality: str) -> dict:
 
 
 def load_clips(
-    data: str | Path, image_processor, *, limit: int | None = None, progress: Callable[[int, int], None] | None = None
+    data: str | Path,
+    image_processor: Any,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Clip]:
-    """Every clip of a `metadata.jsonl` folder of videos or of a prepared one, decoded and its mouth cropped.
+    """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
     A clip in which hardly a face was found has no mouths, as in the pipeline.
     """
-    from lookhear.processing.avsr.clip_stream_avsr import MIN_FACE_SHARE
+    from lookhear.processing.avsr import MIN_FACE_SHARE
     from lookhear.training.avsr.corpora import read_folder
     from lookhear.training.avsr.prepare import decode_row, load_prepared, prepare_clip, shard_files
 
@@ -272,19 +293,21 @@ def load_clips(
 
 
 def noise_maker(kind: str) -> NoiseMaker:
-    """What makes noise of one kind: "babble", "human" or "talker" from other waves, or a piece of a sound file.
+    """Returns a function that makes noise of one kind: "babble", "human" or "talker" from other clips, or a sound
+    file's.
 
     Raises:
-        MediaError, ValueError: the sound file cannot be read, or is silent.
+        MediaError: the sound file cannot be read.
+        ValueError: it is silent.
     """
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise
+    from lookhear.processing.avsr import babble, competing_talker, human_noise, read_audio
 
-    if kind in NOISES:
-        return {"babble": babble, "human": human_noise, "talker": competing_talker}[kind]
+    makers: dict[str, NoiseMaker] = {"babble": babble, "human": human_noise, "talker": competing_talker}
+    if kind in makers:
+        return makers[kind]
     wave = read_audio(kind, trim_to_video=False)
     if wave is None or not wave.any():
-        raise ValueError(f"noise {kind!r} holds no sound; choose another file, or one of {', '.join(NOISES)}")
+        raise ValueError(f"noise {kind!r} has no sound; choose another file, or one of {', '.join(NOISES)}")
     return partial(_piece, wave)
 
 
@@ -296,8 +319,10 @@ def _piece(wave: np.ndarray, others: Sequence[np.ndarray], samples: int, generat
 def _disturbed(
     clip: Clip, voices: Sequence[np.ndarray], noise: str, make: NoiseMaker, level: float, seed: int
 ) -> Clip:
-    """The clip in noise, made of all voices but its own; it depends on seed, clip id and kind, not on the level."""
-    from lookhear.processing.avsr.noise_avsr import mix_at_snr
+    """
+    Adds noise from all voices but the clip's own to it; the noise depends on seed, clip id and kind, not on the level.
+    """
+    from lookhear.processing.avsr import mix_at_snr
 
     if clip.audio is None:
         return clip
@@ -311,14 +336,14 @@ def _is_whole(parts: dict, modality: str) -> bool:
 
 
 def _length(clip: Clip) -> float:
-    """Seconds."""
+    """Returns the length of a clip in seconds."""
     if clip.audio is not None:
         return len(clip.audio) / SAMPLING_RATE
     return len(clip.mouths) / 25 if clip.mouths is not None else 0.0
 
 
 def parse_snr(snr: str | float) -> float | None:
-    """Decibels of an SNR as it is typed: None for "clean".
+    """Parses an SNR as it is typed, in decibels: None for "clean".
 
     Raises:
         ValueError: neither "clean" nor a finite number.
@@ -334,7 +359,9 @@ def parse_snr(snr: str | float) -> float | None:
     return level
 
 
-def _check(modalities: Sequence[str], noises: Sequence[str], snrs: Sequence, batch_size: int, limit: int | None):
+def _check(
+    modalities: Sequence[str], noises: Sequence[str], snrs: Sequence, batch_size: int, limit: int | None
+) -> None:
     for name, values in (("modalities", modalities), ("noises", noises), ("snrs", snrs)):
         if isinstance(values, str) or not len(values):
             raise ValueError(f"{name} has to be a list with at least one entry, not {values!r}")

@@ -1,12 +1,13 @@
-"""What was measured of a checkpoint, in `results.json` beside it; the card's tables and the Hub's result files come from there.
+"""What was measured with a checkpoint, in `results.json` beside it: the source of the card's tables and the Hub's
+result files.
 
     python -m lookhear.evaluation.model_results model_cards/avsr-grid-tiny grid-noise --title "GRID s1, test split" \
         --task automatic-speech-recognition --metric "WER % (95 %)=wer" --metric "CER %=cer" \
         -- python benchmarks/avsr_grid_tiny.py --data GRID/s1/test
 
-runs the command, takes the Markdown table that it prints, and writes it with the command, the date and the digest of the
-weights. The card shows it between `<!-- measured: grid-noise -->` and `<!-- end of measured -->`. Results of other weights are
-dropped: what a card says was measured of the very weights beside it.
+runs the command, takes the Markdown table that it prints, and writes it with the command, the date and the digest of
+the weights. The card shows it between `<!-- measured: grid-noise -->` and `<!-- end of measured -->`. Results of other
+weights are dropped: a card shows only what was measured with the weights beside it.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ class MeasuredTable:
     One table as it was printed.
 
     Attributes:
-        title: what was measured on, for people. task: the Hub's name of the task, such as "automatic-speech-recognition".
-        command: what printed the table. date: of the measurement, as 2026-11-22.
-        columns: headings. rows: cells as text. The columns before the first metric say what the row is about.
+        title: name of the data that was measured on, for people.
+        task: the Hub's name of the task, such as "automatic-speech-recognition".
+        command: what printed the table.
+        date: of the measurement, as 2026-11-22.
+        columns: headings.
+        rows: cells as text. The columns before the first metric say what the row is about.
         metrics: heading of a column with values -> name of the metric, or heading of the column that names it.
     """
 
@@ -60,12 +64,14 @@ class MeasuredTable:
         return head + "|" + "---|" * len(self.columns) + "\n" + "".join(lines)
 
     def settings(self, row: Sequence[str]) -> list[str]:
-        """What a row is about: its cells before the first metric, empty ones left out."""
+        """Returns what a row is about: its non-empty cells before the first metric."""
         first = min(self.columns.index(name) for name in self.metrics)
         return [cell for cell in row[:first] if cell]
 
     def values(self, row: Sequence[str]) -> Iterator[tuple[str, str, float]]:
-        """(column, metric, value) of the row's columns with values; a cell "6.0 (3.3 to 9.7)" has the value 6.0."""
+        """
+        Yields (column, metric, value) for the row's columns with values; a cell "6.0 (3.3 to 9.7)" has the value 6.0.
+        """
         cells = dict(zip(self.columns, row))
         for column, metric in self.metrics.items():
             if number := NUMBER.match(cells[column]):
@@ -108,7 +114,7 @@ def read_results(folder: str | Path) -> dict[str, MeasuredTable]:
     Returns the tables of a checkpoint's `results.json`, {} where there is none.
 
     Raises:
-        ValueError: they were measured of other weights than those in the folder.
+        ValueError: they were measured with other weights than those in the folder.
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
@@ -116,7 +122,7 @@ def read_results(folder: str | Path) -> dict[str, MeasuredTable]:
     results = _read(folder)
     if results["weights"] != weights_digest(folder):
         raise ValueError(
-            f"{folder / FILE} was measured of other weights than those in the folder: measure these with "
+            f"{folder / FILE} was measured with other weights than those in the folder: measure these with "
             "python -m lookhear.evaluation.model_results"
         )
     return {name: MeasuredTable(**table) for name, table in results["tables"].items()}
@@ -127,7 +133,8 @@ def fill_card(text: str, tables: Mapping[str, MeasuredTable], strict: bool = Tru
     Returns a card with its measured tables filled in.
 
     Args:
-        text: of the card. tables: what was measured.
+        text: of the card.
+        tables: what was measured, by name.
         strict: refuse a card with a place for a table that was not measured; else the place says so.
 
     Raises:
@@ -139,7 +146,7 @@ def fill_card(text: str, tables: Mapping[str, MeasuredTable], strict: bool = Tru
             return found[1] + tables[found[2]].to_markdown() + found[3]
         if strict:
             raise ValueError(f"the card shows {found[2]!r}, which {FILE} does not have: measure it, or take it out")
-        return f"{found[1]}Not measured of these weights yet.\n{found[3]}"
+        return f"{found[1]}Not measured with these weights yet.\n{found[3]}"
 
     return BLOCK.sub(filled, text)
 
@@ -173,7 +180,7 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
         source: address of what the results are taken from.
 
     Returns:
-        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task a row.
+        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task per row.
     """
     files = {}
     for name, table in tables.items():
@@ -198,7 +205,7 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
 
 
 def benchmarks() -> dict[str, list[str]]:
-    """The project's benchmarks: name -> ids of the tasks in its `eval.yaml`."""
+    """Returns the project's benchmarks: name -> ids of the tasks in its `eval.yaml`."""
     files = sorted(BENCHMARKS.glob("*/eval.yaml"))
     return {file.parent.name: [task["id"] for task in yaml.safe_load(file.read_text())["tasks"]] for file in files}
 
@@ -209,11 +216,11 @@ def task_id(settings: Sequence[str]) -> str:
 
 
 def weights_digest(folder: str | Path) -> str:
-    """SHA-256 of a checkpoint's weights, all its safetensors files in the order of their names."""
+    """Computes the SHA-256 of a checkpoint's weights: all its safetensors files in the order of their names."""
     files = sorted(Path(folder).glob("*.safetensors"))
     if not files:
         raise ValueError(
-            f"{folder} holds no safetensors file; results belong to the weights that they were measured of"
+            f"{folder} has no safetensors file; results belong to the weights that they were measured with"
         )
     digest = hashlib.sha256()
     for file in files:
@@ -255,7 +262,7 @@ def _read(folder: Path) -> dict:
 
 
 def _pretty(value: dict) -> str:
-    """JSON with a list of texts on one line."""
+    """Formats JSON with each list of texts on one line."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
     return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{re.sub(chr(10) + ' *', ' ', found[1])}]", text) + "\n"
 

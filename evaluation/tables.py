@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 COLUMNS = ("modality", "noise", "snr", "wer", "interval", "cer", "clips")
 COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
@@ -18,6 +19,7 @@ COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
 def format_table(rows: Sequence[dict]) -> str:
     """Formats rows (see `ConditionResult.to_dict`) in aligned columns, rates in per cent; RTFx if measured."""
     timed = any(row.get("rtfx") for row in rows)
+    cells: list[tuple[str, ...]]
     cells = [("modality", "noise", "SNR dB", "WER %", "95 % interval", "CER %", "clips", *(["RTFx"] if timed else []))]
     for row in rows:
         low, high = row["interval"]
@@ -29,7 +31,8 @@ def format_table(rows: Sequence[dict]) -> str:
 
 
 def format_word_times(rows: Sequence[dict]) -> str:
-    """How far off the starts of words are, in milliseconds, of the rows that have such figures; "" if none has."""
+    """Formats errors of word starts, in milliseconds, for the rows that have such figures; "" if none has."""
+    cells: list[tuple[str, ...]]
     cells = [("modality", "noise", "SNR dB", "word starts off by ms, median", "90 %", "words")]
     for row in rows:
         if row.get("words_timed"):
@@ -43,7 +46,9 @@ def _condition(row: dict) -> tuple[str, str, str]:
 
 
 def _aligned(cells: list[tuple[str, ...]]) -> str:
-    """A heading and lines in columns; a line that comes twice (clean speech, under every kind of noise) stands once."""
+    """
+    Aligns a heading and lines in columns; a repeated line (clean speech, under every kind of noise) appears once.
+    """
     cells = list(dict.fromkeys(cells))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
@@ -54,13 +59,15 @@ def _aligned(cells: list[tuple[str, ...]]) -> str:
 
 
 def to_json(rows: Sequence[dict]) -> str:
-    """`{"results": [row, ...]}`; a rate that does not exist (no reference words) is null."""
+    """Formats `{"results": [row, ...]}`; a rate that does not exist (no reference words) is null."""
     plain = [{name: _finite(value) for name, value in row.items()} for row in rows]
     return json.dumps({"results": plain}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(rows: Sequence[dict]) -> str:
-    """One line a condition; the interval in two columns, rates as fractions; RTFx is empty where it wasn't measured."""
+    """
+    Formats one line per condition; the interval in two columns, rates as fractions; RTFx empty if it wasn't measured.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["modality", "noise", "snr", "wer", "wer_low", "wer_high", "cer", "clips", "rtfx"])
@@ -72,7 +79,9 @@ def to_csv(rows: Sequence[dict]) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A temporary path with the same ending that takes the place of `path` at the end: nobody sees half a file."""
+    """
+    Yields a temporary path with the same ending, and moves it to `path` at the end: no other process sees half a file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -91,7 +100,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def draw_results(rows: Sequence[dict], path: str | Path, title: str = "Word error rate") -> Path:
-    """Curves of WER over SNR, one panel a kind of noise, one colour a modality, a band for the interval.
+    """Draws curves of WER over SNR: a panel per kind of noise, a colour per modality, a band for the interval.
 
     Args:
         rows: see `ConditionResult.to_dict`.
@@ -147,7 +156,7 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:.1f}" if math.isfinite(rate) else "-"
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

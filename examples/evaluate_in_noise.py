@@ -3,7 +3,7 @@
 python examples/evaluate_in_noise.py clips/
 
 The folder has videos and a metadata.jsonl with lines such as {"file_name": "0.mp4", "text": "bin blue at f two now"}.
-The babble is made of the other clips of the folder.
+The babble is made from the other clips of the folder.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 python examples/publish_checkpoint.py model_cards/glee-tiny ORG/glee-tiny
 
-Nothing is sent and no one is asked. To send it, call `lookhear.publishing.push(publication)`, or `lookhear publish`.
+Nothing is sent and no login is needed. To send it, call `lookhear.publishing.push(publication)`, or `lookhear
+publish`.
 """
 
 import argparse

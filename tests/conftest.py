@@ -36,7 +36,7 @@ sys.meta_path.insert(0, NoLookhear())
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: a worker per core, four at most, and no more than fit into memory; each grows to more than 2 GB."""
+    """For `-n auto`: a worker per core, at most four, and no more than fit into memory; each grows beyond 2 GB."""
     import psutil
 
     fit = psutil.virtual_memory().total // (3 * 2**30)
@@ -183,7 +183,8 @@ def tiny_glee():
 @pytest.fixture(scope="session")
 def table_reader():
     """
-    `table_reader(next_label, ctc_logits, lengths)`: a recogniser whose scores come from tables, and its `encoder_outputs`.
+    `table_reader(next_label, ctc_logits, lengths)`: a recogniser whose scores come from tables, and its
+    `encoder_outputs`.
 
     `next_label(clips, ids)` gives the decoder's scores `(rows, vocab)` of clips `(rows,)` after ids `(rows, length)`;
     ctc_logits `(batch, steps, vocab)`; lengths `(batch,)`. Blank is 0, start and EOS are the last id.

@@ -1,7 +1,7 @@
 """A Hub on this machine for tests: the calls that huggingface_hub, transformers and evaluate make to push and load.
 
-It keeps repositories in memory, checks what the real one checks (a token to write with, the digest of each large file, the
-parent of a commit, the card's YAML), and can break off in the middle of a push.
+It keeps repositories in memory, checks what the real one checks (a token to write with, the digest of each large file,
+the parent of a commit, the card's YAML), and can break off in the middle of a push.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class LoopbackHub:
     """
     A server on a free port of 127.0.0.1; use it as a context manager.
 
-    `repositories` maps ("model" | "dataset" | "space", "org/name") to what was pushed; `large` maps digests to contents;
-    `calls` lists "METHOD /path" in order. `breaks`, where set, is asked with the same text before a call is answered; what is
-    true lets the line go dead there: an upload after half of its bytes.
+    `repositories` maps ("model" | "dataset" | "space", "org/name") to what was pushed; `large` maps digests to
+    contents; `calls` lists "METHOD /path" in order. `breaks`, where set, is asked with the same text before a call is
+    answered; what is true lets the line go dead there: an upload after half of its bytes.
     """
 
     def __init__(self):
@@ -78,7 +78,7 @@ class LoopbackHub:
         self._server.server_close()
 
     def environment(self, home) -> dict[str, str]:
-        """Variables of a process that talks to this Hub and keeps its files under `home`; none of it asks another one."""
+        """Variables of a process that talks only to this Hub and keeps its files under `home`."""
         return {
             "HF_ENDPOINT": self.url,
             "HF_TOKEN": TOKEN,

@@ -82,7 +82,7 @@ def test_davis(run, model, tmp_path):
 
 
 def test_names_and_sentences_in_videos(run, model, tmp_path):
-    """YouTube-VIS and Ref-YouTube-VOS with the real video path: nothing can be measured, the servers' files are there."""
+    """YouTube-VIS and Ref-YouTube-VOS with the real video path: no figures, but the evaluation servers' files."""
     root, generator = tmp_path / "ytvos", np.random.default_rng(0)
     frames = [f"{place:05d}" for place in range(3)]
     for frame in frames:
@@ -115,7 +115,7 @@ def test_bad_input_is_one_line(run, coco, model, tmp_path):
     (coco / "val2017" / "2.png").unlink()
     for arguments, words in (
         ((), "--protocol"),
-        (("--protocol", "coco", "--csv", "a.csv"), "--csv is about avsr"),
+        (("--protocol", "coco", "--csv", "a.csv"), "--csv applies to avsr only"),
         (("--protocol", "imagenet"), "choose from coco, lvis"),
         (("--protocol", "coco"), "2.png is missing"),
         (("--protocol", "coco", "--split", "val2014"), "instances_val2014.json"),

@@ -148,7 +148,7 @@ def test_nothing_found_is_said(run, model, photos):
         (["a.png", "--scribble", " ", "--model", "m"], "--scribble"),
         (["a.png", "--labels", "cat", "--threshold", "2", "--model", "m"], "--threshold"),
         (["a.png", "--labels", "cat", "--top-k", "0", "--model", "m"], "--top-k"),
-        (["a.png", "b.jpg", "--point", "1,2", "--model", "m"], "--point is about one image"),
+        (["a.png", "b.jpg", "--point", "1,2", "--model", "m"], "--point applies to a single image"),
         (["a.png", "b.jpg", "--labels", "cat", "--out", "o.png", "--model", "m"], "need a folder"),
         (["a.png", "x/a.png", "--labels", "cat", "--out", "o", "--model", "m"], "both be drawn"),
         (["a.png", "--labels", "cat", "--out", "o.doc", "--model", "m"], "o.doc"),

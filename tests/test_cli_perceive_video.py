@@ -1,4 +1,4 @@
-"""`lookhear perceive` of a video: the table of tracks, what it writes, what it keeps when something goes wrong, bad input."""
+"""`lookhear perceive` of a video: the table of tracks, its files, what is left after a failure, bad input."""
 
 import json
 import subprocess
@@ -100,7 +100,7 @@ def test_what_came_before_an_error_is_written(run, model, footage, tmp_path):
     code, table, err = run(footage / "broken", "--model", model, *EVERYTHING, *written)
     assert code == 2 and len(table.splitlines()) >= 14
     (error,) = [line for line in err.splitlines() if line.startswith("lookhear perceive: error")]
-    assert "0003.png" in error and "the first 3 frames were looked at" in error
+    assert "0003.png" in error and "the first 3 frames were searched" in error
     assert len(lines.read_text().splitlines()) == 3 and json.loads(coco.read_text())["videos"][0]["length"] == 3
     assert len(list(open_video(out).read(lambda message: None))) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "tracks.jsonl", "vis.json"]
@@ -140,11 +140,11 @@ def test_an_expression_is_looked_for_by_its_mask_where_asked(run, monkeypatch, m
         (["clip.mp4", "--labels", "cat", "--out", "o.png"], "--out o.png: the ending of a video"),
         (["clip.mp4", "--labels", "cat", "--out", "clip.mp4"], "would be overwritten"),
         (["clip.mp4", "--labels", "cat", "--mot", "x", "--coco-vis", "x"], "would be overwritten"),
-        (["a.png", "--labels", "cat", "--mot", "x.txt"], "--mot is about a video, and a.png is not one"),
-        (["a.png", "--labels", "cat", "--fps", "5"], "--fps is about a video"),
+        (["a.png", "--labels", "cat", "--mot", "x.txt"], "--mot applies to videos only, and a.png is not one"),
+        (["a.png", "--labels", "cat", "--fps", "5"], "--fps applies to videos only"),
         (["folder", "--labels", "cat", "--fps", "0"], "--fps"),
         (["folder", "--labels", "cat", "--tracking", "best"], "--tracking"),
-        (["a.png", "--expression", "a cat", "--reprompt"], "--reprompt is about a video"),
+        (["a.png", "--expression", "a cat", "--reprompt"], "--reprompt applies to videos only"),
         (["clip.mp4", "--labels", "cat", "--model", "./nowhere"], "no folder ./nowhere"),
     ],
 )

@@ -80,9 +80,9 @@ def test_tracks_from_files(tmp_path):
     [
         (["a.mp4", "--speaker", "1,2,3"], "--speaker"),
         (["a.mp4", "--speaker", "he", "--speaker-track", "t.json"], "give one of them"),
-        (["a.mp4", "b.mp4", "--speaker-track", "t.json"], "about one video"),
+        (["a.mp4", "b.mp4", "--speaker-track", "t.json"], "applies to a single video"),
         (["a.mp4", "--speaker-track", "nowhere.json"], "nowhere.json"),
-        (["a.mp4", "--speaker-track-id", "2"], "there is none"),
+        (["a.mp4", "--speaker-track-id", "2"], "which is missing"),
         (["a.mp4", "--speaker", "he", "--modality", "audio"], "no faces are looked at"),
     ],
 )

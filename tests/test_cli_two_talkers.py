@@ -68,7 +68,7 @@ def test_two_talkers_are_composed_read_and_counted(monkeypatch, capsys, tones, t
     "arguments, message",
     [
         (["--snr", "clean"], "two talkers are never 'clean'"),
-        (["--csv", "out.csv"], "--csv is about noise"),
+        (["--csv", "out.csv"], "--csv applies to avsr only"),
         (["--data", "nowhere"], "nowhere"),
         (["--talking", "0", "--silent", "0"], "nothing to compose"),
     ],
@@ -83,7 +83,7 @@ def test_what_cannot_be_measured_ends_in_one_line(monkeypatch, capsys, tones, tm
 
 @pytest.mark.slow
 def test_the_demo_ends_with_one_of_two_who_talk_at_once(capsys, tmp_path):
-    """The packaged checkpoints, as whoever runs the demo has them: sound alone cannot tell the voices apart, lips can."""
+    """The packaged checkpoints, as users of the demo have them: sound alone cannot tell the voices apart, lips can."""
     from transformers import pipeline
 
     import lookhear  # noqa: F401

@@ -26,7 +26,7 @@ def tracked(repository: Path) -> list[str]:
     if names := [name for name in listed.stdout.splitlines() if (repository / name).is_file()]:
         return names
     made = re.compile(
-        r"(\.venv[^/]*|build|dist|demo|\.[a-z]+_cache)/|.*(__pycache__/|\.egg-info/|/examples/.*\.mp4)|PKG-INFO|setup.cfg"
+        r"(\.venv[^/]*|build|dist|demo|site|\.[a-z]+_cache)/|.*(__pycache__/|\.egg-info/|/examples/.*\.mp4)|PKG-INFO|setup.cfg"
     )
     names = [str(path.relative_to(repository)) for path in repository.rglob("*") if path.is_file()]
     return [name for name in names if not made.match(name)]
@@ -149,6 +149,54 @@ def test_exported_code_stays_in_its_own_folder(repository, folder):
                 f"{path} imports {name}"
             )
             assert not name.startswith(".") or "." not in name[1:], f"{path} imports {name}: one dot, one name"
+
+
+def imported_names(path: Path, root: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, in functions too; relative ones in full. `root` holds packages."""
+    package = list(path.relative_to(root).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+ABOVE = ("evaluation", "spaces", "benchmarks", "examples", "src/lookhear/commands", "src/lookhear_command")
+
+
+@pytest.mark.parametrize("folder", ABOVE)
+def test_only_public_names_are_used_from_outside(repository, folder):
+    """
+    Rule 4. Models and processing are reached through what `lookhear` and the packages of each system export; of
+    `training`, `evaluation`, `publishing` and `commands`, whose modules have no such front, through public names.
+    """
+    packages = ["lookhear", *(f"lookhear.{kind}.{m}" for kind in ("modeling", "processing") for m in ("avsr", "glee"))]
+    public = {f"{name}.{exported}" for name in packages for exported in importlib.import_module(name).__all__}
+    public |= {*packages, "lookhear.__version__"}
+    open_folders = tuple(f"lookhear.{name}." for name in ("training", "evaluation", "publishing", "commands"))
+    files = sources(repository, folder)
+    assert files
+    for path in files:
+        root = repository / "src" if folder.startswith("src/") else repository
+        for name in imported_names(path, root):
+            if name.split(".")[0] in ("modeling", "processing", "training", "evaluation"):
+                name = f"lookhear.{name}"  # from beside it
+            if name.split(".")[0] == "lookhear" and name not in public:
+                assert name.startswith(open_folders), f"{path} imports {name}, which is not exported"
+                assert not any(part.startswith("_") for part in name.split(".")), f"{path} imports {name}"
+        deep = re.search(r"\b(modeling|processing)\.\w+\.\w+_(avsr|glee)\b", path.read_text(encoding="utf-8"))
+        assert not deep, f"{path} reaches into {deep[0]}"
+
+
+@pytest.mark.parametrize("name", ["modeling.avsr", "modeling.glee", "processing.avsr", "processing.glee"])
+def test_exported_names_exist_and_are_documented(name):
+    package = importlib.import_module(f"lookhear.{name}")
+    for exported in package.__all__:
+        assert exported.isupper() or inspect.getdoc(getattr(package, exported)), exported
 
 
 def test_the_two_systems_do_not_know_each_other(repository):

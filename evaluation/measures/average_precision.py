@@ -1,12 +1,13 @@
 """Average precision and recall as COCO defines them: pycocotools' matching and accumulation, one label at a time.
 
-Source: pycocotools.cocoeval, https://cocodataset.org/#detection-eval. A label at a time means that only the pictures that
-have that label are looked at; some labels at a time are read from the rows, so that memory does not grow with a large vocabulary.
+Source: pycocotools.cocoeval, https://cocodataset.org/#detection-eval. A label at a time means that only the pictures
+that have that label are looked at; some labels at a time are read from the rows, so that memory does not grow with a
+large vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -34,8 +35,8 @@ class PrecisionTable:
     """
     Curves of all labels that occur in the truth.
 
-    precision `(thresholds, recalls, labels, areas, limits)` and recall `(thresholds, labels, areas, limits)`, float64, -1
-    where nothing is to be found.
+    precision `(thresholds, recalls, labels, areas, limits)` and recall `(thresholds, labels, areas, limits)`, float64,
+    -1 where nothing is to be found.
     """
 
     labels: list[str]
@@ -44,18 +45,26 @@ class PrecisionTable:
     areas: list[str]
     limits: list[int]
 
-    def average_precision(self, threshold: float | None = None, area: str = "", labels: Sequence[str] | None = None):
-        """Mean over thresholds (or at one), recalls and labels (or some), at the highest limit; NaN where nothing is to be found."""
+    def average_precision(
+        self, threshold: float | None = None, area: str = "", labels: Sequence[str] | None = None
+    ) -> float:
+        """
+        Returns the mean over thresholds (or one), recalls and labels (or some), at the highest limit; NaN without
+        truth.
+        """
         table = self.precision[_places(threshold)][..., self.areas.index(area), -1]
         return _mean(table[:, :, self._columns(labels)])
 
     def average_recall(self, limit: int | None = None, area: str = "", labels: Sequence[str] | None = None) -> float:
-        """Mean over thresholds and labels of the highest recall with at most `limit` results a picture (the highest)."""
+        """
+        Returns the mean over thresholds and labels of the recall with at most `limit` results per picture (the
+        highest).
+        """
         table = self.recall[:, :, self.areas.index(area), -1 if limit is None else self.limits.index(limit)]
         return _mean(table[:, self._columns(labels)])
 
     def by_label(self) -> dict[str, float]:
-        """Average precision of each label."""
+        """Returns the average precision of each label."""
         return {label: self.average_precision(labels=[label]) for label in self.labels}
 
     def _columns(self, labels: Sequence[str] | None) -> list[int]:
@@ -69,12 +78,12 @@ def picture_precision(
     limits: Sequence[int] = (1, 10, 100),
 ) -> PrecisionTable:
     """
-    Precision and recall of boxes or masks in pictures.
+    Computes precision and recall of boxes or masks in pictures.
 
     Args:
-        references: of each picture `{"labels": [str], "boxes": [(x0, y0, x1, y1)], "masks": [run lengths]}`, boxes or masks
-            as `kind` says, in pixels; if given, `crowd` (bool an object: a region of many, which is never missed) and
-            `areas` (pixels, for small, medium and large; the mask's or the box's area).
+        references: of each picture `{"labels": [str], "boxes": [(x0, y0, x1, y1)], "masks": [run lengths]}`, boxes or
+            masks as `kind` says, in pixels; if given, `crowd` (bool an object: a region of many, which is never
+            missed) and `areas` (pixels, for small, medium and large; the mask's or the box's area).
         predictions: of each picture the same with `scores`, in the order of `references`.
         kind: "box" or "mask".
         limits: how many of the best results of a label count in a picture; the last one for AP.
@@ -95,9 +104,9 @@ def federated_precision(
     """
     Returns the same as LVIS defines it, where not every picture is annotated for every label.
 
-    Source: Gupta, Dollar, Girshick: LVIS, CVPR 2019, section 2, and its evaluation code. A result counts where its label is
-    in the picture or in the picture's `absent` labels; one that matches nothing is no error where the label is among
-    `not_exhaustive`. The best `limit` results of a picture are taken over all labels.
+    Source: Gupta, Dollar, Girshick: LVIS, CVPR 2019, section 2, and its evaluation code. A result counts where its
+    label is in the picture or in the picture's `absent` labels; one that matches nothing is no error where the label
+    is among `not_exhaustive`. The best `limit` results of a picture are taken over all labels.
 
     Args:
         references: see `picture_precision`; with `absent` and `not_exhaustive`, lists of labels.
@@ -119,10 +128,10 @@ def class_agnostic_precision(
     limits: Sequence[int] = (1, 10, 100),
 ) -> PrecisionTable:
     """
-    Precision and recall of objects whatever they are called (open world): labels are left out on both sides.
+    Computes precision and recall of objects whatever their label (open world): labels are ignored on both sides.
 
-    `known` of the references (bool an object) marks objects that don't count either way, such as those of the classes that
-    were trained on, so that the recall is that of the unknown ones.
+    `known` of the references (bool an object) marks objects that don't count either way, such as those of the classes
+    that were trained on, so that the recall is that of the unknown ones.
     """
     references = [{**row, "labels": ["object"] * len(_column(row, kind))} for row in references]
     predictions = [{**row, "labels": ["object"] * len(row["scores"])} for row in predictions]
@@ -133,15 +142,15 @@ def video_precision(
     references: Sequence[Mapping], predictions: Sequence[Mapping], limits: Sequence[int] = (1, 10, 100)
 ) -> PrecisionTable:
     """
-    Precision and recall of masks that are followed through videos (YouTube-VIS).
+    Computes precision and recall of masks that are tracked through videos (YouTube-VIS).
 
-    Source: Yang, Fan, Xu: Video instance segmentation, ICCV 2019, section 4, and its evaluation code: the IoU of two tracks is
-    the sum of all frames' intersections over the sum of all frames' unions; a track's area is the mean over the frames in
-    which it is seen, small below 128 x 128 pixels, large above 256 x 256.
+    Source: Yang, Fan, Xu: Video instance segmentation, ICCV 2019, section 4, and its evaluation code: the IoU of two
+    tracks is the sum of all frames' intersections over the sum of all frames' unions; a track's area is the mean over
+    the frames in which it is seen, small below 128 x 128 pixels, large above 256 x 256.
 
     Args:
-        references: of each video `{"labels": [str], "masks": [track]}`, a track being one mask (run lengths) a frame or
-            None; `crowd` if given.
+        references: of each video `{"labels": [str], "masks": [track]}`, a track being one mask (run lengths) per frame
+            or None; `crowd` if given.
         predictions: of each video the same with `scores`.
     """
     tables = []
@@ -154,7 +163,7 @@ def video_precision(
 def read_tracks(
     references: Sequence[Mapping], predictions: Sequence[Mapping], labels: Sequence[str]
 ) -> tuple[ObjectsByLabel, ObjectsByLabel]:
-    """Rows of videos as pycocotools' objects, by label and video, of some labels."""
+    """Converts rows of videos to pycocotools' objects of some labels, by label and video."""
     wanted = set(labels)
     truth: ObjectsByLabel = {}
     found: ObjectsByLabel = {}
@@ -162,7 +171,9 @@ def read_tracks(
     for video, (reference, prediction) in enumerate(_pairs(references, predictions)):
         lengths = {len(track) for row in (reference, prediction) for track in row["masks"]}
         if len(lengths) > 1:
-            raise ValueError(f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None a frame")
+            raise ValueError(
+                f"video {video}: its tracks have {sorted(lengths)} frames; pass one mask or None per frame"
+            )
         for row, objects in ((reference, truth), (prediction, found)):
             for label, entry, track in zip(row["labels"], _entries(row, "masks", video), row["masks"]):
                 if label in wanted:
@@ -182,11 +193,12 @@ def read_pictures(
     federated_limit: int | None = None,
 ) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """
-    Rows as pycocotools' objects, by label and picture.
+    Converts rows to pycocotools' objects, by label and picture.
 
     Args:
         labels: the only ones that are read.
-        federated_limit: keep the best results of a picture over all labels, and of these what the picture is annotated for.
+        federated_limit: keep the best results of a picture over all labels, and of these what the picture is annotated
+            for.
     """
     if kind not in ("box", "mask"):
         raise ValueError(f"kind has to be 'box' or 'mask', not {kind!r}")
@@ -220,7 +232,9 @@ def _shape(row: Mapping, kind: str, index: int) -> dict[str, Any]:
 
 
 def _groups(references: Sequence[Mapping]) -> list[list[str]]:
-    """Labels that occur in the truth, some at a time; one empty group if there are none, so that the rows are looked at."""
+    """
+    Yields labels that occur in the truth, some at a time; one empty group if there are none, so that rows are checked.
+    """
     labels = sorted({label for row in references for label in row["labels"]})
     return [labels[first : first + LABELS_AT_ONCE] for first in range(0, max(len(labels), 1), LABELS_AT_ONCE)]
 
@@ -242,7 +256,7 @@ def precision_table(
     areas: Mapping[str, tuple[float, float]] = PICTURE_AREAS,
     open_labels: Set[tuple[str, int]] = frozenset(),
 ) -> PrecisionTable:
-    """pycocotools' curves of each label in the truth."""
+    """Computes pycocotools' curves for each label in the truth."""
     labels = sorted(truth)
     shape = (len(THRESHOLDS), 101, len(labels), len(areas), len(limits))
     precision, recall = np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
@@ -260,13 +274,15 @@ def precision_table(
 
 
 class _Objects:
-    """Objects of one label by picture, as pycocotools asks its `COCO` for them, without the index that `COCO` builds."""
+    """
+    The objects of one label by picture, with the methods of `COCO` that pycocotools calls, without `COCO`'s index.
+    """
 
     def __init__(self, objects: dict[int, list]):
         self.objects = objects
 
     def getAnnIds(self, imgIds: Sequence[int] = (), catIds: Sequence[int] = ()) -> list[tuple[int, int]]:
-        """Places of all objects: their picture, and which of its objects they are."""
+        """Returns the places of all objects: their picture, and their index in it."""
         return [(picture, index) for picture, entries in self.objects.items() for index in range(len(entries))]
 
     def loadAnns(self, ids: Sequence[tuple[int, int]]) -> list[dict]:
@@ -294,8 +310,8 @@ class _LabelEvaluation(COCOeval):
         self.params.iouThrs, self.params.maxDets = THRESHOLDS, list(limits)
         self.params.areaRng, self.params.areaRngLbl = [list(area) for area in areas.values()], list(areas)
 
-    def computeIoU(self, imgId: int, catId: int):
-        """pycocotools' hook: (found, truth) of one picture, the best first."""
+    def computeIoU(self, imgId: int, catId: int) -> Any:
+        """Overrides pycocotools' method: IoUs (found, truth) of one picture, the best result first."""
         truth, found = self.truth.get(imgId, []), self.found.get(imgId, [])
         for entry in truth:
             entry["ignore"] = entry["left_out"]  # pycocotools has just set it to `iscrowd`
@@ -305,8 +321,10 @@ class _LabelEvaluation(COCOeval):
         pairs = [[track_iou(one["segmentations"], other["segmentations"]) for other in truth] for one in found]
         return np.array(pairs) if found and truth else []
 
-    def evaluateImg(self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int):
-        """pycocotools' hook: what matches nothing is no error where the label is not marked throughout."""
+    def evaluateImg(self, imgId: int, catId: int, aRng: Sequence[float], maxDet: int) -> Any:
+        """
+        Overrides pycocotools' method: an unmatched result is no error where the label is not annotated exhaustively.
+        """
         result = super().evaluateImg(imgId, catId, aRng, maxDet)
         if result is not None and imgId in self.open_pictures:
             result["dtIgnore"] = np.logical_or(result["dtIgnore"], result["dtMatches"] == 0)
@@ -314,15 +332,14 @@ class _LabelEvaluation(COCOeval):
 
 
 def track_iou(one: Sequence[dict | None], other: Sequence[dict | None]) -> float:
-    """All frames' intersections over all frames' unions of two tracks of run lengths; 0 if both are never seen."""
+    """
+    Returns the sum of intersections over the sum of unions of two tracks of run lengths; 0 if both are always empty.
+    """
     shared = union = 0
     for first, second in zip(one, other, strict=True):
-        if first and second:
-            both = mask_area(coco_mask.merge([first, second], True))
-            shared += both
-            union += mask_area(first) + mask_area(second) - both
-        elif first or second:
-            union += mask_area(first or second)
+        both = mask_area(coco_mask.merge([first, second], True)) if first and second else 0
+        shared += both
+        union += sum(mask_area(mask) for mask in (first, second) if mask) - both
     return shared / union if union else 0.0
 
 
@@ -334,7 +351,7 @@ def _best(row: Mapping, limit: int) -> Mapping:
     return {name: [values[place] for place in order] for name, values in row.items() if values is not None}
 
 
-def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]):
+def _pairs(references: Sequence[Mapping], predictions: Sequence[Mapping]) -> Iterable[tuple[Mapping, Mapping]]:
     if len(references) != len(predictions):
         raise ValueError(f"references ({len(references)}) and predictions ({len(predictions)}) differ in number")
     return zip(references, predictions)

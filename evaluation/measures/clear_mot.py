@@ -1,9 +1,9 @@
 """CLEAR MOT and identity scores of tracking: MOTA, MOTP, IDF1, switches, fragmentations.
 
-Sources: Bernardin, Stiefelhagen: Evaluating multiple object tracking performance: the CLEAR MOT metrics, 2008; Ristani et
-al.: Performance measures and a data set for multi-target, multi-camera tracking, ECCV 2016 workshops (identity); Milan et al.:
-MOT16, 2016 (mostly tracked, fragmentations). Counting follows the py-motmetrics package: a pair of the frame before stays a
-pair as long as it overlaps enough, the others are assigned anew.
+Sources: Bernardin, Stiefelhagen: Evaluating multiple object tracking performance: the CLEAR MOT metrics, 2008; Ristani
+et al.: Performance measures and a data set for multi-target, multi-camera tracking, ECCV 2016 workshops (identity);
+Milan et al.: MOT16, 2016 (mostly tracked, fragmentations). Counting follows the py-motmetrics package: a pair of the
+frame before stays a pair as long as it overlaps enough, the others are assigned anew.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class MotCounts:
 
     def rates(self) -> dict[str, float]:
         """
-        `mota` (1 less misses, false positives and switches over true boxes), `motp` (mean IoU of the pairs; py-motmetrics
-        gives 1 less this), `idf1`, `idp`, `idr`, `recall`, `precision`, fractions, NaN where nothing is to be counted; and the
-        counts `switches`, `fragmentations`, `misses`, `false_positives`, `objects`, `mostly_tracked`, `partly_tracked`,
-        `mostly_lost`, `frames`.
+        Returns `mota` (1 less misses, false positives and switches over true boxes), `motp` (mean IoU of the pairs;
+        py-motmetrics gives 1 less this), `idf1`, `idp`, `idr`, `recall`, `precision`, fractions, NaN where nothing is
+        to be counted; and the counts `switches`, `fragmentations`, `misses`, `false_positives`, `objects`,
+        `mostly_tracked`, `partly_tracked`, `mostly_lost`, `frames`.
         """
         misses, wrong = self.truth - self.matches, self.found - self.matches
         rates = {
@@ -64,7 +64,7 @@ class MotCounts:
 
 def count_videos(videos: Iterable[TrackVideo], threshold: float = 0.5) -> tuple[MotCounts, dict[str, MotCounts]]:
     """
-    Counts of all videos together, and of each by its name.
+    Counts over all videos together, and for each by its name.
 
     Args:
         videos: read one after the other.
@@ -77,7 +77,7 @@ def count_videos(videos: Iterable[TrackVideo], threshold: float = 0.5) -> tuple[
 
 
 def count_video(video: TrackVideo, threshold: float = 0.5) -> MotCounts:
-    """Counts of one video."""
+    """Counts over one video."""
     truth_ids, objects = renumbered([frame.truth for frame in video.frames])
     found_ids, tracks = renumbered([frame.found for frame in video.frames])
     seen_with = np.full(objects, -1)  # the track that each object was last paired with
@@ -118,18 +118,22 @@ def pair_frame(
     truth: np.ndarray, found: np.ndarray, similarity: np.ndarray, allowed: np.ndarray, seen_with: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Pairs of one frame: first those of the objects' last pairs, then as many others as can be, with the highest IoU.
+    Pairs objects and tracks of one frame: first each object's last pair, then as many as possible with the highest
+    IoU.
 
     Args:
-        truth, found: `(g,)`, `(f,)` int; similarity, allowed: `(g, f)`.
+        truth: `(g,)` int, ids of the objects.
+        found: `(f,)` int, ids of the tracks.
+        similarity: `(g, f)` float.
+        allowed: `(g, f)` bool, pairs that may be matched.
         seen_with: `(objects,)`: the last track of each object, -1 for none.
 
     Returns:
         Rows and columns, `(pairs,)` int each.
     """
-    kept = (seen_with[truth][:, None] == found[None, :]) & allowed  # at most one a row
+    kept = (seen_with[truth][:, None] == found[None, :]) & allowed  # at most one per row
     rows, columns = np.nonzero(kept)
-    _, first = np.unique(columns, return_index=True)  # two objects that both had this track: the first one keeps it
+    _, first = np.unique(columns, return_index=True)  # where two objects both had this track, the first one gets it
     rows, columns = rows[np.sort(first)], columns[np.sort(first)]
     open_rows, open_columns = np.setdiff1d(np.arange(len(truth)), rows), np.setdiff1d(np.arange(len(found)), columns)
     part = np.ix_(open_rows, open_columns)
@@ -142,7 +146,7 @@ def pair_frame(
 
 
 def count_gaps(hits: list[bool]) -> int:
-    """How often an object is lost and found again."""
+    """Counts how often an object is lost and found again."""
     places = np.flatnonzero(hits)
     return int(np.count_nonzero(np.diff(places) > 1))
 

@@ -1,9 +1,10 @@
 """HOTA: higher order tracking accuracy, the geometric mean of how well objects are detected and associated.
 
-Source: Luiten et al.: HOTA, IJCV 2021, equations 8 to 14, and its evaluation code TrackEval. At each threshold a of the IoU
-(0.05 to 0.95) pairs are true positives (TP); DetA = TP / (TP + FN + FP); of a pair c, A(c) = TPA / (TPA + FNA + FPA) over the
-whole tracks of its two ids; AssA is the mean of A over TP; HOTA = sqrt(DetA * AssA); all are averaged over a. OWTA (Liu et
-al.: Opening up open-world tracking, CVPR 2022) takes DetRe = TP / (TP + FN) in place of DetA, where not all is annotated.
+Source: Luiten et al.: HOTA, IJCV 2021, equations 8 to 14, and its evaluation code TrackEval. At each threshold a of
+the IoU (0.05 to 0.95) pairs are true positives (TP); DetA = TP / (TP + FN + FP); of a pair c, A(c) = TPA / (TPA + FNA
++ FPA) over the whole tracks of its two ids; AssA is the mean of A over TP; HOTA = sqrt(DetA * AssA); all are averaged
+over a. OWTA (Liu et al.: Opening up open-world tracking, CVPR 2022) takes DetRe = TP / (TP + FN) in place of DetA,
+where not all is annotated.
 """
 
 from __future__ import annotations
@@ -37,11 +38,14 @@ class HotaCounts:
 
     @classmethod
     def nothing(cls) -> HotaCounts:
-        """Of no video."""
+        """Returns the counts of no video: all zero."""
         return cls(*np.zeros((7, len(THRESHOLDS))))
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Each rate at each threshold, `(thresholds,)`, fractions; as published, 0 where nothing is to be counted (LocA: 1)."""
+        """
+        Returns each rate at each threshold, `(thresholds,)`, fractions; as published, 0 where the count is 0 (LocA:
+        1).
+        """
         least = np.maximum(1, self.matches)
         curves = {
             "DetA": self.matches / np.maximum(1, self.matches + self.misses + self.false_positives),
@@ -56,7 +60,7 @@ class HotaCounts:
         return {"HOTA": hota, **curves, "OWTA": owta}
 
     def rates(self) -> dict[str, float]:
-        """Means of the curves over thresholds."""
+        """Returns the means of the curves over thresholds."""
         return {name: float(curve.mean()) for name, curve in self.curves().items()}
 
     @property
@@ -66,13 +70,13 @@ class HotaCounts:
 
 
 def count_videos(videos: Iterable[TrackVideo]) -> tuple[HotaCounts, dict[str, HotaCounts]]:
-    """Counts of all videos together, and of each by its name; videos are read one after the other."""
+    """Counts over all videos together, and for each by its name; videos are read one after the other."""
     each = {video.name: count_video(video) for video in videos}
     return sum(each.values(), HotaCounts.nothing()), each
 
 
 def count_video(video: TrackVideo) -> HotaCounts:
-    """Counts of one video."""
+    """Counts over one video."""
     truth_ids, objects = renumbered([frame.truth for frame in video.frames])
     found_ids, tracks = renumbered([frame.found for frame in video.frames])
     similarities = [frame.similarity for frame in video.frames]
@@ -92,7 +96,7 @@ def count_video(video: TrackVideo) -> HotaCounts:
 
 
 def id_frames(ids: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """In how many frames each id is, `(count,)` int."""
+    """Counts in how many frames each id occurs, `(count,)` int."""
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *ids]), minlength=count)
 
 
@@ -104,8 +108,8 @@ def global_alignment(
     found_frames: np.ndarray,
 ) -> np.ndarray:
     """
-    How well two whole tracks fit, `(objects, tracks)`, 0 to 1: a Jaccard index over frames, in which a pair counts for its
-    IoU's share among all the overlaps of both.
+    Measures how well whole tracks fit, `(objects, tracks)`, 0 to 1: a Jaccard index over frames, in which a pair
+    counts for its IoU's share among all the overlaps of both.
     """
     shared = np.zeros((len(truth_frames), len(found_frames)))
     for truth, found, similarity in zip(truth_ids, found_ids, similarities):
@@ -119,7 +123,7 @@ def global_alignment(
 def assign(
     alignment: np.ndarray, truth: np.ndarray, found: np.ndarray, similarity: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a frame's pairs: the highest sum of alignment times IoU, whatever the threshold."""
+    """Returns rows and columns of a frame's pairs: the highest sum of alignment times IoU, whatever the threshold."""
     return linear_sum_assignment(alignment[truth[:, None], found[None, :]] * similarity, maximize=True)
 
 
@@ -127,11 +131,12 @@ def association_sums(
     together: np.ndarray, truth_frames: np.ndarray, found_frames: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    Sums of A, of its recall and of its precision over all true positives.
+    Sums A, its recall and its precision over all true positives.
 
     Args:
         together: `(thresholds, objects, tracks)`: frames in which the two are a pair.
-        truth_frames, found_frames: `(objects,)`, `(tracks,)`: of `id_frames`.
+        truth_frames: `(objects,)`, from `id_frames`.
+        found_frames: `(tracks,)`, from `id_frames`.
 
     Returns:
         Three `(thresholds,)` float64.
@@ -146,7 +151,7 @@ def association_sums(
 
 def count_labels(videos: Iterable[TrackVideo]) -> dict[str, HotaCounts]:
     """
-    Counts of each label that occurs in the truth, over all videos; videos are read one after the other.
+    Counts for each label that occurs in the truth, over all videos; videos are read one after the other.
 
     A label that is in some video's truth counts in all videos (`of_label` says what of it).
     """
@@ -161,7 +166,7 @@ def count_labels(videos: Iterable[TrackVideo]) -> dict[str, HotaCounts]:
 
 
 def label_means(counts: Sequence[HotaCounts]) -> dict[str, float]:
-    """Means of the rates over labels, each with the same weight; labels without anything are left out."""
+    """Averages the rates over labels, each with the same weight; labels without objects and tracks are left out."""
     rates = [one.rates() for one in counts if not one.empty]
     if not rates:
         raise ValueError("no label has an object: there is nothing to measure")

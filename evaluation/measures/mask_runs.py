@@ -23,13 +23,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def decode_mask(mask: Any, size: Sequence[int] | None = None) -> np.ndarray:
-    """What `to_runs` takes as `(height, width)` bool."""
+    """Decodes any mask that `to_runs` accepts to `(height, width)` bool."""
     return coco_mask.decode(to_runs(mask, size)).astype(bool)
 
 
 def to_runs(mask: Any, size: Sequence[int] | None = None) -> dict[str, Any]:
     """
-    Any form of a mask as pycocotools wants it: `{"size": [height, width], "counts": bytes}`.
+    Converts a mask of any form to pycocotools' run lengths: `{"size": [height, width], "counts": bytes}`.
 
     Args:
         mask: `(height, width)` bool; run lengths with `counts` compressed (text or bytes) or as a list of numbers; or
@@ -60,7 +60,7 @@ def to_runs(mask: Any, size: Sequence[int] | None = None) -> dict[str, Any]:
 
 
 def to_text(runs: Mapping[str, Any]) -> dict[str, Any]:
-    """pycocotools' run lengths with the counts as text, for JSON and Arrow."""
+    """Converts pycocotools' run lengths to ones with the counts as text, for JSON and Arrow."""
     counts = runs["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in runs["size"]], "counts": text}
@@ -73,10 +73,11 @@ def mask_area(runs: Mapping[str, Any]) -> int:
 
 def mask_ious(truth: Sequence[Any], found: Sequence[Any]) -> np.ndarray:
     """
-    IoU of each pair of masks of one picture.
+    Computes the IoU of each pair of masks of one picture.
 
     Args:
-        truth, found: what `to_runs` takes; g and f masks.
+        truth: g masks of any form that `to_runs` accepts.
+        found: f such masks.
 
     Returns:
         `(g, f)` float64. Two empty masks have 0.
@@ -93,10 +94,11 @@ def mask_ious(truth: Sequence[Any], found: Sequence[Any]) -> np.ndarray:
 
 def box_ious(truth: Sequence[Sequence[float]], found: Sequence[Sequence[float]]) -> np.ndarray:
     """
-    IoU of each pair of boxes.
+    Computes the IoU of each pair of boxes.
 
     Args:
-        truth, found: `(g, 4)` and `(f, 4)`, (x0, y0, x1, y1).
+        truth: `(g, 4)`, (x0, y0, x1, y1).
+        found: `(f, 4)`, like `truth`.
 
     Returns:
         `(g, f)` float64; 0 where both boxes are without area.

@@ -1,5 +1,7 @@
 """What the object metrics share: rows of columns that may be missing, and masks that may be None."""
 
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -11,27 +13,28 @@ MASK = {"size": [datasets.Value("int32")], "counts": datasets.Value("string")}  
 
 class RowMetric(evaluate.Metric):
     """
-    A metric whose predictions and references are rows (dicts), one a picture, video, frame, object or sentence.
+    A metric whose predictions and references are rows (dicts), one per picture, video, frame, object or sentence.
 
-    `evaluate` itself wants every column in every row and nothing in place of a struct; here a column that a row doesn't have
-    is None, and so is a mask that isn't there. Labels that are numbers become text. The rows stay in this process.
+    `evaluate` itself wants every column in every row and nothing in place of a struct; here a column that a row
+    doesn't have is None, and so is a missing mask. Labels that are numbers become text. The rows stay in this
+    process.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.predictions: list[dict] = []
         self.references: list[dict] = []
 
-    def add(self, *, prediction: dict | None = None, reference: dict | None = None, **kwargs) -> None:
+    def add(self, *, prediction: dict | None = None, reference: dict | None = None, **kwargs: Any) -> None:
         """Adds one row of each; see `add_batch`."""
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
-    def add_batch(self, *, predictions: list | None = None, references: list | None = None, **kwargs) -> None:
+    def add_batch(self, *, predictions: list | None = None, references: list | None = None, **kwargs: Any) -> None:
         """
         Adds rows to those that `compute` will take.
 
         Raises:
-            ValueError: not one prediction a reference, another input, or a value that its column doesn't take.
+            ValueError: not one prediction per reference, another input, or a value that its column doesn't take.
         """
         rows = {"predictions": list(predictions or ()), "references": list(references or ())}
         if kwargs:
@@ -46,7 +49,7 @@ class RowMetric(evaluate.Metric):
         self.predictions += table["predictions"][:]
         self.references += table["references"][:]
 
-    def compute(self, *, predictions: list | None = None, references: list | None = None, **settings) -> dict:
+    def compute(self, *, predictions: list | None = None, references: list | None = None, **settings: Any) -> dict:
         """
         Computes the metric of the rows that were added and of these.
 

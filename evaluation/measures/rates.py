@@ -1,7 +1,7 @@
 """Word and character error rates with bootstrap intervals: jiwer's alignment, counted clip by clip.
 
-The rate of a corpus is the sum of all errors over the sum of all reference words (or characters), as jiwer computes it.
-Both sides go through the same `normalise`, so that case and punctuation never count as errors.
+The rate of a corpus is the sum of all errors over the sum of all reference words (or characters), as jiwer computes
+it. Both sides go through the same `normalise`, so that case and punctuation never count as errors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class ErrorCounts:
         return _ratio(self.errors.sum(), self.lengths.sum())
 
     def interval(self, confidence: float = 0.95, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-        """Bootstrap interval of the rate: the clips are drawn with replacement, the rate of each draw is taken.
+        """Returns a bootstrap interval of the rate: clips are drawn with replacement, and each draw has its rate.
 
         Args:
             confidence: share of the draws between the two ends, for example 0.95.
@@ -58,7 +59,9 @@ class ErrorCounts:
 
 
 def normalise(text: str) -> str:
-    """Text as it is compared: upper case, no accents, no punctuation but apostrophes within words, single spaces."""
+    """
+    Normalises a text for comparison: upper case, no accents or punctuation but apostrophes in words, single spaces.
+    """
     text = unicodedata.normalize("NFKD", text).upper().replace("\u2019", "'")
     text = "".join(character for character in text if not unicodedata.combining(character))
     text = re.sub(r"[^\w']|_", " ", text)
@@ -66,22 +69,23 @@ def normalise(text: str) -> str:
 
 
 def word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
-    """Substituted, deleted and inserted words of each clip (jiwer's alignment of the normalised texts)."""
+    """Counts substituted, deleted and inserted words of each clip (jiwer's alignment of the normalised texts)."""
     return _counts(_aligned(references, hypotheses, "words"))
 
 
 def character_errors(references: Sequence[str], hypotheses: Sequence[str]) -> ErrorCounts:
-    """Substituted, deleted and inserted characters of each clip, spaces between words counted."""
+    """Counts substituted, deleted and inserted characters of each clip; spaces between words count."""
     return _counts(_aligned(references, hypotheses, "characters"))
 
 
 def position_error(references: Sequence[str], hypotheses: Sequence[str], position: int) -> ErrorCounts:
-    """Errors at one word position only: whether that word of each reference was read as something else or left out.
+    """Counts errors at one word position: whether that word of each reference was read as another one or left out.
 
     In GRID's sentences position 3 is the letter ("bin blue at F two now"), the hardest word of all.
 
     Args:
-        references, hypotheses: one text a clip.
+        references: one text per clip.
+        hypotheses: what was read, one text per clip.
         position: of the word in the reference, from 0; negative ones count from the end.
 
     Returns:
@@ -99,14 +103,15 @@ def position_error(references: Sequence[str], hypotheses: Sequence[str], positio
     return ErrorCounts(errors, lengths)
 
 
-def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str):
+def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str) -> Any:
+    """Aligns the normalised texts by `unit`, "words" or "characters"; returns jiwer's output."""
     try:
         import jiwer
     except ImportError:
         raise ImportError("error rates need jiwer: pip install 'lookhear[eval]'") from None
     for name, texts in (("references", references), ("hypotheses", hypotheses)):
         if isinstance(texts, str):
-            raise ValueError(f"{name} has to be a list of texts, one a clip, not one text")
+            raise ValueError(f"{name} has to be a list of texts, one per clip, not one text")
     if len(references) != len(hypotheses):
         raise ValueError(f"references ({len(references)}) and hypotheses ({len(hypotheses)}) differ in number")
     if not len(references):
@@ -115,7 +120,7 @@ def _aligned(references: Sequence[str], hypotheses: Sequence[str], unit: str):
     return align([normalise(text) for text in references], [normalise(text) for text in hypotheses])
 
 
-def _counts(output) -> ErrorCounts:
+def _counts(output: Any) -> ErrorCounts:
     errors = [
         sum(max(c.ref_end_idx - c.ref_start_idx, c.hyp_end_idx - c.hyp_start_idx) for c in chunks if c.type != "equal")
         for chunks in output.alignments

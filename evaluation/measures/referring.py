@@ -1,7 +1,9 @@
-"""How well sentences are grounded: precision at IoU thresholds, overall IoU and mean IoU of boxes (REC) or masks (RES).
+"""How well sentences are grounded: precision at IoU thresholds, overall IoU and mean IoU of boxes (REC) or masks
+(RES).
 
-Source: Yu et al.: Modeling context in referring expressions, ECCV 2016 (boxes are right from an IoU of 0.5 on), and Hu,
-Rohrbach, Darrell: Segmentation from natural language expressions, ECCV 2016 (overall IoU: all intersections over all unions).
+Source: Yu et al.: Modeling context in referring expressions, ECCV 2016 (boxes are right from an IoU of 0.5 on), and
+Hu, Rohrbach, Darrell: Segmentation from natural language expressions, ECCV 2016 (overall IoU: all intersections over
+all unions).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ def box_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarra
     Returns the intersection and union of each sentence's two boxes.
 
     Args:
-        references, predictions: n boxes (x0, y0, x1, y1); a prediction may be None.
+        references: n boxes (x0, y0, x1, y1).
+        predictions: n boxes, or None where none was found.
 
     Returns:
         Two `(n,)` float64, in square pixels.
@@ -38,7 +41,7 @@ def box_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarra
 
 
 def mask_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """The same of masks: bool arrays or run lengths; None is an empty mask, on either side (a sentence about nothing)."""
+    """Computes the same for masks: bool arrays or run lengths; None is an empty mask (a sentence about nothing)."""
     _check(references, predictions)
     shared, union = np.zeros(len(references)), np.zeros(len(references))
     for place, masks in enumerate(zip(references, predictions)):
@@ -58,10 +61,12 @@ def grounding_rates(shared: np.ndarray, union: np.ndarray) -> dict[str, float]:
     Returns the rates of some sentences.
 
     Args:
-        shared, union: `(n,)`, of `box_overlaps` or `mask_overlaps`. Where both are empty the answer is right: IoU 1.
+        shared: `(n,)` intersections, from `box_overlaps` or `mask_overlaps`.
+        union: `(n,)` unions. Where it is 0 both are empty and the answer is right: IoU 1.
 
     Returns:
-        `P@0.5` … `P@0.9` (share of sentences with an IoU of that or more), `oIoU`, `mIoU`: fractions, NaN without sentences.
+        `P@0.5` … `P@0.9` (share of sentences with an IoU of that or more), `oIoU`, `mIoU`: fractions, NaN without
+        sentences.
     """
     ious = np.divide(shared, union, out=np.ones_like(shared), where=union > 0)
     if not len(ious):
@@ -73,10 +78,11 @@ def grounding_rates(shared: np.ndarray, union: np.ndarray) -> dict[str, float]:
 
 def referring_rates(references: Sequence[Mapping], predictions: Sequence[Mapping]) -> dict[str, float]:
     """
-    Rates of boxes and of masks, whichever the sentences have.
+    Computes rates of boxes and of masks, whichever the sentences have.
 
     Args:
-        references: of each sentence `{"box": (x0, y0, x1, y1), "mask": run lengths}`, either may be missing in all of them.
+        references: of each sentence `{"box": (x0, y0, x1, y1), "mask": run lengths}`, either may be missing in all of
+            them.
         predictions: the same; None is no answer.
 
     Returns:

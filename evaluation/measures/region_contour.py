@@ -1,8 +1,8 @@
 """J and F, DAVIS' measures of a mask that is followed through a video: region similarity and contour accuracy.
 
-Source: Perazzi et al.: A benchmark dataset and evaluation methodology for video object segmentation, CVPR 2016; Pont-Tuset
-et al.: The 2017 DAVIS challenge, arXiv 1704.00675. As in the published evaluation, two contours match within a distance of
-0.008 of the picture's diagonal, found by dilation with a disk instead of an assignment.
+Source: Perazzi et al.: A benchmark dataset and evaluation methodology for video object segmentation, CVPR 2016;
+Pont-Tuset et al.: The 2017 DAVIS challenge, arXiv 1704.00675. As in the published evaluation, two contours match
+within a distance of 0.008 of the picture's diagonal, found by dilation with a disk instead of an assignment.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TrackQuality:
     contour: np.ndarray
 
     def rates(self) -> dict[str, float]:
-        """`J`, `J_recall`, `J_decay`, the same of F, and `J&F`."""
+        """Returns `J`, `J_recall`, `J_decay`, the same for F, and `J&F`."""
         region, contour = track_rates(self.region), track_rates(self.contour)
         rates = {f"J{end}": value for end, value in region.items()} | {
             f"F{end}": value for end, value in contour.items()
@@ -37,11 +37,12 @@ class TrackQuality:
 
 def track_quality(references: Iterable[Any], predictions: Iterable[Any], whole: bool = False) -> TrackQuality:
     """
-    J and F of one object in each frame that counts.
+    Computes J and F of one object in each frame that counts.
 
     Args:
-        references, predictions: one mask a frame: `(height, width)` bool, what `mask_runs.decode_mask` takes, or None for
-            nothing. They are read one after the other.
+        references: the true masks, one per frame: `(height, width)` bool, what `mask_runs.decode_mask` takes, or None
+            for nothing. They are read one after the other.
+        predictions: the found masks, in the same form.
         whole: count all frames. False leaves out the first, which was given, and the last, as DAVIS does.
 
     Raises:
@@ -57,7 +58,7 @@ def track_quality(references: Iterable[Any], predictions: Iterable[Any], whole: 
 
 
 def region_similarity(truth: np.ndarray | None, found: np.ndarray | None) -> float:
-    """J: intersection over union of two masks `(height, width)` bool; 1 if both are empty."""
+    """Computes J: intersection over union of two masks `(height, width)` bool; 1 if both are empty."""
     if truth is None or found is None:
         return 1.0
     union = np.count_nonzero(truth | found)
@@ -66,10 +67,11 @@ def region_similarity(truth: np.ndarray | None, found: np.ndarray | None) -> flo
 
 def contour_accuracy(truth: np.ndarray | None, found: np.ndarray | None, reach: float = CONTOUR_REACH) -> float:
     """
-    F: harmonic mean of the share of the found contour near the true one, and of the true one near the found one.
+    Computes F: harmonic mean of the share of the found contour near the true one, and of the true near the found one.
 
     Args:
-        truth, found: `(height, width)` bool.
+        truth: `(height, width)` bool.
+        found: `(height, width)` bool.
         reach: how near; a share of the diagonal below 1, rounded up to whole pixels, or pixels.
 
     Returns:
@@ -88,14 +90,14 @@ def contour_accuracy(truth: np.ndarray | None, found: np.ndarray | None, reach: 
 
 
 def contour_pixels(mask: np.ndarray) -> np.ndarray:
-    """Pixels that differ from the right, the lower or the lower right neighbour; the picture's edge is no contour."""
+    """Finds pixels that differ from the right, lower or lower right neighbour; the picture's edge is no contour."""
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     here = padded[:-1, :-1]
     return (here ^ padded[:-1, 1:]) | (here ^ padded[1:, :-1]) | (here ^ padded[1:, 1:])
 
 
 def near(contour: np.ndarray, pixels: float) -> np.ndarray:
-    """Pixels within a distance of a contour: its dilation with a disk. Only the part around it is looked at."""
+    """Finds pixels within a distance of a contour: its dilation with a disk. Only the part around it is computed."""
     result = np.zeros(contour.shape, bool)
     margin = int(np.ceil(pixels))
     spans = [np.flatnonzero(contour.any(axis=1 - axis)) for axis in (0, 1)]
@@ -106,14 +108,14 @@ def near(contour: np.ndarray, pixels: float) -> np.ndarray:
 
 def track_rates(values: np.ndarray) -> dict[str, float]:
     """
-    Statistics of one measure of one object.
+    Computes the statistics of one measure of one object.
 
     Args:
         values: `(frames,)`.
 
     Returns:
-        `""` (the mean), `_recall` (share of frames above a half) and `_decay` (mean of the first quarter of the video less
-        that of the last one).
+        `""` (the mean), `_recall` (share of frames above a half) and `_decay` (mean of the first quarter of the video
+        less that of the last one).
     """
     if not len(values):
         raise ValueError("a video needs at least three frames: the first and the last do not count")
@@ -128,7 +130,7 @@ def track_rates(values: np.ndarray) -> dict[str, float]:
 
 
 def mean_rates(objects: Sequence[TrackQuality]) -> dict[str, float]:
-    """Means over objects, each with the same weight, as DAVIS has it."""
+    """Averages over objects, each with the same weight, as DAVIS does."""
     if not objects:
         raise ValueError("there is no object to measure")
     rates = [quality.rates() for quality in objects]
@@ -136,7 +138,7 @@ def mean_rates(objects: Sequence[TrackQuality]) -> dict[str, float]:
 
 
 def _same_size(truth: Any, found: Any, frame: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Both as arrays; what is None is empty beside the other one."""
+    """Returns both as arrays; None becomes an empty mask of the other one's size."""
     masks = [None if mask is None else _pixels(mask) for mask in (truth, found)]
     shapes = {mask.shape for mask in masks if mask is not None}
     if len(shapes) > 1:

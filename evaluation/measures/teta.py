@@ -1,11 +1,14 @@
-"""TETA: track every thing accuracy, for many classes that are not marked throughout.
+"""TETA: track every thing accuracy, for many classes that are not annotated exhaustively.
 
 Source: Li et al.: Tracking every thing in the wild, ECCV 2022, section 4, and its evaluation code. TETA is the mean of
- - LocA = TPL / (TPL + FNL + FPL), where only what lies on a true object (IoU of the margin or more) can be a false positive;
+ - LocA = TPL / (TPL + FNL + FPL), where only what lies on a true object (IoU of the margin or more) can be a false
+ positive;
  - AssocA, the mean over TPL of TPA / (TPA + FNA + FPA) of the two whole tracks;
- - ClsA = TPC / (TPC + FNC + FPC): of the pairs, those with the right label, those with another one, and pairs of other labels'
+ - ClsA = TPC / (TPC + FNC + FPC): of the pairs, those with the right label, those with another one, and pairs of other
+ labels'
    objects that were given this one;
-each averaged over thresholds of the IoU (0 to 0.95; 0.5 to 0.95 for ClsA), and then over the labels that occur in the truth.
+each averaged over thresholds of the IoU (0 to 0.95; 0.5 to 0.95 for ClsA), and then over the labels that occur in the
+truth.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ class TetaCounts:
     label_false_positives: np.ndarray = field(default_factory=lambda: np.zeros(len(THRESHOLDS)))
 
     def rates(self) -> dict[str, float]:
-        """`TETA`, `LocA`, `AssocA`, `ClsA` and each one's recall and precision: fractions."""
+        """Returns `TETA`, `LocA`, `AssocA`, `ClsA` and each one's recall and precision: fractions."""
         wrong, false = self.misses, self.false_positives
         rates = dict(zip(("LocA", "LocRe", "LocPr"), _means(self.matches, wrong, false)))
         least = np.maximum(1, self.matches)
@@ -56,7 +59,7 @@ class TetaCounts:
 
 def teta(videos: Iterable[TrackVideo], margin: float = 0.5) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """
-    Rates over all labels (each with the same weight), and of each label.
+    Computes rates over all labels (each with the same weight), and for each label.
 
     Args:
         videos: with labels on both sides; read one after the other.
@@ -68,7 +71,7 @@ def teta(videos: Iterable[TrackVideo], margin: float = 0.5) -> tuple[dict[str, f
     if not 0 < margin <= 1:
         raise ValueError(f"margin has to be above 0 and at most 1, not {margin}")
     counts: dict[str, TetaCounts] = defaultdict(TetaCounts)
-    labels = set()
+    labels: set[str] = set()
     for video in videos:
         for frame in video.frames:
             if len(frame.truth_labels) != len(frame.truth) or len(frame.found_labels) != len(frame.found):
@@ -103,7 +106,7 @@ def _count_video(video: TrackVideo, margin: float, counts: dict[str, TetaCounts]
 
 
 def _owners(video: TrackVideo) -> list[dict[int, int]]:
-    """In each frame, which track belongs to which object when labels are left aside: `{object: track}`, IoU of a half or more."""
+    """Assigns tracks to objects in each frame, regardless of labels: `{object: track}`, IoU of 0.5 or more."""
     near = [frame.found[(frame.similarity >= ON_OBJECT).any(axis=0)] for frame in video.frames]
     kept = np.unique(np.concatenate([np.zeros(0, np.int64), *near]))
     frames = [frame.select(np.arange(len(frame.truth)), np.isin(frame.found, kept)) for frame in video.frames]
@@ -114,8 +117,12 @@ def _owners(video: TrackVideo) -> list[dict[int, int]]:
     return owners
 
 
-def _assigned(frames: list[TrackFrame]):
-    """Of each frame (true ids and found ids from 0, rows and columns of its pairs); then the frames of each id."""
+def _assigned(
+    frames: list[TrackFrame],
+) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
+    """
+    Returns for each frame (true and found ids from 0, rows and columns of its pairs); then the frames of each id.
+    """
     truth_ids, objects = renumbered([frame.truth for frame in frames])
     found_ids, tracks = renumbered([frame.found for frame in frames])
     lengths = id_frames(truth_ids, objects), id_frames(found_ids, tracks)
@@ -167,7 +174,7 @@ def _count_label(
 
 
 def _means(right: np.ndarray, missed: np.ndarray, false: np.ndarray) -> tuple[float, float, float]:
-    """Accuracy, recall and precision, averaged over thresholds."""
+    """Returns accuracy, recall and precision, averaged over thresholds."""
 
     def mean(whole: np.ndarray) -> float:
         return float((right / np.maximum(1, whole)).mean())

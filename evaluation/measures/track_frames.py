@@ -1,4 +1,6 @@
-"""What is compared when objects are tracked: ids on both sides of each frame, and how much each two of them overlap."""
+"""
+What is compared when objects are tracked: ids on both sides of each frame, and how much each two of them overlap.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +51,9 @@ def read_videos(
     Groups frames into videos, one video at a time.
 
     Args:
-        references: of each frame `{"video": str, "ids": [int], "boxes": [(x0, y0, x1, y1)] or "masks": [run lengths]}`, with
-            `labels` where classes matter; frames of a video follow each other. `absent` and `not_exhaustive` (labels) of a
-            video's first frame, if there, say what is known of it.
+        references: of each frame `{"video": str, "ids": [int], "boxes": [(x0, y0, x1, y1)] or "masks": [run
+            lengths]}`, with `labels` where classes matter; frames of a video follow each other. `absent` and
+            `not_exhaustive` (labels) of a video's first frame, if there, say what is known of it.
         predictions: the same without `video`, in the same order.
         kind: "box" or "mask".
 
@@ -109,9 +111,9 @@ def of_label(video: TrackVideo, label: str, threshold: float = 0.5) -> TrackVide
     """
     Returns a video's objects of one label.
 
-    Where a video isn't marked throughout, what is found and matches no true object (IoU below the threshold) is left out in
-    frames without a true object, unless the label is known to be absent, and everywhere if the label is not exhaustive. Source:
-    Dave et al.: TAO, ECCV 2020, section 4, as its and BURST's evaluation code has it.
+    Where a video isn't marked throughout, what is found and matches no true object (IoU below the threshold) is left
+    out in frames without a true object, unless the label is known to be absent, and everywhere if the label is not
+    exhaustive. Source: Dave et al.: TAO, ECCV 2020, section 4, as its and BURST's evaluation code has it.
     """
     frames = []
     for frame in video.frames:
@@ -130,7 +132,9 @@ def _named(labels: Sequence[str], label: str) -> np.ndarray:
 
 
 def best_pairs(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the one-to-one assignment with the highest sum; pairs without a positive score are left out."""
+    """
+    Returns rows and columns of the one-to-one assignment with the highest sum, without pairs of no positive score.
+    """
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(scores, maximize=True)
@@ -139,6 +143,6 @@ def best_pairs(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def renumbered(ids: Sequence[np.ndarray]) -> tuple[list[np.ndarray], int]:
-    """Ids of all frames as numbers from 0, and how many there are."""
+    """Renumbers the ids of all frames from 0; returns them and their number."""
     known = np.unique(np.concatenate([np.zeros(0, np.int64), *ids]))
     return [np.searchsorted(known, numbers) for numbers in ids], len(known)

@@ -1,4 +1,4 @@
-"""How well the times of words are met."""
+"""How accurate the times of words are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 
 def word_start_errors(words: Sequence[dict], chunks: Sequence[dict]) -> list[float]:
-    """Seconds between where words begin and where they were found to begin, of the words that were read right.
+    """Measures how many seconds lie between true and found word starts, for words that were read correctly.
 
     Args:
         words: `{"word", "start", ...}` of the clip, in seconds.
@@ -16,7 +16,7 @@ def word_start_errors(words: Sequence[dict], chunks: Sequence[dict]) -> list[flo
     Returns:
         One distance, 0 or more, for each word that both have.
     """
-    from lookhear.processing.avsr.tokenization_avsr import normalise_text
+    from lookhear.processing.avsr import normalise_text
 
     said, found = [normalise_text(word["word"]) for word in words], [normalise_text(chunk["text"]) for chunk in chunks]
     same = SequenceMatcher(a=said, b=found, autojunk=False).get_matching_blocks()

@@ -15,7 +15,6 @@ from lookhear.evaluation.measures.average_precision import (
     picture_precision,
 )
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
-from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
     by_key,
@@ -29,20 +28,22 @@ from lookhear.evaluation.protocols.layout import (
 )
 from lookhear.evaluation.protocols.pictures import ask_pictures
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.stored_results import StoredResults, StoredRows
 from lookhear.evaluation.protocols.submission import write_json_list
 
 KINDS = ("box", "mask")
-COCO_LIMIT, LVIS_LIMIT = 100, 300  # results a picture
+COCO_LIMIT, LVIS_LIMIT = 100, 300  # results per picture
 FREQUENCIES = {"rare": "r", "common": "c", "frequent": "f"}
 ODINW_FILES = ("annotations_without_background.json", "_annotations.coco.json")
 
 
 def run_coco(run: ProtocolRun) -> ProtocolReport:
     """
-    COCO: `annotations/instances_val2017.json` and `val2017/`; box and mask AP.
+    Runs COCO: `annotations/instances_val2017.json` and `val2017/`; box and mask AP.
 
-    Splits: `val2017` (default), `train2017`, … with annotations; `test-dev2017` (`annotations/image_info_test-dev2017.json`,
-    pictures in `test2017/`) and `test2017` without, whose results file goes to the server.
+    Splits: `val2017` (default), `train2017`, … with annotations; `test-dev2017`
+    (`annotations/image_info_test-dev2017.json`, pictures in `test2017/`) and `test2017` without, whose results file
+    goes to the server.
     """
     root, split = need_folder(run.data, "annotations/instances_val2017.json and val2017"), run.split or "val2017"
     names = [f"annotations/{kind}_{split}.json" for kind in ("instances", "image_info")]
@@ -53,16 +54,16 @@ def run_coco(run: ProtocolRun) -> ProtocolReport:
     content = read_json(path, ("images", "categories"))
     names_of = label_names(content["categories"], path)
     images = run.some(content["images"])
-    kept = run.kept(split, top_k=COCO_LIMIT)
+    stored = run.stored(split, top_k=COCO_LIMIT)
     prompts = {"labels": list(names_of.values())}
     questions = [(str(image["id"]), folder / image["file_name"], prompts) for image in images]
-    ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
-    files = write_coco_results(run.output, f"detections_{split}", kept, images, names_of)
+    ask_pictures(run, stored, questions, threshold=0.0, top_k=COCO_LIMIT)
+    files = write_coco_results(run.output, f"detections_{split}", stored, images, names_of)
     if "annotations" not in content:
         note = f"{split} has no public annotations: upload each results file in a zip to COCO's evaluation server"
         return ProtocolReport(run.name, split, {}, len(images), "pictures", files, note)
     references = coco_references(images, content["annotations"], names_of)
-    tables = {kind: picture_precision(references, _rows(kept, images), kind) for kind in KINDS}
+    tables = {kind: picture_precision(references, _rows(stored, images), kind) for kind in KINDS}
     metrics = {f"{kind}_{name}": value for kind, table in tables.items() for name, value in figures(table).items()}
     parts = {f"{kind}_AP": table.by_label() for kind, table in tables.items()}
     return ProtocolReport(run.name, split, metrics, len(images), "pictures", files, "", parts)
@@ -70,7 +71,7 @@ def run_coco(run: ProtocolRun) -> ProtocolReport:
 
 def run_lvis(run: ProtocolRun) -> ProtocolReport:
     """
-    LVIS v1: `lvis_v1_val.json` over COCO's `train2017/` and `val2017/`; mask and box AP with rare, common, frequent labels.
+    Runs LVIS v1: `lvis_v1_val.json` over COCO's `train2017/` and `val2017/`; mask and box AP, also by label frequency.
 
     Splits: `val` (default), `minival` (`lvis_v1_minival.json` or `lvis_v1_minival_inserted_image_name.json`).
     """
@@ -81,16 +82,16 @@ def run_lvis(run: ProtocolRun) -> ProtocolReport:
     content = read_json(path, ("images", "annotations", "categories"))
     names_of = label_names(content["categories"], path)
     images = run.some(content["images"])
-    kept = run.kept(split, top_k=LVIS_LIMIT)
+    stored = run.stored(split, top_k=LVIS_LIMIT)
     prompts = {"labels": list(names_of.values())}
     ask_pictures(
         run,
-        kept,
+        stored,
         [(str(image["id"]), _lvis_picture(folder, image), prompts) for image in images],
         threshold=0.0,
         top_k=LVIS_LIMIT,
     )
-    files = write_coco_results(run.output, f"detections_lvis_{split}", kept, images, names_of)
+    files = write_coco_results(run.output, f"detections_lvis_{split}", stored, images, names_of)
     references = coco_references(images, content["annotations"], names_of)
     for row, image in zip(references, images):
         row["absent"] = [names_of[number] for number in image["neg_category_ids"]]
@@ -98,7 +99,7 @@ def run_lvis(run: ProtocolRun) -> ProtocolReport:
     frequency = {names_of[entry["id"]]: entry.get("frequency") for entry in content["categories"]}
     metrics: dict[str, float] = {}
     for kind in KINDS:
-        table = federated_precision(references, _rows(kept, images), kind, LVIS_LIMIT)
+        table = federated_precision(references, _rows(stored, images), kind, LVIS_LIMIT)
         metrics |= {f"{kind}_{name}": value for name, value in figures(table).items() if "AR" not in name}
         for name, letter in FREQUENCIES.items():
             labels = [label for label, value in frequency.items() if value == letter]
@@ -108,8 +109,8 @@ def run_lvis(run: ProtocolRun) -> ProtocolReport:
 
 def run_uvo(run: ProtocolRun) -> ProtocolReport:
     """
-    UVO's single frames: `FrameSet/UVO_frame_val.json` and `uvo_videos_sparse_frames/`; AR and AP of masks and boxes whatever
-    they are called, found by asking for "object".
+    Runs UVO's single frames: `FrameSet/UVO_frame_val.json` and `uvo_videos_sparse_frames/`; AR and AP of masks and
+    boxes whatever they are called, found by asking for "object".
     """
     root, split = need_folder(run.data, "FrameSet/UVO_frame_val.json"), run.split or "val"
     ends = ("", "_onecate", "_onecategory")
@@ -119,24 +120,24 @@ def run_uvo(run: ProtocolRun) -> ProtocolReport:
     folder = _pictures(run, frames)
     content = read_json(path, ("images", "annotations"))
     images = run.some(content["images"])
-    kept = run.kept(split, top_k=COCO_LIMIT)
+    stored = run.stored(split, top_k=COCO_LIMIT)
     questions = [
         (str(image["id"]), png_or_jpg(folder / image["file_name"]), {"labels": ["object"]}) for image in images
     ]
-    ask_pictures(run, kept, questions, threshold=0.0, top_k=COCO_LIMIT)
-    files = write_coco_results(run.output, f"detections_uvo_{split}", kept, images, {1: "object"})
+    ask_pictures(run, stored, questions, threshold=0.0, top_k=COCO_LIMIT)
+    files = write_coco_results(run.output, f"detections_uvo_{split}", stored, images, {1: "object"})
     references = coco_references(images, content["annotations"], None)
     metrics: dict[str, float] = {}
     for kind in KINDS:
-        table = class_agnostic_precision(references, _rows(kept, images), kind)
+        table = class_agnostic_precision(references, _rows(stored, images), kind)
         metrics |= {f"{kind}_{name}": value for name, value in figures(table).items()}
     return ProtocolReport(run.name, split, metrics, len(images), "pictures", files)
 
 
 def run_odinw(run: ProtocolRun) -> ProtocolReport:
     """
-    ODinW (13 or 35 data sets): every folder below `data` with `test/annotations_without_background.json` beside its pictures,
-    or `export/test_annotations_without_background.json`; box AP of each data set, and the mean.
+    Runs ODinW (13 or 35 data sets): every folder below `data` with `test/annotations_without_background.json` beside
+    its pictures, or `export/test_annotations_without_background.json`; box AP of each data set, and the mean.
 
     Splits: `test` (default), `valid`, …
     """
@@ -149,15 +150,15 @@ def run_odinw(run: ProtocolRun) -> ProtocolReport:
     for name, path in sets:
         content = read_json(path, ("images", "annotations", "categories"))
         used = {entry["category_id"] for entry in content["annotations"]}
-        # Roboflow's files may have a category 0 that stands above the others and is never used.
+        # Roboflow's files may have a category 0 that is the parent of the others and is never used.
         categories = [entry for entry in content["categories"] if entry["id"] in used or entry["id"] != 0]
         names_of = label_names(categories, path)
-        kept = run.kept(split, part=f"predictions/{name.replace('/', '_')}", top_k=COCO_LIMIT)
+        stored = run.stored(split, part=f"predictions/{name.replace('/', '_')}", top_k=COCO_LIMIT)
         prompts = {"labels": list(names_of.values())}
         questions = [(str(image["id"]), path.parent / image["file_name"], prompts) for image in content["images"]]
-        ask_pictures(run, kept, questions, masks=False, what=name, threshold=0.0, top_k=COCO_LIMIT)
+        ask_pictures(run, stored, questions, masks=False, what=name, threshold=0.0, top_k=COCO_LIMIT)
         references = coco_references(content["images"], content["annotations"], names_of, masks=False)
-        each[name] = picture_precision(references, _rows(kept, content["images"]), "box").average_precision()
+        each[name] = picture_precision(references, _rows(stored, content["images"]), "box").average_precision()
         count += len(content["images"])
     values = np.array(list(each.values()))
     metrics = {"box_AP": float(np.nanmean(values)), "box_AP_median": float(np.nanmedian(values))}
@@ -166,7 +167,7 @@ def run_odinw(run: ProtocolRun) -> ProtocolReport:
 
 
 def odinw_sets(root: Path, split: str) -> dict[str, Path]:
-    """Name -> annotation file of each data set; a name is its path below `root` without the split."""
+    """Finds the data sets: name -> annotation file; a name is its path below `root` without the split."""
     found: dict[str, Path] = {}
     for end in ODINW_FILES:
         for path in sorted(root.rglob(f"{split}/{end}")):
@@ -180,7 +181,7 @@ def coco_references(
     images: Sequence[dict], annotations: Sequence[dict], names: Mapping[int, str] | None, masks: bool = True
 ) -> list[dict[str, Any]]:
     """
-    Rows of the truth, one a picture.
+    Returns rows of the truth, one per picture.
 
     Args:
         names: of the categories; None calls everything "object".
@@ -203,18 +204,18 @@ def coco_references(
 
 
 def write_coco_results(
-    output: Path, stem: str, kept: KeptResults, images: Sequence[dict], names: Mapping[int, str]
+    output: Path, stem: str, stored: StoredResults, images: Sequence[dict], names: Mapping[int, str]
 ) -> list[Path]:
     """
-    COCO's lists of results, written as they are read: `STEM_bbox_results.json` and `STEM_segm_results.json`.
+    Writes COCO's lists of results one by one: `STEM_bbox_results.json` and `STEM_segm_results.json`.
 
-    They are two files because what reads them takes an object's area from its box where it has one, also to tell small masks
-    from large ones.
+    They are two files because what reads them takes an object's area from its box where it has one, also to
+    distinguish small masks from large ones.
     """
     numbers = {name: number for number, name in names.items()}
 
     def entries(field: str) -> Iterator[dict[str, Any]]:
-        for image, row in zip(images, _rows(kept, images)):
+        for image, row in zip(images, _rows(stored, images)):
             for place, score in enumerate(row["scores"]):
                 shape = xywh(row["boxes"][place]) if field == "bbox" else row["masks"][place]
                 entry = {"image_id": image["id"], "category_id": numbers[row["labels"][place]], "score": score}
@@ -225,7 +226,7 @@ def write_coco_results(
 
 
 def figures(table: PrecisionTable) -> dict[str, float]:
-    """COCO's figures by their short names."""
+    """Returns COCO's figures by their short names."""
     areas = ("small", "medium", "large")
     return {
         "AP": table.average_precision(),
@@ -252,5 +253,5 @@ def _pictures(run: ProtocolRun, names: Sequence[str]) -> Path:
     return need_folder(run.images, "the pictures") if run.images else find_folder(run.data, list(dict.fromkeys(names)))
 
 
-def _rows(kept: KeptResults, images: Sequence[dict]) -> KeptRows:
-    return KeptRows(kept, [str(image["id"]) for image in images])
+def _rows(stored: StoredResults, images: Sequence[dict]) -> StoredRows:
+    return StoredRows(stored, [str(image["id"]) for image in images])

@@ -1,17 +1,18 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: sentences about single objects; OmniLabel: free descriptions of any number of objects."""
+"""
+RefCOCO, RefCOCO+ and RefCOCOg: sentences about single objects; OmniLabel: free descriptions of any number of objects.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lookhear.evaluation.measures.average_precision import ObjectsByLabel, precision_table
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.measures.referring import referring_rates
-from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
     by_key,
@@ -24,6 +25,7 @@ from lookhear.evaluation.protocols.layout import (
 )
 from lookhear.evaluation.protocols.pictures import ask_pictures
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.stored_results import StoredResults
 from lookhear.evaluation.protocols.submission import write_json_list
 
 SPLITS_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
@@ -33,11 +35,12 @@ OMNILABEL_LIMIT = 100
 
 def run_refcoco(run: ProtocolRun) -> ProtocolReport:
     """
-    One of the three data sets: `refs(unc).p` (`refs(umd).p` for RefCOCOg) and `instances.json`, with COCO's `train2014/`
-    beside the folder; P@0.5 of boxes (comprehension), overall and mean IoU of masks (segmentation), over all sentences.
+    Runs one of the three data sets: `refs(unc).p` (`refs(umd).p` for RefCOCOg) and `instances.json`, with COCO's
+    `train2014/` beside the folder; P@0.5 of boxes (comprehension), overall and mean IoU of masks (segmentation), over
+    all sentences.
 
-    Splits: `val` (default), `testA`, `testB`; `test` of RefCOCOg. `data` is the folder `refcoco`, `refcoco+` or `refcocog`,
-    or the one that holds it under the protocol's name.
+    Splits: `val` (default), `testA`, `testB`; `test` of RefCOCOg. `data` is the folder `refcoco`, `refcoco+` or
+    `refcocog`, or the one that holds it under the protocol's name.
     """
     root = need_folder(run.data, f"{run.name}/instances.json and its refs(...).p")
     root, split = root / run.name if (root / run.name).is_dir() else root, run.split or "val"
@@ -52,23 +55,23 @@ def run_refcoco(run: ProtocolRun) -> ProtocolReport:
     pictures = {image["id"]: image for image in content["images"]}
     objects = {entry["id"]: entry for entry in content["annotations"]}
     of_image = run.some(list(by_key(references, "image_id").items()))
-    kept = run.kept(split)
+    stored = run.stored(split)
     questions = [
         (str(number), folder / pictures[number]["file_name"], {"expressions": [text for text, _ in _sentences(some)]})
         for number, some in of_image
     ]
-    ask_pictures(run, kept, questions)
+    ask_pictures(run, stored, questions)
     truth, found = [], []
     for number, some in of_image:
         size = pictures[number]["height"], pictures[number]["width"]
-        answer = kept[str(number)]
+        answer = stored[str(number)]
         for place, (_, object_id) in enumerate(_sentences(some)):
             entry = objects[object_id]
             truth.append({"box": corners(entry["bbox"]), "mask": to_text(to_runs(entry["segmentation"], size))})
             found.append({"box": answer["boxes"][place], "mask": answer["masks"][place]})
     metrics = referring_rates(truth, found)
-    count = metrics.pop("sentences")
-    return ProtocolReport(run.name, split, metrics, count, "sentences", [kept.path])
+    count = int(metrics.pop("sentences"))
+    return ProtocolReport(run.name, split, metrics, count, "sentences", [stored.path])
 
 
 def read_references(root: Path, name: str) -> list[dict[str, Any]]:
@@ -104,11 +107,11 @@ def _sentences(references: Sequence[dict]) -> list[tuple[str, int]]:
 
 def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
     """
-    OmniLabel: `dataset_all_val_v0.1.4.json` (or another file of its form, whose name is the split) over the pictures that it
-    names; AP of plain categories and of descriptions, and their harmonic mean.
+    Runs OmniLabel: `dataset_all_val_v0.1.4.json` (or another file of its form, whose name is the split) over the
+    pictures that it names; AP of plain categories and of descriptions, and their harmonic mean.
 
-    Splits: the annotation file's name without `.json`; by default the first `dataset_all_val*.json`. Test files have no
-    public annotations: their results file goes to the benchmark's server.
+    Splits: the annotation file's name without `.json`; by default the first `dataset_all_val*.json`. Test files have
+    no public annotations: their results file goes to the benchmark's server.
     """
     root = need_folder(run.data, "dataset_all_val_v0.1.4.json and the pictures that it names")
     path = find_file(root, [f"{run.split}.json"]) if run.split else _first(root, "dataset_all_val*.json")
@@ -119,19 +122,19 @@ def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
         for number in description["image_ids"]:
             spaces.setdefault(number, []).append(description)
     folder = need_folder(run.images or root, "the pictures that the file names")
-    kept = run.kept(path.stem, top_k=OMNILABEL_LIMIT)
+    stored = run.stored(path.stem, top_k=OMNILABEL_LIMIT)
     questions = [
         (str(image["id"]), folder / image["file_name"], {"labels": _texts(spaces[image["id"]])})
         for image in images
         if spaces.get(image["id"])
     ]
-    ask_pictures(run, kept, questions, masks=False, threshold=0.0, top_k=OMNILABEL_LIMIT)
+    ask_pictures(run, stored, questions, masks=False, threshold=0.0, top_k=OMNILABEL_LIMIT)
     asked = [image for image in images if spaces.get(image["id"])]
-    file = write_json_list(run.output / f"{path.stem}_results.json", _omnilabel_entries(asked, spaces, kept))
+    file = write_json_list(run.output / f"{path.stem}_results.json", _omnilabel_entries(asked, spaces, stored))
     if not content.get("annotations"):
         note = f"{path.name} has no public annotations: send {file.name} to OmniLabel's evaluation server"
         return ProtocolReport(run.name, path.stem, {}, len(asked), "pictures", [file], note)
-    truth, found = omnilabel_objects(asked, spaces, content["annotations"], kept)
+    truth, found = omnilabel_objects(asked, spaces, content["annotations"], stored)
     table = precision_table(truth, found, "box", (OMNILABEL_LIMIT,))
     parts = {f"AP_{name}": table.average_precision(labels=[name]) for name in ("categories", "descriptions")}
     return ProtocolReport(
@@ -140,42 +143,42 @@ def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
 
 
 def omnilabel_objects(
-    images: Sequence[dict], spaces: dict[int, list[dict]], annotations: Sequence[dict], kept: KeptResults
+    images: Sequence[dict], spaces: dict[int, list[dict]], annotations: Sequence[dict], stored: StoredResults
 ) -> tuple[ObjectsByLabel, ObjectsByLabel]:
     """
-    Truth and results by "categories" and "descriptions".
+    Returns truth and results by "categories" and "descriptions".
 
-    Source: Schulter et al.: OmniLabel, ICCV 2023, section 4, and its evaluation code: each description of a picture's label
-    space is a question of its own, also where no object fits; all questions of a kind share one curve.
+    Source: Schulter et al.: OmniLabel, ICCV 2023, section 4, and its evaluation code: each description of a picture's
+    label space is a question of its own, also where no object fits; all questions of a kind share one curve.
     """
     truth: ObjectsByLabel = {}
     found: ObjectsByLabel = {}
     numbers, places = iter(range(1, 1 << 62)), iter(range(1 << 62))
     of_image = by_key(annotations, "image_id")
-    for image, row in zip(images, kept.values([str(image["id"]) for image in images])):
+    for image, row in zip(images, stored.values([str(image["id"]) for image in images])):
         for description in spaces[image["id"]]:
             kind, place = _kind(description), next(places)
             for entry in of_image.get(image["id"], ()):
                 if description["id"] in entry["description_ids"]:
                     box = [float(side) for side in entry["bbox"]]
-                    thing = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "left_out": 0}
-                    truth.setdefault(kind, {}).setdefault(place, []).append(thing)
+                    one = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "left_out": 0}
+                    truth.setdefault(kind, {}).setdefault(place, []).append(one)
             text = _text(description)
             for index, label in enumerate(row["labels"]):
                 if label == text:
                     box = xywh(row["boxes"][index])
-                    thing = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "score": row["scores"][index]}
-                    found.setdefault(kind, {}).setdefault(place, []).append(thing)
+                    one = {"id": next(numbers), "bbox": box, "area": box[2] * box[3], "score": row["scores"][index]}
+                    found.setdefault(kind, {}).setdefault(place, []).append(one)
     return truth, found
 
 
 def harmonic(one: float, other: float) -> float:
-    """Harmonic mean of two fractions; NaN if one of them is."""
+    """Returns the harmonic mean of two fractions; 0 if both are 0."""
     return 2 * one * other / (one + other) if one + other != 0 else 0.0
 
 
-def _omnilabel_entries(images: Sequence[dict], spaces: dict[int, list[dict]], kept: KeptResults):
-    for image, row in zip(images, kept.values([str(image["id"]) for image in images])):
+def _omnilabel_entries(images: Sequence[dict], spaces: dict[int, list[dict]], stored: StoredResults) -> Iterator[dict]:
+    for image, row in zip(images, stored.values([str(image["id"]) for image in images])):
         ids = {_text(description): description["id"] for description in spaces[image["id"]]}
         for label, score, box in zip(row["labels"], row["scores"], row["boxes"]):
             yield {"image_id": image["id"], "bbox": xywh(box), "description_ids": [ids[label]], "scores": [score]}

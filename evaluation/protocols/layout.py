@@ -13,10 +13,10 @@ class LayoutError(ValueError):
 
 
 def need_folder(path: str | Path, layout: str) -> Path:
-    """`path`, if it is a folder; `layout` says what should be in it."""
+    """Returns `path` if it is a folder; `layout` says in the error message what should be in it."""
     folder = Path(path)
     if not folder.is_dir():
-        raise LayoutError(f"{folder} is no folder; expected one with {layout}")
+        raise LayoutError(f"{folder} is not a folder; expected one with {layout}")
     return folder
 
 
@@ -62,7 +62,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 
 def label_names(categories: Sequence[dict], path: Path) -> dict[int, str]:
     """
-    Id -> name in words, the model's query: `baseball_bat` -> `baseball bat`. A name that another category has
+    Returns id -> name in words, the model's query: `baseball_bat` -> `baseball bat`. A name that another category has
     already is left as it is written.
     """
     names: dict[int, str] = {}
@@ -72,12 +72,12 @@ def label_names(categories: Sequence[dict], path: Path) -> dict[int, str]:
         words = " ".join(str(entry["name"]).replace("_", " ").split())
         names[entry["id"]] = words if words not in names.values() else str(entry["name"])
     if len(set(names.values())) < len(names) or not names:
-        raise LayoutError(f"{path}: its categories need names, each one of its own")
+        raise LayoutError(f"{path}: its categories need names that differ")
     return names
 
 
 def by_key(entries: Iterable[dict], key: str) -> dict[Any, list[dict]]:
-    """Entries by the value of a key, in their order."""
+    """Groups entries by the value of a key, in their order."""
     grouped: dict[Any, list[dict]] = {}
     for entry in entries:
         grouped.setdefault(entry[key], []).append(entry)

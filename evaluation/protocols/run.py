@@ -1,4 +1,4 @@
-"""What every protocol is given, and what it gives back."""
+"""What every protocol takes and returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.stored_results import StoredResults
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,12 @@ class ProtocolRun:
     One run of a protocol.
 
     Attributes:
-        name: of the protocol; data: its folder; output: where predictions, figures and submission files go.
-        see: the pipeline `object-perception`, or anything that is called like it: with a list of `{"image": path, …prompts}`
-            for pictures, which gives a list of results each; with `{"video": [paths], …prompts}` for a video, which gives a
-            context manager that iterates over the frames' results.
+        name: of the protocol.
+        data: folder of its data set.
+        output: folder for predictions, figures and submission files.
+        see: the pipeline `object-perception`, or anything that is called like it: with a list of `{"image": path,
+            …prompts}` for pictures, which gives a list of results each; with `{"video": [paths], …prompts}` for a
+            video, which gives a context manager that iterates over the frames' results.
         model: what `see` is called in the record of the run.
         split: part of the data set; None for the protocol's own.
         images: folder of the pictures where it is not the published one.
@@ -41,10 +43,10 @@ class ProtocolRun:
     tracking: str = "memory"
     progress: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
 
-    def kept(self, split: str, part: str = "predictions", **settings: Any) -> KeptResults:
+    def stored(self, split: str, part: str = "predictions", **settings: Any) -> StoredResults:
         """Returns the predictions of this run, on disk: `output/part.jsonl`."""
         about = {"protocol": self.name, "split": split, "model": self.model, "data": str(self.data), **settings}
-        return KeptResults(self.output / f"{part}.jsonl", about)
+        return StoredResults(self.output / f"{part}.jsonl", about)
 
     def some(self, entries: Sequence[Any]) -> list[Any]:
         """Returns the entries, or the first of them."""
@@ -54,12 +56,16 @@ class ProtocolRun:
 @dataclass(frozen=True)
 class ProtocolReport:
     """
-    What came of a run.
+    Result of a run.
 
     Attributes:
-        metrics: name -> fraction; empty where only a server can tell.
-        count: how many pictures, videos, sentences or objects were measured; unit: which of these.
-        files: what was written; note: one sentence for the reader, such as where a submission file goes.
+        protocol: its name.
+        split: part of the data set.
+        metrics: name -> fraction; empty where only a server has the annotations.
+        count: how many pictures, videos, sentences or objects were measured.
+        unit: which of these.
+        files: what was written.
+        note: one sentence for the reader, such as where a submission file goes.
         parts: figures of labels, sequences or data sets, as far as there are any.
     """
 
@@ -73,7 +79,7 @@ class ProtocolReport:
     parts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; a figure that does not exist (NaN) is None."""
+        """Returns plain values; a figure that does not exist (NaN) is None."""
         plain = {"protocol": self.protocol, "split": self.split, self.unit: self.count, "note": self.note}
         plain |= {"files": [str(file) for file in self.files]}
         return plain | {"metrics": _finite(self.metrics), "parts": _finite(self.parts)}

@@ -43,7 +43,8 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
     An interrupted run resumes where it stopped: predictions are saved in the output folder as they come.
 
     Raises:
-        ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another run.
+        ValueError: no such protocol, a folder that is not laid out as it should be, or an output folder of another
+            run.
     """
     if run.name not in PROTOCOLS:
         raise ValueError(f"protocol {run.name!r} is unknown; choose from {', '.join(PROTOCOLS)}")
@@ -62,7 +63,7 @@ def to_json(report: ProtocolReport) -> str:
 
 
 def format_report(report: ProtocolReport) -> str:
-    """Returns the figures in per cent, one a line; then what was written, and the note."""
+    """Returns the figures in per cent, one per line; then what was written, and the note."""
     lines = [f"{report.protocol} {report.split}: {report.count} {report.unit}"]
     width = max(map(len, report.metrics), default=0)
     lines += [f"{name.ljust(width)}  {_figure(value)}" for name, value in report.metrics.items()]

@@ -16,14 +16,14 @@ from lookhear.evaluation.tables import whole_file
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """One JSON file, whole or not at all."""
+    """Writes a JSON file, whole or not at all."""
     with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         json.dump(content, file)
     return path
 
 
 def write_json_list(path: Path, entries: Iterable[Any]) -> Path:
-    """The same of a list that is not held in memory."""
+    """Writes a JSON list, whole or not at all, without holding it in memory."""
     with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write("[")
         for number, entry in enumerate(entries):
@@ -33,7 +33,7 @@ def write_json_list(path: Path, entries: Iterable[Any]) -> Path:
 
 
 def zip_file(path: Path, file: Path) -> Path:
-    """A zip with one file in it, without a folder."""
+    """Writes a zip with one file in it, without a folder."""
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(file, file.name)
     return path
@@ -41,11 +41,11 @@ def zip_file(path: Path, file: Path) -> Path:
 
 def zip_pictures(path: Path, pictures: Iterable[tuple[str, np.ndarray]]) -> Path:
     """
-    A zip of PNG files.
+    Writes a zip of PNG files.
 
     Args:
-        pictures: name in the zip, and `(height, width)`: uint8, the number of an object in each pixel, 0 for none, drawn with
-            DAVIS' palette; or bool, drawn in black and white.
+        pictures: name in the zip, and `(height, width)`: uint8, the number of an object in each pixel, 0 for none,
+            drawn with DAVIS' palette; or bool, drawn in black and white.
     """
     with whole_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
         for name, numbers in pictures:
@@ -61,7 +61,7 @@ def zip_pictures(path: Path, pictures: Iterable[tuple[str, np.ndarray]]) -> Path
 
 
 def davis_palette() -> list[int]:
-    """256 colours: three bits of a number at a time are spread over red, green and blue, the lowest as the strongest."""
+    """Returns 256 colours: each three bits of a number go to red, green and blue, the lowest bits as the strongest."""
     palette = []
     for number in range(256):
         colour = [0, 0, 0]

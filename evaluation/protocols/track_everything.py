@@ -9,7 +9,6 @@ from typing import Any
 from lookhear.evaluation.measures.hota import count_labels, count_videos, label_means
 from lookhear.evaluation.measures.teta import teta
 from lookhear.evaluation.measures.track_frames import TrackVideo, read_videos
-from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
     by_key,
@@ -22,10 +21,11 @@ from lookhear.evaluation.protocols.layout import (
     xywh,
 )
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.stored_results import StoredResults
 from lookhear.evaluation.protocols.submission import write_json, write_json_list
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels
 
-TRACK_LIMIT = 300  # results a frame
+TRACK_LIMIT = 300  # results per frame
 # Classes of TAO for objects that are hard to distinguish; BURST's evaluation leaves them out.
 DISTRACTORS = frozenset(
     (
@@ -60,8 +60,8 @@ DISTRACTORS = frozenset(
 
 def run_tao(run: ProtocolRun) -> ProtocolReport:
     """
-    TAO: `annotations/validation.json` and the frames that it names below `frames/`; TETA of boxes over the annotated frames
-    (one a second), which alone are looked at, and the results file.
+    Runs TAO: `annotations/validation.json` and the frames that it names below `frames/`; TETA of boxes over the
+    annotated frames (one per second), which alone are looked at, and the results file.
 
     Splits: `validation` (default), `train`; `test_without_annotations` has no public annotations.
     """
@@ -74,12 +74,12 @@ def run_tao(run: ProtocolRun) -> ProtocolReport:
     of_video = {
         video["id"]: sorted(frames.get(video["id"], ()), key=lambda image: image["frame_index"]) for video in videos
     }
-    kept = run.kept(split, tracking=run.tracking)
+    stored = run.stored(split, tracking=run.tracking)
     keys = [str(video["id"]) for video in videos]
-    for place in open_ones(run, kept, keys):
+    for place in open_ones(run, stored, keys):
         files = [folder / image["file_name"] for image in of_video[videos[place]["id"]]]
-        kept.add(keys[place], watch_labels(run, files, list(names.values()), masks=False, top_k=TRACK_LIMIT))
-    file = write_json_list(run.output / f"tao_{split}_results.json", _tao_entries(kept, videos, of_video, names))
+        stored.add(keys[place], watch_labels(run, files, list(names.values()), masks=False, top_k=TRACK_LIMIT))
+    file = write_json_list(run.output / f"tao_{split}_results.json", _tao_entries(stored, videos, of_video, names))
     if not content.get("annotations"):
         note = f"{path.name} has no annotations: upload {file.name} to TAO's challenge server"
         return ProtocolReport(run.name, split, {}, len(videos), "videos", [file], note)
@@ -97,17 +97,19 @@ def run_tao(run: ProtocolRun) -> ProtocolReport:
             }
 
     merged_names = {names[old]: names[new] for old, new in merged.items() if old in names}
-    rates, each = teta(_videos(videos, keys, kept, truth, "box", merged_names))
+    rates, each = teta(_videos(videos, keys, stored, truth, "box", merged_names))
     parts = {label: rates["TETA"] for label, rates in each.items()}
     return ProtocolReport(run.name, split, rates, len(videos), "videos", [file], "", {"TETA": parts})
 
 
 def run_burst(run: ProtocolRun) -> ProtocolReport:
     """
-    BURST: `annotations/val/all_classes.json` and `frames/val/DATASET/SEQUENCE/`; HOTA of masks (class-guided), means over all,
-    common and uncommon classes, and OWTA whatever the class (open world), over the annotated frames, which alone are looked at.
+    Runs BURST: `annotations/val/all_classes.json` and `frames/val/DATASET/SEQUENCE/`; HOTA of masks (class-guided),
+    means over all, common and uncommon classes, and OWTA whatever the class (open world), over the annotated frames,
+    which alone are looked at.
 
-    Splits: `val` (default), `test`; both are public. The common classes are those of `common_classes.json` beside the file.
+    Splits: `val` (default), `test`; both are public. The common classes are those of `common_classes.json` beside the
+    file.
     """
     root, split = need_folder(run.data, "annotations/val/all_classes.json and frames/val"), run.split or "val"
     path = find_file(root, [f"annotations/{split}/all_classes.json", f"{split}/all_classes.json"])
@@ -116,13 +118,13 @@ def run_burst(run: ProtocolRun) -> ProtocolReport:
     content = read_json(path, ("sequences", "categories"))
     names = label_names(content["categories"], path)
     videos = run.some(content["sequences"])
-    kept = run.kept(split, tracking=run.tracking)
+    stored = run.stored(split, tracking=run.tracking)
     keys = [f"{video['dataset']}/{video['seq_name']}" for video in videos]
-    for place in open_ones(run, kept, keys):
+    for place in open_ones(run, stored, keys):
         base = _sequence_folder(folder, split, keys[place])
         files = [base / name for name in videos[place]["annotated_image_paths"]]
-        kept.add(keys[place], watch_labels(run, files, list(names.values()), top_k=TRACK_LIMIT))
-    file = write_burst_results(run.output / f"burst_{split}_results.json", content, videos, keys, kept, names)
+        stored.add(keys[place], watch_labels(run, files, list(names.values()), top_k=TRACK_LIMIT))
+    file = write_burst_results(run.output / f"burst_{split}_results.json", content, videos, keys, stored, names)
 
     def truth(video: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         size = [int(video["height"]), int(video["width"])]
@@ -138,7 +140,7 @@ def run_burst(run: ProtocolRun) -> ProtocolReport:
                 ],
             }
 
-    counts = count_labels(_videos(videos, keys, kept, truth, "mask"))
+    counts = count_labels(_videos(videos, keys, stored, truth, "mask"))
     ids = {name: number for number, name in names.items()}
     counts = {label: one for label, one in counts.items() if ids[label] not in DISTRACTORS}
     common = _common_classes(path.with_name("common_classes.json"), names)
@@ -151,18 +153,23 @@ def run_burst(run: ProtocolRun) -> ProtocolReport:
         if labels:
             rates = label_means([counts[label] for label in labels])
             metrics |= {f"{name}_{group}": rates[name] for name in ("HOTA", "DetA", "AssA")}
-    total, _ = count_videos(_videos(videos, keys, kept, truth, "mask"))
+    total, _ = count_videos(_videos(videos, keys, stored, truth, "mask"))
     metrics |= {name: total.rates()[name] for name in ("OWTA", "DetRe", "AssA")}
     parts = {"HOTA": {label: one.rates()["HOTA"] for label, one in counts.items()}}
     return ProtocolReport(run.name, split, metrics, len(videos), "videos", [file], "", parts)
 
 
 def write_burst_results(
-    path: Path, content: dict, videos: Sequence[dict], keys: Sequence[str], kept: KeptResults, names: Mapping[int, str]
+    path: Path,
+    content: dict,
+    videos: Sequence[dict],
+    keys: Sequence[str],
+    stored: StoredResults,
+    names: Mapping[int, str],
 ) -> Path:
     """Returns the annotation file's form with what was found in place of the truth."""
     numbers, sequences = {name: number for number, name in names.items()}, []
-    for video, tracks in zip(videos, kept.values(list(keys))):
+    for video, tracks in zip(videos, stored.values(list(keys))):
         frames: list[dict] = [{} for _ in video["annotated_image_paths"]]
         for track in tracks:
             for frame, mask in zip(track["frames"], track["masks"]):
@@ -175,13 +182,13 @@ def write_burst_results(
 def _videos(
     videos: Sequence[dict],
     keys: Sequence[str],
-    kept: KeptResults,
+    stored: StoredResults,
     truth: Any,
     kind: str,
     renamed: Mapping | None = None,
 ) -> Iterator[TrackVideo]:
-    """Truth and kept tracks, video by video, for the metrics."""
-    for video, tracks in zip(videos, kept.values(list(keys))):
+    """Yields truth and stored tracks, video by video, for the metrics."""
+    for video, tracks in zip(videos, stored.values(list(keys))):
         references = list(truth(video))
         predictions: list[dict] = [{"ids": [], "boxes": [], "masks": [], "labels": []} for _ in references]
         for track in tracks:
@@ -197,11 +204,11 @@ def _videos(
 
 
 def _tao_entries(
-    kept: KeptResults, videos: Sequence[dict], of_video: Mapping, names: Mapping[int, str]
+    stored: StoredResults, videos: Sequence[dict], of_video: Mapping, names: Mapping[int, str]
 ) -> Iterator[dict]:
     numbers = {name: number for number, name in names.items()}
     before = 0  # ids are of one count over all videos
-    for video, tracks in zip(videos, kept.values([str(video["id"]) for video in videos])):
+    for video, tracks in zip(videos, stored.values([str(video["id"]) for video in videos])):
         images = of_video[video["id"]]
         for track in tracks:
             for frame, box in zip(track["frames"], track["boxes"]):

@@ -9,7 +9,6 @@ from typing import Any
 from lookhear.evaluation.measures.average_precision import video_precision
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.detection import figures, png_or_jpg
-from lookhear.evaluation.protocols.kept_results import KeptResults, KeptRows
 from lookhear.evaluation.protocols.layout import (
     by_key,
     find_file,
@@ -19,6 +18,7 @@ from lookhear.evaluation.protocols.layout import (
     read_json,
 )
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.stored_results import StoredResults, StoredRows
 from lookhear.evaluation.protocols.submission import write_json_list, zip_file
 from lookhear.evaluation.protocols.videos import open_ones, watch_labels, whole_track
 
@@ -50,13 +50,13 @@ TRACK_LIMIT = 100  # tracks a video, as the metric counts
 
 def run_video_instances(run: ProtocolRun) -> ProtocolReport:
     """
-    A file in YouTube-VIS' form and the frames that it names; AP of tracks of masks where it has annotations, and in any case
-    `results.json` and `results.zip` as the servers want them.
+    Runs a file in YouTube-VIS' form over the frames that it names; AP of tracks of masks where it has annotations, and
+    always `results.json` and `results.zip` as the servers want them.
 
-    Splits: `valid` of YouTube-VIS (`valid.json`, `valid/JPEGImages/` of 2019; `valid/instances.json` of 2021) and of OVIS
-    (`annotations_valid.json`, `valid/`) has no public annotations; `val` of LV-VIS (`Annotations/val_instances.json`,
-    `JPEGImages/val/`) and of UVO (`VideoDenseSet/UVO_video_val_dense.json`, `uvo_videos_dense_frames/`) has. UVO's objects have
-    no names: everything is queried and counted as "object".
+    Splits: `valid` of YouTube-VIS (`valid.json`, `valid/JPEGImages/` of 2019; `valid/instances.json` of 2021) and of
+    OVIS (`annotations_valid.json`, `valid/`) has no public annotations; `val` of LV-VIS
+    (`Annotations/val_instances.json`, `JPEGImages/val/`) and of UVO (`VideoDenseSet/UVO_video_val_dense.json`,
+    `uvo_videos_dense_frames/`) has. UVO's objects have no names: everything is queried and counted as "object".
     """
     root, split = need_folder(run.data, FILES[run.name][0].format(split="SPLIT")), run.split or SPLITS[run.name]
     path = find_file(root, [name.format(split=split) for name in FILES[run.name]])
@@ -69,12 +69,12 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
     named = run.name != "uvo-video"
     names = label_names(content["categories"], path) if named else {1: "object"}
     videos = run.some(content["videos"])
-    kept = run.kept(split, tracking=run.tracking)
+    stored = run.stored(split, tracking=run.tracking)
     keys = [str(video["id"]) for video in videos]
-    for place in open_ones(run, kept, keys):
+    for place in open_ones(run, stored, keys):
         files = [png_or_jpg(folder / name) for name in videos[place]["file_names"]]
-        kept.add(keys[place], watch_labels(run, files, list(names.values()), top_k=TRACK_LIMIT)[:TRACK_LIMIT])
-    results = write_results(run.output / "results.json", kept, videos, names)
+        stored.add(keys[place], watch_labels(run, files, list(names.values()), top_k=TRACK_LIMIT)[:TRACK_LIMIT])
+    results = write_results(run.output / "results.json", stored, videos, names)
     files = [results, zip_file(run.output / "results.zip", results)]
     if not content.get("annotations"):
         server = SERVERS.get(run.name, "the data set's server")
@@ -82,7 +82,7 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
         return ProtocolReport(run.name, split, {}, len(videos), "videos", files, note)
     references = track_references(videos, content["annotations"], names if named else None)
     lengths = [len(video["file_names"]) for video in videos]
-    predictions = KeptRows(kept, keys, lambda place, tracks: track_columns(tracks, lengths[place]))
+    predictions = StoredRows(stored, keys, lambda place, tracks: track_columns(tracks, lengths[place]))
     table = video_precision(references, predictions)
     parts = {"AP": table.by_label()} if named else {}
     return ProtocolReport(run.name, split, figures(table), len(videos), "videos", files, "", parts)
@@ -91,7 +91,7 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
 def track_references(
     videos: Sequence[dict], annotations: Sequence[dict], names: Mapping[int, str] | None
 ) -> list[dict[str, Any]]:
-    """Rows of the truth, one a video; without names everything is "object"."""
+    """Returns rows of the truth, one per video; without names each label is "object"."""
     of_video, rows = by_key(annotations, "video_id"), []
     for video in videos:
         row: dict[str, Any] = {"labels": [], "masks": [], "crowd": []}
@@ -105,7 +105,7 @@ def track_references(
 
 
 def track_columns(tracks: Sequence[Mapping[str, Any]], length: int) -> dict[str, list]:
-    """Kept tracks of a video as a row of predictions."""
+    """Converts stored tracks of a video to a row of predictions."""
     return {
         "labels": [track["label"] for track in tracks],
         "scores": [track["score"] for track in tracks],
@@ -113,12 +113,12 @@ def track_columns(tracks: Sequence[Mapping[str, Any]], length: int) -> dict[str,
     }
 
 
-def write_results(path: Path, kept: KeptResults, videos: Sequence[dict], names: Mapping[int, str]) -> Path:
-    """YouTube-VIS' list of tracks, written as it is read."""
+def write_results(path: Path, stored: StoredResults, videos: Sequence[dict], names: Mapping[int, str]) -> Path:
+    """Writes YouTube-VIS' list of tracks one by one."""
     numbers = {name: number for number, name in names.items()}
 
     def entries() -> Iterator[dict[str, Any]]:
-        for video, tracks in zip(videos, kept.values([str(video["id"]) for video in videos])):
+        for video, tracks in zip(videos, stored.values([str(video["id"]) for video in videos])):
             for track in tracks:
                 entry = {"video_id": video["id"], "category_id": numbers[track["label"]], "score": track["score"]}
                 yield entry | {"segmentations": whole_track(track, len(video["file_names"]))}

@@ -17,9 +17,9 @@ from lookhear.evaluation.measures.region_contour import (
     region_similarity,
     track_quality,
 )
-from lookhear.evaluation.protocols.kept_results import KeptResults
 from lookhear.evaluation.protocols.layout import LayoutError, find_file, find_folder, need_folder, read_json
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.stored_results import StoredResults
 from lookhear.evaluation.protocols.submission import zip_pictures
 from lookhear.evaluation.protocols.videos import open_ones, watch_expressions, watch_objects
 
@@ -32,38 +32,38 @@ DAVIS_SERVER = "DAVIS' evaluation server (davischallenge.org)"
 
 def run_davis(run: ProtocolRun) -> ProtocolReport:
     """
-    DAVIS: `JPEGImages/480p/SEQUENCE/00000.jpg`, `Annotations/480p/SEQUENCE/00000.png`, `ImageSets/2017/val.txt`; J&F of
-    objects whose mask is shown in the first frame, a mean over objects.
+    Runs DAVIS: `JPEGImages/480p/SEQUENCE/00000.jpg`, `Annotations/480p/SEQUENCE/00000.png`, `ImageSets/2017/val.txt`;
+    J&F of objects whose mask is shown in the first frame, a mean over objects.
 
-    Splits: `val` (default) and `train` of 2017, `2016/val` of 2016 (one object a sequence), `test-dev` (only first masks are
-    public: the zip goes to the server), `all` takes every sequence of the folder, without a list.
+    Splits: `val` (default) and `train` of 2017, `2016/val` of 2016 (one object a sequence), `test-dev` (only first
+    masks are public: the zip goes to the server), `all` takes every sequence of the folder, without a list.
     """
     root, split = need_folder(run.data, "JPEGImages/480p and Annotations/480p"), run.split or "val"
     frames = find_folder(root, ["JPEGImages/480p", "JPEGImages"])
     masks = find_folder(root, ["Annotations/480p", "Annotations"])
     single = split.startswith("2016/")
     sequences = run.some(davis_sequences(root, masks, split))
-    kept = run.kept(split)
-    for place in open_ones(run, kept, sequences):
+    stored = run.stored(split)
+    for place in open_ones(run, stored, sequences):
         name = sequences[place]
         files, first = frame_files(frames / name), min((masks / name).glob("*.png"), default=None)
         if first is None:
             raise LayoutError(f"{masks / name}: it has no mask of the first frame")
         shown = {0: object_masks(first, single)}
-        kept.add(name, {"files": [file.stem for file in files], "objects": _plain(watch_objects(run, files, shown))})
-    archive = zip_pictures(run.output / "results.zip", _drawn(kept, sequences, "{video}/{frame}.png"))
-    if any(len(list((masks / name).glob("*.png"))) < len(kept[name]["files"]) for name in sequences):
+        stored.add(name, {"files": [file.stem for file in files], "objects": _plain(watch_objects(run, files, shown))})
+    archive = zip_pictures(run.output / "results.zip", _drawn(stored, sequences, "{video}/{frame}.png"))
+    if any(len(list((masks / name).glob("*.png"))) < len(stored[name]["files"]) for name in sequences):
         note = f"only first masks of {split} are public: upload results.zip to {DAVIS_SERVER}"
         return ProtocolReport(run.name, split, {}, len(sequences), "sequences", [archive], note)
     each: dict[str, TrackQuality] = {}
     for name in sequences:
-        each |= measure_sequence(name, kept[name], masks / name, single)
+        each |= measure_sequence(name, stored[name], masks / name, single)
     parts = {name: quality.rates() for name, quality in each.items()}
     return ProtocolReport(run.name, split, mean_rates(list(each.values())), len(each), "objects", [archive], "", parts)
 
 
 def davis_sequences(root: Path, masks: Path, split: str) -> list[str]:
-    """Names of a split's sequences."""
+    """Returns the names of a split's sequences."""
     if split == "all":
         return sorted(folder.name for folder in masks.iterdir() if folder.is_dir())
     names = (
@@ -74,12 +74,12 @@ def davis_sequences(root: Path, masks: Path, split: str) -> list[str]:
     except LayoutError as error:
         raise LayoutError(f"{error}; or take split 'all'") from None
     words = [line.split()[0] for line in lines if line.strip()]
-    # 2016's lists have a line a frame: /JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png
+    # 2016's lists have a line per frame: /JPEGImages/480p/bear/00000.jpg /Annotations/480p/bear/00000.png
     return list(dict.fromkeys(Path(word).parent.name if word.count("/") > 1 else word for word in words))
 
 
 def measure_sequence(name: str, answer: Mapping[str, Any], masks: Path, single: bool) -> dict[str, TrackQuality]:
-    """J and F of each object of a sequence, by `sequence_object`; the objects never overlap in what is measured."""
+    """Computes J and F of each object of a sequence, by `sequence_object`, from masks that do not overlap."""
     values: dict[str, list[tuple[float, float]]] = {number: [] for number in answer["objects"]}
     for frame, found in _number_maps(answer):
         truth = object_numbers(masks / f"{frame}.png", single)
@@ -92,8 +92,8 @@ def measure_sequence(name: str, answer: Mapping[str, Any], masks: Path, single: 
 
 def run_youtube_vos(run: ProtocolRun) -> ProtocolReport:
     """
-    YouTube-VOS: `valid/JPEGImages/`, `valid/Annotations/` (the mask of each object's first frame) and `valid/meta.json`;
-    the frames' masks in a zip for the server, which alone can measure them.
+    Runs YouTube-VOS: `valid/JPEGImages/`, `valid/Annotations/` (the mask of each object's first frame) and
+    `valid/meta.json`; the frames' masks in a zip for the server, which alone can measure them.
 
     Splits: `valid` (default), `test`; MOSE has the same layout.
     """
@@ -101,24 +101,26 @@ def run_youtube_vos(run: ProtocolRun) -> ProtocolReport:
     base = root / split if (root / split).is_dir() else root
     frames, masks = find_folder(base, ["JPEGImages"]), find_folder(base, ["Annotations"])
     names = run.some(sorted(folder.name for folder in masks.iterdir() if folder.is_dir()))
-    kept = run.kept(split)
-    for place in open_ones(run, kept, names):
+    stored = run.stored(split)
+    for place in open_ones(run, stored, names):
         name = names[place]
         files = frame_files(frames / name)
-        kept.add(
+        stored.add(
             name,
             {
                 "files": [file.stem for file in files],
                 "objects": _plain(watch_objects(run, files, first_masks(files, masks / name))),
             },
         )
-    archive = zip_pictures(run.output / "results.zip", _drawn(kept, names, "Annotations/{video}/{frame}.png"))
+    archive = zip_pictures(run.output / "results.zip", _drawn(stored, names, "Annotations/{video}/{frame}.png"))
     note = f"the masks of {split} are not public: upload results.zip to {YTVOS_SERVER}"
     return ProtocolReport(run.name, split, {}, len(names), "videos", [archive], note)
 
 
 def first_masks(files: Sequence[Path], masks: Path) -> dict[int, dict[int, np.ndarray]]:
-    """Frame -> masks of the objects that are there for the first time, of all annotated frames in their order."""
+    """
+    Returns frame -> masks of the objects that appear for the first time, for all annotated frames in their order.
+    """
     shown: dict[int, dict[int, np.ndarray]] = {}
     known: set[int] = set()
     for place, file in enumerate(files):
@@ -135,8 +137,9 @@ def first_masks(files: Sequence[Path], masks: Path) -> dict[int, dict[int, np.nd
 
 def run_refer_youtube_vos(run: ProtocolRun) -> ProtocolReport:
     """
-    Ref-YouTube-VOS: `meta_expressions/valid/meta_expressions.json` over `valid/JPEGImages/`; the masks of each sentence in a
-    zip for the server, which alone can measure them. Videos of the test part, which the valid file lists as well, are left out.
+    Runs Ref-YouTube-VOS: `meta_expressions/valid/meta_expressions.json` over `valid/JPEGImages/`; the masks of each
+    sentence in a zip for the server, which alone can measure them. Videos of the test part, which the valid file lists
+    as well, are left out.
 
     Splits: `valid` (default), `test`; or `train`, whose masks are public (`train/Annotations/`): J&F, over sentences.
     """
@@ -147,14 +150,14 @@ def run_refer_youtube_vos(run: ProtocolRun) -> ProtocolReport:
         listed = {name: video for name, video in listed.items() if name not in hidden}
     frames = need_folder(run.images, "the videos") if run.images else find_folder(root, [f"{split}/JPEGImages"])
     names = run.some(sorted(listed))
-    kept = run.kept(split)
-    for place in open_ones(run, kept, names):
+    stored = run.stored(split)
+    for place in open_ones(run, stored, names):
         video = listed[names[place]]
         numbers, texts = list(video["expressions"]), [one["exp"] for one in video["expressions"].values()]
         files = [frames / names[place] / f"{frame}.jpg" for frame in video["frames"]]
         found = dict(zip(numbers, watch_expressions(run, files, texts)))
-        kept.add(names[place], {"files": list(video["frames"]), "expressions": found})
-    archive = zip_pictures(run.output / "results.zip", _drawn_sentences(kept, names, frames))
+        stored.add(names[place], {"files": list(video["frames"]), "expressions": found})
+    archive = zip_pictures(run.output / "results.zip", _drawn_sentences(stored, names, frames))
     masks = root / split / "Annotations"
     if (
         not all("obj_id" in one for name in names for one in listed[name]["expressions"].values())
@@ -162,12 +165,14 @@ def run_refer_youtube_vos(run: ProtocolRun) -> ProtocolReport:
     ):
         note = f"the masks of {split} are not public: upload results.zip to {REFYTVOS_SERVER}"
         return ProtocolReport(run.name, split, {}, len(names), "videos", [archive], note)
-    qualities = [quality for name in names for quality in _measured_sentences(kept[name], listed[name], masks / name)]
+    qualities = [
+        quality for name in names for quality in _measured_sentences(stored[name], listed[name], masks / name)
+    ]
     return ProtocolReport(run.name, split, mean_rates(qualities), len(qualities), "sentences", [archive])
 
 
 def _measured_sentences(answer: Mapping[str, Any], video: Mapping[str, Any], masks: Path) -> Iterator[TrackQuality]:
-    """J and F of each sentence in the frames that are annotated; all of them count, as nothing was given."""
+    """Computes J and F of each sentence in the annotated frames; all of them count, as no mask was given."""
     marked = [place for place, frame in enumerate(answer["files"]) if (masks / f"{frame}.png").is_file()]
     truth = {place: object_numbers(masks / f"{answer['files'][place]}.png") for place in marked}
     for number, one in video["expressions"].items():
@@ -185,7 +190,7 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def object_numbers(path: Path, single: bool = False) -> np.ndarray:
-    """`(height, width)` uint8: the number of the object in each pixel, 0 for none; `single`: all of them are one object."""
+    """Reads `(height, width)` uint8, each pixel's object or 0; with `single` all of them are one object."""
     try:
         with Image.open(path) as picture:
             palette = picture.mode == "P"
@@ -217,7 +222,9 @@ def _plain(objects: Mapping[int, Sequence]) -> dict[str, list]:
 
 
 def _number_maps(answer: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """(frame's name, number of the object in each pixel): where objects overlap, the surest one has the pixel."""
+    """
+    Yields (frame's name, each pixel's object); where objects overlap, the one with the highest score has the pixel.
+    """
     sizes = [one[1]["size"] for track in answer["objects"].values() for one in track if one]
     for place, frame in enumerate(answer["files"]):
         numbers, best = np.zeros(sizes[0], np.uint8), np.zeros(sizes[0], np.float32)
@@ -229,15 +236,15 @@ def _number_maps(answer: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
         yield frame, numbers
 
 
-def _drawn(kept: KeptResults, names: Sequence[str], form: str) -> Iterator[tuple[str, np.ndarray]]:
+def _drawn(stored: StoredResults, names: Sequence[str], form: str) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
-        for frame, numbers in _number_maps(kept[name]):
+        for frame, numbers in _number_maps(stored[name]):
             yield form.format(video=name, frame=frame), numbers
 
 
-def _drawn_sentences(kept: KeptResults, names: Sequence[str], frames: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _drawn_sentences(stored: StoredResults, names: Sequence[str], frames: Path) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
-        answer = kept[name]
+        answer = stored[name]
         with Image.open(frames / name / f"{answer['files'][0]}.jpg") as picture:
             size = picture.height, picture.width
         for number, masks in answer["expressions"].items():

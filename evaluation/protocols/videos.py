@@ -1,4 +1,4 @@
-"""Looks at videos, and keeps what is found as tracks: one mask or None a frame."""
+"""Runs the pipeline on videos, and returns the results as tracks: one mask or None per frame."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Track:
     labels: list[str] = field(default_factory=list)
 
     def add(self, frame: int, found: Mapping[str, Any], masks: bool) -> None:
-        """One more frame."""
+        """Adds the result of one more frame."""
         self.frames.append(frame)
         self.boxes.append(plain_box(found["box"]))
         self.scores.append(float(found["score"]))
@@ -36,24 +36,29 @@ class Track:
 
     def to_dict(self, number: int) -> dict[str, Any]:
         """
-        Plain values. A track has one label and one score in all frames, as evaluations want it: the label with the highest
-        sum of scores, and the mean of its scores over the frames in which the track is found.
+        Returns plain values. A track has one label and one score in all frames, as evaluations want it: the label with
+        the highest sum of scores, and the mean of its scores over the frames in which the track is found.
         """
         sums: dict[str, float] = {}
         for label, score in zip(self.labels, self.scores):
             sums[label] = sums.get(label, 0.0) + score
-        label = max(sums, key=sums.get)
+        label = max(sums, key=lambda name: sums[name])
         plain = {"id": number, "label": label, "score": sums[label] / len(self.scores)}
         return plain | {"frames": self.frames, "boxes": self.boxes, "masks": self.masks}
 
 
-def watch_labels(run: ProtocolRun, files: Sequence[Path], labels: Sequence[str], masks: bool = True, top_k: int = 100):
+def watch_labels(
+    run: ProtocolRun, files: Sequence[Path], labels: Sequence[str], masks: bool = True, top_k: int = 100
+) -> list[dict[str, Any]]:
     """
-    All tracks of a video, plain dicts of `Track.to_dict`, best first.
+    Tracks labels through a video; returns plain dicts of `Track.to_dict`, best first.
 
     Args:
+        run: the protocol's run.
         files: the frames; they are read one after the other.
-        labels: what is looked for; masks: keep masks besides boxes.
+        labels: what to look for.
+        masks: store masks besides boxes.
+        top_k: results per frame at most.
     """
     files = need_files(files, str(run.images or run.data))
     tracks: dict[int, Track] = {}
@@ -67,7 +72,7 @@ def watch_labels(run: ProtocolRun, files: Sequence[Path], labels: Sequence[str],
 
 
 def watch_expressions(run: ProtocolRun, files: Sequence[Path], expressions: Sequence[str]) -> list[list[dict | None]]:
-    """For each expression one mask (run lengths) or None a frame."""
+    """Follows each expression through a video; returns for each one mask (run lengths) or None per frame."""
     files = need_files(files, str(run.images or run.data))
     masks: list[list[dict | None]] = [[None] * len(files) for _ in expressions]
     with run.see({"video": [str(file) for file in files], "expressions": list(expressions)}) as video:
@@ -80,23 +85,25 @@ def watch_expressions(run: ProtocolRun, files: Sequence[Path], expressions: Sequ
 
 def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, Mapping[int, Any]]) -> dict[int, list]:
     """
-    Follows objects that are shown by their masks, each in the frame in which it is there for the first time.
+    Follows objects that are shown by their masks, each in the frame in which it first appears.
 
     Args:
+        run: the protocol's run.
         files: the frames.
-        shown: frame -> `{object: (height, width) bool}`; the first entry is where the video begins for us.
+        shown: frame -> `{object: (height, width) bool}`; the video is read from the first of these frames on.
 
     Returns:
-        object -> one `(score, mask)` or None a frame; a mask that was shown stands in its frame with a score of 1.
+        object -> one `(score, mask)` or None per frame; a mask that was shown is in its frame with a score of 1.
     """
     files, start = need_files(files, str(run.images or run.data)), min(shown)
+    found_in: dict[int, list[tuple[float, dict[str, Any]] | None]]
     found_in = {number: [None] * len(files) for masks in shown.values() for number in masks}
     for frame, masks in shown.items():
         for number, mask in masks.items():
             found_in[number][frame] = (1.0, encode_mask(mask))
     first = shown[start]
     asked = {"video": [str(file) for file in files[start:]], "masks": list(first.values())}
-    with run.see(asked, threshold=0.0) as video:  # what is shown is always asked for
+    with run.see(asked, threshold=0.0) as video:  # a threshold of 0: objects that were shown are always looked for
         owner = dict(zip(video.prompts, first))  # track -> object
         for frame, results in enumerate(video, start=start):
             for found in results:
@@ -109,19 +116,19 @@ def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, M
 
 
 def whole_track(track: Mapping[str, Any], length: int) -> list[dict | None]:
-    """Returns a kept track's masks, one or None a frame."""
+    """Returns a stored track's masks, one or None per frame."""
     masks: list[dict | None] = [None] * length
     for frame, mask in zip(track["frames"], track["masks"]):
         masks[frame] = mask
     return masks
 
 
-def open_ones(run: ProtocolRun, kept: Any, keys: Sequence[str]) -> Iterator[int]:
-    """Places of the keys that have no result yet; tells how far the run is."""
-    done = sum(key in kept for key in keys)
+def open_ones(run: ProtocolRun, stored: Any, keys: Sequence[str]) -> Iterator[int]:
+    """Yields the places of the keys that have no result yet, and reports progress."""
+    done = sum(key in stored for key in keys)
     run.progress("videos", done, len(keys))
     for place, key in enumerate(keys):
-        if key not in kept:
+        if key not in stored:
             yield place
             done += 1
             run.progress("videos", done, len(keys))

@@ -39,7 +39,8 @@ def compose_mixtures(
         The path of `metadata.jsonl`.
 
     Raises:
-        ValueError: the folder holds other mixtures. MediaError: a clip cannot be read.
+        ValueError: the folder holds other mixtures.
+        MediaError: a clip cannot be read.
     """
     folder, rows = Path(folder), [describe(mixture) for mixture in mixtures]
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +60,9 @@ def describe(mixture: Mixture) -> dict:
     Returns a mixture as plain values.
 
     Returns:
-        `file_name`, `text` (what the target says, "" if nothing), `snr` (dB, None where the target is silent), `target`
-        (place from the left), `people`: for each `{"prompt", "clip", "text"}` from left to right, `unseen`: the text of
-        somebody out of view, or None.
+        `file_name`, `text` (what the target says, "" if nothing), `snr` (dB, None where the target is silent),
+        `target` (place from the left), `people`: for each `{"prompt", "clip", "text"}` from left to right, `unseen`:
+        the text of a person out of view, or None.
     """
     people = [
         {"prompt": prompt, "clip": person.id, "text": mixture.text_of(place)}
@@ -87,7 +88,7 @@ def _claim(path: Path, rows: list[dict]) -> None:
 
 
 def _write(mixture: Mixture, path: Path) -> None:
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr import write_video
 
     frames, audio = compose(mixture)
     write_video(path, frames, FPS, audio, SAMPLING_RATE)
@@ -100,23 +101,24 @@ def compose(mixture: Mixture) -> tuple[Iterator[np.ndarray], np.ndarray]:
     A neighbour whose clip is over stays at rest. Sizes follow the target's picture.
 
     Returns:
-        frames: iterator of `(height, people * width, 3)` uint8 at 25 frames a second.
+        frames: iterator of `(height, people * width, 3)` uint8 at 25 frames per second.
         audio: `(samples,)` float32 at 16 kHz, as long as the frames, within full scale.
 
     Raises:
-        ValueError: the target's clip is longer than 30 seconds, or no moment without words is known of a clip that needs one.
+        ValueError: the target's clip is longer than 30 seconds, or no moment without words is known of a clip that
+            needs one.
         MediaError: a clip cannot be read.
     """
     target = mixture.people[mixture.target]
     seconds = _seconds(target)
     if seconds > LONGEST:
-        raise ValueError(f"{target.id} is {seconds:.0f} s long; mixtures are made of clips of up to {LONGEST:g} s")
+        raise ValueError(f"{target.id} is {seconds:.0f} s long; mixtures need clips of at most {LONGEST:g} s")
     count = max(1, round(seconds * FPS))
     return _side_by_side(mixture, count), _mixed(mixture, round(count / FPS * SAMPLING_RATE))
 
 
 def _seconds(clip: Utterance) -> float:
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     end = clip.end if clip.end is not None else probe_media(clip.media).duration
     return end - (clip.start or 0.0)
@@ -126,7 +128,7 @@ def _seconds(clip: Utterance) -> float:
 
 
 def _side_by_side(mixture: Mixture, count: int) -> Iterator[np.ndarray]:
-    """`count` pictures of all people."""
+    """Yields `count` pictures of all people side by side."""
     rows = [
         _resting(person) if place == mixture.target and mixture.snr is None else _talking(person)
         for place, person in enumerate(mixture.people)
@@ -137,20 +139,20 @@ def _side_by_side(mixture: Mixture, count: int) -> Iterator[np.ndarray]:
 
 
 def _fitted(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Enlarged or reduced, and cut where the proportions differ."""
+    """Resizes a picture, and crops it where the proportions differ."""
     if picture.shape[:2] == (height, width):
         return picture
     return np.asarray(ImageOps.fit(Image.fromarray(picture), (width, height), Image.Resampling.BICUBIC))
 
 
 def _talking(clip: Utterance) -> Iterator[np.ndarray]:
-    """The clip's pictures, then the same face at rest, without end."""
+    """Yields the clip's pictures, then the same face at rest, without end."""
     yield from _pictures(clip, clip.start or 0.0, clip.end)
     yield from _resting(clip)
 
 
 def _resting(clip: Utterance) -> Iterator[np.ndarray]:
-    """The clip's pictures of a moment without words, forth and back without end."""
+    """Yields the clip's pictures of a moment without words, back and forth without end."""
     start, end = resting_span(clip.words, _seconds(clip))
     begin = clip.start or 0.0
     forth = list(_pictures(clip, begin + start, begin + min(end, start + REST)))
@@ -160,7 +162,7 @@ def _resting(clip: Utterance) -> Iterator[np.ndarray]:
 
 
 def _pictures(clip: Utterance, start: float, end: float | None) -> Iterator[np.ndarray]:
-    from lookhear.processing.avsr.media_avsr import read_frames
+    from lookhear.processing.avsr import read_frames
 
     return read_frames(clip.media, FPS, start=start, end=end)
 
@@ -170,7 +172,8 @@ def resting_span(words: Sequence[dict] | None, seconds: float) -> tuple[float, f
     Returns the longer one of the moments before the first and after the last word.
 
     Args:
-        words: `{"word", "start", "end"}` in seconds. seconds: length of the clip.
+        words: `{"word", "start", "end"}` in seconds.
+        seconds: length of the clip.
 
     Returns:
         `(start, end)` in seconds; the last picture only where neither moment is as long as one.
@@ -189,7 +192,7 @@ def resting_span(words: Sequence[dict] | None, seconds: float) -> tuple[float, f
 
 def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
     """Returns the target's voice with the others', each of these equally loud."""
-    from lookhear.processing.avsr.noise_avsr import mix_at_snr
+    from lookhear.processing.avsr import mix_at_snr
 
     others = [_voice(clip, samples) for clip in mixture.voices]
     if mixture.snr is None:
@@ -202,11 +205,10 @@ def _mixed(mixture: Mixture, samples: int) -> np.ndarray:
 
 def _voice(clip: Utterance, samples: int) -> np.ndarray:
     """Returns `(samples,)` of a clip's sound, silence after it."""
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.media_source_avsr import MediaError
+    from lookhear.processing.avsr import MediaError, read_audio
 
     wave = read_audio(clip.media, SAMPLING_RATE, start=clip.start or 0.0, end=clip.end)
     if wave is None or not wave.any():
-        raise MediaError(f"{str(clip.media)!r} holds no sound: two talkers need two voices")
+        raise MediaError(f"{str(clip.media)!r} has no sound: two talkers need two voices")
     wave = wave[:samples]
     return np.pad(wave, (0, samples - len(wave)))

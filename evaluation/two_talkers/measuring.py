@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lookhear.evaluation.measures.rates import ErrorCounts, normalise, word_errors
-from lookhear.evaluation.protocols.kept_results import KeptResults
+from lookhear.evaluation.protocols.stored_results import StoredResults
 
 READINGS = ("sound", "named", "neighbour")
 CHOICES = ("words", "track")
@@ -28,10 +28,13 @@ class TwoTalkersResult:
 
     Attributes:
         reading: "sound" (nobody chosen), "named" (the target), "neighbour" (the person beside the target).
-        people: in view. snr: in dB, None where the target is silent.
-        ids, references, hypotheses: of each mixture; the reference is always what the target says.
+        people: number of people in view.
+        snr: in dB, None where the target is silent.
+        ids: of the mixtures.
+        references: what the target of each mixture says.
+        hypotheses: what was read of each mixture.
         followed: for each mixture the share (0 to 1) of its seconds in which the box was in the part of the picture of
-            the requested person; 0 where nobody was found; empty for "sound".
+            the requested person; 0 where no person was found; empty for "sound".
         seconds: length of all mixtures.
     """
 
@@ -61,17 +64,19 @@ class TwoTalkersResult:
         return 60 * words / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict:
-        """One row: rates as fractions, `interval` the 95 % bootstrap interval of the WER; these are None of silent targets."""
-        talks = self.snr is not None
-        words = self.words if talks else None
+        """
+        Returns one row: rates as fractions, `interval` the 95 % bootstrap interval of the WER; None for silent
+        targets.
+        """
+        words = self.words if self.snr is not None else None
         return {
             "people": self.people,
             "snr": self.snr,
             "reading": self.reading,
-            "wer": words.rate if talks else None,
-            "interval": list(words.interval()) if talks else None,
+            "wer": None if words is None else words.rate,
+            "interval": None if words is None else list(words.interval()),
             "followed": self.followed_share,
-            "wrong_words_a_minute": None if talks else self.words_a_minute,
+            "wrong_words_a_minute": None if words is not None else self.words_a_minute,
             "clips": len(self.ids),
         }
 
@@ -97,8 +102,8 @@ def evaluate_two_talkers(
         output: folder for the transcripts; an interrupted run resumes there.
         about: what is measured, such as the checkpoint's name; another run does not reuse its
             transcripts.
-        choose: "words" names people by their place ("the person on the left"), "track" says where they are in each picture,
-            which leaves the search for people out of the figures and takes a fraction of the time.
+        choose: "words" names people by their place ("the person on the left"), "track" says where they are in each
+            picture, which leaves the search for people out of the figures and takes a fraction of the time.
         readings: of `READINGS`.
         limit: number of mixtures of each kind (talking and silent targets) that are read, the first ones.
         progress: called with a label, the number of readings done, and their number.
@@ -115,15 +120,15 @@ def evaluate_two_talkers(
             raise ValueError(f"{name} has to be of {', '.join(known)}, not {unknown.pop() if values else values!r}")
     rows = read_mixtures(folder, limit)
     about_run = {"what": about, "choose": choose, **{name: str(value) for name, value in sorted(settings.items())}}
-    kept = KeptResults(Path(output) / f"readings-{choose}.jsonl", about_run)
+    stored = StoredResults(Path(output) / f"readings-{choose}.jsonl", about_run)
     asked = [(row, reading) for row in rows for reading in readings if row["snr"] is not None or reading == "named"]
     for number, (row, reading) in enumerate(asked, start=1):
         key = f"{row['file_name']} {reading}"
-        if key not in kept:
-            kept.add(key, read_mixture(asr, Path(folder) / row["file_name"], row, reading, choose, **settings))
+        if key not in stored:
+            stored.add(key, read_mixture(asr, Path(folder) / row["file_name"], row, reading, choose, **settings))
         if progress is not None:
             progress("readings", number, len(asked))
-    return _gathered(asked, kept)
+    return _gathered(asked, stored)
 
 
 def read_mixtures(folder: str | Path, limit: int | None = None) -> list[dict]:
@@ -150,11 +155,14 @@ def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: s
     Returns one reading of one mixture.
 
     Args:
-        path: of the video; row: of `describe`.
-        reading: of `READINGS`; choose: of `CHOICES`.
+        asr: the pipeline.
+        path: of the video.
+        row: from `describe`.
+        reading: one of `READINGS`.
+        choose: one of `CHOICES`.
 
     Returns:
-        `{"text", "seconds", "followed"}`; of somebody who was not found, or whose face was not, also `"refused"`, the reason.
+        `{"text", "seconds", "followed"}`; if the person or their face was not found also `"refused"`, the reason.
     """
     if reading == "sound":
         result = asr(str(path), modality="audio", **settings)
@@ -175,7 +183,7 @@ def read_mixture(asr: Recogniser, path: Path, row: dict, reading: str, choose: s
 
 def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, float]:
     """Returns `(x0, y0, x1, y1)` in pixels of the part of the picture that shows the person at a place."""
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     info = probe_media(path)
     width = info.width / count
@@ -184,7 +192,7 @@ def part_of(path: Path, place: int, count: int) -> tuple[float, float, float, fl
 
 def followed_share(seconds: Sequence[dict], part: Sequence[float]) -> float:
     """
-    How long the right person was followed.
+    Measures for how long the right person was followed.
 
     Args:
         seconds: `{"box": [x0, y0, x1, y1] or None, ...}` of the pipeline's report.
@@ -198,17 +206,17 @@ def followed_share(seconds: Sequence[dict], part: Sequence[float]) -> float:
 
 
 def _length(path: Path) -> float:
-    from lookhear.processing.avsr.media_avsr import probe_media
+    from lookhear.processing.avsr import probe_media
 
     return probe_media(path).duration
 
 
-def _gathered(asked: Sequence[tuple[dict, str]], kept: KeptResults) -> list[TwoTalkersResult]:
-    """Readings of one kind together: talking targets first, few people before many, loud targets before faint ones."""
+def _gathered(asked: Sequence[tuple[dict, str]], stored: StoredResults) -> list[TwoTalkersResult]:
+    """Groups readings by kind: talking targets first, few people before many, loud targets before faint ones."""
     groups: dict[tuple[int, float | None, str], TwoTalkersResult] = {}
     for row, reading in asked:
         kind = len(row["people"]), row["snr"], reading
-        read, group = kept[f"{row['file_name']} {reading}"], groups.get(kind) or TwoTalkersResult(reading, *kind[:2])
+        read, group = stored[f"{row['file_name']} {reading}"], groups.get(kind) or TwoTalkersResult(reading, *kind[:2])
         groups[kind] = replace(
             group,
             ids=[*group.ids, row["file_name"]],

@@ -16,7 +16,7 @@ PROMPTS = {
     3: ("the person on the left", "the person in the middle", "the person on the right"),
 }
 TALKING = (2, 3)  # people in view where the target talks; in turn
-SILENT = (2, 3, 1)  # where the target is silent; beside one who is alone somebody talks who is out of view
+SILENT = (2, 3, 1)  # people where the target is silent; where only the target is in view, a person out of view talks
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Mixture:
         people: whom one sees, from left to right.
         target: place of the one who is to be read.
         snr: of the target's voice over the others', in dB; None where the target is silent. All others talk.
-        unseen: who talks out of view; None where nobody does.
+        unseen: who talks out of view; None if there is no such person.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Mixture:
         return PROMPTS[len(self.people)]
 
     def text_of(self, place: int) -> str:
-        """What the person at a place says."""
+        """Returns what the person at a place says."""
         return "" if place == self.target and self.snr is None else self.people[place].text
 
     @property
@@ -64,13 +64,15 @@ def plan_mixtures(
     seed: int = 0,
 ) -> list[Mixture]:
     """
-    Draws a benchmark. A mixture depends on the seed, its number and the clips only, so a longer one begins as a shorter one.
+    Draws a benchmark. A mixture depends on the seed, its number and the clips only, so a longer one begins as a
+    shorter one.
 
     Args:
         targets: clips of people whom the recogniser knows; each is the target equally often.
         others: clips of further people who may stand beside a target.
-        talking: mixtures in which the target talks, and so does everybody else: of two and of three people in turn.
-        silent: mixtures in which the target is silent: of two people, of three, and of one while somebody out of view talks.
+        talking: mixtures in which the target talks, and so do all others: of two and of three people in turn.
+        silent: mixtures in which the target is silent: of two people, of three, and of one while a person out of view
+            talks.
         snrs: levels, in turn, in decibels.
         seed: of everything that is drawn.
 
@@ -83,7 +85,9 @@ def plan_mixtures(
     return plan + [_silent(index, targets, others, seed) for index in range(silent)]
 
 
-def _talking(index: int, targets, others, snrs: Sequence[float], seed: int) -> Mixture:
+def _talking(
+    index: int, targets: Sequence[Utterance], others: Sequence[Utterance], snrs: Sequence[float], seed: int
+) -> Mixture:
     generator = np.random.default_rng([seed, 0, index])
     count = TALKING[index % len(TALKING)]
     snr = float(snrs[index // len(TALKING) % len(snrs)])
@@ -92,7 +96,7 @@ def _talking(index: int, targets, others, snrs: Sequence[float], seed: int) -> M
     return _placed(f"talking-{index:04d}", target, neighbours, snr, None, generator)
 
 
-def _silent(index: int, targets, others, seed: int) -> Mixture:
+def _silent(index: int, targets: Sequence[Utterance], others: Sequence[Utterance], seed: int) -> Mixture:
     generator = np.random.default_rng([seed, 1, index])
     count = SILENT[index % len(SILENT)]
     target = _in_turn(index, targets, seed)
@@ -106,8 +110,14 @@ def _in_turn(index: int, targets: Sequence[Utterance], seed: int) -> Utterance:
     return targets[np.random.default_rng([seed, 2]).permutation(len(targets))[index % len(targets)]]
 
 
-def _neighbours(target: Utterance, count: int, targets, others, generator: np.random.Generator) -> list[Utterance]:
-    """Different clips of which none has the target's text, nor another's; further people as often as the targets'."""
+def _neighbours(
+    target: Utterance,
+    count: int,
+    targets: Sequence[Utterance],
+    others: Sequence[Utterance],
+    generator: np.random.Generator,
+) -> list[Utterance]:
+    """Chooses different clips, none with the target's text or another's; of `others` as often as of `targets`."""
     chosen: list[Utterance] = []
     while len(chosen) < count:
         pool = others if len(others) and generator.random() < 0.5 else targets
@@ -119,13 +129,22 @@ def _neighbours(target: Utterance, count: int, targets, others, generator: np.ra
     return chosen
 
 
-def _placed(id: str, target: Utterance, neighbours: list[Utterance], snr, unseen, generator) -> Mixture:
+def _placed(
+    id: str,
+    target: Utterance,
+    neighbours: list[Utterance],
+    snr: float | None,
+    unseen: Utterance | None,
+    generator: np.random.Generator,
+) -> Mixture:
     place = int(generator.integers(len(neighbours) + 1))
     people = (*neighbours[:place], target, *neighbours[place:])
     return Mixture(id, people, place, snr, unseen)
 
 
-def _check(targets, others, talking: int, silent: int, snrs) -> None:
+def _check(
+    targets: Sequence[Utterance], others: Sequence[Utterance], talking: int, silent: int, snrs: Sequence[float]
+) -> None:
     for name, count in (("talking", talking), ("silent", silent)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise ValueError(f"{name} has to be a whole number, 0 or more, not {count!r}")
@@ -137,6 +156,6 @@ def _check(targets, others, talking: int, silent: int, snrs) -> None:
         raise ValueError("three people side by side need clips of three different texts, and at least one target")
     if silent and (unknown := [clip.id for clip in targets if not clip.words]):
         raise ValueError(
-            f'silent targets need to know when a clip has no words: give {unknown[0]!r} its "words" in metadata.jsonl, '
-            "or ask for no silent mixtures"
+            f'silent targets need to know when a clip has no words: give {unknown[0]!r} its "words" '
+            "in metadata.jsonl, or ask for no silent mixtures"
         )

@@ -33,15 +33,20 @@ def run_two_talkers(
     Args:
         asr: the pipeline `audio-visual-speech-recognition`.
         output: folder; made if absent.
-        data: folder with a `metadata.jsonl` (`file_name`, `text`, `words` with their times) beside videos of one face each, whom
-            the recogniser can read. None makes talking portraits in `output/clips`, which takes some seconds a clip.
+        data: folder with a `metadata.jsonl` (`file_name`, `text`, `words` with their times) beside videos of one face
+            each, whom the recogniser can read. None makes talking portraits in `output/clips`, which takes some
+            seconds a clip.
         others: such a folder of people who stand and talk beside them; `words` may be missing.
-        talking, silent, snrs, seed: of `plan_mixtures`.
+        talking: number of mixtures in which the target talks.
+        silent: number of mixtures in which the target is silent.
+        snrs: levels of the target's voice over the others, in dB.
+        seed: of the plan.
         progress: called with a label, the number done, and their number.
         settings: of `evaluate_two_talkers`.
 
     Raises:
-        ValueError: an argument or a folder is unusable. MediaError: a clip cannot be read.
+        ValueError: an argument or a folder is unusable.
+        MediaError: a clip cannot be read.
     """
     from lookhear.training.avsr.corpora import read_folder
     from lookhear.training.avsr.synthesis import synthesize_corpus

@@ -1,7 +1,7 @@
 """Results of the two-talker benchmark as a table.
 
-`read` is "sound" (nobody chosen, the sound alone), "named" (the person asked for) or "neighbour" (the person beside them); the WER
-is always of what the person asked for says.
+`read` is "sound" (nobody chosen, the sound alone), "named" (the person asked for) or "neighbour" (the person beside
+them); the WER is always of what the person asked for says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ COLUMNS = ("people", "SNR dB", "read", "WER % (95 %)", "followed %", "wrong word
 
 
 def cells_of(row: dict) -> tuple[str, ...]:
-    """One row of `TwoTalkersResult.to_dict` under the headings `COLUMNS`; empty where a figure does not exist."""
+    """
+    Formats one row of `TwoTalkersResult.to_dict` for the headings `COLUMNS`; empty where a figure does not exist.
+    """
     wer = followed = words = ""
     if row["wer"] is not None:
         low, high = row["interval"]
@@ -32,7 +34,7 @@ def to_markdown(rows: Sequence[dict]) -> str:
 
 
 def to_text(rows: Sequence[dict]) -> str:
-    """Aligned columns, for a terminal."""
+    """Formats rows in aligned columns, for a terminal."""
     cells = [COLUMNS, *map(cells_of, rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -155,8 +155,8 @@ class CellTable:
 
     What [`sample_by_grid`] computes becomes one `embedding_bag`: a bilinear sample is a weighted sum of four cells,
     attention is a weighted sum of samples, and together they are one sum. For each query and head it reads
-    4 x levels x points rows, each contiguous in memory, which is ten times as fast as `grid_sample`, with equal results.
-    Everything is differentiable.
+    4 x levels x points rows, each contiguous in memory, which is ten times as fast as `grid_sample`, with equal
+    results. Everything is differentiable.
 
     Args:
         value: `(batch, positions, heads, head size)` float32, the flattened maps concatenated.

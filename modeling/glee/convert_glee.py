@@ -103,7 +103,7 @@ def _load(path: Path) -> object:
             return load_file(path)
         with torch.serialization.safe_globals(_numpy_numbers()):
             return torch.load(path, "cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
+    except Exception as error:  # readers of a damaged file raise many kinds
         found = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if found is None:
             reason = (str(error) or type(error).__name__).splitlines()[0]

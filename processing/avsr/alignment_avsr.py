@@ -107,7 +107,7 @@ def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
 def _viterbi_steps(
     log_probs: torch.Tensor, frame_lengths: torch.Tensor, states: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns by how many states (0 to 2) the best path into each advanced, `(frames, batch, states)`; final scores."""
+    """Returns the best paths' steps (0 to 2) into each state, `(frames, batch, states)`, and their final scores."""
     batch, frames, _ = log_probs.shape
     emissions = log_probs.gather(2, states[:, None].expand(-1, frames, -1))  # (batch, frames, states)
     can_skip = torch.zeros_like(states, dtype=torch.bool)  # over a blank between two different characters

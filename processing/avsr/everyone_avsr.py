@@ -1,4 +1,4 @@
-"""`speaker="everyone"`: the people in a video, each with a track through cuts and absences, and their merged result."""
+"""`speaker="everyone"`: the people in a video, each tracked through cuts and absences, and their merged result."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ class MediaStream:
 
 
 def _adds_to(sentences: list[str]) -> WarningSink:
-    """Returns a sink that adds to a list. It refers to no stream, so that no decoder waits for a garbage collection."""
+    """Returns a sink that adds to a list. It refers to no stream, so that no decoder waits for garbage collection."""
     return lambda sentence: sentences.append(sentence) if len(sentences) < MAX_WARNINGS else None
 
 
@@ -592,8 +592,8 @@ def orientation(frame: Any) -> tuple[int, bool]:
     """
     Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
 
-    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
-    has the same side data, and is so new that the cheapest collection frees it.
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small
+    copy has the same side data, and is so new that the cheapest collection frees it.
     """
     small = frame.reformat(width=16, height=16, interpolation="POINT")
     data = small.side_data.get("DISPLAYMATRIX")

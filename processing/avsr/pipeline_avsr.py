@@ -551,7 +551,7 @@ def save_with_code(
     if pipe.processor is not None:
         pipe.processor.save_pretrained(folder)
     custom_object_save(pipe, folder)
-    # Into the file only: with a pipeline's name in the model's own configuration, `pipeline` would ask for trust_remote_code.
+    # Only in the file: with a pipeline's name in the model's configuration, `pipeline` would want trust_remote_code.
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only

@@ -56,8 +56,8 @@ def _write_character(character: str, text: str) -> str:
     if category[0] in "LN":
         name = unicodedata.name(character, f"U+{ord(character):04X}")
         raise ValueError(
-            f"`text` has {character!r} ({name}), which the 40 characters of this tokenizer cannot write: transliterate "
-            f"it to A-Z, 0-9 or an apostrophe. The text: {text[:80]!r}"
+            f"`text` has {character!r} ({name}), which the 40 characters of this tokenizer cannot write: "
+            f"transliterate it to A-Z, 0-9 or an apostrophe. The text: {text[:80]!r}"
         )
     return "" if category in ("Mn", "Cf") else " "
 
@@ -183,7 +183,7 @@ class AvsrTokenizer(PreTrainedTokenizer):
 
 
 def _without_padding(ids: Any) -> list:
-    """Returns ids (one, a text's or a batch's; numbers, array or tensor) as lists without the -100 of padded labels."""
+    """Returns ids (one, a text's or a batch's; numbers, array or tensor) as lists without the -100 of padding."""
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
     rows = [row.tolist() if hasattr(row, "tolist") else row for row in ([ids] if isinstance(ids, int) else ids)]
     if rows and isinstance(rows[0], (list, tuple)):

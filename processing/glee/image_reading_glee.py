@@ -92,7 +92,7 @@ def _from_pil(image: Image.Image, name: str) -> Image.Image:
             values = np.asarray(image)
         else:
             return image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
-    except Exception as error:
+    except Exception as error:  # as above: decoders raise many kinds
         raise ValueError(
             f"{name} cannot be decoded: the file is damaged or cut short ({_first_line(error)})"
         ) from error

@@ -78,8 +78,8 @@ def draw_scribble(scribble: Any, image_size: Size, resized_size: Size) -> np.nda
     drawn = np.array(picture)
     if not drawn.any():
         raise ValueError(
-            f"the line is outside of the image of width {image_size[1]} and height {image_size[0]}: its points must be "
-            "(x, y) in pixels of the image"
+            f"the line is outside of the image of width {image_size[1]} and height {image_size[0]}: its points "
+            "must be (x, y) in pixels of the image"
         )
     return drawn
 
@@ -279,7 +279,8 @@ class GleePromptProcessor:
         for index, row in enumerate(rows):
             if len(row) > self.max_length:
                 raise ValueError(
-                    f"{name}: item {index} has {len(row)} tokens, {self.max_length} fit: shorten {texts[index][:40]!r}..."
+                    f"{name}: item {index} has {len(row)} tokens, {self.max_length} fit: "
+                    f"shorten {texts[index][:40]!r}..."
                 )
         shape = (len(rows), length or max(map(len, rows)))
         ids = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)

@@ -70,7 +70,8 @@ class MatchPolicy:
         cosine_drop: how far that cosine may be below the track's mean, in [0, 2]; other objects differ by more.
         cosine_drop_growth: added to `cosine_drop` for each frame without a detection, in [0, 2].
         update_rate: weight of a new detection in the track's motion, and of a clear one in its embedding, in [0, 1].
-        clear_score: minimum score of a clear (unoccluded) detection, relative to the track's recent maximum, in [0, 1].
+        clear_score: minimum score of a clear (unoccluded) detection, relative to the track's recent maximum,
+            in [0, 1].
         clear_cosine_drop: how far the cosine of a clear detection may be below the track's mean, in [0, 2].
 
     Raises:
@@ -109,8 +110,9 @@ class ReidentifyPolicy:
     """
     Settings of how a lost track is found again.
 
-    A track that was lost a short while ago continues with a candidate near its expected place, as partly occluded objects
-    look different. A young track, born after an older one was last seen clearly, is merged into it if they look the same.
+    A track that was lost a short while ago continues with a candidate near its expected place, as partly occluded
+    objects look different. A young track, born after an older one was last seen clearly, is merged into it if they
+    look the same.
 
     Attributes:
         near_frames: frames for which a track may be missed and still continue by its place, >= 0.

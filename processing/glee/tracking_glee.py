@@ -41,7 +41,7 @@ FOLLOWING = TrackerSettings(
 EVIDENCE_FADE = 16.0  # half-life in frames of the evidence for an object that is out of view
 
 
-# ----------------------------------------------------------------------------------- assignment of candidates to tracks
+# ---------------------------------------------------------------------------------- assignment of candidates to tracks
 
 
 class TrackMemory:
@@ -462,7 +462,8 @@ class ObjectFollower:
         """
         if frame.logits.shape[-1] != 1:
             raise ValueError(
-                f"a follower takes candidates for one prompt, not for {frame.logits.shape[-1]} labels: use GleeTracker."
+                f"a follower takes candidates for one prompt, not for {frame.logits.shape[-1]} labels: "
+                "use GleeTracker."
             )
         return self._first(frame) if self.shown and self._object is None else self._next(frame)
 

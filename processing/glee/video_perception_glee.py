@@ -322,7 +322,7 @@ class VideoPerception:
                 frames.append(next(self._frames))
             except StopIteration:
                 break
-            except Exception as error:
+            except Exception as error:  # whatever it is, it is raised when its frame is due
                 self._failure = error
         self._tell()
         return frames

@@ -160,8 +160,8 @@ def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator
             if not warned:
                 warned = True
                 warn(
-                    f"frames are {image.width} x {image.height} pixels from frame {frame.index} on; they are resized to "
-                    f"the first one's {size[0]} x {size[1]}"
+                    f"frames are {image.width} x {image.height} pixels from frame {frame.index} on; "
+                    f"they are resized to the first one's {size[0]} x {size[1]}"
                 )
             frame = replace(frame, image=image.resize(size, Image.Resampling.BILINEAR))
         yield frame
@@ -301,8 +301,8 @@ def orientation(frame: Any) -> tuple[int, bool]:
     """
     Reads `(quarter turns counter-clockwise, mirrored left to right before turning)` from the frame's display matrix.
 
-    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small copy
-    has the same side data, and is so new that the cheapest collection frees it.
+    A frame and its `side_data` refer to each other, so that only a garbage collection would free the picture. A small
+    copy has the same side data, and is so new that the cheapest collection frees it.
     """
     small = frame.reformat(width=16, height=16, interpolation="POINT")
     data = small.side_data.get("DISPLAYMATRIX")
@@ -465,8 +465,8 @@ def open_video(source: Any, fps: float | None = None) -> Video:
         return MediaVideo(source, name)
     if isinstance(source, Image.Image) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
         raise ValueError(
-            f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, an array (frames, height, width, 3), or "
-            "pictures one after the other."
+            f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, "
+            "an array (frames, height, width, 3), or pictures one after the other."
         )
     count = len(source) if isinstance(source, (list, tuple)) else None
     if count == 0:

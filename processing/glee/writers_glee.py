@@ -169,8 +169,8 @@ class JsonLinesWriter:
     """
     Writes one line per frame: `{"frame", "time", "height", "width", "objects"}`.
 
-    Each object has `"track_id"`, `"label"`, `"score"`, `"box"`, `"area"` and `"mask"`, the last in COCO's compressed run
-    lengths.
+    Each object has `"track_id"`, `"label"`, `"score"`, `"box"`, `"area"` and `"mask"`, the last in COCO's compressed
+    run lengths.
 
     Args:
         path: of the file.

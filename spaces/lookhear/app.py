@@ -23,20 +23,22 @@ from read_tab import ReadTab
 from see_tab import SeeTab
 
 HERE = Path(__file__).parent
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is fetched
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is downloaded
 KEPT = 3600  # seconds that uploads and results stay on the server
 ABOUT = """
-<header><h1>LookHear</h1><p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
+<header><h1>LookHear</h1>
+<p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
 """
 SMALL_PRINT = """
-<footer><p>The checkpoints here are small ones, for trying things out: English commands of the GRID corpus, and the shapes and
-people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree to it.</p></footer>
+<footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, and the shapes
+and people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree
+to it.</p></footer>
 """
 
 
 def build_app(asr: Any, see: Any, examples: Examples, limits: Limits) -> gr.Blocks:
     """
-    The page.
+    Builds the page.
 
     Args:
         asr: pipeline of the task `audio-visual-speech-recognition`.
@@ -56,13 +58,13 @@ def build_app(asr: Any, see: Any, examples: Examples, limits: Limits) -> gr.Bloc
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's plain theme in blue, with fonts that every reader has."""
+    """Returns Gradio's plain theme in blue, with fonts that every reader has."""
     mono = ["ui-monospace", "Consolas", "monospace"]
     return gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=mono)
 
 
 def checkpoint(variable: str, packaged: str) -> str:
-    """What the environment names, or a folder that comes with lookhear."""
+    """Returns what the environment names, or a folder that comes with lookhear."""
     return os.environ.get(variable) or str(files("lookhear") / "model_cards" / packaged)
 
 

@@ -39,11 +39,12 @@ def drawing_pad(
     visible: bool | Literal["hidden"] = True,
 ) -> gr.HTML:
     """
-    The component. Its value is a list of shapes, see `drawing_pad.js`; `show_picture` gives it a picture.
+    Makes the component. Its value is a list of shapes, see `drawing_pad.js`; `show_picture` gives it a picture.
 
     Args:
         elem_id: its name in the page.
-        label: what it is for; empty: what it says without a picture.
+        label: what it is for.
+        empty: what it says without a picture.
         tools: of `KINDS`, which may be drawn.
         most: how many shapes; the oldest one goes.
         visible: as for any Gradio component.
@@ -64,12 +65,14 @@ def drawing_pad(
 
 
 def show_picture(picture: Image.Image | None) -> dict[str, Any]:
-    """The update that puts a picture on a pad, without shapes; None takes it away."""
+    """Returns the update that puts a picture on a pad, without shapes; None takes it away."""
     return gr.update(value=[], picture=None if picture is None else as_source(picture))
 
 
 def as_source(picture: Image.Image) -> dict[str, Any]:
-    """`{"src", "width", "height"}`: a JPEG as a data URL, not larger than the page needs, and the size before that."""
+    """
+    Returns `{"src", "width", "height"}`: a JPEG as a data URL, no larger than the page needs, and the original size.
+    """
     small = picture.convert("RGB")
     small.thumbnail((LONG_SIDE, LONG_SIDE))
     return {"src": as_data_url(small), "width": picture.width, "height": picture.height}
@@ -77,7 +80,7 @@ def as_source(picture: Image.Image) -> dict[str, Any]:
 
 def as_prompts(shapes: Any) -> dict[str, list]:
     """
-    What was drawn, as arguments of `object-perception`.
+    Converts what was drawn to arguments of `object-perception`.
 
     Args:
         shapes: the pad's value, which comes from the browser and is not trusted.
@@ -106,7 +109,7 @@ def as_prompts(shapes: Any) -> dict[str, list]:
 
 
 def _checked(shape: Any) -> tuple[str, list[tuple[float, float]]]:
-    """Kind and points of a shape."""
+    """Returns kind and points of a shape."""
     kind = shape.get("kind") if isinstance(shape, dict) else None
     points = shape.get("points") if isinstance(shape, dict) else None
     if kind not in KINDS or not isinstance(points, list) or not 1 <= len(points) <= 1000:

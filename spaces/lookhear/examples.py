@@ -1,4 +1,4 @@
-"""The examples of both tabs, made by `lookhear synthesize` where they are not there yet: no file of anybody else's."""
+"""The examples of both tabs, made by `lookhear synthesize` if they are missing: none comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ class Examples:
     Files that exist.
 
     Attributes:
-        one, two: videos of one and of two talking portraits.
-        scene, moving: a picture of shapes, and a video of moving ones.
+        one: video of a talking portrait.
+        two: video of two talking portraits.
+        scene: picture of shapes.
+        moving: video of moving shapes.
         posters: a small picture of each, by the name of its attribute.
     """
 
@@ -40,7 +42,7 @@ class Examples:
 
 def make_examples(folder: Path) -> Examples:
     """
-    The examples, in this folder; those that are missing are made, which takes seconds.
+    Finds the examples in this folder; those that are missing are made, which takes seconds.
 
     Raises:
         RuntimeError: one could not be made.
@@ -58,7 +60,7 @@ def make_examples(folder: Path) -> Examples:
 
 
 def questions_about(scene: Path, most: int = 3) -> tuple[str, str]:
-    """Names of things in a scene, with commas between them, and a sentence about one of them."""
+    """Returns names of objects in a scene, separated by commas, and a sentence about one of them."""
     facts = json.loads(scene.with_suffix(".json").read_text(encoding="utf-8"))
     labels = dict.fromkeys(found["label"] for found in facts["objects"])
     sentences = [sentence["text"] for sentence in facts["expressions"]]
@@ -75,7 +77,7 @@ def _made(path: Path, arguments: tuple[str, ...]) -> Path:
 
 
 def _poster(path: Path, poster: Path) -> Path:
-    """A small picture: the first frame of a video."""
+    """Writes a small picture: the first frame of a video."""
     if not poster.is_file():
         picture = first_picture(str(path))
         picture.thumbnail((2 * POSTER, POSTER))

@@ -35,7 +35,8 @@ class Limits:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
         """
-        The defaults, or what `LOOKHEAR_SPACE_MEGABYTES`, `…_READ_SECONDS`, `…_SEE_SECONDS`, `…_MEGAPIXELS` say.
+        Reads the limits: the defaults, or what `LOOKHEAR_SPACE_MEGABYTES`, `…_READ_SECONDS`, `…_SEE_SECONDS`,
+        `…_MEGAPIXELS` say.
 
         Raises:
             ValueError: one of them is no positive number.
@@ -49,7 +50,7 @@ class Limits:
 
     def check_video(self, path: str, seconds: float) -> float:
         """
-        Measures a video without decoding it. What cannot be opened passes: who reads it will say what is wrong.
+        Measures a video without decoding it. What cannot be opened passes: the pipeline will say what is wrong.
 
         Args:
             path: of the file.
@@ -59,7 +60,8 @@ class Limits:
             How many seconds it has, 0 where it cannot be opened.
 
         Raises:
-            ValueError: it is too large, too long, its pictures are too large, it has none, or it only refers to other files.
+            ValueError: it is too large, too long, its pictures are too large, it has none, or it only refers to other
+                files.
         """
         self._check_size(path)
         try:
@@ -79,7 +81,7 @@ class Limits:
         if length > seconds:
             raise ValueError(
                 f"The video lasts {length:.0f} seconds; the limit here is {seconds:.0f}. "
-                "On a machine of your own any length can be read."
+                "On your own machine, any length can be read."
             )
         return length
 
@@ -115,7 +117,7 @@ class Limits:
 
 
 def _packet_seconds(container: av.container.InputContainer, streams: list) -> float:
-    """From the first to the last packet; recordings of browsers do not say their length."""
+    """Measures from the first to the last packet, as browsers' recordings do not say how long they are."""
     first, last = float("inf"), 0.0
     for packet in container.demux(streams):
         if packet.pts is not None and packet.time_base is not None:

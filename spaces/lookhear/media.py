@@ -8,19 +8,18 @@ import io
 
 from PIL import Image
 
-from lookhear.processing.avsr.media_avsr import read_frames
-from lookhear.processing.glee.image_reading_glee import read_image
-from lookhear.processing.glee.video_reading_glee import is_video_source
+from lookhear.processing.avsr import read_frames
+from lookhear.processing.glee import is_video_source, read_image
 
 
 def is_video(path: str) -> bool:
-    """By its ending or its first bytes."""
+    """Returns whether a file is a video, by its ending or its first bytes."""
     return is_video_source(path)
 
 
 def first_picture(path: str) -> Image.Image:
     """
-    A picture, or the first frame of a video; upright, as both pipelines see it.
+    Reads a picture, or the first frame of a video; upright, as both pipelines see it.
 
     Raises:
         ValueError: it cannot be read.
@@ -35,7 +34,7 @@ def first_picture(path: str) -> Image.Image:
 
 
 def as_data_url(picture: Image.Image) -> str:
-    """A JPEG that is its own address."""
+    """Encodes a picture as a JPEG in a data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

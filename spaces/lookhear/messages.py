@@ -31,7 +31,7 @@ def errors_as_messages(path: str | None = None) -> Iterator[None]:
 
 
 def as_sentence(error: BaseException, path: str | None = None) -> str:
-    """What an error says, on one line, without folders of the server."""
+    """Returns an error's message on one line, without folders of the server."""
     text = " ".join(str(error).split()) or type(error).__name__
     if path is not None:
         text = text.replace(str(path), Path(path).name)

@@ -10,12 +10,12 @@ MODALITIES = {"audio": "sound", "visual": "lips", "audiovisual": "sound and lips
 
 
 def remark(text: str) -> str:
-    """A line in small print."""
+    """Formats a line in small print."""
     return f'<p class="quiet">{html.escape(text)}</p>'
 
 
 def said(result: Mapping[str, Any]) -> str:
-    """The text, large, and how sure it is; of several people a line each."""
+    """Formats the text, large, with its confidence; for several people a line each."""
     text = html.escape(str(result["text"])).replace("\n", "<br>")
     if not text:
         return '<p class="said quiet">(nothing was said)</p>'
@@ -24,7 +24,7 @@ def said(result: Mapping[str, Any]) -> str:
 
 def strips(people: Sequence[tuple[str, str]]) -> str:
     """
-    The mouths of each person, one picture each.
+    Makes one picture of each person's mouths.
 
     Args:
         people: name ("" for the only one) and address of the picture.
@@ -38,7 +38,10 @@ def strips(people: Sequence[tuple[str, str]]) -> str:
 
 
 def words_table(chunks: Sequence[Mapping[str, Any]]) -> str:
-    """Each word with its times in seconds and its confidence, as a number and as a bar; of several people who says it."""
+    """
+    Formats each word with its times in seconds and its confidence as number and bar; for several people also who says
+    it.
+    """
     if not chunks:
         return remark("Nothing was read.")
     several = any("speaker" in chunk for chunk in chunks)
@@ -50,21 +53,21 @@ def words_table(chunks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def reports(result: Mapping[str, Any]) -> str:
-    """The report on a clip; of several people one each."""
+    """Formats the report on a clip; for several people one each."""
     if "speakers" not in result:
         return report(result["report"])
     return "".join(f"<h4>{html.escape(str(one['speaker']))}</h4>{report(one['report'])}" for one in result["speakers"])
 
 
 def report(facts: Mapping[str, Any]) -> str:
-    """What was measured on a clip: warnings first, then numbers."""
+    """Formats what was measured on a clip: warnings first, then numbers."""
     warnings = "".join(f"<li>{html.escape(str(warning))}</li>" for warning in facts.get("warnings") or ())
     rows = [(name, html.escape(value)) for name, value in _facts(facts)]
     return (f'<ul class="warnings">{warnings}</ul>' if warnings else "") + _table(None, rows, "facts") + _who(facts)
 
 
 def objects_table(objects: Sequence[Mapping[str, Any]]) -> str:
-    """What was found in a picture."""
+    """Formats what was found in a picture."""
     if not objects:
         return remark("Nothing was found.")
     rows = []
@@ -75,13 +78,13 @@ def objects_table(objects: Sequence[Mapping[str, Any]]) -> str:
     return _table(("What", "Sure", _wrapped("Box (x0, y0, x1, y1)"), "Pixels"), rows, "found")
 
 
-def not_found(asked: Sequence[str]) -> str:
-    """What was asked for in vain."""
-    return remark(f"Not found: {', '.join(asked)}.") if asked else ""
+def not_found(names: Sequence[str]) -> str:
+    """Formats what was not found."""
+    return remark(f"Not found: {', '.join(names)}.") if names else ""
 
 
 def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
-    """What was followed through a video."""
+    """Formats what was tracked through a video."""
     rows = [
         (
             str(track["track_id"]),
@@ -99,7 +102,7 @@ def tracks_table(tracks: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of what is known."""
+    """Yields name and value of each fact that is known."""
 
     def fact(key: str, name: str, shape: str, factor: float = 1.0) -> list[tuple[str, str]]:
         value = facts.get(key)
@@ -125,12 +128,13 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _who(facts: Mapping[str, Any]) -> str:
-    """How surely the chosen speaker was followed, one cell a second."""
+    """Formats how surely the chosen speaker was followed, one cell per second."""
     speaker = facts.get("speaker")
     if not isinstance(speaker, Mapping):
         return ""
     cells = "".join(
-        f'<li style="--share: {second["sure"]:.2f}" title="second {second["second"]}: {_percent(second["sure"])} sure, '
+        f'<li style="--share: {second["sure"]:.2f}" '
+        f'title="second {second["second"]}: {_percent(second["sure"])} sure, '
         f'face in {_percent(second["face"])} of the frames"></li>'
         for second in speaker["seconds"]
     )
@@ -139,7 +143,7 @@ def _who(facts: Mapping[str, Any]) -> str:
 
 
 def _wrapped(text: object) -> str:
-    """A text that may take several lines of a narrow table."""
+    """Formats a text that may take several lines of a narrow table."""
     return f'<span class="wraps">{html.escape(str(text))}</span>'
 
 
@@ -153,7 +157,7 @@ def _percent(share: float) -> str:
 
 
 def _table(head: Sequence[str] | None, rows: Iterable[Sequence[str]], kind: str) -> str:
-    """`rows` are HTML already; without a head the first cell of a row is its name."""
+    """Formats a table; `rows` are HTML already, and without a head the first cell of a row is its name."""
     lines = []
     for cells in rows:
         begin = f"<td>{cells[0]}</td>" if head else f'<th scope="row">{cells[0]}</th>'

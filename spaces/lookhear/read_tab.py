@@ -34,10 +34,12 @@ WAITING = '<p class="waiting">Captions, words with their times, and a report on 
 
 def as_speaker(who: str, shapes: Any, description: str) -> Any:
     """
-    The argument `speaker` of the pipeline.
+    Makes the argument `speaker` of the pipeline.
 
     Args:
-        who: of `WHO`; shapes: what was tapped; description: what was typed.
+        who: one of `WHO`.
+        shapes: what was tapped.
+        description: what was typed.
 
     Raises:
         ValueError: what the choice needs is missing.
@@ -59,7 +61,8 @@ class ReadTab:
     Lays the tab out, inside of `gr.Blocks`.
 
     Args:
-        asr: pipeline of the task `audio-visual-speech-recognition`; see: of the task `object-perception`.
+        asr: pipeline of the task `audio-visual-speech-recognition`.
+        see: pipeline of the task `object-perception`.
         examples: what may be tried.
         limits: what is refused.
     """
@@ -153,12 +156,12 @@ class ReadTab:
             seconds = self._check(video)
             speaker = as_speaker(who, shapes, description)
 
-            def tell(share: float, what: str) -> None:
+            def on_progress(share: float, what: str) -> None:
                 progress(share, desc=what)
 
-            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, tell)
-            captioned, files = write_files(reading, video, Path(folder), tell)
-            yield self._answer(reading, captioned, files)  # Gradio keeps copies of the files before it continues here
+            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, on_progress)
+            captioned, files = write_files(reading, video, Path(folder), on_progress)
+            yield self._answer(reading, captioned, files)  # Gradio copies the files before it continues here
 
     def _answer(self, reading: Reading, captioned: Path, files: dict[str, Path]) -> tuple:
         result = reading.result
@@ -173,7 +176,7 @@ class ReadTab:
         )
 
     def _strips(self, reading: Reading) -> str:
-        """The mouths of everyone who was read, and what is to be seen there."""
+        """Shows the mouths of everyone who was read, with an explanation."""
         if not reading.mouths:
             return presenting.remark("Lips were not read.")
         crop, rows = self._asr.processor.image_processor.crop_size, 2 if len(reading.mouths) == 1 else 1

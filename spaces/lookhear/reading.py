@@ -1,4 +1,4 @@
-"""What the tab "Read" does with a video: read it, keep what the model saw, and write the results to files."""
+"""What the tab "Read" does with a video: read it, collect what the model saw, and write the results to files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.processing.avsr import write_captions
-from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
-from lookhear.processing.avsr.landmarks_avsr import grown, meet
-from lookhear.processing.avsr.rendering_avsr import write_captioned_video, write_speaker_video
+from boxes import are_near
+from lookhear.processing.avsr import ClipPiece, write_captioned_video, write_captions, write_speaker_video
 
 FORMATS = ("srt", "vtt", "json")
-MARGIN = 0.2  # of the box of the first second, whose speaker moves: who is tapped within it is meant
-Told = Callable[[float, str], None]
+MARGIN = 0.2  # of the speaker's box in the first second: the speaker moves, so a tap near the box counts
+OnProgress = Callable[[float, str], None]
 
 
 @dataclass
@@ -36,16 +34,16 @@ class Reading:
 
 class Watch:
     """
-    Sees the pieces of a clip on their way to the model: tells how far it is, and keeps every fourth mouth.
+    Watches the pieces of a clip on their way to the model: reports progress, and collects every fourth mouth.
 
     Args:
         seconds: of the clip.
         several: whether people, whose number is unknown, are read one after the other.
-        tell: see `read_video`.
+        on_progress: see `read_video`.
     """
 
-    def __init__(self, seconds: float, several: bool, tell: Told):
-        self._seconds, self._several, self._tell = seconds, several, tell
+    def __init__(self, seconds: float, several: bool, on_progress: OnProgress):
+        self._seconds, self._several, self._on_progress = seconds, several, on_progress
         self._kept: list[list[np.ndarray]] = []
 
     def __call__(self, piece: ClipPiece) -> None:
@@ -55,9 +53,9 @@ class Watch:
             self._kept[-1].append(piece.mouths[piece.found][::4].copy())
         number, share = len(self._kept), min(1.0, piece.start / max(self._seconds, 1.0))
         if self._several:  # each takes half of what is left
-            self._tell(0.7 - 0.65 * (1 - share / 2) / 2 ** (number - 1), f"Reading speaker {number}")
+            self._on_progress(0.7 - 0.65 * (1 - share / 2) / 2 ** (number - 1), f"Reading speaker {number}")
         else:
-            self._tell(0.05 + 0.65 * share, "Following the speaker")
+            self._on_progress(0.05 + 0.65 * share, "Following the speaker")
 
     @property
     def mouths(self) -> list[np.ndarray]:
@@ -65,23 +63,28 @@ class Watch:
         return [np.concatenate(kept) if kept else np.zeros((0, 1, 1), np.uint8) for kept in self._kept]
 
 
-def read_video(asr: Any, see: Any, path: str, seconds: float, speaker: Any, modality: str, tell: Told) -> Reading:
+def read_video(
+    asr: Any, see: Any, path: str, seconds: float, speaker: Any, modality: str, on_progress: OnProgress
+) -> Reading:
     """
     Reads a short video.
 
     Args:
-        asr: pipeline of the task `audio-visual-speech-recognition`; see: of the task `object-perception`.
-        path: of the file; seconds: its length.
-        speaker, modality: see the pipeline.
-        tell: is called with how much is done (0 to 1) and what happens now.
+        asr: pipeline of the task `audio-visual-speech-recognition`.
+        see: pipeline of the task `object-perception`.
+        path: of the file.
+        seconds: its length.
+        speaker: see the pipeline.
+        modality: see the pipeline.
+        on_progress: called with the share that is done (0 to 1) and what is being done.
 
     Raises:
         ValueError: it cannot be read, or who is to be read has no face in it.
     """
     if speaker is not None and modality == "audio":
         raise ValueError("A speaker is chosen by the face: read from lips, too, or from the most prominent face.")
-    tell(0.02, "Looking for faces")
-    watch = Watch(seconds, speaker == "everyone", tell)
+    on_progress(0.02, "Looking for faces")
+    watch = Watch(seconds, speaker == "everyone", on_progress)
     who = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
     result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who)
     if "speaker" in result["report"]:
@@ -93,38 +96,38 @@ def read_video(asr: Any, see: Any, path: str, seconds: float, speaker: Any, moda
 
 
 def _check_followed(speaker: Any, followed: dict[str, Any]) -> None:
-    """Raises ValueError if the report is of another person or of none: the best match is always returned."""
+    """Raises ValueError if another person was followed, or none: the pipeline always returns the best match."""
     faceless = followed["followed"] == 0  # the speaker of what was heard is unknown
     if isinstance(speaker, str) and faceless:
         raise ValueError(
-            f"No face was found of \u201c{speaker}\u201d: describe somebody who is in the picture, or tap their face."
+            f"No face was found of \u201c{speaker}\u201d: describe a person who is in the picture, or tap their face."
         )
     if isinstance(speaker, dict) and (faceless or not _is_in(followed["seconds"][0]["box"], speaker["point"])):
         raise ValueError("No face was found where you tapped: tap the middle of a face.")
 
 
 def _is_in(box: list[float] | None, point: tuple[float, float]) -> bool:
-    """Whether a point is in a box, or near; True without a box."""
+    """Returns whether a point is in a box, or near; True without a box."""
     if box is None:
         return True
-    near = grown(box, MARGIN * (box[2] - box[0]), MARGIN * (box[3] - box[1]))
-    return meet(near, (*point, *point))
+    x0, y0, x1, y1 = box
+    return are_near((x0, y0, x1, y1), (*point, *point), MARGIN * (x1 - x0), MARGIN * (y1 - y0))
 
 
-def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple[Path, dict[str, Path]]:
+def write_files(reading: Reading, video: str, folder: Path, on_progress: OnProgress) -> tuple[Path, dict[str, Path]]:
     """
-    The captioned video and the subtitles of a reading.
+    Writes the captioned video and the subtitles of a reading.
 
     Args:
         reading: what was read.
         video: that it was read from.
         folder: where files go.
-        tell: see `read_video`.
+        on_progress: see `read_video`.
 
     Returns:
         The video, in which a speaker who was chosen stands out, and the path of each of `FORMATS`.
     """
-    tell(0.8, "Writing the captions")
+    on_progress(0.8, "Writing the captions")
     name = Path(video).stem
     write_video = write_speaker_video if "speaker" in reading.result["report"] else write_captioned_video
     captioned = write_video(video, reading.result, folder / f"{name}-captioned.mp4")
@@ -134,12 +137,13 @@ def write_files(reading: Reading, video: str, folder: Path, tell: Told) -> tuple
 
 def crop_strip(mouths: np.ndarray, crop: int, columns: int = 8, rows: int = 2, scale: int = 2) -> np.ndarray:
     """
-    Evenly spread crops side by side, cut as the network gets them.
+    Arranges evenly spread crops in rows, cropped as the network reads them.
 
     Args:
         mouths: `(frames, side, side)` uint8.
         crop: pixels of the middle that the network sees.
-        columns, rows: of the picture; fewer where there are fewer frames.
+        columns: of the picture; fewer if there are fewer frames.
+        rows: of the picture; fewer if there are fewer frames.
         scale: whole number by which crops are enlarged.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The tab "See": a picture or a video in, what was asked for drawn on it."""
+"""The tab "See": a picture or a video in, what was requested drawn on it."""
 
 from __future__ import annotations
 
@@ -116,20 +116,20 @@ class SeeTab:
             if path is None:
                 raise ValueError("Choose a picture or a video first.")
             self._check(path)
-            asked = as_request(labels, sentences, as_prompts(shapes))
+            request = as_request(labels, sentences, as_prompts(shapes))
             hidden = gr.update(value=None, visible=False)
 
-            def tell(share: float, what: str) -> None:
+            def on_progress(share: float, what: str) -> None:
                 progress(share, desc=what)
 
-            # Gradio keeps copies of files before it continues after a yield
+            # Gradio copies the files before it continues after a yield
             if is_video(path):
                 out = Path(folder) / f"{Path(path).stem}-tracked.mp4"
-                tracks, missed = see_video(self._see, path, asked, threshold, out, tell)
+                tracks, missed = see_video(self._see, path, request, threshold, out, on_progress)
                 table = presenting.tracks_table(tracks) + presenting.not_found(missed)
                 yield gr.update(visible=False), hidden, gr.update(value=str(out), visible=True), table
             else:
-                tell(0.1, "Looking")
-                picture, objects, missed = see_picture(self._see, path, asked, threshold)
+                on_progress(0.1, "Looking")
+                picture, objects, missed = see_picture(self._see, path, request, threshold)
                 table = presenting.objects_table(objects) + presenting.not_found(missed)
                 yield gr.update(visible=False), gr.update(value=picture, visible=True), hidden, table

@@ -16,7 +16,7 @@ SHOW = "() => document.getElementById('{}').scrollIntoView({{behavior: 'smooth',
 
 
 def example_pictures(elem_id: str, posters: Sequence[Path]) -> gr.Dataset:
-    """Small pictures to click on; a click gives the place of the picture."""
+    """Makes small pictures to click on; a click gives the index of the picture."""
     return gr.Dataset(
         components=[gr.Image(visible=False, type="filepath")],
         samples=[[str(poster)] for poster in posters],
@@ -27,12 +27,12 @@ def example_pictures(elem_id: str, posters: Sequence[Path]) -> gr.Dataset:
 
 
 def fill_in(examples: gr.Dataset, tries: Sequence[tuple], fields: Sequence[gr.components.Component]) -> None:
-    """A click on an example puts its values into the fields."""
+    """Puts an example's values into the fields when it is clicked."""
     examples.click(lambda index: tries[index], examples, list(fields), show_progress="hidden", api_name=False)
 
 
 def show_on(pad: gr.HTML, upload: gr.components.Component, check: Callable[[str], object]) -> None:
-    """The pad shows the first picture of whatever is uploaded and passes the check."""
+    """Shows the first picture of an upload on the pad if the upload passes the check."""
 
     def show(path: str | None) -> dict[str, Any]:
         if path is None:

@@ -15,7 +15,7 @@ MOST_ROWS = 10_000
 
 
 def compute(predictions: str, references: str, settings: str) -> dict:
-    """The metric of rows that are JSON lists; what is wrong with them is shown on the page."""
+    """Computes the metric of rows that are JSON lists; errors in them are shown on the page."""
     rows = {
         "predictions": read_json(predictions, list, "predictions"),
         "references": read_json(references, list, "references"),
@@ -32,18 +32,18 @@ def compute(predictions: str, references: str, settings: str) -> dict:
 
 
 def read_json(text: str, kind: type, name: str):
-    """A text as a JSON list or object."""
+    """Parses a text as a JSON list or object."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise gr.Error(f"The {name} are no JSON: {error}") from error
+        raise gr.Error(f"The {name} are not JSON: {error}") from error
     if not isinstance(value, kind):
         raise gr.Error(f"The {name} have to be a JSON {'list' if kind is list else 'object'}.")
     return value
 
 
 def without_nan(value):
-    """JSON has no NaN: a figure that does not exist is null."""
+    """Replaces NaN by None: JSON has no NaN, so a figure that does not exist is null."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -52,7 +52,7 @@ def without_nan(value):
 
 
 def pretty(value) -> str:
-    """One row a line."""
+    """Formats one row per line."""
     return "[\n" + ",\n".join("  " + json.dumps(row) for row in value) + "\n]"
 
 

@@ -54,7 +54,7 @@ _FOLDERS = ("modeling.avsr", "modeling.glee", "processing.avsr", "processing.gle
 
 
 def __getattr__(name: str) -> object:
-    """Loads a public name when it is first used; whatever has been loaded once is found without this function."""
+    """Loads a public name when it is first used; later uses do not call this function."""
     if name in ("modeling", "processing"):
         return importlib.import_module(f"lookhear.{name}")
     if name in __all__:

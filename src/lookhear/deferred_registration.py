@@ -1,8 +1,8 @@
 """
-Puts the registration off until transformers' Auto classes or `pipeline` are asked for.
+Delays the registration until transformers' Auto classes or `pipeline` are used.
 
-The registration needs torch and our networks, which take seconds to load; `import lookhear` takes milliseconds. Nobody
-can tell the difference except by timing: code that takes a name out of a module of [`REGISTRIES`] finds our classes
+The registration needs torch and our networks, which take seconds to load; `import lookhear` takes milliseconds. The
+difference shows in nothing but time: code that takes a name out of a module of [`REGISTRIES`] finds our classes
 registered.
 
 It is the taking of a name that registers, not the end of the module's import, as then other modules of transformers
@@ -36,7 +36,7 @@ OURS = {"lookhear.modeling", "lookhear.processing"}
 
 
 def defer_registration() -> None:
-    """Registers with transformers when it is needed: at once if somebody may hold an Auto class already."""
+    """Registers with transformers when it is needed: immediately if an Auto class may be in use already."""
     sys.meta_path.insert(0, _FINDER)
     loaded = REGISTRIES & sys.modules.keys()
     for name in loaded:
@@ -49,11 +49,11 @@ def register() -> None:
     """Registers all our classes; does nothing if that has been done, or is being done by this thread."""
     importlib.import_module(
         "lookhear.registration"
-    )  # once a process; other threads wait: the import system sees to it
+    )  # once per process: other threads wait for the import system's lock
 
 
 def end_deferral() -> None:
-    """Leaves transformers' modules as they were: what was put off has been done."""
+    """Gives transformers' modules their own class back once the registration is done."""
     sys.meta_path.remove(_FINDER)
     for name in REGISTRIES & sys.modules.keys():
         sys.modules[name].__class__ = ModuleType
@@ -69,7 +69,7 @@ class _Registry(ModuleType):
 
 
 class _RegistryFinder(MetaPathFinder):
-    """Finds the modules that matter as the other finders do, and sees to what happens when they have been loaded."""
+    """Finds the modules that matter as the other finders do, and gives them a loader that watches them."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -95,7 +95,7 @@ class _RegistryLoader(Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__loader__ = self.loader  # who asks for the source finds the loader that has it
+        module.__loader__ = self.loader  # so that `inspect` and the like find the source
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         self.loader.exec_module(module)
@@ -109,7 +109,7 @@ _FINDER = _RegistryFinder()
 
 
 def _transformers_is_loading() -> bool:
-    """Whether this thread is inside the import of a module of transformers, which may not have all its names yet."""
+    """Returns whether this thread is importing a module of transformers, which may not have all its names yet."""
     frame = inspect.currentframe()
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").split(".")[0] == "transformers":

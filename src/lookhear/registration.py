@@ -1,7 +1,7 @@
 """
-Registers the models, processors and pipelines with transformers' Auto classes and `pipeline`: importing this module does it.
+Registers the models, processors and pipelines with transformers' Auto classes and `pipeline` when it is imported.
 
-[`lookhear.deferred_registration`] imports it as soon as somebody takes an Auto class or `pipeline` from transformers.
+[`lookhear.deferred_registration`] imports it as soon as an Auto class or `pipeline` is taken from transformers.
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ from lookhear.processing.glee import (
     ObjectPerceptionPipeline,
 )
 
-PACKAGED = Path(__file__).parent / "model_cards"  # what a task reads with where no model is named
+PACKAGED = Path(__file__).parent / "model_cards"  # the tasks' default models
 
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
@@ -73,7 +73,7 @@ PIPELINE_REGISTRY.register_pipeline(
     type="multimodal",
 )
 
-# What is saved carries its code along, for those who do not have lookhear (`trust_remote_code=True`).
+# Saved checkpoints include their code, for use without lookhear (`trust_remote_code=True`).
 AvsrConfig.register_for_auto_class()
 AvsrModel.register_for_auto_class("AutoModel")
 AvsrForConditionalGeneration.register_for_auto_class("AutoModelForSpeechSeq2Seq")

@@ -1,7 +1,8 @@
-"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | publish | synthesize | demo`.
+"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | publish | synthesize |
+demo`.
 
-One file a command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to stderr.
-Bad input ends in one line and exit code 2.
+One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
+stderr. Bad input ends in one line and exit code 2.
 
 `import lookhear` registers its classes with transformers, which takes seconds; help and wrong arguments should not. So
 this is a package of its own, and whatever is heavy is imported by the command that needs it, after the arguments have
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("lookhear: stopped", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # a fault of ours: one line, too, unless the whole story is wanted
         if os.environ.get("LOOKHEAR_TRACEBACK"):
             raise
         code = 1
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each one's `run` is the function that carries it out."""
+    """Builds the parser of all commands; each one's `run` is the function that carries it out."""
     parser = Parser(
         prog="lookhear",
         description="Reads what a talking face says, and finds in images what is named, described or pointed at.",
@@ -57,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
-    """`--snr -5,0` as `--snr=-5,0`: argparse takes a list that begins with a minus for an option."""
+    """Joins `--snr -5,0` to `--snr=-5,0`: argparse takes a list that begins with a minus for an option."""
     joined: list[str] = []
     for argument in arguments:
         if joined and joined[-1] in ("--snr", "--point", "--box", "--scribble"):

@@ -55,7 +55,7 @@ def points(text: str) -> list[tuple[float, ...]]:
 def line(text: str) -> list[tuple[float, ...]]:
     points = [_numbers(point, 2) for point in text.split()]
     if not points:
-        raise argparse.ArgumentTypeError("it has no point")
+        raise argparse.ArgumentTypeError("it has no points")
     return points
 
 
@@ -72,5 +72,5 @@ def _numbers(text: str, count: int) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers with commas between them")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {count} numbers separated by commas")
     return numbers

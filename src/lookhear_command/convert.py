@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
     summary = "turn a published checkpoint into a folder that from_pretrained reads"
     parser = add_command(commands, "convert", summary, example, None)
@@ -21,7 +21,7 @@ def add(commands) -> None:
     clip = "openai/clip-vit-base-patch32"
     glee.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")
     glee.add_argument("--config", metavar="FOLDER", help="a GleeConfig's folder or config.json (read off the weights)")
-    glee.add_argument("--for-training", action="store_true", help="keep the text teacher and the denoising tables")
+    glee.add_argument("--for-training", action="store_true", help="include the text teacher and the denoising tables")
     summary = "convert a recogniser, a word classifier, or what a front-end starts from: MoCo v2, wav2vec 2.0"
     avsr = add_command(
         systems, "avsr", summary, "lookhear convert avsr audiovisual.ckpt avsr-audiovisual/", _convert_avsr

@@ -5,34 +5,43 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from .argument_types import comma_list, count, positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
 
 
-def add(commands) -> None:
-    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 --json out.json"
+def add(commands: Commands) -> None:
+    example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 "
+    example += "--json out.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
-    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; the figures go "
-    summary += "to stdout"
+    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; "
+    summary += "the figures go to stdout"
     parser = add_command(commands, "evaluate", summary, example, run)
     parser.add_argument("system", choices=("avsr", "two-talkers", "glee"), help="what to measure")
-    data = "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; of glee, the "
+    data = (
+        "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; for glee, the "
+    )
     data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
     _add_two_talkers(parser)
-    parser.add_argument("--modality", type=comma_list, default=list(MODALITIES), help="comma-separated (all three)")
-    snr = "comma-separated decibels and 'clean' (clean; of two talkers 5,0,-5)"
+    parser.add_argument(
+        "--modality",
+        type=comma_list,
+        default=list(MODALITIES),
+        help="comma-separated audio, visual, audiovisual (all three)",
+    )
+    snr = "comma-separated decibels and 'clean' (clean; for two-talkers 5,0,-5)"
     parser.add_argument("--snr", type=comma_list, help=snr)
     noise = "comma-separated: babble, human, talker, or a sound file (babble)"
     parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, or 1 picture: padding changes a little what is found
-    parser.add_argument("--seed", type=int, default=0, help="of noise and intervals (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N clips, pictures or videos only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the results as CSV")
@@ -63,28 +72,32 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
     people.add_argument(
         "--talking", type=count, default=200, metavar="N", help="mixtures in which the target talks (200)"
     )
-    people.add_argument("--silent", type=count, default=100, metavar="N", help="in which the target is silent (100)")
+    people.add_argument(
+        "--silent", type=count, default=100, metavar="N", help="mixtures in which the target is silent (100)"
+    )
     how = "name people by their place (words), or say where they are, without a search (track)"
     people.add_argument("--choose", choices=("words", "track"), default="words", help=how)
     people.add_argument(
-        "--speaker-model", metavar="MODEL", help="what finds people: folder or Hub id (the packaged glee-tiny)"
+        "--speaker-model",
+        metavar="MODEL",
+        help="checkpoint that finds people: folder or Hub id (the packaged glee-tiny)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
     if options.system == "two-talkers":
-        from lookhear.commands.evaluate_two_talkers import run
+        from lookhear.commands import evaluate_two_talkers
 
-        return run(options, checked_model(options), search_settings(options), _Progress("it"))
+        return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
     if options.data is None:
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
-        from lookhear.commands.evaluate_glee import run
+        from lookhear.commands import evaluate_glee
 
         if options.model == packaged("avsr-grid-tiny"):
             options.model = packaged("glee-tiny")
         checked_model(options)
-        return run(options, _Progress("it"))
+        return evaluate_glee.run(options, _Progress("it"))
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
@@ -119,7 +132,9 @@ class _Progress:
     """A bar on stderr for each label that reports: (label, done, total); `unit` is what is counted."""
 
     def __init__(self, unit: str = "clip"):
-        self.bar, self.label, self.unit = None, None, unit
+        self.unit = unit
+        self.label: str | None = None
+        self.bar: Any = None  # tqdm, which is imported when there is something to show
 
     def __call__(self, label: str, done: int, total: int) -> None:
         from tqdm.auto import tqdm

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .argument_types import box, comma_list, line, points, positive, rate, share
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import add_model, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
@@ -14,11 +15,12 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webp")  # that are written; the last is an animated picture
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = (
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
         'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
-        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 --json tracks.jsonl'
+        'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 '
+        "--json tracks.jsonl"
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
@@ -26,42 +28,47 @@ def add(commands) -> None:
     parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
     add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
     parser.add_argument(
-        "--labels", type=comma_list, help="comma-separated names, any number of objects each; 'object' is all"
+        "--labels",
+        type=comma_list,
+        help="comma-separated names, any number of objects each; 'object' finds all objects",
     )
     again = "; may be repeated"
     parser.add_argument("--expression", action="append", metavar="TEXT", help="a sentence about one object" + again)
     parser.add_argument(
         "--point", action="append", type=points, metavar="X,Y[;X,Y…]", help="points of one object" + again
     )
-    parser.add_argument("--box", action="append", type=box, metavar="X0,Y0,X1,Y1", help="around one object" + again)
+    parser.add_argument(
+        "--box", action="append", type=box, metavar="X0,Y0,X1,Y1", help="a box around one object" + again
+    )
     parser.add_argument(
         "--scribble", action="append", type=line, metavar='"X,Y X,Y…"', help="a line on one object" + again
     )
     parser.add_argument(
         "--mask", action="append", metavar="FILE", help="image that is black outside one object" + again
     )
-    parser.add_argument("--threshold", type=share, default=0.2, help="lowest score of what --labels finds (0.2)")
+    parser.add_argument("--threshold", type=share, default=0.2, help="lowest score of objects found by --labels (0.2)")
     parser.add_argument(
-        "--top-k", type=positive, default=100, metavar="N", help="most objects that --labels finds (100)"
+        "--top-k", type=positive, default=100, metavar="N", help="at most N objects are found by --labels (100)"
     )
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
-    out = "draw what was found: an image file, or a folder for NAME.png of each image; of a video an mp4, mov or mkv, or "
-    out += "an animated webp"
+    out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
+    out += "or mkv, or an animated webp"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
-    masks = (
-        "with masks as COCO run lengths, of a video a line a frame; without a name, or with -, on stdout instead of "
+    results = (
+        "write JSON with masks as COCO run lengths, for a video one line per frame; without a name, or with -, to "
     )
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=masks + "the table")
-    video = parser.add_argument_group("a video")
+    results += "stdout instead of the table"
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=results)
+    video = parser.add_argument_group("options for a video")
     video.add_argument(
         "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
     )
-    video.add_argument("--mot", type=Path, metavar="FILE", help="boxes of the tracks as MOT Challenge has them")
+    video.add_argument("--mot", type=Path, metavar="FILE", help="boxes of the tracks in MOT Challenge's layout")
     video.add_argument("--fps", type=rate, metavar="N", help="frames per second of a folder of pictures")
-    how = "how labels are followed: with a memory (memory), or as published (minvis)"
+    how = "how labels are tracked: with a memory (memory), or as published (minvis)"
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
-    by_mask = "look for what an --expression has found by its own mask, too"
+    by_mask = "look for the object of an --expression by its own mask, too"
     video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
@@ -72,14 +79,14 @@ def run(options: argparse.Namespace) -> int:
     if not asked:
         raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
-        raise ValueError(f"--{placed[0]} is about one image, and there are {len(options.files)}")
+        raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
         raise ValueError(f"--json would write text to {options.json}; put --json after the images")
     if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
         return _perceive_video(options)
     for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} is about a video, and {options.files[0]} is not one")
+            raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is not one")
     pictures = _overlays(options.files, options.out)
     checked_model(options)
 
@@ -132,17 +139,16 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
 
 def _is_video(file: str) -> bool:
-    from lookhear.processing.glee.video_reading_glee import is_video_source
+    from lookhear.processing.glee import is_video_source
 
     return is_video_source(file)
 
 
-def _seeing(options: argparse.Namespace):
-    from transformers import pipeline
+def _seeing(options: argparse.Namespace) -> Any:
+    """Loads the pipeline `object-perception`."""
+    from lookhear.commands.loading import load_pipeline
 
-    import lookhear  # noqa: F401 - registers the task
-
-    return pipeline("object-perception", model=options.model, device=options.device)
+    return load_pipeline("object-perception", options.model, options.device)
 
 
 def _prompts(options: argparse.Namespace) -> dict:
@@ -155,7 +161,7 @@ def _prompts(options: argparse.Namespace) -> dict:
 
 
 def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
-    """Where the overlay of each file goes."""
+    """Returns where the overlay of each file goes."""
     if out is None:
         return None
     folder = len(files) > 1 or out.is_dir() or not out.suffix

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear prepare lrs3 /data/LRS3 prepared/lrs3 --split trainval --num-proc 8 --shard 0/16"
-    summary = "turn a corpus into Parquet shards of mouth crops, sound and text"
+    summary = "convert a corpus to Parquet shards of mouth crops, sound and text"
     parser = add_command(commands, "prepare", summary, example, run)
     corpora = ("folder", "grid", "lrs2", "lrs3", "lrw")
     parser.add_argument("corpus", choices=corpora, help="layout of SOURCE; folder: videos with a metadata.jsonl")
@@ -20,7 +20,7 @@ def add(commands) -> None:
     parser.add_argument("--split", help="part of the corpus (all)")
     parser.add_argument("--num-proc", type=positive, default=1, metavar="N", help="processes (1)")
     parser.add_argument("--shard", default="0/1", metavar="I/N", help="this job of N jobs, from 0 (0/1)")
-    parser.add_argument("--model", help="take the crop's geometry from this checkpoint (the paper's)")
+    parser.add_argument("--model", help="checkpoint that the crop's geometry is taken from (the paper's)")
     parser.add_argument("--roi-size", type=positive, metavar="PIXELS", help="side of the stored crop")
     parser.add_argument("--crop-size", type=positive, metavar="PIXELS", help="side of what the network sees")
     parser.add_argument("--mouth-width", type=float, metavar="PIXELS", help="mouth corner to mouth corner in the crop")

@@ -6,15 +6,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear publish model_cards/avsr-grid-tiny --repo ORG/avsr-grid-tiny --dry-run"
     example += "\n  lookhear publish evaluation/metrics/wer --repo ORG/wer"
     summary = "put a checkpoint, Space, metric or benchmark on the Hub, all of it or nothing"
     parser = add_command(commands, "publish", summary, example, run)
-    kinds = "of a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) or a Space (README.md with sdk)"
+    kinds = "folder of a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) or "
+    kinds += "a Space (README.md with sdk)"
     parser.add_argument("folder", type=Path, metavar="FOLDER", help=kinds)
     parser.add_argument(
         "--repo", required=True, metavar="ORG/NAME", help="the repository; created if it does not exist"
@@ -23,8 +24,10 @@ def add(commands) -> None:
         "--dry-run", action="store_true", help="check and list every file; send nothing, need no login"
     )
     parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--prune", action="store_true", help="remove files there that the folder does not have")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+    parser.add_argument(
+        "--prune", action="store_true", help="remove files of the repository that the folder does not have"
+    )
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -38,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
         return
     done = push(publication, private=options.private, prune=options.prune, message=options.message)
     if done.others:
-        text = f"{', '.join(done.others)}: there, but not in the folder (--prune removes that)"
+        text = f"{', '.join(done.others)}: in the repository, but not in the folder (--prune removes them)"
         print(f"lookhear publish: {text}", file=sys.stderr)
     if not done.changed:
         print("lookhear publish: nothing has changed since the last commit", file=sys.stderr)

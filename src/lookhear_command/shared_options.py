@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from .argument_types import positive, share
 
@@ -21,13 +22,15 @@ def add_model(
 
 
 def packaged(name: str) -> str:
-    """The folder of a checkpoint that comes with the package."""
+    """Returns the folder of a checkpoint that comes with the package."""
     package = importlib.util.find_spec("lookhear")  # finds the folder, imports nothing
-    return str(Path(package.submodule_search_locations[0]) / "model_cards" / name)
+    if package is None or package.origin is None:
+        raise ImportError("the package lookhear is not installed beside its command: pip install lookhear")
+    return str(Path(package.origin).parent / "model_cards" / name)
 
 
 def checked_model(options: argparse.Namespace) -> str:
-    """The checkpoint, checked where it is meant as a folder; a Hub id has one slash at most."""
+    """Returns the checkpoint; checks that it exists if it must be a folder, as a Hub id has one slash at most."""
     model = options.model
     if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
         raise ValueError(f"--model: there is no folder {model}")
@@ -36,15 +39,17 @@ def checked_model(options: argparse.Namespace) -> str:
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the beam search (the checkpoint's)")
-    parser.add_argument("--ctc-weight", type=share, metavar="W", help="of CTC in it, 0 to 1 (the checkpoint's)")
+    parser.add_argument(
+        "--ctc-weight", type=share, metavar="W", help="weight of CTC in the search, 0 to 1 (the checkpoint's)"
+    )
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips read together (8)")
 
 
-def search_settings(options: argparse.Namespace) -> dict:
+def search_settings(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
     return {name: value for name, value in settings.items() if value is not None}
 
 
 def result_name(file: str) -> str:
-    """What the result of a file or URL is called: the file's name without its ending."""
+    """Returns the name of a file's or URL's result: the file's name without its ending."""
     return Path(file.split("?")[0].rstrip("/")).stem or "result"

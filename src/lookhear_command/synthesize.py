@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = 'lookhear synthesize --text "bin blue at f two now" --portrait photo.jpg -o clip.mp4'
     example += "\n  lookhear synthesize --scene --seed 2 -o scene.mp4"
     summary = "make a portrait say a text (a video with sound), or a scene of shapes (a picture or a video)"
@@ -17,19 +17,22 @@ def add(commands) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--text", help="what to say")
     what.add_argument("--scene", action="store_true", help="make a picture of shapes, or a video of moving ones")
-    facts = "word times, or the scene's objects and sentences about them, go beside it"
+    facts = "file to write; a json of word times, or of the scene's objects and sentences, goes beside it"
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=facts)
     portraits = "a photo of one face, 'astronaut' or 'hopper'"
     parser.add_argument("--portrait", metavar="PHOTO", help=portraits + " (astronaut)")
     parser.add_argument("--voice", default="en-us", help="an espeak-ng voice (en-us)")
     parser.add_argument("--rate", type=positive, metavar="WORDS", help="words per minute (by the seed)")
-    parser.add_argument("--pitch", type=int, help="0 to 100 (by the seed)")
+    parser.add_argument("--pitch", type=int, help="pitch of the voice, 0 to 100 (by the seed)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the scene; of pauses, head movements and what is not given (0)"
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the scene, or of pauses, head movements and options that are not given (0)",
     )
     parser.add_argument("--second", metavar="PHOTO", help=portraits + ", shown on the right")
     parser.add_argument("--second-text", metavar="TEXT", help="what the second face says; without it, nothing")
-    parser.add_argument("--second-voice", metavar="VOICE", help="of the second face (another than the first)")
+    parser.add_argument("--second-voice", metavar="VOICE", help="voice of the second face (not the first one's)")
 
 
 def run(options: argparse.Namespace) -> None:

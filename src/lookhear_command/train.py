@@ -1,4 +1,4 @@
-"""`lookhear train`: by a recipe, or GLEE on one's own classes."""
+"""`lookhear train`: by a recipe, or GLEE on classes of your own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from .argument_types import positive
-from .parsing import add_command
+from .parsing import Commands, add_command
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = "lookhear train grid_tiny.yaml training.output_dir=runs/grid training.learning_rate=5e-4\n  "
     example += "lookhear train glee --data my_coco.json --images pictures/ --model glee-lite/ --output my-glee/"
     summary = "train a model by a recipe, or GLEE on your own classes"
@@ -31,12 +31,20 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--validation", type=Path, metavar="FILE", help="COCO file to measure on (a tenth of --data)")
     own.add_argument("--validation-images", type=Path, metavar="DIR", help="folder of its pictures (the file's own)")
     own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
-    own.add_argument("--epochs", type=float, default=12, metavar="N", help="12; after each, AP is measured")
+    own.add_argument(
+        "--epochs", type=float, default=12, metavar="N", help="passes over the data (12); AP is measured after each"
+    )
     own.add_argument("--batch-size", type=positive, default=2, metavar="N", help="pictures per step and process (2)")
-    own.add_argument("--learning-rate", type=float, default=1e-4, metavar="X", help="1e-4; a tenth for the backbone")
+    own.add_argument(
+        "--learning-rate",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="learning rate (1e-4); the backbone's is a tenth of it",
+    )
     own.add_argument("--skip-bad", action="store_true", help="skip annotations that cannot be used")
     own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
-    own.add_argument("--seed", type=int, default=0, help="of order, augmentation and what is held out (0)")
+    own.add_argument("--seed", type=int, default=0, help="seed of order, augmentation and the held-out part (0)")
 
 
 def run(options: argparse.Namespace) -> None:

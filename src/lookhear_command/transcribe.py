@@ -6,18 +6,19 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .argument_types import chunk_length, positive, rate
-from .parsing import add_command
+from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 EVERYONE = "everyone"
 
 
-def add(commands) -> None:
+def add(commands: Commands) -> None:
     example = (
         "lookhear transcribe interview.mp4 --format srt --output subtitles/\n  "
         'lookhear transcribe interview.mp4 --speaker "the person on the left"\n  '
@@ -27,56 +28,55 @@ def add(commands) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
     add_model(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="of the result (txt)")
+    parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
     parser.add_argument("--timestamps", choices=("word", "char"), help="put times into the json")
-    chunk = "what goes through the model at once; longer files are read utterance by utterance (the checkpoint's)"
+    chunk = "length that the model reads in one pass; longer files are read utterance by utterance (the checkpoint's)"
     parser.add_argument("--chunk-length", type=chunk_length, metavar="SECONDS", help=chunk)
-    bar = "show how far a long file is read (on a terminal)"
+    bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
-    who = parser.add_argument_group("whom to read, where several people are in view")
+    who = parser.add_argument_group("whom to read if several people are in view")
     forms = (
-        "words about one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle track each"
+        "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
     )
+    forms += "track each"
     who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
     track = (
         "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
     )
     who.add_argument("--speaker-track", type=Path, metavar="FILE", help=track)
-    who.add_argument(
-        "--speaker-track-id", type=positive, metavar="N", help="of the tracks in that file (the only one)"
-    )
+    who.add_argument("--speaker-track-id", type=positive, metavar="N", help="track_id in that file (the only one)")
     who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
     who.add_argument("--speaker-model", metavar="MODEL", help=finder)
 
 
 def _speaker(text: str) -> str | dict[str, tuple[float, ...]]:
-    """Two numbers are a point, four a box, and everything else is words."""
+    """Reads `--speaker`: two numbers are a point, four a box, and everything else is words."""
     try:
         numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, and no words about a person")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
     if not text.strip():
-        raise argparse.ArgumentTypeError("it says nothing")
+        raise argparse.ArgumentTypeError("the text is empty")
     return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
 
 
 def _chosen(options: argparse.Namespace) -> Any:
-    """The pipeline's `speaker`."""
+    """Returns the pipeline's argument `speaker`."""
     if options.speaker_track is None:
         if options.speaker_track_id is not None or options.speaker_fps is not None:
             raise ValueError(
-                "--speaker-track-id and --speaker-fps are about the file of --speaker-track, and there is none"
+                "--speaker-track-id and --speaker-fps apply to the file of --speaker-track, which is missing"
             )
         return options.speaker
     if options.speaker is not None:
         raise ValueError("--speaker and --speaker-track both choose the speaker: give one of them")
     if len(options.files) > 1:
-        raise ValueError(f"--speaker-track is about one video, and there are {len(options.files)}")
+        raise ValueError(f"--speaker-track applies to a single video, and there are {len(options.files)}")
     boxes, fps = read_track(options.speaker_track, options.speaker_track_id)
     fps = options.speaker_fps or fps
     return {"track": boxes, **({} if fps is None else {"fps": fps})}
@@ -84,11 +84,11 @@ def _chosen(options: argparse.Namespace) -> Any:
 
 def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float | None]:
     """
-    The boxes of one person.
+    Reads the boxes of one person from a file.
 
     Args:
-        path: a JSON list of `[x0, y0, x1, y1]` or null, one a picture; or JSON lines as `lookhear perceive --json` writes
-            them, `{"time", "objects": [{"track_id", "box": …}]}`.
+        path: a JSON list of `[x0, y0, x1, y1]` or null, one per picture; or JSON lines as `lookhear perceive --json`
+            writes them, `{"time", "objects": [{"track_id", "box": …}]}`.
         number: the `track_id`, needed where the file has several.
 
     Returns:
@@ -116,7 +116,7 @@ def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float 
 
 
 def _seen(frame: dict[str, Any]) -> tuple[float | None, dict[int, list[float]]]:
-    """The time of a frame, and a box for each of its tracks."""
+    """Returns the time of a frame, and a box for each of its tracks."""
     edges = ("xmin", "ymin", "xmax", "ymax")
     return frame["time"], {found["track_id"]: [found["box"][edge] for edge in edges] for found in frame["objects"]}
 
@@ -129,9 +129,10 @@ def run(options: argparse.Namespace) -> int:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
     speaker = _chosen(options)
-    from lookhear.processing.avsr.captions_avsr import format_captions
+    from lookhear.commands.loading import load_pipeline
+    from lookhear.processing.avsr import format_captions
 
-    asr = _pipeline(options)
+    asr = load_pipeline("audio-visual-speech-recognition", checked_model(options), options.device)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
     for file, name, result, error in _results(asr, options, names, timestamps, speaker):
@@ -152,8 +153,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
-    """Writes the result; of several people also a file for each of them where it has times."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
+    """Writes the result; if it has times and several people, also a file for each of them."""
+    from lookhear.processing.avsr import write_captions
 
     print(write_captions(result, folder / f"{name}.{kind}", kind))
     for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
@@ -161,8 +162,12 @@ def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
         print(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
 
 
-def _results(asr, options: argparse.Namespace, names: list[str], timestamps, speaker):
-    """(file, name, result, error) one by one; a batch in which one file cannot be read is read file by file."""
+def _results(
+    asr: Any, options: argparse.Namespace, names: list[str], timestamps: str | bool, speaker: Any
+) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None]]:
+    """
+    Yields (file, name, result, error) for each file; a batch in which one file cannot be read is read file by file.
+    """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     if speaker == EVERYONE:
@@ -175,6 +180,7 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps, spe
         short = [speech.source for speech, error in opened if error is None and not speech.chunked]
         together, failed = _attempt(asr, short, batch_size=len(short), **settings) if short else ([], None)
         together = iter(together or [])
+        error: BaseException | None
         for file, name, (speech, error) in zip(files, names[first:], opened):
             if error is not None:
                 result = None
@@ -187,23 +193,26 @@ def _results(asr, options: argparse.Namespace, names: list[str], timestamps, spe
             yield file, name, result, error
 
 
-def _attempt(read, *arguments, **settings):
-    """(what `read` returns, None), or (None, the error) where the input is bad."""
+def _attempt(read: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Exception | None]:
+    """Returns (what `read` returns, None), or (None, the error) if the input is bad."""
     try:
         return read(*arguments, **settings), None
     except (ValueError, OSError) as error:
         return None, error
 
 
-def _read_long(speech, name: str, progress: bool | None):
-    """The result of a long file, as far as it could be read, and what stopped the reading of it."""
+def _read_long(speech: Any, name: str, progress: bool | None) -> tuple[dict[str, Any] | None, BaseException | None]:
+    """
+    Returns the result of a long file as far as it could be read, and the error that stopped the reading, or None.
+    """
     from tqdm.auto import tqdm
 
     hidden = not sys.stderr.isatty() if progress is None else not progress
     shape = (
         "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]" if speech.duration else None
     )
-    chunks, error = [], None
+    chunks: list[dict[str, Any]] = []
+    error: BaseException | None = None
     with speech, tqdm(total=speech.duration, desc=name, file=sys.stderr, disable=hidden, bar_format=shape) as bar:
         try:
             for chunk in speech:
@@ -213,9 +222,3 @@ def _read_long(speech, name: str, progress: bool | None):
         except (ValueError, OSError, KeyboardInterrupt) as caught:
             error = caught
     return (speech.to_result(chunks) if chunks or error is None else None), error
-
-
-def _pipeline(options: argparse.Namespace):
-    from transformers import pipeline
-
-    return pipeline("audio-visual-speech-recognition", model=checked_model(options), device=options.device)

@@ -127,7 +127,7 @@ def test_random_pictures_against_pycocotools(seed):
 
 
 def test_precision_by_hand():
-    """Two objects; the best result is wrong, the second right, one object is missed: precision 1/2 up to recall 1/2."""
+    """Two objects; the best result is wrong, the second right, one object missed: precision 1/2 up to recall 1/2."""
     truth = rows([("cup", SQUARE), ("cup", OTHER)])
     found = rows([("cup", FAR, 0.9), ("cup", SQUARE, 0.8)])
     table = picture_precision(truth, found)
@@ -152,7 +152,7 @@ def test_labels_have_the_same_weight_and_only_true_ones_count():
 
 
 def test_federated_labels_by_hand():
-    """Four pictures of one label: it is there and found; not there and known to be; unknown; there but not all marked."""
+    """Four pictures of one label: there and found; known not to be there; unknown; there but not all marked."""
     truth = rows([("cup", SQUARE)], [], [], [("cup", SQUARE)])
     for row, absent, partly in zip(truth, ([], ["cup"], [], []), ([], [], [], ["cup"])):
         row |= {"absent": absent, "not_exhaustive": partly}
@@ -240,9 +240,9 @@ def test_track_iou_against_pixels(seed):
 
 def test_video_precision_by_hand():
     """
-    Two videos of one label: a track with an IoU of 0.625 (right at 0.5, 0.55, 0.6), one that is right throughout with a lower
-    score, and one more that is wrong in between: at the first three thresholds precision 1 up to recall 1/2 and 2/3 beyond it;
-    above, 1/3 up to recall 1/2.
+    Two videos of one label: a track with an IoU of 0.625 (right at 0.5, 0.55, 0.6), one that is right throughout with
+    a lower score, and one more that is wrong in between: at the first three thresholds precision 1 up to recall 1/2
+    and 2/3 beyond it; above, 1/3 up to recall 1/2.
     """
     whole = track((0, 4), (0, 4))  # 32 pixels
     part = track((0, 4), (0, 1))  # 20 of them
@@ -303,7 +303,7 @@ def test_bad_rows_are_named():
         picture_precision(rows([]), [none_found()], "boxes")
     with pytest.raises(ValueError, match="row 0: 1 labels, but 0 boxes"):
         picture_precision([{"labels": ["cup"], "boxes": []}], [none_found()])
-    with pytest.raises(ValueError, match="one mask or None a frame"):
+    with pytest.raises(ValueError, match="one mask or None per frame"):
         tracks = [{"labels": ["cat"], "masks": [track((0, 1))]}]
         video_precision(tracks, [{"labels": ["cat"], "masks": [track((0, 1), None)], "scores": [1.0]}])
 

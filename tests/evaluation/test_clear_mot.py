@@ -75,8 +75,8 @@ def test_hota_of_the_same_files(test_files):
 
 def test_counts_by_hand():
     """
-    Object 1 is found by track 7, lost, found by track 8 (a switch and a fragmentation); object 2 by track 9 in one of four
-    frames with an IoU below a half, then rightly; track 9 is there once for nothing.
+    Object 1 is found by track 7, lost, found by track 8 (a switch and a fragmentation); object 2 by track 9 in one of
+    four frames with an IoU below a half, then rightly; track 9 is there once for nothing.
     """
     counts = count_video(
         video(

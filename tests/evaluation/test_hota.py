@@ -24,8 +24,8 @@ def test_a_track_that_breaks_by_hand():
     """
     One object in two frames, found by two tracks, the second with an IoU of 0.8.
 
-    Up to 0.8 (16 thresholds): DetA 1, A of each pair 1 / (1 + 1) (the object's other frame is a false negative association),
-    so HOTA sqrt(1/2). Above (3): TP 1, FN 1, FP 1, DetA 1/3, AssA 1/2, HOTA sqrt(1/6).
+    Up to 0.8 (16 thresholds): DetA 1, A of each pair 1 / (1 + 1) (the object's other frame is a false negative
+    association), so HOTA sqrt(1/2). Above (3): TP 1, FN 1, FP 1, DetA 1/3, AssA 1/2, HOTA sqrt(1/6).
     """
     rates = count_video(video(([1], [7], [[1.0]]), ([1], [8], [[0.8]]))).rates()
     assert rates["HOTA"] == pytest.approx((16 * math.sqrt(1 / 2) + 3 * math.sqrt(1 / 6)) / 19)
@@ -37,7 +37,7 @@ def test_a_track_that_breaks_by_hand():
 
 
 def test_the_longer_common_way_decides():
-    """Track 8 fits better in frame 2, but track 7 goes along with the object in the other frames; it stays the pair."""
+    """Track 8 fits better in frame 2, but track 7 follows the object in the other frames; it stays the pair."""
     counts = count_video(video(([1], [7], [[1]]), ([1], [7, 8], [[0.6, 0.7]]), ([1], [7], [[1]])))
     curves = counts.curves()
     assert (

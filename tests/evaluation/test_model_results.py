@@ -77,11 +77,11 @@ def test_recording_fills_the_card(folder):
 def test_other_weights_have_other_results(folder):
     record_table(folder, "mine", table())
     (folder / "model.safetensors").write_bytes(b"trained on")
-    with pytest.raises(ValueError, match="measured of other weights"):
+    with pytest.raises(ValueError, match="measured with other weights"):
         read_results(folder)
     record_table(folder, "new", table())
     assert list(read_results(folder)) == ["new"]
-    assert "Not measured of these weights yet." in (folder / "README.md").read_text()
+    assert "Not measured with these weights yet." in (folder / "README.md").read_text()
     with pytest.raises(ValueError, match="shows 'mine', which results.json does not have"):
         fill_card((folder / "README.md").read_text(), read_results(folder))
 

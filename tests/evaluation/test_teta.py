@@ -24,9 +24,9 @@ def test_one_object_by_hand():
     """
     An object in two frames, found by one track: rightly, then with an IoU of 0.6 and as a dog.
 
-    Up to 0.6 (13 of 20 thresholds): LocA 1, AssocA 1. Above (7): a pair, a miss and, as the second lies on the object (0.6 is
-    above the margin), a false positive: LocA 1/3; TPA 1 of 2 and 2 frames: AssocA 1 / (2 + 2 - 1). Labels at 0.5, 0.55, 0.6:
-    1 of 2; above (7): 1 of 1. What is found elsewhere counts nowhere.
+    Up to 0.6 (13 of 20 thresholds): LocA 1, AssocA 1. Above (7): a pair, a miss and, as the second lies on the object
+    (0.6 is above the margin), a false positive: LocA 1/3; TPA 1 of 2 and 2 frames: AssocA 1 / (2 + 2 - 1). Labels at
+    0.5, 0.55, 0.6: 1 of 2; above (7): 1 of 1. What is found elsewhere counts nowhere.
     """
     first = ({1: "cat"}, {7: "cat", 9: "cat"}, {(1, 7): 1.0})
     second = ({1: "cat"}, {7: "dog", 9: "cat"}, {(1, 7): 0.6})
@@ -57,8 +57,8 @@ def test_a_second_box_on_the_object_is_a_false_positive():
 
 def test_wrong_labels_count_for_both_labels():
     """
-    A cat and a dog far from each other, both found as cats: the dog's track is right in place but not in name; the cat's
-    label has two true positives and two false ones.
+    A cat and a dog far from each other, both found as cats: the dog's track is right in place but not in name; the
+    cat's label has two true positives and two false ones.
     """
     frame = ({1: "cat", 2: "dog"}, {7: "cat", 8: "cat"}, {(1, 7): 1.0, (2, 8): 1.0})
     rates, each = teta([video(frame, frame)])
@@ -94,7 +94,8 @@ def test_videos_are_added():
 
 def slow_teta(frames, margin: float) -> dict[str, tuple[float, float, float]]:
     """
-    (LocA, AssocA, ClsA) of each label of one video, step by step as the published evaluation goes, with loops and dicts.
+    (LocA, AssocA, ClsA) of each label of one video, step by step as the published evaluation goes, with loops and
+    dicts.
 
     frames: (true `{id: label}`, found `{id: label}`, `{(true id, found id): IoU}`).
     """

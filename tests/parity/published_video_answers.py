@@ -1,8 +1,8 @@
-"""Whole videos as the published code answers for them: video instance segmentation (YouTube-VIS, OVIS), and TAO's tracks.
+"""Whole videos as the published code answers: video instance segmentation (YouTube-VIS, OVIS), and TAO's tracks.
 
 In both, the queries of the first frame are the tracks (`QueryAlignment`), one score and label holds for all frames,
-and no object begins or ends. What a video is asked for is known when it has been seen to its end, so frames are looked at in
-order, `update` says which query of each continues which track, and of the masks nothing is kept:
+and no object begins or ends. What a video is asked for is known when it has been seen to its end, so frames are looked
+at in order, `update` says which query of each continues which track, and of the masks nothing is kept:
 
 ```python
 instances = VideoInstances()
@@ -34,7 +34,7 @@ TAO_NMS = 0.5
 
 @dataclass(frozen=True)
 class VideoRanking:
-    """The best pairs of track and label of a video, best first: `scores` `(n,)` from 0 to 1, `labels` and `tracks` `(n,)`."""
+    """The best pairs of a track and a label, best first: `scores` (0 to 1), `labels` and `tracks`, all `(n,)`."""
 
     scores: torch.Tensor
     labels: torch.Tensor
@@ -84,7 +84,7 @@ class VideoInstances:
 def instance_masks(
     masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size
 ) -> Iterator[torch.Tensor]:
-    """`(height, width)` bool masks of the picture, one after the other, of `(n, h, w)` logits; see `masks_to_picture`."""
+    """Yields the picture's `(height, width)` bool masks of `(n, h, w)` logits; see `masks_to_picture`."""
     return (masks_to_picture(mask[None].float(), padded_size, image_size, target_size)[0] > 0 for mask in masks)
 
 
@@ -112,9 +112,9 @@ class TaoTracks:
 
     Args:
         video_id: of the annotations; top_k: tracks of a video.
-        reference: as the published code: padding is taken for a part of the picture, the suppression of overlapping boxes
-            reads (left, top, width, height) as (centre, width, height), and tracks are numbered in the order that an unsorted
-            `topk` gives on the CPU. Else boxes are what they are, and the best track is number 0.
+        reference: as the published code: padding is taken for a part of the picture, the suppression of overlapping
+            boxes reads (left, top, width, height) as (centre, width, height), and tracks are numbered in the order
+            that an unsorted `topk` gives on the CPU. Else boxes are what they are, and the best track is number 0.
     """
 
     def __init__(self, video_id: int, top_k: int = TAO_TOP_K, reference: bool = False):
@@ -144,8 +144,8 @@ class TaoTracks:
 
     def rows(self) -> list[dict[str, int | float | list[float]]]:
         """
-        One dict for each track in each frame, as TAO's results: `image_id`, `category_id` (the label's index), `bbox` (left,
-        top, width, height), `score`, `track_id`, `video_id`.
+        One dict for each track in each frame, as TAO's results: `image_id`, `category_id` (the label's index), `bbox`
+        (left, top, width, height), `score`, `track_id`, `video_id`.
 
         Raises:
             ValueError: the video has no frames.

@@ -31,7 +31,7 @@ def sizes(stored) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
 
 
 def known_masks(stored) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask logits of all frames, of which every n-th is stored, and which those are: `(frames, queries, h, w)` both."""
+    """All frames' mask logits, of which every n-th is stored, and which those are: both `(frames, queries, h, w)`."""
     shape = stored.shapes["frames.pred_masks"]
     key = next(key for key in stored.tensors if key.startswith("frames.pred_masks"))
     step = int(key.partition("@step")[2] or 1)
@@ -95,7 +95,8 @@ def published_tracks(stored) -> torch.Tensor:
     """
     The track of each published pair of score and label, all of which are found.
 
-    Names of categories may be alike to the tiny tokenizer, so that scores tie: which of them are among the best is chance.
+    Names of categories may be alike to the tiny tokenizer, so that scores tie: which of them are among the best is
+    chance.
     """
     pairs = VideoInstances(top_k=stored["frames.pred_logits"][0].numel())
     for frame in stored_frames(stored):
@@ -109,8 +110,11 @@ def published_tracks(stored) -> torch.Tensor:
 
 
 def test_video_masks(glee):
-    """Where a logit is stored and far from 0, the published mask has its sign there, in the track's order; elsewhere nothing is
-    known of the logits."""
+    """
+    Where a logit is stored and far from 0, the published mask has its sign there, in the track's order.
+
+    Elsewhere nothing is known of the logits.
+    """
     stored = glee("video_ytvis19")
     padded, image, size = sizes(stored)
     masks, known = known_masks(stored)
@@ -158,8 +162,8 @@ def guessed_pixels(stored, facts: dict) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_whole_model_on_frames_as_far_as_they_are_known(glee, glee_folder, stored_model):
     """
-    Two thirds of the pixels' values are guessed, so the queries are others; but scores, of labels and of the whole video,
-    are nearly those that were published, and it doesn't matter how many frames go through the network together.
+    Two thirds of the pixels' values are guessed, so the queries are others; but scores, of labels and of the whole
+    video, are nearly those that were published, and it doesn't matter how many frames go through the network together.
     """
     stored, text = glee("video_ytvis19"), glee("train_video")  # which has the same labels
     facts = json.loads((glee_folder / "config_lite_tiny.json").read_text())
@@ -189,8 +193,8 @@ def test_whole_model_on_frames_as_far_as_they_are_known(glee, glee_folder, store
 
 def tao_frames(stored, size: tuple[int, int], kept: set[tuple[int, int]]) -> list[FrameCandidates]:
     """
-    Frames with the stored boxes and the highest class probability of each query. What isn't stored is filled in: embeddings
-    that lead to the stored order, and masks that are large enough for `kept`, pairs of frame and query.
+    Frames with the stored boxes and the highest class probability of each query. What isn't stored is filled in:
+    embeddings that lead to the stored order, and masks that are large enough for `kept`, pairs of frame and query.
     """
     frames = []
     for number, (probabilities, boxes, order) in enumerate(

@@ -96,7 +96,7 @@ def iou(box: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def test_boxes_misread_as_published():
-    """A box of which another one covers two thirds: with corners taken for centres it seems to cover less than half."""
+    """Another box covers two thirds of a box; with corners taken for centres it seems to cover less than half."""
     boxes = torch.tensor([[0.0, 0.0, 40.0, 10.0], [14.0, 0.0, 40.0, 10.0]])  # misread from -20 to 20, and from 1 to 27
     frame = FrameCandidates(torch.tensor([[2.0], [1.0]]), boxes, torch.ones(2, 3, 3), torch.eye(2))
     for reference, kept in ((False, 1), (True, 2)):

@@ -43,7 +43,7 @@ def child(shared_hub, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def online():
-    """This process may talk to a Hub; only those of this machine are asked here. Waiting between attempts takes no time."""
+    """Lets this process talk to a Hub (the tests' own, on this machine), and skips the waits between attempts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
@@ -55,7 +55,7 @@ def online():
 
 @pytest.fixture
 def command(shared_hub, online, monkeypatch, capsys):
-    """`command(arguments)`: `lookhear publish` in this process, with `shared_hub` as the Hub: (exit code, stdout, stderr)."""
+    """`command(arguments)`: `lookhear publish` in this process to `shared_hub`; gives (exit code, stdout, stderr)."""
     from lookhear import cli
 
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", shared_hub.url)

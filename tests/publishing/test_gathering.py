@@ -192,20 +192,20 @@ def test_caches_stay_at_home(checkpoint):
     [
         (lambda folder: (folder / "optimizer.pt").write_bytes(b"1"), "optimizer.pt does not belong"),
         (lambda folder: (folder / "model.safetensors").unlink(), "lacks model.safetensors"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"1234567890"), "no safetensors file"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"1234567890"), "not a safetensors file"),
         (lambda folder: (folder / "loss_avsr.py").unlink(), "lacks loss_avsr.py"),
         (lambda folder: (folder / "README.md").unlink(), "has no README.md"),
         (lambda folder: (folder / "README.md").write_text("# tiny"), "does not begin with metadata"),
-        (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "the metadata are no YAML"),
+        (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "the metadata are not YAML"),
         (lambda folder: replace(folder, "license: apache-2.0\n", ""), "say nothing about license"),
         (lambda folder: replace(folder, "license: apache-2.0", "license: other"), "needs a license_name"),
         (lambda folder: replace(folder, "## Consent and misuse", "##"), "no section about consent and misuse"),
         (lambda folder: replace(folder, "## Limits", "![x](x.png)\n## Limits"), "shows x.png"),
         (lambda folder: (folder / "notes.md").write_text("hf_" + "a1" * 17), "notes.md holds what looks like a key"),
         (lambda folder: (folder / "loss_avsr.py").write_text("import lookhear.x"), "imports lookhear.x: code"),
-        (lambda folder: of_words(folder), "its architecture is AvsrForVideoClassification; what is published"),
+        (lambda folder: of_words(folder), "its architecture is AvsrForVideoClassification; these can be published"),
         (lambda folder: without_processor(folder), "lacks processor_config.json"),
-        (lambda folder: results_of_others(folder), "measured of other weights"),
+        (lambda folder: results_of_others(folder), "measured with other weights"),
     ],
 )
 def test_what_is_not_fit_to_publish(checkpoint, spoil, message):
@@ -241,7 +241,7 @@ def results_of_others(folder: Path) -> None:
     (folder / "results.json").write_text(json.dumps({"weights": "0" * 64, "tables": {}}))
 
 
-# ------------------------------------------------------------------------------------------------ the other repositories
+# ---------------------------------------------------------------------------------------------- the other repositories
 
 
 def test_the_noise_benchmark_is_ready(repository):
@@ -250,7 +250,7 @@ def test_the_noise_benchmark_is_ready(repository):
     assert publication.repo_type == "dataset" and {"README.md", "eval.yaml", "test.json"} == paths(publication)
     clips = [json.loads(line) for line in text(publication, "test.json").splitlines()]
     assert len(clips) == 50 and len({clip["file_name"] for clip in clips}) == 50
-    with pytest.raises(ValueError, match="name the benchmark grid-noise"):
+    with pytest.raises(ValueError, match="call the benchmark grid-noise"):
         gather(folder, "org/another")
 
 
@@ -304,8 +304,8 @@ def test_the_mixtures_of_the_two_talker_benchmark_are_those_that_are_drawn(repos
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("split: test", "split: validation", "is of default/validation"),
-        ("id: clean_audio\n", "id: clean_visual\n", "clean_visual is there twice"),
+        ("split: test", "split: validation", "belongs to default/validation"),
+        ("id: clean_audio\n", "id: clean_visual\n", "clean_visual is listed twice"),
         ("evaluation_framework: lookhear", "evaluation_framework:", "nothing about evaluation_framework"),
     ],
 )
@@ -379,7 +379,8 @@ def test_the_package_in_a_space_is_found_first_and_has_its_version(space, tmp_pa
         if file.path.endswith((".py", "METADATA")):
             (root / file.path).parent.mkdir(parents=True, exist_ok=True)
             (root / file.path).write_bytes(file.read())
-    script = "import importlib.util as u, importlib.metadata as m; print(u.find_spec('lookhear').origin, m.version('lookhear'))"
+    script = "import importlib.util as u, importlib.metadata as m; "
+    script += "print(u.find_spec('lookhear').origin, m.version('lookhear'))"
     found = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True).stdout
     assert found.split() == [str(root / "lookhear" / "__init__.py"), version("lookhear")]
 

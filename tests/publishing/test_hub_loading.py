@@ -54,7 +54,7 @@ def folder(repository):
 
 @pytest.fixture(scope="module")
 def killed(shared_hub, child, folder):
-    """A `lookhear publish` whose process was killed while it sent the weights; (its exit code, the repository then)."""
+    """A `lookhear publish` whose process was killed while it sent the weights: (its exit code, the repository)."""
     publishing = child("-m", "lookhear.cli", "publish", str(folder), "--repo", MODEL)
 
     def kill(call: str) -> bool:

@@ -61,7 +61,7 @@ def test_a_page_computes_its_example(page):
 @pytest.mark.parametrize(
     ("predictions", "references", "settings", "message"),
     [
-        ("[", "[]", "{}", "predictions are no JSON"),
+        ("[", "[]", "{}", "predictions are not JSON"),
         ("{}", "[]", "{}", "predictions have to be a JSON list"),
         ('["a"]', "[]", "{}", "1 predictions and 0 references"),
         ('["a"]', '["a"]', "[]", "settings have to be a JSON object"),

@@ -31,7 +31,7 @@ def test_the_commit_goes_to_stdout_and_remarks_to_stderr(command, shared_hub, be
     assert code == 0 and out == f"{shared_hub.url}/datasets/org/grid-noise/commit/{repository.head}\n"
     repository.commit(repository.files | {"old.json": b"{}"})
     code, _, err = command(benchmark, "--repo", "org/grid-noise")
-    assert code == 0 and "old.json: there, but not in the folder (--prune removes that)" in err
+    assert code == 0 and "old.json: in the repository, but not in the folder (--prune removes them)" in err
     assert "nothing has changed since the last commit" in err
     code, _, err = command(benchmark, "--repo", "org/grid-noise", "--prune")
     assert code == 0 and "old.json" not in repository.files and "old.json" not in err

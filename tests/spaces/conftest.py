@@ -1,6 +1,7 @@
 """The Space as its users meet it: as it is published, served by `python app.py`, driven in headless Chromium.
 
-The page is driven through chromedriver, which speaks W3C WebDriver, JSON over HTTP, so the standard library is all that is needed.
+The page is driven through chromedriver, which speaks W3C WebDriver, JSON over HTTP, so the standard library is all
+that is needed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ sys.path[:] = [folder for folder in sys.path if folder != {source!r}]
 
 @pytest.fixture(scope="module")
 def space_module(repository: Path) -> Iterator[Callable[[str], Any]]:
-    """`space_module("limits")` is spaces/lookhear/limits.py; its modules find each other as they do when they are served."""
+    """`space_module("limits")` is spaces/lookhear/limits.py; its modules find each other as when they are served."""
     folder = repository / "spaces" / "lookhear"
     names = [path.stem for path in folder.glob("*.py")]
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +169,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, space: Space) -> Iterator[Browser]:
-    """The Space, freshly opened, as large as on a laptop; afterwards no traceback on the server goes through its files."""
+    """The Space, freshly opened, as large as on a laptop; afterwards no traceback on the server names its files."""
     chromium.as_laptop()
     chromium.open(space.url)
     chromium.find("#read-run")

@@ -154,7 +154,7 @@ def _grid_aligns(folder: Path) -> dict[str, Path]:
     return found
 
 
-# ----------------------------------------------------------------------------------------------------------- LRS2, LRS3
+# ---------------------------------------------------------------------------------------------------------- LRS2, LRS3
 
 LRS_WORD_HEADER = ["WORD", "START", "END"]  # the fourth column, ASDSCORE, is not used
 
@@ -220,8 +220,8 @@ def read_lrs3(root: str | Path, split: str | None = None) -> Iterator[Utterance]
     wanted = [part for part in ([split] if split else parts) if (root / part).is_dir()]
     if not wanted:
         raise CorpusError(
-            f"{root} is not an LRS3 folder: expected {split or 'pretrain, trainval, test'}/ID/NNNNN.mp4 with NNNNN.txt;"
-            " pass the folder that holds pretrain, trainval and test"
+            f"{root} is not an LRS3 folder: expected {split or 'pretrain, trainval, test'}/ID/NNNNN.mp4 "
+            "with NNNNN.txt; pass the folder that holds pretrain, trainval and test"
         )
     for part in wanted:
         names = sorted(
@@ -238,7 +238,7 @@ def _lrs_utterances(folder: Path, names: list[str], split: str) -> Iterator[Utte
         yield Utterance(f"{split}/{name}", folder / f"{name}.mp4", text, name.split("/")[0], words, split=split)
 
 
-# ------------------------------------------------------------------------------------------------------------------ LRW
+# ----------------------------------------------------------------------------------------------------------------- LRW
 
 LRW_CLIP_SECONDS = 29 / 25  # every clip has 29 frames; the word is in the middle
 
@@ -279,7 +279,7 @@ def _lrw_words(path: Path, word: str) -> list[dict] | None:
     return [{"word": word, "start": round(middle - half, 4), "end": round(middle + half, 4)}]
 
 
-# --------------------------------------------------------------------------------------------- folder with metadata.jsonl
+# ------------------------------------------------------------------------------------------ folder with metadata.jsonl
 
 
 def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
@@ -336,7 +336,7 @@ def _metadata_row(line: str, place: str) -> dict:
     return row
 
 
-# -------------------------------------------------------------------------------------------------------------- helpers
+# ------------------------------------------------------------------------------------------------------------- helpers
 
 READERS = {"folder": read_folder, "grid": read_grid, "lrs2": read_lrs2, "lrs3": read_lrs3, "lrw": read_lrw}
 

@@ -40,7 +40,8 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
                 _module(model, here).load_state_dict(_module(other, there).state_dict())
         else:
             raise ValueError(
-                f"model.initialise: format {kind!r} is unknown; it is one of lookhear, moco, torchvision, speech-encoder"
+                f"model.initialise: format {kind!r} is unknown; "
+                "it is one of lookhear, moco, torchvision, speech-encoder"
             )
 
 

@@ -97,7 +97,7 @@ class PrepareSummary:
         return "\n".join(lines)
 
 
-# ------------------------------------------------------------------------------------------------------------- commands
+# ------------------------------------------------------------------------------------------------------------ commands
 
 
 def prepare(
@@ -216,7 +216,7 @@ def shard_name(number: int, shards: int) -> str:
     return f"clips-{number:05d}-of-{shards:05d}.parquet"
 
 
-# ------------------------------------------------------------------------------------------------------------- one clip
+# ------------------------------------------------------------------------------------------------------------ one clip
 
 
 def prepare_clip(utterance: Utterance, image_processor: MouthRoiImageProcessor) -> dict:
@@ -270,7 +270,7 @@ def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
     return buffer.getvalue()
 
 
-# ------------------------------------------------------------------------------------------------------------ processes
+# ----------------------------------------------------------------------------------------------------------- processes
 
 _process_image_processor: MouthRoiImageProcessor | None = (
     None  # one per worker process, so that the landmark model is loaded once
@@ -378,7 +378,8 @@ def _claim_folder(output: Path, settings: dict) -> None:
     ]
     if other:
         raise ValueError(
-            f"{output} was begun with other settings ({'; '.join(other)}); choose another output folder or empty this one"
+            f"{output} was begun with other settings ({'; '.join(other)}); "
+            "choose another output folder or empty this one"
         )
 
 
@@ -416,7 +417,7 @@ def summarize(output: str | Path) -> PrepareSummary:
     return summary
 
 
-# --------------------------------------------------------------------------------------------------------- reading back
+# -------------------------------------------------------------------------------------------------------- reading back
 
 
 def shard_files(folder: str | Path) -> list[Path]:

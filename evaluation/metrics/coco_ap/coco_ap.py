@@ -7,15 +7,16 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.average_precision import picture_precision
 
 DESCRIPTION = """
-Average precision and recall of boxes or masks in pictures, as COCO defines them (pycocotools): averaged over IoU thresholds from
-0.5 to 0.95, over recall and over labels.
+Average precision and recall of boxes or masks in pictures, as COCO defines them (pycocotools): averaged over IoU
+thresholds from 0.5 to 0.95, over recall and over labels.
 """
 INPUTS = """
 Args:
-    predictions: one a picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]},
-        boxes or masks or both; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one a picture: the same without scores; if wanted with "crowd" ([bool], a region of many objects) and "areas"
-        ([float], square pixels, for small, medium and large; else the mask's or the box's).
+    predictions: one per picture: {"labels": [str], "scores": [float], "boxes": [[x0, y0, x1, y1]],
+        "masks": [run lengths]}, boxes or masks or both; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run
+        lengths of a bool array.
+    references: one per picture: the same without scores; if wanted with "crowd" ([bool], a region of many objects) and
+        "areas" ([float], square pixels, for small, medium and large; else the mask's or the box's).
     kind: "box" (default) or "mask": what is compared.
 
 Returns:
@@ -25,8 +26,8 @@ Returns:
 CITATION = """
 @inproceedings{lin2014,
   title = {Microsoft {COCO}: common objects in context},
-  author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and Perona, Pietro and Ramanan, Deva and
-            Doll{\\'a}r, Piotr and Zitnick, C. Lawrence},
+  author = {Lin, Tsung-Yi and Maire, Michael and Belongie, Serge and Hays, James and Perona, Pietro and Ramanan, Deva
+            and Doll{\\'a}r, Piotr and Zitnick, C. Lawrence},
   booktitle = {ECCV},
   year = {2014}
 }
@@ -48,7 +49,7 @@ class CocoAp(metric_rows.RowMetric):
             reference_urls=["https://cocodataset.org/#detection-eval"],
         )
 
-    def _compute(self, predictions, references, kind="box") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "box") -> dict:
         table = picture_precision(references, predictions, kind)
         areas = ("small", "medium", "large")
         return {

@@ -8,22 +8,24 @@ from lookhear.evaluation.measures.hota import count_labels, count_videos, label_
 from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
-HOTA, higher order tracking accuracy, with its parts DetA (detection) and AssA (association), and OWTA for open-world tracking,
-averaged over IoU thresholds from 0.05 to 0.95. Without labels, or for each label with the mean over labels (TAO, BURST).
+HOTA, higher order tracking accuracy, with its parts DetA (detection) and AssA (association), and OWTA for open-world
+tracking, averaged over IoU thresholds from 0.05 to 0.95. Without labels, or for each label with the mean over labels
+(TAO, BURST).
 """
 INPUTS = """
 Args:
-    predictions: one a frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]}, boxes or masks.
-    references: one a frame: the same with "video" (str); the frames of a video follow each other.
-        With by_label, if wanted, "absent" and "not_exhaustive" ([str], the same in all frames of a video): labels that the
-        video does not have, and labels whose objects are not all marked. What is found of labels about which nothing is
-        known is then left out.
+    predictions: one per frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]},
+        boxes or masks.
+    references: one per frame: the same with "video" (str); the frames of a video follow each other.
+        With by_label, if wanted, "absent" and "not_exhaustive" ([str], the same in all frames of a video): labels that
+        the video does not have, and labels whose objects are not all marked. What is found of labels about which
+        nothing is known is then left out.
     kind: "box" (default) or "mask".
     by_label: False (default) leaves labels aside; True gives the means over labels that occur in the references.
 
 Returns:
-    {"HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr", "OWTA": fractions; "videos": {video: the same}, or
-    "labels": {label: the same}}
+    {"HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr", "OWTA": fractions;
+    "videos": {video: the same}, or "labels": {label: the same}}
 """
 CITATION = """
 @article{luiten2021,
@@ -54,7 +56,9 @@ class Hota(metric_rows.RowMetric):
             reference_urls=["https://github.com/JonathonLuiten/TrackEval"],
         )
 
-    def _compute(self, predictions, references, kind="box", by_label=False) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", by_label: bool = False
+    ) -> dict:
         videos = read_videos(references, predictions, kind)
         if not by_label:
             total, each = count_videos(videos)

@@ -7,14 +7,15 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.region_contour import mean_rates, track_quality
 
 DESCRIPTION = """
-J (IoU of regions) and F (accuracy of contours) of objects that are followed through videos by their masks, as DAVIS defines them:
-means over objects, recall (share of frames above 0.5) and decay (first quarter of the video less the last one).
+J (IoU of regions) and F (accuracy of contours) of objects that are followed through videos by their masks, as DAVIS
+defines them: means over objects, recall (share of frames above 0.5) and decay (first quarter of the video less the
+last one).
 """
 INPUTS = """
 Args:
-    predictions: one an object: {"masks": [run lengths or None]}, one a frame;
+    predictions: one per object: {"masks": [run lengths or None]}, one per frame;
         `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one an object: the same, if wanted with "name" (str).
+    references: one per object: the same, if wanted with "name" (str).
     whole: count the first and the last frame, too; False (default) leaves them out, as DAVIS does.
 
 Returns:
@@ -46,7 +47,7 @@ class JAndF(metric_rows.RowMetric):
             reference_urls=["https://davischallenge.org/"],
         )
 
-    def _compute(self, predictions, references, whole=False) -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], whole: bool = False) -> dict:
         objects, names = [], []
         for reference, prediction in zip(references, predictions, strict=True):
             objects.append(track_quality(reference["masks"], prediction["masks"], whole))

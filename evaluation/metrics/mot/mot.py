@@ -1,4 +1,7 @@
-"""CLEAR MOT and identity scores of tracking as an `evaluate` metric: `evaluate.load("<this folder>")` works without network."""
+"""
+CLEAR MOT and identity scores of tracking as an `evaluate` metric: `evaluate.load("<this folder>")` works without
+network.
+"""
 
 import datasets
 import evaluate
@@ -8,20 +11,20 @@ from lookhear.evaluation.measures.clear_mot import count_videos
 from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
-MOTA, MOTP, switches and fragmentations (CLEAR MOT) and IDF1 (identity) of tracked boxes or masks, counted as py-motmetrics does.
-Labels do not count.
+MOTA, MOTP, switches and fragmentations (CLEAR MOT) and IDF1 (identity) of tracked boxes or masks, counted as
+py-motmetrics does. Labels do not count.
 """
 INPUTS = """
 Args:
-    predictions: one a frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}, boxes or masks.
-    references: one a frame: the same with "video" (str); the frames of a video follow each other.
+    predictions: one per frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}, boxes or masks.
+    references: one per frame: the same with "video" (str); the frames of a video follow each other.
     kind: "box" (default) or "mask".
     threshold: IoU from which on two boxes may be a pair, 0.5 by default.
 
 Returns:
     {"mota", "motp" (mean IoU of the pairs), "idf1", "idp", "idr", "recall", "precision": fractions; "switches",
-    "fragmentations", "misses", "false_positives", "objects", "mostly_tracked", "partly_tracked", "mostly_lost", "frames": int;
-    "videos": {video: the same}}
+    "fragmentations", "misses", "false_positives", "objects", "mostly_tracked", "partly_tracked", "mostly_lost",
+    "frames": int; "videos": {video: the same}}
 """
 CITATION = """
 @article{bernardin2008,
@@ -54,6 +57,8 @@ class Mot(metric_rows.RowMetric):
             reference_urls=["https://github.com/cheind/py-motmetrics"],
         )
 
-    def _compute(self, predictions, references, kind="box", threshold=0.5) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", threshold: float = 0.5
+    ) -> dict:
         total, each = count_videos(read_videos(references, predictions, kind), threshold)
         return total.rates() | {"videos": {name: counts.rates() for name, counts in each.items()}}

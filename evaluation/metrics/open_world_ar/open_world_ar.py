@@ -7,18 +7,19 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.average_precision import class_agnostic_precision
 
 DESCRIPTION = """
-Average recall (and precision) of objects whatever they are called, over IoU thresholds from 0.5 to 0.95 (COCO's definition, as
-UVO uses it); objects of known classes can be left out, so that it is the recall of unknown ones.
+Average recall (and precision) of objects whatever they are called, over IoU thresholds from 0.5 to 0.95 (COCO's
+definition, as UVO uses it); objects of known classes can be left out, so that it is the recall of unknown ones.
 """
 INPUTS = """
 Args:
-    predictions: one a picture: {"scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
-    references: one a picture: {"boxes", "masks"}; if wanted with "known" ([bool]: of a class that was trained on, counts
-        neither as found nor as missed), "crowd" ([bool]) and "areas" ([float], square pixels).
+    predictions: one per picture: {"scores": [float], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths]}.
+    references: one per picture: {"boxes", "masks"}; if wanted with "known" ([bool]: of a class that was trained on,
+        counts neither as found nor as missed), "crowd" ([bool]) and "areas" ([float], square pixels).
     kind: "mask" (default) or "box".
 
 Returns:
-    {"AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large", "AP", "AP50"}: fractions, NaN where there is no such object
+    {"AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large", "AP", "AP50"}: fractions, NaN where there is no
+    such object
 """
 CITATION = """
 @inproceedings{wang2021,
@@ -49,7 +50,7 @@ class OpenWorldAr(metric_rows.RowMetric):
             reference_urls=["https://sites.google.com/view/unidentified-video-object"],
         )
 
-    def _compute(self, predictions, references, kind="mask") -> dict:
+    def _compute(self, predictions: list[dict], references: list[dict], kind: str = "mask") -> dict:
         table = class_agnostic_precision(references, predictions, kind)
         return {
             **{f"AR_{limit}": table.average_recall(limit) for limit in table.limits},

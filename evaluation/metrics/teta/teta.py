@@ -8,13 +8,15 @@ from lookhear.evaluation.measures.teta import teta
 from lookhear.evaluation.measures.track_frames import read_videos
 
 DESCRIPTION = """
-TETA, track every thing accuracy: the mean of localisation (LocA), association (AssocA) and classification (ClsA), averaged over
-labels, for data whose objects are not all marked (TAO): what is found away from every true object counts neither way.
+TETA, track every thing accuracy: the mean of localisation (LocA), association (AssocA) and classification (ClsA),
+averaged over labels, for data whose objects are not all marked (TAO): what is found away from every true object counts
+neither way.
 """
 INPUTS = """
 Args:
-    predictions: one a frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]}, boxes or masks.
-    references: one a frame: the same with "video" (str); the frames of a video follow each other.
+    predictions: one per frame: {"ids": [int], "boxes": [[x0, y0, x1, y1]], "masks": [run lengths], "labels": [str]},
+        boxes or masks.
+    references: one per frame: the same with "video" (str); the frames of a video follow each other.
     kind: "box" (default) or "mask".
     margin: IoU with a true object from which on something found can be a false positive, 0.5 by default, or 0.75.
 
@@ -47,6 +49,8 @@ class Teta(metric_rows.RowMetric):
             reference_urls=["https://github.com/SysCV/tet"],
         )
 
-    def _compute(self, predictions, references, kind="box", margin=0.5) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], kind: str = "box", margin: float = 0.5
+    ) -> dict:
         rates, each = teta(read_videos(references, predictions, kind), margin)
         return rates | {"labels": each}

@@ -1,4 +1,7 @@
-"""Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works without network."""
+"""
+Average precision of video instance segmentation as an `evaluate` metric: `evaluate.load("<this folder>")` works
+without network.
+"""
 
 import datasets
 import evaluate
@@ -7,19 +10,21 @@ from lookhear.evaluation.measures import metric_rows
 from lookhear.evaluation.measures.average_precision import video_precision
 
 DESCRIPTION = """
-Average precision and recall of masks that are followed through videos (YouTube-VIS, OVIS, LV-VIS): COCO's definition with the IoU
-of whole tracks, the sum of intersections over the sum of unions.
+Average precision and recall of masks that are followed through videos (YouTube-VIS, OVIS, LV-VIS): COCO's definition
+with the IoU of whole tracks, the sum of intersections over the sum of unions.
 """
 INPUTS = """
 Args:
-    predictions: one a video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one mask a frame,
-        None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run lengths of a bool array.
-    references: one a video: the same without scores; if wanted with "crowd" ([bool]).
+    predictions: one per video: {"labels": [str], "scores": [float], "masks": [[run lengths or None]]}, each track one
+        mask per frame, None where it is not seen; `lookhear.evaluation.measures.mask_runs.encode_mask` makes run
+        lengths of a bool array.
+    references: one per video: the same without scores; if wanted with "crowd" ([bool]).
     groups: {name: [label]} for averages over some labels, such as base and novel; None leaves it out.
 
 Returns:
-    {"AP", "AP50", "AP75", "AP_small" (below 128 x 128 pixels), "AP_medium", "AP_large" (above 256 x 256), "AR_1", "AR_10",
-    "AR_100", and "AP_name" of each group: fractions, NaN where there is no such object; "labels": {label: AP}}
+    {"AP", "AP50", "AP75", "AP_small" (below 128 x 128 pixels), "AP_medium", "AP_large" (above 256 x 256), "AR_1",
+    "AR_10", "AR_100", and "AP_name" of each group: fractions, NaN where there is no such object;
+    "labels": {label: AP}}
 """
 CITATION = """
 @inproceedings{yang2019,
@@ -45,7 +50,9 @@ class VisAp(metric_rows.RowMetric):
             reference_urls=["https://youtube-vos.org/dataset/vis/"],
         )
 
-    def _compute(self, predictions, references, groups=None) -> dict:
+    def _compute(
+        self, predictions: list[dict], references: list[dict], groups: dict[str, list[str]] | None = None
+    ) -> dict:
         table = video_precision(references, predictions)
         return {
             "AP": table.average_precision(),

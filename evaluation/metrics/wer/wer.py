@@ -6,8 +6,8 @@ import evaluate
 from lookhear.evaluation.measures.rates import word_errors
 
 DESCRIPTION = """
-Word error rate: substituted, deleted and inserted words over the words of the references (jiwer's alignment), summed over
-all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the texts.
+Word error rate: substituted, deleted and inserted words over the words of the references (jiwer's alignment), summed
+over all texts. Case, accents and punctuation do not count. The interval is a bootstrap over the texts.
 """
 INPUTS = """
 Args:
@@ -43,7 +43,14 @@ class Wer(evaluate.Metric):
             reference_urls=["https://jitsi.github.io/jiwer/"],
         )
 
-    def _compute(self, predictions, references, confidence=0.95, resamples=2000, seed=0) -> dict:
+    def _compute(
+        self,
+        predictions: list[str],
+        references: list[str],
+        confidence: float = 0.95,
+        resamples: int = 2000,
+        seed: int = 0,
+    ) -> dict:
         counts = word_errors(references, predictions)
         return {
             "wer": counts.rate,

@@ -1,4 +1,5 @@
-"""`lookhear demo`: a talking face read in three ways, clean and in babble, and one of two who talk at the same time.
+"""`lookhear demo`: a talking face read in three ways, clean and in babble, and one of two people who talk at the same
+time.
 
 Without a video of yours everything is made on the spot: portraits say sentences of the GRID corpus, and the babble is
 other synthesized voices. Nothing is downloaded.
@@ -8,9 +9,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from lookhear.processing.avsr import Clip
+
+Readings = dict[tuple[str, str], dict[str, Any]]  # by (modality, kind of sound)
 MODALITIES = ("audio", "visual", "audiovisual")
 SNR = -5.0  # dB of the babble, over the whole clip
 TALKERS = 20
@@ -20,45 +26,46 @@ SEED = 7
 
 
 def run_demo(
-    output,
-    video=None,
-    model=None,
+    output: str | Path,
+    video: str | Path | BinaryIO | None = None,
+    model: str | Path | None = None,
     device: str | None = None,
     text: str = SENTENCE,
     seed: int = SEED,
     speaker: str | None = None,
-) -> dict:
+) -> Readings:
     """Makes or takes a clip, reads it in three ways with and without babble, prints and writes what was read.
 
-    Then two portraits talk at the same time, and one of them is read; of a clip of yours, if you say whom.
+    Then two portraits talk at the same time, and one of them is read; or one person in a clip of yours, if you name
+    them.
 
     Args:
         output: folder for the results; made if missing.
         video: a clip of yours; None lets a portrait say `text`.
         model: checkpoint folder or Hub id; None for the packaged one.
         device: None for the first accelerator, else the CPU.
-        text, seed: of the synthesized clip; the babble comes from the seed too.
-        speaker: whom to read of the two portraits, or of your clip: "the person on the left".
+        text: what the portrait says.
+        seed: of the synthesized clip and of the babble.
+        speaker: whom to read of the two portraits, or in your clip: "the person on the left".
 
     Returns:
-        {(modality, "clean" | "babble"): result of the pipeline}, without what the clip has not; and
+        {(modality, "clean" | "babble"): result of the pipeline}, for the modalities that the clip has; and
         {("speaker", "sound alone" | who): result} where one of several is read.
 
     Raises:
-        ValueError: the video cannot be read. ImportError: the extras `demo` and `face` are missing.
+        ValueError: the video cannot be read.
+        ImportError: the extras `demo` and `face` are missing.
     """
-    from transformers import pipeline
-
-    import lookhear  # noqa: F401 - registers the task
     from lookhear.commands.demo_speaker import run_speaker_demo
-    from lookhear.processing.avsr.clip_stream_avsr import read_clip
+    from lookhear.commands.loading import load_pipeline
+    from lookhear.processing.avsr import read_clip
 
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     given = video
     video, said = (video, None) if video is not None else (_synthesized(output, text, seed), text)
     model = str(model or Path(__file__).parents[1] / "model_cards" / "avsr-grid-tiny")
-    asr = pipeline("audio-visual-speech-recognition", model=model, device=device, return_timestamps="word")
+    asr = load_pipeline("audio-visual-speech-recognition", model, device, return_timestamps="word")
     rate, image_processor = asr.processor.feature_extractor.sampling_rate, asr.processor.image_processor
     clip = read_clip(video if hasattr(video, "read") else str(video), "auto", rate, image_processor)
     for warning in clip.report.warnings:
@@ -83,8 +90,8 @@ def _synthesized(output: Path, text: str, seed: int) -> Path:
 
 
 def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
-    """The sound with `TALKERS` synthesized voices over it."""
-    from lookhear.processing.avsr.noise_avsr import babble, mix_at_snr
+    """Mixes `TALKERS` synthesized voices into the sound."""
+    from lookhear.processing.avsr import babble, mix_at_snr
     from lookhear.training.avsr.synthesis import VOICES, grid_sentence, speak
 
     _say(f"{TALKERS} voices babble at {SNR:g} dB")
@@ -96,12 +103,12 @@ def _in_babble(audio: np.ndarray, seed: int) -> np.ndarray:
     return mix_at_snr(audio, babble(voices, len(audio), generator, TALKERS), SNR)
 
 
-def _read(asr, clip, noisy: np.ndarray | None) -> dict:
-    """All readings that the clip allows."""
+def _read(asr: Any, clip: Clip, noisy: np.ndarray | None) -> Readings:
+    """Reads the clip in every way that it allows."""
     rate = asr.processor.feature_extractor.sampling_rate
     lips = {"mouths": clip.mouths} if clip.mouths is not None else {}
     sounds = {"clean": clip.audio, "babble": noisy} if clip.audio is not None else {}
-    readings = {}
+    readings: Readings = {}
     for name, audio in sounds.items():
         sound = {"audio": audio, "sampling_rate": rate}
         readings["audio", name] = asr(sound, modality="audio")
@@ -112,8 +119,8 @@ def _read(asr, clip, noisy: np.ndarray | None) -> dict:
     return readings
 
 
-def _table(said: str | None, readings: dict) -> str:
-    """What was read, one row a modality; a tick where it is what was said."""
+def _table(said: str | None, readings: Readings) -> str:
+    """Formats what was read, one row per modality; a tick marks text that was read correctly."""
     from lookhear.evaluation.measures.rates import normalise
 
     def cell(modality: str, sound: str) -> str:
@@ -130,10 +137,11 @@ def _table(said: str | None, readings: dict) -> str:
     return "\n".join(([f"said: {said}", ""] if said else []) + lines) + "\n"
 
 
-def _write(output: Path, video, said: str | None, clip, noisy: np.ndarray | None, readings: dict) -> list[Path]:
-    """Subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.rendering_avsr import draw_reading, write_captioned_video
+def _write(
+    output: Path, video: Any, said: str | None, clip: Clip, noisy: np.ndarray | None, readings: Readings
+) -> list[Path]:
+    """Writes subtitles and a captioned video of the best clean reading, and a picture of the readings in babble."""
+    from lookhear.processing.avsr import draw_reading, write_captioned_video, write_captions
 
     best = next(readings[m, "clean"] for m in ("audiovisual", "audio", "visual") if (m, "clean") in readings)
     written = [write_captions(best, output / "clip.srt")]

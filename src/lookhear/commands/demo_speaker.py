@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -15,7 +16,13 @@ SOUND = "sound alone"
 SEED = 11
 
 
-def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, seed: int = SEED) -> dict[str, dict]:
+def run_speaker_demo(
+    output: Path,
+    asr: Any,
+    speaker: str | None = None,
+    video: str | Path | BinaryIO | None = None,
+    seed: int = SEED,
+) -> dict[str, dict]:
     """
     Reads one of several people; prints what was read, writes captions, a video that shows whom, and a picture.
 
@@ -30,19 +37,20 @@ def run_speaker_demo(output: Path, asr, speaker: str | None = None, video=None, 
         What the sound alone gives (where there is sound) and what the speaker says: {"sound alone" | speaker: result}.
 
     Raises:
-        ValueError: the video cannot be read, or no person is found in it. ImportError: the extras `demo` and `face` are missing.
+        ValueError: the video cannot be read, or no person is found in it.
+        ImportError: the extras `demo` and `face` are missing.
     """
-    from lookhear.processing.avsr.media_source_avsr import fetch_media
+    from lookhear.processing.avsr import fetch_media
 
     speaker = speaker or SPEAKER
     said = {} if video is not None else SAID
-    video = fetch_media(video) if video is not None else str(_two_portraits(output, seed))
-    readings = {SOUND: asr(video, modality="audio", return_timestamps="word")} if _has_sound(video) else {}
-    readings[speaker] = asr(video, speaker=speaker, return_timestamps="word")
+    clip = fetch_media(video) if video is not None else str(_two_portraits(output, seed))
+    readings = {SOUND: asr(clip, modality="audio", return_timestamps="word")} if _has_sound(clip) else {}
+    readings[speaker] = asr(clip, speaker=speaker, return_timestamps="word")
     for warning in readings[speaker]["report"]["warnings"]:
         print(warning, file=sys.stderr)
     print(_table(said, readings, speaker))
-    for path in _write(output, video, readings, speaker, said.get(speaker)):
+    for path in _write(output, clip, readings, speaker, said.get(speaker)):
         print(path)
     return readings
 
@@ -52,18 +60,19 @@ def _two_portraits(output: Path, seed: int) -> Path:
 
     print("two portraits talk at the same time", file=sys.stderr)
     left, right = SAID.values()
-    pictures = {"portrait": PORTRAITS[0], "second": PORTRAITS[1]}
-    return synthesize_clip(left, output / "two.mp4", second_text=right, seed=seed, **pictures).video
+    first, second = PORTRAITS
+    target = output / "two.mp4"
+    return synthesize_clip(left, target, portrait=first, second=second, second_text=right, seed=seed).video
 
 
-def _has_sound(video) -> bool:
-    from lookhear.processing.avsr.media_avsr import probe_media
+def _has_sound(video: Any) -> bool:
+    from lookhear.processing.avsr import probe_media
 
     return probe_media(video).has_audio
 
 
 def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str:
-    """Who says what, and what was read; a tick where it is what the speaker says."""
+    """Formats who says what, and what was read; a tick marks text that was read correctly."""
     from lookhear.evaluation.measures.rates import normalise
 
     width = max(map(len, (*said, *readings)))
@@ -75,10 +84,9 @@ def _table(said: dict[str, str], readings: dict[str, dict], speaker: str) -> str
     return "\n".join(lines) + "\n"
 
 
-def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
-    """Subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
-    from lookhear.processing.avsr.captions_avsr import write_captions
-    from lookhear.processing.avsr.rendering_avsr import write_speaker_video
+def _write(output: Path, video: Any, readings: dict[str, dict], speaker: str, said: str | None) -> list[Path]:
+    """Writes subtitles of the speaker, the video with the speaker in a frame, and a picture of both readings."""
+    from lookhear.processing.avsr import write_captions, write_speaker_video
 
     written = [
         write_captions(readings[speaker], output / "speaker.srt"),
@@ -88,12 +96,11 @@ def _write(output: Path, video, readings: dict[str, dict], speaker: str, said: s
 
 
 def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, said: str | None) -> Path:
-    """A frame of the video that was written, above what was read."""
+    """Draws a frame of the video that was written, above what was read."""
     from PIL import Image
 
     from lookhear.evaluation.tables import whole_file
-    from lookhear.processing.avsr.media_avsr import read_audio
-    from lookhear.processing.avsr.rendering_avsr import draw_reading
+    from lookhear.processing.avsr import draw_reading, read_audio
 
     with tempfile.TemporaryDirectory() as folder:
         audio = read_audio(shown) if SOUND in readings else None
@@ -112,8 +119,8 @@ def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, sa
 
 
 def _middle_frame(video: Path, result: dict) -> np.ndarray:
-    """The frame `(height, width, 3)` at which half of the words are said."""
-    from lookhear.processing.avsr.media_avsr import read_frames
+    """Returns the frame `(height, width, 3)` at which half of the words have been said."""
+    from lookhear.processing.avsr import read_frames
 
     chunks = result["chunks"]
     time = sum(chunks[len(chunks) // 2]["timestamp"]) / 2 if chunks else result["report"]["duration"] / 2

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+from lookhear.commands.loading import load_pipeline
 from lookhear.evaluation.tables import write_text
 
 
@@ -26,7 +28,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
     for name in ("csv", "picture"):
         if getattr(options, name) is not None:
             raise ValueError(
-                f"--{name} is about avsr; the figures of a protocol go to stdout, --json and the output folder"
+                f"--{name} applies to avsr only; the figures of a protocol go to stdout, --json and the output folder"
             )
     from lookhear.evaluation.protocols.run import ProtocolRun
     from lookhear.evaluation.protocols.running import format_report, run_protocol, to_json
@@ -51,15 +53,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
         write_text(options.json, to_json(report))
 
 
-def _perceiver(model: str, device: str | None) -> Callable:
-    """The pipeline, loaded when it is asked for the first time: after the folder has been looked at, or never."""
-
-    @cache
-    def load():
-        from transformers import pipeline
-
-        import lookhear  # noqa: F401 - registers the task
-
-        return pipeline("object-perception", model=model, device=device)
-
+def _perceiver(model: str, device: str | None) -> Callable[..., Any]:
+    """Returns the pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
+    load = cache(partial(load_pipeline, "object-perception", model, device))
     return lambda inputs, **settings: load()(inputs, **settings)

@@ -14,7 +14,8 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     Composes the mixtures, reads them, and prints the figures.
 
     Args:
-        options: of the command line. model: the checkpoint.
+        options: of the command line.
+        model: the checkpoint.
         search: `num_beams`, `ctc_weight`, where they are given.
         progress: called with (what, done, total).
 
@@ -23,23 +24,22 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     """
     for name in ("csv", "picture"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name} is about noise; the figures of two talkers go to stdout and --json")
-    from transformers import pipeline
-
-    import lookhear  # noqa: F401 - registers the task
+            raise ValueError(f"--{name} applies to avsr only; the figures of two talkers go to stdout and --json")
+    from lookhear.commands.loading import load_pipeline
     from lookhear.evaluation.avsr_conditions import parse_snr
     from lookhear.evaluation.tables import to_json, write_text
     from lookhear.evaluation.two_talkers.planning import SNRS
     from lookhear.evaluation.two_talkers.running import run_two_talkers
     from lookhear.evaluation.two_talkers.showing import to_text
 
-    snrs = [parse_snr(snr) for snr in options.snr or SNRS]
-    if None in snrs:
+    levels = [parse_snr(snr) for snr in options.snr or SNRS]
+    snrs = [level for level in levels if level is not None]
+    if len(snrs) < len(levels):
         raise ValueError("--snr: two talkers are never 'clean'; give decibels of one voice over the other")
     if options.speaker_model is not None:
         search = {**search, "speaker_model": options.speaker_model}
     results = run_two_talkers(
-        pipeline("audio-visual-speech-recognition", model=model, device=options.device),
+        load_pipeline("audio-visual-speech-recognition", model, options.device),
         options.output or Path(OUTPUT),
         data=options.data,
         others=options.others,

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 
 def run(options: argparse.Namespace, settings: list[str]) -> None:
     """
-    Trains, and prints the average precisions.
+    Trains a model, and prints its average precisions.
 
     Args:
+        options: of the command line.
         settings: `training.field=value`, fields of `transformers.TrainingArguments`.
 
     Raises:
@@ -25,8 +27,8 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
     training = _settings(settings)
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 
-    names = ("data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size")
-    names += ("learning_rate", "skip_bad", "keep_empty", "seed")
+    names = ["data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size"]
+    names += ["learning_rate", "skip_bad", "keep_empty", "seed"]
     chosen = {name: getattr(options, name) for name in names}
     metrics = fine_tune(FineTuneOptions(**chosen, training=training))
     if os.environ.get("RANK", "0") == "0":
@@ -36,7 +38,8 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
         print(options.output)
 
 
-def _settings(settings: list[str]) -> dict:
+def _settings(settings: list[str]) -> dict[str, Any]:
+    """Reads `training.field=value`; each value as in a recipe."""
     from lookhear.training.recipe_reading import read_value
 
     training = {}

@@ -1,4 +1,4 @@
-"""`lookhear perceive`: what was asked for in pictures, as a table, as JSON, and drawn on them."""
+"""`lookhear perceive`: objects found in pictures, as a table, as JSON, and drawn on the pictures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lookhear.evaluation.tables import whole_file, write_text
-from lookhear.processing.glee.image_reading_glee import read_image
-from lookhear.processing.glee.rendering_glee import draw_objects
-from lookhear.processing.glee.run_lengths_glee import run_lengths
+from lookhear.processing.glee import draw_objects, read_image, run_lengths
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
@@ -30,10 +28,10 @@ def perceive(
     **settings: Any,
 ) -> int:
     """
-    Looks at pictures, prints and writes what was found.
+    Runs the pipeline on pictures; prints and writes what was found.
 
     Args:
-        files: paths or URLs. One that cannot be read is reported; the others are still looked at.
+        files: paths or URLs. One that cannot be read is reported; the others are still searched.
         see: pipeline of the task `object-perception`.
         prompts: `labels` and `expressions` for all pictures, or any prompts for one.
         pictures: where each file's overlay goes; None for none.
@@ -77,7 +75,7 @@ def perceive(
 def _looked_at(
     files: Sequence[str], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
 ) -> Iterator[tuple[int, Image.Image | ValueError, list[dict]]]:
-    """(index, picture or what is wrong with the file, objects) of each file."""
+    """Yields (index, picture or what is wrong with the file, objects) for each file."""
     for first in range(0, len(files), batch_size):
         read: dict[int, Image.Image | ValueError] = {}
         for index in range(first, min(first + batch_size, len(files))):
@@ -95,7 +93,7 @@ def _looked_at(
 
 
 def format_table(rows: Sequence[tuple[str, ...]], several: bool) -> str:
-    """Aligned columns, one object a line.
+    """Formats objects in aligned columns, one per line.
 
     Args:
         rows: file, then the cells of `HEADER`.
@@ -121,7 +119,10 @@ def _row(file: str, found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One picture of the JSON: `image`, `height`, `width`, and `objects` with `score`, `label`, `box`, `area`, `mask`."""
+    """
+    Returns one picture for the JSON: `image`, `height`, `width`, `objects` with `score`, `label`, `box`, `area`,
+    `mask`.
+    """
     plain = [
         {
             **found,
@@ -134,5 +135,5 @@ def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]
 
 
 def read_mask(path: str) -> np.ndarray:
-    """Pixels of a picture that are not black, `(height, width)` bool."""
+    """Reads a mask: the pixels of a picture that are not black, `(height, width)` bool."""
     return np.asarray(read_image(path).convert("L")) > 0

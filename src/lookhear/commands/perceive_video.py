@@ -1,8 +1,11 @@
-"""`lookhear perceive` of a video: tracks as a table, as JSON lines, in two exchange layouts, and drawn on the video."""
+"""
+`lookhear perceive` of a video: tracks as a table, as JSON lines, in two exchange layouts, and drawn on the video.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lookhear.processing.glee.rendering_glee import draw_objects
-from lookhear.processing.glee.video_perception_glee import VideoPerception
-from lookhear.processing.glee.writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter, VideoWriter, json_line
+from lookhear.processing.glee import (
+    CocoVideoWriter,
+    JsonLinesWriter,
+    MotWriter,
+    VideoPerception,
+    VideoWriter,
+    draw_objects,
+    json_line,
+)
 
 HEADER = ("track", "label", "score", "frames", "first", "last")
 
@@ -46,18 +55,19 @@ def perceive_video(
     **settings: Any,
 ) -> int:
     """
-    Looks at a video, frame by frame; prints and writes what was found and followed.
+    Runs the pipeline on a video, frame by frame; prints and writes what was found and tracked.
 
     Args:
         file: path, folder of numbered pictures, or URL.
         see: pipeline of the task `object-perception`.
         prompts: what to look for, about the first frame.
         outputs: what is written. An error on the way leaves what came before it.
-        fps: frames a second of a folder; progress: show a bar (on a terminal).
+        fps: frames per second of a folder.
+        progress: show a bar; None for only on a terminal.
         settings: of the pipeline, such as `threshold`.
 
     Returns:
-        0, or 2 where the video could not be read to its end; what is wrong has been said then.
+        0, or 2 if the video could not be read to its end; the reason has been printed then.
 
     Raises:
         ValueError: the video or the prompts cannot be used at all.
@@ -82,7 +92,7 @@ def perceive_video(
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, KeyboardInterrupt):
         message = "stopped"
-    print(f"lookhear perceive: error: {message} (the first {frames} frames were looked at)", file=sys.stderr)
+    print(f"lookhear perceive: error: {message} (the first {frames} frames were searched)", file=sys.stderr)
     if not isinstance(error, (ValueError, OSError)):
         raise error
     return 2
@@ -104,13 +114,13 @@ def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track
     for writer in writers:
         try:
             writer.close() if video.index >= 0 else writer.discard()
-        except Exception as caught:
+        except Exception as caught:  # a file that cannot be finished must not keep the others from being finished
             error = error or caught
     return error
 
 
 def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: Mapping[str, Any]) -> list[Writer]:
-    """What each frame is given to; if one cannot be made, those before it are taken back."""
+    """Opens the files that frames are written to; if one cannot be opened, those before it are discarded."""
     labels = [*(prompts.get("labels") or ()), *(prompts.get("expressions") or ())]
     makers = [
         (outputs.json, lambda path: _StandardOutput(video) if path == "-" else JsonLinesWriter(path, video.size)),
@@ -146,13 +156,14 @@ class _StandardOutput:
 class _Overlay:
     """The video with what was found drawn on it, and the prompts on the frame that they were given for."""
 
-    def __init__(self, path: Path, video: VideoPerception, prompts: Mapping[str, Any]):
+    def __init__(self, path: str | os.PathLike[str], video: VideoPerception, prompts: Mapping[str, Any]):
         self._video, self._file = video, VideoWriter(path, video.size, video.fps)
         self._drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if prompts.get(name)}
 
     def add(self, index: int, time: float | None, results: Sequence[Mapping[str, Any]]) -> None:
-        drawn = self._drawn if index == 0 else {}
-        self._file.add(index, time, draw_objects(self._video.frame, results, **drawn))
+        frame = self._video.frame
+        assert frame is not None  # there is one as soon as there are results
+        self._file.add(index, time, draw_objects(frame, results, **(self._drawn if index == 0 else {})))
 
     def close(self) -> None:
         self._file.close()
@@ -177,7 +188,7 @@ class _Track:
 
 
 def format_tracks(tracks: Mapping[int, _Track]) -> str:
-    """Aligned columns, one track a line: id, latest label, mean score, frames, first and last time."""
+    """Formats tracks in aligned columns, one per line: id, latest label, mean score, frames, first and last time."""
     cells = [HEADER]
     for number, track in sorted(tracks.items()):
         score = f"{track.score / track.frames:.2f}"

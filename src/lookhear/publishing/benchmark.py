@@ -20,15 +20,15 @@ SECTIONS = {
 
 def gather_benchmark(folder: Path, repo: str) -> Publication:
     """
-    The files of a dataset repository that is a benchmark.
+    Gathers the files of a dataset repository that is a benchmark.
 
     Raises:
-        ValueError: card, `eval.yaml` and data do not agree. Model results name the benchmark by its folder's name, so the
-            repository has to have it, too.
+        ValueError: card, `eval.yaml` and data do not agree. Model results name the benchmark by its folder's name, so
+            the repository has to have it, too.
     """
     if repo.split("/")[1] != folder.resolve().name:
         raise ValueError(
-            f"--repo {repo}: results of models name the benchmark {folder.resolve().name}; so must the repository"
+            f"--repo {repo}: models' results call the benchmark {folder.resolve().name}; give the repository that name"
         )
     files = folder_files(folder, TEXTS | PICTURES | CLIPS | DATA)
     card = read_card(folder)
@@ -40,7 +40,7 @@ def gather_benchmark(folder: Path, repo: str) -> Publication:
 
 
 def _splits(card: Card, folder: Path) -> set[tuple[str, str]]:
-    """(config, split) of the card's data; each has at least one file."""
+    """Returns the (config, split) pairs of the card's data, and checks that each has a file."""
     found = set()
     for config in card.metadata["configs"]:
         for part in config["data_files"]:
@@ -57,9 +57,10 @@ def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> None:
             raise ValueError(f"{path} says nothing about {name}")
     ids = [task["id"] for task in benchmark["tasks"]]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
-        raise ValueError(f"{path}: the task {twice[0]} is there twice")
+        raise ValueError(f"{path}: the task {twice[0]} is listed twice")
     for task in benchmark["tasks"]:
         if (task["config"], task["split"]) not in splits:
             raise ValueError(
-                f"{path}: the task {task['id']} is of {task['config']}/{task['split']}, which the card does not have"
+                f"{path}: the task {task['id']} belongs to {task['config']}/{task['split']}, "
+                "which the card does not have"
             )

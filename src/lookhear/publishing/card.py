@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from huggingface_hub import RepoCard
 
-HEADER = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -19,13 +20,16 @@ class Card:
     A card that was read.
 
     Attributes:
-        path: of the file. header: its metadata as text. text: what follows. metadata: the header's values.
+        path: of the file; for messages.
+        content: the whole file.
+        metadata: values of its header.
+        text: what follows the header.
     """
 
     path: Path
-    header: str
+    content: str
+    metadata: Mapping[str, Any]
     text: str
-    metadata: Mapping
 
     def require_fields(self, fields: Sequence[str]) -> None:
         """Raises ValueError where the metadata lack one of these."""
@@ -60,26 +64,16 @@ class Card:
             if "://" not in path and path not in there:
                 raise ValueError(f"{self.path} shows {path}, which is not in the folder")
 
-    def with_model_index(self, index: list[dict]) -> Card:
-        """The card with this `model-index` instead of its own."""
-        kept, skipping = [], False
-        for line in self.header.splitlines(keepends=True):
-            if not line.startswith((" ", "-", "#", "\n")):  # a top-level key
-                skipping = line.startswith("model-index:")
-            if not skipping:
-                kept.append(line)
-        index_text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True) if index else ""
-        header = "".join(kept) + index_text
-        return Card(self.path, header, self.text, yaml.safe_load(header))
-
-    def to_bytes(self) -> bytes:
-        """The file's content."""
-        return f"---\n{self.header}---\n{self.text}".encode()
+    def with_model_index(self, index: list[dict[str, Any]]) -> Card:
+        """Returns the card with this `model-index` instead of its own, or without one if the list is empty."""
+        card = RepoCard(self.content)
+        card.data["model-index"] = index or None  # huggingface_hub leaves out what is None
+        return parse_card(self.path, card.content)
 
 
 def read_card(folder: Path) -> Card:
     """
-    The `README.md` of a folder.
+    Reads the `README.md` of a folder.
 
     Raises:
         ValueError: there is none, or its metadata are no YAML mapping.
@@ -91,12 +85,25 @@ def read_card(folder: Path) -> Card:
 
 
 def parse_card(path: Path, content: str) -> Card:
-    """A card's content taken apart; `path` is for messages."""
-    found = HEADER.match(content)
+    """
+    Splits a card into metadata and text.
+
+    Args:
+        path: of the card; for messages.
+        content: the whole file.
+
+    Raises:
+        ValueError: the metadata are missing, or are no YAML mapping.
+    """
+    missing = f"{path} does not begin with metadata between two lines of ---"
+    if not content.startswith("---\n"):
+        raise ValueError(missing)
     try:
-        metadata = yaml.safe_load(found[1]) if found else None
+        card = RepoCard(content)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}: the metadata are no YAML: {' '.join(str(error).split())}") from None
-    if found is None or not isinstance(metadata, dict):
-        raise ValueError(f"{path} does not begin with metadata between two lines of ---")
-    return Card(path, found[1], content[found.end() :], metadata)
+        raise ValueError(f"{path}: the metadata are not YAML: {' '.join(str(error).split())}") from None
+    except ValueError:  # not a mapping
+        raise ValueError(missing) from None
+    if not len(card.data):
+        raise ValueError(missing)
+    return Card(path, content, card.data.to_dict(), card.text)

@@ -1,4 +1,6 @@
-"""A checkpoint as a model repository: weights, configurations, the code that reads them, the card, what was measured."""
+"""
+A checkpoint as a model repository: weights, configurations, the code that reads them, the card, what was measured.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
@@ -28,10 +31,10 @@ SECTIONS = {
 
 def gather_checkpoint(folder: Path, repo: str) -> Publication:
     """
-    The files of a model repository; the card shows what `results.json` says was measured, and names the repository.
+    Gathers the files of a model repository; its card shows the results in `results.json`, and names the repository.
 
-    A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of this
-    package, the code is written.
+    A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of
+    this package, the code is written.
 
     Raises:
         ValueError: weights, code or card are not complete.
@@ -43,9 +46,10 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
         files = with_code(folder, files)
     _check_code(folder, files)
     card, tables, remarks = read_card(folder), read_results(folder), []
-    text = card.to_bytes().decode()
     if tables:
-        card = parse_card(card.path, fill_card(text, tables)).with_model_index(model_index(repo.split("/")[1], tables))
+        card = parse_card(card.path, fill_card(card.content, tables)).with_model_index(
+            model_index(repo.split("/")[1], tables)
+        )
         source = f"{constants.ENDPOINT}/{repo}/blob/main/results.json"
         for path, content in eval_result_files(tables, repo.split("/")[0], source).items():
             files[path] = PublishedFile(path, content.encode())
@@ -53,11 +57,11 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
         remarks.append(
             "there is no results.json: no .eval_results are made, and the card's model-index stays as it is"
         )
-    card = parse_card(card.path, card.to_bytes().decode().replace(f"model_cards/{folder.name}", repo))
+    card = parse_card(card.path, card.content.replace(f"model_cards/{folder.name}", repo))
     card.require_fields(("license", "library_name", "pipeline_tag"))
     card.require_sections(SECTIONS)
     card.require_pictures(list(files))
-    files["README.md"] = PublishedFile("README.md", card.to_bytes())
+    files["README.md"] = PublishedFile("README.md", card.content.encode())
     return Publication("model", repo, [files[path] for path in sorted(files)], remarks)
 
 
@@ -74,11 +78,11 @@ def _check_weights(folder: Path, paths: set[str]) -> None:
             with safe_open(folder / path, framework="numpy") as opened:
                 opened.keys()
         except SafetensorError as error:
-            raise ValueError(f"{folder / path} is no safetensors file, or not a whole one: {error}") from None
+            raise ValueError(f"{folder / path} is not a safetensors file, or incomplete: {error}") from None
 
 
 def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
-    """What the configurations name is there, and so is whatever it imports from beside it."""
+    """Checks that the modules that configurations name exist, and those that they import from the same folder."""
     configs = [_read(folder / path, files[path].read()) for path in CONFIGS if path in files]
     waiting = sorted({name for config in configs for name in _code_names(config)})
     seen = set(waiting)
@@ -86,15 +90,16 @@ def _check_code(folder: Path, files: dict[str, PublishedFile]) -> None:
         path = f"{waiting.pop()}.py"
         if path not in files:
             raise ValueError(
-                f"{folder} lacks {path}, which its configuration or code names; save it with its pipeline's save_pretrained"
+                f"{folder} lacks {path}, which its configuration or code names; "
+                "save it with its pipeline's save_pretrained"
             )
         fresh = _beside(folder / path, files[path].read()) - seen
         seen |= fresh
         waiting += sorted(fresh)
 
 
-def _code_names(value) -> Iterator[str]:
-    """Modules in `auto_map` and `custom_pipelines`, at any depth."""
+def _code_names(value: Any) -> Iterator[str]:
+    """Yields the modules in `auto_map` and `custom_pipelines`, at any depth."""
     if isinstance(value, list):
         for item in value:
             yield from _code_names(item)
@@ -112,7 +117,7 @@ def _code_names(value) -> Iterator[str]:
 
 
 def _beside(path: Path, code: bytes) -> set[str]:
-    """Modules that code imports from its own folder; `path` is for messages."""
+    """Returns the modules that code imports from its own folder; `path` is for messages."""
     names = set()
     for node in ast.walk(ast.parse(code, str(path))):
         absolute = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -130,4 +135,4 @@ def _read(path: Path, content: bytes) -> dict:
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None

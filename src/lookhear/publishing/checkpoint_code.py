@@ -29,10 +29,10 @@ NAMES_CODE = ("auto_map", "custom_pipelines")  # the keys by which transformers 
 
 def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
     """
-    Adds today's code to a checkpoint's files, and its names to their configurations.
+    Adds the current code to a checkpoint's files, and its names to their configurations.
 
-    Both are what the pipeline's `save_pretrained` writes. Weights are neither read nor written, the folder stays as it is,
-    and the configurations say what they said otherwise.
+    Both are what the pipeline's `save_pretrained` writes. Weights are neither read nor written, the folder stays as it
+    is, and the configurations stay the same otherwise.
 
     Args:
         folder: the checkpoint.
@@ -59,11 +59,13 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
 
 
 def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> Pipeline:
-    """The checkpoint's pipeline with its processor and a model of no weights: saving needs the classes and settings."""
+    """
+    Makes the checkpoint's pipeline with its processor and a model without weights: saving needs classes and settings.
+    """
     kind = next(iter(json.loads(files["config.json"].read()).get("architectures") or []), None)
     if kind not in PUBLISHED:
         raise ValueError(
-            f"{folder}/config.json: its architecture is {kind}; what is published: {', '.join(PUBLISHED)}"
+            f"{folder}/config.json: its architecture is {kind}; these can be published: {', '.join(PUBLISHED)}"
         )
     if "processor_config.json" not in files:
         raise ValueError(
@@ -76,7 +78,7 @@ def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> 
 
 
 def _with_names(ours: dict, written: dict) -> dict:
-    """A configuration with what another one says in `auto_map` and `custom_pipelines`, at any depth."""
+    """Copies `auto_map` and `custom_pipelines` from one configuration into another, at any depth."""
     named = dict(ours)
     for key, value in written.items():
         if key in NAMES_CODE:
@@ -88,7 +90,7 @@ def _with_names(ours: dict, written: dict) -> dict:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """transformers shows a bar of 0 weights otherwise."""
+    """Hides transformers' progress bar, which would show 0 weights."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -16,11 +16,11 @@ from lookhear.publishing.space import gather_space
 
 def gather(folder: str | Path, repo: str) -> Publication:
     """
-    What would be published; nothing is sent, and no network is needed.
+    Lists what would be published; nothing is sent, and no network is needed.
 
     Args:
-        folder: of a checkpoint (it has a config.json), of a metric (NAME/NAME.py), of a benchmark (it has an eval.yaml), or of a
-            Space (its card says `sdk`).
+        folder: of a checkpoint (it has a config.json), of a metric (NAME/NAME.py), of a benchmark (it has an
+            eval.yaml), or of a Space (its card says `sdk`).
         repo: "ORG/NAME" on the Hub.
 
     Returns:
@@ -47,6 +47,6 @@ def gather(folder: str | Path, repo: str) -> Publication:
     if read_card(folder).metadata.get("sdk"):
         return gather_space(folder, repo)
     raise ValueError(
-        f"{folder} is neither a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) nor a Space (sdk in "
-        "README.md)"
+        f"{folder} is neither a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) "
+        "nor a Space (sdk in README.md)"
     )

@@ -22,11 +22,11 @@ TEXTS = ("DESCRIPTION", "INPUTS", "CITATION")  # of a metric's script
 
 def gather_metric(folder: Path, repo: str) -> Publication:
     """
-    The files of a metric's Space: the page of `spaces/metrics`, the metric, what it needs, and a card.
+    Gathers the files of a metric's Space: the page in `spaces/metrics`, the metric, what it needs, and a card.
 
     Raises:
-        ValueError: the repository is not called like the metric, the metric cannot go without lookhear, or `spaces/metrics` is
-            not there.
+        ValueError: the repository's name is not the metric's, the metric cannot go without lookhear, or
+            `spaces/metrics` is not there.
     """
     folder = folder.resolve()
     name, shell = folder.name, folder.parents[2] / "spaces" / "metrics"
@@ -40,7 +40,7 @@ def gather_metric(folder: Path, repo: str) -> Publication:
         )
     example = shell / "examples" / f"{name}.json"
     if not example.is_file():
-        raise ValueError(f"{example} is missing: rows that the metric's page shows at first")
+        raise ValueError(f"{example} is missing: it holds the rows that the metric's page shows first")
     contents: dict[str, Path | bytes] = {path: shell / path for path in ("app.py", "requirements.txt")}
     contents |= {path: text.encode() for path, text in export_metric(folder / f"{name}.py").items()}
     card = _card(folder / f"{name}.py", shell, repo)
@@ -52,7 +52,7 @@ def gather_metric(folder: Path, repo: str) -> Publication:
 
 def export_metric(script: Path) -> dict[str, str]:
     """
-    A metric's script and all it needs of lookhear, as files of one folder.
+    Exports a metric's script and all that it needs of lookhear, as files of one folder.
 
     Returns:
         File name -> source: `NAME.py`, and `lookhear_MODULE.py` for each module of `lookhear.evaluation.measures`.
@@ -76,7 +76,7 @@ def _flat(module: str) -> str:
 
 
 def _flattened(path: Path) -> tuple[str, set[str]]:
-    """(source with imports from its own folder, modules of `lookhear.evaluation.measures` that it imports)."""
+    """Returns (source with imports from its own folder, modules of `lookhear.evaluation.measures` that it imports)."""
     source, needed = path.read_text(encoding="utf-8"), set()
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source, str(path))):
@@ -84,33 +84,38 @@ def _flattened(path: Path) -> tuple[str, set[str]]:
             raise ValueError(
                 f"{path}, line {node.lineno}: write `from {PACKAGE}.… import …`, so that it can be exported"
             )
-        if not isinstance(node, ast.ImportFrom) or node.level or (node.module or "").split(".")[0] != "lookhear":
+        imported = node.module or "" if isinstance(node, ast.ImportFrom) and not node.level else ""
+        if not isinstance(node, ast.ImportFrom) or imported.split(".")[0] != "lookhear":
             continue
-        if node.module == PACKAGE:
+        if imported == PACKAGE:
             modules = [alias.name for alias in node.names]
             local = ast.ImportFrom(None, [ast.alias(_flat(a.name), a.asname or a.name) for a in node.names], 1)
-        elif node.module.startswith(f"{PACKAGE}."):
-            modules = [node.module.removeprefix(f"{PACKAGE}.")]
+        elif imported.startswith(f"{PACKAGE}."):
+            modules = [imported.removeprefix(f"{PACKAGE}.")]
             local = ast.ImportFrom(_flat(modules[0]), node.names, 1)
         else:
-            raise ValueError(f"{path} imports {node.module}: a metric may need no more of lookhear than {PACKAGE}")
+            raise ValueError(f"{path} imports {imported}: a metric may import nothing of lookhear but {PACKAGE}")
         needed |= set(modules)
         lines[node.lineno - 1] = " " * node.col_offset + ast.unparse(local) + "\n"
-        lines[node.lineno : node.end_lineno] = [""] * (node.end_lineno - node.lineno)
+        end = node.end_lineno or node.lineno
+        lines[node.lineno : end] = [""] * (end - node.lineno)
     return "".join(lines), needed
 
 
 def _importing(source: str, modules: list[str]) -> str:
-    """The script with an import of each module, which is what `evaluate` looks for; comments there would mislead it."""
-    last = max(node.end_lineno for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom))
+    """
+    Adds an import of each module to the script, which is what `evaluate` looks for; comments there would mislead it.
+    """
+    imports = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    last = max(node.end_lineno or node.lineno for node in imports)
     lines = source.splitlines(keepends=True)
     lines[last:last] = [f"from .{_flat(module)} import __name__ as _{module}\n" for module in modules]
     return "".join(lines)
 
 
 def _card(script: Path, shell: Path, repo: str) -> str:
-    """The card: the metric's own texts in the page's frame."""
-    texts = {}
+    """Fills the card's template with the metric's own texts."""
+    texts: dict[str, str] = {}
     for node in ast.parse(script.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in TEXTS:
             texts[node.targets[0].id.lower()] = ast.literal_eval(node.value).strip()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
+from importlib import resources
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -19,10 +19,10 @@ LINE = re.compile(r"^lookhear(?:\[([\w,\- ]*)\])?(?=[\s=<>!~;]|$).*$", re.MULTIL
 
 def with_package(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
     """
-    A Space's files with this package among them, where its `requirements.txt` asks for lookhear.
+    Adds this package to a Space's files if its `requirements.txt` names lookhear.
 
-    Beside `app.py` the package is found first; its name and version are there as an installation would leave them. In the
-    requirements its own ones stand in its place.
+    Beside `app.py` the package is found first; its name and version are there as an installation would leave them. In
+    the requirements it is replaced by its own.
 
     Args:
         files: path -> file, of a Space.
@@ -47,7 +47,7 @@ def with_package(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
 
 
 def requirements(extras: set[str]) -> list[str]:
-    """What this package needs with these extras, sorted, an extra's extras followed."""
+    """Returns the requirements of this package with these extras (and their extras), sorted."""
     found, waiting, seen = set(), {"", *extras}, set()
     while waiting:
         extra = waiting.pop()
@@ -65,7 +65,6 @@ def requirements(extras: set[str]) -> list[str]:
 
 def _package() -> Iterator[PublishedFile]:
     for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        for path, file in sorted(walk(Path(spec.submodule_search_locations[0]))):
+        for path, file in sorted(walk(Path(str(resources.files(package))))):
             if file.suffix.lower() in ENDINGS:
                 yield PublishedFile(f"{package}/{path}", file)

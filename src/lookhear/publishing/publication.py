@@ -1,4 +1,4 @@
-"""What is going to be in a repository: its kind and its files."""
+"""What a repository is to hold: its kind and its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file of a repository: its path there, and its content on disk or, where it was made for the repository, as bytes."""
+    """
+    One file of a repository: its path there, and its content on disk or, where it was made for the repository, as
+    bytes.
+    """
 
     path: str
     content: Path | bytes = field(repr=False)
@@ -32,18 +35,18 @@ class PublishedFile:
 
     @property
     def is_made(self) -> bool:
-        """Whether it is no file of the folder, but written for the repository."""
+        """Whether it was made for the repository, and is not a file of the folder."""
         return isinstance(self.content, bytes)
 
     def read(self) -> bytes:
-        """The whole content; for texts, not for weights."""
+        """Reads the whole content; for texts, not for weights."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 @dataclass(frozen=True)
 class Publication:
     """
-    A repository as it is going to be.
+    A repository as it is to be published.
 
     Attributes:
         kind: "model", "space", "metric" or "benchmark".
@@ -63,24 +66,25 @@ class Publication:
         return {"metric": "space", "benchmark": "dataset"}.get(self.kind, self.kind)
 
     def listing(self) -> str:
-        """One line a file, with its size in bytes, and a line with the sum; what `--dry-run` shows."""
+        """Formats one line per file, with its size in bytes, and a line with the sum; what `--dry-run` shows."""
         lines = [f"{file.size:>12,}  {file.path}{'  (made)' if file.is_made else ''}" for file in self.files]
-        total = f"{sum(file.size for file in self.files):>12,}  {len(self.files)} files for the {self.repo_type} {self.repo}"
+        size = sum(file.size for file in self.files)
+        total = f"{size:>12,}  {len(self.files)} files for the {self.repo_type} {self.repo}"
         return "\n".join([*lines, total]) + "\n"
 
 
 def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
     """
-    Every file below a folder, links followed, see `walk`.
+    Returns every file below a folder, links followed, see `walk`.
 
     Raises:
-        ValueError: a file does not belong into such a repository, or holds what looks like a key or token.
+        ValueError: a file does not belong in such a repository, or holds what looks like a key or token.
     """
     files = [PublishedFile(path, file) for path, file in sorted(walk(folder))]
     for file in files:
         if Path(file.path).suffix.lower() not in endings:
             raise ValueError(
-                f"{folder / file.path} does not belong into the repository (what does: {', '.join(sorted(endings))}); "
+                f"{folder / file.path} does not belong in the repository (allowed: {', '.join(sorted(endings))}); "
                 "move it away"
             )
         if Path(file.path).suffix.lower() in TEXTS and SECRET.search(file.read()):
@@ -89,7 +93,7 @@ def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
 
 
 def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
-    """(path inside the folder, file) of every file below it; caches and what a folder's `.gitignore` names is left out."""
+    """Yields (path inside the folder, file) for every file below it, without caches and what a `.gitignore` names."""
     ignored = [*LEFT_OUT, "*.pyc", *_ignored(folder)]
     for path in folder.iterdir():
         if any(fnmatch(path.name, pattern) for pattern in ignored):
@@ -101,7 +105,7 @@ def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
 
 
 def _ignored(folder: Path) -> list[str]:
-    """Names and patterns of a `.gitignore`; those of deeper paths stand in the deeper folders."""
+    """Returns the names and patterns in a folder's `.gitignore`; `walk` reads those of deeper folders there."""
     file = folder / ".gitignore"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return [line.strip().strip("/") for line in lines if line.strip() and not line.startswith(("#", "!"))]

@@ -9,20 +9,22 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from lookhear.publishing.publication import Publication
 
-KEPT = ".gitattributes"  # the Hub makes it
+HUB_FILE = ".gitattributes"  # made by the Hub, never removed
 
 
 class PushError(OSError):
-    """A push that did not come through; the message says what state the repository is in and what to do."""
+    """A push that failed; the message says what state the repository is in and what to do."""
 
 
 @dataclass(frozen=True)
 class Push:
     """
-    What a push did.
+    Result of a push.
 
     Attributes:
-        url: of the commit. commit: its id. changed: whether it is a new one.
+        url: of the commit.
+        commit: its id.
+        changed: whether it is a new one.
         others: files in the repository that are not in the folder.
     """
 
@@ -44,15 +46,17 @@ def push(
     """
     Creates the repository if need be and commits the files.
 
-    Large files are uploaded first, where they stay without being part of the repository; the commit that makes them so is one
-    call. It names the commit that it was made for, so a repository that somebody else changes meanwhile is left alone.
+    Large files are uploaded first, where they stay without being part of the repository; the commit that makes them so
+    is one call. It names the commit that it was made for, so that a repository that is changed meanwhile is left
+    alone.
 
     Args:
         publication: see `gather`.
         private: a new repository is seen by its owners only.
         prune: remove files from the repository that are not in the publication.
         message: of the commit.
-        endpoint, token: of the Hub; None for what huggingface_hub is configured with.
+        endpoint: address of the Hub; None for the one that huggingface_hub is configured with.
+        token: for the Hub; None for the one that huggingface_hub is configured with.
 
     Raises:
         PushError: the Hub refused, or the connection broke. A second call resumes where the first one stopped.
@@ -67,7 +71,8 @@ def push(
     except Exception as error:  # httpx, huggingface_hub and the system have no base class in common
         raise PushError(f"{repo} was not touched: {_reason(error)}") from error
     ours = {file.path: file for file in publication.files}
-    others = sorted(there.keys() - ours.keys() - {KEPT})
+    others = sorted(there.keys() - ours.keys() - {HUB_FILE})
+    operations: list[CommitOperationAdd | CommitOperationDelete]
     operations = [CommitOperationAdd(path, file.content) for path, file in ours.items()]
     if prune:
         operations += [CommitOperationDelete(path, is_folder=False) for path in others]
@@ -80,7 +85,7 @@ def push(
             parent_commit=head,
         )
         sizes = _files(api, publication, done.oid)
-    except Exception as error:
+    except Exception as error:  # whatever stopped it, the message says what state the repository is in
         raise PushError(
             f"{_state(api, publication, head)}: {_reason(error)}; run the same command again to resume"
         ) from error
@@ -92,16 +97,16 @@ def push(
 
 
 def _files(api: HfApi, publication: Publication, revision: str | None) -> dict[str, int]:
-    """Path -> bytes of what is in the repository."""
+    """Returns path -> size in bytes of the repository's files."""
     entries = api.list_repo_tree(publication.repo, recursive=True, revision=revision, repo_type=publication.repo_type)
     return {entry.path: entry.size for entry in entries if isinstance(entry, RepoFile)}
 
 
 def _state(api: HfApi, publication: Publication, head: str | None) -> str:
-    """What became of the repository after a push that failed."""
+    """Describes the state of the repository after a failed push."""
     try:
         now = api.repo_info(publication.repo, repo_type=publication.repo_type).sha
-    except Exception:
+    except Exception:  # an error here would hide the one that stopped the push
         return f"the push to {publication.repo} stopped, and the Hub does not answer whether it succeeded"
     if now == head:
         return f"{publication.repo} is unchanged"
@@ -109,12 +114,15 @@ def _state(api: HfApi, publication: Publication, head: str | None) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in one line: the Hub's answer where there is one, else the first cause."""
+    """Describes in one line what went wrong: the Hub's answer if there is one, else the first cause."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     answer = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), None)
     if answer is not None and answer.response.status_code in (401, 403):
-        return f"the Hub refused access ({answer.response.status_code}): `hf auth login` with a token that may write there"
+        return (
+            f"the Hub refused access ({answer.response.status_code}): "
+            "`hf auth login` with a token that may write there"
+        )
     shown = answer or chain[-1]
     return f"{type(shown).__name__}: {' '.join(str(shown).split())}"

@@ -11,7 +11,7 @@ from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication,
 
 def gather_space(folder: Path, repo: str) -> Publication:
     """
-    The files of a Space; where its requirements name lookhear, the package goes along (see `with_package`).
+    Gathers the files of a Space; if its requirements name lookhear, the package is among them (see `with_package`).
 
     Raises:
         ValueError: the card, the app or the requirements are missing.
@@ -28,5 +28,5 @@ def check_space(card: Card, paths: list[str]) -> None:
         card.require_fields(("sdk_version", "python_version", "app_file"))
         for path in (card.metadata["app_file"], "requirements.txt"):
             if path not in paths:
-                raise ValueError(f"{card.path.parent} lacks {path}, which a Space is started with")
+                raise ValueError(f"{card.path.parent} lacks {path}, which starts a Space")
     card.require_pictures(paths)

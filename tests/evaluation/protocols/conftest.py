@@ -158,7 +158,7 @@ def runs(numbers: np.ndarray, number: int) -> dict | None:
 
 @pytest.fixture
 def start(tmp_path):
-    """`start(name, see, **settings)`: a run of a protocol on `tmp_path/data`, with its output in `tmp_path/out`, unless others are named."""
+    """`start(name, see, **settings)`: a run of a protocol; by default from `tmp_path/data` to `tmp_path/out`."""
     return lambda name, see, **settings: ProtocolRun(
         name, settings.pop("data", tmp_path / "data"), settings.pop("output", tmp_path / "out"), see, **settings
     )

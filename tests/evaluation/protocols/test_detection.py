@@ -158,7 +158,7 @@ def test_what_is_missing_is_named(coco, start, tmp_path):
     assert run_protocol(start("coco", see, limit=1)).count == 1
     with pytest.raises(LayoutError, match="instances_val2014.json"):
         run_protocol(start("coco", see, split="val2014"))
-    with pytest.raises(LayoutError, match="is no folder"):
+    with pytest.raises(LayoutError, match="is not a folder"):
         run_protocol(start("coco", see, data=tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="choose from coco, lvis"):
         run_protocol(start("imagenet", see))

@@ -76,8 +76,8 @@ def test_nothing_in_a_pickle_is_run(refcoco, start):
 
 def omnilabel(root, annotations: bool) -> dict:
     """
-    Picture 1: the plain name "cup" fits object 1, "the long one" object 2, "a red hat" nothing. Picture 2: the same texts, and
-    the cup is not there.
+    Picture 1: the plain name "cup" fits object 1, "the long one" object 2, "a red hat" nothing. Picture 2: the same
+    texts, and the cup is not there.
     """
     save_picture(root / "coco" / "1.jpg", {1: CUP, 2: PEN})
     save_picture(root / "coco" / "2.jpg", {2: PEN})

@@ -26,7 +26,7 @@ def tone(number: int, seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def tone_clips(tmp_path_factory):
-    """Four utterances of 1.2 s (the last: 0.8 s); the grey level is 40, 80, ... and 20 brighter while there are words."""
+    """Four utterances of 1.2 s (the last: 0.8 s); the grey level is 40, 80, ... and 20 brighter during words."""
     folder, rows = tmp_path_factory.mktemp("tones"), []
     for number, text in enumerate(TEXTS):
         seconds = 0.8 if number == 3 else 1.2

@@ -49,7 +49,7 @@ def inputs_of(batch):
 
 
 def clip_alone(batch, row):
-    """One clip of a batch as it would come on its own, its padding and its absent modality gone; None if nothing is left."""
+    """One clip of a batch on its own, without its padding and its absent modality; None if nothing is left."""
     alone = {}
     for values, mask in (SOUND, LIPS):
         length = int(batch[mask][row].sum()) if mask in batch else 0
@@ -132,7 +132,7 @@ def asr(repository):
 
 
 def babbled(frames, seed):
-    """Bursts of voice-like sound and moving crops of so many 25ths of a second: a checkpoint reads some letters in it."""
+    """`frames` 25ths of a second of voice-like bursts and moving crops, in which a checkpoint reads some letters."""
     generator = np.random.default_rng(seed)
     time = np.arange(640 * frames) / 16000
     pitch, syllables = generator.uniform(90, 200), generator.uniform(2, 5)

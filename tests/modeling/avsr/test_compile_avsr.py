@@ -114,7 +114,7 @@ def test_a_compiled_model_finds_the_same_texts(make_model, make_batch):
 
 @pytest.mark.slow
 def test_training_breaks_the_graph_at_two_places_only(make_model, make_batch):
-    """Where the lips' padding is left out before the batch norms, and at PyTorch's CTC loss: shapes that depend on values."""
+    """Where the lips' padding is left out before batch norms, and in PyTorch's CTC loss: value-dependent shapes."""
     model, batch = make_model("visual").train(), make_inputs(make_batch, *SHAPES[0])
     batch = {name: batch[name] for name in (*LIPS, "labels")}
     exact = copy.deepcopy(model)

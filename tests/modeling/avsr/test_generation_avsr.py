@@ -1,4 +1,4 @@
-"""What `generate` takes of transformers' own: generation configs, outputs, sampling, processors, criteria, streamers."""
+"""What `generate` takes from transformers: generation configs, outputs, sampling, processors, criteria, streamers."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""The joint beam search on problems from tables: against all texts, against the search to the end, with a language model."""
+"""The joint beam search on problems from tables: against all texts and exhaustive search, with a language model."""
 
 import itertools
 

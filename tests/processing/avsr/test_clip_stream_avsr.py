@@ -175,7 +175,7 @@ def test_cuts_are_marked_and_counted():
     assert "2 changes of scene: the face is detected anew after each" in clip.report.warnings
 
 
-# ------------------------------------------------------------------------------------------------- stopping and failing
+# ------------------------------------------------------------------------------------------------ stopping and failing
 
 
 def open_files() -> list[str]:

@@ -52,7 +52,7 @@ def make_clip(
     pix_fmt: str = "yuv420p",
     rotation: int | None = None,
 ) -> Path:
-    """Writes a clip whose picture is white from `CLICK` on and whose tone starts at `CLICK`, both on the file's clock."""
+    """Writes a clip whose picture is white from `CLICK` on and whose tone starts there, both on the file's clock."""
     with av.open(str(path), "w") as container:
         pictures = container.add_stream(video, rate=Fraction(fps).limit_denominator(1001)) if video else None
         sound = container.add_stream(audio, rate=rate, layout="mono") if audio else None

@@ -1,4 +1,4 @@
-"""Sentences that are spoken one after the other are read as each of them alone, with the checkpoint that is shipped."""
+"""Sentences spoken one after the other are read as each of them alone, with the checkpoint that is shipped."""
 
 import json
 

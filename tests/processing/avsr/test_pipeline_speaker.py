@@ -26,7 +26,7 @@ def asr(processor) -> AudioVisualSpeechRecognitionPipeline:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def pair() -> np.ndarray:
-    """(12, 260, 520, 3): a face that moves to the right, and beside it the same one larger, which moves to the left."""
+    """(12, 260, 520, 3): a face that moves to the right, and beside it the same, larger, which moves to the left."""
     face = face_video()
     large = face[::-1, 20:215, 30:225].repeat(4, axis=1).repeat(4, axis=2)[:, ::3, ::3]
     return np.concatenate([face, large], axis=2)
@@ -314,7 +314,7 @@ def test_the_packaged_checkpoint_is_the_default(processor, repository, monkeypat
 
 
 def test_two_portraits_and_a_sentence(tmp_path, repository):
-    """With the checkpoints that the project ships: the person on the left says one thing, the one on the right another."""
+    """With the shipped checkpoints: the person on the left says one sentence, the one on the right another."""
     pytest.importorskip("espeakng_loader", reason="needs lookhear[demo]")
     pytest.importorskip("dlib", reason="needs lookhear[face]")
     from lookhear.training.avsr.synthesis import synthesize_clip

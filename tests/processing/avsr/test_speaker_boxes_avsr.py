@@ -1,4 +1,4 @@
-"""Who is chosen, and the frames' way through a locator: any locator, in step, in bounded memory, nothing left behind."""
+"""Which face is chosen, and the frames' way through a locator: any locator, in step, in bounded memory, no leaks."""
 
 from __future__ import annotations
 

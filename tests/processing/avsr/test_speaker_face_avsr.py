@@ -1,4 +1,4 @@
-"""The face of a chosen speaker: in their box only, through cuts, absence and company; and what the report says of it."""
+"""The face of a chosen speaker: in their box only, through cuts, absence and company; and the report about it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 @pytest.fixture(scope="session")
 def tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer with a letter a token: 256 bytes, each alone or at the end of a word, and two special tokens."""
+    """CLIP's tokenizer with one letter per token: 256 bytes, each alone or ending a word, and two special tokens."""
     letters = list(bytes_to_unicode().values())
     tokens = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
     vocab = {token: index for index, token in enumerate(tokens)}

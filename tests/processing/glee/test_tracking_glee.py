@@ -181,7 +181,7 @@ def test_what_comes_out_by_and_by_is_known_again():
 
 
 def test_a_piece_is_given_up_for_the_whole():
-    """What is seen of a thing falls into a piece in its place, and the rest of it beside, which looks strange at first."""
+    """What is seen of an object becomes a piece in its place; the rest, beside it, looks strange at first."""
     video = []
     for time in range(30):
         whole = reappearing(time)
@@ -270,8 +270,7 @@ def elements(memory: TrackMemory) -> int:
 
 
 def test_state_is_constant_however_many_come_and_go():
-    """Others in each of 500 frames, as many as in hours of a street: no more is remembered than of 12 tracks, and numbers
-    only rise."""
+    """Others in each of 500 frames, as in hours of a street: at most 12 tracks are remembered; numbers only rise."""
     random = torch.Generator().manual_seed(5)
     memory, numbers, sizes = TrackMemory(TrackerSettings(LifetimePolicy(memory_frames=20, max_tracks=12))), [], []
     for time in range(500):

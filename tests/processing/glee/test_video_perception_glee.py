@@ -105,7 +105,7 @@ def test_the_threshold_is_that_of_all_prompts(see):
 
 
 def test_an_expression_helped_by_its_own_mask(see):
-    """Within the first window there is no mask yet; later there is one more candidate, never above what the object had."""
+    """In the first window there is no mask yet; later there is one more candidate, never above the object's best."""
     asked = {"expressions": ["a dog", "the cat"], "threshold": 0.0, "batch_size": 2}
     alone, helped = see({"video": film(6)}, **asked), see({"video": film(6)}, reprompt=True, **asked)
     most = 0.0

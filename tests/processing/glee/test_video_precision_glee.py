@@ -54,7 +54,8 @@ def assert_same(found: list[list[dict]], expected: list[list[dict]], score: floa
     """
     What is found surely is found again, under one id through all frames, and what is found beyond it is nothing sure.
 
-    Ids are given in the order of the scores, which may be nearly equal, so that the same track may have another number.
+    Ids are given in the order of the scores, which may be nearly equal, so that the same track may have another
+    number.
     """
     assert len(found) == len(expected)
     for first, second in ((found, expected), (expected, found)):

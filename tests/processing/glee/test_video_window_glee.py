@@ -15,8 +15,11 @@ from lookhear.training.glee.scenes.shapes import KINDS
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_colours_are_those_of_the_frame(repository, first):
-    """Each good candidate has the mean colour of what it shows, in its own frame: the second one is mirrored, red and blue in
-    it exchanged."""
+    """
+    Each good candidate has the mean colour of what it shows, in its own frame.
+
+    The second frame is the first one mirrored, with red and blue swapped.
+    """
     card = repository / "model_cards" / "glee-tiny"
     see = ObjectPerceptionPipeline(
         GleeForObjectDetection.from_pretrained(card), processor=GleeProcessor.from_pretrained(card), device="cpu"

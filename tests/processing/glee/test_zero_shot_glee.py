@@ -1,4 +1,4 @@
-"""transformers' own task `zero-shot-object-detection`: the same results at any batch size, and each label its own boxes."""
+"""transformers' own task `zero-shot-object-detection`: equal results at any batch size, and each label's own boxes."""
 
 from pathlib import Path
 

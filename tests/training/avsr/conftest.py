@@ -42,7 +42,7 @@ TINY_MODEL = {
 
 
 def spell(text: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sound (one tone a letter) and mouths (one bright place a letter) of three frames a letter, with a little noise."""
+    """Sound (one tone per letter) and mouths (one bright place per letter), three frames each, with a little noise."""
     generator = np.random.default_rng(seed)
     frames = FRAMES_PER_LETTER * len(text)
     audio = 0.01 * generator.normal(size=frames * 640).astype(np.float32)

@@ -122,7 +122,7 @@ def test_a_batch_is_of_one_source(mixture):
 
 
 def test_processes_take_their_own_batches(mixture):
-    """As accelerate divides a loader: two processes see, step by step, what one sees in two steps, also after a stop."""
+    """As accelerate divides a loader: two processes see in each step what one sees in two steps, also after a stop."""
     from accelerate.data_loader import prepare_data_loader, skip_first_batches
     from torch.utils.data import DataLoader, SequentialSampler
 

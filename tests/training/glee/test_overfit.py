@@ -53,7 +53,7 @@ CONFIG = {
 
 
 def eight_photos(coco: Path, folder: Path) -> Path:
-    """The first eight photos all of whose objects cover a hundredth or more of them, with the classes that occur there."""
+    """The first eight photos whose objects each cover a hundredth or more of them, with the classes in them."""
     content = json.loads((coco / "annotations" / "instances_train2017.json").read_text())
     chosen = []
     for image in sorted(content["images"], key=lambda image: image["id"]):

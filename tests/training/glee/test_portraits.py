@@ -90,7 +90,7 @@ def test_faces_are_asked_for_only_where_all_are_known():
 
 
 def test_clothes_are_enough_only_where_all_are_known():
-    """ "The person in red" could also be somebody whose clothes nobody has looked at; "in the red suit" nobody else has."""
+    """ "The person in red" could also be the other one, whose clothes are unknown; "in the red suit" is clear."""
     plain, whole = np.full((64, 40, 3), 120, np.uint8), np.ones((64, 40), bool)
     people = [Cutout(plain, {"person": whole}, "woman", "suit", None, "red"), Cutout(plain, {"person": whole})]
     material, recipe = SceneMaterial(portraits=people), SceneRecipe(people=1.0, objects_beside=(0, 0))

@@ -103,7 +103,9 @@ WRONG_SCENES = {
     "data.tasks.labels=-1": "data.tasks.labels must be at least 0, not -1",
     "data.scenes={objects: [8, 3]}": "data.scenes.objects must have the lower number first, not [8, 3]",
     "data.scenes={people: 2}": "data.scenes.people must be from 0 to 1, not 2",
-    "model.config.backbone_config.depth=[1]": "model.config.backbone_config has no field 'depth'; did you mean 'depths'?",
+    "model.config.backbone_config.depth=[1]": (
+        "model.config.backbone_config has no field 'depth'; did you mean 'depths'?"
+    ),
 }
 
 

@@ -123,7 +123,7 @@ class Stopped(Exception):
 
 
 def test_broken_off_and_resumed(write, tmp_path, monkeypatch):
-    """With accumulation, a moving average and the published schedule; the next losses are the same, and so is the end."""
+    """With accumulation, a moving average and the published schedule: the next losses and the end are the same."""
     optimiser = {"moving_average": 0.9, "milestones": [3]}
     settings = {"optim": "adamw_torch", "save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 2}
     whole = run(write("whole", optimiser, **settings))

@@ -15,6 +15,7 @@ from .visemes import BITE, JAW
 if TYPE_CHECKING:
     from PIL import Image
 
+# Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
 PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 

@@ -152,6 +152,7 @@ def _decoded(row: dict, size: Size) -> Image.Image:
         raise CorpusError(f"image {row['id']}: its file{place} cannot be read ({error})") from None
     if (picture.height, picture.width) != size:
         raise CorpusError(
-            f"image {row['id']}: it has {picture.height} x {picture.width} pixels, but its annotations {size[0]} x {size[1]}"
+            f"image {row['id']}: it has {picture.height} x {picture.width} pixels, "
+            f"but its annotations {size[0]} x {size[1]}"
         )
     return picture

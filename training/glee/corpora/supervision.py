@@ -18,6 +18,6 @@ CORPUS_SUPERVISION: dict[str, dict] = {
 # batch's other pictures.
 FREE_NAMES = ("visual_genome",)
 
-# Default share of the batches with visual prompts: only some of the objects in such videos are annotated, so a query for
-# all objects would teach the model to miss the others.
+# Default share of the batches with visual prompts: only some of the objects in such videos are annotated, so a query
+# for all objects would teach the model to miss the others.
 CORPUS_PROMPTS = {"vos": 1.0}

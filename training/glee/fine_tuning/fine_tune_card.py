@@ -68,8 +68,10 @@ def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
     warning = (
         ""
         if facts.held_out
-        else "**No picture was held out: these figures only show how well the model remembers its training pictures.**\n\n"
+        else "**No picture was held out: these figures only show how well the model remembers its training pictures.**"
+        "\n\n"
     )
+    annotated = "boxes and masks" if facts.masks else "boxes only: not every object has a mask"
     text = f"""\
 # {Path(options.output).name}
 
@@ -87,8 +89,8 @@ Without lookhear: `pipeline("object-perception", model=..., trust_remote_code=Tr
 
 ![found beside annotated](contact_sheet.jpg)
 
-Pairs of detections with a score of {threshold} or more and annotations: the first pictures of the evaluation, not chosen by
-hand.
+Pairs of detections with a score of {threshold} or more and annotations: the first pictures of the evaluation, not
+chosen by hand.
 
 ## Results
 
@@ -102,22 +104,24 @@ hand.
 
 - Data: `{Path(options.data).name}`.
 - {facts.state.global_step} steps of {options.batch_size} pictures per process, learning rate {options.learning_rate:g}
-  (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {"boxes and masks" if facts.masks else "boxes only: not every object has a mask"}.
+  (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {annotated}.
 {_choice(facts)}
 ## Limits
 
-It was fine-tuned on the classes above. How well it does on other words, sentences, points and boxes since then was not measured.
+It was fine-tuned on the classes above. How well it does on other words, sentences, points and boxes since then was not
+measured.
 
 ## Consent and misuse
 
-It finds, outlines and tracks what a prompt names or shows, people included. Use it with the consent of the people in the pictures,
-not for surveillance or to recognise them, and base no decision about a person on it. The training did not check whether its
-pictures show people, or whether they agreed.
+It finds, outlines and tracks what a prompt names or shows, people included. Use it with the consent of the people in
+the pictures, not for surveillance or to recognise them, and base no decision about a person on it. The training did
+not check whether its pictures show people, or whether they agreed.
 
 ## Licence
 
 The weights are under the licence in `license_name` above. They derive from `{options.model}` and the pictures of
-`{Path(options.data).name}`, so the terms of both licences apply to them, too. The code in this folder is under Apache-2.0.
+`{Path(options.data).name}`, so the terms of both licences apply to them, too. The code in this folder is under
+Apache-2.0.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
     path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
@@ -127,8 +131,8 @@ def _choice(facts: FineTuneFacts) -> str:
     if facts.state.best_metric is None:
         return ""
     return """\
-- This is the checkpoint, of those after each epoch, with the best average precision on the pictures above, which makes the
-  figures slightly optimistic.
+- This is the checkpoint, of those after each epoch, with the best average precision on the pictures above, which makes
+  the figures slightly optimistic.
 """
 
 

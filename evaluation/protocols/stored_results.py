@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-class KeptResults:
+class StoredResults:
     """
     A file of JSON lines: what the run is about, then `[key, value]` of each question that was answered.
 
     Args:
-        path: of the file; it is gone on with where it is there. A line that was cut off is dropped.
+        path: of the file; an existing one is continued. A line that was cut off is dropped.
         about: plain values that say what the run is (protocol, split, model, settings).
 
     Raises:
@@ -55,14 +55,14 @@ class KeptResults:
             return json.loads(file.readline())[1]
 
     def values(self, keys: Sequence[str]) -> Iterator[Any]:
-        """The values of some keys, read one after the other."""
+        """Reads the values of some keys one after the other."""
         with self.path.open("rb") as file:
             for key in keys:
                 file.seek(self._places[key])
                 yield json.loads(file.readline())[1]
 
     def add(self, key: str, value: Any) -> None:
-        """Keeps one value at once."""
+        """Writes one value to the file."""
         line = json.dumps([key, value], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self.path.open("ab") as file:
             place = file.tell()
@@ -70,22 +70,26 @@ class KeptResults:
         self._places[key] = place
 
 
-class KeptRows(Sequence):
+class StoredRows(Sequence[Any]):
     """
     The values of some keys as a sequence that is read from the disk each time.
 
     Args:
-        make: turns (place in the sequence, kept value) into what is given; None gives what was kept.
+        stored: where the values are.
+        keys: of the values, in the order of the sequence.
+        make: turns (place in the sequence, stored value) into an item; None returns stored values as they are.
     """
 
-    def __init__(self, kept: KeptResults, keys: Sequence[str], make: Callable[[int, Any], Any] | None = None):
-        self._kept, self._keys, self._make = kept, list(keys), make or (lambda place, value: value)
+    def __init__(self, stored: StoredResults, keys: Sequence[str], make: Callable[[int, Any], Any] | None = None):
+        self._stored, self._keys, self._make = stored, list(keys), make or (lambda place, value: value)
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __getitem__(self, place: int) -> Any:
-        return self._make(place, self._kept[self._keys[place]])
+    def __getitem__(self, place: int | slice) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        return self._make(place, self._stored[self._keys[place]])
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._make(place, value) for place, value in enumerate(self._kept.values(self._keys)))
+        return (self._make(place, value) for place, value in enumerate(self._stored.values(self._keys)))
