@@ -388,12 +388,14 @@ class GleeObjectQueries(ModelOutput):
     r"""
     What another model needs to know of the objects in images, best first.
 
-    last_hidden_state (`torch.Tensor` of shape `(images, queries, hidden_size)`): of the last decoder layer, normed.
-    scores (`torch.Tensor` of shape `(images, queries)`): before the sigmoid, of the best label.
-    boxes (`torch.Tensor` of shape `(images, queries, 4)`): cxcywh as shares of the image without padding.
-    mask_embeddings (`torch.Tensor` of shape `(images, queries, hidden_size)`): times `mask_features` their own masks.
-    mask_features (`torch.Tensor` of shape `(images, hidden_size, height, width)`): at a quarter (Pro: an eighth) of the
-        padded image.
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(images, queries, hidden_size)`): of the last layer, normed.
+        scores (`torch.Tensor` of shape `(images, queries)`): before the sigmoid, of the best label.
+        boxes (`torch.Tensor` of shape `(images, queries, 4)`): cxcywh as shares of the image without padding.
+        mask_embeddings (`torch.Tensor` of shape `(images, queries, hidden_size)`):
+            Times `mask_features` they are the queries' own masks.
+        mask_features (`torch.Tensor` of shape `(images, hidden_size, height, width)`):
+            At a quarter (Pro: an eighth) of the padded image.
     """
 
     last_hidden_state: torch.Tensor | None = None

@@ -79,9 +79,10 @@ class LisaGleeConfig(PreTrainedConfig):
         self.language_config = _sub_config(self.language_config, {"model_type": "llava"})
         if self.object_label_ids is None:
             self.object_label_ids = [49406, 14115, 49407]
+        queries = self.perception_config.num_queries
         _require(
-            1 <= self.num_objects <= self.perception_config.num_queries,
-            f"num_objects must be from 1 to the {self.perception_config.num_queries} queries of GLEE, not {self.num_objects}.",
+            1 <= self.num_objects <= queries,
+            f"num_objects must be from 1 to the {queries} queries of GLEE, not {self.num_objects}.",
         )
         _require(self.object_layers >= 0, f"object_layers must be at least 0, not {self.object_layers}.")
         words = self.text_config.vocab_size

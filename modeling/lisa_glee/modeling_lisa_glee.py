@@ -31,7 +31,6 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lisa_glee import LisaGleeConfig
 from .loss_lisa_glee import best_objects, mask_losses
-from .transformers_seam_lisa_glee import initialization as init
 
 BOX_OCTAVES = 6  # of the sine encoding in which the language model is told a box
 
@@ -41,13 +40,16 @@ class LisaGleeOutput(ModelOutput):
     r"""
     A mask belongs to a `[SEG]`, row by row and from left to right.
 
-    loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
-    loss_dict (`dict`, with `labels`): each loss before its weight: text, bce, dice, object.
-    logits (`torch.Tensor` of shape `(rows, length, vocabulary)`): of the language model.
-    mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
-    mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the row that each belongs to.
-    object_logits (`torch.Tensor` of shape `(masks, objects)`, with `config.choose_objects`): similarity to each query.
-    objects (`ModelOutput`): of GLEE, see `GleeModel.get_object_queries`; serves further questions about the pictures.
+    Attributes:
+        loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
+        loss_dict (`dict`, with `labels`): each loss before its weight: text, bce, dice, object.
+        logits (`torch.Tensor` of shape `(rows, length, vocabulary)`): of the language model.
+        mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the row that each belongs to.
+        object_logits (`torch.Tensor` of shape `(masks, objects)`, with `config.choose_objects`):
+            Similarity to each query.
+        objects (`ModelOutput`):
+            Of GLEE, see `GleeModel.get_object_queries`; serves further questions about the pictures.
     """
 
     loss: torch.Tensor | None = None
@@ -64,12 +66,13 @@ class LisaGleeGenerateOutput(ModelOutput):
     r"""
     Answers, and the masks of their `[SEG]` tokens, answer by answer and from left to right.
 
-    sequences (`torch.Tensor` of shape `(answers, length)`, int64): new tokens only.
-    mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
-    mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the answer that each belongs to.
-    mask_positions (`torch.Tensor` of shape `(masks,)`, int64): the place of its `[SEG]` in the answer.
-    mask_scores (`torch.Tensor` of shape `(masks,)`): in [0, 1], how sure the model is of each.
-    objects (`ModelOutput`): see [`LisaGleeOutput`].
+    Attributes:
+        sequences (`torch.Tensor` of shape `(answers, length)`, int64): new tokens only.
+        mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the answer that each belongs to.
+        mask_positions (`torch.Tensor` of shape `(masks,)`, int64): the place of its `[SEG]` in the answer.
+        mask_scores (`torch.Tensor` of shape `(masks,)`): in [0, 1], how sure the model is of each.
+        objects (`ModelOutput`): see [`LisaGleeOutput`].
     """
 
     sequences: torch.Tensor | None = None
@@ -194,20 +197,6 @@ class LisaGleePreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _no_split_modules = ["GleeEncoderLayer", "GleeDecoderLayer", "LisaGleeObjectEncoder"]
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Initialises what joins the two models, which initialise themselves."""
-        if isinstance(module, nn.Linear):
-            init.normal_(module.weight, std=self.config.initializer_range)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.MultiheadAttention):
-            init.xavier_uniform_(module.in_proj_weight)
-            init.zeros_(module.in_proj_bias)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-
 
 class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     """A frozen GLEE, a language model that is shown its queries, and the masks that `[SEG]` tokens stand for."""
@@ -281,20 +270,23 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         **kwargs: Any,
     ) -> LisaGleeOutput:
         r"""
-        A row is a question, or a conversation, about one picture.
+        Reads conversations with their answers; a row is a question, or a conversation, about one picture.
 
-        input_ids (`torch.Tensor` of shape `(rows, length)`): with `config.num_objects` placeholders in each row.
-        attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
-        pixel_values (`torch.Tensor`, *optional*): the pictures of the language model's own eyes, if it has any.
-        perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*): GLEE's pictures.
-        perception_pixel_mask (`torch.Tensor` of shape `(pictures, height, width)`, *optional*): 0 for padding.
-        picture_indices (`torch.Tensor` of shape `(rows,)`, *optional*): the picture of each row; by default the i-th.
-        objects (`ModelOutput`, *optional*):
-            Of [`LisaGleeForReasoningSegmentation.get_objects`], instead of `perception_pixel_values`.
-        labels (`torch.Tensor` of shape `(rows, length)`, *optional*): the ids of the answers, -100 elsewhere.
-        mask_labels (`torch.Tensor` of shape `(masks, height, width)`, *optional*):
-            For each `[SEG]` in `labels` what it stands for, on GLEE's padded picture and at any size, in [0, 1];
-            negative where it isn't known. Masks are compared at this size.
+        Args:
+            input_ids (`torch.Tensor` of shape `(rows, length)`): with `config.num_objects` placeholders in each row.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
+            pixel_values (`torch.Tensor`, *optional*): the pictures of the language model's own eyes, if it has any.
+            perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
+                GLEE's pictures.
+            perception_pixel_mask (`torch.Tensor` of shape `(pictures, height, width)`, *optional*): 0 for padding.
+            picture_indices (`torch.Tensor` of shape `(rows,)`, *optional*):
+                The picture of each row; by default the i-th.
+            objects (`ModelOutput`, *optional*):
+                Of [`LisaGleeForReasoningSegmentation.get_objects`], instead of `perception_pixel_values`.
+            labels (`torch.Tensor` of shape `(rows, length)`, *optional*): the ids of the answers, -100 elsewhere.
+            mask_labels (`torch.Tensor` of shape `(masks, height, width)`, *optional*):
+                For each `[SEG]` in `labels` what it stands for, on GLEE's padded picture and at any size, in [0, 1];
+                negative where it isn't known. Masks are compared at this size.
 
         Raises:
             ValueError: neither pictures nor objects are passed, or numbers of placeholders, rows or masks don't match.
@@ -459,7 +451,7 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     def _answer_masks(
         self, states: torch.Tensor, objects: ModelOutput, keys: torch.Tensor | None, pictures: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns masks `(masks, height, width)` and their scores: of the choice, or the mean over the mask's pixels."""
+        """Returns masks `(masks, height, width)` and scores: of the choice, or the mean over the mask's pixels."""
         if keys is None:
             masks = self.segment_head.mask_logits(states, objects.mask_features, pictures)
             inside = masks > 0

@@ -97,8 +97,8 @@ class ReasoningSegmentationPipeline(Pipeline):
 
     A call takes pictures and questions:
 
-    - inputs: a picture (a path, an http(s) URL, a PIL image or an array `(height, width, 3)` uint8), or a list of them; or
-      `{"image": …, "question": …}`, or a list of those.
+    - inputs: a picture (a path, an http(s) URL, a PIL image or an array `(height, width, 3)` uint8), or a list of
+      them; or `{"image": …, "question": …}`, or a list of those.
     - question: a text; a list of texts, one for each picture, or several about one picture, each on its own; or a
       conversation so far, as a list of `{"role": "user" | "assistant", "content": text}` that ends with the user.
     - max_new_tokens: the longest answer in tokens (128).
@@ -106,9 +106,10 @@ class ReasoningSegmentationPipeline(Pipeline):
     - threshold: share from which a pixel belongs to a mask (0.5).
     - batch_size: questions that go through the model together (8).
 
-    Returns, for each question, `{"text", "objects"}`: the answer, and for each object that it shows, in the order of the
-    words, `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`. The label is the words that belong to the
-    object, the score is from 0 to 1, the box (None of an empty mask) in pixels, the mask `(height, width)` bool.
+    Returns, for each question, `{"text", "objects"}`: the answer, and for each object that it shows, in the order of
+    the words, `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`. The label is the words that
+    belong to the object, the score is from 0 to 1, the box (None for an empty mask) in pixels, the mask
+    `(height, width)` bool.
 
     Raises `ValueError`, with one line that names the argument, for whatever cannot be used.
     """

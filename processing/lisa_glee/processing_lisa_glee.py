@@ -69,9 +69,9 @@ class LisaGleeProcessor(ProcessorMixin):
             kwargs: of the tokenizer, such as `padding_side`: "left" (the default) to generate.
 
         Returns:
-            `input_ids` and `attention_mask` `(rows, length)`; for images `perception_pixel_values` `(pictures, 3, H, W)`
-            and `perception_pixel_mask` `(pictures, H, W)`, `picture_indices` `(rows,)`, and `pixel_values` for a language
-            model with eyes of its own.
+            `input_ids` and `attention_mask` `(rows, length)`; for images `perception_pixel_values`
+            `(pictures, 3, H, W)` and `perception_pixel_mask` `(pictures, H, W)`, `picture_indices` `(rows,)`, and
+            `pixel_values` for a language model with eyes of its own.
 
         Raises:
             ValueError: numbers of pictures and texts don't match, or a text lacks its placeholder.
@@ -130,8 +130,9 @@ class LisaGleeProcessor(ProcessorMixin):
             threshold: share in [0, 1] from which a pixel belongs to a mask.
 
         Returns:
-            for each answer `text`, `written` (the text with its `[SEG]`, as a conversation continues it), and `objects`:
-            for each `[SEG]` its `label` (the words before it), `score` in [0, 1], `box` (x0, y0, x1, y1 in pixels, None of an empty mask) and `mask` `(height, width)` bool.
+            for each answer `text`, `written` (the text with its `[SEG]`, as a conversation continues it), and
+            `objects`: for each `[SEG]` its `label` (the words before it), `score` in [0, 1], `box` (x0, y0, x1, y1 in
+            pixels, None for an empty mask) and `mask` `(height, width)` bool.
         """
         answers: list[dict[str, Any]] = []
         for row, ids in enumerate(outputs.sequences):
@@ -148,7 +149,7 @@ class LisaGleeProcessor(ProcessorMixin):
         return answers
 
     def _words(self, ids: torch.Tensor) -> tuple[str, str, list[str]]:
-        """Returns an answer without and with `[SEG]`, and the words that belong to each: those since the one before."""
+        """Returns an answer without and with `[SEG]`, and the words of each: those since the one before."""
         segment = self.tokenizer.convert_tokens_to_ids(SEGMENT)
         parts: list[list[int]] = [[]]
         for token in ids.tolist():

@@ -1,4 +1,7 @@
-"""How a LISA-GLEE answers held-out questions about new scenes: `python -m lookhear.training.lisa_glee.evaluate_scenes CHECKPOINT`."""
+"""Measures how a LISA-GLEE answers held-out questions about new scenes.
+
+`python -m lookhear.training.lisa_glee.evaluate_scenes CHECKPOINT`
+"""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -136,7 +139,13 @@ def _words(text: str) -> list[str]:
 
 
 def summarise(answers: Sequence[Answered]) -> list[dict[str, Any]]:
-    """Returns a row for all answers and one for each family: `n`, `gIoU`, `cIoU`, `words` and `none` (shown where none is meant)."""
+    """
+    Summarises answers.
+
+    Returns:
+        a row for all answers and one for each family: `n`, `gIoU`, `cIoU`, `words` (share of the answers that are
+        right word for word) and `none` (share of the answers that show nothing where nothing is meant).
+    """
     rows = []
     for family in ("all", *FAMILIES):
         some = [one for one in answers if family in ("all", one.family)]

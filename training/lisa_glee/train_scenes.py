@@ -1,6 +1,7 @@
-"""Training LISA-GLEE on questions about generated scenes: `lookhear train lisa_glee_tiny.yaml [section.field=value ...]`.
+"""Training LISA-GLEE on questions about generated scenes: `lookhear train lisa_glee_tiny.yaml`.
 
-accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.training.lisa_glee.train_scenes RECIPE.yaml
+accelerate launch --config_file training/accelerate/two_cpu.yaml \
+  -m lookhear.training.lisa_glee.train_scenes RECIPE.yaml [section.field=value ...]
 """
 
 import sys

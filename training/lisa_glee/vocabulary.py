@@ -13,7 +13,9 @@ SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
 CHAT_TEMPLATE = """\
 {%- macro words(message) -%}
 {%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}{%- endif -%}
+{%- else -%}
+{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
+{%- endif -%}
 {%- endmacro -%}
 <objects>
 {%- for message in messages -%}

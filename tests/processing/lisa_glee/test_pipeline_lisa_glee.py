@@ -20,7 +20,7 @@ SIZES = [(48, 64), (40, 80)]  # (height, width)
 
 @pytest.fixture
 def ask(tiny_glee) -> ReasoningSegmentationPipeline:
-    """A pipeline of a random model, which knows eleven words and says "the red star [SEG] and the moon [SEG]" to all."""
+    """A pipeline of a random model that answers everything by "the red star [SEG] and the moon [SEG]"."""
     glee, seeing = tiny_glee
     tokenizer = word_tokenizer(TEXTS)
     object_token, segment = tokenizer.convert_tokens_to_ids([OBJECTS, SEGMENT])

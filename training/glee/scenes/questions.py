@@ -1,4 +1,4 @@
-"""Questions about a scene with their exact answers, in words and objects: attributes, places, order, relations, counts, …"""
+"""Questions about a scene with their exact answers, in words and objects: attributes, order, relations, counts, …"""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -121,7 +121,7 @@ def _by_form(questions: Iterable[Question]) -> dict[str, list[Question]]:
 
 
 class _View:
-    """What questions are made of: places, sizes and names of a scene's shapes, as a viewer sees them; people don't count."""
+    """Places, sizes and names of a scene's shapes, as a viewer sees them; people don't count."""
 
     def __init__(self, scene: Scene):
         self.side = min(scene.image.shape[:2])
@@ -222,8 +222,8 @@ def _ranked(group: list[int], measure: np.ndarray, margin: float, most: int) -> 
     Ranks a group by a measure, highest first.
 
     Returns:
-        for each of the first `most` ranks the shape that clearly has it: by the margin below the one before it and above
-        the one after it; None for a rank that is in doubt. Empty for a group of one.
+        for each of the first `most` ranks the shape that clearly has it: by the margin below the one before it and
+        above the one after it; None for a rank that is in doubt. Empty for a group of one.
     """
     if len(group) < 2:
         return []
@@ -302,7 +302,7 @@ def _counts(view: _View) -> Iterator[Question]:
 
 
 def _absences(view: _View) -> Iterator[Question]:
-    """Whether there is a shape of a kind, of a colour, or of both; a pair that no training has shown is not asked for in vain."""
+    """Asks whether there is a shape of a kind, of a colour, or of both; in vain only for pairs that training shows."""
     pairs = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS if (colour, kind) not in HELD_OUT_PAIRS]
     for words in [*KINDS, *(f"{colour} shape" for colour in COLOURS), *pairs]:
         group = view.groups.get(words, [])
@@ -315,7 +315,7 @@ def _absences(view: _View) -> Iterator[Question]:
 
 
 def _is_likely(view: _View, words: str) -> bool:
-    """Of the many pairs that a scene lacks those that share a colour or a kind with it, so that both must be looked at."""
+    """Of the many pairs that a scene lacks, those that share a colour or a kind with it: both must be looked at."""
     first, last = words.split()[0], words.split()[-1]
     return " " not in words or last == "shape" or f"{first} shape" in view.groups or last in view.groups
 
