@@ -70,8 +70,7 @@ class MatchPolicy:
         cosine_drop: how far that cosine may be below the track's mean, in [0, 2]; other objects differ by more.
         cosine_drop_growth: added to `cosine_drop` for each frame without a detection, in [0, 2].
         update_rate: weight of a new detection in the track's motion, and of a clear one in its embedding, in [0, 1].
-        clear_score: minimum score of a clear (unoccluded) detection, relative to the track's recent maximum,
-            in [0, 1].
+        clear_score: minimum score of a clear (unoccluded) detection, as a share of the track's recent best, in [0, 1].
         clear_cosine_drop: how far the cosine of a clear detection may be below the track's mean, in [0, 2].
 
     Raises:
