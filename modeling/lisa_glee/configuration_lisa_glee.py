@@ -25,30 +25,31 @@ def _require(condition: bool, message: str) -> None:
 @strict
 class LisaGleeConfig(PreTrainedConfig):
     r"""
-    Configuration of [`LisaGleeForReasoningSegmentation`]. What the write-up doesn't say is a field here; the defaults
-    are the plainest reading of it.
+    Configuration of [`LisaGleeForReasoningSegmentation`].
 
-    Args:
-        perception_config (`dict` or `GleeConfig`, *optional*): of the GLEE model; GLEE-Lite if None.
+    What the paper leaves open is a field; the defaults are the plainest reading of it.
+
+    Attributes:
+        perception_config (`dict` or `GleeConfig`, *optional*): configuration of GLEE; defaults to GLEE-Lite.
         language_config (`dict` or `PreTrainedConfig`, *optional*):
-            Of the language model: any of `AutoModelForImageTextToText`, or of `AutoModelForCausalLM` for one that sees
-            by GLEE alone; LLaVA 1.5 7B if None.
-        object_token_id (`int`, *optional*, defaults to 32002): the placeholder of an object in `input_ids`.
+            Configuration of the language model: one of `AutoModelForImageTextToText`, or of `AutoModelForCausalLM` for
+            a model that sees through GLEE only. Defaults to LLaVA 1.5 7B.
+        object_token_id (`int`, *optional*, defaults to 32002): placeholder of an object in `input_ids`.
         segment_token_id (`int`, *optional*, defaults to 32003): `[SEG]`, whose state becomes a mask.
         object_label_ids (`list[int]`, *optional*):
-            The text "object" as GLEE's tokenizer writes it: GLEE is asked for objects of any kind. By default the ids
-            of CLIP's published vocabulary.
-        num_objects (`int`, *optional*, defaults to 100): the best queries that the language model is shown.
-        object_boxes (`bool`, *optional*, defaults to `True`): show box and score beside each query.
-        object_masks (`bool`, *optional*, defaults to `False`): show each query's mask embedding as well.
-        object_layers (`int`, *optional*, defaults to 0): layers in which objects are compared before they are shown.
+            Tokens of the text "object" in GLEE's vocabulary, the label that GLEE detects: objects of any kind.
+            Defaults to the tokens of CLIP's published vocabulary.
+        num_objects (`int`, *optional*, defaults to 100): the best queries, which the language model is shown.
+        object_boxes (`bool`, *optional*, defaults to `True`): whether it is shown each query's box and score, too.
+        object_masks (`bool`, *optional*, defaults to `False`): whether it is shown each query's mask embedding, too.
+        object_layers (`int`, *optional*, defaults to 0): layers of attention among objects before they are shown.
         choose_objects (`bool`, *optional*, defaults to `False`):
-            Take the mask of the query that is most similar to the state of `[SEG]`, instead of its product with the
-            pixels' mask features. Both are trained.
-        scaled_products (`bool`, *optional*, defaults to `False`): divide products by the root of their length.
-        text_loss_weight (`float`, *optional*, defaults to 1.0): of the cross entropy of the answer (as LISA).
-        bce_loss_weight (`float`, *optional*, defaults to 2.0): of the binary cross entropy of masks (as LISA).
-        dice_loss_weight (`float`, *optional*, defaults to 0.5): of the dice loss of masks (as LISA).
+            Generates the mask of the query that is most similar to the state of `[SEG]`, instead of that state's
+            product with the pixels' mask features. Both are trained.
+        scaled_products (`bool`, *optional*, defaults to `False`): divides products by the root of their length.
+        text_loss_weight (`float`, *optional*, defaults to 1.0): of the answers' cross entropy (as LISA).
+        bce_loss_weight (`float`, *optional*, defaults to 2.0): of the masks' binary cross entropy (as LISA).
+        dice_loss_weight (`float`, *optional*, defaults to 0.5): of the masks' dice loss (as LISA).
         object_loss_weight (`float`, *optional*, defaults to 1.0): of the cross entropy of the chosen query.
         initializer_range (`float`, *optional*, defaults to 0.02): standard deviation of new linear layers.
     """
@@ -75,10 +76,10 @@ class LisaGleeConfig(PreTrainedConfig):
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
-        self.perception_config = _sub_config(self.perception_config, {"model_type": "glee"})
-        self.language_config = _sub_config(self.language_config, {"model_type": "llava"})
+        self.perception_config = _built(self.perception_config, {"model_type": "glee"})
+        self.language_config = _built(self.language_config, {"model_type": "llava"})
         if self.object_label_ids is None:
-            self.object_label_ids = [49406, 14115, 49407]
+            self.object_label_ids = [49406, 14115, 49407]  # <|startoftext|>, "object", <|endoftext|>
         queries = self.perception_config.num_queries
         _require(
             1 <= self.num_objects <= queries,
@@ -92,21 +93,39 @@ class LisaGleeConfig(PreTrainedConfig):
 
     @property
     def text_config(self) -> PreTrainedConfig:
-        """The part of the language model's configuration that is about text."""
-        return self.language_config.get_text_config(decoder=True)
+        """Returns the text part of the language model's configuration."""
+        return sub_config(self, "language_config").get_text_config(decoder=True)
 
     @classmethod
     def llava_7b(cls, **kwargs) -> "LisaGleeConfig":
-        """The paper's: GLEE-Plus and LLaVA 1.5 7B."""
+        """Returns the paper's: GLEE-Plus and LLaVA 1.5 7B."""
         return cls(**{"perception_config": _glee("plus"), "language_config": _llava(4096, 11008, 32, 32), **kwargs})
 
     @classmethod
     def llava_13b(cls, **kwargs) -> "LisaGleeConfig":
-        """The paper's larger one: GLEE-Plus and LLaVA 1.5 13B."""
+        """Returns the paper's larger one: GLEE-Plus and LLaVA 1.5 13B."""
         return cls(**{"perception_config": _glee("plus"), "language_config": _llava(5120, 13824, 40, 40), **kwargs})
 
 
-def _sub_config(config: dict | PreTrainedConfig | None, default: dict) -> PreTrainedConfig:
+def sub_config(config: LisaGleeConfig, name: str) -> PreTrainedConfig:
+    """
+    Returns `perception_config` or `language_config` as the type that `LisaGleeConfig` has turned it into.
+
+    Args:
+        config: that has it.
+        name: of the field.
+
+    Raises:
+        ValueError: it has been replaced by something else.
+    """
+    value = getattr(config, name)
+    if not isinstance(value, PreTrainedConfig):
+        raise ValueError(f"{name} must be a configuration, not {type(value).__name__}.")
+    return value
+
+
+def _built(config: dict | PreTrainedConfig | None, default: dict) -> PreTrainedConfig:
+    """Builds a configuration from any form of it; `default` has the fields that are missing."""
     if isinstance(config, PreTrainedConfig):
         return config
     config = {**default, **(config or {})}
@@ -118,7 +137,7 @@ def _glee(size: str) -> PreTrainedConfig:
 
 
 def _llava(hidden_size: int, intermediate_size: int, layers: int, heads: int) -> LlavaConfig:
-    """LLaVA 1.5 with room for the two new words; 64 more, as its own vocabulary was padded."""
+    """Returns LLaVA 1.5 with room for the two new tokens: its vocabulary is a multiple of 64."""
     text = LlamaConfig(
         vocab_size=32064,
         hidden_size=hidden_size,
@@ -136,4 +155,4 @@ def _llava(hidden_size: int, intermediate_size: int, layers: int, heads: int) ->
         image_size=336,
         patch_size=14,
     )
-    return LlavaConfig(vision_config=vision, text_config=text, image_token_id=32000)
+    return LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000)

@@ -14,7 +14,7 @@
 """LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024, section 4.4)."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,27 +29,51 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .configuration_lisa_glee import LisaGleeConfig
+from .configuration_lisa_glee import LisaGleeConfig, sub_config
 from .loss_lisa_glee import best_objects, mask_losses
 
-BOX_OCTAVES = 6  # of the sine encoding in which the language model is told a box
+# Octaves of the sines and cosines that a box is encoded with: from half a wave across the picture to 16 waves.
+BOX_OCTAVES = 6
+# Numbers of an encoded box: centre, size and two corners, each as it is and as a sine and a cosine of each octave.
+BOX_SIZE = 8 * (1 + 2 * BOX_OCTAVES)
+
+
+@dataclass
+class LisaGleeObjects(ModelOutput):
+    r"""
+    What GLEE sees in pictures, best objects first; see `GleeModel.get_object_queries`.
+
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(pictures, objects, object_size)`): GLEE's queries.
+        scores (`torch.Tensor` of shape `(pictures, objects)`): before the sigmoid, for the text "object".
+        boxes (`torch.Tensor` of shape `(pictures, objects, 4)`): cxcywh as shares of the picture without padding.
+        mask_embeddings (`torch.Tensor` of shape `(pictures, objects, object_size)`):
+            Multiplied with `mask_features` they give the objects' own masks.
+        mask_features (`torch.Tensor` of shape `(pictures, object_size, height, width)`):
+            At a quarter (Pro: an eighth) of the padded picture's height and width.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    mask_embeddings: torch.Tensor | None = None
+    mask_features: torch.Tensor | None = None
 
 
 @dataclass
 class LisaGleeOutput(ModelOutput):
     r"""
-    A mask belongs to a `[SEG]`, row by row and from left to right.
+    Losses, logits, and one mask for each `[SEG]` in `labels`, row by row and from left to right.
 
     Attributes:
         loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
         loss_dict (`dict`, with `labels`): each loss before its weight: text, bce, dice, object.
         logits (`torch.Tensor` of shape `(rows, length, vocabulary)`): of the language model.
         mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
-        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the row that each belongs to.
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the row of each mask.
         object_logits (`torch.Tensor` of shape `(masks, objects)`, with `config.choose_objects`):
             Similarity to each query.
-        objects (`ModelOutput`):
-            Of GLEE, see `GleeModel.get_object_queries`; serves further questions about the pictures.
+        objects (`LisaGleeObjects`): what GLEE sees; can be passed with further questions about the pictures.
     """
 
     loss: torch.Tensor | None = None
@@ -58,7 +82,7 @@ class LisaGleeOutput(ModelOutput):
     mask_logits: torch.Tensor | None = None
     mask_rows: torch.Tensor | None = None
     object_logits: torch.Tensor | None = None
-    objects: ModelOutput | None = None
+    objects: LisaGleeObjects | None = None
 
 
 @dataclass
@@ -69,10 +93,10 @@ class LisaGleeGenerateOutput(ModelOutput):
     Attributes:
         sequences (`torch.Tensor` of shape `(answers, length)`, int64): new tokens only.
         mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
-        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the answer that each belongs to.
-        mask_positions (`torch.Tensor` of shape `(masks,)`, int64): the place of its `[SEG]` in the answer.
-        mask_scores (`torch.Tensor` of shape `(masks,)`): in [0, 1], how sure the model is of each.
-        objects (`ModelOutput`): see [`LisaGleeOutput`].
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the answer of each mask.
+        mask_positions (`torch.Tensor` of shape `(masks,)`, int64): the index of its `[SEG]` in the answer.
+        mask_scores (`torch.Tensor` of shape `(masks,)`): confidence in each mask, in [0, 1].
+        objects (`LisaGleeObjects`): see [`LisaGleeOutput`].
     """
 
     sequences: torch.Tensor | None = None
@@ -80,21 +104,36 @@ class LisaGleeGenerateOutput(ModelOutput):
     mask_rows: torch.Tensor | None = None
     mask_positions: torch.Tensor | None = None
     mask_scores: torch.Tensor | None = None
-    objects: ModelOutput | None = None
+    objects: LisaGleeObjects | None = None
+
+
+class LisaGleeMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, activation: nn.Module):
+        super().__init__()
+        self.first = nn.Linear(input_size, hidden_size)
+        self.activation = activation
+        self.last = nn.Linear(hidden_size, output_size)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Maps states `(…, input_size)` to `(…, output_size)`."""
+        return self.last(self.activation(self.first(states)))
 
 
 class LisaGleeObjectEncoder(nn.Module):
     """Shows GLEE's queries to the language model: one input embedding each."""
 
-    def __init__(self, config: LisaGleeConfig, object_size: int, hidden_size: int):
+    def __init__(self, config: LisaGleeConfig):
         super().__init__()
         self.config = config
-        told = object_size
+        hidden_size, object_size = config.text_config.hidden_size, sub_config(config, "perception_config").hidden_size
+        input_size = object_size
         if config.object_boxes:
-            told += 1 + 8 * (1 + 2 * BOX_OCTAVES)
+            input_size += 1 + BOX_SIZE  # the score and the box
         if config.object_masks:
-            told += object_size
-        self.projection = nn.Sequential(nn.Linear(told, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size))
+            input_size += object_size
+        self.projection = LisaGleeMLP(input_size, hidden_size, hidden_size, nn.GELU())
         heads = max(1, hidden_size // 32)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -102,30 +141,27 @@ class LisaGleeObjectEncoder(nn.Module):
             )
             for _ in range(config.object_layers)
         )
-        self.keys = None
-        if config.choose_objects:
-            self.keys = nn.Sequential(
-                nn.Linear(hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, object_size)
-            )
+        self.keys = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.GELU()) if config.choose_objects else None
 
-    def forward(self, objects: ModelOutput) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, objects: LisaGleeObjects) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Computes what the language model is shown, and what `[SEG]` may choose from.
 
         Args:
-            objects: see `GleeModel.get_object_queries`, of `(pictures, objects)`.
+            objects: what GLEE sees, `(pictures, objects)`.
 
         Returns:
             embeddings `(pictures, objects, hidden_size)` and keys `(pictures, objects, object_size)`, None unless
             `config.choose_objects`.
         """
-        told = [objects.last_hidden_state]
+        queries = objects["last_hidden_state"]
+        parts = [queries]
         if self.config.object_boxes:
-            told += [objects.scores[..., None], box_encoding(objects.boxes)]
+            parts += [objects["scores"][..., None], box_encoding(objects["boxes"])]
         if self.config.object_masks:
-            scale = math.sqrt(told[0].shape[-1]) if self.config.scaled_products else 1.0
-            told.append(scale * objects.mask_embeddings)
-        shown = self.projection(torch.cat([part.to(told[0].dtype) for part in told], dim=-1))
+            scale = math.sqrt(queries.shape[-1]) if self.config.scaled_products else 1.0
+            parts.append(scale * objects["mask_embeddings"])
+        shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
         for layer in self.layers:
             shown = layer(shown)
         return shown, None if self.keys is None else self.keys(shown)
@@ -133,13 +169,13 @@ class LisaGleeObjectEncoder(nn.Module):
 
 def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
     """
-    Encodes centre, size and corners of boxes, as they are and as sines and cosines of six octaves.
+    Encodes centre, size and corners of boxes, as they are and as sines and cosines of `BOX_OCTAVES` octaves.
 
     Args:
         boxes: `(…, 4)`, cxcywh as shares of the image.
 
     Returns:
-        `(…, 104)` float32.
+        `(…, BOX_SIZE)` float32.
     """
     boxes = boxes.float()
     centre, size = boxes[..., :2], boxes[..., 2:]
@@ -152,50 +188,62 @@ def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
 class LisaGleeSegmentHead(nn.Module):
     """Turns the state that predicts a `[SEG]` into the mask that it stands for."""
 
-    def __init__(self, config: LisaGleeConfig, hidden_size: int, object_size: int):
+    def __init__(self, config: LisaGleeConfig):
         super().__init__()
+        hidden_size, object_size = config.text_config.hidden_size, sub_config(config, "perception_config").hidden_size
         self.scale = object_size**-0.5 if config.scaled_products else 1.0
-        self.pixels = nn.Sequential(
-            nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, object_size)
-        )
-        self.choice = None
-        if config.choose_objects:
-            self.choice = nn.Sequential(
-                nn.Linear(hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, object_size)
-            )
+        self.pixels = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.ReLU())
+        self.choice = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.ReLU()) if config.choose_objects else None
 
     def mask_logits(self, states: torch.Tensor, features: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
         """
-        Computes masks from pixels.
+        Compares states with each pixel of their pictures.
 
         Args:
             states: `(masks, hidden_size)`.
             features: GLEE's mask features, `(pictures, object_size, height, width)`.
-            pictures: `(masks,)` int64, the picture of each.
+            pictures: `(masks,)` int64, the picture of each state.
 
         Returns:
-            `(masks, height, width)`.
+            `(masks, height, width)`, before the sigmoid.
         """
         wanted = self.scale * self.pixels(states)  # (masks, object_size)
-        logits = [(wanted[pictures == index] @ picture.flatten(1)) for index, picture in enumerate(features)]
+        # Picture by picture, instead of a copy of the features for each mask.
+        by_picture = [wanted[pictures == index] @ picture.flatten(1) for index, picture in enumerate(features)]
         order = pictures.argsort(stable=True)
-        logits = torch.cat(logits)[order.argsort()] if len(logits) else wanted.new_zeros(0)
+        logits = torch.cat(by_picture)[order.argsort()] if by_picture else wanted.new_zeros(0)
         return logits.unflatten(-1, features.shape[-2:])
 
     def object_logits(self, states: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Computes the similarity of states `(masks, hidden_size)` to keys `(masks, objects, object_size)`."""
+        """
+        Compares states with the objects of their pictures; needs `config.choose_objects`.
+
+        Args:
+            states: `(masks, hidden_size)`.
+            keys: of the objects, `(masks, objects, object_size)`.
+
+        Returns:
+            `(masks, objects)`, before the softmax.
+
+        Raises:
+            ValueError: the model has no weights for it.
+        """
+        if self.choice is None:
+            raise ValueError("choose_objects of the configuration must be True to compare [SEG] with objects.")
         return (keys @ (self.scale * self.choice(states))[..., None])[..., 0]
 
 
 class LisaGleePreTrainedModel(PreTrainedModel):
+    """Declares what transformers needs to know of the model."""
+
     config: LisaGleeConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
-    _no_split_modules = ["GleeEncoderLayer", "GleeDecoderLayer", "LisaGleeObjectEncoder"]
+    _no_split_modules = ["LisaGleeObjectEncoder"]
 
 
 class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
@@ -209,9 +257,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         language_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
         self.language_model = language_class.from_config(config.language_config)
-        object_size, hidden_size = config.perception_config.hidden_size, config.text_config.hidden_size
-        self.object_encoder = LisaGleeObjectEncoder(config, object_size, hidden_size)
-        self.segment_head = LisaGleeSegmentHead(config, hidden_size, object_size)
+        self.object_encoder = LisaGleeObjectEncoder(config)
+        self.segment_head = LisaGleeSegmentHead(config)
         self.post_init()
 
     def train(self, mode: bool = True) -> "LisaGleeForReasoningSegmentation":
@@ -235,25 +282,23 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     @torch.no_grad()
     def get_objects(
         self, perception_pixel_values: torch.Tensor, perception_pixel_mask: torch.Tensor | None = None
-    ) -> ModelOutput:
+    ) -> LisaGleeObjects:
         """
-        Computes what GLEE sees in pictures; it serves any number of questions about them.
+        Computes what GLEE sees in pictures, for any number of questions about them.
 
         Args:
             perception_pixel_values: `(pictures, 3, height, width)`, of GLEE's image processor.
             perception_pixel_mask: `(pictures, height, width)`, 1 for the picture, 0 for padding.
-
-        Returns:
-            See `GleeModel.get_object_queries`.
         """
         label = torch.tensor([self.config.object_label_ids], device=perception_pixel_values.device)
-        return self.perception.get_object_queries(
+        found = self.perception.get_object_queries(
             perception_pixel_values,
             perception_pixel_mask,
             input_ids=label,
             attention_mask=torch.ones_like(label),
             count=self.config.num_objects,
         )
+        return LisaGleeObjects(**found)
 
     @can_return_tuple
     def forward(
@@ -264,29 +309,29 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         perception_pixel_values: torch.Tensor | None = None,
         perception_pixel_mask: torch.Tensor | None = None,
         picture_indices: torch.Tensor | None = None,
-        objects: ModelOutput | None = None,
+        objects: LisaGleeObjects | None = None,
         labels: torch.Tensor | None = None,
         mask_labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> LisaGleeOutput:
         r"""
-        Reads conversations with their answers; a row is a question, or a conversation, about one picture.
+        Reads conversations with their answers. A row is a question or a conversation about one picture.
 
         Args:
             input_ids (`torch.Tensor` of shape `(rows, length)`): with `config.num_objects` placeholders in each row.
             attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
-            pixel_values (`torch.Tensor`, *optional*): the pictures of the language model's own eyes, if it has any.
+            pixel_values (`torch.Tensor`, *optional*): the pictures, for a language model that reads images itself.
             perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
                 GLEE's pictures.
             perception_pixel_mask (`torch.Tensor` of shape `(pictures, height, width)`, *optional*): 0 for padding.
             picture_indices (`torch.Tensor` of shape `(rows,)`, *optional*):
                 The picture of each row; by default the i-th.
-            objects (`ModelOutput`, *optional*):
+            objects (`LisaGleeObjects`, *optional*):
                 Of [`LisaGleeForReasoningSegmentation.get_objects`], instead of `perception_pixel_values`.
             labels (`torch.Tensor` of shape `(rows, length)`, *optional*): the ids of the answers, -100 elsewhere.
             mask_labels (`torch.Tensor` of shape `(masks, height, width)`, *optional*):
-                For each `[SEG]` in `labels` what it stands for, on GLEE's padded picture and at any size, in [0, 1];
-                negative where it isn't known. Masks are compared at this size.
+                The mask of each `[SEG]` in `labels`, of GLEE's padded picture and at any size, in [0, 1]; negative
+                where it isn't known. Masks are compared at this size.
 
         Raises:
             ValueError: neither pictures nor objects are passed, or numbers of placeholders, rows or masks don't match.
@@ -308,11 +353,11 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         found = labels[:, 1:] == self.config.segment_token_id  # the state before a [SEG] is the one that predicts it
         rows = found.nonzero()[:, 0]
         states = outputs.hidden_states[-1][:, :-1][found]  # (masks, hidden_size)
-        masks = self.segment_head.mask_logits(states, objects.mask_features, pictures[rows])
+        masks = self.segment_head.mask_logits(states, objects["mask_features"], pictures[rows])
         choice = None if keys is None else self.segment_head.object_logits(states, keys[pictures[rows]])
         losses = self._losses(outputs.logits, labels, masks, mask_labels, choice, objects, pictures[rows])
         return LisaGleeOutput(
-            loss=sum(weight * losses[name] for name, weight in self._weights() if name in losses),
+            loss=self._weighted(losses),
             loss_dict=losses,
             logits=outputs.logits,
             mask_logits=masks,
@@ -330,7 +375,7 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         perception_pixel_values: torch.Tensor | None = None,
         perception_pixel_mask: torch.Tensor | None = None,
         picture_indices: torch.Tensor | None = None,
-        objects: ModelOutput | None = None,
+        objects: LisaGleeObjects | None = None,
         **kwargs: Any,
     ) -> LisaGleeGenerateOutput:
         """
@@ -378,24 +423,24 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         pixel_values: torch.Tensor | None,
         pixel_mask: torch.Tensor | None,
         picture_indices: torch.Tensor | None,
-        objects: ModelOutput | None,
-    ) -> tuple[ModelOutput, torch.Tensor]:
+        objects: LisaGleeObjects | None,
+    ) -> tuple[LisaGleeObjects, torch.Tensor]:
         """Returns what GLEE sees, and the picture of each row."""
-        if (pixel_values is None) == (objects is None):
-            raise ValueError("pass either perception_pixel_values or objects.")
-        if objects is None:
+        if pixel_values is not None and objects is None:
             objects = self.get_objects(pixel_values, pixel_mask)
-        pictures = len(objects.scores)
+        elif pixel_values is not None or objects is None:
+            raise ValueError("pass either perception_pixel_values or objects.")
+        pictures = len(objects["scores"])
         if picture_indices is None:
             if pictures != rows:
                 raise ValueError(
                     f"there are {rows} rows of input_ids about {pictures} pictures: pass picture_indices."
                 )
-            picture_indices = torch.arange(rows, device=objects.scores.device)
+            picture_indices = torch.arange(rows, device=objects["scores"].device)
         return objects, picture_indices
 
     def _input_embeddings(
-        self, input_ids: torch.Tensor, objects: ModelOutput, pictures: torch.Tensor
+        self, input_ids: torch.Tensor, objects: LisaGleeObjects, pictures: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Puts the objects of each row's picture where its placeholders stand."""
         shown, keys = self.object_encoder(objects)
@@ -413,9 +458,10 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         masks: torch.Tensor,
         mask_labels: torch.Tensor | None,
         choice: torch.Tensor | None,
-        objects: ModelOutput,
+        objects: LisaGleeObjects,
         pictures: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
+        """Computes each loss before its weight; those of masks with `mask_labels` only."""
         text = nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
         )
@@ -427,46 +473,58 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         losses = dict(zip(("bce", "dice"), mask_losses(resized, mask_labels)), text=text)
         if choice is not None:
             with torch.no_grad():
-                own = torch.einsum("poc,pchw->pohw", objects.mask_embeddings, objects.mask_features)
+                own = torch.einsum("poc,pchw->pohw", objects["mask_embeddings"], objects["mask_features"])
                 best = best_objects(own[pictures], resize(mask_labels.to(own), own.shape[-2:]))
             # A mean over nothing is not a number; a sum over nothing is zero.
             losses["object"] = nn.functional.cross_entropy(choice.float(), best, ignore_index=-100, reduction="sum")
             losses["object"] = losses["object"] / max(int((best >= 0).sum()), 1)
         return losses
 
-    def _weights(self) -> Iterator[tuple[str, float]]:
-        return ((name, getattr(self.config, f"{name}_loss_weight")) for name in ("text", "bce", "dice", "object"))
+    def _weighted(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the weighted sum of the losses."""
+        loss = self.config.text_loss_weight * losses["text"]
+        for name in ("bce", "dice", "object"):
+            if name in losses:
+                loss = loss + getattr(self.config, f"{name}_loss_weight") * losses[name]
+        return loss
 
     def _segments(self, generated: ModelOutput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Returns answer and place of each `[SEG]`, and the state that produced it, `(masks, hidden_size)`."""
-        found = generated.sequences == self.config.segment_token_id  # (answers, length)
+        """Returns answer and index of each `[SEG]`, and the state that produced it, `(masks, hidden_size)`."""
+        found = generated["sequences"] == self.config.segment_token_id  # (answers, length)
         answers, positions = found.nonzero().unbind(dim=1)
-        last = [step[-1][:, -1] for step in generated.hidden_states]  # of each step (rows or beams, hidden_size)
-        beams = generated.get("beam_indices")  # (answers, length): the beam that a token went on from
+        last = [step[-1][:, -1] for step in generated["hidden_states"]]  # of each step (rows or beams, hidden_size)
+        beams = generated.get("beam_indices")  # (answers, length): the beam that each token was added to
         rows = answers if beams is None else beams[answers, positions]
         states = [last[position][row] for position, row in zip(positions.tolist(), rows.tolist())]
         size = self.config.text_config.hidden_size
         return answers, positions, torch.stack(states) if states else last[0].new_zeros(0, size)
 
     def _answer_masks(
-        self, states: torch.Tensor, objects: ModelOutput, keys: torch.Tensor | None, pictures: torch.Tensor
+        self, states: torch.Tensor, objects: LisaGleeObjects, keys: torch.Tensor | None, pictures: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns masks `(masks, height, width)` and scores: of the choice, or the mean over the mask's pixels."""
         if keys is None:
-            masks = self.segment_head.mask_logits(states, objects.mask_features, pictures)
+            masks = self.segment_head.mask_logits(states, objects["mask_features"], pictures)
             inside = masks > 0
             return masks, (masks.sigmoid() * inside).flatten(1).sum(dim=1) / inside.flatten(1).sum(dim=1).clamp(min=1)
         scores, best = self.segment_head.object_logits(states, keys[pictures]).softmax(dim=-1).max(dim=-1)
-        chosen = objects.mask_embeddings[pictures, best]  # (masks, object_size)
-        return torch.einsum("nc,nchw->nhw", chosen, objects.mask_features[pictures]), scores
+        chosen = objects["mask_embeddings"][pictures, best]  # (masks, object_size)
+        return torch.einsum("nc,nchw->nhw", chosen, objects["mask_features"][pictures]), scores
 
 
-def resize(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resizes maps `(n, height, width)` bilinearly to (height, width), in float32; averages where they shrink."""
-    if tuple(maps.shape[-2:]) == tuple(size):
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """
+    Resizes maps bilinearly, in float32; averages where they shrink.
+
+    Args:
+        maps: `(n, height, width)`.
+        size: (height, width) of the result.
+    """
+    height, width = size
+    if tuple(maps.shape[-2:]) == (height, width):
         return maps
-    shrinks = maps.shape[-2] > size[0]
+    shrinks = maps.shape[-2] > height
     resized = nn.functional.interpolate(
-        maps[:, None].float(), size, mode="bilinear", align_corners=False, antialias=shrinks
+        maps[:, None].float(), (height, width), mode="bilinear", align_corners=False, antialias=shrinks
     )
     return resized[:, 0]

@@ -229,4 +229,4 @@ def test_published_sizes_are_the_papers():
     language = sum(weight.numel() for weight in model.language_model.parameters())
     seeing = sum(weight.numel() for weight in model.perception.parameters())
     assert 7.0e9 < language < 7.2e9 and 2.5e8 < seeing < 4.5e8
-    assert model.object_encoder.projection[0].in_features == 256 + 1 + 104
+    assert model.object_encoder.projection.first.in_features == 256 + 1 + 104
