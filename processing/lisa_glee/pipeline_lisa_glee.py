@@ -30,8 +30,11 @@ from transformers import Pipeline
 from transformers.generation.streamers import TextIteratorStreamer
 from transformers.image_utils import load_image
 
+from .processing_lisa_glee import LisaGleeProcessor
+
 Message = dict[str, Any]
-FETCH_SECONDS = 20.0  # until a URL has to answer
+FETCH_SECONDS = 20.0  # the longest wait for a server that a picture's URL names
+BATCH_SIZE = 8  # questions that go through the model together unless the caller says otherwise
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class AnswerSettings:
 
     Attributes:
         max_new_tokens: the longest answer in tokens.
-        num_beams: answers that the search follows side by side.
+        num_beams: beams of the search for an answer.
         threshold: share in [0, 1] from which a pixel belongs to a mask.
 
     Raises:
@@ -66,7 +69,10 @@ class AnswerSettings:
 
     def updated(self, given: Mapping[str, Any]) -> AnswerSettings:
         """
-        Returns these settings with those of a call; `None` stands for what was set before.
+        Returns these settings with those of a call.
+
+        Args:
+            given: names and values; `None` leaves a setting as it is.
 
         Raises:
             ValueError: there is no such setting, or a value cannot be used.
@@ -102,7 +108,7 @@ class ReasoningSegmentationPipeline(Pipeline):
     - question: a text; a list of texts, one for each picture, or several about one picture, each on its own; or a
       conversation so far, as a list of `{"role": "user" | "assistant", "content": text}` that ends with the user.
     - max_new_tokens: the longest answer in tokens (128).
-    - num_beams: answers that the search follows side by side (1).
+    - num_beams: beams of the search for an answer (1).
     - threshold: share from which a pixel belongs to a mask (0.5).
     - batch_size: questions that go through the model together (8).
 
@@ -114,50 +120,57 @@ class ReasoningSegmentationPipeline(Pipeline):
     Raises `ValueError`, with one line that names the argument, for whatever cannot be used.
     """
 
-    _load_processor = True
-    _load_image_processor = False
-    _load_video_processor = False
-    _load_feature_extractor = False
-    _load_tokenizer = False
+    model: Any  # a `LisaGleeForReasoningSegmentation`, which this folder doesn't import
+    processor: LisaGleeProcessor
 
-    def __init__(self, *args, batch_size: int | None = None, **kwargs):
-        self.batch_size = batch_size or 8
+    _load_processor = True  # type: ignore[assignment]  # transformers declares these five as None
+    _load_image_processor = False  # type: ignore[assignment]  # see above
+    _load_video_processor = False  # type: ignore[assignment]  # see above
+    _load_feature_extractor = False  # type: ignore[assignment]  # see above
+    _load_tokenizer = False  # type: ignore[assignment]  # see above
+
+    def __init__(self, *args: Any, batch_size: int | None = None, **kwargs: Any):
+        self.batch_size = batch_size or BATCH_SIZE
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("`processor` is missing: pass the LisaGleeProcessor of the model.")
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
-        """Keeps the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
+        """Stores the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
         self.settings = AnswerSettings().updated(settings)
         return {}, {}, {}
 
-    def __call__(self, inputs, question=None, *, batch_size: int | None = None, **kwargs):
+    def __call__(  # type: ignore[override]  # further positional arguments are errors here
+        self, inputs: Any, question: Any = None, *, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
         settings, batch_size = self.settings.updated(kwargs), batch_size or self.batch_size
         pairs, single = _pairs(inputs, question)
         answers: list[dict[str, Any]] = []
         for first in range(0, len(pairs), batch_size):
-            some = [self.preprocess(pair) for pair in pairs[first : first + batch_size]]
-            answers += map(self.postprocess, self._answer(some, settings))
+            batch = [self.preprocess(pair) for pair in pairs[first : first + batch_size]]
+            answers += map(self.postprocess, self._answer(batch, settings))
         return answers[0] if single else answers
 
-    def preprocess(self, inputs: tuple[Any, Any]) -> tuple[Image.Image, list[Message]]:
-        """Writes the question about a picture, which has been read, as a conversation."""
+    def preprocess(  # type: ignore[override]  # transformers' pipelines take dictionaries, this one pairs
+        self, inputs: tuple[Image.Image, Any]
+    ) -> tuple[Image.Image, list[Message]]:
+        """Writes the question about a picture as a conversation; the picture has been read."""
         picture, question = inputs
         return picture, _messages(question)
 
     def conversation(self, image: Any, **kwargs: Any) -> PictureConversation:
         """
-        Opens a conversation about a picture, which is looked at once.
+        Opens a conversation about a picture; GLEE sees the picture once for all of it.
 
         Args:
             image: the picture.
-            kwargs: settings of its answers, see [`ReasoningSegmentationPipeline`].
+            kwargs: settings of the answers, see [`ReasoningSegmentationPipeline`].
         """
         return PictureConversation(self, _read(image), self.settings.updated(kwargs))
 
     def stream(self, image: Any, question: Any, **kwargs: Any) -> Generator[str, None, dict[str, Any]]:
         """
-        Answers a question word by word; the generator's value (`yield from`) is the whole answer with its objects.
+        Yields the answer to a question word by word; the generator's value (of `yield from`) is the whole answer.
 
         Args:
             image: the picture.
@@ -169,7 +182,7 @@ class ReasoningSegmentationPipeline(Pipeline):
     def _answer(
         self, batch: Sequence[tuple[Image.Image, list[Message]]], settings: AnswerSettings
     ) -> list[dict[str, Any]]:
-        """Answers several questions in one pass; a picture that several are about is looked at once."""
+        """Answers several questions in one pass; GLEE sees each picture once, however many questions are about it."""
         pictures = list({id(picture): picture for picture, _ in batch}.values())
         places = {id(picture): place for place, picture in enumerate(pictures)}
         rows = torch.tensor([places[id(picture)] for picture, _ in batch])
@@ -177,7 +190,13 @@ class ReasoningSegmentationPipeline(Pipeline):
         return self._generate([messages for _, messages in batch], pictures, seen, rows, settings)
 
     def _look(self, pictures: list[Image.Image]) -> dict[str, Any]:
-        """Computes what GLEE sees in pictures, beside the pictures of the language model's own eyes."""
+        """
+        Computes what GLEE sees in pictures.
+
+        Returns:
+            `objects`, the `mask` of the padded pictures and, for a language model that reads images itself, its
+            `pixel_values`.
+        """
         inputs = self.processor(images=pictures)
         mask = inputs.pop("perception_pixel_mask")
         pixels = inputs.pop("perception_pixel_values").to(self.device, self.model.dtype)
@@ -193,8 +212,20 @@ class ReasoningSegmentationPipeline(Pipeline):
         settings: AnswerSettings,
         **kwargs: Any,
     ) -> list[dict[str, Any]]:
+        """
+        Answers conversations.
+
+        Args:
+            conversations: each ends with a question.
+            pictures: that they are about.
+            seen: in the pictures, see `_look`.
+            rows: `(conversations,)` int64, the picture of each.
+            settings: of the answers.
+            kwargs: of the model's `generate`.
+        """
         texts = [
-            self.processor.apply_chat_template(c, add_generation_prompt=True, tokenize=False) for c in conversations
+            self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            for messages in conversations
         ]
         inputs = {name: value.to(self.device) for name, value in self.processor(text=texts).items()}
         if "pixel_values" in seen:
@@ -212,11 +243,13 @@ class ReasoningSegmentationPipeline(Pipeline):
         sizes = [(picture.height, picture.width) for picture in pictures]
         return self.processor.post_process_answers(outputs, seen["mask"], sizes, rows, settings.threshold)
 
-    def _forward(self, model_inputs: Any) -> Any:
+    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]  # see `preprocess`
         raise NotImplementedError("questions are answered in `__call__`.")
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
-        """Makes an answer what a call returns: without `[SEG]`, the sides of boxes by name."""
+    def postprocess(  # type: ignore[override]  # see `preprocess`
+        self, model_outputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Converts an answer to what a call returns: without `[SEG]`, the sides of boxes by name."""
         sides = ("xmin", "ymin", "xmax", "ymax")
         objects = [
             {**found, "box": None if found["box"] is None else dict(zip(sides, found["box"]))}
@@ -229,12 +262,17 @@ class PictureConversation:
     """
     A conversation about one picture, made by [`ReasoningSegmentationPipeline.conversation`].
 
+    Args:
+        pipe: the pipeline that answers.
+        picture: in RGB.
+        settings: of the answers.
+
     Attributes:
-        messages: what was asked and answered so far; `[SEG]` stands where an object was shown.
+        messages: questions and answers so far; `[SEG]` stands where an object was shown.
     """
 
-    def __init__(self, asking: ReasoningSegmentationPipeline, picture: Image.Image, settings: AnswerSettings):
-        self._pipeline, self._picture, self._settings = asking, picture, settings
+    def __init__(self, pipe: ReasoningSegmentationPipeline, picture: Image.Image, settings: AnswerSettings):
+        self._pipeline, self._picture, self._settings = pipe, picture, settings
         self._seen: dict[str, Any] | None = None
         self.messages: list[Message] = []
 
@@ -255,7 +293,7 @@ class PictureConversation:
 
     def stream(self, question: str) -> Generator[str, None, dict[str, Any]]:
         """
-        Asks the next question and answers word by word; the generator's value is the whole answer.
+        Asks the next question and yields the answer word by word; the generator's value is the whole answer.
 
         Args:
             question: the text.
@@ -267,7 +305,7 @@ class PictureConversation:
 
     def stream_messages(self, messages: list[Message]) -> Generator[str, None, dict[str, Any]]:
         """
-        Answers a conversation that ends with a question word by word, without remembering it.
+        Yields the answer to a conversation that ends with a question word by word, without adding it to `messages`.
 
         Args:
             messages: see [`ReasoningSegmentationPipeline`].
@@ -285,7 +323,7 @@ class PictureConversation:
         def run() -> None:
             try:
                 result.put((self._answer(messages, streamer=streamer), None))
-            except Exception as error:  # whatever it is, it is raised where the words are taken
+            except Exception as error:  # any error is raised again in the thread that takes the words
                 result.put((None, error))
                 streamer.end()
 
@@ -309,12 +347,12 @@ class PictureConversation:
 
 
 def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Image.Image, Any]], bool]:
-    """Returns (picture, question) of each row, and whether a single answer is wanted."""
+    """Returns a (picture, question) pair for each answer, and whether the call returns a single answer."""
     if isinstance(inputs, Mapping):
         return _all_read([_named(inputs, question)]), True
     if isinstance(inputs, (list, tuple)):
-        if all(isinstance(one, Mapping) for one in inputs) and inputs:
-            return _all_read(_named(one, question) for one in inputs), False
+        if all(isinstance(item, Mapping) for item in inputs) and inputs:
+            return _all_read(_named(item, question) for item in inputs), False
         questions = list(question) if _is_texts(question) else [question] * len(inputs)
         if len(questions) != len(inputs):
             raise ValueError(f"`question`: {len(questions)} questions for {len(inputs)} pictures; pass one for each.")
@@ -325,20 +363,21 @@ def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Image.Image, Any]], b
 
 
 def _all_read(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Image.Image, Any]]:
-    """Reads the pictures of (picture, question) pairs, one that several are about once."""
+    """Reads the pictures of (picture, question) pairs, each once even if several questions are about it."""
     given = list(pairs)
     pictures = {id(image): _read(image) for image in {id(image): image for image, _ in given}.values()}
     return [(pictures[id(image)], question) for image, question in given]
 
 
 def _named(given: Mapping[str, Any], question: Any) -> tuple[Any, Any]:
+    """Returns picture and question of a dictionary; `question` is that of dictionaries without one."""
     if "image" not in given:
         raise ValueError(f'`inputs`: a dictionary needs an "image"; this one has {", ".join(map(repr, given))}.')
     return given["image"], given.get("question", question)
 
 
 def _is_texts(question: Any) -> bool:
-    return isinstance(question, (list, tuple)) and bool(question) and all(isinstance(one, str) for one in question)
+    return isinstance(question, (list, tuple)) and bool(question) and all(isinstance(text, str) for text in question)
 
 
 def _messages(question: Any) -> list[Message]:

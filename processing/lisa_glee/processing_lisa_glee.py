@@ -23,20 +23,22 @@ import transformers
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+# In a text: the place of a picture's objects; an object that an answer shows; the place of a picture for a language
+# model that reads images itself.
 OBJECTS, SEGMENT, IMAGE = "<objects>", "[SEG]", "<image>"
 
 
 class LisaGleeProcessor(ProcessorMixin):
     """
-    One call for the inputs of a LISA-GLEE model.
+    Prepares pictures and texts for a LISA-GLEE model, and turns its answers back into words and masks.
 
     Args:
         image_processor: GLEE's.
         tokenizer: the language model's, with the tokens `<objects>` and `[SEG]`.
-        chat_template: what writes a conversation as one text, with `<objects>` (and `<image>`) for its picture.
+        chat_template: writes a conversation as one text, with `<objects>` (and `<image>`) for its picture.
         num_objects: queries that the language model is shown, `LisaGleeConfig.num_objects`.
-        image_tokens: embeddings of a picture that the language model's own eyes make; 0 if it has none.
-        language_images: settings of the image processor for those eyes, with its `image_processor_type`.
+        image_tokens: embeddings that the language model makes of a picture; 0 if it doesn't read images itself.
+        language_images: settings of the image processor for these embeddings, with its `image_processor_type`.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class LisaGleeProcessor(ProcessorMixin):
         Prepares pictures and texts about them.
 
         Args:
-            images: a picture a text, or one for all of them; PIL images, arrays, paths or URLs.
+            images: one picture for each text, or one for all of them; PIL images, arrays, paths or URLs.
             text: conversations as [`LisaGleeProcessor.apply_chat_template`] writes them, each about one picture.
             return_tensors: "pt".
             kwargs: of the tokenizer, such as `padding_side`: "left" (the default) to generate.
@@ -71,7 +73,7 @@ class LisaGleeProcessor(ProcessorMixin):
         Returns:
             `input_ids` and `attention_mask` `(rows, length)`; for images `perception_pixel_values`
             `(pictures, 3, H, W)` and `perception_pixel_mask` `(pictures, H, W)`, `picture_indices` `(rows,)`, and
-            `pixel_values` for a language model with eyes of its own.
+            `pixel_values` for a language model that reads images itself.
 
         Raises:
             ValueError: numbers of pictures and texts don't match, or a text lacks its placeholder.
@@ -107,6 +109,7 @@ class LisaGleeProcessor(ProcessorMixin):
 
     @staticmethod
     def _indices(pictures: int, rows: int) -> torch.Tensor:
+        """Returns the picture of each row, `(rows,)` int64."""
         if pictures not in (1, rows):
             raise ValueError(f"images: {pictures} pictures for {rows} texts; pass one, or one for each text")
         return torch.arange(rows) if pictures == rows else torch.zeros(rows, dtype=torch.long)
@@ -124,7 +127,7 @@ class LisaGleeProcessor(ProcessorMixin):
 
         Args:
             outputs: of `LisaGleeForReasoningSegmentation.generate`.
-            perception_pixel_mask: `(pictures, height, width)`, as the model was given it.
+            perception_pixel_mask: `(pictures, height, width)`, as passed to the model.
             target_sizes: (height, width) of each picture in pixels.
             picture_indices: `(answers,)`, the picture of each answer; by default the i-th.
             threshold: share in [0, 1] from which a pixel belongs to a mask.
@@ -137,19 +140,19 @@ class LisaGleeProcessor(ProcessorMixin):
         answers: list[dict[str, Any]] = []
         for row, ids in enumerate(outputs.sequences):
             picture = row if picture_indices is None else int(picture_indices[row])
-            mine = (outputs.mask_rows == row).nonzero()[:, 0]
+            indices = (outputs.mask_rows == row).nonzero()[:, 0]
             seen = perception_pixel_mask[picture].bool()
-            masks = _at_size(outputs.mask_logits[mine], seen, tuple(target_sizes[picture]), threshold)
+            masks = _at_size(outputs.mask_logits[indices], seen, target_sizes[picture], threshold)
             text, written, labels = self._words(ids)
             objects = [
                 {"label": label, "score": float(score), "box": _box(mask), "mask": mask.cpu().numpy()}
-                for label, score, mask in zip(labels, outputs.mask_scores[mine], masks)
+                for label, score, mask in zip(labels, outputs.mask_scores[indices], masks)
             ]
             answers.append({"text": text, "written": written, "objects": objects})
         return answers
 
     def _words(self, ids: torch.Tensor) -> tuple[str, str, list[str]]:
-        """Returns an answer without and with `[SEG]`, and the words of each: those since the one before."""
+        """Returns an answer without and with `[SEG]`, and for each `[SEG]` the words since the one before it."""
         segment = self.tokenizer.convert_tokens_to_ids(SEGMENT)
         parts: list[list[int]] = [[]]
         for token in ids.tolist():
@@ -163,22 +166,34 @@ class LisaGleeProcessor(ProcessorMixin):
         return " ".join(word for word in words if word), written.strip(), labels
 
 
-def _at_size(masks: torch.Tensor, seen: torch.Tensor, size: tuple[int, int], threshold: float) -> torch.Tensor:
-    """Masks of the padded picture, `(masks, height, width)` logits -> of the picture, `(masks, *size)` bool."""
+def _at_size(masks: torch.Tensor, seen: torch.Tensor, size: Sequence[int], threshold: float) -> torch.Tensor:
+    """
+    Cuts the padding off masks and resizes them to their picture.
+
+    Args:
+        masks: of the padded picture, `(masks, height, width)`, before the sigmoid.
+        seen: `(padded height, padded width)` bool, False for padding.
+        size: (height, width) of the picture.
+        threshold: share in [0, 1] from which a pixel belongs to a mask.
+
+    Returns:
+        `(masks, *size)` bool.
+    """
     if not len(masks):
         return torch.zeros((0, *size), dtype=torch.bool)
-    padded = _resized(masks.float(), tuple(seen.shape))
+    padded = _resized(masks.float(), seen.shape)
     height, width = int(seen.any(dim=1).sum()), int(seen.any(dim=0).sum())
     level = torch.logit(torch.tensor(threshold))
     return _resized(padded[:, :height, :width], size) > level
 
 
-def _resized(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def _resized(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Resizes maps `(n, height, width)` bilinearly to (height, width)."""
-    return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return torch.nn.functional.interpolate(maps[:, None], tuple(size), mode="bilinear", align_corners=False)[:, 0]
 
 
 def _box(mask: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """Returns the box (x0, y0, x1, y1) of a mask `(height, width)` bool in pixels; None if it is empty."""
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     if not len(rows):
         return None
