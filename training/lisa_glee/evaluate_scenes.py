@@ -17,16 +17,26 @@ from lookhear.training.glee.scenes.questions import FAMILIES, SEGMENT, Question,
 from lookhear.training.glee.scenes.scenes import Scene, make_scene
 from lookhear.training.lisa_glee.scene_data import conversation
 
-# Training draws from (seed, batch); these numbers stand in front of the scene's for evaluation.
+# Random numbers come from (seed, index of the scene), in training from (seed, index of the batch): no training should
+# have this seed.
 EVALUATION_SEED = 777_777
-SIZE, BATCH, MOST_TOKENS = (128, 160), 32, 24
-# How the questions are asked: as they are; those of other scenes; with GLEE's queries replaced by zeros.
+SIZE = (128, 160)  # (height, width) of the scenes, in pixels
+BATCH = 32  # questions that go through the model together
+MOST_TOKENS = 24  # of an answer; the longest right one has fewer
+# Three ways to ask: each scene its own questions; another scene's; its own, with GLEE's queries replaced by zeros.
 CONDITIONS = ("own", "others", "blind")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about a scene; `text` is what is asked, which may be another scene's question."""
+    """
+    A question about a scene.
+
+    Attributes:
+        scene: the picture.
+        question: the question and its answer.
+        text: what the model is asked; may be another scene's question.
+    """
 
     scene: Scene
     question: Question
@@ -36,16 +46,16 @@ class Asked:
 @dataclass(frozen=True)
 class Answered:
     """
-    What became of a question.
+    A model's answer, compared with the right one.
 
     Attributes:
         family: of the question.
-        intersection: pixels that are both shown and meant.
-        union: pixels that are shown or meant.
+        intersection: pixels of both the masks shown and the objects meant.
+        union: pixels of either.
         words: whether the whole answer is right, word for word.
-        none_meant: whether there is nothing to show.
-        none_shown: whether nothing was shown.
-        said: the answer in words.
+        none_meant: whether the right answer shows nothing.
+        none_shown: whether the model's answer shows nothing.
+        said: the model's answer in words.
     """
 
     family: str
@@ -58,13 +68,19 @@ class Answered:
 
     @property
     def overlap(self) -> float:
-        """Intersection over union; 1 where nothing is shown and nothing is meant."""
+        """Computes intersection over union, in [0, 1]; 1 if nothing is shown and nothing is meant."""
         return self.intersection / self.union if self.union else 1.0
 
 
 def held_out_questions(count: int, seed: int = EVALUATION_SEED) -> list[Asked]:
-    """Makes held-out questions about `count` scenes: one of each family that a scene has a question of."""
-    asked = []
+    """
+    Makes held-out questions about scenes: one of each family that a scene has a question of.
+
+    Args:
+        count: number of scenes.
+        seed: other seeds give other scenes.
+    """
+    asked: list[Asked] = []
     for index in range(count):
         random = np.random.default_rng((seed, index))
         scene = make_scene(random, SIZE)
@@ -75,12 +91,20 @@ def held_out_questions(count: int, seed: int = EVALUATION_SEED) -> list[Asked]:
 
 
 def exchange(asked: Sequence[Asked]) -> list[Asked]:
-    """Asks each scene what belongs to the question of the same family about the next scene that has one."""
+    """
+    Exchanges the texts of questions: each becomes that of the next question of the same family.
+
+    Args:
+        asked: questions with their own texts.
+
+    Returns:
+        the same scenes and right answers, asked for with other texts.
+    """
     exchanged = list(asked)
     for family in FAMILIES:
-        places = [place for place, one in enumerate(asked) if one.question.family == family]
-        for place, other in zip(places, places[1:] + places[:1]):
-            exchanged[place] = replace(asked[place], text=asked[other].text)
+        indices = [index for index, item in enumerate(asked) if item.question.family == family]
+        for index, other in zip(indices, indices[1:] + indices[:1]):
+            exchanged[index] = replace(asked[index], text=asked[other].text)
     return exchanged
 
 
@@ -89,52 +113,56 @@ def answer(
     model: LisaGleeForReasoningSegmentation, processor: LisaGleeProcessor, asked: Sequence[Asked], blind: bool = False
 ) -> Iterator[Answered]:
     """
-    Asks a model.
+    Asks a model questions and yields how right its answers are.
 
     Args:
         model: the checkpoint.
         processor: of the checkpoint.
         asked: the questions.
-        blind: replace GLEE's queries with zeros, to see whether they are looked at.
+        blind: whether to replace GLEE's queries with zeros, to measure what they contribute.
     """
     for start in range(0, len(asked), BATCH):
-        some = asked[start : start + BATCH]
-        inputs = processor(images=[one.scene.image for one in some], text=[_prompt(processor, one) for one in some])
+        batch = asked[start : start + BATCH]
+        texts = [_prompt(processor, item) for item in batch]
+        inputs = processor(images=[item.scene.image for item in batch], text=texts)
         mask, indices = inputs.pop("perception_pixel_mask"), inputs.pop("picture_indices")
         objects = model.get_objects(inputs.pop("perception_pixel_values"), mask)
         if blind:
             objects = type(objects)(**{name: 0 * value for name, value in objects.items()})
         outputs = model.generate(**inputs, objects=objects, max_new_tokens=MOST_TOKENS, do_sample=False)
-        answers = processor.post_process_answers(outputs, mask, [SIZE] * len(some), indices)
-        yield from (_compare(one, given) for one, given in zip(some, answers))
+        answers = processor.post_process_answers(outputs, mask, [SIZE] * len(batch), indices)
+        yield from map(_compare, batch, answers)
 
 
-def _prompt(processor: LisaGleeProcessor, one: Asked) -> str:
-    messages = conversation([replace(one.question, text=one.text)], ask=True)
+def _prompt(processor: LisaGleeProcessor, asked: Asked) -> str:
+    """Writes a question as the text that the model reads."""
+    messages = conversation([replace(asked.question, text=asked.text)], ask=True)
     return processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 
 
-def _compare(one: Asked, given: dict[str, Any]) -> Answered:
+def _compare(asked: Asked, given: dict[str, Any]) -> Answered:
+    """Compares an answer, as `LisaGleeProcessor.post_process_answers` returns it, with the right asked."""
     shown = np.zeros(SIZE, bool)
     for found in given["objects"]:
         shown |= found["mask"]
     meant = np.zeros(SIZE, bool)
-    for index in one.question.objects:
-        meant |= one.scene.shapes[index].mask
-    right = _words(one.question.answer) == _words(given["text"])
-    right = right and len(given["objects"]) == len(one.question.objects)
+    for index in asked.question.objects:
+        meant |= asked.scene.shapes[index].mask
+    right = _words(asked.question.answer) == _words(given["text"])
+    right = right and len(given["objects"]) == len(asked.question.objects)
     return Answered(
-        one.question.family,
+        asked.question.family,
         int((shown & meant).sum()),
         int((shown | meant).sum()),
         right,
-        not one.question.objects,
+        not asked.question.objects,
         not given["objects"],
         given["text"],
     )
 
 
 def _words(text: str) -> list[str]:
+    """Splits an answer into words, without commas and `[SEG]`."""
     return text.replace(SEGMENT, " ").replace(",", " ").split()
 
 
@@ -142,22 +170,26 @@ def summarise(answers: Sequence[Answered]) -> list[dict[str, Any]]:
     """
     Summarises answers.
 
+    Args:
+        answers: of any families.
+
     Returns:
         a row for all answers and one for each family: `n`, `gIoU`, `cIoU`, `words` (share of the answers that are
-        right word for word) and `none` (share of the answers that show nothing where nothing is meant).
+        right word for word) and `none` (share of the answers that show nothing among those that should; None if
+        there are no such answers).
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for family in ("all", *FAMILIES):
-        some = [one for one in answers if family in ("all", one.family)]
-        none = [one.none_shown for one in some if one.none_meant]
-        if some:
+        group = [given for given in answers if family in ("all", given.family)]
+        none = [given.none_shown for given in group if given.none_meant]
+        if group:
             rows.append(
                 {
                     "family": family,
-                    "n": len(some),
-                    "gIoU": float(np.mean([one.overlap for one in some])),
-                    "cIoU": sum(one.intersection for one in some) / max(sum(one.union for one in some), 1),
-                    "words": float(np.mean([one.words for one in some])),
+                    "n": len(group),
+                    "gIoU": float(np.mean([given.overlap for given in group])),
+                    "cIoU": sum(given.intersection for given in group) / max(sum(given.union for given in group), 1),
+                    "words": float(np.mean([given.words for given in group])),
                     "none": float(np.mean(none)) if none else None,
                 }
             )
@@ -165,11 +197,17 @@ def summarise(answers: Sequence[Answered]) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """
+    Prints the measures of a checkpoint, for each of `CONDITIONS`.
+
+    Args:
+        arguments: of the command line; those of the process if None.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="folder or Hub id of a LISA-GLEE model with its processor")
     parser.add_argument("--scenes", type=int, default=200, help="held-out scenes (default: 200)")
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="other seeds give other scenes")
-    parser.add_argument("--mistakes", type=int, default=0, help="print so many wrong answers")
+    parser.add_argument("--mistakes", type=int, default=0, help="number of wrong answers to print")
     options = parser.parse_args(arguments)
     model = LisaGleeForReasoningSegmentation.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     processor = LisaGleeProcessor.from_pretrained(options.checkpoint)

@@ -32,12 +32,12 @@ class QuestionBatch:
 
 class QuestionBatches(Dataset):
     """
-    Item i is the i-th batch of a recipe: the same in every run, whatever came before.
+    Makes batches of a recipe; item i is the i-th batch, the same in every run.
 
     Args:
-        recipe: which scenes and questions.
+        recipe: describes the scenes and questions.
         length: number of batches.
-        seed: other seeds give other scenes.
+        seed: together with the batch's index it determines the batch.
     """
 
     def __init__(self, recipe: QuestionDataRecipe, length: int, seed: int = 0):
@@ -50,11 +50,12 @@ class QuestionBatches(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
-        canvas = tuple(self.recipe.canvases[random.integers(len(self.recipe.canvases))])
+        height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
         look = self.recipe.scene_recipe()
-        scenes, rows = [], []
+        scenes: list[Scene] = []
+        rows: list[tuple[int, list[Question]]] = []
         while len(scenes) < self.recipe.scenes_per_batch:
-            scene = make_scene(random, canvas, look)
+            scene = make_scene(random, (height, width), look)
             questions = choose_questions(scene, random, sum(self.recipe.conversations), self.recipe.families)
             rows += [(len(scenes), turns) for turns in _conversations(questions, self.recipe.conversations)]
             scenes.append(scene)
@@ -62,13 +63,14 @@ class QuestionBatches(Dataset):
 
 
 def _conversations(questions: list[Question], turns: list[int]) -> list[list[Question]]:
+    """Splits a scene's questions into conversations of the given lengths, the last ones shorter if they run out."""
     parts = np.split(np.array(questions, dtype=object), np.cumsum(turns)[:-1])
     return [list(part) for part in parts if len(part)]
 
 
 class QuestionCollator:
     """
-    Makes a model's inputs of a batch: pictures, conversations, the answers as labels, and a mask for each `[SEG]`.
+    Converts a batch to a model's inputs: pictures, conversations, the answers as labels, and a mask for each `[SEG]`.
 
     Args:
         processor: of the model.
@@ -82,8 +84,8 @@ class QuestionCollator:
     def __call__(self, batches: list[QuestionBatch]) -> dict[str, Any]:
         (batch,) = batches  # a step has one
         texts = [self.processor.apply_chat_template(conversation(row), tokenize=False) for _, row in batch.rows]
-        texts_inputs = self.processor(text=texts, padding_side="right")
-        inputs = dict(texts_inputs, **self.processor(images=[scene.image for scene in batch.scenes]))
+        inputs: dict[str, Any] = dict(self.processor(text=texts, padding_side="right"))
+        inputs.update(self.processor(images=[scene.image for scene in batch.scenes]))
         inputs["picture_indices"] = torch.tensor([scene for scene, _ in batch.rows])
         inputs["labels"] = self._labels(inputs["input_ids"])
         shown = [
@@ -100,7 +102,7 @@ class QuestionCollator:
         return inputs
 
     def _labels(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Keeps what stands after an `<assistant>` up to its `</s>`; the rest, `(rows, length)` too, is -100."""
+        """Returns labels `(rows, length)`: the answers, from after `<assistant>` up to `</s>`, and -100 elsewhere."""
         begins, ends = (input_ids == self.begin).long(), (input_ids == self.end).long()
         answer = (begins.cumsum(dim=1) - begins) > (ends.cumsum(dim=1) - ends)
         return input_ids.masked_fill(~answer, -100)
@@ -108,11 +110,11 @@ class QuestionCollator:
 
 def conversation(turns: list[Question], ask: bool = False) -> list[dict[str, Any]]:
     """
-    Writes questions and answers as messages, as a chat template takes them.
+    Writes questions and answers as messages for a chat template.
 
     Args:
         turns: the questions.
-        ask: leave the last answer out.
+        ask: whether to leave out the last answer.
     """
     messages: list[dict[str, Any]] = []
     for turn in turns:

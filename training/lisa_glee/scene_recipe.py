@@ -1,4 +1,4 @@
-"""Recipes: one YAML file says which LISA-GLEE is trained on questions about generated scenes, and for how long."""
+"""Recipes of LISA-GLEEs that are trained on questions about generated scenes, one YAML file each."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,10 @@ class QuestionDataRecipe:
     Attributes:
         canvases: (height, width) of the scenes of a batch, chosen at random; multiples of 32.
         scenes_per_batch: scenes of a batch.
-        conversations: numbers of questions of the conversations about a scene, one conversation each.
-        families: relative frequency of each family of questions; those left out are not asked.
+        conversations: number of questions of each conversation about a scene.
+        families: relative frequency of each family of questions; there are no questions of families that are left out.
         scenes: fields of `SceneRecipe` that differ from its defaults.
-        hold_out: whether questions and pairs of colour and kind that are for evaluation are left out.
+        hold_out: whether scenes have no shapes of the pairs of colour and kind that are for evaluation.
     """
 
     canvases: list[tuple[int, int]] = field(default_factory=lambda: [(128, 160)])
@@ -29,15 +29,20 @@ class QuestionDataRecipe:
     scenes: dict[str, Any] = field(default_factory=dict)
     hold_out: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if unknown := set(self.families) - set(FAMILIES):
             raise ValueError(f"data.families has no {sorted(unknown)[0]!r}; it has {', '.join(FAMILIES)}")
         if not self.conversations or min(self.conversations) < 1:
             raise ValueError(f"data.conversations must be numbers of questions from 1 on, not {self.conversations}")
-        self.scene_recipe()  # what is wrong in `scenes` is named now
+        self.scene_recipe()  # raises for fields of `scenes` that are wrong
 
     def scene_recipe(self) -> SceneRecipe:
-        """Makes what the scenes are like. Raises ValueError for a field or value that `SceneRecipe` doesn't have."""
+        """
+        Returns the description of the scenes.
+
+        Raises:
+            ValueError: `scenes` has a field that `SceneRecipe` doesn't have, or a value that it refuses.
+        """
         excluded = HELD_OUT_PAIRS if self.hold_out else frozenset()
         return fill(SceneRecipe, {"excluded": excluded, **self.scenes}, "data.scenes")
 
@@ -45,10 +50,10 @@ class QuestionDataRecipe:
 @dataclass
 class LisaSceneModelRecipe:
     """
-    What is trained.
+    The model that is trained.
 
     Attributes:
-        perception: folder or Hub id of the GLEE that sees; it stays as it is.
+        perception: folder or Hub id of a GLEE, which isn't trained.
         language: fields of the new language model's `LlamaConfig`; the vocabulary's size follows from the tokenizer.
         config: fields of `LisaGleeConfig`.
     """
@@ -64,8 +69,8 @@ class LisaSceneRecipe:
     A whole recipe.
 
     Attributes:
-        model: what is trained.
-        data: which scenes, and what is asked about them.
+        model: the model that is trained.
+        data: scenes and questions.
         training: fields of `transformers.TrainingArguments`.
     """
 

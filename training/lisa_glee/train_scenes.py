@@ -7,9 +7,11 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml \
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import AutoModel, AutoProcessor, LlamaConfig, Trainer, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
@@ -23,26 +25,33 @@ from lookhear.training.lisa_glee.vocabulary import CHAT_TEMPLATE, OBJECTS, SEGME
 from lookhear.training.recipe_reading import read_recipe
 from lookhear.training.running import run_to_end, training_arguments
 
-VOCABULARY_SCENES = 300
+VOCABULARY_SCENES = 300  # scenes whose questions give the vocabulary: enough that every word occurs
 
 
 class LisaGleeTrainer(Trainer):
-    """Logs each loss (mean since the last time) beside their weighted sum."""
+    """Logs the mean of each loss since the last log, beside their weighted sum."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.args.train_sampling_strategy = (
-            "sequential"  # a batch was put together at random, and a run resumes exactly
-        )
+        # Batches are random already; in order, a run resumes exactly.
+        self.args.train_sampling_strategy = "sequential"
         self._losses: dict[str, list[torch.Tensor]] = defaultdict(list)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Computes the loss of a step, see `Trainer.compute_loss`, and collects its parts for the log."""
         outputs = model(**inputs)
         for name, loss in outputs.loss_dict.items():
             self._losses[name].append(loss.detach())
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs as `Trainer.log` does, with each loss."""
         if "loss" in logs:
             logs |= {name: round(float(torch.stack(values).mean()), 4) for name, values in self._losses.items()}
             self._losses.clear()
@@ -51,7 +60,10 @@ class LisaGleeTrainer(Trainer):
 
 def train(recipe: LisaSceneRecipe) -> Trainer:
     """
-    Runs a recipe to its end, or on from the last checkpoint in its `output_dir`; the result lies in `output_dir`.
+    Runs a recipe to its end, resuming from the last checkpoint in its `output_dir`, where the result is saved.
+
+    Args:
+        recipe: what is trained, on what and for how long.
 
     Raises:
         ValueError: the recipe names training arguments that do not exist, or has no `max_steps`.
@@ -73,13 +85,22 @@ def train(recipe: LisaSceneRecipe) -> Trainer:
 
 
 def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentation, LisaGleeProcessor]:
-    """Makes a new language model with a vocabulary of whole words, beside a GLEE that is loaded."""
+    """
+    Makes a new language model with a vocabulary of whole words, on top of a GLEE that is loaded.
+
+    Args:
+        recipe: GLEE, sizes of the language model, and how both are connected.
+
+    Returns:
+        the model and its processor.
+    """
     seeing = AutoProcessor.from_pretrained(recipe.perception)
     perception = AutoModel.from_pretrained(recipe.perception, dtype=torch.float32)
     scenes = [make_scene(np.random.default_rng((0, index)), (128, 160)) for index in range(VOCABULARY_SCENES)]
     tokenizer = word_tokenizer(
         text for scene in scenes for question in all_questions(scene) for text in (question.text, question.answer)
     )
+    vocabulary = tokenizer.get_vocab()
     language = LlamaConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
@@ -90,8 +111,8 @@ def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentatio
     config = LisaGleeConfig(
         perception_config=perception.config,
         language_config=language,
-        object_token_id=tokenizer.convert_tokens_to_ids(OBJECTS),
-        segment_token_id=tokenizer.convert_tokens_to_ids(SEGMENT),
+        object_token_id=vocabulary[OBJECTS],
+        segment_token_id=vocabulary[SEGMENT],
         object_label_ids=seeing.tokenizer(["object"]).input_ids[0],
         **recipe.config,
     )
@@ -102,7 +123,16 @@ def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentatio
 
 
 def main(recipe: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
-    """Trains by a recipe. Raises ValueError for a recipe that cannot be run."""
+    """
+    Trains as a recipe says.
+
+    Args:
+        recipe: its YAML file.
+        overrides: `section.field=value` strings.
+
+    Raises:
+        ValueError: the recipe cannot be run.
+    """
     train(read_recipe(recipe, overrides, LisaSceneRecipe, Path(__file__).parents[1]))
 
 

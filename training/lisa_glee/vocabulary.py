@@ -28,10 +28,10 @@ CHAT_TEMPLATE = """\
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """
-    Makes a tokenizer that knows the words of some texts, in any case; punctuation is left out.
+    Makes a tokenizer of the words of some texts. Case and punctuation are ignored.
 
     Args:
-        texts: questions and answers.
+        texts: questions and answers, from which the vocabulary is taken.
     """
     normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(Regex(r"[^\w\s]"), " ")])
     split = pre_tokenizers.WhitespaceSplit()

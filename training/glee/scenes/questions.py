@@ -12,12 +12,13 @@ from lookhear.training.glee.scenes.expressions import PLACE_MARGIN, RELATIONS
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, Scene, Shape
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 
-SEGMENT = "[SEG]"  # stands in an answer behind the words for each object that is shown
+SEGMENT = "[SEG]"  # follows the words for an object in an answer: the object is shown
 FAMILIES = ("attribute", "place", "order", "relation", "count", "absence", "reasoning")
 EVENLY = dict.fromkeys(FAMILIES, 1.0)
+# Kinds that a word describes; their common noun is "shape", as for a colour: "the largest round shape".
 CLASSES = {"round": ("circle", "ring"), "pointed": ("star", "triangle")}
 NUMBERS = ("none", "one", "two", "three", "four")
-MOST_SHOWN = len(NUMBERS) - 1
+MOST_SHOWN = len(NUMBERS) - 1  # more objects in one answer would be hard to tell apart
 # Sizes differ if one is 15 % above the other; one neighbour is nearer than another if that is 25 % farther away.
 SIZE_RATIO, DISTANCE_RATIO = 1.15, 1.25
 # Objects that are shown side by side have an order, left to right, if their centres are more than 3 pixels apart.
@@ -66,12 +67,22 @@ class Question:
 
 
 def is_held_out(text: str) -> bool:
-    """Tells whether a question belongs to those that are never trained on."""
+    """
+    Tells whether a question is one that is never trained on.
+
+    Args:
+        text: of the question; nothing else decides.
+    """
     return zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0
 
 
 def all_questions(scene: Scene) -> list[Question]:
-    """Returns every question that the scene answers without doubt, in each of its wordings."""
+    """
+    Returns every question that the scene answers without doubt, in each of its wordings.
+
+    Args:
+        scene: the picture.
+    """
     view = _View(scene)
     return [question for family in FAMILIES for question in _MAKERS[family](view)]
 
@@ -84,27 +95,28 @@ def choose_questions(
     held_out: bool = False,
 ) -> list[Question]:
     """
-    Chooses different questions at random: a family by its share, then a form of it, then one question.
+    Chooses different questions at random: first a family by its share, then one of its forms, then one question.
 
     Args:
         scene: the picture.
         random: for all random choices.
-        count: the most questions; fewer if the scene has no more.
+        count: number of questions; fewer are returned if the scene has no more.
         shares: relative frequency of each family; those that the scene has no question for are left out.
-        held_out: choose among the texts that [`is_held_out`] instead of the others.
+        held_out: whether to choose among held-out texts, see [`is_held_out`], instead of the others.
     """
     view = _View(scene)
     families: dict[str, dict[str, list[Question]]] = {}
-    left, chosen = dict(shares), []
-    while left and len(chosen) < count:
-        family = draw(random, left)
-        if family not in families:  # a scene's relations take as long as all else, and may not be needed
+    remaining = dict(shares)
+    chosen: list[Question] = []
+    while remaining and len(chosen) < count:
+        family = draw(random, remaining)
+        if family not in families:  # made when first drawn: relations take as long as all other families together
             families[family] = _by_form(
                 question for question in _MAKERS[family](view) if is_held_out(question.text) == held_out
             )
         forms = families[family]
         if not forms:
-            del left[family]
+            del remaining[family]
             continue
         form = sorted(forms)[random.integers(len(forms))]
         chosen.append(forms[form].pop(random.integers(len(forms[form]))))
@@ -114,6 +126,7 @@ def choose_questions(
 
 
 def _by_form(questions: Iterable[Question]) -> dict[str, list[Question]]:
+    """Groups questions by their form."""
     forms: dict[str, list[Question]] = {}
     for question in questions:
         forms.setdefault(question.form, []).append(question)
@@ -121,7 +134,7 @@ def _by_form(questions: Iterable[Question]) -> dict[str, list[Question]]:
 
 
 class _View:
-    """Places, sizes and names of a scene's shapes, as a viewer sees them; people don't count."""
+    """Places, sizes and names of a scene's shapes, as a viewer sees them, without people."""
 
     def __init__(self, scene: Scene):
         self.side = min(scene.image.shape[:2])
@@ -134,7 +147,7 @@ class _View:
 
     @cached_property
     def groups(self) -> dict[str, list[int]]:
-        """Words -> the shapes they fit: "shape", "circle", "red shape", "red circle", "round shape"."""
+        """Maps words to the shapes they fit: "shape", "circle", "red shape", "red circle", "round shape"."""
         groups: dict[str, list[int]] = {}
         for index, shape in enumerate(self.shapes):
             classes = [f"{word} shape" for word, kinds in CLASSES.items() if shape.kind in kinds]
@@ -144,31 +157,34 @@ class _View:
 
     @cached_property
     def unique(self) -> dict[str, int]:
-        """Words that fit one shape only, and mean more than that it is one."""
+        """Maps words that fit only one shape to that shape; "shape" alone is not among them."""
         return {words: group[0] for words, group in self.groups.items() if len(group) == 1 and words != "shape"}
 
     @cached_property
     def landmarks(self) -> dict[str, int]:
-        """Shapes that others are placed by: those that their kind, alone or with its colour, names."""
+        """Maps words to shapes that others are described by: kinds, alone or with a colour, that are unique."""
         return {words: index for words, index in self.unique.items() if not words.endswith("shape")}
 
     def question(
         self, wordings: Iterable[str], answer: str, family: str, form: str, *shown: int
     ) -> Iterator[Question]:
+        """Yields a question in each of its wordings; `shown` are the answer's shapes."""
         objects = tuple(self.indices[index] for index in shown)
-        return (Question(text, answer, family, form, objects) for text in wordings)
+        for text in wordings:
+            yield Question(text, answer, family, form, objects)
 
     def about(self, wordings: Iterable[str], family: str, form: str, index: int) -> Iterator[Question]:
-        """Questions whose answer is one shape's name."""
+        """Yields a question whose answer is one shape's name."""
         return self.question(wordings, f"the {self.names[index]} {SEGMENT}", family, form, index)
 
     def in_line(self, group: Iterable[int]) -> list[int] | None:
-        """A group from left to right; None if two of it share a column."""
+        """Orders a group from left to right; returns None if two of its shapes are too close to have an order."""
         line = sorted(group, key=lambda index: self.x[index])
         return line if (np.diff(self.x[line]) > LEFT_TO_RIGHT).all() else None
 
 
 def _attributes(view: _View) -> Iterator[Question]:
+    """Asks for a shape by its name, for the colour of a kind, and for the kind of a colour."""
     for words, index in view.unique.items():
         shape: Shape = view.shapes[index]
         yield from view.about(
@@ -183,6 +199,7 @@ def _attributes(view: _View) -> Iterator[Question]:
 
 
 def _places(view: _View) -> Iterator[Question]:
+    """Asks for the outermost shape of a group on each side."""
     margin = PLACE_MARGIN * view.side
     sides = {"leftmost": -view.x, "rightmost": view.x, "topmost": -view.y, "bottommost": view.y}
     for words, group in view.groups.items():
@@ -194,7 +211,7 @@ def _places(view: _View) -> Iterator[Question]:
 
 
 def _orders(view: _View) -> Iterator[Question]:
-    """The largest, the second smallest, the third from the left: among at least two, or as many as the rank needs."""
+    """Asks for the largest, the second smallest or the third from the left of a group that is large enough."""
     sizes = {"largest": np.log(view.size), "smallest": -np.log(view.size)}
     sides = {"left": -view.x, "right": view.x, "top": -view.y, "bottom": view.y}
     for words, group in view.groups.items():
@@ -222,8 +239,8 @@ def _ranked(group: list[int], measure: np.ndarray, margin: float, most: int) -> 
     Ranks a group by a measure, highest first.
 
     Returns:
-        for each of the first `most` ranks the shape that clearly has it: by the margin below the one before it and
-        above the one after it; None for a rank that is in doubt. Empty for a group of one.
+        for each of the first `most` ranks the shape that clearly has it, by the margin below the previous one and
+        above the next one; None for a rank that is in doubt. Empty for a group of one.
     """
     if len(group) < 2:
         return []
@@ -234,6 +251,7 @@ def _ranked(group: list[int], measure: np.ndarray, margin: float, most: int) -> 
 
 
 def _relations(view: _View) -> Iterator[Question]:
+    """Asks for shapes beside, nearest to and between landmarks."""
     for words, index in view.landmarks.items():
         yield from _beside(view, words, index)
         yield from _nearest(view, words, index)
@@ -243,7 +261,7 @@ def _relations(view: _View) -> Iterator[Question]:
 
 
 def _beside(view: _View, words: str, index: int) -> Iterator[Question]:
-    """The one shape of a group on one side of a landmark."""
+    """Asks for the only shape of a group on one side of a landmark."""
     margin, landmark = PLACE_MARGIN * view.side, _Point(view.x[index], view.y[index])
     for group_words, group in view.groups.items():
         others = [other for other in group if other != index]
@@ -261,6 +279,7 @@ def _beside(view: _View, words: str, index: int) -> Iterator[Question]:
 
 
 def _nearest(view: _View, words: str, index: int) -> Iterator[Question]:
+    """Asks for the shape that is clearly nearest to a landmark."""
     if len(view.shapes) < 3:
         return
     distances = np.hypot(view.x - view.x[index], view.y - view.y[index])
@@ -271,7 +290,7 @@ def _nearest(view: _View, words: str, index: int) -> Iterator[Question]:
 
 
 def _between(view: _View, words: tuple[str, str], one: int, other: int) -> Iterator[Question]:
-    """The one shape near the line between two landmarks; no other may lie even roughly there."""
+    """Asks for the shape on the line between two landmarks, if no other is even roughly between them."""
     points = np.stack((view.x, view.y), axis=1) / view.side
     way = points[other] - points[one]
     length = float(np.hypot(*way))
@@ -290,6 +309,7 @@ def _between(view: _View, words: tuple[str, str], one: int, other: int) -> Itera
 
 
 def _counts(view: _View) -> Iterator[Question]:
+    """Asks how many shapes of a kind, a colour or a class there are."""
     groups = [*KINDS, *(f"{word} shape" for word in (*COLOURS, *CLASSES))]
     for words in groups:
         line = view.in_line(view.groups.get(words, ()))
@@ -302,7 +322,7 @@ def _counts(view: _View) -> Iterator[Question]:
 
 
 def _absences(view: _View) -> Iterator[Question]:
-    """Asks whether there is a shape of a kind, of a colour, or of both; in vain only for pairs that training shows."""
+    """Asks whether there is a shape of a kind, of a colour or of both, never for a pair that training excludes."""
     pairs = [f"{colour} {kind}" for colour in COLOURS for kind in KINDS if (colour, kind) not in HELD_OUT_PAIRS]
     for words in [*KINDS, *(f"{colour} shape" for colour in COLOURS), *pairs]:
         group = view.groups.get(words, [])
@@ -315,12 +335,18 @@ def _absences(view: _View) -> Iterator[Question]:
 
 
 def _is_likely(view: _View, words: str) -> bool:
-    """Of the many pairs that a scene lacks, those that share a colour or a kind with it: both must be looked at."""
+    """
+    Tells whether a shape that a scene lacks is worth asking for.
+
+    Of the many missing pairs, only those are that share a colour or a kind with the scene: to answer, both have to be
+    looked at.
+    """
     first, last = words.split()[0], words.split()[-1]
     return " " not in words or last == "shape" or f"{first} shape" in view.groups or last in view.groups
 
 
 def _reasoning(view: _View) -> Iterator[Question]:
+    """Asks for shapes by what is known of their kind or colour."""
     for words, needed in KNOWLEDGE.items():
         fits = (index for index, shape in enumerate(view.shapes) if shape.kind in needed or shape.colour in needed)
         line = view.in_line(fits)
@@ -337,15 +363,27 @@ _MAKERS: dict[str, Callable[[_View], Iterator[Question]]] = dict(
 
 @dataclass(frozen=True)
 class _Point:
+    """A shape's centre, in pixels, as `RELATIONS` compares them."""
+
     x: float
     y: float
 
 
 def plural(words: str) -> str:
-    """Returns the plural of a shape's words: "red crosses"."""
+    """
+    Returns the plural of a shape's words: "red crosses".
+
+    Args:
+        words: that end with the noun.
+    """
     return words + ("es" if words.endswith("cross") else "s")
 
 
 def article(words: str) -> str:
-    """Returns words with their indefinite article: "an orange star"."""
+    """
+    Returns words with their indefinite article: "an orange star".
+
+    Args:
+        words: of one shape.
+    """
     return f"an {words}" if words[0] in "aeiou" else f"a {words}"
