@@ -74,6 +74,8 @@ class LisaGleeOutput(ModelOutput):
         object_logits (`torch.Tensor` of shape `(masks, objects)`, with `config.choose_objects`):
             Similarity to each query.
         objects (`LisaGleeObjects`): what GLEE sees; can be passed with further questions about the pictures.
+        hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the language model.
+        attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the language model.
     """
 
     loss: torch.Tensor | None = None
@@ -83,6 +85,8 @@ class LisaGleeOutput(ModelOutput):
     mask_rows: torch.Tensor | None = None
     object_logits: torch.Tensor | None = None
     objects: LisaGleeObjects | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -332,6 +336,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             mask_labels (`torch.Tensor` of shape `(masks, height, width)`, *optional*):
                 The mask of each `[SEG]` in `labels`, of GLEE's padded picture and at any size, in [0, 1]; negative
                 where it isn't known. Masks are compared at this size.
+            kwargs (*optional*):
+                `output_hidden_states`, `output_attentions`, and arguments of the language model's `forward`.
 
         Raises:
             ValueError: neither pictures nor objects are passed, or numbers of placeholders, rows or masks don't match.
@@ -340,16 +346,23 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
         )
         embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        with_states = kwargs.pop("output_hidden_states", self.config.output_hidden_states)
+        with_attentions = kwargs.pop("output_attentions", self.config.output_attentions)
         outputs = self.language_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             output_hidden_states=True,
+            output_attentions=with_attentions,
             use_cache=False,
             **({} if pixel_values is None else {"pixel_values": pixel_values}),
             **kwargs,
         )
+        recorded = {
+            "hidden_states": outputs.hidden_states if with_states else None,
+            "attentions": outputs.attentions,
+        }
         if labels is None:
-            return LisaGleeOutput(logits=outputs.logits, objects=objects)
+            return LisaGleeOutput(logits=outputs.logits, objects=objects, **recorded)
         found = labels[:, 1:] == self.config.segment_token_id  # the state before a [SEG] is the one that predicts it
         rows = found.nonzero()[:, 0]
         states = outputs.hidden_states[-1][:, :-1][found]  # (masks, hidden_size)
@@ -364,6 +377,7 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             mask_rows=rows,
             object_logits=choice,
             objects=objects,
+            **recorded,
         )
 
     @torch.no_grad()
