@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from lookhear import cli
 from lookhear_command.shared_options import MODALITIES
@@ -90,6 +91,23 @@ def test_transcribe_prints_text(run, tiny_checkpoint, talking_clips):
         "transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint, "--modality", "audio", *FAST
     )
     assert code == 0 and again.count("\n") == 1
+
+
+def test_a_language_model_takes_part_in_transcribe(run, tiny_checkpoint, talking_clips, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(2)
+    shape = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 128, "tie_word_embeddings": False}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=40, bos_token_id=39, eos_token_id=39, **shape))
+    torch.nn.init.normal_(model.lm_head.weight, std=3.0)
+    model.save_pretrained(tmp_path)
+    command = ("transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint)
+    texts = [
+        run(*command, *options)[1] for options in ((), ("--language-model", tmp_path, "--language-model-weight", 2))
+    ]
+    assert texts[0] != texts[1]
+    code, _, message = run(*command, "--language-model-weight", 2)
+    assert code == 2 and "`language_model_weight` is of no use without a `language_model`" in message
 
 
 def test_transcribe_several_files_with_one_that_is_broken(run, tiny_checkpoint, talking_clips, tmp_path):

@@ -23,6 +23,13 @@ def rate(text: str) -> float:
     return number
 
 
+def weight(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, 0 or more")
+    return number
+
+
 def chunk_length(text: str) -> float:
     number = _number(text)
     if not 2 <= number < math.inf:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import chunk_length, positive, rate
+from .argument_types import chunk_length, positive, rate, weight
 from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
 
@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
     bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
+    model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
+    parser.add_argument("--language-model", metavar="MODEL", help=model)
+    parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
     who = parser.add_argument_group("whom to read if several people are in view")
     forms = (
         "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
@@ -169,6 +172,7 @@ def _results(
     Yields (file, name, result, error) for each file; a batch in which one file cannot be read is read file by file.
     """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
+    settings |= {"language_model": options.language_model, "language_model_weight": options.language_model_weight}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     if speaker == EVERYONE:
         for file, name in zip(options.files, names, strict=True):
