@@ -40,7 +40,7 @@ def build(tiny_glee):
 
 @pytest.fixture(params=["paper", "tiny", "llava"])
 def kind(request) -> str:
-    """The paper's wiring, that of the packaged checkpoint, and a language model with eyes of its own."""
+    """The paper's wiring, that of the packaged checkpoint, and a language model that reads images itself."""
     return request.param
 
 

@@ -50,12 +50,12 @@ def test_the_best_object_is_the_one_that_overlaps_most():
     assert best_objects(found, labels).tolist() == [1, -100]
 
 
-def test_boxes_are_told_with_corners_and_octaves():
-    told = box_encoding(torch.tensor([[0.5, 0.25, 0.2, 0.1]]))
-    assert told.shape == (1, 104)
-    assert torch.allclose(told[0, :8], torch.tensor([0.5, 0.25, 0.2, 0.1, 0.4, 0.2, 0.6, 0.3]))
-    assert told[0, 8].item() == pytest.approx(math.sin(math.pi * 0.5), abs=1e-6)
-    assert told[0, 8 + 48 + 6 + 1].item() == pytest.approx(math.cos(2 * math.pi * 0.25), abs=1e-6)
+def test_boxes_are_encoded_with_corners_and_octaves():
+    encoded = box_encoding(torch.tensor([[0.5, 0.25, 0.2, 0.1]]))
+    assert encoded.shape == (1, 104)
+    assert torch.allclose(encoded[0, :8], torch.tensor([0.5, 0.25, 0.2, 0.1, 0.4, 0.2, 0.6, 0.3]))
+    assert encoded[0, 8].item() == pytest.approx(math.sin(math.pi * 0.5), abs=1e-6)
+    assert encoded[0, 8 + 48 + 6 + 1].item() == pytest.approx(math.cos(2 * math.pi * 0.25), abs=1e-6)
 
 
 def test_masks_come_from_the_states_that_predict_them(model, batch):
@@ -123,7 +123,7 @@ def test_generated_masks_are_those_of_reading_the_answer_in_one_pass(model, batc
 
 
 def test_a_picture_serves_several_questions(model, batch):
-    """Seen once, asked twice: as if it had been passed twice."""
+    """One picture with two questions: as if it had been passed twice."""
     asked = questions(batch)
     both = {name: value[[0, 0]] for name, value in asked.items()}
     both["input_ids"] = torch.stack((asked["input_ids"][0], asked["input_ids"][0].flip(0)))
