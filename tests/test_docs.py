@@ -14,8 +14,10 @@ import pytest
 PACKAGES = {  # each with its page
     "lookhear.modeling.avsr": "modeling_avsr",
     "lookhear.modeling.glee": "modeling_glee",
+    "lookhear.modeling.lisa_glee": "modeling_lisa_glee",
     "lookhear.processing.avsr": "processing_avsr",
     "lookhear.processing.glee": "processing_glee",
+    "lookhear.processing.lisa_glee": "processing_lisa_glee",
     "lookhear.evaluation": "evaluation",
     "lookhear.publishing": "publishing",
     "lookhear.training.avsr.synthesis": "training",

@@ -26,6 +26,8 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
         from lookhear.training.avsr.train import main
     elif system == "glee":
         from lookhear.training.glee.mixture.train_corpora import main
+    elif system == "lisa_glee_scenes":
+        from lookhear.training.lisa_glee.train_scenes import main
     else:
         from lookhear.training.glee.scenes.train import main
     main(recipe, overrides)

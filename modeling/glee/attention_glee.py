@@ -37,6 +37,12 @@ Sampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of locations a
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (tokens, head_size) float32
 
 
+def attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turns a mask `(rows, tokens)`, True to be seen, into what is added to scores, `(rows, 1, 1, tokens)`."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,

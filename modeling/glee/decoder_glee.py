@@ -75,9 +75,50 @@ class GleeHeads(nn.Module):
         logits = hidden_states @ projected.transpose(-1, -2)
         return logits if self.class_bias is None else logits + self.class_bias
 
+    def best_queries(
+        self,
+        hidden_states: torch.Tensor,
+        class_embeddings: torch.Tensor,
+        count: int,
+        query_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Finds the queries that match any of the texts best.
+
+        Args:
+            hidden_states: `(rows, queries, size)`.
+            class_embeddings: `(rows or 1, classes, size)`.
+            count: queries of each row.
+            query_mask: `(rows, queries)` bool, False for empty queries, which come last.
+
+        Returns:
+            scores before the sigmoid, best first, and indices, both `(rows, count)`.
+        """
+        scores = self.class_logits(hidden_states, class_embeddings).amax(dim=-1)  # (rows, queries)
+        if query_mask is not None:
+            scores = scores.masked_fill(~query_mask, torch.finfo(scores.dtype).min)
+        best = scores.topk(min(count, scores.shape[1]), dim=1)
+        return best.values, best.indices
+
     def refined_boxes(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Applies the head's correction to boxes `(…, 4)`, cxcywh in [0, 1], in logit space."""
         return (self.box(hidden_states).float() + inverse_sigmoid(boxes)).sigmoid()
+
+    def mask_embeddings(self, hidden_states: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """
+        Computes what the mask features are multiplied with.
+
+        Args:
+            hidden_states: `(rows, queries, size)`.
+            boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
+
+        Returns:
+            `(rows, queries, size)`.
+        """
+        if self.mask_position is not None:
+            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
+            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
+        return self.scale * self.mask(hidden_states)
 
     def mask_logits(
         self, hidden_states: torch.Tensor, boxes: torch.Tensor, mask_features: torch.Tensor
@@ -93,12 +134,8 @@ class GleeHeads(nn.Module):
         Returns:
             `(rows, queries, height, width)`, before the sigmoid.
         """
-        if self.mask_position is not None:
-            encoding = box_encoding(boxes.detach(), hidden_states.shape[-1])
-            hidden_states = hidden_states + self.mask_position(encoding.to(hidden_states.dtype))
-        return (self.scale * self.mask(hidden_states) @ mask_features.flatten(2)).unflatten(
-            -1, mask_features.shape[-2:]
-        )
+        embeddings = self.mask_embeddings(hidden_states, boxes)
+        return (embeddings @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:

@@ -22,7 +22,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, map_shape
+from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, attention_bias, map_shape
 from .backbone_glee import backbone_channels, make_backbone
 from .configuration_glee import PROMPT_LEVELS, GleeConfig, sub_config
 from .decoder_glee import (
@@ -50,9 +50,11 @@ from .request_glee import (
     GleeMaps,
     GleeModelOutput,
     GleeObjectDetectionOutput,
+    GleeObjectQueries,
     GleePrompts,
     GleeRequest,
     GleeVisualPrompts,
+    boxes_in_image,
     check_prompts,
     group_by_padded_size,
     join_layers,
@@ -224,6 +226,31 @@ class GleeModel(GleePreTrainedModel):
         embeddings = GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
         return embeddings, distillation_loss(student, teacher, attention_mask)
 
+    def get_object_queries(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        count: int = 100,
+    ) -> GleeObjectQueries:
+        """
+        Computes the best queries of images with all that another model needs to refer to them (paper, section 4.4).
+
+        Args:
+            pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].
+            pixel_mask: `(images, height, width)`, see [`GleeModel.forward`].
+            input_ids: `(labels, length)`, such as "object" alone; a query's score is that of its best label.
+            attention_mask: `(labels, length)`.
+            count: queries of each image.
+        """
+        outputs = self(pixel_values, pixel_mask, input_ids=input_ids, attention_mask=attention_mask, return_dict=True)
+        states, boxes = outputs.last_hidden_state, outputs.pred_boxes
+        scores, best = self.heads.best_queries(states, outputs.class_embeddings, count, outputs.query_mask)
+        states, boxes = (x.gather(1, best[..., None].expand(-1, -1, x.shape[-1])) for x in (states, boxes))
+        masks = self.heads.mask_embeddings(states, boxes)
+        return GleeObjectQueries(states, scores, boxes_in_image(boxes, pixel_mask), masks, outputs.mask_features)
+
     def _request(self, prompts: GleePrompts, pixel_values: torch.Tensor) -> GleeRequest:
         """Embeds what is looked for."""
         images = prompts.images(pixel_values.device)
@@ -389,7 +416,7 @@ class GleeModel(GleePreTrainedModel):
             start_boxes = torch.cat((denoising.boxes, start_boxes), dim=1)
         if present is not None:
             seen = torch.cat((present.new_ones(start.shape[:2]), present), dim=1)
-            seen = _attention_bias(seen, queries.dtype)
+            seen = attention_bias(seen, queries.dtype)
             bias = seen if bias is None else seen + nn.functional.pad(bias, (0, present.shape[1]))
         states, refined = self.decoder(start, start_boxes, memory, shapes, self.heads, prompts, bias, **kwargs)
         states, refined = torch.stack(states), torch.stack(refined)  # (layers, rows, denoising and other queries, …)
@@ -413,7 +440,7 @@ class GleeModel(GleePreTrainedModel):
         mask = request.label_mask  # alone, a label has no padding that could be attended to
         if mask is None and not self.config.fusion_attends_padding:
             mask = request.text_mask
-        return None if mask is None else _attention_bias(mask, request.text.dtype)
+        return None if mask is None else attention_bias(mask, request.text.dtype)
 
     def _template(self, images: torch.Tensor, visual: GleeVisualPrompts) -> torch.Tensor:
         """Computes the early fusion's tokens of prompts on their images `(prompts, 3, height, width)`."""
@@ -673,12 +700,6 @@ class _TrainingBatch:
 def _embedded(tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns for each text its vector, `(texts, 1, size)`, and its tokens `(texts, length, size)`."""
     return mean_of_tokens(tokens, attention_mask)[:, None], tokens
-
-
-def _attention_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Turns a mask `(rows, tokens)`, True to be seen, into what is added to scores, `(rows, 1, 1, tokens)`."""
-    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-    return bias.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None]
 
 
 def _sizes_of_rows(

@@ -384,6 +384,28 @@ class GleeModelOutput(ModelOutput):
 
 
 @dataclass
+class GleeObjectQueries(ModelOutput):
+    r"""
+    What another model needs to know of the objects in images, best first.
+
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(images, queries, hidden_size)`): of the last layer, normed.
+        scores (`torch.Tensor` of shape `(images, queries)`): before the sigmoid, of the best label.
+        boxes (`torch.Tensor` of shape `(images, queries, 4)`): cxcywh as shares of the image without padding.
+        mask_embeddings (`torch.Tensor` of shape `(images, queries, hidden_size)`):
+            Times `mask_features` they are the queries' own masks.
+        mask_features (`torch.Tensor` of shape `(images, hidden_size, height, width)`):
+            At a quarter (Pro: an eighth) of the padded image.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    mask_embeddings: torch.Tensor | None = None
+    mask_features: torch.Tensor | None = None
+
+
+@dataclass
 class GleeObjectDetectionOutput(ModelOutput):
     r"""
     What is found by each query. A row is an image, or a prompt where there are prompts.
@@ -429,6 +451,23 @@ def sizes_of_images(pixel_mask: torch.Tensor) -> torch.Tensor:
     """Computes (height, width) of the image in each mask `(images, height, width)`, `(images, 2)` int64."""
     mask = pixel_mask.bool()
     return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)
+
+
+def boxes_in_image(boxes: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """
+    Turns boxes as shares of the padded image into shares of the image.
+
+    Args:
+        boxes: `(images, queries, 4)`, cxcywh.
+        pixel_mask: `(images, height, width)`, 1 for the image, 0 for padding; None: nothing is padded.
+
+    Returns:
+        `(images, queries, 4)`, cxcywh.
+    """
+    if pixel_mask is None:
+        return boxes
+    shares = boxes.new_tensor(pixel_mask.shape[-2:]) / sizes_of_images(pixel_mask)  # (images, 2): height, width
+    return boxes * shares.flip(1).repeat(1, 2)[:, None]
 
 
 def group_by_padded_size(pixel_mask: torch.Tensor, divisor: int) -> list[tuple[tuple[int, int], torch.Tensor]]:

@@ -13,6 +13,7 @@ from lookhear.deferred_registration import defer_registration
 if TYPE_CHECKING:
     from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
     from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection, GleeModel
+    from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
     from lookhear.processing.avsr import (
         AudioVisualSpeechRecognitionPipeline,
         AvsrFeatureExtractor,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         ObjectPerceptionPipeline,
         VideoPerception,
     )
+    from lookhear.processing.lisa_glee import LisaGleeProcessor, ReasoningSegmentationPipeline
 
 __version__ = version("lookhear")
 __all__ = [
@@ -46,11 +48,16 @@ __all__ = [
     "GleeProcessor",
     "GleePromptProcessor",
     "GleeTracker",
+    "LisaGleeConfig",
+    "LisaGleeForReasoningSegmentation",
+    "LisaGleeProcessor",
     "MouthRoiImageProcessor",
     "ObjectPerceptionPipeline",
+    "ReasoningSegmentationPipeline",
     "VideoPerception",
 ]
-_FOLDERS = ("modeling.avsr", "modeling.glee", "processing.avsr", "processing.glee")
+_SYSTEMS = ("avsr", "glee", "lisa_glee")
+_FOLDERS = tuple(f"{kind}.{system}" for kind in ("modeling", "processing") for system in _SYSTEMS)
 
 
 def __getattr__(name: str) -> object:

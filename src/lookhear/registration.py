@@ -23,6 +23,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from lookhear.deferred_registration import end_deferral
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection, GleeModel
+from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.processing.avsr import (
     AudioVisualSpeechRecognitionPipeline,
     AvsrFeatureExtractor,
@@ -35,6 +36,7 @@ from lookhear.processing.glee import (
     GleeProcessor,
     ObjectPerceptionPipeline,
 )
+from lookhear.processing.lisa_glee import LisaGleeProcessor, ReasoningSegmentationPipeline
 
 PACKAGED = Path(__file__).parent / "model_cards"  # the tasks' default models
 
@@ -70,6 +72,16 @@ PIPELINE_REGISTRY.register_pipeline(
     pipeline_class=ObjectPerceptionPipeline,
     pt_model=AutoModelForZeroShotObjectDetection,
     default={"model": (str(PACKAGED / "glee-tiny"), None)},
+    type="multimodal",
+)
+
+AutoConfig.register(LisaGleeConfig.model_type, LisaGleeConfig)
+AutoModel.register(LisaGleeConfig, LisaGleeForReasoningSegmentation)
+AutoProcessor.register(LisaGleeConfig, LisaGleeProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    "reasoning-segmentation",
+    pipeline_class=ReasoningSegmentationPipeline,
+    pt_model=AutoModel,
     type="multimodal",
 )
 

@@ -1,4 +1,4 @@
-"""What transformers promises of any model, kept by every network of both systems; tiny random weights."""
+"""What transformers promises of any model, for every network of every system; tiny random weights."""
 
 import copy
 from collections.abc import Callable
@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig
+from transformers import GenerationConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel, ResNetConfig
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection, GleeModel
+from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 
 ENCODER_LAYERS, FUSION_LAYERS, DECODER_LAYERS = 2, 3, 4
+LANGUAGE_LAYERS = 2
+OBJECTS_SHOWN = 6  # to LISA-GLEE's language model
 TEXT = {"vocab_size": 60, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
 TEXT |= {"num_attention_heads": 2, "bos_token_id": 58, "eos_token_id": 59, "pad_token_id": 59}
 
@@ -54,6 +57,18 @@ def glee_config() -> GleeConfig:
     return GleeConfig(backbone_config=backbone, text_config=TEXT, **sizes, **counts)
 
 
+def lisa_config() -> LisaGleeConfig:
+    """Everything that is optional, so that all weights learn."""
+    language = LlamaConfig(
+        vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=LANGUAGE_LAYERS, num_attention_heads=2
+    )
+    ids = {"object_token_id": 3, "segment_token_id": 4, "object_label_ids": [58, 7, 59]}
+    options = {"object_masks": True, "object_layers": 1, "choose_objects": True, "scaled_products": True}
+    return LisaGleeConfig(
+        perception_config=glee_config(), language_config=language, num_objects=OBJECTS_SHOWN, **ids, **options
+    )
+
+
 def clips() -> dict[str, torch.Tensor]:
     """Two clips, the second one shorter, and what the decoder has said of them."""
     numbers = torch.Generator().manual_seed(0)
@@ -92,6 +107,22 @@ def objects() -> list[dict[str, torch.Tensor]]:
     masks = torch.zeros(1, 64, 96)
     masks[:, 20:44, 30:66] = 1
     return [{"class_labels": torch.tensor([kind]), "boxes": box, "masks": masks} for kind in (0, 2)]
+
+
+def answers() -> torch.Tensor:
+    """Two conversations, the second one shorter, that show two objects and one."""
+    shown = [3] * OBJECTS_SHOWN
+    return torch.tensor([[*shown, 10, 11, 12, 4, 13, 4, 2], [*shown, 14, 15, 4, 2, 0, 0, 0]])
+
+
+def conversations() -> dict[str, torch.Tensor]:
+    numbers = torch.Generator().manual_seed(0)
+    return {
+        "input_ids": answers(),
+        "attention_mask": (answers() != 0).long(),
+        "perception_pixel_values": torch.randn(2, 3, 64, 96, generator=numbers),
+        "mask_labels": torch.rand(3, 16, 24, generator=numbers).round(),
+    }
 
 
 @dataclass
@@ -148,6 +179,15 @@ CASES = [
         {"": DECODER_LAYERS},
         ("track_embeddings",),
         (*GLEE_IDLE, "confidence"),
+    ),
+    Case(
+        LisaGleeForReasoningSegmentation,
+        lisa_config,
+        conversations,
+        lambda: answers().masked_fill(answers() == 0, -100),
+        {"": LANGUAGE_LAYERS},
+        scores=("logits",),
+        idle=("perception.",),
     ),
 ]
 every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.model.__name__)

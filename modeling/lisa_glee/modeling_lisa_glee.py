@@ -1,0 +1,544 @@
+# Copyright 2026 The LookHear developers.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024, section 4.4)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput, can_return_tuple
+
+from .configuration_lisa_glee import LisaGleeConfig, sub_config
+from .loss_lisa_glee import best_objects, mask_losses
+
+# Octaves of the sines and cosines that a box is encoded with: from half a wave across the picture to 16 waves.
+BOX_OCTAVES = 6
+# Numbers of an encoded box: centre, size and two corners, each as it is and as a sine and a cosine of each octave.
+BOX_SIZE = 8 * (1 + 2 * BOX_OCTAVES)
+
+
+@dataclass
+class LisaGleeObjects(ModelOutput):
+    r"""
+    What GLEE sees in pictures, best objects first; see `GleeModel.get_object_queries`.
+
+    Attributes:
+        last_hidden_state (`torch.Tensor` of shape `(pictures, objects, object_size)`): GLEE's queries.
+        scores (`torch.Tensor` of shape `(pictures, objects)`): before the sigmoid, for the text "object".
+        boxes (`torch.Tensor` of shape `(pictures, objects, 4)`): cxcywh as shares of the picture without padding.
+        mask_embeddings (`torch.Tensor` of shape `(pictures, objects, object_size)`):
+            Multiplied with `mask_features` they give the objects' own masks.
+        mask_features (`torch.Tensor` of shape `(pictures, object_size, height, width)`):
+            At a quarter (Pro: an eighth) of the padded picture's height and width.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    scores: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    mask_embeddings: torch.Tensor | None = None
+    mask_features: torch.Tensor | None = None
+
+
+@dataclass
+class LisaGleeOutput(ModelOutput):
+    r"""
+    Losses, logits, and one mask for each `[SEG]` in `labels`, row by row and from left to right.
+
+    Attributes:
+        loss (`torch.Tensor`, with `labels`): the weighted sum of all losses.
+        loss_dict (`dict`, with `labels`): each loss before its weight: text, bce, dice, object.
+        logits (`torch.Tensor` of shape `(rows, length, vocabulary)`): of the language model.
+        mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the row of each mask.
+        object_logits (`torch.Tensor` of shape `(masks, objects)`, with `config.choose_objects`):
+            Similarity to each query.
+        objects (`LisaGleeObjects`): what GLEE sees; can be passed with further questions about the pictures.
+        hidden_states (`tuple` of `torch.Tensor`, with `output_hidden_states=True`): of the language model.
+        attentions (`tuple` of `torch.Tensor`, with `output_attentions=True`): of the language model.
+    """
+
+    loss: torch.Tensor | None = None
+    loss_dict: dict[str, torch.Tensor] | None = None
+    logits: torch.Tensor | None = None
+    mask_logits: torch.Tensor | None = None
+    mask_rows: torch.Tensor | None = None
+    object_logits: torch.Tensor | None = None
+    objects: LisaGleeObjects | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class LisaGleeGenerateOutput(ModelOutput):
+    r"""
+    Answers, and the masks of their `[SEG]` tokens, answer by answer and from left to right.
+
+    Attributes:
+        sequences (`torch.Tensor` of shape `(answers, length)`, int64): new tokens only.
+        mask_logits (`torch.Tensor` of shape `(masks, height, width)`): at the size of GLEE's mask features.
+        mask_rows (`torch.Tensor` of shape `(masks,)`, int64): the answer of each mask.
+        mask_positions (`torch.Tensor` of shape `(masks,)`, int64): the index of its `[SEG]` in the answer.
+        mask_scores (`torch.Tensor` of shape `(masks,)`): confidence in each mask, in [0, 1].
+        objects (`LisaGleeObjects`): see [`LisaGleeOutput`].
+    """
+
+    sequences: torch.Tensor | None = None
+    mask_logits: torch.Tensor | None = None
+    mask_rows: torch.Tensor | None = None
+    mask_positions: torch.Tensor | None = None
+    mask_scores: torch.Tensor | None = None
+    objects: LisaGleeObjects | None = None
+
+
+class LisaGleeMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, activation: nn.Module):
+        super().__init__()
+        self.first = nn.Linear(input_size, hidden_size)
+        self.activation = activation
+        self.last = nn.Linear(hidden_size, output_size)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Maps states `(…, input_size)` to `(…, output_size)`."""
+        return self.last(self.activation(self.first(states)))
+
+
+class LisaGleeObjectEncoder(nn.Module):
+    """Shows GLEE's queries to the language model: one input embedding each."""
+
+    def __init__(self, config: LisaGleeConfig):
+        super().__init__()
+        self.config = config
+        hidden_size, object_size = config.text_config.hidden_size, sub_config(config, "perception_config").hidden_size
+        input_size = object_size
+        if config.object_boxes:
+            input_size += 1 + BOX_SIZE  # the score and the box
+        if config.object_masks:
+            input_size += object_size
+        self.projection = LisaGleeMLP(input_size, hidden_size, hidden_size, nn.GELU())
+        heads = max(1, hidden_size // 32)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                hidden_size, heads, 3 * hidden_size, 0.0, nn.functional.gelu, batch_first=True, norm_first=True
+            )
+            for _ in range(config.object_layers)
+        )
+        self.keys = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.GELU()) if config.choose_objects else None
+
+    def forward(self, objects: LisaGleeObjects) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Computes what the language model is shown, and what `[SEG]` may choose from.
+
+        Args:
+            objects: what GLEE sees, `(pictures, objects)`.
+
+        Returns:
+            embeddings `(pictures, objects, hidden_size)` and keys `(pictures, objects, object_size)`, None unless
+            `config.choose_objects`.
+        """
+        queries = objects["last_hidden_state"]
+        parts = [queries]
+        if self.config.object_boxes:
+            parts += [objects["scores"][..., None], box_encoding(objects["boxes"])]
+        if self.config.object_masks:
+            scale = math.sqrt(queries.shape[-1]) if self.config.scaled_products else 1.0
+            parts.append(scale * objects["mask_embeddings"])
+        shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
+        for layer in self.layers:
+            shown = layer(shown)
+        return shown, None if self.keys is None else self.keys(shown)
+
+
+def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
+    """
+    Encodes centre, size and corners of boxes, as they are and as sines and cosines of `BOX_OCTAVES` octaves.
+
+    Args:
+        boxes: `(…, 4)`, cxcywh as shares of the image.
+
+    Returns:
+        `(…, BOX_SIZE)` float32.
+    """
+    boxes = boxes.float()
+    centre, size = boxes[..., :2], boxes[..., 2:]
+    places = torch.cat((boxes, centre - size / 2, centre + size / 2), dim=-1)  # (…, 8)
+    octaves = math.pi * 2.0 ** torch.arange(BOX_OCTAVES, device=boxes.device)
+    angles = (places[..., None] * octaves).flatten(-2)
+    return torch.cat((places, angles.sin(), angles.cos()), dim=-1)
+
+
+class LisaGleeSegmentHead(nn.Module):
+    """Turns the state that predicts a `[SEG]` into the mask that it stands for."""
+
+    def __init__(self, config: LisaGleeConfig):
+        super().__init__()
+        hidden_size, object_size = config.text_config.hidden_size, sub_config(config, "perception_config").hidden_size
+        self.scale = object_size**-0.5 if config.scaled_products else 1.0
+        self.pixels = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.ReLU())
+        self.choice = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.ReLU()) if config.choose_objects else None
+
+    def mask_logits(self, states: torch.Tensor, features: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+        """
+        Compares states with each pixel of their pictures.
+
+        Args:
+            states: `(masks, hidden_size)`.
+            features: GLEE's mask features, `(pictures, object_size, height, width)`.
+            pictures: `(masks,)` int64, the picture of each state.
+
+        Returns:
+            `(masks, height, width)`, before the sigmoid.
+        """
+        wanted = self.scale * self.pixels(states)  # (masks, object_size)
+        # Picture by picture, instead of a copy of the features for each mask.
+        by_picture = [wanted[pictures == index] @ picture.flatten(1) for index, picture in enumerate(features)]
+        order = pictures.argsort(stable=True)
+        logits = torch.cat(by_picture)[order.argsort()] if by_picture else wanted.new_zeros(0)
+        return logits.unflatten(-1, features.shape[-2:])
+
+    def object_logits(self, states: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """
+        Compares states with the objects of their pictures; needs `config.choose_objects`.
+
+        Args:
+            states: `(masks, hidden_size)`.
+            keys: of the objects, `(masks, objects, object_size)`.
+
+        Returns:
+            `(masks, objects)`, before the softmax.
+
+        Raises:
+            ValueError: the model has no weights for it.
+        """
+        if self.choice is None:
+            raise ValueError("choose_objects of the configuration must be True to compare [SEG] with objects.")
+        return (keys @ (self.scale * self.choice(states))[..., None])[..., 0]
+
+
+class LisaGleePreTrainedModel(PreTrainedModel):
+    """Declares what transformers needs to know of the model."""
+
+    config: LisaGleeConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ["image", "text"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _no_split_modules = ["LisaGleeObjectEncoder"]
+
+
+class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
+    """A frozen GLEE, a language model that is shown its queries, and the masks that `[SEG]` tokens stand for."""
+
+    accepts_loss_kwargs = False  # to a Trainer: the loss of a step is the mean of its batches'
+
+    def __init__(self, config: LisaGleeConfig):
+        super().__init__(config)
+        self.perception = AutoModel.from_config(config.perception_config).requires_grad_(False)
+        sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        language_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        self.language_model = language_class.from_config(config.language_config)
+        self.object_encoder = LisaGleeObjectEncoder(config)
+        self.segment_head = LisaGleeSegmentHead(config)
+        self.post_init()
+
+    def train(self, mode: bool = True) -> "LisaGleeForReasoningSegmentation":
+        """Sets the mode of training; GLEE stays as it is for inference, without dropout and without gradients."""
+        super().train(mode)
+        self.perception.eval().requires_grad_(False)  # here as well: loading weights makes new parameters
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    @torch.no_grad()
+    def get_objects(
+        self, perception_pixel_values: torch.Tensor, perception_pixel_mask: torch.Tensor | None = None
+    ) -> LisaGleeObjects:
+        """
+        Computes what GLEE sees in pictures, for any number of questions about them.
+
+        Args:
+            perception_pixel_values: `(pictures, 3, height, width)`, of GLEE's image processor.
+            perception_pixel_mask: `(pictures, height, width)`, 1 for the picture, 0 for padding.
+        """
+        label = torch.tensor([self.config.object_label_ids], device=perception_pixel_values.device)
+        found = self.perception.get_object_queries(
+            perception_pixel_values,
+            perception_pixel_mask,
+            input_ids=label,
+            attention_mask=torch.ones_like(label),
+            count=self.config.num_objects,
+        )
+        return LisaGleeObjects(**found)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        perception_pixel_values: torch.Tensor | None = None,
+        perception_pixel_mask: torch.Tensor | None = None,
+        picture_indices: torch.Tensor | None = None,
+        objects: LisaGleeObjects | None = None,
+        labels: torch.Tensor | None = None,
+        mask_labels: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> LisaGleeOutput:
+        r"""
+        Reads conversations with their answers. A row is a question or a conversation about one picture.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(rows, length)`): with `config.num_objects` placeholders in each row.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
+            pixel_values (`torch.Tensor`, *optional*): the pictures, for a language model that reads images itself.
+            perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
+                GLEE's pictures.
+            perception_pixel_mask (`torch.Tensor` of shape `(pictures, height, width)`, *optional*): 0 for padding.
+            picture_indices (`torch.Tensor` of shape `(rows,)`, *optional*):
+                The picture of each row; by default the i-th.
+            objects (`LisaGleeObjects`, *optional*):
+                Of [`LisaGleeForReasoningSegmentation.get_objects`], instead of `perception_pixel_values`.
+            labels (`torch.Tensor` of shape `(rows, length)`, *optional*): the ids of the answers, -100 elsewhere.
+            mask_labels (`torch.Tensor` of shape `(masks, height, width)`, *optional*):
+                The mask of each `[SEG]` in `labels`, of GLEE's padded picture and at any size, in [0, 1]; negative
+                where it isn't known. Masks are compared at this size.
+            kwargs (*optional*):
+                `output_hidden_states`, `output_attentions`, and arguments of the language model's `forward`.
+
+        Raises:
+            ValueError: neither pictures nor objects are passed, or numbers of placeholders, rows or masks don't match.
+        """
+        objects, pictures = self._objects(
+            len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
+        )
+        embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        with_states = kwargs.pop("output_hidden_states", self.config.output_hidden_states)
+        with_attentions = kwargs.pop("output_attentions", self.config.output_attentions)
+        outputs = self.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            output_hidden_states=True,
+            output_attentions=with_attentions,
+            use_cache=False,
+            **({} if pixel_values is None else {"pixel_values": pixel_values}),
+            **kwargs,
+        )
+        recorded = {
+            "hidden_states": outputs.hidden_states if with_states else None,
+            "attentions": outputs.attentions,
+        }
+        if labels is None:
+            return LisaGleeOutput(logits=outputs.logits, objects=objects, **recorded)
+        found = labels[:, 1:] == self.config.segment_token_id  # the state before a [SEG] is the one that predicts it
+        rows = found.nonzero()[:, 0]
+        states = outputs.hidden_states[-1][:, :-1][found]  # (masks, hidden_size)
+        masks = self.segment_head.mask_logits(states, objects["mask_features"], pictures[rows])
+        choice = None if keys is None else self.segment_head.object_logits(states, keys[pictures[rows]])
+        losses = self._losses(outputs.logits, labels, masks, mask_labels, choice, objects, pictures[rows])
+        return LisaGleeOutput(
+            loss=self._weighted(losses),
+            loss_dict=losses,
+            logits=outputs.logits,
+            mask_logits=masks,
+            mask_rows=rows,
+            object_logits=choice,
+            objects=objects,
+            **recorded,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        perception_pixel_values: torch.Tensor | None = None,
+        perception_pixel_mask: torch.Tensor | None = None,
+        picture_indices: torch.Tensor | None = None,
+        objects: LisaGleeObjects | None = None,
+        **kwargs: Any,
+    ) -> LisaGleeGenerateOutput:
+        """
+        Answers questions in words and masks, with the language model's own `generate`.
+
+        Args:
+            input_ids: `(rows, length)`, see [`LisaGleeForReasoningSegmentation.forward`]; padded on the left.
+            attention_mask: `(rows, length)`.
+            pixel_values: see `forward`.
+            perception_pixel_values: see `forward`.
+            perception_pixel_mask: see `forward`.
+            picture_indices: see `forward`.
+            objects: see `forward`.
+            kwargs: of transformers' `generate`, such as `max_new_tokens`, `num_beams`, `do_sample`, `streamer`.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        objects, pictures = self._objects(
+            len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
+        )
+        embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        generated = self.language_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+            **({} if pixel_values is None else {"pixel_values": pixel_values}),
+            **{"suppress_tokens": self._placeholders(), **kwargs},
+            return_dict_in_generate=True,
+            output_hidden_states=True,
+        )
+        answers, positions, states = self._segments(generated)
+        per_row = len(generated.sequences) // len(input_ids)
+        pictures = pictures[answers // per_row]
+        masks, scores = self._answer_masks(states, objects, keys, pictures)
+        return LisaGleeGenerateOutput(generated.sequences, masks, answers, positions, scores, objects)
+
+    def _placeholders(self) -> list[int]:
+        """Returns the tokens that stand for what is seen: no answer contains them."""
+        image = getattr(self.config.language_config, "image_token_id", None)
+        return [self.config.object_token_id, *([] if image is None else [image])]
+
+    def _objects(
+        self,
+        rows: int,
+        pixel_values: torch.Tensor | None,
+        pixel_mask: torch.Tensor | None,
+        picture_indices: torch.Tensor | None,
+        objects: LisaGleeObjects | None,
+    ) -> tuple[LisaGleeObjects, torch.Tensor]:
+        """Returns what GLEE sees, and the picture of each row."""
+        if pixel_values is not None and objects is None:
+            objects = self.get_objects(pixel_values, pixel_mask)
+        elif pixel_values is not None or objects is None:
+            raise ValueError("pass either perception_pixel_values or objects.")
+        pictures = len(objects["scores"])
+        if picture_indices is None:
+            if pictures != rows:
+                raise ValueError(
+                    f"there are {rows} rows of input_ids about {pictures} pictures: pass picture_indices."
+                )
+            picture_indices = torch.arange(rows, device=objects["scores"].device)
+        return objects, picture_indices
+
+    def _input_embeddings(
+        self, input_ids: torch.Tensor, objects: LisaGleeObjects, pictures: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Puts the objects of each row's picture where its placeholders stand."""
+        shown, keys = self.object_encoder(objects)
+        embeddings = self.get_input_embeddings()(input_ids)  # (rows, length, hidden_size)
+        places = input_ids == self.config.object_token_id
+        if not bool((places.sum(dim=1) == shown.shape[1]).all()):
+            raise ValueError(f"each row of input_ids needs {shown.shape[1]} placeholders of objects.")
+        shown = shown[pictures].to(embeddings.dtype)
+        return embeddings.masked_scatter(places[..., None], shown), keys
+
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        masks: torch.Tensor,
+        mask_labels: torch.Tensor | None,
+        choice: torch.Tensor | None,
+        objects: LisaGleeObjects,
+        pictures: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Computes each loss before its weight; those of masks with `mask_labels` only."""
+        text = nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+        )
+        if mask_labels is None:
+            return {"text": text}
+        if len(mask_labels) != len(masks):
+            raise ValueError(f"there are {len(masks)} [SEG] in labels, but {len(mask_labels)} mask_labels.")
+        resized = resize(masks, mask_labels.shape[-2:])
+        losses = dict(zip(("bce", "dice"), mask_losses(resized, mask_labels)), text=text)
+        if choice is not None:
+            with torch.no_grad():
+                own = torch.einsum("poc,pchw->pohw", objects["mask_embeddings"], objects["mask_features"])
+                best = best_objects(own[pictures], resize(mask_labels.to(own), own.shape[-2:]))
+            # A mean over nothing is not a number; a sum over nothing is zero.
+            losses["object"] = nn.functional.cross_entropy(choice.float(), best, ignore_index=-100, reduction="sum")
+            losses["object"] = losses["object"] / max(int((best >= 0).sum()), 1)
+        return losses
+
+    def _weighted(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the weighted sum of the losses."""
+        loss = self.config.text_loss_weight * losses["text"]
+        for name in ("bce", "dice", "object"):
+            if name in losses:
+                loss = loss + getattr(self.config, f"{name}_loss_weight") * losses[name]
+        return loss
+
+    def _segments(self, generated: ModelOutput) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Returns answer and index of each `[SEG]`, and the state that produced it, `(masks, hidden_size)`."""
+        found = generated["sequences"] == self.config.segment_token_id  # (answers, length)
+        answers, positions = found.nonzero().unbind(dim=1)
+        last = [step[-1][:, -1] for step in generated["hidden_states"]]  # of each step (rows or beams, hidden_size)
+        beams = generated.get("beam_indices")  # (answers, length): the beam that each token was added to
+        rows = answers if beams is None else beams[answers, positions]
+        states = [last[position][row] for position, row in zip(positions.tolist(), rows.tolist())]
+        size = self.config.text_config.hidden_size
+        return answers, positions, torch.stack(states) if states else last[0].new_zeros(0, size)
+
+    def _answer_masks(
+        self, states: torch.Tensor, objects: LisaGleeObjects, keys: torch.Tensor | None, pictures: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns masks `(masks, height, width)` and scores: of the choice, or the mean over the mask's pixels."""
+        if keys is None:
+            masks = self.segment_head.mask_logits(states, objects["mask_features"], pictures)
+            inside = masks > 0
+            return masks, (masks.sigmoid() * inside).flatten(1).sum(dim=1) / inside.flatten(1).sum(dim=1).clamp(min=1)
+        scores, best = self.segment_head.object_logits(states, keys[pictures]).softmax(dim=-1).max(dim=-1)
+        chosen = objects["mask_embeddings"][pictures, best]  # (masks, object_size)
+        return torch.einsum("nc,nchw->nhw", chosen, objects["mask_features"][pictures]), scores
+
+
+def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """
+    Resizes maps bilinearly, in float32; averages where they shrink.
+
+    Args:
+        maps: `(n, height, width)`.
+        size: (height, width) of the result.
+    """
+    height, width = size
+    if tuple(maps.shape[-2:]) == (height, width):
+        return maps
+    shrinks = maps.shape[-2] > height
+    resized = nn.functional.interpolate(
+        maps[:, None].float(), (height, width), mode="bilinear", align_corners=False, antialias=shrinks
+    )
+    return resized[:, 0]

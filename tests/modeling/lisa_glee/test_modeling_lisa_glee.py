@@ -1,0 +1,232 @@
+"""LISA-GLEE's wiring: objects in, masks out, losses as LISA's, and the same in one pass as word by word."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
+from lookhear.modeling.lisa_glee.loss_lisa_glee import best_objects, mask_losses
+from lookhear.modeling.lisa_glee.modeling_lisa_glee import box_encoding
+
+OBJECT, SEGMENT, OBJECTS = 3, 4, 6  # as in conftest.py
+
+
+def questions(batch: dict) -> dict:
+    """What a user passes: no answers."""
+    return {name: value for name, value in batch.items() if name not in ("labels", "mask_labels")}
+
+
+def test_losses_of_masks_are_those_of_lisa():
+    logits, labels = torch.tensor([[[2.0, -1.0], [0.5, -3.0]]]), torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    bce, dice = mask_losses(logits, labels)
+    p = [1 / (1 + math.exp(-x)) for x in (2.0, -1.0, 0.5, -3.0)]
+    assert bce.item() == pytest.approx(-sum(map(math.log, (p[0], 1 - p[1], p[2], 1 - p[3]))) / 4, abs=1e-6)
+    both, total = 2 * (p[0] + p[2]) / 1000, (sum(p) + 2) / 1000
+    assert dice.item() == pytest.approx(1 - (both + 1e-6) / (total + 1e-6), abs=1e-6)
+
+
+def test_pixels_that_are_not_known_count_nowhere():
+    logits, labels = torch.randn(2, 4, 6), torch.rand(2, 4, 6).round()
+    labels[:, :, 4:] = -1
+    for whole, cut in zip(mask_losses(logits, labels), mask_losses(logits[..., :4], labels[..., :4])):
+        assert whole.item() == pytest.approx(cut.item(), abs=1e-6)
+
+
+def test_no_masks_cost_nothing_and_have_gradients_of_zero():
+    logits = torch.zeros(0, 4, 4, requires_grad=True)
+    bce, dice = mask_losses(logits, torch.zeros(0, 4, 4))
+    (bce + dice).backward()
+    assert bce == dice == 0 and logits.grad.shape == (0, 4, 4)
+
+
+def test_the_best_object_is_the_one_that_overlaps_most():
+    labels = torch.zeros(2, 4, 4)
+    labels[0, :2] = 1
+    found = torch.full((2, 3, 4, 4), -1.0)
+    found[0, 0, :1], found[0, 1, :2], found[0, 2] = 1, 1, 1
+    assert best_objects(found, labels).tolist() == [1, -100]
+
+
+def test_boxes_are_encoded_with_corners_and_octaves():
+    encoded = box_encoding(torch.tensor([[0.5, 0.25, 0.2, 0.1]]))
+    assert encoded.shape == (1, 104)
+    assert torch.allclose(encoded[0, :8], torch.tensor([0.5, 0.25, 0.2, 0.1, 0.4, 0.2, 0.6, 0.3]))
+    assert encoded[0, 8].item() == pytest.approx(math.sin(math.pi * 0.5), abs=1e-6)
+    assert encoded[0, 8 + 48 + 6 + 1].item() == pytest.approx(math.cos(2 * math.pi * 0.25), abs=1e-6)
+
+
+def test_masks_come_from_the_states_that_predict_them(model, batch):
+    """By hand: the language model on the same embeddings, its state one place before each [SEG], times the pixels."""
+    outputs = model(**batch)
+    objects = model.get_objects(batch["perception_pixel_values"], batch["perception_pixel_mask"])
+    shown, _ = model.object_encoder(objects)
+    embeddings = model.get_input_embeddings()(batch["input_ids"]).clone()
+    embeddings[batch["input_ids"] == OBJECT] = shown.reshape(-1, shown.shape[-1])
+    eyes = {"pixel_values": batch["pixel_values"]} if "pixel_values" in batch else {}
+    seen = model.language_model(
+        inputs_embeds=embeddings, attention_mask=batch["attention_mask"], output_hidden_states=True, **eyes
+    )
+    places = (batch["labels"] == SEGMENT).nonzero().tolist()
+    assert outputs.mask_rows.tolist() == [row for row, _ in places] == [0, 0, 1]
+    for mask, (row, place) in zip(outputs.mask_logits, places):
+        wanted = model.segment_head.scale * model.segment_head.pixels(seen.hidden_states[-1][row, place - 1])
+        expected = torch.einsum("c,chw->hw", wanted, objects.mask_features[row])
+        assert torch.allclose(mask, expected, atol=1e-5)
+    assert torch.allclose(outputs.logits, seen.logits, atol=1e-5)
+
+
+def test_the_loss_is_the_weighted_sum(model, batch):
+    outputs = model(**batch)
+    losses, config = outputs.loss_dict, model.config
+    expected = losses["text"] + 2 * losses["bce"] + 0.5 * losses["dice"] + losses.get("object", 0.0)
+    assert outputs.loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert ("object" in losses) == config.choose_objects
+    shifted = torch.nn.functional.cross_entropy(
+        outputs.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), ignore_index=-100
+    )
+    assert losses["text"].item() == pytest.approx(shifted.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}, {"do_sample": True}]
+)
+def test_generated_masks_are_those_of_reading_the_answer_in_one_pass(model, batch, options):
+    """Whatever the search: the state that produced a [SEG] is found again, through beams and padding."""
+    asked = questions(batch)
+    asked["input_ids"], asked["attention_mask"] = asked["input_ids"][:, :-4], asked["attention_mask"][:, :-4]
+    asked["input_ids"] = asked["input_ids"].masked_fill(asked["input_ids"] == SEGMENT, 9)
+    with torch.no_grad():  # random weights rarely say [SEG]
+        model.get_output_embeddings().weight[SEGMENT] = 0.6 * model.get_output_embeddings().weight.mean(dim=0)
+        model.get_output_embeddings().weight[SEGMENT] += 0.05
+    torch.manual_seed(0)
+    given = model.generate(**asked, max_new_tokens=8, eos_token_id=2, pad_token_id=0, **options)
+    assert len(given.mask_logits) == len(given.mask_scores) == int((given.sequences == SEGMENT).sum())
+    times = len(given.sequences) // 2
+    whole = {name: value.repeat_interleave(times, dim=0) for name, value in asked.items()}
+    whole["input_ids"] = torch.cat((whole["input_ids"], given.sequences), dim=1)
+    whole["attention_mask"] = torch.cat((whole["attention_mask"], torch.ones_like(given.sequences)), dim=1)
+    labels = whole["input_ids"].clone()
+    labels[:, : asked["input_ids"].shape[1]] = -100
+    read = model(**whole, labels=labels)
+    assert torch.equal(read.mask_rows, given.mask_rows)
+    masks = read.mask_logits
+    if model.config.choose_objects and len(masks):
+        best = read.object_logits.argmax(dim=-1)
+        rows = read.mask_rows
+        masks = torch.einsum(
+            "nc,nchw->nhw", read.objects.mask_embeddings[rows, best], read.objects.mask_features[rows]
+        )
+    assert torch.allclose(given.mask_logits, masks, atol=1e-4)
+
+
+def test_a_picture_serves_several_questions(model, batch):
+    """One picture with two questions: as if it had been passed twice."""
+    asked = questions(batch)
+    both = {name: value[[0, 0]] for name, value in asked.items()}
+    both["input_ids"] = torch.stack((asked["input_ids"][0], asked["input_ids"][0].flip(0)))
+    twice = model(**both, labels=both["input_ids"])
+    objects = model.get_objects(asked["perception_pixel_values"][:1], asked["perception_pixel_mask"][:1])
+    once = {name: value for name, value in both.items() if not name.startswith("perception")}
+    shared = model(**once, objects=objects, picture_indices=torch.tensor([0, 0]), labels=both["input_ids"])
+    assert torch.allclose(twice.logits, shared.logits, atol=1e-5)
+    assert torch.allclose(twice.mask_logits, shared.mask_logits, atol=1e-5)
+
+
+def test_glee_stays_as_it_is(model, batch):
+    before = {name: value.clone() for name, value in model.perception.state_dict().items()}
+    model.train()
+    assert not model.perception.training and model.language_model.training
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.1)
+    model(**batch).loss.backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.perception.state_dict().items())
+    named = {name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
+    assert not {name for name in named if "vision_tower" not in name}
+
+
+def test_padding_of_the_picture_changes_nothing_but_its_edge(tiny_glee):
+    """Boxes are shares of the picture, not of the padded one."""
+    model, processor = tiny_glee
+    label = processor.tokenizer(["object"], return_tensors="pt")
+    pixels = torch.randn(1, 3, 64, 64)
+    padded = torch.nn.functional.pad(pixels, (0, 64))
+    mask = torch.zeros(1, 64, 128, dtype=torch.long)
+    mask[..., :64] = 1
+    whole = model.model.get_object_queries(padded, mask, **label, count=4)
+    outputs = model.model(padded, mask, **label)
+    assert whole.boxes.shape == (1, 4, 4)
+    shares = whole.boxes * torch.tensor([0.5, 1.0, 0.5, 1.0])
+    assert all((outputs.pred_boxes[0] - box).abs().amax(dim=-1).min() < 1e-6 for box in shares[0])
+
+
+def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
+    model, processor = tiny_glee
+    label = processor.tokenizer(["object", "star"], padding=True, return_tensors="pt")
+    pixels = torch.randn(2, 3, 64, 96)
+    objects, outputs = model.model.get_object_queries(pixels, None, **label, count=5), model(pixels, **label)
+    scores = outputs.logits.amax(dim=-1)
+    for image in range(2):
+        best = scores[image].topk(5).indices
+        assert torch.allclose(objects.scores[image], scores[image][best], atol=1e-5)
+        masks = torch.einsum("qc,chw->qhw", objects.mask_embeddings[image], objects.mask_features[image])
+        assert torch.allclose(masks, outputs.pred_masks[image][best], atol=1e-4)
+
+
+def test_saved_and_loaded_it_answers_the_same(model, batch, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = LisaGleeForReasoningSegmentation.from_pretrained(tmp_path).eval()
+    assert loaded.config.object_label_ids == model.config.object_label_ids
+    assert torch.equal(loaded(**batch).loss, model(**batch).loss)
+    assert not any(weight.requires_grad for weight in loaded.perception.parameters())
+
+
+def test_half_precision_is_near(model, batch):
+    exact = model(**batch)
+    half = model.to(torch.bfloat16)(
+        **{n: v.to(torch.bfloat16) if v.is_floating_point() else v for n, v in batch.items()}
+    )
+    assert half.logits.dtype == torch.bfloat16
+    assert abs(half.loss.item() - exact.loss.item()) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"perception_pixel_values": None}, "pass either perception_pixel_values or objects"),
+        (
+            {"input_ids": torch.tensor([[OBJECT] * OBJECTS + [9], [OBJECT] * (OBJECTS - 1) + [9, 9]])},
+            "needs 6 placeholders",
+        ),
+        (
+            {"input_ids": torch.tensor([[OBJECT] * OBJECTS])},
+            "1 rows of input_ids about 2 pictures: pass picture_indices",
+        ),
+        ({"mask_labels": torch.zeros(2, 8, 8)}, r"3 \[SEG\] in labels, but 2 mask_labels"),
+    ],
+)
+def test_what_does_not_fit_is_named(build, change, message):
+    ids = torch.tensor([[OBJECT] * OBJECTS + [9, SEGMENT, SEGMENT], [OBJECT] * OBJECTS + [9, 9, SEGMENT]])
+    inputs = {"input_ids": ids, "labels": ids, "perception_pixel_values": torch.zeros(2, 3, 64, 64)}
+    with pytest.raises(ValueError, match=message):
+        build()(**{**inputs, **change})
+
+
+@pytest.mark.parametrize("wrong", [{"num_objects": 13}, {"segment_token_id": 40}, {"object_layers": -1}])
+def test_configuration_refuses_what_cannot_be(build, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        build(**wrong)
+
+
+def test_published_sizes_are_the_papers():
+    """LLaVA 1.5 7B and GLEE-Plus, without memory for their weights."""
+    config = LisaGleeConfig.llava_7b()
+    with torch.device("meta"):
+        model = LisaGleeForReasoningSegmentation(config)
+    language = sum(weight.numel() for weight in model.language_model.parameters())
+    seeing = sum(weight.numel() for weight in model.perception.parameters())
+    assert 7.0e9 < language < 7.2e9 and 2.5e8 < seeing < 4.5e8
+    assert model.object_encoder.projection.first.in_features == 256 + 1 + 104

@@ -1,0 +1,199 @@
+"""Questions about scenes become batches, a model and its measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lookhear.modeling.lisa_glee import LisaGleeForReasoningSegmentation
+from lookhear.processing.lisa_glee import LisaGleeProcessor
+from lookhear.training.glee.scenes.questions import SEGMENT, Question, is_held_out
+from lookhear.training.glee.scenes.scenes import Scene, Shape
+from lookhear.training.lisa_glee.evaluate_scenes import (
+    SIZE,
+    Answered,
+    Asked,
+    answer,
+    exchange,
+    held_out_questions,
+    summarise,
+)
+from lookhear.training.lisa_glee.scene_data import QuestionBatch, QuestionBatches, QuestionCollator, conversation
+from lookhear.training.lisa_glee.scene_recipe import LisaSceneRecipe, QuestionDataRecipe
+from lookhear.training.lisa_glee.train_scenes import build, main, train
+from lookhear.training.lisa_glee.vocabulary import END
+from lookhear.training.recipe_reading import fill
+
+GLEE_TINY = Path(__file__).parents[3] / "model_cards" / "glee-tiny"
+LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+RECIPE = {
+    "model": {"perception": str(GLEE_TINY), "language": LANGUAGE, "config": {"num_objects": 6}},
+    "data": {"canvases": [[128, 160]], "scenes_per_batch": 2, "conversations": [1, 2]},
+    "training": {"max_steps": 3, "logging_steps": 1, "use_cpu": True, "learning_rate": 1.0e-3, "seed": 3},
+}
+DATA = QuestionDataRecipe(**RECIPE["data"])
+
+
+@pytest.fixture(scope="module")
+def untrained() -> tuple[LisaGleeForReasoningSegmentation, LisaGleeProcessor]:
+    torch.manual_seed(0)
+    model, processor = build(fill(LisaSceneRecipe, RECIPE).model)
+    return model.eval(), processor
+
+
+def texts(batch: QuestionBatch) -> list[list[str]]:
+    return [[turn.text for turn in turns] for _, turns in batch.rows]
+
+
+def test_a_batch_depends_on_its_seed_and_index_only():
+    batches, shorter = QuestionBatches(DATA, 5, seed=1), QuestionBatches(DATA, 3, seed=1)
+    first, again = batches[2], shorter[2]
+    assert texts(first) == texts(again) and first.rows == again.rows
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first.scenes, again.scenes, strict=True))
+    for other in (batches[1], QuestionBatches(DATA, 5, seed=2)[2]):
+        assert not np.array_equal(other.scenes[0].image, first.scenes[0].image)
+    with pytest.raises(IndexError):
+        shorter[3]
+
+
+def test_a_scene_has_conversations_of_the_recipes_lengths():
+    batch = QuestionBatches(DATA, 1)[0]
+    assert [scene for scene, _ in batch.rows] == [0, 0, 1, 1]
+    assert [len(turns) for _, turns in batch.rows] == [1, 2, 1, 2]
+    assert not any(is_held_out(text) for turns in texts(batch) for text in turns)
+
+
+def test_labels_are_the_answers_and_masks_follow_their_order(untrained):
+    processor = untrained[1]
+    batch = QuestionBatches(DATA, 4, seed=5)[1]
+    inputs = QuestionCollator(processor)([batch])
+    for labels, (_, turns) in zip(inputs["labels"], batch.rows, strict=True):
+        said = processor.tokenizer.decode(labels[labels != -100]).split(END)
+        expected = [turn.answer.replace(",", "").split() for turn in turns]
+        assert [words.split() for words in said] == [*expected, []]  # each answer ends with </s>, and nothing follows
+    assert inputs["picture_indices"].tolist() == [scene for scene, _ in batch.rows]
+
+    segment = processor.tokenizer.convert_tokens_to_ids(SEGMENT)
+    shown = [batch.scenes[scene].shapes[i].mask for scene, turns in batch.rows for turn in turns for i in turn.objects]
+    assert len(inputs["mask_labels"]) == len(shown) == int((inputs["labels"] == segment).sum()) > 0
+    for found, mask in zip(inputs["mask_labels"], shown):
+        rows, columns = mask.shape[0] // 4, mask.shape[1] // 4  # averages of 4 x 4 pixels
+        shares = mask.reshape(rows, 4, columns, 4).mean(axis=(1, 3))
+        assert np.allclose(found[:rows, :columns], shares) and found.sum().item() == pytest.approx(shares.sum())
+
+
+def test_a_conversation_alternates_and_may_leave_out_the_last_answer():
+    turns = [
+        Question("Where?", "there [SEG]", "place", "leftmost", (0,)),
+        Question("How many?", "none", "count", "", ()),
+    ]
+    messages = conversation(turns)
+    assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+    assert messages[0]["content"] == [{"type": "image"}, {"type": "text", "text": "Where?"}]
+    assert conversation(turns, ask=True) == messages[:-1]
+
+
+def test_a_run_writes_a_checkpoint_that_answers(tmp_path):
+    recipe = fill(LisaSceneRecipe, {**RECIPE, "training": {**RECIPE["training"], "output_dir": str(tmp_path)}})
+    trainer = train(recipe)
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert len(logged) == 3 and all({"text", "bce", "dice"} <= entry.keys() for entry in logged)
+    model = LisaGleeForReasoningSegmentation.from_pretrained(tmp_path).eval()
+    processor = LisaGleeProcessor.from_pretrained(tmp_path)
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight), name
+    asked = held_out_questions(1)
+    answers = list(answer(model, processor, asked))
+    assert [given.family for given in answers] == [item.question.family for item in asked]
+    assert len(list(answer(model, processor, asked[:1], blind=True))) == 1
+
+
+def test_questions_of_the_evaluation_are_held_out_and_repeatable():
+    asked = held_out_questions(3)
+    assert asked and all(is_held_out(item.text) and item.text == item.question.text for item in asked)
+    assert all(item.scene.image.shape[:2] == SIZE for item in asked)
+    assert [item.text for item in held_out_questions(3)] == [item.text for item in asked]
+    assert [item.text for item in held_out_questions(3, seed=1)] != [item.text for item in asked]
+
+
+def test_exchanged_questions_stay_in_their_family():
+    scene = Scene(np.zeros((*SIZE, 3), np.uint8), [])
+    families = {"A?": "place", "B?": "count", "C?": "place", "D?": "place"}
+    asked = [Asked(scene, Question(text, "", family, "", ()), text) for text, family in families.items()]
+    exchanged = exchange(asked)
+    assert [item.text for item in exchanged] == ["C?", "B?", "D?", "A?"]
+    assert [item.question for item in exchanged] == [item.question for item in asked]
+
+
+class ScriptedProcessor:
+    """Stands for a processor that finds the right answer to the first question and nothing for the second."""
+
+    def __init__(self, mask: np.ndarray):
+        self.mask = mask
+
+    def __call__(self, images, text):
+        assert text == ["Where is the star?", "Is there a moon?"]
+        return dict.fromkeys(("perception_pixel_mask", "picture_indices", "perception_pixel_values"))
+
+    def apply_chat_template(self, messages, add_generation_prompt, tokenize):
+        assert add_generation_prompt and not tokenize
+        return messages[0]["content"][-1]["text"]
+
+    def post_process_answers(self, outputs, mask, sizes, indices):
+        return [{"text": "the red star", "objects": [{"mask": self.mask}]}, {"text": "yes", "objects": []}]
+
+
+class ScriptedModel:
+    """Stands for a model whose outputs are not looked at."""
+
+    def get_objects(self, pixel_values, pixel_mask):
+        return None
+
+    def generate(self, **inputs):
+        return None
+
+
+def test_answers_are_compared_by_pixels_and_words():
+    """By hand: the star's mask is the left half of the picture, the answer's is its left quarter."""
+    meant, shown = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    meant[:, : SIZE[1] // 2], shown[:, : SIZE[1] // 4] = True, True
+    scene = Scene(np.zeros((*SIZE, 3), np.uint8), [Shape("red", "star", 40, 64, 20, (0, 0, 80, 128), meant)])
+    questions = [
+        Question("Where is the star?", "the red star [SEG]", "attribute", "name", (0,)),
+        Question("Is there a moon?", "no, there is no moon", "absence", "there is none", ()),
+    ]
+    asked = [Asked(scene, question, question.text) for question in questions]
+    first, second = answer(ScriptedModel(), ScriptedProcessor(shown), asked)
+    assert first == Answered("attribute", shown.sum(), meant.sum(), True, False, False, "the red star")
+    assert second == Answered("absence", 0, 0, False, True, True, "yes")
+    assert (first.overlap, second.overlap) == (0.5, 1.0)
+
+
+def test_measures_are_those_by_hand():
+    answers = [
+        Answered("attribute", 10, 20, True, False, False, ""),
+        Answered("attribute", 0, 60, False, False, False, ""),
+        Answered("absence", 0, 0, True, True, True, ""),
+        Answered("absence", 0, 20, False, True, False, ""),
+    ]
+    whole, attribute, absence = summarise(answers)
+    assert whole == {"family": "all", "n": 4, "gIoU": 0.375, "cIoU": 0.1, "words": 0.5, "none": 0.5}
+    assert attribute == {"family": "attribute", "n": 2, "gIoU": 0.25, "cIoU": 0.125, "words": 0.5, "none": None}
+    assert absence == {"family": "absence", "n": 2, "gIoU": 0.5, "cIoU": 0.0, "words": 0.5, "none": 0.5}
+
+
+def test_recipes_that_cannot_run_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="training.max_steps must be given"):
+        train(fill(LisaSceneRecipe, {**RECIPE, "training": {"output_dir": str(tmp_path), "use_cpu": True}}))
+    with pytest.raises(ValueError, match="data.families has no 'colour'"):
+        QuestionDataRecipe(families={"colour": 1.0})
+    with pytest.raises(ValueError, match="data.conversations must be numbers of questions"):
+        QuestionDataRecipe(conversations=[1, 0])
+    with pytest.raises(ValueError, match="data.scenes has no field 'shapes'"):
+        QuestionDataRecipe(scenes={"shapes": 3})
+    recipe = Path(__file__).parents[3] / "training" / "lisa_glee" / "recipes" / "lisa_glee_tiny.yaml"
+    with pytest.raises(ValueError, match="data has no field 'image'"):
+        main(recipe, ["data.image=3"])

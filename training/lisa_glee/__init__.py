@@ -1,0 +1,1 @@
+"""Training LISA-GLEE."""
