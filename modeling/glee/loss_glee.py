@@ -1,4 +1,4 @@
-"""GLEE's losses: matching with the annotations, denoising queries, every layer's losses (paper, section 3.4)."""
+"""GLEE's losses: matching with the annotations, denoising queries, every layer's losses (training unification)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -89,7 +89,7 @@ class GleeMatch:
 
 @dataclass(frozen=True)
 class GleeMatchingCosts:
-    """Weights of the matching's costs (paper, section 3.4; MaskDINO)."""
+    """Weights of the matching's costs (paper, training unification; MaskDINO)."""
 
     classes: float = 4.0
     box: float = 5.0

@@ -235,7 +235,7 @@ class GleeModel(GleePreTrainedModel):
         count: int = 100,
     ) -> GleeObjectQueries:
         """
-        Computes the best queries of images with all that another model needs to refer to them (paper, section 4.4).
+        Computes the best queries of images with all that another model needs to refer to them.
 
         Args:
             pixel_values: `(images, 3, height, width)`, see [`GleeModel.forward`].

@@ -1,4 +1,4 @@
-"""The pixel decoder: text tokens, early fusion, encoded feature maps, features for the masks (paper, section 3.2)."""
+"""The pixel decoder: text tokens, early fusion, encoded feature maps, features for the masks (paper, section 3.1)."""
 
 from typing import Unpack
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configuration of LISA-GLEE (Wu et al., CVPR 2024, section 4.4): a GLEE, a language model, and what joins them."""
+"""Configuration of LISA-GLEE (GLEE as a foundation model, Wu et al., CVPR 2024)."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig, PreTrainedConfig

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024, section 4.4)."""
+"""LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024)."""
 
 import math
 from collections.abc import Sequence
