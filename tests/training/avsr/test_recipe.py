@@ -186,6 +186,13 @@ def test_values_have_the_types_of_their_fields(write):
     assert recipe.augmentation.noise_talkers == (2, 3) and recipe.model.freeze == []
 
 
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_a_field_that_transformers_renamed_goes_by_either_name(name, tmp_path, recwarn):
+    arguments = training_arguments({"output_dir": str(tmp_path), "use_cpu": True, name: True})
+    assert arguments.gradient_checkpointing is True
+    assert not [str(warning.message) for warning in recwarn if "checkpointing" in str(warning.message)]
+
+
 @pytest.mark.parametrize(
     ("given", "named"),
     [
