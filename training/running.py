@@ -28,7 +28,7 @@ RANGES = {
 }
 
 
-# Fields that transformers 5.24 renamed: recipes may use either name, with either version.
+# Fields that transformers has renamed and will drop under their old names.
 RENAMED = {f"gradient_checkpointing{end}": f"activation_checkpointing{end}" for end in ("", "_kwargs")}
 
 T = TypeVar("T", bound=Trainer)
@@ -55,7 +55,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     needed: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
     known, types = [field.name for field in fields(TrainingArguments) if field.init], get_type_hints(TrainingArguments)
     arguments: dict[str, Any] = {
-        _current(name, known): "no" if value is False and name.endswith("_strategy") else value  # YAML: no is false
+        RENAMED.get(name, name): "no" if value is False and name.endswith("_strategy") else value  # YAML: no is false
         for name, value in given.items()
     }
     for name, value in arguments.items():
@@ -66,14 +66,6 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
             arguments[name] = convert(value, RANGES.get(name, types[name]), f"training.{name}")
     return TrainingArguments(**{**needed, **arguments})
-
-
-def _current(name: str, known: list[str]) -> str:
-    """Returns a field's name in this version of transformers."""
-    for old, new in RENAMED.items():
-        if name in (old, new):
-            return new if new in known else old
-    return name
 
 
 def last_checkpoint(folder: str | None) -> str | None:
