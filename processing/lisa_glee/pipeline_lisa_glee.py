@@ -148,7 +148,7 @@ class ReasoningSegmentationPipeline(Pipeline):
         answers: list[dict[str, Any]] = []
         for first in range(0, len(pairs), batch_size):
             batch = [self.preprocess(pair) for pair in pairs[first : first + batch_size]]
-            answers += map(self.postprocess, self._answer(batch, settings))
+            answers += map(self.postprocess, self._forward(batch, settings))
         return answers[0] if single else answers
 
     def preprocess(  # type: ignore[override]  # transformers' pipelines take dictionaries, this one pairs
@@ -179,15 +179,15 @@ class ReasoningSegmentationPipeline(Pipeline):
         """
         return self.conversation(image, **kwargs).stream_messages(_messages(question))
 
-    def _answer(
-        self, batch: Sequence[tuple[Image.Image, list[Message]]], settings: AnswerSettings
+    def _forward(  # type: ignore[override]  # see `preprocess`
+        self, model_inputs: Sequence[tuple[Image.Image, list[Message]]], settings: AnswerSettings
     ) -> list[dict[str, Any]]:
         """Answers several questions in one pass; GLEE sees each picture once, however many questions are about it."""
-        pictures = list({id(picture): picture for picture, _ in batch}.values())
+        pictures = list({id(picture): picture for picture, _ in model_inputs}.values())
         places = {id(picture): place for place, picture in enumerate(pictures)}
-        rows = torch.tensor([places[id(picture)] for picture, _ in batch])
+        rows = torch.tensor([places[id(picture)] for picture, _ in model_inputs])
         seen = self._look(pictures)
-        return self._generate([messages for _, messages in batch], pictures, seen, rows, settings)
+        return self._generate([messages for _, messages in model_inputs], pictures, seen, rows, settings)
 
     def _look(self, pictures: list[Image.Image]) -> dict[str, Any]:
         """
@@ -242,9 +242,6 @@ class ReasoningSegmentationPipeline(Pipeline):
             )
         sizes = [(picture.height, picture.width) for picture in pictures]
         return self.processor.post_process_answers(outputs, seen["mask"], sizes, rows, settings.threshold)
-
-    def _forward(self, model_inputs: Any) -> Any:  # type: ignore[override]  # see `preprocess`
-        raise NotImplementedError("questions are answered in `__call__`.")
 
     def postprocess(  # type: ignore[override]  # see `preprocess`
         self, model_outputs: dict[str, Any]

@@ -42,6 +42,7 @@ class QuestionBatches(Dataset):
 
     def __init__(self, recipe: QuestionDataRecipe, length: int, seed: int = 0):
         self.recipe, self.length, self.seed = recipe, length, seed
+        self.look = recipe.scene_recipe()
 
     def __len__(self) -> int:
         return self.length
@@ -51,11 +52,10 @@ class QuestionBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
-        look = self.recipe.scene_recipe()
         scenes: list[Scene] = []
         rows: list[tuple[int, list[Question]]] = []
         while len(scenes) < self.recipe.scenes_per_batch:
-            scene = make_scene(random, (height, width), look)
+            scene = make_scene(random, (height, width), self.look)
             questions = choose_questions(scene, random, sum(self.recipe.conversations), self.recipe.families)
             rows += [(len(scenes), turns) for turns in _conversations(questions, self.recipe.conversations)]
             scenes.append(scene)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES
-from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneRecipe
-from lookhear.training.recipe_reading import fill
+from lookhear.training.glee.scenes.recipe import scene_recipe
+from lookhear.training.glee.scenes.scenes import SceneRecipe
 
 
 @dataclass
@@ -43,8 +43,7 @@ class QuestionDataRecipe:
         Raises:
             ValueError: `scenes` has a field that `SceneRecipe` doesn't have, or a value that it refuses.
         """
-        excluded = HELD_OUT_PAIRS if self.hold_out else frozenset()
-        return fill(SceneRecipe, {"excluded": excluded, **self.scenes}, "data.scenes")
+        return scene_recipe(self.scenes, self.hold_out)
 
 
 @dataclass

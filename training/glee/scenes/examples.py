@@ -51,6 +51,7 @@ class SceneBatches(Dataset):
 
     def __init__(self, recipe: SceneDataRecipe, length: int, seed: int = 0, material: SceneMaterial | None = None):
         self.recipe, self.length, self.seed = recipe, length, seed
+        self.look = recipe.scene_recipe()
         self.material = material or SceneMaterial()
 
     def __len__(self) -> int:
@@ -62,11 +63,10 @@ class SceneBatches(Dataset):
         random = np.random.default_rng((self.seed, index))
         task = draw(random, self.recipe.tasks)
         height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
-        look = self.recipe.scene_recipe()
         material = self.material
         if material.portraits and material.frames and random.random() < 0.5:
             material = replace(material, frames=[])
-        scenes = [make_scene(random, (height, width), look, material) for _ in range(self.recipe.images[task])]
+        scenes = [make_scene(random, (height, width), self.look, material) for _ in range(self.recipe.images[task])]
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":

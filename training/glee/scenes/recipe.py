@@ -11,6 +11,21 @@ from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, 
 from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, check_config, fill
 
 
+def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
+    """
+    Reads what scenes are like from a recipe's `data.scenes`.
+
+    Args:
+        given: fields of `SceneRecipe` that differ from its defaults.
+        hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
+
+    Raises:
+        ValueError: a field does not exist, or has a value that it refuses.
+    """
+    excluded = HELD_OUT_PAIRS if hold_out_pairs else frozenset()
+    return fill(SceneRecipe, {"excluded": excluded, **given}, "data.scenes")
+
+
 @dataclass
 class SceneDataRecipe:
     """
@@ -55,8 +70,7 @@ class SceneDataRecipe:
 
     def scene_recipe(self) -> SceneRecipe:
         """Returns the recipe of the scenes. Raises ValueError for a field or value that `SceneRecipe` refuses."""
-        excluded = HELD_OUT_PAIRS if self.hold_out_pairs else frozenset()
-        return fill(SceneRecipe, {"excluded": excluded, **self.scenes}, "data.scenes")
+        return scene_recipe(self.scenes, self.hold_out_pairs)
 
     def scene_material(self) -> SceneMaterial:
         """Reads photos and people. Raises ValueError for a folder or video that isn't there."""
