@@ -11,6 +11,8 @@ from typing import Any
 from lookhear.commands.loading import load_pipeline
 from lookhear.evaluation.tables import write_text
 
+MODEL_TYPES = {"object-perception": "glee", "reasoning-segmentation": "lisa_glee"}
+
 
 def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) -> None:
     """
@@ -38,7 +40,8 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             options.protocol,
             options.data,
             options.output or Path(options.protocol),
-            see=_perceiver(options.model, options.device),
+            see=_lazy("object-perception", options.model, options.device),
+            ask=_lazy("reasoning-segmentation", options.model, options.device),
             model=str(options.model),
             split=options.split,
             images=options.images,
@@ -53,7 +56,15 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
         write_text(options.json, to_json(report))
 
 
-def _perceiver(model: str, device: str | None) -> Callable[..., Any]:
-    """Returns the pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
-    load = cache(partial(load_pipeline, "object-perception", model, device))
+def _lazy(task: str, model: str, device: str | None) -> Callable[..., Any]:
+    """Returns a pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
+    load = cache(partial(_load, task, model, device))
     return lambda inputs, **settings: load()(inputs, **settings)
+
+
+def _load(task: str, model: str, device: str | None) -> Any:
+    """Loads a pipeline; transformers doesn't check that a checkpoint of another system cannot do its task."""
+    pipe = load_pipeline(task, model, device)
+    if (found := pipe.model.config.model_type) in MODEL_TYPES.values() and found != MODEL_TYPES[task]:
+        raise ValueError(f"--model {model} is a {found}; this protocol needs a checkpoint of {MODEL_TYPES[task]}")
+    return pipe
