@@ -11,7 +11,8 @@ from lookhear.evaluation.protocols.layout import need_files
 from lookhear.evaluation.protocols.run import ProtocolRun
 from lookhear.evaluation.protocols.stored_results import StoredResults
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 Question = tuple[str, Path, Mapping[str, Any]]  # key, picture, prompts
 
 

@@ -67,14 +67,14 @@ def run_reasonseg(run: ProtocolRun) -> ProtocolReport:
     first: list[int] = []  # places of the first query of each picture
     for name, path, _ in questions:
         first.append(len(references))
-        meant = {**reference(truth[name], picture_size(path)), "group": "long" if truth[name].long else "short"}
-        references += [meant] * len(truth[name].queries)
+        row = {**reference(truth[name], picture_size(path)), "group": "long" if truth[name].long else "short"}
+        references += [row] * len(truth[name].queries)
         predictions += stored[name]
     metrics = answer_figures(references, predictions, FIGURES)
     note, parts = "", {}
     if len(first) < len(references):
-        some = ([rows[place] for place in first] for rows in (references, predictions))
-        parts = {"first_query": answer_figures(*some, FIGURES)}
+        meant, shown = ([rows[place] for place in first] for rows in (references, predictions))
+        parts = {"first_query": answer_figures(meant, shown, FIGURES)}
         note = "figures over every query of a picture; report.json has those over first queries, as published"
     return ProtocolReport(run.name, split, metrics, len(references), "queries", [stored.path], note, parts)
 

@@ -63,8 +63,12 @@ def _lazy(task: str, model: str, device: str | None) -> Callable[..., Any]:
 
 
 def _load(task: str, model: str, device: str | None) -> Any:
-    """Loads a pipeline; transformers doesn't check that a checkpoint of another system cannot do its task."""
-    pipe = load_pipeline(task, model, device)
-    if (found := pipe.model.config.model_type) in MODEL_TYPES.values() and found != MODEL_TYPES[task]:
-        raise ValueError(f"--model {model} is a {found}; this protocol needs a checkpoint of {MODEL_TYPES[task]}")
-    return pipe
+    """Loads a pipeline, if the checkpoint isn't of the other system: transformers would load that, or raise a page."""
+    from transformers import AutoConfig
+
+    import lookhear  # noqa: F401 - registers the configurations
+
+    found, needed = AutoConfig.from_pretrained(model).model_type, MODEL_TYPES[task]
+    if found != needed and found in MODEL_TYPES.values():
+        raise ValueError(f"--model {model} is a {found}; this protocol needs a checkpoint of {needed}")
+    return load_pipeline(task, model, device)
