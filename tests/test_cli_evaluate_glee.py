@@ -191,6 +191,14 @@ def test_scene_questions(run, asker, tmp_path):
     assert printed[0] == printed[1]
 
 
+def test_scene_questions_needs_no_folder(run, asker, tmp_path):
+    options = ("--protocol", "scene-questions", "--limit", "1", "--model", asker, "--output", tmp_path / "out")
+    code, out, err = run(*options)
+    assert code == 0 and out.startswith("scene-questions test: "), err
+    code, _, err = run("--protocol", "reasonseg", "--model", asker)
+    assert code == 2 and "evaluate glee needs --data FOLDER" in err
+
+
 def test_the_other_systems_checkpoint_is_refused(run, reason_seg, coco, model, asker, tmp_path):
     """Also when the figures would otherwise come out as a long error of another library."""
     output = ("--output", tmp_path / "out")

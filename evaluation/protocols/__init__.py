@@ -1,1 +1,1 @@
-"""Published evaluations on their own layouts, run with the pipelines that see and that answer; README.md lists them."""
+"""Published evaluations on their own layouts, run with the pipelines of this package; README.md lists them."""

@@ -27,7 +27,8 @@ def add(commands: Commands) -> None:
     data = (
         "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; for glee, the "
     )
-    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it"
+    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it, and "
+    data += "scene-questions scenes"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
         from lookhear.commands import evaluate_two_talkers
 
         return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
-    if options.data is None:
+    if options.data is None and options.protocol != "scene-questions":  # which is made from settings in the package
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
         from lookhear.commands import evaluate_glee

@@ -19,7 +19,8 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
     Runs the protocol and prints its figures.
 
     Args:
-        options: of the command line; `output` is None for a folder with the protocol's name.
+        options: of the command line; `output` is None for a folder with the protocol's name, `data` is None only for
+            scene-questions, which is made then.
         progress: called with (what, done, total).
 
     Raises:
@@ -34,11 +35,12 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             )
     from lookhear.evaluation.protocols.run import ProtocolRun
     from lookhear.evaluation.protocols.running import format_report, run_protocol, to_json
+    from lookhear.evaluation.scene_questions import CARD
 
     report = run_protocol(
         ProtocolRun(
             options.protocol,
-            options.data,
+            options.data or CARD,
             options.output or Path(options.protocol),
             see=_lazy("object-perception", options.model, options.device),
             ask=_lazy("reasoning-segmentation", options.model, options.device),
