@@ -65,7 +65,7 @@ def _lazy(task: str, model: str, device: str | None) -> Callable[..., Any]:
 
 
 def _load(task: str, model: str, device: str | None) -> Any:
-    """Loads a pipeline, if the checkpoint isn't of the other system: transformers would load that, or raise a page."""
+    """Loads a pipeline; refuses the other system's checkpoint, which transformers loads too or rejects at length."""
     from transformers import AutoConfig
 
     import lookhear  # noqa: F401 - registers the configurations
