@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lookhear.evaluation.model_results import benchmarks, read_table, task_id
 from lookhear.modeling.lisa_glee import LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.glee.scenes.questions import SEGMENT, Question, is_held_out
@@ -22,6 +23,7 @@ from lookhear.training.lisa_glee.evaluate_scenes import (
     held_out_questions,
     summarise,
 )
+from lookhear.training.lisa_glee.evaluate_scenes import main as evaluate
 from lookhear.training.lisa_glee.optimizers import MuonAndAdamW
 from lookhear.training.lisa_glee.scene_data import QuestionBatch, QuestionBatches, QuestionCollator, conversation
 from lookhear.training.lisa_glee.scene_recipe import LisaSceneRecipe, QuestionDataRecipe
@@ -233,6 +235,19 @@ def test_measures_are_those_by_hand():
     assert whole == {"family": "all", "n": 4, "gIoU": 0.375, "cIoU": 0.1, "words": 0.5, "none": 0.5}
     assert attribute == {"family": "attribute", "n": 2, "gIoU": 0.25, "cIoU": 0.125, "words": 0.5, "none": None}
     assert absence == {"family": "absence", "n": 2, "gIoU": 0.5, "cIoU": 0.0, "words": 0.5, "none": 0.5}
+
+
+def test_the_printed_table_has_the_tasks_of_the_benchmark(untrained, tmp_path, capsys):
+    model, processor = untrained
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    evaluate([str(tmp_path), "--scenes", "1", "--mistakes", "2"])
+    printed = capsys.readouterr().out
+    columns, rows = read_table(printed)
+    assert columns[:3] == ["asked", "family", "gIoU %"] and rows[0][:2] == ["own", "all"]
+    assert {task_id(row[:2]) for row in rows} <= set(benchmarks()["scene-questions"])
+    assert {row[0] for row in rows} == {"own", "others", "blind"} and all(0 <= float(row[2]) <= 100 for row in rows)
+    assert len(printed.split("\n\n")[1].splitlines()) == 2  # mistakes
 
 
 def test_recipes_that_cannot_run_are_refused(tmp_path):
