@@ -13,7 +13,7 @@ from .shared_options import add_model, checked_model
 
 def add(commands: Commands) -> None:
     example = (
-        'lookhear ask scene.png "Which of these would roll? Show them." --out overlay.png\n  '
+        'lookhear ask scene.png "Which of these would roll? Show it." --out overlay.png\n  '
         'lookhear ask scene.png "How many stars are there?" "Which shape is the largest?" --json\n  '
         'lookhear ask a.png b.png --question "What is left of the heart?" --out overlays/'
     )
