@@ -211,23 +211,24 @@ def test_a_checkpoint_of_another_system_is_named(run, photos):
 
 @pytest.mark.skipif(not PACKAGED.is_dir(), reason="model_cards/lisa-glee-tiny is not there yet")
 def test_packaged_checkpoint_names_and_shows_shapes(run, tmp_path):
-    """On scenes that no training has seen: shapes that are the only ones of their name are shown where they are."""
+    """
+    On scenes that no training has seen: shapes that are the only ones of their name are shown where they are, in
+    conversations.
+    """
     from lookhear.training.glee.scenes.scene_file import write_scene
 
     shown = total = 0
-    for seed in range(8):
+    for seed in range(6):
         picture, facts = write_scene(tmp_path / f"{seed}.png", seed)
         objects = json.loads(facts.read_text())["objects"]
         labels = [found["label"] for found in objects]
-        for found in objects:
-            if labels.count(found["label"]) > 1:
-                continue
-            total += 1
-            code, out, _ = run(picture, f"Where is the {found['label']}?", "--json")
-            (answer,) = json.loads(out)["images"][0]["answers"]
-            assert code == 0
+        objects = [found for found in objects if labels.count(found["label"]) == 1][:3]
+        code, out, _ = run(picture, *(f"Where is the {found['label']}?" for found in objects), "--json")
+        assert code == 0
+        for found, answer in zip(objects, json.loads(out)["images"][0]["answers"], strict=True):
             boxes = [one["box"] for one in answer["objects"] if one["box"] is not None]
             shown += len(boxes) == 1 and overlap(found["box"], [*boxes[0].values()]) > 0.5
+            total += 1
     print(shown, total)
     assert shown >= 0.8 * total
 
