@@ -104,5 +104,10 @@ class AskTab:
             question = as_question(question)
             if talk is None or talk.path != path:
                 talk = Talk(self._load(), path)
-            for messages in talk.ask(question):
-                yield messages, "", talk
+            before = talk.messages
+            try:
+                for messages in talk.ask(question):
+                    yield messages, "", talk
+            except Exception:  # whatever it is, the page is as before the question
+                yield before, question, talk
+                raise

@@ -43,6 +43,7 @@ class Talk:
 
     Attributes:
         path: of the picture.
+        messages: for the page, as far as questions have been answered.
 
     Raises:
         ValueError: the file is no picture that can be read.
@@ -52,7 +53,7 @@ class Talk:
         self.path = path
         self._picture = read_image(path)
         self._conversation = ask.conversation(self._picture)
-        self._messages: list[Message] = []
+        self.messages: list[Message] = []
         self._drawings = tempfile.TemporaryDirectory()  # goes when the conversation does
 
     def ask(self, question: str) -> Iterator[list[Message]]:
@@ -69,10 +70,10 @@ class Talk:
         Raises:
             ValueError: the conversation is too long.
         """
-        asked = len(self._messages)
-        if sum(message["role"] == "user" for message in self._messages) >= MOST_QUESTIONS:
+        asked = len(self.messages)
+        if sum(message["role"] == "user" for message in self.messages) >= MOST_QUESTIONS:
             raise ValueError(f"A conversation may have {MOST_QUESTIONS} questions: start a new one.")
-        messages = [*self._messages, {"role": "user", "content": _escaped(question)}]
+        messages = [*self.messages, {"role": "user", "content": _escaped(question)}]
         yield [*messages, {"role": "assistant", "content": WAITING}]
         words, stream = "", self._conversation.stream(question)
         while True:
@@ -83,8 +84,8 @@ class Talk:
                 break
             yield [*messages, {"role": "assistant", "content": _escaped(words)}]
         content = [_escaped(answer["text"] or WORDLESS), *self._drawn(answer["objects"], f"{asked}.jpg")]
-        self._messages = [*messages, {"role": "assistant", "content": content}]
-        yield self._messages
+        self.messages = [*messages, {"role": "assistant", "content": content}]
+        yield self.messages
 
     def _drawn(self, objects: list[dict], name: str) -> list[gr.Image]:
         """Draws what an answer shows; an empty mask shows nothing."""

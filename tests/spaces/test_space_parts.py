@@ -620,8 +620,20 @@ def test_what_cannot_be_asked_is_a_message(tabs, uploads, file, question, messag
     assert str(uploads) not in str(raised.value)
 
 
+def test_a_question_that_fails_is_there_to_be_asked_again(tabs, uploads):
+    import gradio
+
+    picture = str(uploads / "picture.png")
+    *_, (first, _, talk) = tabs.ask._ask(picture, "one", None)
+    asked = tabs.ask._ask(picture, "fail here", talk)
+    yielded = []
+    with pytest.raises(gradio.Error, match="it fails"):
+        for one in asked:
+            yielded.append(one)
+    assert len(yielded[0][0]) == 4 and yielded[-1] == (first, "fail here", talk)
+
+
 def test_a_conversation_continues_about_the_same_picture_only(tabs, uploads):
-    """The model is loaded for a first question."""
     picture, other = str(uploads / "picture.png"), str(uploads / "other.png")
     Path(other).write_bytes(Path(picture).read_bytes())
     *_, (messages, typed, talk) = tabs.ask._ask(picture, "one", None)
