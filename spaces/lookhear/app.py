@@ -36,8 +36,8 @@ picture.</p></header>
 """
 SMALL_PRINT = """
 <footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, the shapes
-and people of generated scenes, and questions about them. Uploads and results are deleted after an hour. Read only people who agree
-to it.</p></footer>
+and people of generated scenes, and questions about them. Uploads and results are deleted after an hour. Read only
+people who agree to it.</p></footer>
 """
 
 
