@@ -242,6 +242,10 @@ def test_every_source_folder_is_a_package(repository):
     ("places", "names"),
     [
         (("processing.avsr.pipeline_avsr", "processing.glee.pipeline_glee"), ("save_with_code", "_reference")),
+        (
+            ("processing.glee.pipeline_glee", "processing.lisa_glee.pipeline_lisa_glee"),
+            ("save_with_code", "_reference"),
+        ),
         (("processing.avsr.media_avsr", "processing.glee.video_reading_glee"), ("orientation",)),
     ],
 )
