@@ -41,6 +41,13 @@ class LisaGleeConfig(PreTrainedConfig):
         language_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the language model: one of `AutoModelForImageTextToText`, or of `AutoModelForCausalLM` for
             a model that sees through GLEE only. Defaults to LLaVA 1.5 7B.
+        perception_id (`str`, *optional*):
+            Folder or Hub id of a published GLEE that has the weights of this one, which are not stored, then.
+        perception_revision (`str`, *optional*): its branch, tag or commit; the commit for what has to stay the same.
+        language_model_id (`str`, *optional*):
+            Folder or Hub id of a published language model that has the weights of this one. Frozen ones are not
+            stored, then; those that learn are, such as embeddings.
+        language_model_revision (`str`, *optional*): its branch, tag or commit.
         object_token_id (`int`, *optional*, defaults to 32002): placeholder of an object in `input_ids`.
         segment_token_id (`int`, *optional*, defaults to 32003): `[SEG]`, whose state becomes a mask.
         object_label_ids (`list[int]`, *optional*):
@@ -66,6 +73,10 @@ class LisaGleeConfig(PreTrainedConfig):
 
     perception_config: dict | PreTrainedConfig | None = None
     language_config: dict | PreTrainedConfig | None = None
+    perception_id: str | None = None
+    perception_revision: str | None = None
+    language_model_id: str | None = None
+    language_model_revision: str | None = None
     object_token_id: int = 32002
     segment_token_id: int = 32003
     object_label_ids: list[int] | None = None
@@ -91,6 +102,10 @@ class LisaGleeConfig(PreTrainedConfig):
             self.language_config = CONFIG_MAPPING[fields.pop("model_type")](**fields)
         if self.object_label_ids is None:
             self.object_label_ids = [49406, 14115, 49407]  # <|startoftext|>, "object", <|endoftext|>
+        for part in ("perception", "language_model"):
+            name, revision = getattr(self, f"{part}_id"), getattr(self, f"{part}_revision")
+            _require(name is None or name.strip() != "", f"{part}_id must be a folder or a Hub id, not {name!r}.")
+            _require(revision is None or name is not None, f"{part}_revision needs {part}_id; pass both.")
         queries = self.perception_config.num_queries
         _require(
             1 <= self.num_objects <= queries,
@@ -157,23 +172,25 @@ def _glee(size: str) -> PreTrainedConfig:
     return getattr(perception_config_class("glee"), size)()
 
 
-def _llava(hidden_size: int, intermediate_size: int, layers: int, heads: int) -> PreTrainedConfig:
+def _llava(hidden_size: int, intermediate_size: int, layers: int, heads: int) -> dict[str, Any]:
     """Returns LLaVA 1.5 with room for the two new tokens: its vocabulary is a multiple of 64."""
-    text = CONFIG_MAPPING["llama"](
-        vocab_size=32064,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        max_position_embeddings=4096,
-        rms_norm_eps=1e-5,
-    )
-    vision = CONFIG_MAPPING["clip_vision_model"](
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=336,
-        patch_size=14,
-    )
-    return CONFIG_MAPPING["llava"](vision_config=vision, text_config=text, image_token_index=32000)
+    text = {
+        "model_type": "llama",
+        "vocab_size": 32064,
+        "hidden_size": hidden_size,
+        "intermediate_size": intermediate_size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+    }
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
+    }
+    return {"model_type": "llava", "vision_config": vision, "text_config": text, "image_token_index": 32000}

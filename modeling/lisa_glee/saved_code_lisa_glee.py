@@ -15,7 +15,7 @@
 
 from pathlib import Path
 
-from transformers import MODEL_MAPPING, PreTrainedConfig
+from transformers import MODEL_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 
 # The text of perception_lisa_glee.py in a checkpoint. The model is registered for this very class of configurations,
@@ -50,10 +50,26 @@ def save_perception_code(config: PreTrainedConfig, folder: Path) -> None:
     names = folder / "perception_lisa_glee.py"
     if not names.is_file():
         return
-    classes = type(config), MODEL_MAPPING[type(config)]
-    for one in classes:
-        custom_object_save(one, folder)
-    fields = {}
-    for kind, one in zip(("config", "model"), classes):
-        fields |= {f"{kind}_module": one.__module__.rpartition(".")[2], f"{kind}_name": one.__name__}
+    config_class, model_class = type(config), registered_model(config)
+    custom_object_save(config_class, folder)
+    custom_object_save(model_class, folder)
+    fields = {"config_name": config_class.__name__, "model_name": model_class.__name__}
+    fields["config_module"] = config_class.__module__.rpartition(".")[2]
+    fields["model_module"] = model_class.__module__.rpartition(".")[2]
     names.write_text("\n".join(PERCEPTION).format(**fields), encoding="utf-8")
+
+
+def registered_model(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """
+    Returns the class that `AutoModel` has for a configuration.
+
+    Args:
+        config: of a class that is registered.
+
+    Raises:
+        ValueError: there is no one class for it.
+    """
+    found = MODEL_MAPPING.get(type(config), None)
+    if not isinstance(found, type):
+        raise ValueError(f"perception_config: AutoModel has no class for {type(config).__name__}.")
+    return found
