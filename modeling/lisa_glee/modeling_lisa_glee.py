@@ -14,6 +14,7 @@
 """LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024)."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,14 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lisa_glee import LisaGleeConfig, sub_config
 from .loss_lisa_glee import best_objects, mask_losses
+from .references_lisa_glee import FETCHING, references, stored_weights, with_referenced, without_referenced
 
 # Octaves of the sines and cosines that a box is encoded with: from half a wave across the picture to 16 waves.
 BOX_OCTAVES = 6
@@ -257,12 +260,84 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     def __init__(self, config: LisaGleeConfig):
         super().__init__(config)
         self.perception = AutoModel.from_config(config.perception_config).requires_grad_(False)
-        sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        language_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        self.language_model = language_class.from_config(config.language_config)
+        self.language_model = language_auto_class(config).from_config(config.language_config)
         self.object_encoder = LisaGleeObjectEncoder(config)
         self.segment_head = LisaGleeSegmentHead(config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *model_args: Any,
+        config: PreTrainedConfig | str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Loads a checkpoint, and the weights that its `perception_id` and `language_model_id` name from there.
+
+        The latter are frozen, so that they are not stored when the model is saved again.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            model_args: of the model.
+            config: instead of the checkpoint's.
+            kwargs: of transformers' `from_pretrained`.
+
+        Raises:
+            ValueError: a model that is named by id cannot be loaded, or is another one than the checkpoint's.
+        """
+        name = pretrained_model_name_or_path
+        if name is None:
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        fetching = {key: kwargs[key] for key in FETCHING if key in kwargs}
+        own: dict[str, Any] = {**fetching, **{key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}}
+        if isinstance(config, LisaGleeConfig):
+            settings = config
+        else:
+            settings = LisaGleeConfig.from_pretrained(name if config is None else config, **own)
+        if not references(settings):
+            return super().from_pretrained(name, *model_args, config=config, **kwargs)
+        if settings is not config:  # what transformers does with arguments that are fields of a configuration
+            settings.update(
+                {key: kwargs.pop(key) for key in list(kwargs) if hasattr(settings, key) and key != "dtype"}
+            )
+        with torch.device("meta"):
+            empty = cls(settings)
+            empty.tie_weights()
+        load = language_auto_class(settings).from_pretrained
+        weights, added = with_referenced(empty, settings, stored_weights(name, **own), load, **fetching)
+        kwargs = {key: value for key, value in kwargs.items() if key not in own}
+        loaded: Any = super().from_pretrained(None, *model_args, config=settings, state_dict=weights, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        model.config.name_or_path = str(name)
+        for key, weight in model.named_parameters(remove_duplicate=False):
+            if key in added:
+                weight.requires_grad_(False)
+        return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Saves the model, without frozen weights that it names by id, see [`LisaGleeConfig`].
+
+        Args:
+            save_directory: made if missing.
+            is_main_process: whether this process writes.
+            state_dict: weights to save, by default the model's.
+            args: of transformers' `save_pretrained`.
+            kwargs: of transformers' `save_pretrained`.
+        """
+        if named := references(self.config):
+            state_dict = without_referenced(self, named, self.state_dict() if state_dict is None else state_dict)
+            kwargs["save_original_format"] = False  # the names under which they are looked for
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
     def train(self, mode: bool = True) -> "LisaGleeForReasoningSegmentation":
         """Sets the mode of training; GLEE stays as it is for inference, without dropout and without gradients."""
@@ -525,6 +600,14 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         scores, best = self.segment_head.object_logits(states, keys[pictures]).softmax(dim=-1).max(dim=-1)
         chosen = objects["mask_embeddings"][pictures, best]  # (masks, object_size)
         return torch.einsum("nc,nchw->nhw", chosen, objects["mask_features"][pictures]), scores
+
+
+def language_auto_class(
+    config: LisaGleeConfig,
+) -> type[AutoModelForImageTextToText] | type[AutoModelForCausalLM]:
+    """Returns the Auto class of the language model, by whether it reads images itself."""
+    sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
