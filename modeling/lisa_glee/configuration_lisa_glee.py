@@ -77,6 +77,8 @@ class LisaGleeConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.perception_config = _built(self.perception_config, {"model_type": "glee"})
+        if self.language_config is None:
+            self.language_config = _llava(4096, 11008, 32, 32)
         self.language_config = _built(self.language_config, {"model_type": "llava"})
         if self.object_label_ids is None:
             self.object_label_ids = [49406, 14115, 49407]  # <|startoftext|>, "object", <|endoftext|>
