@@ -16,7 +16,11 @@ from pathlib import Path
 from lookhear_command import main
 
 SOURCE = Path(__file__).parents[1] / "src" / "lookhear"
-PACKAGES = ("modeling.avsr", "modeling.glee", "processing.avsr", "processing.glee", "evaluation", "publishing")
+SYSTEMS = ("avsr", "glee", "lisa_glee")
+PACKAGES = (
+    *(f"{folder}.{system}" for folder in ("modeling", "processing") for system in SYSTEMS),
+    *("evaluation", "publishing"),
+)
 HELP = re.compile(r"^\{\{ help:(.*)\}\}$", re.MULTILINE)
 TYPE = re.compile(r"<code>(`[^<]*)</code>")
 REFERENCE = re.compile(r"\[<code>~?([\w.]+)</code>\](?![\[(])")

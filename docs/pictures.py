@@ -94,6 +94,25 @@ def _question(facts: Path) -> tuple[str, str]:
     return expression["text"], f"{(left + right) / 2:.0f},{(top + bottom) / 2:.0f}"
 
 
+def asked(folder: Path) -> None:
+    """Two questions about a scene, each with its answer in words and as drawn on the scene."""
+    command("synthesize", "--scene", "--seed", 11, "-o", folder / "scene.png")
+    questions = ("Which shape is the second largest?", "Which star is the leftmost?")
+    sheets = []
+    for number, question in enumerate(questions):
+        overlay, facts = folder / f"{number}.png", folder / f"{number}.json"
+        command("ask", folder / "scene.png", question, "--out", overlay, "--json", facts)
+        answer = json.loads(facts.read_text())["images"][0]["answers"][0]["text"]
+        with Image.open(overlay) as drawn:
+            sheet = Image.new("RGB", (drawn.width, drawn.height + 74), "white")
+            sheet.paste(drawn)
+        pen = ImageDraw.Draw(sheet)
+        pen.text((4, sheet.height - 66), question, "#555555", ImageFont.load_default(24))
+        pen.text((4, sheet.height - 34), answer, "black", ImageFont.load_default(24))
+        sheets.append(sheet)
+    save(beside(*sheets), "asked.jpg")
+
+
 def overview(folder: Path) -> None:
     """Both systems side by side, from two pictures that are drawn by now: the chosen speaker, the scene by labels."""
     speaker, scene = Image.open(FOLDER / "speaker.jpg"), Image.open(FOLDER / "found.jpg")
@@ -190,7 +209,9 @@ def publishing(folder: Path) -> None:
     save(Image.open(folder / "wer.png"), "publishing.png")
 
 
-PICTURES = {one.__name__: one for one in (captions, found, overview, tracked, fine_tuning, training, publishing)}
+PICTURES = {
+    one.__name__: one for one in (captions, found, asked, overview, tracked, fine_tuning, training, publishing)
+}
 
 if __name__ == "__main__":
     os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,6 +179,14 @@ def tiny_glee():
     model = GleeForObjectDetection(config).eval()
     image_processor = GleeImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     return model, GleeProcessor(image_processor, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def answering_checkpoint(tmp_path_factory) -> Path:
+    """Folder of a LISA-GLEE on top of glee-tiny that answers every question by "the red star", and shows something."""
+    script = runpy.run_path(str(ROOT / "tests" / "answering_checkpoint.py"))
+    folder = tmp_path_factory.mktemp("answering")
+    return script["save_answering_checkpoint"](ROOT / "model_cards" / "glee-tiny", folder)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,8 @@ from lookhear import cli
 from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
-COMMANDS = ("transcribe", "perceive", "prepare", "train", "evaluate", "convert", "publish", "synthesize", "demo")
+COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
+COMMANDS += ("demo",)
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 

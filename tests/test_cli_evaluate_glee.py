@@ -124,3 +124,87 @@ def test_bad_input_is_one_line(run, coco, model, tmp_path):
         code, out, err = run("--data", coco, "--model", model, "--output", tmp_path / "out", *arguments)
         message = err.strip().splitlines()[-1]
         assert code == 2 and words in message and not out, (arguments, err)
+
+
+@pytest.fixture(scope="module")
+def asker(repository, tmp_path_factory):
+    """A LISA-GLEE that has learnt nothing, as a checkpoint."""
+    import torch
+
+    from lookhear.training.lisa_glee.scene_recipe import LisaSceneModelRecipe
+    from lookhear.training.lisa_glee.train_scenes import build
+
+    language = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    perception = str(repository / "model_cards" / "glee-tiny")
+    torch.manual_seed(0)
+    model, processor = build(LisaSceneModelRecipe(perception, language, {"num_objects": 4}))
+    folder = tmp_path_factory.mktemp("lisa-glee")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reason_seg(tmp_path):
+    """Two pictures in ReasonSeg's layout; the second shows nothing that is meant."""
+    folder, generator = tmp_path / "reason_seg" / "ReasonSeg" / "val", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    shapes = [{"label": "target", "points": [[10, 10], [50, 10], [50, 40], [10, 40]]}]
+    for name, some, texts in (
+        ("one", shapes, ["What would roll?", "Which of these is red?"]),
+        ("two", [], ["a moon"]),
+    ):
+        Image.fromarray(generator.integers(0, 255, (60, 90, 3), dtype=np.uint8)).save(folder / f"{name}.jpg")
+        content = {"shapes": some, "text": texts, "is_sentence": name == "one"}
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder.parents[1]
+
+
+def test_reasonseg(run, reason_seg, asker, tmp_path):
+    options = ("--protocol", "reasonseg", "--data", reason_seg, "--model", asker, "--output", tmp_path / "out")
+    code, out, err = run(*options, "--batch-size", "2")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "reasonseg val: 3 queries" and [line.split()[0] for line in lines[1:7]] == [
+        *("gIoU", "cIoU", "gIoU_long", "cIoU_long", "gIoU_short", "cIoU_short")
+    ]
+    answers = [json.loads(line)[1] for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[1:]]
+    assert [len(some) for some in answers] == [2, 1] and {"text", "masks"} == set(answers[0][0])
+    assert run(*options)[1] == out  # from the stored answers
+
+
+def test_scene_questions(run, asker, tmp_path):
+    """A benchmark that was made here; the settings alone do as well."""
+    from lookhear.evaluation.scene_questions import SETTINGS, SceneSettings, write_benchmark
+
+    write_benchmark(tmp_path / "made", SceneSettings(2, 3))
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings" / SETTINGS).write_text("scenes: 2\nseed: 3\n")
+    printed = []
+    for name in ("made", "settings"):
+        options = ("--protocol", "scene-questions", "--data", tmp_path / name, "--model", asker)
+        code, out, err = run(*options, "--output", tmp_path / f"out_{name}", "--json", tmp_path / f"{name}.json")
+        assert code == 0, err
+        figures = json.loads((tmp_path / f"{name}.json").read_text())["metrics"]
+        assert 0 <= figures["gIoU"] <= 1 and {"words_count", "gIoU_relation", "none"} <= set(figures)
+        printed.append(figures)
+    assert printed[0] == printed[1]
+
+
+def test_scene_questions_needs_no_folder(run, asker, tmp_path):
+    options = ("--protocol", "scene-questions", "--limit", "1", "--model", asker, "--output", tmp_path / "out")
+    code, out, err = run(*options)
+    assert code == 0 and out.startswith("scene-questions test: "), err
+    code, _, err = run("--protocol", "reasonseg", "--model", asker)
+    assert code == 2 and "evaluate glee needs --data FOLDER" in err
+
+
+def test_the_other_systems_checkpoint_is_refused(run, reason_seg, coco, model, asker, tmp_path):
+    """Also when the figures would otherwise come out as a long error of another library."""
+    output = ("--output", tmp_path / "out")
+    code, out, err = run("--protocol", "reasonseg", "--data", reason_seg, "--model", model, *output)
+    message = err.strip().splitlines()[-1]
+    assert code == 2 and not out and message.endswith("is a glee; this protocol needs a checkpoint of lisa_glee")
+    code, out, err = run("--protocol", "coco", "--data", coco, "--model", asker, "--output", tmp_path / "coco_out")
+    message = err.strip().splitlines()[-1]
+    assert code == 2 and not out and message.endswith("is a lisa_glee; this protocol needs a checkpoint of glee")

@@ -40,20 +40,40 @@ def box_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarra
     return shared, areas[0] + areas[1] - shared
 
 
-def mask_overlaps(references: Sequence, predictions: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Computes the same for masks: bool arrays or run lengths; None is an empty mask (a sentence about nothing)."""
+def mask_overlaps(
+    references: Sequence, predictions: Sequence, ignored: Sequence | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Computes the same for masks.
+
+    Args:
+        references: n masks: bool arrays or run lengths; None is an empty mask (a sentence about nothing).
+        predictions: n masks, like `references`.
+        ignored: n masks whose pixels count neither as intersection nor as union, like `references`; None for none.
+
+    Returns:
+        Two `(n,)` float64, in pixels.
+    """
     _check(references, predictions)
     shared, union = np.zeros(len(references)), np.zeros(len(references))
-    for place, masks in enumerate(zip(references, predictions)):
-        runs = [to_runs(mask) for mask in masks if mask is not None]
-        areas = [mask_area(one) for one in runs]
-        if len(runs) == 2:
-            if runs[0]["size"] != runs[1]["size"]:
-                sizes = " and ".join(str(tuple(one["size"])) for one in runs)
-                raise ValueError(f"sentence {place}: the two masks are of size {sizes}")
-            shared[place] = mask_area(coco_mask.merge(runs, True))
+    rows = zip(references, predictions, [None] * len(shared) if ignored is None else ignored, strict=True)
+    for place, masks in enumerate(rows):
+        runs = [None if mask is None else to_runs(mask) for mask in masks]
+        sizes = {tuple(one["size"]) for one in runs if one is not None}
+        if len(sizes) > 1:
+            raise ValueError(f"sentence {place}: the two masks are of size {' and '.join(map(str, sorted(sizes)))}")
+        areas = [_area(one, runs[2]) for one in runs[:2]]
+        if runs[0] is not None and runs[1] is not None:
+            shared[place] = _area(coco_mask.merge(runs[:2], True), runs[2])
         union[place] = sum(areas) - shared[place]
     return shared, union
+
+
+def _area(runs: Mapping | None, ignored: Mapping | None) -> int:
+    """Counts a mask's pixels, without those that are ignored."""
+    if runs is None:
+        return 0
+    return mask_area(runs) - (mask_area(coco_mask.merge([runs, ignored], True)) if ignored is not None else 0)
 
 
 def grounding_rates(shared: np.ndarray, union: np.ndarray) -> dict[str, float]:

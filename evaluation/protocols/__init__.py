@@ -1,1 +1,1 @@
-"""Published evaluations, run on their own layouts with the pipeline `object-perception`; README.md lists them."""
+"""Published evaluations on their own layouts, run with the pipelines of this package; README.md lists them."""

@@ -22,7 +22,9 @@ class ProtocolRun:
         see: the pipeline `object-perception`, or anything that is called like it: with a list of `{"image": path,
             …prompts}` for pictures, which gives a list of results each; with `{"video": [paths], …prompts}` for a
             video, which gives a context manager that iterates over the frames' results.
-        model: what `see` is called in the record of the run.
+        ask: the pipeline `reasoning-segmentation`, or anything that is called like it, with a list of `{"image": path
+            or picture, "question": text}`; only protocols of questions call it, and these never call `see`.
+        model: what `see` or `ask` is called in the record of the run.
         split: part of the data set; None for the protocol's own.
         images: folder of the pictures where it is not the published one.
         limit: the first pictures, videos or data sets only.
@@ -35,6 +37,7 @@ class ProtocolRun:
     data: Path
     output: Path
     see: Callable[..., Any]
+    ask: Callable[..., Any] | None = None
     model: str = ""
     split: str | None = None
     images: Path | None = None

@@ -8,7 +8,9 @@ from typing import Any
 
 from lookhear.evaluation.protocols.detection import run_coco, run_lvis, run_odinw, run_uvo
 from lookhear.evaluation.protocols.grounding import run_omnilabel, run_refcoco
+from lookhear.evaluation.protocols.reasonseg import run_reasonseg
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.evaluation.protocols.scene_questions import run_scene_questions
 from lookhear.evaluation.protocols.track_everything import run_burst, run_tao
 from lookhear.evaluation.protocols.video_instances import run_video_instances
 from lookhear.evaluation.protocols.video_objects import run_davis, run_refer_youtube_vos, run_youtube_vos
@@ -23,6 +25,8 @@ PROTOCOLS: dict[str, Callable[[ProtocolRun], ProtocolReport]] = {
     "refcoco+": run_refcoco,
     "refcocog": run_refcoco,
     "omnilabel": run_omnilabel,
+    "reasonseg": run_reasonseg,
+    "scene-questions": run_scene_questions,
     "ytvis19": run_video_instances,
     "ytvis21": run_video_instances,
     "ovis": run_video_instances,

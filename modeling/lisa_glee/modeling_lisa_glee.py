@@ -163,8 +163,7 @@ class LisaGleeObjectEncoder(nn.Module):
         if self.config.object_boxes:
             parts += [objects["scores"][..., None], box_encoding(objects["boxes"])]
         if self.config.object_masks:
-            scale = math.sqrt(queries.shape[-1]) if self.config.scaled_products else 1.0
-            parts.append(scale * objects["mask_embeddings"])
+            parts.append(objects["mask_embeddings"])
         shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
         for layer in self.layers:
             shown = layer(shown)
@@ -322,7 +321,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         Reads conversations with their answers. A row is a question or a conversation about one picture.
 
         Args:
-            input_ids (`torch.Tensor` of shape `(rows, length)`): with `config.num_objects` placeholders in each row.
+            input_ids (`torch.Tensor` of shape `(rows, length)`): with one or more runs of `config.num_objects`
+                placeholders in each row: each is the objects of the row's picture.
             attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
             pixel_values (`torch.Tensor`, *optional*): the pictures, for a language model that reads images itself.
             perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
@@ -456,13 +456,14 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     def _input_embeddings(
         self, input_ids: torch.Tensor, objects: LisaGleeObjects, pictures: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Puts the objects of each row's picture where its placeholders stand."""
+        """Puts the objects of each row's picture wherever its placeholders stand."""
         shown, keys = self.object_encoder(objects)
         embeddings = self.get_input_embeddings()(input_ids)  # (rows, length, hidden_size)
         places = input_ids == self.config.object_token_id
-        if not bool((places.sum(dim=1) == shown.shape[1]).all()):
-            raise ValueError(f"each row of input_ids needs {shown.shape[1]} placeholders of objects.")
-        shown = shown[pictures].to(embeddings.dtype)
+        count, numbers = shown.shape[1], places.sum(dim=1)  # (rows,)
+        if bool(((numbers == 0) | (numbers % count != 0)).any()):
+            raise ValueError(f"each row of input_ids needs {count} placeholders of objects, or a multiple of {count}.")
+        shown = shown[pictures.repeat_interleave(numbers // count)].to(embeddings.dtype)
         return embeddings.masked_scatter(places[..., None], shown), keys
 
     def _losses(

@@ -134,6 +134,9 @@ class ReasoningSegmentationPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("`processor` is missing: pass the LisaGleeProcessor of the model.")
+        if not hasattr(self.processor, "post_process_answers"):  # with code from the Hub, its class is another one
+            kind = type(self.processor).__name__
+            raise ValueError(f"`model` must be a checkpoint of LISA-GLEE; the processor of this one is a {kind}.")
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
         """Stores the settings that the pipeline is made with; those of a call are added to them in `__call__`."""

@@ -98,10 +98,8 @@ class LisaGleeProcessor(ProcessorMixin):
         """Expands the placeholders of each text and tokenizes it."""
         expanded = []
         for text in texts:
-            if text.count(OBJECTS) != 1:
-                raise ValueError(
-                    f"a text needs one {OBJECTS} for its picture, not {text.count(OBJECTS)}: {text[:80]!r}"
-                )
+            if OBJECTS not in text:
+                raise ValueError(f"a text needs {OBJECTS} where its picture's objects are shown: {text[:80]!r}")
             text = text.replace(OBJECTS, OBJECTS * self.num_objects)
             expanded.append(text.replace(IMAGE, IMAGE * self.image_tokens) if self.image_tokens else text)
         options = {"padding": True, "padding_side": "left", "return_token_type_ids": False, **kwargs}

@@ -1,12 +1,15 @@
-"""The LookHear Space: point at a speaker, or describe them, and read what they say; find whatever is named or shown.
+"""The LookHear Space: point at a speaker, or describe them, and read what they say; find whatever is named or shown;
+ask about a picture.
 
 `python app.py` serves it; on the Hub the same file runs. Checkpoints are those that come with lookhear, or what
-`LOOKHEAR_SPACE_READ_MODEL` and `LOOKHEAR_SPACE_SEE_MODEL` name (folders or Hub ids).
+`LOOKHEAR_SPACE_READ_MODEL`, `LOOKHEAR_SPACE_SEE_MODEL` and `LOOKHEAR_SPACE_ASK_MODEL` name (folders or Hub ids).
 """
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ import gradio as gr
 from transformers import pipeline
 
 import lookhear  # noqa: F401 - registers the pipelines
+from ask_tab import AskTab
 from examples import Examples, make_examples
 from limits import Limits
 from read_tab import ReadTab
@@ -27,22 +31,24 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # th
 KEPT = 3600  # seconds that uploads and results stay on the server
 ABOUT = """
 <header><h1>LookHear</h1>
-<p>Point at a speaker and read what they say. Find whatever you name, describe or show.</p></header>
+<p>Point at a speaker and read what they say. Find whatever you name, describe or show. Ask about a
+picture.</p></header>
 """
 SMALL_PRINT = """
-<footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, and the shapes
-and people of generated scenes. Uploads and results are deleted after an hour. Read only people who agree
-to it.</p></footer>
+<footer><p>The checkpoints here are small ones, for trying it out: English commands of the GRID corpus, the shapes
+and people of generated scenes, and questions about them. Uploads and results are deleted after an hour. Read only
+people who agree to it.</p></footer>
 """
 
 
-def build_app(asr: Any, see: Any, examples: Examples, limits: Limits) -> gr.Blocks:
+def build_app(asr: Any, see: Any, load_ask: Callable[[], Any], examples: Examples, limits: Limits) -> gr.Blocks:
     """
     Builds the page.
 
     Args:
         asr: pipeline of the task `audio-visual-speech-recognition`.
         see: pipeline of the task `object-perception`.
+        load_ask: returns the pipeline of the task `reasoning-segmentation`; called when somebody asks.
         examples: what may be tried.
         limits: what is refused.
     """
@@ -53,6 +59,8 @@ def build_app(asr: Any, see: Any, examples: Examples, limits: Limits) -> gr.Bloc
                 ReadTab(asr, see, examples, limits)
             with gr.Tab("See", id="see"):
                 SeeTab(see, examples, limits)
+            with gr.Tab("Ask", id="ask"):
+                AskTab(load_ask, examples, limits)
         gr.HTML(SMALL_PRINT, apply_default_css=False, elem_id="small-print")
     return app.queue(max_size=16, default_concurrency_limit=1)
 
@@ -74,7 +82,9 @@ def main() -> None:
     examples = make_examples(Path(os.environ.get("LOOKHEAR_SPACE_EXAMPLES") or HERE / "examples"))
     asr = pipeline("audio-visual-speech-recognition", model=checkpoint("LOOKHEAR_SPACE_READ_MODEL", "avsr-grid-tiny"))
     see = pipeline("object-perception", model=checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny"))
-    build_app(asr, see, examples, limits).launch(
+    ask = checkpoint("LOOKHEAR_SPACE_ASK_MODEL", "lisa-glee-tiny")
+    load_ask = functools.cache(functools.partial(pipeline, "reasoning-segmentation", model=ask))
+    build_app(asr, see, load_ask, examples, limits).launch(
         theme=theme(),
         # as it is, not through `css`, which puts every rule below the page's frame
         head=f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}</style>",

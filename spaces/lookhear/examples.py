@@ -1,4 +1,4 @@
-"""The examples of both tabs, made by `lookhear synthesize` if they are missing: none comes from elsewhere."""
+"""The examples of all tabs, made by `lookhear synthesize` if they are missing: none comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ TWO = (
 )
 SCENE = ("--scene", "--seed", "7")
 MOVING = ("--scene", "--seed", "2")
+CROWD = ("--scene", "--seed", "3")
+# For each picture that the tab "Ask" offers, a question.
+ASKED = {"scene": "Where is the white star?", "crowd": "How many rings are there? Show them."}
 POSTER = 240  # pixels, height of a small picture of an example
 
 
@@ -29,6 +32,7 @@ class Examples:
         one: video of a talking portrait.
         two: video of two talking portraits.
         scene: picture of shapes.
+        crowd: picture of more shapes.
         moving: video of moving shapes.
         posters: a small picture of each, by the name of its attribute.
     """
@@ -36,6 +40,7 @@ class Examples:
     one: Path
     two: Path
     scene: Path
+    crowd: Path
     moving: Path
     posters: dict[str, Path]
 
@@ -53,6 +58,7 @@ def make_examples(folder: Path) -> Examples:
         "one": _made(folder / "one.mp4", ONE),
         "two": _made(folder / "two.mp4", TWO),
         "scene": _made(folder / "scene.png", SCENE),
+        "crowd": _made(folder / "crowd.png", CROWD),
         "moving": _made(folder / "moving.mp4", MOVING),
     }
     posters = {name: _poster(path, folder / f"{name}-poster.jpg") for name, path in made.items()}

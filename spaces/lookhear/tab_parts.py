@@ -1,4 +1,4 @@
-"""What both tabs have: examples to try, a picture to point at, and a page that goes to the answer."""
+"""What the tabs have in common: examples to try, a picture to point at, and a page that goes to the answer."""
 
 from __future__ import annotations
 
@@ -50,8 +50,20 @@ def answer_with(
     question: Sequence[gr.components.Component],
     answer: Sequence[gr.components.Component],
     name: str,
+    then: str = "() => {}",
 ) -> None:
-    """Answers questions one at a time, then scrolls to the element `NAME-answer`."""
+    """
+    Answers questions one at a time, then scrolls to the element `NAME-answer`.
+
+    Args:
+        function: yields values of `answer` from those of `question`.
+        triggers: events that ask.
+        question: what is asked.
+        answer: where answers go.
+        name: of the endpoint for programs.
+        then: a function in JavaScript that is called at the end.
+    """
+    show = SHOW.format(f"{name}-answer")
     gr.on(
         list(triggers),
         function,
@@ -60,4 +72,4 @@ def answer_with(
         show_progress_on=[answer[0]],
         concurrency_id="model",
         api_name=name,
-    ).success(js=SHOW.format(f"{name}-answer"), show_progress="hidden", api_name=False)
+    ).success(js=f"() => {{ ({show})(); ({then})(); }}", show_progress="hidden", api_name=False)

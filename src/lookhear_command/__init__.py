@@ -1,5 +1,5 @@
-"""The command line: `lookhear transcribe | perceive | prepare | train | evaluate | convert | publish | synthesize |
-demo`.
+"""The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | convert | publish |
+synthesize | demo`.
 
 One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
 stderr. Bad input ends in one line and exit code 2.
@@ -17,15 +17,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import convert, demo, evaluate, perceive, prepare, publish, synthesize, train, transcribe
+from . import ask, convert, demo, evaluate, perceive, prepare, publish, synthesize, train, transcribe
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, prepare, train, evaluate, convert, publish, synthesize, demo)
+COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, convert, publish, synthesize, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 1 for anything unforeseen, 130 after Ctrl-C."""
-    options = build_parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments))
+    options = _parsed(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options) or 0
     except (ValueError, OSError, ImportError) as error:
@@ -55,6 +55,17 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parses arguments; questions may come after options that follow the image, where argparse expects no more."""
+    parser = build_parser()
+    options, further = parser.parse_known_args(arguments)
+    if further and options.command == "ask" and not any(text.startswith("-") for text in further):
+        options.rest += further
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    return options
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -11,11 +11,14 @@ from .argument_types import comma_list, count, positive
 from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
 
+ASKED = ("reasonseg", "scene-questions")  # protocols of questions, which a LISA-GLEE answers
+
 
 def add(commands: Commands) -> None:
     example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 "
     example += "--json out.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
+    example += "\n  lookhear evaluate glee --protocol reasonseg --data /data/reason_seg --model lisa-glee/"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
     summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; "
     summary += "the figures go to stdout"
@@ -24,7 +27,8 @@ def add(commands: Commands) -> None:
     data = (
         "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; for glee, the "
     )
-    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it"
+    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it, and "
+    data += "scene-questions scenes"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
@@ -53,7 +57,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     glee.add_argument(
         "--protocol",
         metavar="NAME",
-        help="coco, lvis, refcoco, ytvis19, davis, tao, …; evaluation/protocols/README.md lists all",
+        help="coco, lvis, refcoco, reasonseg, ytvis19, davis, tao, …; evaluation/protocols/README.md lists all",
     )
     glee.add_argument("--split", help="part of the data set (the protocol's own)")
     glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
@@ -89,13 +93,13 @@ def run(options: argparse.Namespace) -> None:
         from lookhear.commands import evaluate_two_talkers
 
         return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
-    if options.data is None:
+    if options.data is None and options.protocol != "scene-questions":  # which is made from settings in the package
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
         from lookhear.commands import evaluate_glee
 
         if options.model == packaged("avsr-grid-tiny"):
-            options.model = packaged("glee-tiny")
+            options.model = packaged("lisa-glee-tiny" if options.protocol in ASKED else "glee-tiny")
         checked_model(options)
         return evaluate_glee.run(options, _Progress("it"))
     from lookhear.evaluation.avsr_conditions import evaluate_avsr

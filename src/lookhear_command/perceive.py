@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import box, comma_list, line, points, positive, rate, share
+from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
 from .shared_options import add_model, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webp")  # that are written; the last is an animated picture
 
 
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
         if getattr(options, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is not one")
-    pictures = _overlays(options.files, options.out)
+    pictures = overlay_paths(options.files, options.out)
     checked_model(options)
 
     from lookhear.commands.perceive import perceive
@@ -158,21 +158,3 @@ def _prompts(options: argparse.Namespace) -> dict:
     prompts |= {"boxes": options.box, "scribbles": options.scribble}
     prompts["masks"] = [read_mask(mask) for mask in options.mask or ()] or None
     return {name: value for name, value in prompts.items() if value is not None}
-
-
-def _overlays(files: list[str], out: Path | None) -> list[Path] | None:
-    """Returns where the overlay of each file goes."""
-    if out is None:
-        return None
-    folder = len(files) > 1 or out.is_dir() or not out.suffix
-    if folder and (out.is_file() or out.suffix.lower() in PICTURES):
-        raise ValueError(f"--out {out}: several images need a folder")
-    if not folder and out.suffix.lower() not in PICTURES:
-        raise ValueError(f"--out {out}: the ending must be one of {', '.join(PICTURES)}")
-    pictures = [out / f"{result_name(file)}.png" for file in files] if folder else [out]
-    for picture, file in zip(pictures, files):
-        if pictures.count(picture) > 1:
-            raise ValueError(f"two images would both be drawn to {picture}; rename one")
-        if picture.exists() and Path(file).exists() and picture.samefile(file):
-            raise ValueError(f"--out would overwrite the image {file}")
-    return pictures

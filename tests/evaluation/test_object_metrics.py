@@ -7,6 +7,7 @@ import pytest
 from lookhear.evaluation.measures.mask_runs import encode_mask
 
 NAMES = ("coco_ap", "lvis_ap", "open_world_ar", "vis_ap", "referring", "j_and_f", "mot", "hota", "teta")
+NAMES += ("reasoning_segmentation",)
 BOX, FAR = [0.0, 0.0, 8.0, 4.0], [20.0, 20.0, 28.0, 24.0]
 
 
@@ -71,6 +72,16 @@ def test_referring(load):
     answer = {"box": BOX, "mask": runs()}
     result = load("referring").compute(references=[answer, answer], predictions=[answer, {"box": None, "mask": None}])
     assert result["box_P@0.5"] == result["mask_mIoU"] == 0.5
+
+
+def test_reasoning_segmentation(load):
+    """One answer is right, one shows what is ignored, one rightly nothing, one nothing where something is meant."""
+    group, meant = {"group": "short"}, {"masks": [runs()], "text": "the cup"}
+    references = [meant | group, {"masks": [], "ignored": runs()}, group, meant]
+    predictions = [{"masks": [runs(), runs()], "text": "The cup."}, {"masks": [runs()]}, {"masks": []}, {}]
+    result = load("reasoning_segmentation").compute(references=references, predictions=predictions)
+    assert result["gIoU"] == 0.75 and result["cIoU"] == 0.5 and result["none"] == 0.5 and result["samples"] == 4
+    assert result["words"] == 0 and result["groups"]["short"]["gIoU"] == 1
 
 
 def test_j_and_f(load):

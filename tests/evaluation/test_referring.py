@@ -23,6 +23,19 @@ def test_masks_against_pixels():
     assert union.tolist() == (masks[0] | masks[1]).sum((1, 2)).tolist()
 
 
+def test_ignored_pixels_count_nowhere():
+    masks = np.random.default_rng(1).random((3, 5, 8, 9)) < 0.5
+    truth, found, ignored = masks
+    shared, union = mask_overlaps(truth, found, [*ignored[:4], None])
+    counted = ~np.concatenate((ignored[:4], np.zeros((1, 8, 9), bool)))
+    assert shared.tolist() == (truth & found & counted).sum((1, 2)).tolist()
+    assert union.tolist() == ((truth | found) & counted).sum((1, 2)).tolist()
+    shared, union = mask_overlaps([None], [found[0]], [ignored[0]])
+    assert shared.tolist() == [0] and union.tolist() == [(found[0] & ~ignored[0]).sum()]
+    with pytest.raises(ValueError, match="sentence 0: the two masks"):
+        mask_overlaps([truth[0]], [found[0]], [np.ones((9, 8), bool)])
+
+
 def test_sentences_without_an_answer():
     mask = np.ones((2, 3), bool)
     rates = referring_rates(

@@ -301,6 +301,24 @@ def test_the_mixtures_of_the_two_talker_benchmark_are_those_that_are_drawn(repos
     assert [json.loads(line) for line in listed] == [describe(mixture) for mixture in plan_mixtures(*clips)]
 
 
+def test_the_scene_benchmark_is_ready_and_its_data_are_made(repository, tmp_path):
+    folder = repository / "evaluation" / "dataset_cards" / "scene-questions"
+    publication = gather(folder, "org/scene-questions")
+    assert [file.path for file in publication.files] == ["README.md", "eval.yaml", "scenes.yaml", "test.parquet"]
+    assert [file.path for file in publication.files if file.is_made] == ["test.parquet"]
+    assert "test.parquet  (made)" in publication.listing() and publication.files[-1].size < 10_000_000
+    copy = shutil.copytree(folder, tmp_path / "scene-questions")
+    (copy / "test.parquet").write_bytes(publication.files[-1].read())
+    assert not any(file.is_made for file in gather(copy, "org/scene-questions").files)  # what is there stays as it is
+    (copy / "test.parquet").unlink()
+    (copy / "scenes.yaml").write_text("scenes: many")
+    with pytest.raises(ValueError, match="scenes must be a whole number"):
+        gather(copy, "org/scene-questions")
+    (copy / "scenes.yaml").unlink()
+    with pytest.raises(ValueError, match="no file test.parquet"):
+        gather(copy, "org/scene-questions")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -10,7 +10,20 @@ import pytest
 
 from lookhear.publishing import gather
 
-NAMES = ("cer", "coco_ap", "hota", "j_and_f", "lvis_ap", "mot", "open_world_ar", "referring", "teta", "vis_ap", "wer")
+NAMES = (
+    "cer",
+    "coco_ap",
+    "hota",
+    "j_and_f",
+    "lvis_ap",
+    "mot",
+    "open_world_ar",
+    "reasoning_segmentation",
+    "referring",
+    "teta",
+    "vis_ap",
+    "wer",
+)
 
 
 @pytest.fixture(scope="module")

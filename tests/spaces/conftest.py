@@ -65,7 +65,7 @@ def space_module(repository: Path) -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture(scope="session")
-def space(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
+def space(repository: Path, tmp_path_factory: pytest.TempPathFactory, answering_checkpoint: Path) -> Iterator[Space]:
     """The Space as `lookhear publish` composes it, served as on the Hub, with examples that it made itself."""
     pytest.importorskip("gradio", reason="needs Gradio: pip install 'lookhear[demo]'")
     folder = tmp_path_factory.mktemp("space")
@@ -84,6 +84,8 @@ def space(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "LOOKHEAR_SPACE_READ_SECONDS": "20",
         "LOOKHEAR_SPACE_MEGABYTES": "5",
     }
+    if not (repository / "model_cards" / "lisa-glee-tiny").is_dir():
+        settings["LOOKHEAR_SPACE_ASK_MODEL"] = str(answering_checkpoint)
     served = Space(f"http://127.0.0.1:{port}/", published / "examples", folder / "log")
     with served.log.open("wb") as log:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The Space in a browser: upload, run, read the result, on both tabs, on a laptop and on a phone."""
+"""The Space in a browser: upload, run, read the result, on every tab, on a laptop and on a phone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import pytest
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the server, too
 
 SAID = "bin blue at f two now"  # in the example of one portrait
-READ, SEE = "button[role=tab]:nth-of-type(1)", "button[role=tab]:nth-of-type(2)"
+READ, SEE, ASK = (f"button[role=tab]:nth-of-type({number})" for number in (1, 2, 3))
+QUESTION = "#ask-question :is(textarea, input)"
+BUBBLES = "return [...document.querySelectorAll('#ask-chat [data-testid=' + arguments[0] + '] .message-content')].map("
+BUBBLES += "bubble => bubble.innerText.trim())"
+PACKAGED = Path(__file__).parents[2] / "model_cards" / "lisa-glee-tiny"
 LOADED = "return document.querySelector(arguments[0])?.readyState >= 1"
 TOAST = "[class*=toast]"
 SHOWN = "return document.querySelector(arguments[0])?.naturalWidth > 0"
@@ -213,6 +217,78 @@ def test_see_page_fits_on_a_phone(page, space):
     assert page.rows("#see-table") and overflow(page) <= 0
 
 
+def ask_page(page, picture: Path) -> None:
+    """Opens the tab "Ask" and gives it a picture."""
+    page.click(ASK)
+    page.upload("#ask-file", picture)
+    page.wait_for(SHOWN, "#ask-picture img")
+
+
+def answers(page, count: int) -> list[str]:
+    """The words of all answers, once there are this many and the last one has its picture."""
+    images = "#ask-chat [data-testid=bot] img"
+    page.wait_for(f"return document.querySelectorAll('{images}').length == arguments[0]", count)
+    page.wait_for(f"return [...document.querySelectorAll('{images}')].at(-1).naturalWidth > 0")
+    return page.run(BUBBLES, "bot")
+
+
+def test_a_picture_is_asked_about_and_asked_about_again(page, space):
+    """Answers stay, each with its picture; what is typed is shown as it is."""
+    ask_page(page, space.examples / "scene.png")
+    page.type(QUESTION, "Where is the white star?")
+    page.click("#ask-run")
+    assert all(answers(page, 1))
+    assert page.run("return document.querySelector(arguments[0]).value", QUESTION) == ""
+    page.type(QUESTION, "Show the yellow <b>square</b>.\n")
+    assert len(answers(page, 2)) == 2
+    assert page.run(BUBBLES, "user") == ["Where is the white star?", "Show the yellow <b>square</b>."]
+    alternatives = page.run("return [...document.querySelectorAll('#ask-chat img')].map(image => image.alt)")
+    assert len(set(page.run("return [...document.querySelectorAll('#ask-chat img')].map(image => image.src)"))) == 2
+    assert all(text.startswith("Shown: ") for text in alternatives)
+    end = "const log = document.querySelector('#ask-chat [role=log]'); "
+    page.wait_for(end + "return log.scrollTop + log.clientHeight >= log.scrollHeight - 2")  # the last one is in view
+    page.click("#ask-again")
+    page.wait_for("return !document.querySelector('#ask-chat [data-testid=user]')")
+
+
+@pytest.mark.skipif(not PACKAGED.is_dir(), reason="model_cards/lisa-glee-tiny is not there yet")
+def test_what_is_asked_for_is_named_and_shown(page, space):
+    ask_page(page, space.examples / "scene.png")
+    for number, label in enumerate(("white star", "yellow square"), 1):
+        page.type(QUESTION, f"Show the {label}.\n")
+        assert label in answers(page, number)[-1]
+
+
+def test_another_picture_begins_another_conversation(page, space):
+    ask_page(page, space.examples / "scene.png")
+    page.type(QUESTION, "Where is the white star?\n")
+    answers(page, 1)
+    page.click("#ask-examples button:nth-of-type(2)")
+    page.wait_for("return !document.querySelector('#ask-chat [data-testid=user]')")
+    assert page.wait_for("return document.querySelector(arguments[0]).value", QUESTION).startswith("How many rings")
+    page.wait_for("return document.querySelector('#ask-file').innerText.includes('crowd')")
+
+
+def test_ask_page_fits_on_a_phone(page, space):
+    page.as_phone()
+    ask_page(page, space.examples / "scene.png")
+    page.type(QUESTION, "Where is the white star?\n")
+    assert answers(page, 1) and overflow(page) <= 0
+
+
+def test_what_cannot_be_asked_is_said_in_the_page(page, space, tmp_path):
+    page.click(ASK)
+    page.type(QUESTION, "Where is the white star?")
+    page.click("#ask-run")
+    page.text_of(TOAST, "Choose a picture first")
+    path = tmp_path / "broken.png"
+    path.write_bytes((space.examples / "scene.png").read_bytes()[:900])
+    page.upload("#ask-file", path)
+    texts = "[...document.querySelectorAll(arguments[0])].map(toast => toast.innerText)"
+    said = page.wait_for(f"return {texts}.find(text => text.includes('broken.png'))", TOAST)
+    assert "/" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("none", "Choose a video first"), ("long", "lasts 21 seconds; the limit here is 20"), ("broken", "broken.mp4")],
@@ -251,11 +327,15 @@ def test_programs_are_answered_too(space):
     from gradio_client import Client, exceptions, handle_file
 
     client = Client(space.url, verbose=False)
-    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/read", "/see"}
+    assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/read", "/see", "/ask"}
     with pytest.raises(exceptions.AppError, match="Describe the speaker"):
         client.predict(handle_file(space.examples / "one.mp4"), "text", api_name="/read")
     _, picture, _, table = client.predict(handle_file(space.examples / "scene.png"), "star", api_name="/see")
     assert Path(picture["value"]).is_file() and "<td>" in table and "star" in table
+    scene = handle_file(space.examples / "scene.png")
+    for number, question in enumerate(("Where is the white star?", "Where is the yellow square?"), 1):
+        chat, _ = client.predict(scene, question, api_name="/ask")
+        assert [message["role"] for message in chat] == ["user", "assistant"] * number
 
 
 def test_webcam_is_recorded(page):

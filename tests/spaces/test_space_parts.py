@@ -392,18 +392,79 @@ def uploads(clip, tmp_path_factory) -> Path:
     return folder
 
 
+class Asking:
+    """
+    A pipeline `reasoning-segmentation` that answers each question by its words, and shows the picture's left half.
+    """
+
+    def __init__(self):
+        self.questions: list[str] = []
+
+    def conversation(self, picture):
+        self.size = (picture.height, picture.width)
+        return self
+
+    def stream(self, question):
+        self.questions.append(question)
+        for word in question.split():
+            yield word + " "
+        if "fail" in question:
+            raise ValueError("it fails")
+        mask = np.zeros(self.size, bool)
+        mask[:, : self.size[1] // 2] = "nothing" not in question
+        box = {"xmin": 0, "ymin": 0, "xmax": self.size[1] // 2, "ymax": self.size[0]} if mask.any() else None
+        return {"text": question, "objects": [{"label": "left", "score": 0.9, "box": box, "mask": mask}]}
+
+
+@pytest.fixture
+def talk(space_module, uploads):
+    """A conversation about `picture.png`, which is black."""
+    return space_module("asking").Talk(Asking(), str(uploads / "picture.png"))
+
+
+def test_an_answer_comes_word_by_word_and_then_with_what_it_shows(talk):
+    from PIL import Image
+
+    said = list(talk.ask("where <b> is it"))
+    assert all(messages[0] == {"role": "user", "content": "where &lt;b&gt; is it"} for messages in said)
+    words = [messages[1]["content"] for messages in said[:-1]]
+    assert words == ["…", "where ", "where &lt;b&gt; ", "where &lt;b&gt; is ", "where &lt;b&gt; is it "]
+    text, image = said[-1][1]["content"]
+    assert text == "where &lt;b&gt; is it" and image.alt_text == "Shown: left"
+    drawn = np.asarray(Image.open(image.value["path"]))
+    assert drawn[24, 10].max() > 60 and drawn[24, 50].max() < 20
+
+
+def test_a_conversation_grows_by_what_was_answered(talk):
+    *_, first = talk.ask("one")
+    with pytest.raises(ValueError, match="it fails"):
+        list(talk.ask("fail"))
+    *_, second = talk.ask("shows nothing")
+    assert second[:2] == first and [message["role"] for message in second] == ["user", "assistant"] * 2
+    assert second[-1]["content"] == ["shows nothing"]  # an empty mask is not drawn
+
+
+def test_a_conversation_has_an_end(space_module, talk):
+    for number in range(space_module("asking").MOST_QUESTIONS):
+        *_, messages = talk.ask(str(number))
+    with pytest.raises(ValueError, match="A conversation may have 12 questions: start a new one"):
+        next(talk.ask("more"))
+
+
 @pytest.fixture(scope="module")
 def tabs(space_module, pipelines, uploads) -> SimpleNamespace:
-    """Both tabs, which take 4 seconds to read and 2 to see."""
+    """All tabs, which take 4 seconds to read and 2 to see."""
     import gradio
 
     paths = {"one": uploads / "grey.mp4", "two": uploads / "grey.mp4"}
-    paths |= {"scene": uploads / "scene.png", "moving": uploads / "scene.mp4"}
+    paths |= {"scene": uploads / "scene.png", "crowd": uploads / "scene.png", "moving": uploads / "scene.mp4"}
     examples = space_module("examples").Examples(**paths, posters=dict.fromkeys(paths, uploads / "picture.png"))
     limits = space_module("limits").Limits(read_seconds=4, see_seconds=2)
     with gradio.Blocks():
         read = space_module("read_tab").ReadTab(*pipelines, examples, limits)
-        return SimpleNamespace(read=read, see=space_module("see_tab").SeeTab(pipelines[1], examples, limits))
+        see = space_module("see_tab").SeeTab(pipelines[1], examples, limits)
+        ask = space_module("ask_tab").AskTab(Asking, examples, limits)
+        return SimpleNamespace(read=read, see=see, ask=ask)
 
 
 POINT = [{"kind": "point", "points": [[3, 3]]}]
@@ -534,3 +595,50 @@ def test_space_uses_the_public_package_only(repository):
     """No network classes: checkpoints come through `pipeline`."""
     for path in (repository / "spaces" / "lookhear").glob("*.py"):
         assert "lookhear.modeling" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize(
+    ("file", "question", "message"),
+    [
+        (None, "Which?", "Choose a picture first"),
+        ("picture.png", "  ", "Type a question"),
+        ("picture.png", None, "Type a question"),
+        ("picture.png", "x" * 201, "at most 200 letters"),
+        ("picture.png", "fail", "it fails"),
+        ("text.png", "Which?", "'text.png' is no picture"),
+        ("grey.mp4", "Which?", "this file is a video"),
+        ("large.png", "Which?", "17 megapixels"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_message(tabs, uploads, file, question, message):
+    import gradio
+    from PIL import Image
+
+    Image.new("1", (5000, 4000)).save(uploads / "large.png")
+    with pytest.raises(gradio.Error, match=message) as raised:
+        list(tabs.ask._ask(None if file is None else str(uploads / file), question, None))
+    assert str(uploads) not in str(raised.value)
+
+
+def test_a_question_that_fails_is_there_to_be_asked_again(tabs, uploads):
+    import gradio
+
+    picture = str(uploads / "picture.png")
+    *_, (first, _, talk) = tabs.ask._ask(picture, "one", None)
+    asked = tabs.ask._ask(picture, "fail here", talk)
+    yielded = []
+    with pytest.raises(gradio.Error, match="it fails"):
+        for one in asked:
+            yielded.append(one)
+    assert len(yielded[0][0]) == 4 and yielded[-1] == (first, "fail here", talk)
+
+
+def test_a_conversation_continues_about_the_same_picture_only(tabs, uploads):
+    picture, other = str(uploads / "picture.png"), str(uploads / "other.png")
+    Path(other).write_bytes(Path(picture).read_bytes())
+    *_, (messages, typed, talk) = tabs.ask._ask(picture, "one", None)
+    assert len(messages) == 2 and typed == ""
+    *_, (messages, _, same) = tabs.ask._ask(picture, "two", talk)
+    assert len(messages) == 4 and same is talk
+    *_, (messages, _, another) = tabs.ask._ask(other, "three", talk)
+    assert len(messages) == 2 and another is not talk and another.path == other

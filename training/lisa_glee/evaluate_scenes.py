@@ -80,14 +80,24 @@ def held_out_questions(count: int, seed: int = EVALUATION_SEED) -> list[Asked]:
         count: number of scenes.
         seed: other seeds give other scenes.
     """
-    asked: list[Asked] = []
-    for index in range(count):
-        random = np.random.default_rng((seed, index))
-        scene = make_scene(random, SIZE)
-        for family in FAMILIES:
-            for question in choose_questions(scene, random, 1, {family: 1.0}, held_out=True):
-                asked.append(Asked(scene, question, question.text))
-    return asked
+    return [asked for index in range(count) for asked in scene_questions(index, seed)]
+
+
+def scene_questions(index: int, seed: int = EVALUATION_SEED) -> list[Asked]:
+    """
+    Makes one of the scenes and its held-out questions, at most one of each family.
+
+    Args:
+        index: of the scene, from 0; together with the seed it determines scene and questions.
+        seed: other seeds give other scenes.
+    """
+    random = np.random.default_rng((seed, index))
+    scene = make_scene(random, SIZE)
+    return [
+        Asked(scene, question, question.text)
+        for family in FAMILIES
+        for question in choose_questions(scene, random, 1, {family: 1.0}, held_out=True)
+    ]
 
 
 def exchange(asked: Sequence[Asked]) -> list[Asked]:
@@ -198,7 +208,7 @@ def summarise(answers: Sequence[Answered]) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
-    Prints the measures of a checkpoint, for each of `CONDITIONS`.
+    Prints the measures of a checkpoint as a table, for each of `CONDITIONS`, and mistakes below it.
 
     Args:
         arguments: of the command line; those of the process if None.
@@ -212,20 +222,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = LisaGleeForReasoningSegmentation.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     processor = LisaGleeProcessor.from_pretrained(options.checkpoint)
     asked = held_out_questions(options.scenes, options.seed)
+    print("| asked | family | gIoU % | cIoU % | words % | none % | questions |\n|---|---|---|---|---|---|---|")
+    mistakes: list[str] = []
     for condition in CONDITIONS:
         given = exchange(asked) if condition == "others" else asked
         answers = list(answer(model, processor, given, blind=condition == "blind"))
-        print(f"\n{condition:10} {'n':>5} {'gIoU':>6} {'cIoU':>6} {'words':>6} {'none':>6}")
         for row in summarise(answers):
             shares = (row["gIoU"], row["cIoU"], row["words"], row["none"])
-            print(
-                f"{row['family']:10} {row['n']:5}",
-                *("     -" if share is None else f"{share:6.3f}" for share in shares),
-            )
+            cells = ["" if share is None else f"{100 * share:.1f}" for share in shares]
+            print(f"| {condition} | {row['family']} | {' | '.join(cells)} | {row['n']} |")
         if condition == "own":
-            wrong = [(one, said) for one, said in zip(asked, answers) if not said.words]
-            for one, said in wrong[: options.mistakes]:
-                print(f"{one.question.form}: {one.text} | {said.said} | {one.question.answer} | {said.overlap:.2f}")
+            wrong = [(one, said) for one, said in zip(asked, answers) if not said.words][: options.mistakes]
+            mistakes += [
+                f"{one.question.form}: {one.text} | {said.said} | {one.question.answer} | {said.overlap:.2f}"
+                for one, said in wrong
+            ]
+    print("\n".join(["", *mistakes]) if mistakes else "", end="\n" if mistakes else "")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES
 from lookhear.training.glee.scenes.recipe import scene_recipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
+from lookhear.training.recipe_reading import NotNegative
 
 
 @dataclass
@@ -70,9 +71,12 @@ class LisaSceneRecipe:
     Attributes:
         model: the model that is trained.
         data: scenes and questions.
+        matrix_learning_rate: of Muon, for the language model's matrices; 0 trains all with AdamW, whose rate is
+            `training.learning_rate`.
         training: fields of `transformers.TrainingArguments`.
     """
 
     model: LisaSceneModelRecipe = field(default_factory=LisaSceneModelRecipe)
     data: QuestionDataRecipe = field(default_factory=QuestionDataRecipe)
+    matrix_learning_rate: NotNegative = 0.0
     training: dict[str, Any] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegm
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.glee.scenes.questions import all_questions
 from lookhear.training.glee.scenes.scenes import make_scene
+from lookhear.training.lisa_glee.optimizers import MuonAndAdamW
 from lookhear.training.lisa_glee.scene_data import QuestionBatches, QuestionCollator
 from lookhear.training.lisa_glee.scene_recipe import LisaSceneModelRecipe, LisaSceneRecipe
 from lookhear.training.lisa_glee.vocabulary import CHAT_TEMPLATE, OBJECTS, SEGMENT, word_tokenizer
@@ -29,13 +30,36 @@ VOCABULARY_SCENES = 300  # scenes whose questions give the vocabulary: enough th
 
 
 class LisaGleeTrainer(Trainer):
-    """Logs the mean of each loss since the last log, beside their weighted sum."""
+    """
+    Logs the mean of each loss since the last log, beside their weighted sum.
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    Args:
+        args: of `Trainer`.
+        matrix_learning_rate: see [`LisaSceneRecipe`].
+        kwargs: of `Trainer`.
+    """
+
+    def __init__(self, *args: Any, matrix_learning_rate: float = 0.0, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.matrix_learning_rate = matrix_learning_rate
         # Batches are random already; in order, a run resumes exactly.
         self.args.train_sampling_strategy = "sequential"
         self._losses: dict[str, list[torch.Tensor]] = defaultdict(list)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Returns AdamW, or Muon beside it; see `Trainer.create_optimizer`."""
+        if not self.matrix_learning_rate:
+            return super().create_optimizer(model)
+        if self.optimizer is None:
+            self.optimizer = MuonAndAdamW(
+                model if model is not None else self.model,
+                "language_model.model.layers",
+                self.matrix_learning_rate,
+                self.args.learning_rate,
+                (self.args.adam_beta1, self.args.adam_beta2),
+                self.args.weight_decay,
+            )
+        return self.optimizer
 
     def compute_loss(
         self,
@@ -80,6 +104,7 @@ def train(recipe: LisaSceneRecipe) -> Trainer:
         data_collator=QuestionCollator(processor),
         train_dataset=QuestionBatches(recipe.data, batches, arguments.seed),
         processing_class=processor,
+        matrix_learning_rate=recipe.matrix_learning_rate,
     )
     return run_to_end(trainer)
 

@@ -9,7 +9,8 @@ from lookhear.processing.lisa_glee.processing_lisa_glee import OBJECTS, SEGMENT
 
 PADDING, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "</s>", "<user>", "<assistant>"
 SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
-# A conversation: the picture's objects, then questions and answers; an answer ends with </s>.
+# A conversation: questions and answers; an answer ends with </s>. The picture's objects are shown after each question,
+# so that the language model looks at them with the question in mind: causal attention lets it know what came before.
 CHAT_TEMPLATE = """\
 {%- macro words(message) -%}
 {%- if message['content'] is string -%}{{ message['content'] }}
@@ -17,10 +18,9 @@ CHAT_TEMPLATE = """\
 {%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
-<objects>
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}<assistant> {{ words(message) }}</s>
-{%- else -%}<user> {{ words(message) }}{%- endif -%}
+{%- else -%}<user> {{ words(message) }}<objects>{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<assistant>{%- endif -%}
 """

@@ -11,13 +11,16 @@ from typing import Any
 from lookhear.commands.loading import load_pipeline
 from lookhear.evaluation.tables import write_text
 
+MODEL_TYPES = {"object-perception": "glee", "reasoning-segmentation": "lisa_glee"}
+
 
 def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) -> None:
     """
     Runs the protocol and prints its figures.
 
     Args:
-        options: of the command line; `output` is None for a folder with the protocol's name.
+        options: of the command line; `output` is None for a folder with the protocol's name, `data` is None only for
+            scene-questions, which is made then.
         progress: called with (what, done, total).
 
     Raises:
@@ -32,13 +35,15 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             )
     from lookhear.evaluation.protocols.run import ProtocolRun
     from lookhear.evaluation.protocols.running import format_report, run_protocol, to_json
+    from lookhear.evaluation.scene_questions import CARD
 
     report = run_protocol(
         ProtocolRun(
             options.protocol,
-            options.data,
+            options.data or CARD,
             options.output or Path(options.protocol),
-            see=_perceiver(options.model, options.device),
+            see=_lazy("object-perception", options.model, options.device),
+            ask=_lazy("reasoning-segmentation", options.model, options.device),
             model=str(options.model),
             split=options.split,
             images=options.images,
@@ -53,7 +58,19 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
         write_text(options.json, to_json(report))
 
 
-def _perceiver(model: str, device: str | None) -> Callable[..., Any]:
-    """Returns the pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
-    load = cache(partial(load_pipeline, "object-perception", model, device))
+def _lazy(task: str, model: str, device: str | None) -> Callable[..., Any]:
+    """Returns a pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
+    load = cache(partial(_load, task, model, device))
     return lambda inputs, **settings: load()(inputs, **settings)
+
+
+def _load(task: str, model: str, device: str | None) -> Any:
+    """Loads a pipeline; refuses the other system's checkpoint, which transformers loads too or rejects at length."""
+    from transformers import AutoConfig
+
+    import lookhear  # noqa: F401 - registers the configurations
+
+    found, needed = AutoConfig.from_pretrained(model).model_type, MODEL_TYPES[task]
+    if found != needed and found in MODEL_TYPES.values():
+        raise ValueError(f"--model {model} is a {found}; this protocol needs a checkpoint of {needed}")
+    return load_pipeline(task, model, device)

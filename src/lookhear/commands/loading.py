@@ -10,7 +10,7 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
     Loads a pipeline of this package.
 
     Args:
-        task: `"audio-visual-speech-recognition"` or `"object-perception"`.
+        task: `"audio-visual-speech-recognition"`, `"object-perception"` or `"reasoning-segmentation"`.
         model: checkpoint folder or Hub id.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, ...; None for the first accelerator, else the CPU.
         settings: defaults of the pipeline's calls.

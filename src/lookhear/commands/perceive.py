@@ -123,15 +123,19 @@ def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]
     Returns one picture for the JSON: `image`, `height`, `width`, `objects` with `score`, `label`, `box`, `area`,
     `mask`.
     """
-    plain = [
+    return {"image": file, "height": image.height, "width": image.width, "objects": objects_entry(objects)}
+
+
+def objects_entry(objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns objects for the JSON: their `area` in pixels is added, the `mask` is `{"size", "counts"}`."""
+    return [
         {
             **found,
             "area": int(found["mask"].sum()),
-            "mask": {"size": [image.height, image.width], "counts": run_lengths(found["mask"])},
+            "mask": {"size": list(found["mask"].shape), "counts": run_lengths(found["mask"])},
         }
         for found in objects
     ]
-    return {"image": file, "height": image.height, "width": image.width, "objects": plain}
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
 
+from lookhear.evaluation.scene_questions import DATA, SETTINGS, make_rows, read_settings, to_parquet
 from lookhear.publishing.card import Card, read_card
-from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, folder_files
+from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, PublishedFile, folder_files
 
-DATA = frozenset({".parquet", ".tar"})
+TABLES = frozenset({".parquet", ".tar"})
 SECTIONS = {
     "how to measure": ("how to measure",),
     "limits": ("limit",),
@@ -20,7 +22,7 @@ SECTIONS = {
 
 def gather_benchmark(folder: Path, repo: str) -> Publication:
     """
-    Gathers the files of a dataset repository that is a benchmark.
+    Gathers the files of a dataset repository that is a benchmark; generated data are made where they aren't there.
 
     Raises:
         ValueError: card, `eval.yaml` and data do not agree. Model results name the benchmark by its folder's name, so
@@ -30,21 +32,35 @@ def gather_benchmark(folder: Path, repo: str) -> Publication:
         raise ValueError(
             f"--repo {repo}: models' results call the benchmark {folder.resolve().name}; give the repository that name"
         )
-    files = folder_files(folder, TEXTS | PICTURES | CLIPS | DATA)
+    files = with_data(folder, folder_files(folder, TEXTS | PICTURES | CLIPS | TABLES))
     card = read_card(folder)
     card.require_fields(("license", "pretty_name", "task_categories", "configs"))
     card.require_sections(SECTIONS)
     card.require_pictures([file.path for file in files])
-    _check_tasks(folder / "eval.yaml", _splits(card, folder))
+    _check_tasks(folder / "eval.yaml", _splits(card, [file.path for file in files]))
     return Publication("benchmark", repo, files)
 
 
-def _splits(card: Card, folder: Path) -> set[tuple[str, str]]:
+def with_data(folder: Path, files: list[PublishedFile]) -> list[PublishedFile]:
+    """
+    Adds the data of generated scenes, which a folder of the project doesn't hold.
+
+    Args:
+        folder: of the benchmark; with a `scenes.yaml` if its data are generated.
+        files: of the folder.
+    """
+    if not (folder / SETTINGS).is_file() or (folder / DATA).is_file():
+        return files
+    made = PublishedFile(DATA, to_parquet(make_rows(read_settings(folder / SETTINGS))))
+    return sorted([*files, made], key=lambda file: file.path)
+
+
+def _splits(card: Card, paths: list[str]) -> set[tuple[str, str]]:
     """Returns the (config, split) pairs of the card's data, and checks that each has a file."""
     found = set()
     for config in card.metadata["configs"]:
         for part in config["data_files"]:
-            if not list(folder.glob(part["path"])):
+            if not any(fnmatch(path, part["path"]) for path in paths):
                 raise ValueError(f"{card.path}: there is no file {part['path']} for the split {part['split']}")
             found.add((config["config_name"], part["split"]))
     return found

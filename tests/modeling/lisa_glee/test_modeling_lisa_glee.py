@@ -193,13 +193,32 @@ def test_half_precision_is_near(model, batch):
     assert abs(half.loss.item() - exact.loss.item()) < 0.3
 
 
+def test_objects_may_be_shown_after_every_question(build):
+    """Each run of placeholders is the picture's objects: equal to one run when the text before it is the same."""
+    model = build()
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    run = [OBJECT] * OBJECTS
+    once, twice = [9, *run, 10, 11], [9, *run, 10, 11, 12, *run, 13]
+    padded = once + [0] * (len(twice) - len(once))
+    logits = model(torch.tensor([padded, twice]), perception_pixel_values=pixels).logits
+    alone = model(torch.tensor([once]), perception_pixel_values=pixels[:1]).logits
+    assert torch.allclose(logits[:1, : len(once)], alone, atol=1e-5)
+    other = model(torch.tensor([padded, twice]), perception_pixel_values=pixels.flip(0)).logits
+    assert not torch.allclose(logits[1, -1], other[1, -1], atol=1e-4)
+    objects = model.get_objects(pixels[1:])
+    embeddings, _ = model._input_embeddings(torch.tensor([twice]), objects, torch.tensor([0]))
+    shown, _ = model.object_encoder(objects)
+    assert torch.equal(embeddings[:, 1 : 1 + OBJECTS], shown)
+    assert torch.equal(embeddings[:, -1 - OBJECTS : -1], shown)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"perception_pixel_values": None}, "pass either perception_pixel_values or objects"),
         (
             {"input_ids": torch.tensor([[OBJECT] * OBJECTS + [9], [OBJECT] * (OBJECTS - 1) + [9, 9]])},
-            "needs 6 placeholders",
+            "needs 6 placeholders of objects, or a multiple of 6",
         ),
         (
             {"input_ids": torch.tensor([[OBJECT] * OBJECTS])},

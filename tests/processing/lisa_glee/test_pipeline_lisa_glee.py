@@ -194,3 +194,8 @@ def test_questions_and_pictures_have_to_match(ask):
 def test_beams_cannot_be_streamed(ask):
     with pytest.raises(ValueError, match="`num_beams` must be 1 to stream"):
         list(ask.stream(pictures()[0], "Which?", num_beams=2))
+
+
+def test_a_checkpoint_of_another_system_is_refused(ask, tiny_glee):
+    with pytest.raises(ValueError, match="must be a checkpoint of LISA-GLEE; the processor of this one is a GleeProc"):
+        ReasoningSegmentationPipeline(model=ask.model, processor=tiny_glee[1], task="reasoning-segmentation")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lookhear.evaluation.model_results import benchmarks, read_table, task_id
 from lookhear.modeling.lisa_glee import LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.glee.scenes.questions import SEGMENT, Question, is_held_out
@@ -21,6 +23,8 @@ from lookhear.training.lisa_glee.evaluate_scenes import (
     held_out_questions,
     summarise,
 )
+from lookhear.training.lisa_glee.evaluate_scenes import main as evaluate
+from lookhear.training.lisa_glee.optimizers import MuonAndAdamW
 from lookhear.training.lisa_glee.scene_data import QuestionBatch, QuestionBatches, QuestionCollator, conversation
 from lookhear.training.lisa_glee.scene_recipe import LisaSceneRecipe, QuestionDataRecipe
 from lookhear.training.lisa_glee.train_scenes import build, main, train
@@ -111,6 +115,54 @@ def test_a_run_writes_a_checkpoint_that_answers(tmp_path):
     assert len(list(answer(model, processor, asked[:1], blind=True))) == 1
 
 
+def test_muon_and_adamw_are_one_optimizer_that_resumes_exactly(untrained):
+    """Two steps, saved and restored in another optimizer: the third step is the same; rates reach both parts."""
+
+    def made() -> tuple[torch.nn.Module, MuonAndAdamW]:
+        torch.manual_seed(0)
+        model = torch.nn.ModuleDict(
+            {"layers": torch.nn.ModuleList([torch.nn.Linear(4, 4)]), "head": torch.nn.Linear(4, 3)}
+        )
+        return model, MuonAndAdamW(model, "layers", 0.02, 0.01, (0.9, 0.95), 0.01)
+
+    def step(model: torch.nn.Module, optimizer: MuonAndAdamW, seed: int) -> None:
+        inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+        optimizer.zero_grad()
+        model["head"](model["layers"][0](inputs)).square().sum().backward()
+        optimizer.step()
+
+    model, optimizer = made()
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 2]  # matrix; head; two biases
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01, 0.0]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step(model, optimizer, 0)
+    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    # AdamW's first step moves every weight by its rate; Muon's, whose singular values are alike, doesn't.
+    moved = {name: (value - before[name]).abs() for name, value in model.state_dict().items()}
+    assert moved["head.bias"].tolist() == pytest.approx([0.01] * 3, rel=1e-3)
+    assert moved["layers.0.weight"].std() > 0.1 * moved["layers.0.weight"].max()
+    step(model, optimizer, 1)
+
+    again, restored = made()
+    again.load_state_dict(model.state_dict())
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for pair in ((model, optimizer), (again, restored)):
+        for group in pair[1].param_groups:
+            group["lr"] *= 0.5
+        step(*pair, 2)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_a_recipe_names_the_matrices_of_its_language_model(tmp_path):
+    training = {**RECIPE["training"], "output_dir": str(tmp_path), "max_steps": 1}
+    recipe = fill(LisaSceneRecipe, {**RECIPE, "matrix_learning_rate": 0.005, "training": training})
+    optimizer = train(recipe).optimizer
+    optimizer = getattr(optimizer, "optimizer", optimizer)  # inside that of accelerate
+    assert isinstance(optimizer, MuonAndAdamW)
+    matrices = optimizer.param_groups[0]["params"]
+    assert len(matrices) == 7 and all(matrix.ndim == 2 for matrix in matrices)  # of one Llama layer
+
+
 def test_questions_of_the_evaluation_are_held_out_and_repeatable():
     asked = held_out_questions(3)
     assert asked and all(is_held_out(item.text) and item.text == item.question.text for item in asked)
@@ -183,6 +235,19 @@ def test_measures_are_those_by_hand():
     assert whole == {"family": "all", "n": 4, "gIoU": 0.375, "cIoU": 0.1, "words": 0.5, "none": 0.5}
     assert attribute == {"family": "attribute", "n": 2, "gIoU": 0.25, "cIoU": 0.125, "words": 0.5, "none": None}
     assert absence == {"family": "absence", "n": 2, "gIoU": 0.5, "cIoU": 0.0, "words": 0.5, "none": 0.5}
+
+
+def test_the_printed_table_has_the_tasks_of_the_benchmark(untrained, tmp_path, capsys):
+    model, processor = untrained
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    evaluate([str(tmp_path), "--scenes", "1", "--mistakes", "2"])
+    printed = capsys.readouterr().out
+    columns, rows = read_table(printed)
+    assert columns[:3] == ["asked", "family", "gIoU %"] and rows[0][:2] == ["own", "all"]
+    assert {task_id(row[:2]) for row in rows} <= set(benchmarks()["scene-questions"])
+    assert {row[0] for row in rows} == {"own", "others", "blind"} and all(0 <= float(row[2]) <= 100 for row in rows)
+    assert len(printed.split("\n\n")[1].splitlines()) == 2  # mistakes
 
 
 def test_recipes_that_cannot_run_are_refused(tmp_path):

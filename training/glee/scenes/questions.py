@@ -177,6 +177,10 @@ class _View:
         """Yields a question whose answer is one shape's name."""
         return self.question(wordings, f"the {self.names[index]} {SEGMENT}", family, form, index)
 
+    def listing(self, group: Iterable[int]) -> str:
+        """Names shapes, each with its `[SEG]`."""
+        return " and ".join(f"the {self.names[index]} {SEGMENT}" for index in group)
+
     def in_line(self, group: Iterable[int]) -> list[int] | None:
         """Orders a group from left to right; returns None if two of its shapes are too close to have an order."""
         line = sorted(group, key=lambda index: self.x[index])
@@ -309,7 +313,7 @@ def _between(view: _View, words: tuple[str, str], one: int, other: int) -> Itera
 
 
 def _counts(view: _View) -> Iterator[Question]:
-    """Asks how many shapes of a kind, a colour or a class there are."""
+    """Asks how many shapes of a kind, a colour or a class there are; the answer names each, then their number."""
     groups = [*KINDS, *(f"{word} shape" for word in (*COLOURS, *CLASSES))]
     for words in groups:
         line = view.in_line(view.groups.get(words, ()))
@@ -317,7 +321,7 @@ def _counts(view: _View) -> Iterator[Question]:
             wordings = [f"How many {plural(words)} are there? Show them.", f"Count the {plural(words)} and show them."]
             if words.endswith(" shape"):
                 wordings.append(f"How many are {words.removesuffix(' shape')}? Show them.")
-            answer = " ".join([NUMBERS[len(line)], *[SEGMENT] * len(line)])
+            answer = f"{view.listing(line)}, that makes {NUMBERS[len(line)]}" if line else "there are none"
             yield from view.question(wordings, answer, "count", NUMBERS[len(line)], *line)
 
 
@@ -351,9 +355,8 @@ def _reasoning(view: _View) -> Iterator[Question]:
         fits = (index for index, shape in enumerate(view.shapes) if shape.kind in needed or shape.colour in needed)
         line = view.in_line(fits)
         if line and len(line) < MOST_SHOWN:
-            answer = " and ".join(f"the {view.names[index]} {SEGMENT}" for index in line)
             wordings = (f"Which of these {words}? Show it.", f"What {words}?")
-            yield from view.question(wordings, answer, "reasoning", NUMBERS[len(line)], *line)
+            yield from view.question(wordings, view.listing(line), "reasoning", NUMBERS[len(line)], *line)
 
 
 _MAKERS: dict[str, Callable[[_View], Iterator[Question]]] = dict(
