@@ -98,7 +98,7 @@ class LisaGleeConfig(PreTrainedConfig):
             fields = {"model_type": "glee", **(self.perception_config or {})}
             self.perception_config = perception_config_class(fields.pop("model_type"))(**fields)
         if not isinstance(self.language_config, PreTrainedConfig):
-            fields = {"model_type": "llava", **(self.language_config or {})}
+            fields = {"model_type": "llava", **(self.language_config or _llava(4096, 11008, 32, 32))}
             self.language_config = CONFIG_MAPPING[fields.pop("model_type")](**fields)
         if self.object_label_ids is None:
             self.object_label_ids = [49406, 14115, 49407]  # <|startoftext|>, "object", <|endoftext|>

@@ -13,6 +13,7 @@ from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.glee.scenes import recipe as scenes
 from lookhear.training.glee.scenes.moving_scenes import MovingRecipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
+from lookhear.training.lisa_glee import recipe as lisa
 
 RECIPES = [
     avsr.Recipe,
@@ -31,6 +32,10 @@ RECIPES = [
     scenes.SceneDataRecipe,
     SceneRecipe,
     MovingRecipe,
+    lisa.LisaRecipe,
+    lisa.LisaModelRecipe,
+    lisa.LoraRecipe,
+    lisa.ConversationDataRecipe,
 ]
 
 

@@ -8,6 +8,7 @@ import torch
 from transformers import Trainer
 
 from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
+from lookhear.training.running import BatchSeeds
 
 
 class GleeTrainer(Trainer):
@@ -31,7 +32,7 @@ class GleeTrainer(Trainer):
             self.add_callback(MovingAverage(optimiser.moving_average))
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
-        self._place = (-1, 0)  # step, batch of this process in the step
+        self._seeds = BatchSeeds()
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.recipe is not None:
@@ -65,9 +66,7 @@ class GleeTrainer(Trainer):
         if not model.training:
             outputs = model(**inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self._batch_seed())
+        with self._seeds.seeded(self.args, self.state.global_step):
             outputs = model(**inputs, loss_objects=num_items_in_batch)
         for name, loss in outputs.loss_dict.items():
             if not name[-1].isdigit():  # of the last layer, of the proposals, of denoising queries
@@ -75,14 +74,6 @@ class GleeTrainer(Trainer):
                 self._sums[key] = self._sums.get(key, 0.0) + loss.detach()
                 self._counts[key] += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def _batch_seed(self) -> int:
-        """Returns a seed for each batch of the run, whichever process takes it."""
-        step, batch = self._place
-        batch = batch + 1 if step == self.state.global_step else 0
-        self._place = (self.state.global_step, batch)
-        before = self.state.global_step * self.args.gradient_accumulation_steps + batch
-        return self.args.seed * 2**32 + before * self.args.world_size + self.args.process_index
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

@@ -67,11 +67,25 @@ def open_corpus(
     Raises:
         CorpusError: no such reader, or an error of the reader.
     """
+    return open_rows(read_corpus(reader, root, problems, **options), cache)
+
+
+def open_rows(rows: Iterator[dict], cache: str | Path | None = None) -> datasets.Dataset:
+    """
+    Stores rows of the schema, for random access.
+
+    Args:
+        rows: of a reader.
+        cache: an Arrow file, written once; if it exists, it is opened instead of reading `rows`. None: the rows are
+            held in memory.
+
+    Raises:
+        CorpusError: there is no row, or an error of the reader.
+    """
     from datasets import Dataset
 
     if cache is not None and Path(cache).is_file():
         return Dataset.from_file(str(cache))
-    rows = read_corpus(reader, root, problems, **options)
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
             return Dataset.from_file(str(_write(rows, Path(folder, "rows.arrow"))), in_memory=True)
