@@ -148,6 +148,10 @@ class LisaGleeObjectEncoder(nn.Module):
             )
             for _ in range(config.object_layers)
         )
+        # Layers make states large. Among words, which are small, such objects would stay as they are: what a layer of
+        # the language model adds to a state has to matter. So objects become as large as new embeddings of words.
+        self.norm = nn.LayerNorm(hidden_size) if config.object_layers else nn.Identity()
+        self.word_size = getattr(config.text_config, "initializer_range", 0.02) if config.object_layers else 1.0
         self.keys = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.GELU()) if config.choose_objects else None
 
     def forward(self, objects: LisaGleeObjects) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -170,7 +174,8 @@ class LisaGleeObjectEncoder(nn.Module):
         shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
         for layer in self.layers:
             shown = layer(shown)
-        return shown, None if self.keys is None else self.keys(shown)
+        shown = self.norm(shown)
+        return self.word_size * shown, None if self.keys is None else self.keys(shown)
 
 
 def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
