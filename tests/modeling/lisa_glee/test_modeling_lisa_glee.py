@@ -176,6 +176,16 @@ def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
         assert torch.allclose(masks, outputs.pred_masks[image][best], atol=1e-4)
 
 
+def test_new_objects_are_as_large_as_new_words(build):
+    """After any number of layers; larger ones would stay as they are, whatever the language model's layers add."""
+    for layers in (1, 3):
+        model = build(object_layers=layers, object_masks=True)
+        words = model.get_input_embeddings().weight.std().item()
+        objects = model.get_objects(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+        shown, _ = model.object_encoder(objects)
+        assert 0.7 * words < shown.std().item() < 1.4 * words
+
+
 def test_an_object_that_two_queries_stand_for_is_shown_once(build):
     """Of queries with overlapping boxes the best comes first; others only fill what would be empty. Brute force."""
     count = OBJECTS
