@@ -68,9 +68,10 @@ class MeasuredTable:
         return head + "|" + "---|" * len(self.columns) + "\n" + "".join(lines)
 
     def settings(self, row: Sequence[str]) -> list[str]:
-        """Returns what a row is about: its non-empty cells before the first metric."""
+        """Returns what a row is about: its non-empty cells before the first metric, without the metric's name."""
         first = min(self.columns.index(name) for name in self.metrics)
-        return [cell for cell in row[:first] if cell]
+        names = set(self.metrics.values())
+        return [cell for column, cell in zip(self.columns[:first], row) if cell and column not in names]
 
     def notes(self, row: Sequence[str], column: str) -> str:
         """
@@ -87,7 +88,8 @@ class MeasuredTable:
         cells = dict(zip(self.columns, row))
         for column, metric in self.metrics.items():
             if number := NUMBER.match(cells[column]):
-                yield column, re.sub(r"\s*\(.*\)", "", cells.get(metric, metric)), float(number[0])
+                name = metric if metric == column else cells.get(metric, metric)
+                yield column, re.sub(r"\s*\(.*\)", "", name), float(number[0])
 
 
 def record_table(folder: str | Path, name: str, table: MeasuredTable) -> Path:

@@ -100,6 +100,8 @@ def test_a_column_may_name_the_metric():
     printed = "| asked by | measure | value |\n|---|---|---|\n| points | mean mask IoU (200) | 0.857 |\n"
     found = table({"value": "measure"}, printed)
     assert list(found.values(found.rows[0])) == [("value", "mean mask IoU", 0.857)]
+    (index,) = model_index("tiny", {"scenes": found})
+    assert index["results"][0]["metrics"][0]["name"] == "mean mask IoU, points"
 
 
 def test_the_hubs_files_are_for_benchmarks_only():
@@ -120,6 +122,8 @@ def test_a_row_has_the_first_metric_that_it_has():
         ("2_minus_5_named", 9.5, "WER %"),
         ("2_silent_named", 1.5, "wrong words a minute"),
     ]
+    (index,) = model_index("tiny", {"grid-two-talkers": found})
+    assert index["results"][0]["metrics"][1]["name"] == "wrong words a minute, 2, silent, named"
 
 
 def test_entries_have_the_interval_and_the_benchmarks_revision():
