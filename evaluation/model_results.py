@@ -33,6 +33,8 @@ FILE = "results.json"
 BENCHMARKS = Path(__file__).parent / "dataset_cards"  # one folder a benchmark of the Hub, with its eval.yaml
 BLOCK = re.compile(r"(<!-- measured: ([\w.-]+) -->\n).*?(<!-- end of measured -->)", re.DOTALL)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+INTERVAL = re.compile(r"\((-?\d+(?:\.\d+)? to -?\d+(?:\.\d+)?)\)")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class MeasuredTable:
         columns: headings.
         rows: cells as text. The columns before the first metric say what the row is about.
         metrics: heading of a column with values -> name of the metric, or heading of the column that names it.
+        revision: commit of the benchmark's repository that was measured on; "" if it wasn't given.
     """
 
     title: str
@@ -57,6 +60,7 @@ class MeasuredTable:
     columns: list[str]
     rows: list[list[str]]
     metrics: dict[str, str] = field(default_factory=dict)
+    revision: str = ""
 
     def to_markdown(self) -> str:
         """Returns the table as a card shows it."""
@@ -64,9 +68,18 @@ class MeasuredTable:
         return head + "|" + "---|" * len(self.columns) + "\n" + "".join(lines)
 
     def settings(self, row: Sequence[str]) -> list[str]:
-        """Returns what a row is about: its non-empty cells before the first metric."""
+        """Returns what a row is about: its non-empty cells before the first metric, without the metric's name."""
         first = min(self.columns.index(name) for name in self.metrics)
-        return [cell for cell in row[:first] if cell]
+        names = set(self.metrics.values())
+        return [cell for column, cell in zip(self.columns[:first], row) if cell and column not in names]
+
+    def notes(self, row: Sequence[str], column: str) -> str:
+        """
+        Returns a column's heading and, where the row's cell has one, the interval: "WER % (95 %), interval 3.3 to
+        9.7".
+        """
+        interval = INTERVAL.search(row[self.columns.index(column)])
+        return f"{column}, interval {interval[1]}" if interval else column
 
     def values(self, row: Sequence[str]) -> Iterator[tuple[str, str, float]]:
         """
@@ -75,7 +88,8 @@ class MeasuredTable:
         cells = dict(zip(self.columns, row))
         for column, metric in self.metrics.items():
             if number := NUMBER.match(cells[column]):
-                yield column, re.sub(r"\s*\(.*\)", "", cells.get(metric, metric)), float(number[0])
+                name = metric if metric == column else cells.get(metric, metric)
+                yield column, re.sub(r"\s*\(.*\)", "", name), float(number[0])
 
 
 def record_table(folder: str | Path, name: str, table: MeasuredTable) -> Path:
@@ -180,7 +194,7 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
         source: address of what the results are taken from.
 
     Returns:
-        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task per row.
+        `.eval_results/NAME.yaml` -> content: the first metric of each row, one task per row, with its interval.
     """
     files = {}
     for name, table in tables.items():
@@ -194,7 +208,8 @@ def eval_result_files(tables: Mapping[str, MeasuredTable], organisation: str, so
                 date=table.date,
                 source_url=source,
                 source_name=FILE,
-                notes=column,
+                notes=table.notes(row, column),
+                dataset_revision=table.revision or None,
             )
             for row in table.rows
             for column, _, value in list(table.values(row))[:1]
@@ -291,9 +306,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--printed", type=Path, metavar="FILE", help="what the command has printed before; it is not run"
     )
+    parser.add_argument(
+        "--revision", default="", metavar="COMMIT", help="of the benchmark's repository on the Hub that is measured on"
+    )
     parser.add_argument("--date", default=date.today().isoformat(), help="of the measurement (today)")
     parser.add_argument("command", nargs="+", help="what prints the table, after --")
     options = parser.parse_args(arguments)
+    if options.revision and not COMMIT.fullmatch(options.revision):
+        parser.error(f"--revision {options.revision} has to be a commit: 40 hexadecimal digits")
     if options.printed is not None:
         printed = options.printed.read_text(encoding="utf-8")
     else:
@@ -305,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     columns, rows = read_table(printed)
     metrics = dict(pair.rpartition("=")[::2] for pair in options.metric)
     command = shlex.join(options.command)
-    table = MeasuredTable(options.title, options.task, command, options.date, columns, rows, metrics)
+    table = MeasuredTable(options.title, options.task, command, options.date, columns, rows, metrics, options.revision)
     print(record_table(options.folder, options.name, table), file=sys.stderr)
 
 

@@ -257,6 +257,15 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.url}/{prefix}{name}/commit/{identifier}"
         self._json({"success": True, "commitOid": identifier, "commitUrl": url, "hookOutput": ""})
 
+    def list_models(self) -> None:
+        """Models whose cards have all the tags, without the order and the fields that are asked for."""
+        answers = []
+        for (kind, name), repository in sorted(self.hub.repositories.items()):
+            if kind == "model" and set(self.query.get("filter", [])) <= set(_tags(repository.files)):
+                siblings = [{"rfilename": path} for path in sorted(repository.files)]
+                answers.append({"_id": "0" * 24, "id": name, "sha": repository.head, "siblings": siblings})
+        self._json(answers[: int(self.query.get("limit", ["1000"])[0])])
+
     def info(self, kind: str, name: str, revision: str | None = None) -> None:
         if (commit := self._commit_of(kind, name, revision or "main")) is None:
             return
@@ -299,6 +308,16 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _tags(files: dict[str, bytes]) -> list[str]:
+    """The tags of a card's metadata."""
+    header = re.match(r"---\n(.*?)\n---\n", files.get("README.md", b"").decode("utf-8", "replace"), re.DOTALL)
+    try:
+        values = yaml.safe_load(header[1]) if header else {}
+    except yaml.YAMLError:
+        return []
+    return values.get("tags") or [] if isinstance(values, dict) else []
+
+
 def _blob(content: bytes) -> str:
     """Git's digest of a file."""
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
@@ -312,6 +331,7 @@ _NAME, _REVISION = r"(?P<name>[^/]+/[^/]+)", r"(?P<revision>[^/]+)"
 _ROUTES: list[tuple[str, str, Callable]] = [
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.validate_yaml),
+    ("GET", "/api/models", _Handler.list_models),
     ("PUT", "/large/(?P<oid>[0-9a-f]{64})", _Handler.put_large),
 ]
 for _kind, _prefix in (("dataset", "datasets/"), ("space", "spaces/"), ("model", "")):

@@ -1,6 +1,7 @@
 """What was measured of a checkpoint belongs to its weights, and is shown as it was printed."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -99,6 +100,8 @@ def test_a_column_may_name_the_metric():
     printed = "| asked by | measure | value |\n|---|---|---|\n| points | mean mask IoU (200) | 0.857 |\n"
     found = table({"value": "measure"}, printed)
     assert list(found.values(found.rows[0])) == [("value", "mean mask IoU", 0.857)]
+    (index,) = model_index("tiny", {"scenes": found})
+    assert index["results"][0]["metrics"][0]["name"] == "mean mask IoU, points"
 
 
 def test_the_hubs_files_are_for_benchmarks_only():
@@ -119,6 +122,26 @@ def test_a_row_has_the_first_metric_that_it_has():
         ("2_minus_5_named", 9.5, "WER %"),
         ("2_silent_named", 1.5, "wrong words a minute"),
     ]
+    (index,) = model_index("tiny", {"grid-two-talkers": found})
+    assert index["results"][0]["metrics"][1]["name"] == "wrong words a minute, 2, silent, named"
+
+
+def test_entries_have_the_interval_and_the_benchmarks_revision():
+    """What the leaderboard reads: `interval LOW to HIGH` in the notes, and the commit that was measured on."""
+    measured = replace(table(), revision="0123456789" * 4)
+    text = eval_result_files({"grid-noise": measured}, "org", "https://hub/org/tiny")[".eval_results/grid-noise.yaml"]
+    entries = yaml.safe_load(text)
+    assert entries[0]["notes"] == "WER % (95 %), interval 2.3 to 6.0" and entries[0]["value"] == 4.0
+    assert {entry["dataset"]["revision"] for entry in entries} == {"0123456789" * 4}
+    with_none = eval_result_files({"grid-noise": table()}, "org", "https://hub")[".eval_results/grid-noise.yaml"]
+    assert "revision" not in with_none
+
+
+def test_a_revision_that_is_no_commit_is_refused_before_anything_runs(folder, capsys):
+    arguments = [str(folder), "mine", "--title", "GRID", "--task", "t", "--metric", "WER %=wer", "--revision", "main"]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--", "false"])
+    assert ended.value.code == 2 and "40 hexadecimal digits" in capsys.readouterr().err
 
 
 def test_a_benchmark_has_its_tasks(folder):

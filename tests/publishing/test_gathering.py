@@ -306,6 +306,7 @@ def test_the_scene_benchmark_is_ready_and_its_data_are_made(repository, tmp_path
     publication = gather(folder, "org/scene-questions")
     assert [file.path for file in publication.files] == ["README.md", "eval.yaml", "scenes.yaml", "test.parquet"]
     assert [file.path for file in publication.files if file.is_made] == ["test.parquet"]
+    assert ["'lookhear'" in line and "spaces/leaderboard" in line for line in publication.remarks] == [True]
     assert "test.parquet  (made)" in publication.listing() and publication.files[-1].size < 10_000_000
     copy = shutil.copytree(folder, tmp_path / "scene-questions")
     (copy / "test.parquet").write_bytes(publication.files[-1].read())
@@ -317,6 +318,14 @@ def test_the_scene_benchmark_is_ready_and_its_data_are_made(repository, tmp_path
     (copy / "scenes.yaml").unlink()
     with pytest.raises(ValueError, match="no file test.parquet"):
         gather(copy, "org/scene-questions")
+
+
+def test_a_framework_of_the_hubs_list_needs_no_remark(repository, tmp_path):
+    folder = shutil.copytree(repository / "evaluation" / "dataset_cards" / "grid-noise", tmp_path / "grid-noise")
+    tasks = (folder / "eval.yaml").read_text()
+    assert len(gather(folder, "org/grid-noise").remarks) == 1
+    (folder / "eval.yaml").write_text(tasks.replace("framework: lookhear", "framework: inspect-ai"))
+    assert gather(folder, "org/grid-noise").remarks == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import importlib
+import importlib.util
 import json
 import os
 import re
@@ -53,7 +55,20 @@ sys.path[:] = [folder for folder in sys.path if folder != {source!r}]
 @pytest.fixture(scope="module")
 def space_module(repository: Path) -> Iterator[Callable[[str], Any]]:
     """`space_module("limits")` is spaces/lookhear/limits.py; its modules find each other as when they are served."""
-    folder = repository / "spaces" / "lookhear"
+    with importing_from(repository / "spaces" / "lookhear") as load:
+        yield load
+
+
+@pytest.fixture(scope="module")
+def board_module(repository: Path) -> Iterator[Callable[[str], Any]]:
+    """`board_module("boards")` is spaces/leaderboard/boards.py."""
+    with importing_from(repository / "spaces" / "leaderboard") as load:
+        yield load
+
+
+@contextlib.contextmanager
+def importing_from(folder: Path) -> Iterator[Callable[[str], Any]]:
+    """Modules of a Space, which are forgotten afterwards."""
     names = [path.stem for path in folder.glob("*.py")]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -64,12 +79,48 @@ def space_module(repository: Path) -> Iterator[Callable[[str], Any]]:
             sys.modules.pop(name, None)
 
 
+@pytest.fixture(scope="module")
+def hub() -> Iterator[Any]:
+    """A Hub on this machine to which this process may talk."""
+    spec = importlib.util.spec_from_file_location("loopback_hub", Path(__file__).parents[1] / "loopback_hub.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        with module.LoopbackHub() as started:
+            patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+            patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+            patch.setattr("huggingface_hub.constants.ENDPOINT", started.url)
+            address = started.url + "/{repo_id}/resolve/{revision}/{filename}"
+            patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", address)
+            for name, value in (("NO_PROXY", "127.0.0.1"), ("no_proxy", "127.0.0.1"), ("HF_TOKEN", module.TOKEN)):
+                patch.setenv(name, value)
+            yield started
+
+
 @pytest.fixture(scope="session")
 def space(repository: Path, tmp_path_factory: pytest.TempPathFactory, answering_checkpoint: Path) -> Iterator[Space]:
     """The Space as `lookhear publish` composes it, served as on the Hub, with examples that it made itself."""
     pytest.importorskip("gradio", reason="needs Gradio: pip install 'lookhear[demo]'")
     folder = tmp_path_factory.mktemp("space")
     published = publish(repository / "spaces" / "lookhear", folder / "published")
+    settings = {"LOOKHEAR_SPACE_READ_SECONDS": "20", "LOOKHEAR_SPACE_MEGABYTES": "5"}
+    if not (repository / "model_cards" / "lisa-glee-tiny").is_dir():
+        settings["LOOKHEAR_SPACE_ASK_MODEL"] = str(answering_checkpoint)
+    with served(repository, published, folder, settings) as space:
+        yield space
+
+
+@pytest.fixture(scope="session")
+def serve_space(repository: Path) -> Callable[[Path, Path, dict[str, str]], contextlib.AbstractContextManager[Space]]:
+    """`serve_space(published, folder, settings)`: see `served`."""
+    return functools.partial(served, repository)
+
+
+@contextlib.contextmanager
+def served(repository: Path, published: Path, folder: Path, settings: dict[str, str]) -> Iterator[Space]:
+    """A Space that runs while it is used, from its files alone; what it says and takes is below `folder`."""
     (folder / "site").mkdir()
     absent = not_required((published / "requirements.txt").read_text())
     site = SITE.format(absent=absent, source=str(repository / "src"))
@@ -81,13 +132,10 @@ def space(repository: Path, tmp_path_factory: pytest.TempPathFactory, answering_
         "PYTHONPATH": str(folder / "site"),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(folder / "uploads"),
-        "LOOKHEAR_SPACE_READ_SECONDS": "20",
-        "LOOKHEAR_SPACE_MEGABYTES": "5",
+        **settings,
     }
-    if not (repository / "model_cards" / "lisa-glee-tiny").is_dir():
-        settings["LOOKHEAR_SPACE_ASK_MODEL"] = str(answering_checkpoint)
-    served = Space(f"http://127.0.0.1:{port}/", published / "examples", folder / "log")
-    with served.log.open("wb") as log:
+    space = Space(f"http://127.0.0.1:{port}/", published / "examples", folder / "log")
+    with space.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "app.py"],
             cwd=published,
@@ -96,8 +144,8 @@ def space(repository: Path, tmp_path_factory: pytest.TempPathFactory, answering_
             stderr=subprocess.STDOUT,
         )
     try:
-        served.wait_until_up(process)
-        yield served
+        space.wait_until_up(process)
+        yield space
     finally:
         process.terminate()
         process.wait(30)

@@ -11,7 +11,13 @@ from lookhear.evaluation.scene_questions import DATA, SETTINGS, make_rows, read_
 from lookhear.publishing.card import Card, read_card
 from lookhear.publishing.publication import CLIPS, PICTURES, TEXTS, Publication, PublishedFile, folder_files
 
+OURS = "lookhear"  # our evaluation framework, which the Hub does not list yet
 TABLES = frozenset({".parquet", ".tar"})
+LISTED = (
+    "eval.yaml names the evaluation framework {!r}: the Hub takes those on its list only (EVALUATION_FRAMEWORKS of "
+    "@huggingface/tasks) and shows a leaderboard of the benchmarks that it has listed, too; until both are asked for, "
+    "results are seen in spaces/leaderboard, which reads the models' .eval_results and model-index"
+)
 SECTIONS = {
     "how to measure": ("how to measure",),
     "limits": ("limit",),
@@ -37,8 +43,8 @@ def gather_benchmark(folder: Path, repo: str) -> Publication:
     card.require_fields(("license", "pretty_name", "task_categories", "configs"))
     card.require_sections(SECTIONS)
     card.require_pictures([file.path for file in files])
-    _check_tasks(folder / "eval.yaml", _splits(card, [file.path for file in files]))
-    return Publication("benchmark", repo, files)
+    framework = _check_tasks(folder / "eval.yaml", _splits(card, [file.path for file in files]))
+    return Publication("benchmark", repo, files, [LISTED.format(framework)] if framework == OURS else [])
 
 
 def with_data(folder: Path, files: list[PublishedFile]) -> list[PublishedFile]:
@@ -66,7 +72,8 @@ def _splits(card: Card, paths: list[str]) -> set[tuple[str, str]]:
     return found
 
 
-def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> None:
+def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> str:
+    """Checks an `eval.yaml`, its tasks against the card's (config, split) pairs; returns its evaluation framework."""
     benchmark = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name in ("name", "description", "evaluation_framework", "tasks"):
         if not benchmark.get(name):
@@ -80,3 +87,4 @@ def _check_tasks(path: Path, splits: set[tuple[str, str]]) -> None:
                 f"{path}: the task {task['id']} belongs to {task['config']}/{task['split']}, "
                 "which the card does not have"
             )
+    return benchmark["evaluation_framework"]

@@ -145,7 +145,7 @@ def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
         for key in found
     ]
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task["type"]}
-    head |= {"tags": ["object-detection", "instance-segmentation", "glee", "lookhear"]}
+    head |= {"tags": ["object-perception", "object-detection", "instance-segmentation", "glee", "lookhear"]}
     if not Path(facts.options.model).exists():
         head["base_model"] = facts.options.model
     return head | {
