@@ -129,6 +129,20 @@ class ModelRecipe:
 
 
 @dataclass
+class EvaluationRecipe:
+    """
+    How the validation clips are read. Whatever is chosen, only trained parts read: without a CTC loss the decoder
+    alone, with nothing but a CTC loss the CTC head alone. The checkpoint's generation config is saved accordingly.
+
+    Attributes:
+        num_beams: beams of the joint search, at least 1, which is slower than the default and is saved as the
+            checkpoint's; None: no search, but CTC's best path (or the decoder's, label by label).
+    """
+
+    num_beams: Count | None = None
+
+
+@dataclass
 class Recipe:
     """
     A whole recipe.
@@ -138,14 +152,16 @@ class Recipe:
         data: training and validation sets.
         augmentation: how training clips are augmented.
         training: fields of `transformers.TrainingArguments`.
+        evaluation: how validation clips are read.
     """
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     training: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`; see [`read_recipe`]."""
+    """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`, `evaluation`: `read_recipe`."""
     return read_recipe(path, overrides, Recipe, Path(__file__).parent)

@@ -17,6 +17,7 @@ from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, Train
 from lookhear.training.avsr.initialise import initialise_modules, select_modules
 from lookhear.training.avsr.prepare import load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
+from lookhear.training.avsr.search import save_search, search_settings
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
 from lookhear.training.running import run_to_end, training_arguments
 
@@ -32,6 +33,7 @@ def train(recipe: Recipe) -> AvsrTrainer:
     set_seed(arguments.seed)
     processor = build_processor(recipe.model)
     model = build_model(recipe.model)
+    save_search(model, recipe.evaluation)
     crop_size = processor.image_processor.crop_size
     rows = load_rows(recipe.data.train, recipe.data)
     validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
@@ -47,6 +49,7 @@ def train(recipe: Recipe) -> AvsrTrainer:
         compute_metrics=ErrorRates(processor.tokenizer, views_of(model.config.modality)),
         processing_class=processor,
         frozen=select_modules(model, recipe.model.freeze),
+        search=search_settings(model.config, recipe.evaluation),
     )
     return run_to_end(trainer)
 

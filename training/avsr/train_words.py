@@ -21,6 +21,8 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
     Raises:
         ValueError: the recipe names what does not exist, or a validation word that is not among the training words.
     """
+    if recipe.evaluation.num_beams is not None:
+        raise ValueError("evaluation.num_beams is for the task 'recognition'; words are not searched: leave it out")
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
     processor = build_processor(recipe.model)

@@ -138,6 +138,8 @@ WRONG = {
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
     "word_window; did you mean 'max_frames'?",
+    "evaluation.num_beams=0": "evaluation.num_beams must be at least 1, not 0",
+    "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams; did you mean 'num_beams'?",
     "data.max_frames=0": "data.max_frames must be at least 1, not 0",
     "data.min_frames_with_face=1.5": "data.min_frames_with_face must be from 0 to 1, not 1.5",
     "data.word_window=0": "data.word_window must be above 0 and at most 1, not 0",
