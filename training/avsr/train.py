@@ -51,7 +51,7 @@ def train(recipe: Recipe) -> AvsrTrainer:
         frozen=select_modules(model, recipe.model.freeze),
         search=search_settings(model.config, recipe.evaluation),
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def load_rows(folders: list[str], recipe: DataRecipe) -> Dataset:

@@ -42,7 +42,7 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
         processing_class=processor,
         frozen=select_modules(model, recipe.model.freeze),
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def word_classes(rows, validation=None) -> dict[str, int]:
