@@ -54,6 +54,9 @@ class LisaGleeConfig(PreTrainedConfig):
             Tokens of the text "object" in GLEE's vocabulary, the label that GLEE detects: objects of any kind.
             Defaults to the tokens of CLIP's published vocabulary.
         num_objects (`int`, *optional*, defaults to 100): the best queries, which the language model is shown.
+        object_overlap (`float`, *optional*, defaults to 1.0):
+            Queries whose boxes have a larger intersection over union than this with a better query's come after all
+            others: GLEE may have several queries for an object, which would be counted twice. 1 leaves the order.
         object_boxes (`bool`, *optional*, defaults to `True`): whether it is shown each query's box and score, too.
         object_masks (`bool`, *optional*, defaults to `False`): whether it is shown each query's mask embedding, too.
         object_layers (`int`, *optional*, defaults to 0): layers of attention among objects before they are shown.
@@ -81,6 +84,7 @@ class LisaGleeConfig(PreTrainedConfig):
     segment_token_id: int = 32003
     object_label_ids: list[int] | None = None
     num_objects: int = 100
+    object_overlap: float | int = 1.0
     object_boxes: bool = True
     object_masks: bool = False
     object_layers: int = 0
@@ -111,6 +115,8 @@ class LisaGleeConfig(PreTrainedConfig):
             1 <= self.num_objects <= queries,
             f"num_objects must be from 1 to the {queries} queries of GLEE, not {self.num_objects}.",
         )
+        overlap = self.object_overlap
+        _require(0 < overlap <= 1, f"object_overlap must be above 0 and at most 1, not {overlap}.")
         _require(self.object_layers >= 0, f"object_layers must be at least 0, not {self.object_layers}.")
         words = self.text_config.vocab_size
         for name in ("object_token_id", "segment_token_id"):

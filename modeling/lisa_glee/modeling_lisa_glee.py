@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.ops import nms
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput, can_return_tuple
@@ -270,7 +270,7 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         cls,
         pretrained_model_name_or_path: str | os.PathLike | None,
         *model_args: Any,
-        config: PreTrainedConfig | str | os.PathLike | None = None,
+        config: LisaGleeConfig | str | os.PathLike | None = None,
         **kwargs: Any,
     ) -> Any:
         """
@@ -292,10 +292,10 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             return super().from_pretrained(None, *model_args, config=config, **kwargs)
         fetching = {key: kwargs[key] for key in FETCHING if key in kwargs}
         own: dict[str, Any] = {**fetching, **{key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}}
-        if isinstance(config, LisaGleeConfig):
-            settings = config
-        else:
+        if config is None or isinstance(config, (str, os.PathLike)):
             settings = LisaGleeConfig.from_pretrained(name if config is None else config, **own)
+        else:  # with code from the Hub, it may be another copy of the same class
+            settings = config
         if not references(settings):
             return super().from_pretrained(name, *model_args, config=config, **kwargs)
         if settings is not config:  # what transformers does with arguments that are fields of a configuration
@@ -369,14 +369,16 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             perception_pixel_mask: `(pictures, height, width)`, 1 for the picture, 0 for padding.
         """
         label = torch.tensor([self.config.object_label_ids], device=perception_pixel_values.device)
+        overlap, count = self.config.object_overlap, self.config.num_objects
         found = self.perception.get_object_queries(
             perception_pixel_values,
             perception_pixel_mask,
             input_ids=label,
             attention_mask=torch.ones_like(label),
-            count=self.config.num_objects,
+            count=count if overlap == 1 else sub_config(self.config, "perception_config").num_queries,
         )
-        return LisaGleeObjects(**found)
+        objects = LisaGleeObjects(**found)
+        return objects if overlap == 1 else _best_distinct(objects, overlap, count)
 
     @can_return_tuple
     def forward(
@@ -608,6 +610,29 @@ def language_auto_class(
     """Returns the Auto class of the language model, by whether it reads images itself."""
     sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+def _best_distinct(objects: LisaGleeObjects, overlap: float, count: int) -> LisaGleeObjects:
+    """
+    Takes the best objects that differ from each other, and further ones only if there are too few.
+
+    Args:
+        objects: best first.
+        overlap: two objects are the same if the intersection over union of their boxes is above this.
+        count: number of objects that remain.
+    """
+    boxes = objects["boxes"].float()
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    corners = torch.cat((centre - half, centre + half), dim=-1)
+    places = []
+    for some, scores in zip(corners, objects["scores"].float(), strict=True):
+        distinct = nms(some, scores, overlap)  # best first
+        others = torch.ones_like(scores, dtype=torch.bool).index_fill(0, distinct, False).nonzero()[:, 0]
+        places.append(torch.cat((distinct, others))[:count])
+    chosen = torch.stack(places)  # (pictures, count)
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    kept = {name: value if name == "mask_features" else value[rows, chosen] for name, value in objects.items()}
+    return LisaGleeObjects(**kept)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

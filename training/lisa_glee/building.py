@@ -17,18 +17,15 @@ from transformers import (
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.processing.lisa_glee.processing_lisa_glee import IMAGE, OBJECTS, SEGMENT
+from lookhear.training.lisa_glee.chat import WORDS
 from lookhear.training.lisa_glee.lora import choose_trained
 from lookhear.training.lisa_glee.recipe import PRESETS, LisaModelRecipe
 
 EMBEDDINGS_MULTIPLE = 64  # rows of embeddings, which GPUs multiply faster
 # LLaVA 1.5's conversation; what GLEE sees stands after the picture.
-CHAT_TEMPLATE = """\
-{%- macro words(message) -%}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
+CHAT_TEMPLATE = (
+    WORDS
+    + """\
 {{- bos_token -}}
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}{{ ' ' + words(message) + eos_token }}
@@ -36,6 +33,7 @@ CHAT_TEMPLATE = """\
 {%- endif -%}
 {%- endfor -%}
 """
+)
 
 
 def recipe_config(recipe: LisaModelRecipe) -> LisaGleeConfig:

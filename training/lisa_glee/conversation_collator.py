@@ -10,6 +10,7 @@ import torch
 
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.glee.corpora.picture import resize_masks
+from lookhear.training.lisa_glee.chat import messages
 from lookhear.training.lisa_glee.corpora.schema import Turn
 from lookhear.training.lisa_glee.mixture import UNKNOWN, Conversation, Example
 
@@ -75,7 +76,8 @@ class ConversationCollator:
 
     def _ids(self, turns: Sequence[Turn], ask: bool = False) -> torch.Tensor:
         """Returns the tokens of a conversation, `(length,)`, without the last answer if `ask`."""
-        text = self.processor.apply_chat_template(messages(turns, ask), add_generation_prompt=ask, tokenize=False)
+        written = messages([(turn.question, turn.answer) for turn in turns], ask)
+        text = self.processor.apply_chat_template(written, add_generation_prompt=ask, tokenize=False)
         return self.processor(text=[text])["input_ids"][0]
 
     @staticmethod
@@ -93,22 +95,6 @@ class ConversationCollator:
                 padded[: size[0], : size[1]] = torch.from_numpy(np.ascontiguousarray(resize_masks(mask, size)))
                 masks.append(padded)
         return torch.stack(masks) if masks else torch.zeros(0, *pixel_mask.shape[1:])
-
-
-def messages(turns: Sequence[Turn], ask: bool = False) -> list[dict[str, Any]]:
-    """
-    Writes questions and answers as messages for a chat template; the picture stands before the first question.
-
-    Args:
-        turns: the questions and answers.
-        ask: whether to leave out the last answer.
-    """
-    written: list[dict[str, Any]] = []
-    for turn in turns:
-        written.append({"role": "user", "content": [{"type": "text", "text": turn.question}]})
-        written.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
-    written[0]["content"].insert(0, {"type": "image"})
-    return written[:-1] if ask else written
 
 
 def _padded(rows: Sequence[torch.Tensor], value: int) -> torch.Tensor:

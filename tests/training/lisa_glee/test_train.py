@@ -22,7 +22,8 @@ import lookhear
 from lookhear.modeling.lisa_glee import LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.lisa_glee.building import build
-from lookhear.training.lisa_glee.conversation_collator import ConversationCollator, messages
+from lookhear.training.lisa_glee.chat import messages
+from lookhear.training.lisa_glee.conversation_collator import ConversationCollator
 from lookhear.training.lisa_glee.corpora.opening import open_corpus
 from lookhear.training.lisa_glee.corpora.schema import LabelRegion, Turn
 from lookhear.training.lisa_glee.dry_run import describe, memory, meta_model
@@ -319,7 +320,7 @@ def overlap(model: LisaGleeForReasoningSegmentation, processor: LisaGleeProcesso
     for picture in corpus:
         for subject in picture.subjects:
             text = processor.apply_chat_template(
-                messages([ask(subject, random)], ask=True), add_generation_prompt=True, tokenize=False
+                messages([(ask(subject, random).question, "")], ask=True), add_generation_prompt=True, tokenize=False
             )
             inputs = processor(images=[Image.open(picture.image["path"])], text=[text])
             padding, pictures = inputs["perception_pixel_mask"], inputs.pop("picture_indices")
