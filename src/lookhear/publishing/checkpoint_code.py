@@ -57,7 +57,9 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
             model.save_pretrained(written, state_dict={})
             processor.save_pretrained(written)
         else:
-            pipeline_class(model, processor=processor, device="meta").save_pretrained(written, state_dict={})
+            pipeline_class(model, processor=processor, device=torch.device("meta")).save_pretrained(
+                written, state_dict={}
+            )
         for file in sorted(Path(written).iterdir()):
             if file.suffix == ".py":
                 files[file.name] = PublishedFile(file.name, file.read_bytes())

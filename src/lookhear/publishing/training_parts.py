@@ -89,7 +89,7 @@ def _rewritten(file: PublishedFile) -> PublishedFile:
             while left:
                 block = source.read(min(left, BLOCK))
                 if not block:
-                    raise ValueError(f"{file.content} is not a safetensors file, or incomplete: it ends too early")
+                    raise ValueError(f"{file.path} is not a safetensors file, or incomplete: it ends too early")
                 target.write(block)
                 left -= len(block)
     return made
