@@ -47,6 +47,7 @@ class ConditionResult:
 
     `word_starts` are distances in seconds, of the words that were read right in clips whose word times are known.
     `seconds` is how long all clips are, `processing` how long reading them took, once they were decoded.
+    `noise_probability` is the share of the clips that are disturbed.
     """
 
     modality: str
@@ -59,6 +60,7 @@ class ConditionResult:
     word_starts: list[float] = field(default_factory=list, repr=False)
     seconds: float = 0.0
     processing: float = 0.0
+    noise_probability: float = 1.0
 
     @property
     def rtfx(self) -> float | None:
@@ -85,12 +87,14 @@ class ConditionResult:
         """Returns one row of the results file: rates as fractions, `interval` the 95 % bootstrap interval of the WER.
 
         Where word times are known, also the median and the 90th percentile of `word_starts`, in seconds; `rtfx` where
-        the time was taken.
+        the time was taken; `noise_probability` where not all clips are disturbed.
         """
         words, times = self.words, {"rtfx": self.rtfx} if self.processing else {}
         if self.word_starts:
             median, most = np.quantile(self.word_starts, (0.5, 0.9)).tolist()
             times |= {"word_start_median": median, "word_start_p90": most, "words_timed": len(self.word_starts)}
+        if self.noise_probability < 1 and self.snr != CLEAN:
+            times |= {"noise_probability": self.noise_probability}
         return {
             "modality": self.modality,
             "noise": self.noise,
@@ -110,6 +114,7 @@ def evaluate_avsr(
     modalities: Sequence[str] = MODALITIES,
     noises: Sequence[str] = ("babble",),
     snrs: Sequence[str | float] = (CLEAN,),
+    noise_probability: float = 1.0,
     num_beams: int | None = None,
     ctc_weight: float | None = None,
     batch_size: int = 8,
@@ -128,6 +133,8 @@ def evaluate_avsr(
         noises: of "babble" (up to 20 other clips at the same time), "human" (one-second pieces of other clips),
             "talker" (one other clip), or paths of sound files.
         snrs: "clean" or decibels over the whole clip.
+        noise_probability: of each clip to be disturbed, above 0, at most 1 (the paper's test: 0.25); the clips are the
+            same under every condition.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
         batch_size: clips decoded together.
@@ -147,6 +154,11 @@ def evaluate_avsr(
     from lookhear.processing.avsr import normalise_text
 
     _check(modalities, noises, snrs, batch_size, limit)
+    if not 0 < noise_probability <= 1:
+        raise ValueError(
+            f"noise_probability has to be above 0 and at most 1, not {noise_probability}; without noise the SNR is "
+            f"'{CLEAN}'"
+        )
     levels = {str(snr): parse_snr(snr) for snr in snrs}
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
     makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
@@ -171,7 +183,12 @@ def evaluate_avsr(
                     label = modality if level is None else f"{modality}, {noise} {snr} dB"
                     heard = clips
                     if level is not None:
-                        heard = [_disturbed(clip, voices, noise, makers[noise], level, seed) for clip in clips]
+                        heard = [
+                            _disturbed(clip, voices, noise, makers[noise], level, seed)
+                            if _is_chosen(clip, noise_probability, seed)
+                            else clip
+                            for clip in clips
+                        ]
                     started = time.perf_counter()
                     found = recogniser(heard, modality, partial(report, label))
                     processing = time.perf_counter() - started
@@ -179,7 +196,7 @@ def evaluate_avsr(
                     starts = [error for words, chunks in timed for error in word_start_errors(words, chunks)]
                     read[key] = [result["text"] for result in found], starts, processing
                 texts, starts, processing = read[key]
-                figures = (texts, seed, starts, seconds, processing)
+                figures = (texts, seed, starts, seconds, processing, noise_probability)
                 results.append(ConditionResult(modality, noise, snr, ids, references, *figures))
     return results
 
@@ -314,6 +331,11 @@ def noise_maker(kind: str) -> NoiseMaker:
 def _piece(wave: np.ndarray, others: Sequence[np.ndarray], samples: int, generator: np.random.Generator) -> np.ndarray:
     start = int(generator.integers(max(len(wave) - samples, 0) + 1))
     return wave[start : start + samples]
+
+
+def _is_chosen(clip: Clip, probability: float, seed: int) -> bool:
+    """Draws whether a clip is disturbed: by seed and clip id only, so that all conditions disturb the same clips."""
+    return bool(np.random.default_rng([seed, zlib.crc32(clip.id.encode())]).random() < probability)
 
 
 def _disturbed(

@@ -42,7 +42,10 @@ def format_word_times(rows: Sequence[dict]) -> str:
 
 
 def _condition(row: dict) -> tuple[str, str, str]:
-    return row["modality"], "-" if row["snr"] == "clean" else Path(row["noise"]).name, str(row["snr"])
+    noise = "-" if row["snr"] == "clean" else Path(row["noise"]).name
+    if "noise_probability" in row:
+        noise += f", {100 * row['noise_probability']:g} % of clips"
+    return row["modality"], noise, str(row["snr"])
 
 
 def _aligned(cells: list[tuple[str, ...]]) -> str:
@@ -67,13 +70,15 @@ def to_json(rows: Sequence[dict]) -> str:
 def to_csv(rows: Sequence[dict]) -> str:
     """
     Formats one line per condition; the interval in two columns, rates as fractions; RTFx empty if it wasn't measured.
+    `noise_probability` is a column where some condition disturbs only a share of the clips.
     """
+    shared = ["noise_probability"] if any("noise_probability" in row for row in rows) else []
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["modality", "noise", "snr", "wer", "wer_low", "wer_high", "cer", "clips", "rtfx"])
+    writer.writerow(["modality", "noise", "snr", "wer", "wer_low", "wer_high", "cer", "clips", "rtfx", *shared])
     for row in rows:
         rates = (*(row[name] for name in COLUMNS[:4]), *row["interval"], row["cer"])
-        writer.writerow([*rates, row["clips"], row.get("rtfx", "")])
+        writer.writerow([*rates, row["clips"], row.get("rtfx", ""), *(row.get(name, "") for name in shared)])
     return buffer.getvalue()
 
 

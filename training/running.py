@@ -1,14 +1,16 @@
 """What every training run has in common: arguments, random numbers, resuming from the last checkpoint, saving."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import torch
+import yaml
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -71,12 +73,45 @@ class BatchSeeds:
             yield
 
 
-def run_to_end(trainer: T) -> T:
-    """Trains, resuming from the last checkpoint if there is one, and saves the result."""
+def run_to_end(trainer: T, recipe: Any) -> T:
+    """
+    Trains, resuming from the last checkpoint if there is one, and saves the result and its recipe.
+
+    Args:
+        trainer: whose `output_dir` they are saved in.
+        recipe: the dataclass that the trainer was made by.
+    """
+    save_recipe(trainer, recipe)
     trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
     trainer.save_model()
     trainer.save_state()
     return trainer
+
+
+def save_recipe(trainer: Trainer, recipe: Any) -> None:
+    """
+    Writes `recipe.yaml` into a trainer's `output_dir`, which `lookhear publish` makes a card of.
+
+    Args:
+        trainer: one process of its run writes.
+        recipe: a dataclass.
+    """
+    if not trainer.args.should_save or trainer.args.output_dir is None:
+        return
+    path = Path(trainer.args.output_dir) / "recipe.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _plain(value: Any) -> Any:
+    """Converts a recipe's values to those that YAML has."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 
 def training_arguments(given: dict[str, Any]) -> TrainingArguments:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .argument_types import comma_list, count, positive
+from .argument_types import comma_list, count, positive, share
 from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
 
@@ -20,15 +20,19 @@ def add(commands: Commands) -> None:
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
     example += "\n  lookhear evaluate glee --protocol reasonseg --data /data/reason_seg --model lisa-glee/"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
-    summary = "measure error rates under noise or beside other talkers, or run a published protocol for objects; "
+    example += "\n  lookhear evaluate words --data /data/LRW --model runs/lrw_words"
+    summary = (
+        "measure error rates under noise or beside other talkers, the accuracy of words read from lips, or run a "
+    )
+    summary += "published protocol for objects; "
     summary += "the figures go to stdout"
     parser = add_command(commands, "evaluate", summary, example, run)
-    parser.add_argument("system", choices=("avsr", "two-talkers", "glee"), help="what to measure")
+    parser.add_argument("system", choices=("avsr", "words", "two-talkers", "glee"), help="what to measure")
     data = (
         "folder of videos with a metadata.jsonl (file_name, text), or one made by `lookhear prepare`; for glee, the "
     )
-    data += "folder of the protocol's data set as it is published; two-talkers makes portraits without it, and "
-    data += "scene-questions scenes"
+    data += "folder of the protocol's data set as it is published; for words, also LRW; two-talkers makes portraits "
+    data += "without it, and scene-questions scenes"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
     _add_protocol(parser)
@@ -43,8 +47,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--snr", type=comma_list, help=snr)
     noise = "comma-separated: babble, human, talker, or a sound file (babble)"
     parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
+    part = "probability of each clip to be disturbed, the same clips at every SNR (1; the paper's test: 0.25)"
+    parser.add_argument("--noise-probability", type=share, metavar="P", help=part)
     add_search(parser)
-    parser.set_defaults(batch_size=None)  # 8 clips, or 1 picture: padding changes a little what is found
+    parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N clips, pictures or videos only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
@@ -59,7 +65,7 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="coco, lvis, refcoco, reasonseg, ytvis19, davis, tao, …; evaluation/protocols/README.md lists all",
     )
-    glee.add_argument("--split", help="part of the data set (the protocol's own)")
+    glee.add_argument("--split", help="part of the data set (the protocol's own; for words, LRW's test)")
     glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
     results_folder = (
         "of a protocol or two-talkers: results, and files for a server; an interrupted run resumes there (its name)"
@@ -89,6 +95,8 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.system != "avsr" and options.noise_probability is not None:
+        raise ValueError("--noise-probability applies to avsr only: leave it out")
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
@@ -102,6 +110,8 @@ def run(options: argparse.Namespace) -> None:
             options.model = packaged("lisa-glee-tiny" if options.protocol in ASKED else "glee-tiny")
         checked_model(options)
         return evaluate_glee.run(options, _Progress("it"))
+    if options.system == "words":
+        return _words(options)
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
@@ -113,6 +123,7 @@ def run(options: argparse.Namespace) -> None:
             modalities=options.modality,
             noises=options.noise,
             snrs=options.snr or ["clean"],
+            noise_probability=1.0 if options.noise_probability is None else options.noise_probability,
             seed=options.seed,
             limit=options.limit,
             device=options.device,
@@ -130,6 +141,21 @@ def run(options: argparse.Namespace) -> None:
         write_text(options.csv, to_csv(rows))
     if options.picture:
         draw_results(rows, options.picture)
+
+
+def _words(options: argparse.Namespace) -> None:
+    unused: dict[str, Any] = {"modality": list(MODALITIES), "noise": ["babble"]}  # with their defaults
+    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "protocol", "images", "output", "others"))
+    for name, default in unused.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} does not apply to words: leave it out")
+    if options.model == packaged("avsr-grid-tiny"):
+        raise ValueError(
+            "evaluate words needs --model: a classifier of words, such as `lookhear train lrw_words.yaml`'s"
+        )
+    from lookhear.commands import evaluate_words
+
+    evaluate_words.run(options, checked_model(options), _Progress("clip"))
 
 
 class _Progress:

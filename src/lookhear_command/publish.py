@@ -11,11 +11,12 @@ from .parsing import Commands, add_command
 
 def add(commands: Commands) -> None:
     example = "lookhear publish model_cards/avsr-grid-tiny --repo ORG/avsr-grid-tiny --dry-run"
+    example += "\n  lookhear publish runs/mine --repo ORG/mine --license cc-by-4.0 --dry-run"
     example += "\n  lookhear publish evaluation/metrics/wer --repo ORG/wer"
     summary = "put a checkpoint, Space, metric or benchmark on the Hub, all of it or nothing"
     parser = add_command(commands, "publish", summary, example, run)
-    kinds = "folder of a checkpoint (config.json), a metric (NAME/NAME.py), a benchmark (eval.yaml) or "
-    kinds += "a Space (README.md with sdk)"
+    kinds = "folder of a checkpoint (config.json) or of the training run that ends with one, a metric (NAME/NAME.py), "
+    kinds += "a benchmark (eval.yaml) or a Space (README.md with sdk)"
     parser.add_argument("folder", type=Path, metavar="FOLDER", help=kinds)
     parser.add_argument(
         "--repo", required=True, metavar="ORG/NAME", help="the repository; created if it does not exist"
@@ -27,13 +28,15 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--prune", action="store_true", help="remove files of the repository that the folder does not have"
     )
+    licence = "licence of a checkpoint without a card, as the Hub names it (cc-by-4.0, apache-2.0): a card is made"
+    parser.add_argument("--license", metavar="ID", help=licence)
     parser.add_argument("--message", metavar="TEXT", help="message of the commit")
 
 
 def run(options: argparse.Namespace) -> None:
     from lookhear.publishing import gather, push
 
-    publication = gather(options.folder, options.repo)
+    publication = gather(options.folder, options.repo, options.license)
     for remark in publication.remarks:
         print(f"lookhear publish: {remark}", file=sys.stderr)
     if options.dry_run:

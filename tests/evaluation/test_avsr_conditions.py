@@ -181,3 +181,28 @@ def test_prepared_folders_are_read_too(tiny_checkpoint, talking_clips, tmp_path)
 def test_one_clip_cannot_make_noise(tiny_checkpoint, talking_clips):
     with pytest.raises(ValueError, match="fewer than two clips with sound"):
         evaluate_avsr(tiny_checkpoint, talking_clips, modalities=["audio"], snrs=["0"], limit=1)
+
+
+def test_a_share_of_the_clips_is_disturbed(monkeypatch, listener):
+    """A quarter, as in the paper's test: the same clips at every ratio, in every kind of noise and in every run."""
+    clips = [replace(clip, id=f"c{number}") for number, clip in enumerate(make_clips(4) * 100)]
+    monkeypatch.setattr(avsr_conditions, "load_clips", lambda *args, **settings: clips)
+    settings = {"modalities": ["audio"], "noises": ("babble", "talker"), "snrs": ["5", "-5"]}
+    results = evaluate_avsr("m", "d", noise_probability=0.25, **settings)
+    noisy = [[a is not b for a, b in zip(clips, heard, strict=True)] for _, heard in listener.calls]
+    assert all(choice == noisy[0] for choice in noisy) and 80 <= sum(noisy[0]) <= 120
+    assert [row.to_dict()["noise_probability"] for row in results] == [0.25] * 4
+    listener.calls.clear()
+    evaluate_avsr("m", "d", noise_probability=0.25, seed=1, modalities=["audio"], snrs=["5"])
+    assert [a is not b for a, b in zip(clips, listener.calls[0][1], strict=True)] != noisy[0]
+    listener.calls.clear()
+    evaluate_avsr("m", "d", modalities=["audio"], snrs=["5"])  # all of them, with the noise that a share would get
+    assert all(a is not b for a, b in zip(clips, listener.calls[0][1], strict=True))
+
+
+def test_only_noise_has_a_share(listener):
+    row = evaluate_avsr("m", "d", modalities=["audio"], snrs=["clean"], noise_probability=0.25)[0].to_dict()
+    assert "noise_probability" not in row
+    for wrong in (0, -0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="noise_probability has to be above 0 and at most 1"):
+            evaluate_avsr("m", "d", noise_probability=wrong)

@@ -88,3 +88,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         partial.write_text("half")
         raise RuntimeError
     assert (tmp_path / "a.txt").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_share_of_noisy_clips_is_shown_where_it_is_not_all():
+    rows = [ROWS[0], {**ROWS[1], "noise_probability": 0.25}]
+    lines = format_table(rows).splitlines()
+    assert "babble, 25 % of clips" in lines[3] and "% of" not in lines[2]
+    assert [row["noise_probability"] for row in csv.DictReader(to_csv(rows).splitlines())] == ["", "0.25"]
+    assert "noise_probability" not in to_csv(ROWS)

@@ -203,7 +203,7 @@ def test_caches_stay_at_home(checkpoint):
         (lambda folder: replace(folder, "## Limits", "![x](x.png)\n## Limits"), "shows x.png"),
         (lambda folder: (folder / "notes.md").write_text("hf_" + "a1" * 17), "notes.md holds what looks like a key"),
         (lambda folder: (folder / "loss_avsr.py").write_text("import lookhear.x"), "imports lookhear.x: code"),
-        (lambda folder: of_words(folder), "its architecture is AvsrForVideoClassification; these can be published"),
+        (lambda folder: of_another_kind(folder), "its architecture is AvsrModel; these can be published"),
         (lambda folder: without_processor(folder), "lacks processor_config.json"),
         (lambda folder: results_of_others(folder), "measured with other weights"),
     ],
@@ -226,10 +226,10 @@ def drop(folder: Path, key: str) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def of_words(folder: Path) -> None:
+def of_another_kind(folder: Path) -> None:
     drop(folder, "custom_pipelines")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AvsrForVideoClassification"]}))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["AvsrModel"]}))
 
 
 def without_processor(folder: Path) -> None:

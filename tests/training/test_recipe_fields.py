@@ -20,6 +20,7 @@ RECIPES = [
     avsr.ModelRecipe,
     avsr.DataRecipe,
     avsr.AugmentationRecipe,
+    avsr.EvaluationRecipe,
     corpus_recipe.CorpusTrainingRecipe,
     corpus_recipe.StartRecipe,
     corpus_recipe.CorporaRecipe,

@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lookhear.training.avsr.corpora import READERS, Utterance
+from lookhear.training.avsr.pixels import GreyValues
 
 if TYPE_CHECKING:
     from lookhear.processing.avsr import MouthRoiImageProcessor
@@ -46,6 +47,7 @@ ROI_SETTINGS = (
     "detect_every",
     "fps",
 )  # what the stored crops depend on
+GEOMETRY = ("roi_size", "mouth_width", "fps")  # of them, what a network has to be told
 
 PREPARED_SCHEMA = pa.schema(
     [
@@ -77,6 +79,9 @@ class PrepareSummary:
         shards: finished shards.
         shards_in_all: all shards.
         warnings: number of clips for each warning, numbers in its text replaced by `#`.
+        pixels: pixels of all mouth crops, those of black frames left out.
+        pixel_mean: their mean, in [0, 1], as an image processor's `image_mean`; None without crops.
+        pixel_std: their standard deviation, likewise.
     """
 
     clips: int = 0
@@ -86,6 +91,9 @@ class PrepareSummary:
     shards: int = 0
     shards_in_all: int = 0
     warnings: dict[str, int] = field(default_factory=dict)
+    pixels: int = 0
+    pixel_mean: float | None = None
+    pixel_std: float | None = None
 
     def __str__(self) -> str:
         face = "" if self.with_face is None else f", a face in {100 * self.with_face:.1f} % of the frames"
@@ -93,6 +101,8 @@ class PrepareSummary:
             f"{self.shards} of {self.shards_in_all} shards: {self.clips} clips, {self.seconds / 3600:.2f} h{face},"
             f" {self.problems} left out (problems.jsonl)"
         ]
+        if self.pixel_mean is not None:
+            lines.append(f"  pixels of the crops: mean {self.pixel_mean:.4f}, standard deviation {self.pixel_std:.4f}")
         lines += [f"  {count} x {warning}" for warning, count in self.warnings.items()]
         return "\n".join(lines)
 
@@ -336,19 +346,25 @@ def _counted(rows: Iterator[dict], bar) -> Iterator[dict]:
 
 
 def _write_shard(path: Path, rows: Iterator[dict]) -> None:
-    """Streams rows into a Parquet file under a temporary name; problems go into its schema's metadata."""
+    """
+    Streams rows into a Parquet file under a temporary name; problems and grey values go into its schema's metadata.
+    """
     problems: list[dict] = []
     group: list[dict] = []
+    grey = GreyValues.of()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with pq.ParquetWriter(temporary, PREPARED_SCHEMA, compression="zstd") as writer:
             for row in rows:
                 (problems if "problem" in row else group).append(row)
+                if row.get("mouths") is not None:
+                    grey.add(np.frombuffer(row["mouths"], np.uint8).reshape(row["mouth_shape"]))
                 if len(group) == ROWS_PER_GROUP:
                     writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
                     group = []
             writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
-            writer.add_key_value_metadata({"problems": json.dumps(problems)})
+            metadata = {"problems": json.dumps(problems), "grey_values": json.dumps(grey.counts.tolist())}
+            writer.add_key_value_metadata(metadata)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -398,8 +414,10 @@ def summarize(output: str | Path) -> PrepareSummary:
     shares: list[float] = []
     warnings: Counter[str] = Counter()
     problems: list[dict] = []
+    grey = GreyValues.of()
     for path in files:
         with pq.ParquetFile(path) as shard:
+            grey.counts += _grey_values(shard).counts
             problems += json.loads((shard.metadata.metadata or {}).get(b"problems", b"[]"))
             columns = shard.read(columns=["duration", "report"]).to_pylist()
         summary.clips += len(columns)
@@ -408,6 +426,8 @@ def summarize(output: str | Path) -> PrepareSummary:
             warnings.update({re.sub(r"\d+(\.\d+)?", "#", warning) for warning in report.get("warnings", [])})
             if report.get("frames_with_face") is not None:
                 shares.append(report["frames_with_face"])
+    if grey.pixels:
+        summary.pixels, summary.pixel_mean, summary.pixel_std = grey.pixels, grey.mean, grey.deviation
     summary.with_face = float(np.mean(shares)) if shares else None
     summary.problems, summary.warnings = len(problems), dict(warnings.most_common())
     _write_text(output / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
@@ -415,6 +435,19 @@ def summarize(output: str | Path) -> PrepareSummary:
     if summary.shards == summary.shards_in_all and not summary.clips:
         raise ValueError(f"no clip could be read; the first of {len(problems)} problems: {problems[0]['problem']}")
     return summary
+
+
+def _grey_values(shard: pq.ParquetFile) -> GreyValues:
+    """Returns the grey values of a shard; one that was made before they were counted is read for it."""
+    counts = (shard.metadata.metadata or {}).get(b"grey_values")
+    if counts is not None:
+        return GreyValues.of(json.loads(counts))
+    grey = GreyValues.of()
+    for batch in shard.iter_batches(ROWS_PER_GROUP, columns=["mouths", "mouth_shape"]):
+        for row in batch.to_pylist():
+            if row["mouths"] is not None:
+                grey.add(np.frombuffer(row["mouths"], np.uint8).reshape(row["mouth_shape"]))
+    return grey
 
 
 # -------------------------------------------------------------------------------------------------------- reading back
@@ -458,12 +491,70 @@ def load_prepared(
                 f"{folder} has {len(shards)} of {in_all} shards; run `lookhear prepare` again to finish it"
             )
         settings = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
-        geometry[folder] = {name: settings[name] for name in ("roi_size", "mouth_width", "fps")}
+        geometry[folder] = {name: settings[name] for name in GEOMETRY}
         if geometry[folder] != geometry[paths[0]]:
             raise ValueError(f"{paths[0]} and {folder} have different crops: {geometry[paths[0]]}, {geometry[folder]}")
         files += [str(path) for path in shards]
     cache = None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)
+
+
+def check_geometry(folders: Sequence[str | Path], image_processor: MouthRoiImageProcessor) -> None:
+    """
+    Checks that prepared mouth crops are those that an image processor makes, so that a network sees the same mouths in
+    training and afterwards. Folders without crops pass.
+
+    Args:
+        folders: made by `prepare`.
+        image_processor: of the model that is to read them.
+
+    Raises:
+        ValueError: size of the region, width of the mouth or frame rate differ.
+    """
+    needed = {name: getattr(image_processor, name) for name in GEOMETRY}
+    for folder in folders:
+        settings = json.loads((Path(folder) / "prepare.json").read_text(encoding="utf-8"))
+        wrong = [
+            f"{name} {settings[name]:g}, not {value:g}" for name, value in needed.items() if settings[name] != value
+        ]
+        if wrong and _has_crops(Path(folder)):
+            raise ValueError(
+                f"{folder} was prepared with {', '.join(wrong)} as the model's image processor: prepare it again "
+                "with --roi-size, --mouth-width (or --model), or change the image processor's settings"
+            )
+
+
+def _has_crops(folder: Path) -> bool:
+    shards = (pq.read_table(path, columns=["mouth_shape"]) for path in shard_files(folder))
+    return any(shard["mouth_shape"].null_count < len(shard) for shard in shards)
+
+
+def corpus_statistics(folders: Sequence[str | Path]) -> tuple[float, float]:
+    """
+    Returns mean and standard deviation of the pixels of all mouth crops in prepared folders, in [0, 1].
+
+    Args:
+        folders: made by `prepare`, which counts the pixels; a folder listed twice counts twice.
+
+    Raises:
+        ValueError: a folder was prepared before pixels were counted, or is not finished, or there are no crops.
+    """
+    parts = []
+    for folder in folders:
+        path = Path(folder) / "summary.json"
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "pixels" not in summary or summary["shards"] != summary["shards_in_all"]:
+            raise ValueError(
+                f"{folder} has no mean of its mouth crops in summary.json: run the same `lookhear prepare` again, "
+                "which computes it and makes what is missing"
+            )
+        if summary["pixels"]:
+            parts.append((summary["pixels"], summary["pixel_mean"], summary["pixel_std"]))
+    if not parts:
+        raise ValueError(f"{', '.join(map(str, folders)) or 'data.train'}: there are no mouth crops to take a mean of")
+    pixels, means, deviations = map(np.array, zip(*parts, strict=True))
+    mean = np.average(means, weights=pixels)
+    return float(mean), float(np.sqrt(np.average(deviations**2 + means**2, weights=pixels) - mean**2))
 
 
 def decode_row(row: dict) -> dict:

@@ -28,7 +28,9 @@ class DataRecipe:
         validation: folders to evaluate on.
         min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out;
             0: none is.
-        max_frames: longer clips are cut to this number of frames, their words too; at least 1. The paper cuts at 160.
+        max_frames: longer training clips are cut to this number of frames, at least 1, and so is their text where the
+            times of the words are known; where they are not, clips are left out, as their text cannot be cut. The
+            paper cuts at 160.
         word_window: share of the words of a clip that a training excerpt has, in (0, 1] (1/3 for LRS2's and LRS3's
             `pretrain`); None: all.
     """
@@ -109,6 +111,8 @@ class ModelRecipe:
         config: fields of `AvsrConfig`, which are checked.
         processor: folder or Hub id; None: a new processor of `image_processor` and `tokenizer`.
         image_processor: fields of a new processor's `MouthRoiImageProcessor`.
+        corpus_statistics: whether a new processor's `image_mean` and `image_std` are those of `data.train`, as
+            `lookhear prepare` has computed them; else LRS2's, or those in `image_processor`.
         tokenizer: fields of a new processor's `AvsrTokenizer`.
         initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
             from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
@@ -120,12 +124,33 @@ class ModelRecipe:
     config: dict[str, Any] = field(default_factory=dict)
     processor: str | None = None
     image_processor: dict[str, Any] = field(default_factory=dict)
+    corpus_statistics: bool = False
     tokenizer: dict[str, Any] = field(default_factory=dict)
     initialise: list[dict[str, Any]] = field(default_factory=list)
     freeze: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check_config(self.config, AvsrConfig, "model.config")
+        given = [name for name in ("image_mean", "image_std") if name in self.image_processor]
+        if self.corpus_statistics and (self.processor or self.checkpoint or given):
+            other = f"model.image_processor.{given[0]}" if given else "model.processor and model.checkpoint"
+            raise ValueError(
+                f"model.corpus_statistics is for a new processor and does not go with {other}: leave one out"
+            )
+
+
+@dataclass
+class EvaluationRecipe:
+    """
+    How the validation clips are read. Whatever is chosen, only trained parts read: without a CTC loss the decoder
+    alone, with nothing but a CTC loss the CTC head alone. The checkpoint's generation config is saved accordingly.
+
+    Attributes:
+        num_beams: beams of the joint search, at least 1, which is slower than the default and is saved as the
+            checkpoint's; None: no search, but CTC's best path (or the decoder's, label by label).
+    """
+
+    num_beams: Count | None = None
 
 
 @dataclass
@@ -138,14 +163,16 @@ class Recipe:
         data: training and validation sets.
         augmentation: how training clips are augmented.
         training: fields of `transformers.TrainingArguments`.
+        evaluation: how validation clips are read.
     """
 
     model: ModelRecipe = field(default_factory=ModelRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     training: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`; see [`read_recipe`]."""
+    """Reads a recipe with the sections `model`, `data`, `augmentation`, `training`, `evaluation`: `read_recipe`."""
     return read_recipe(path, overrides, Recipe, Path(__file__).parent)

@@ -8,8 +8,9 @@ from transformers import AutoModelForVideoClassification, EvalPrediction, set_se
 from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
 from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.prepare import check_geometry
 from lookhear.training.avsr.recipe import ModelRecipe, Recipe
-from lookhear.training.avsr.train import build_processor, load_rows
+from lookhear.training.avsr.train import build_processor, check_crop_size, load_rows
 from lookhear.training.avsr.trainer import AvsrTrainer
 from lookhear.training.running import run_to_end, training_arguments
 
@@ -21,13 +22,17 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
     Raises:
         ValueError: the recipe names what does not exist, or a validation word that is not among the training words.
     """
+    if recipe.evaluation.num_beams is not None:
+        raise ValueError("evaluation.num_beams is for the task 'recognition'; words are not searched: leave it out")
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
-    processor = build_processor(recipe.model)
-    rows = load_rows(recipe.data.train, recipe.data)
+    rows = load_rows(recipe.data.train, recipe.data, training=True)
     validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
+    processor = build_processor(recipe.model, recipe.data.train)
+    check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)
     classes = word_classes(rows, validation)
     model = build_classifier(recipe.model, classes)
+    check_crop_size(model.config, processor)
     trainer = AvsrTrainer(
         model=model,
         args=arguments,
@@ -40,7 +45,7 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
         processing_class=processor,
         frozen=select_modules(model, recipe.model.freeze),
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def word_classes(rows, validation=None) -> dict[str, int]:

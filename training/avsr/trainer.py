@@ -25,7 +25,7 @@ def views_of(modality: str) -> tuple[str, ...]:
 
 
 class ErrorRates:
-    """`compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view, from greedy CTC."""
+    """`compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view."""
 
     def __init__(self, tokenizer, views: tuple[str, ...]):
         self.tokenizer, self.views = tokenizer, views
@@ -73,13 +73,21 @@ class AvsrTrainer(Trainer):
     Args:
         *args: see `transformers.Trainer`.
         frozen: modules that get no gradient and stay in evaluation mode.
+        search: arguments of `generate` by which a recogniser reads the clips of an evaluation; None: CTC's best path.
         **kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
     """
 
-    def __init__(self, *args: Any, frozen: list[nn.Module] | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        frozen: list[nn.Module] | None = None,
+        search: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.frozen = frozen or []
+        self.search = search or {"ctc_weight": 1.0, "num_beams": 1}
         for module in self.frozen:
             module.requires_grad_(False)
         self._parts: dict[str, torch.Tensor] = {}
@@ -104,7 +112,7 @@ class AvsrTrainer(Trainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Decodes each view that the model has by greedy CTC: `(batch, length, views)`, padded with -100."""
+        """Reads each view that the model has, see `search`: `(batch, length, views)`, padded with -100."""
         core = self.accelerator.unwrap_model(model)
         if "decoder_head" not in dict(core.named_children()):  # a word classifier
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
@@ -119,7 +127,7 @@ class AvsrTrainer(Trainer):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
             with self.compute_loss_context_manager():
                 encoded = core.get_encoder()(**seen)  # not by `generate`, which refuses long clips
-                ids = core.generate(encoder_outputs=encoded, ctc_weight=1.0, num_beams=1)  # (batch, length)
+                ids = core.generate(encoder_outputs=encoded, **self.search)  # (batch, length)
             texts.append(ids.masked_fill(ids == core.config.pad_token_id, IGNORED))
         longest = max(ids.shape[1] for ids in texts)
         padded = [nn.functional.pad(ids, (0, longest - ids.shape[1]), value=IGNORED) for ids in texts]

@@ -107,7 +107,7 @@ def train(recipe: LisaSceneRecipe) -> Trainer:
         processing_class=processor,
         matrix_learning_rate=recipe.matrix_learning_rate,
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentation, LisaGleeProcessor]:

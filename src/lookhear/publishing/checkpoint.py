@@ -15,9 +15,12 @@ from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 
 from lookhear.evaluation.model_results import eval_result_files, fill_card, model_index, read_results
-from lookhear.publishing.card import parse_card, read_card
+from lookhear.publishing.card import Card, parse_card, read_card
 from lookhear.publishing.checkpoint_code import NAMES_CODE, with_code
 from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, Publication, PublishedFile, folder_files
+from lookhear.publishing.run_card import make_card
+from lookhear.publishing.training_parts import without_training_parts
+from lookhear.publishing.training_run import LEFT_OUT, is_run, read_facts
 
 CONFIGS = ("config.json", "processor_config.json", "tokenizer_config.json", "preprocessor_config.json")
 SECTIONS = {
@@ -29,23 +32,35 @@ SECTIONS = {
 }
 
 
-def gather_checkpoint(folder: Path, repo: str) -> Publication:
+def gather_checkpoint(folder: Path, repo: str, licence: str | None = None) -> Publication:
     """
     Gathers the files of a model repository; its card shows the results in `results.json`, and names the repository.
 
     A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of
-    this package, the code is written.
+    this package, the code is written. What a training run needs to resume stays at home, and so do weights that only
+    training needs.
+
+    Args:
+        folder: of a checkpoint, or of the training run that it is the result of.
+        repo: "ORG/NAME" on the Hub.
+        licence: the Hub's identifier of the weights' licence, for a folder without a card.
 
     Raises:
         ValueError: weights, code or card are not complete.
     """
-    files = {file.path: file for file in folder_files(folder, TEXTS | PICTURES | WEIGHTS)}
+    left_out = LEFT_OUT if is_run(folder) else frozenset()
+    files = {file.path: file for file in folder_files(folder, TEXTS | PICTURES | WEIGHTS, left_out)}
     _check_weights(folder, set(files))
+    remarks = []
+    tables = read_results(folder)
     config = _read(folder / "config.json", files["config.json"].read())
     if not all(config.get(key) for key in NAMES_CODE):
         files = with_code(folder, files)
+    files, removed = without_training_parts(files)
+    if removed:
+        remarks.append(f"{len(removed)} weights that only training needs are left out: {removed[0]}, …")
     _check_code(folder, files)
-    card, tables, remarks = read_card(folder), read_results(folder), []
+    card = _card(folder, config, repo, licence)
     if tables:
         card = parse_card(card.path, fill_card(card.content, tables)).with_model_index(
             model_index(repo.split("/")[1], tables)
@@ -63,6 +78,24 @@ def gather_checkpoint(folder: Path, repo: str) -> Publication:
     card.require_pictures(list(files))
     files["README.md"] = PublishedFile("README.md", card.content.encode())
     return Publication("model", repo, [files[path] for path in sorted(files)], remarks)
+
+
+def _card(folder: Path, config: dict[str, Any], repo: str, licence: str | None) -> Card:
+    """Reads the card, or makes one of what the training recorded."""
+    if (folder / "README.md").is_file():
+        if licence is not None:
+            raise ValueError(f"--license: {folder / 'README.md'} names the licence; change it there")
+        return read_card(folder)
+    if licence is None and is_run(folder):
+        raise ValueError(
+            f"{folder} has no README.md: name the licence of the weights, such as --license cc-by-4.0, and a card is "
+            "made of what the training recorded; or write one"
+        )
+    if licence is None:
+        return read_card(folder)
+    architecture = next(iter(config.get("architectures") or []), None)
+    content = make_card(folder, architecture, read_facts(folder), repo, licence)
+    return parse_card(folder / "README.md", content)
 
 
 def _check_weights(folder: Path, paths: set[str]) -> None:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoProcessor, Pipeline
+from transformers import AutoConfig, AutoProcessor, Pipeline, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from lookhear import (
     AudioVisualSpeechRecognitionPipeline,
     AvsrForConditionalGeneration,
+    AvsrForVideoClassification,
     GleeForObjectDetection,
     LisaGleeForReasoningSegmentation,
     ObjectPerceptionPipeline,
@@ -22,8 +23,10 @@ from lookhear import (
 )
 from lookhear.publishing.publication import PublishedFile
 
-PUBLISHED = {
+# class of a model -> the class and its pipeline here; None: it is for one of transformers' own
+PUBLISHED: dict[str, tuple[type[PreTrainedModel], type[Pipeline] | None]] = {
     "AvsrForConditionalGeneration": (AvsrForConditionalGeneration, AudioVisualSpeechRecognitionPipeline),
+    "AvsrForVideoClassification": (AvsrForVideoClassification, None),
     "GleeForObjectDetection": (GleeForObjectDetection, ObjectPerceptionPipeline),
     "LisaGleeForReasoningSegmentation": (LisaGleeForReasoningSegmentation, ReasoningSegmentationPipeline),
 }
@@ -34,8 +37,8 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
     """
     Adds the current code to a checkpoint's files, and its names to their configurations.
 
-    Both are what the pipeline's `save_pretrained` writes. Weights are neither read nor written, the folder stays as it
-    is, and the configurations stay the same otherwise.
+    Both are what the `save_pretrained` of the pipeline, or of model and processor, writes. Weights are neither read
+    nor written, the folder stays as it is, and the configurations stay the same otherwise.
 
     Args:
         folder: the checkpoint.
@@ -45,11 +48,18 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
         The same with the code, which takes the place of older code of the same name.
 
     Raises:
-        ValueError: the folder holds no model that has a pipeline here, or no processor.
+        ValueError: the folder holds no model of this package, or no processor.
     """
     files = dict(files)
     with tempfile.TemporaryDirectory() as written, _no_progress_bar():
-        _pipeline_without_weights(folder, files).save_pretrained(written, state_dict={})
+        model, processor, pipeline_class = _without_weights(folder, files)
+        if pipeline_class is None:
+            model.save_pretrained(written, state_dict={})
+            processor.save_pretrained(written)
+        else:
+            pipeline_class(model, processor=processor, device=torch.device("meta")).save_pretrained(
+                written, state_dict={}
+            )
         for file in sorted(Path(written).iterdir()):
             if file.suffix == ".py":
                 files[file.name] = PublishedFile(file.name, file.read_bytes())
@@ -61,9 +71,12 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
     return files
 
 
-def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> Pipeline:
+def _without_weights(
+    folder: Path, files: dict[str, PublishedFile]
+) -> tuple[PreTrainedModel, ProcessorMixin, type[Pipeline] | None]:
     """
-    Makes the checkpoint's pipeline with its processor and a model without weights: saving needs classes and settings.
+    Makes the checkpoint's processor and its model without weights, and returns its pipeline's class: saving needs
+    classes and settings.
     """
     kind = next(iter(json.loads(files["config.json"].read()).get("architectures") or []), None)
     if kind not in PUBLISHED:
@@ -77,7 +90,7 @@ def _pipeline_without_weights(folder: Path, files: dict[str, PublishedFile]) -> 
     model_class, pipeline_class = PUBLISHED[kind]
     with torch.device("meta"):
         model = model_class(AutoConfig.from_pretrained(folder))
-    return pipeline_class(model, processor=AutoProcessor.from_pretrained(folder), device="meta")
+    return model, AutoProcessor.from_pretrained(folder), pipeline_class
 
 
 def _with_names(ours: dict, written: dict) -> dict:

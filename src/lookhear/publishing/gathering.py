@@ -12,16 +12,18 @@ from lookhear.publishing.checkpoint import gather_checkpoint
 from lookhear.publishing.metric_space import gather_metric
 from lookhear.publishing.publication import Publication
 from lookhear.publishing.space import gather_space
+from lookhear.publishing.training_run import checkpoints
 
 
-def gather(folder: str | Path, repo: str) -> Publication:
+def gather(folder: str | Path, repo: str, licence: str | None = None) -> Publication:
     """
     Lists what would be published; nothing is sent, and no network is needed.
 
     Args:
-        folder: of a checkpoint (it has a config.json), of a metric (NAME/NAME.py), of a benchmark (it has an
-            eval.yaml), or of a Space (its card says `sdk`).
+        folder: of a checkpoint (it has a config.json) or of the training run that ends with one, of a metric
+            (NAME/NAME.py), of a benchmark (it has an eval.yaml), or of a Space (its card says `sdk`).
         repo: "ORG/NAME" on the Hub.
+        licence: the Hub's identifier of a licence, for the card of a checkpoint that has none: it is made.
 
     Returns:
         All files of the repository.
@@ -38,10 +40,17 @@ def gather(folder: str | Path, repo: str) -> Publication:
         raise ValueError(f"--repo {repo!r} has to be ORG/NAME")
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}")
+    if (folder / "config.json").is_file():
+        return gather_checkpoint(folder, repo, licence)
+    if licence is not None:
+        raise ValueError(f"--license is for the card of a checkpoint, and {folder} has no config.json: leave it out")
     if (folder / f"{folder.resolve().name}.py").is_file():
         return gather_metric(folder, repo)
-    if (folder / "config.json").is_file():
-        return gather_checkpoint(folder, repo)
+    if unfinished := checkpoints(folder):
+        raise ValueError(
+            f"{folder} has no result yet, only checkpoints: let the training end (the same command resumes), or "
+            f"publish {unfinished[-1]}"
+        )
     if (folder / "eval.yaml").is_file():
         return gather_benchmark(folder, repo)
     if read_card(folder).metadata.get("sdk"):

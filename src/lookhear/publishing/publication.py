@@ -22,11 +22,12 @@ SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|
 class PublishedFile:
     """
     One file of a repository: its path there, and its content on disk or, where it was made for the repository, as
-    bytes.
+    bytes; what is too large for that is a temporary file.
     """
 
     path: str
     content: Path | bytes = field(repr=False)
+    temporary: bool = False
 
     @property
     def size(self) -> int:
@@ -36,7 +37,7 @@ class PublishedFile:
     @property
     def is_made(self) -> bool:
         """Whether it was made for the repository, and is not a file of the folder."""
-        return isinstance(self.content, bytes)
+        return self.temporary or isinstance(self.content, bytes)
 
     def read(self) -> bytes:
         """Reads the whole content; for texts, not for weights."""
@@ -73,14 +74,21 @@ class Publication:
         return "\n".join([*lines, total]) + "\n"
 
 
-def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
+def folder_files(
+    folder: Path, endings: Collection[str], left_out: Collection[str] = frozenset()
+) -> list[PublishedFile]:
     """
     Returns every file below a folder, links followed, see `walk`.
+
+    Args:
+        folder: of the repository.
+        endings: of the files that may be there.
+        left_out: patterns of files and folders in it that are not published.
 
     Raises:
         ValueError: a file does not belong in such a repository, or holds what looks like a key or token.
     """
-    files = [PublishedFile(path, file) for path, file in sorted(walk(folder))]
+    files = [PublishedFile(path, file) for path, file in sorted(walk(folder, left_out=left_out))]
     for file in files:
         if Path(file.path).suffix.lower() not in endings:
             raise ValueError(
@@ -92,9 +100,16 @@ def folder_files(folder: Path, endings: Collection[str]) -> list[PublishedFile]:
     return files
 
 
-def walk(folder: Path, inside: str = "") -> Iterator[tuple[str, Path]]:
-    """Yields (path inside the folder, file) for every file below it, without caches and what a `.gitignore` names."""
-    ignored = [*LEFT_OUT, "*.pyc", *_ignored(folder)]
+def walk(folder: Path, inside: str = "", left_out: Collection[str] = frozenset()) -> Iterator[tuple[str, Path]]:
+    """
+    Yields (path inside the folder, file) for every file below it, without caches and what a `.gitignore` names.
+
+    Args:
+        folder: whose files are listed.
+        inside: what their paths begin with.
+        left_out: patterns of further files and folders directly in it that are skipped.
+    """
+    ignored = [*LEFT_OUT, *left_out, "*.pyc", *_ignored(folder)]
     for path in folder.iterdir():
         if any(fnmatch(path.name, pattern) for pattern in ignored):
             continue

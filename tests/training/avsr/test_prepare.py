@@ -10,6 +10,7 @@ import pytest
 from lookhear.processing.avsr.clip_report_avsr import ClipReport
 from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.training.avsr.corpora import Utterance, read_folder
+from lookhear.training.avsr.pixels import GreyValues
 from lookhear.training.avsr.prepare import (
     decode_row,
     encode_flac,
@@ -19,6 +20,7 @@ from lookhear.training.avsr.prepare import (
     prepare_clip,
     prepare_corpus,
     shard_files,
+    summarize,
 )
 
 
@@ -99,6 +101,30 @@ def test_rows_come_back_as_arrays(corpus, tmp_path):
     assert (summary.clips, summary.problems, summary.shards, summary.with_face) == (4, 1, 3, 0.5)
     assert summary.warnings["no face in # frames"] == 4
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["clips"] == 4
+
+
+def test_the_pixels_of_the_corpus_are_counted(corpus, tmp_path):
+    """Mean and deviation of all crops that were stored, in one pile, whatever shards they are in."""
+    summary = run(corpus, tmp_path)
+    rows = [decode_row(row) for path in shard_files(tmp_path) for row in pq.read_table(path).to_pylist()]
+    pile = np.concatenate([row["mouths"].ravel() for row in rows]) / 255
+    assert summary.pixels == pile.size > 0
+    assert (summary.pixel_mean, summary.pixel_std) == (pytest.approx(pile.mean()), pytest.approx(pile.std()))
+    assert f"mean {pile.mean():.4f}, standard deviation {pile.std():.4f}" in str(summary)
+    written = json.loads((tmp_path / "summary.json").read_text())
+    assert (written["pixels"], written["pixel_mean"]) == (summary.pixels, summary.pixel_mean)
+    for path in shard_files(tmp_path):  # as they were before pixels were counted
+        table = pq.read_table(path)
+        pq.write_table(table.replace_schema_metadata({}), path)
+    again = summarize(tmp_path)
+    assert (again.pixels, again.pixel_mean, again.pixel_std) == (summary.pixels, summary.pixel_mean, summary.pixel_std)
+
+
+def test_black_frames_do_not_count():
+    grey = GreyValues.of()
+    grey.add(np.stack([np.zeros((2, 2), np.uint8), np.array([[0, 255], [255, 255]], np.uint8)]))
+    assert (grey.pixels, grey.mean, grey.deviation) == (4, 0.75, pytest.approx(np.sqrt(3) / 4))
+    assert np.isnan(GreyValues.of().mean)
 
 
 def test_a_part_of_a_file_is_cut_out_of_sound_and_picture_alike(corpus, tmp_path):

@@ -1,18 +1,24 @@
 """Recipes: what is wrong in one is named, and every shipped one can be built."""
 
+import json
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 
 import lookhear
 from lookhear.modeling.avsr import AvsrConfig
+from lookhear.processing.avsr import MouthRoiImageProcessor
 from lookhear.training.avsr.initialise import select_modules
+from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, summarize
 from lookhear.training.avsr.recipe import AugmentationRecipe, load_recipe
-from lookhear.training.avsr.train import build_model, build_processor, load_rows
-from lookhear.training.avsr.train_words import build_classifier, word_classes
+from lookhear.training.avsr.train import build_model, build_processor, load_rows, train
+from lookhear.training.avsr.train_words import build_classifier, train_words, word_classes
 from lookhear.training.running import training_arguments
 
 FOLDER = Path(lookhear.__file__).parent / "training" / "avsr" / "recipes"
@@ -138,6 +144,8 @@ WRONG = {
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
     "word_window; did you mean 'max_frames'?",
+    "evaluation.num_beams=0": "evaluation.num_beams must be at least 1, not 0",
+    "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams; did you mean 'num_beams'?",
     "data.max_frames=0": "data.max_frames must be at least 1, not 0",
     "data.min_frames_with_face=1.5": "data.min_frames_with_face must be from 0 to 1, not 1.5",
     "data.word_window=0": "data.word_window must be above 0 and at most 1, not 0",
@@ -239,6 +247,86 @@ def test_clips_without_a_face_are_left_out(prepared_folder, make_texts, write, t
     recipe = load_recipe(write({"data": {"train": [str(folder)], "min_frames_with_face": 0.5}}))
     assert len(load_rows([str(folder)], recipe.data)) == 3
     assert len(load_rows([str(folder), str(folder)], load_recipe(write({})).data)) == 12
+
+
+def test_long_clips_without_word_times_are_left_out_and_counted(prepared_folder, make_texts, write, tmp_path, caplog):
+    """Six frames a word: three of six clips are 15 frames long, and only one of these can be cut."""
+    texts = ["ET", "OA", "ET OA", "IN TE", "NO TA", "NE"]
+    folder = prepared_folder(tmp_path / "data", texts)
+    forget_words(folder, [0, 2, 3])
+    recipe = load_recipe(write({"data": {"train": [str(folder)], "max_frames": 12}}))
+    with caplog.at_level("WARNING"):
+        rows = load_rows([str(folder)], recipe.data, training=True)
+    assert rows["text"][:] == ["ET", "OA", "NO TA", "NE"]
+    assert "2 of 6 clips are left out: more than data.max_frames (12) frames, and no word times" in caplog.text
+    caplog.clear()
+    assert len(load_rows([str(folder)], recipe.data)) == 6 and not caplog.text  # evaluation reads whole clips
+    recipe.data.max_frames = 15  # exactly as long as the longest
+    assert len(load_rows([str(folder)], recipe.data, training=True)) == 6 and not caplog.text
+    forget_words(folder, range(6))
+    recipe.data.max_frames = 5
+    with pytest.raises(ValueError, match=r"no clip is left: all 6 have more than data.max_frames \(5\)"):
+        load_rows([str(folder)], recipe.data, training=True)
+
+
+def forget_words(folder, numbers) -> None:
+    """Takes the word times from some clips of a prepared folder."""
+    path = next(folder.glob("*.parquet"))
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for number in numbers:
+        rows[number]["words"] = None
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+
+def test_crops_of_another_geometry_are_refused_before_training(
+    prepared_folder, tiny_recipe, make_texts, write, tmp_path
+):
+    folder = prepared_folder(tmp_path / "data", make_texts(2))
+    content = tiny_recipe(folder, tmp_path / "run")
+    recipe = load_recipe(write(content), ["model.image_processor.mouth_width=12", "data.validation=[]"])
+    with pytest.raises(ValueError, match=r"data was prepared with mouth_width 10, not 12 .*--mouth-width"):
+        train(recipe)
+    recipe = load_recipe(write(content), ["model.image_processor.roi_size=24", "model.task=words"])
+    with pytest.raises(ValueError, match="roi_size 20, not 24"):
+        train_words(recipe)
+    recipe = load_recipe(write(content), ["model.image_processor.crop_size=18"])
+    with pytest.raises(ValueError, match="visual_config.crop_size is 16, and the processor's crop_size 18"):
+        train(recipe)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()  # nothing has begun
+
+
+def test_sound_alone_has_no_geometry(prepared_folder, make_texts, tmp_path, spelled):
+    sounds = [(spelled(text, 0)[0], None) for text in make_texts(2)]
+    folder = prepared_folder(tmp_path / "data", make_texts(2), clips=sounds)
+    check_geometry([folder], MouthRoiImageProcessor())
+
+
+def test_a_new_processor_takes_the_statistics_of_its_corpus(prepared_folder, make_texts, write, tmp_path):
+    """Of two folders, one listed twice: as if all pixels lay in one pile."""
+    pixels = [np.full((3, 4, 4), 51, np.uint8), np.full((1, 4, 4), 204, np.uint8)]
+    folders = []
+    for number, mouths in enumerate(pixels):
+        folder = prepared_folder(tmp_path / f"data{number}", make_texts(1), clips=[(None, mouths)])
+        (folder / "prepare.json").write_text(json.dumps({"clips": 1, "clips_per_shard": 1}))
+        with pytest.raises(ValueError, match=r"has no mean .* run the same `lookhear prepare` again"):
+            corpus_statistics([folder])
+        summarize(folder)
+        folders.append(str(folder))
+    folders.append(folders[1])
+    pile = np.concatenate([pixels[0].ravel(), *(pixels[1].ravel(),) * 2]) / 255
+    recipe = load_recipe(write({"model": {"corpus_statistics": True, "image_processor": {"crop_size": 100}}}))
+    images = build_processor(recipe.model, folders).image_processor
+    assert (images.image_mean, images.image_std) == (pytest.approx(pile.mean()), pytest.approx(pile.std()))
+    assert images.crop_size == 100
+    with pytest.raises(ValueError, match=r"model.corpus_statistics .* model.image_processor.image_std: leave one out"):
+        load_recipe(write({"model": {"corpus_statistics": True, "image_processor": {"image_std": 0.1}}}))
+
+
+def test_the_words_recipe_keeps_its_best_checkpoint():
+    settings = load_recipe(FOLDER / "lrw_words.yaml").training
+    assert settings["load_best_model_at_end"] is True and settings["save_total_limit"] == 3
+    assert settings["metric_for_best_model"] == "accuracy" and settings["greater_is_better"] is True
 
 
 def meta_model(recipe):

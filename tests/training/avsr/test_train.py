@@ -174,3 +174,28 @@ def test_a_killed_process_goes_on(write, tmp_path):
     assert again.returncode == 0, errors
     straight, killed = (load_file(tmp_path / run / "model.safetensors") for run in ("straight", "killed"))
     assert_same_weights(straight, killed)
+
+
+@pytest.mark.parametrize("task", ["recognition", "words"])
+def test_a_run_can_be_published(write, tmp_path, task):
+    """After a real training: all that loads it, nothing that resumes it, the recipe as the card's source."""
+    from lookhear.publishing import gather
+
+    recipe = write("run", max_steps=2, save_steps=2)
+    overrides = [f"model.task={task}", "model.config.modality=visual"] if task == "words" else []
+    main(str(recipe), overrides)
+    run = tmp_path / "run"
+    assert (run / "checkpoint-2" / "optimizer.pt").is_file()
+    assert yaml.safe_load((run / "recipe.yaml").read_text())["training"]["max_steps"] == 2
+    publication = gather(run, "org/mine", "cc-by-4.0")
+    out = tmp_path / "out"
+    out.mkdir()
+    for file in publication.files:
+        (out / file.path).write_bytes(file.read())  # no folder is among them
+    assert not list(out.glob("*.pt")) and not list(out.glob("*.bin")) and not (out / "recipe.yaml").exists()
+    code = "modeling_avsr_classification.py" if task == "words" else "pipeline_avsr.py"
+    assert (out / code).is_file() and "`data`" in (out / "README.md").read_text()
+    kind = AutoModelForVideoClassification if task == "words" else AutoModelForSpeechSeq2Seq
+    assert_same_weights(kind.from_pretrained(out).state_dict(), kind.from_pretrained(run).state_dict())
+    processor = AutoProcessor.from_pretrained(out)
+    assert processor.image_processor.roi_size == AutoProcessor.from_pretrained(run).image_processor.roi_size

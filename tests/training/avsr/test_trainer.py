@@ -2,13 +2,17 @@
 
 from types import SimpleNamespace
 
+import jiwer
 import numpy as np
 import pytest
 import torch
-from transformers import EvalPrediction
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, EvalPrediction
 
+from lookhear.modeling.avsr import AvsrConfig
 from lookhear.processing.avsr import AvsrTokenizer
-from lookhear.training.avsr.recipe import Recipe, load_recipe
+from lookhear.training.avsr.prepare import decode_row, load_prepared
+from lookhear.training.avsr.recipe import EvaluationRecipe, Recipe, load_recipe
+from lookhear.training.avsr.search import search_settings
 from lookhear.training.avsr.train import build_model, train
 from lookhear.training.avsr.trainer import ErrorRates, PlateauWarmup, views_of
 
@@ -99,3 +103,116 @@ def test_plateau_recipe_warms_up_and_evaluates(recipe):
     losses = [entry for entry in history if "loss" in entry]
     assert {"ctc_loss", "attention_loss"} <= set(losses[0])
     assert max(entry["learning_rate"] for entry in losses) <= 2e-3
+
+
+# ----------------------------------------------------------------------------------- how texts are read for measuring
+
+EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 30, "max_steps": 30, "save_strategy": "no"}
+
+
+def with_losses(recipe, **config) -> Recipe:
+    """A recipe with other weights of the losses, whose training clips are its validation clips."""
+    plan = recipe(**EVERY_STEP)
+    plan.model.config = plan.model.config | config
+    plan.data.validation = plan.data.train
+    plan.augmentation.noise_probability = 0.0
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("losses", "beams", "expected"),
+    [
+        ({}, None, {"num_beams": 1, "ctc_weight": 1.0}),  # the best path of a trained CTC head, the cheapest search
+        ({}, 1, {"num_beams": 1}),  # the joint search, greedy: the weight is that of the generation config
+        ({}, 4, {"num_beams": 4}),
+        ({"ctc_loss_weight": 0}, None, {"num_beams": 1, "ctc_weight": 0.0}),
+        ({"ctc_loss_weight": 0.0}, 4, {"num_beams": 4, "ctc_weight": 0.0}),
+        ({"ctc_loss_weight": 1.0}, None, {"num_beams": 1, "ctc_weight": 1.0}),
+        ({"ctc_loss_weight": 1}, 4, {"num_beams": 4, "ctc_weight": 1.0}),
+        # the alignment loss trains the CTC head as well
+        ({"ctc_loss_weight": 0, "alignment_loss_weight": 0.5}, None, {"num_beams": 1, "ctc_weight": 1.0}),
+        ({"ctc_loss_weight": 0, "alignment_loss_weight": 0.5}, 4, {"num_beams": 4}),
+    ],
+)
+def test_the_search_follows_the_loss(losses, beams, expected):
+    found = search_settings(AvsrConfig(**losses), EvaluationRecipe(num_beams=beams))
+    assert found == {"num_return_sequences": 1, "do_sample": False, **expected}
+
+
+@pytest.fixture
+def one_text(tiny_recipe, prepared_folder, tmp_path):
+    """Makes recipes whose clips all have one text, which a decoder learns by heart in a few steps."""
+    import yaml
+
+    folder = prepared_folder(tmp_path / "same", ["ET OA"] * 8)
+
+    def make(output: str, config: dict, evaluation: dict | None = None, **training) -> Recipe:
+        content = tiny_recipe(folder, tmp_path / output, **EVERY_STEP | {"learning_rate": 1e-2} | training)
+        content["model"] = content["model"] | {"config": content["model"]["config"] | {"modality": "audio"} | config}
+        content["data"]["validation"] = content["data"]["train"]
+        content["augmentation"] = {"noise_probability": 0.0}
+        content["evaluation"] = evaluation or {}
+        path = tmp_path / f"{output}.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return load_recipe(path)
+
+    return make
+
+
+def evaluations(trainer) -> list[float]:
+    return [entry["eval_wer"] for entry in trainer.state.log_history if "eval_wer" in entry]
+
+
+def read_back(folder) -> tuple[float | None, list[str]]:
+    """A saved run's CTC weight, and what it reads by its own settings."""
+    model, processor = AutoModelForSpeechSeq2Seq.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    row = decode_row(load_prepared(folder.parent / "same")[0])
+    inputs = processor(audio=[row["audio"]], sampling_rate=16000)
+    texts = processor.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+    return getattr(model.generation_config, "ctc_weight", None), texts
+
+
+def test_without_a_ctc_loss_the_decoder_alone_is_measured_and_saved(one_text, tmp_path):
+    """The CTC head never learns anything: what it says must neither be the measure nor have a weight afterwards."""
+    trainer = train(one_text("run", {"ctc_loss_weight": 0}))
+    assert evaluations(trainer) == [0.0]
+    assert read_back(tmp_path / "run") == (0.0, ["ET OA"])
+
+
+def test_the_saved_weight_follows_the_loss_of_the_last_training(one_text, tmp_path):
+    """Trained without CTC, then with it: the search has its usual weight again. A weight between is the user's."""
+    short = {"max_steps": 1, "eval_strategy": "no"}
+    train(one_text("run", {"ctc_loss_weight": 0}, **short))
+    again = one_text("again", {}, **short)
+    again.model.checkpoint, again.model.config = str(tmp_path / "run"), {"ctc_loss_weight": 0.3}
+    assert getattr(train(again).model.generation_config, "ctc_weight", None) is None
+    model = AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path / "again")
+    model.generation_config.ctc_weight = 0.4
+    model.save_pretrained(tmp_path / "again")
+    third = one_text("third", {}, {"num_beams": 3}, **short)
+    third.model.checkpoint, third.model.config = str(tmp_path / "again"), {}
+    saved = train(third).model.generation_config
+    assert (saved.ctc_weight, saved.num_beams) == (0.4, 3)
+    alone = one_text("alone", {"ctc_loss_weight": 1}, **short)
+    assert train(alone).model.generation_config.ctc_weight == 1.0
+
+
+def test_the_joint_search_can_be_the_measure(recipe):
+    """Every view's error rate is that of `generate` with the recipe's beams on the same clips, one by one."""
+    plan = with_losses(recipe)
+    plan.training |= {"max_steps": 12, "eval_steps": 12}
+    plan.evaluation = EvaluationRecipe(num_beams=3)
+    trainer = train(plan)
+    measured = [entry for entry in trainer.state.log_history if "eval_wer" in entry][-1]
+    model, processor = trainer.model.eval(), trainer.processing_class
+    rows = [decode_row(row) for row in load_prepared(plan.data.validation)]
+    references = [row["text"] for row in rows]
+    for view in ("audio", "visual", "audiovisual"):
+        texts = []
+        for row in rows:
+            sound = {"audio": [row["audio"]], "sampling_rate": 16000} if view != "visual" else {}
+            lips = {"videos": [row["mouths"]]} if view != "audio" else {}
+            ids = model.generate(**processor(**sound, **lips), num_beams=3, ctc_weight=0.1)
+            texts += processor.batch_decode(ids, skip_special_tokens=True)
+        assert measured[f"eval_wer_{view}"] == pytest.approx(jiwer.wer(references, texts)), view
+        assert measured[f"eval_cer_{view}"] == pytest.approx(jiwer.cer(references, texts)), view

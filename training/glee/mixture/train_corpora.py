@@ -48,7 +48,7 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
         processing_class=processor,
         optimiser=recipe.optimiser,
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = None) -> list[Source]:

@@ -46,7 +46,7 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
         train_dataset=SceneBatches(recipe.data, batches, arguments.seed, material),
         processing_class=processor,
     )
-    return run_to_end(trainer)
+    return run_to_end(trainer, recipe)
 
 
 def build_processor(recipe: GleeRecipe, material: SceneMaterial | None = None) -> GleeProcessor:
