@@ -181,7 +181,8 @@ class GleeConfig(PreTrainedConfig):
             Name of a training set -> rows of its label table for denoising queries. Only training needs them.
         auxiliary_outputs (`bool`, *optional*, defaults to `False`): predictions of every layer are returned.
         loss_settings (`dict`, *optional*):
-            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
+            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`;
+            `{"mask_loss": "focal", "distillation_loss": "l1"}` are the losses of the paper's text.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
         class_prior (`float`, *optional*):
             Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The
