@@ -71,12 +71,20 @@ def open_corpus(
 
     if cache is not None and Path(cache).is_file():
         return Dataset.from_file(str(cache))
-    rows = read_corpus(reader, root, problems, **options)
+    problems = problems or Problems()
+    rows, before = read_corpus(reader, root, problems, **options), problems.count
+
+    def write(path: Path) -> Path:
+        if not _write(rows, path):
+            found = f": {problems.summary()}" if problems.count > before else ""
+            raise CorpusError(f"{reader} {root}: the corpus has no usable picture{found}")
+        return path
+
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
-            return Dataset.from_file(str(_write(rows, Path(folder, "rows.arrow"))), in_memory=True)
+            return Dataset.from_file(str(write(Path(folder, "rows.arrow"))), in_memory=True)
     Path(cache).parent.mkdir(parents=True, exist_ok=True)
-    part = _write(rows, Path(f"{cache}.{os.getpid()}.part"))
+    part = write(Path(f"{cache}.{os.getpid()}.part"))
     os.replace(part, cache)
     return Dataset.from_file(str(cache))
 
@@ -119,7 +127,8 @@ def _stream(
     yield from read_corpus(reader, root, problems, **chosen)
 
 
-def _write(rows: Iterator[dict], path: Path) -> Path:
+def _write(rows: Iterator[dict], path: Path) -> bool:
+    """Writes an Arrow file; False, without a file, if there is no row."""
     import pyarrow
 
     schema = features().arrow_schema  # its metadata names the columns of pictures
@@ -127,12 +136,13 @@ def _write(rows: Iterator[dict], path: Path) -> Path:
     try:
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
             part = list(islice(rows, WRITTEN_TOGETHER))
-            if not part:
-                raise CorpusError("the corpus has no usable picture")
+            written = bool(part)
             while part:
                 writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
                 part = list(islice(rows, WRITTEN_TOGETHER))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    return path
+    if not written:
+        path.unlink()
+    return written

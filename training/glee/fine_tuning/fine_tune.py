@@ -17,7 +17,6 @@ from datasets import Dataset
 from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
-from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
@@ -101,15 +100,6 @@ class FineTuner(GleeTrainer):
     def __init__(self, *args: Any, evaluation: CocoEvaluation, **kwargs: Any):
         super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
         self.evaluation = evaluation
-
-    def checkpoint(self) -> tuple[GleeForObjectDetection, GleeProcessor]:
-        """Returns the model that is trained, and its processor."""
-        model, processor = self.model, self.processing_class
-        if not isinstance(model, GleeForObjectDetection) or not isinstance(processor, GleeProcessor):
-            raise TypeError(
-                "FineTuner needs a GleeForObjectDetection as model and a GleeProcessor as processing_class"
-            )
-        return model, processor
 
     def detect(self) -> list[dict]:
         """Detects objects in all pictures of the evaluation, which the processes share."""
