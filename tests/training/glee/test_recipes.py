@@ -35,6 +35,7 @@ RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"
 SIZES = ("lite", "plus", "pro")
 CORPUS_RECIPES = [f"stage{stage}_{size}" for stage in (1, 2, 3) for size in SIZES]
 CORPUS_RECIPES += ["data_scale", "video_ytvis19", "video_ytvis21", "video_ovis"]
+CORPUS_RECIPES += ["video_vos", "video_rvos", "video_uvo"]
 OPENING = {"reader", "root", "options", "cache", "stream", "buffer", "seed", "vocabulary", "augmentation"}
 
 
