@@ -24,12 +24,11 @@ from lookhear.training.glee.mixture.train_corpora import (
     cut,
     main,
     open_sources,
-    with_validation,
 )
 from lookhear.training.glee.scenes.recipe import GleeRecipe
 from lookhear.training.glee.validation import KNOWN
 from lookhear.training.recipe_reading import read_recipe
-from lookhear.training.running import training_arguments
+from lookhear.training.running import training_arguments, with_validation
 
 RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"
 SIZES = ("lite", "plus", "pro")

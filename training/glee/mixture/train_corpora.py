@@ -8,7 +8,6 @@ import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoProcessor, set_seed
 
@@ -25,7 +24,7 @@ from lookhear.training.glee.mixture.row_order import RowStream
 from lookhear.training.glee.mixture.sources import open_source
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.recipe_reading import read_recipe
-from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.running import run_to_end, training_arguments, with_validation
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +61,6 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
         measure=measure,
     )
     return run_to_end(trainer)
-
-
-def with_validation(training: dict[str, Any], measured: bool) -> dict[str, Any]:
-    """
-    Adds when is measured to fields of `TrainingArguments`: before the first step and with each checkpoint, unless they
-    say otherwise.
-    """
-    if not measured or training.get("eval_strategy") in (False, "no"):  # YAML: no is false
-        return training
-    steps = training.get("save_steps", 500)
-    return {"eval_strategy": "steps", "eval_steps": steps, "eval_on_start": True, **training}
 
 
 def check_denoising(recipe: CorpusTrainingRecipe) -> None:
