@@ -190,6 +190,50 @@ def answering_checkpoint(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_lisa_glee(tiny_glee):
+    """The pipeline of a random LISA-GLEE that is small enough to run in milliseconds and often says `[SEG]`."""
+    import copy
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from lookhear import (
+        LisaGleeConfig,
+        LisaGleeForReasoningSegmentation,
+        LisaGleeProcessor,
+        ReasoningSegmentationPipeline,
+    )
+    from lookhear.training.lisa_glee.vocabulary import CHAT_TEMPLATE, OBJECTS, SEGMENT, word_tokenizer
+
+    glee, seeing = tiny_glee
+    tokenizer = word_tokenizer(
+        ["Which of the two is red? Show it.", "yes, the red star [SEG] and the moon [SEG]", "none"]
+    )
+    object_token, segment = tokenizer.convert_tokens_to_ids([OBJECTS, SEGMENT])
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LisaGleeConfig(
+        perception_config=copy.deepcopy(glee.config),
+        language_config=LlamaConfig(vocab_size=len(tokenizer), **sizes, **ends),
+        object_token_id=object_token,
+        segment_token_id=segment,
+        object_label_ids=seeing.tokenizer(["object"]).input_ids[0],
+        num_objects=5,
+        object_layers=1,
+        choose_objects=True,
+    )
+    torch.manual_seed(0)
+    model = LisaGleeForReasoningSegmentation(config)
+    torch.manual_seed(6)  # with these weights answers differ from picture to picture, and show something
+    model.language_model = LlamaForCausalLM(config.language_config)
+    model.eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[segment] *= 8
+    processor = LisaGleeProcessor(seeing.image_processor, tokenizer, CHAT_TEMPLATE, num_objects=5)
+    return ReasoningSegmentationPipeline(model=model, processor=processor, task="reasoning-segmentation")
+
+
+@pytest.fixture(scope="session")
 def table_reader():
     """
     `table_reader(next_label, ctc_logits, lengths)`: a recogniser whose scores come from tables, and its

@@ -242,6 +242,10 @@ def test_every_source_folder_is_a_package(repository):
     ("places", "names"),
     [
         (("processing.avsr.pipeline_avsr", "processing.glee.pipeline_glee"), ("save_with_code", "_reference")),
+        (
+            ("processing.glee.pipeline_glee", "processing.lisa_glee.pipeline_lisa_glee"),
+            ("save_with_code", "_reference"),
+        ),
         (("processing.avsr.media_avsr", "processing.glee.video_reading_glee"), ("orientation",)),
     ],
 )
@@ -326,6 +330,31 @@ def test_one_call_runs_few_files(repository, files_run, talking_clips):
     assert files_run(lambda: see(picture, labels=["star"])) <= 14
 
 
+def test_other_pipelines_do_not_pay_for_lisa_glee(repository):
+    """What registers LISA-GLEE loads no network, and `see` runs none of its functions."""
+    script = """
+import sys
+import lookhear
+assert not [name for name in sys.modules if "lisa_glee" in name]
+from transformers import pipeline
+from PIL import Image
+
+see = pipeline("object-perception", model=sys.argv[1])
+ran = set()
+def trace(frame, event, argument):
+    ran.add(frame.f_code.co_filename)
+sys.settrace(trace)
+see(Image.new("RGB", (160, 128), "grey"), labels=["star"])
+sys.settrace(None)
+assert ran and not [name for name in ran if "lisa_glee" in name]
+networks = [name for name in sys.modules if name.startswith("transformers.models.")]
+assert not [name for name in networks if ".llava" in name or ".llama" in name], networks
+"""
+    command = [sys.executable, "-c", script, str(repository / "model_cards" / "glee-tiny")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=repository)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_ignored_type_error_has_its_reason(repository):
     """`# type: ignore[code]  # why the types of a library are wrong there`."""
     for path in sources(repository, "modeling", "processing", "training", "evaluation", "src"):
@@ -356,8 +385,8 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
 
 def test_all_has_everything_but_the_hub_kernels(repository):
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras) == {"face", "eval", "demo", "docs", "hub-kernels", "dev", "all"}
-    assert extras["all"] == ["lookhear[face,eval,demo]"]
+    assert set(extras) == {"face", "eval", "demo", "docs", "lora", "hub-kernels", "dev", "all"}
+    assert extras["all"] == ["lookhear[face,eval,demo,lora]"]
 
 
 def test_every_requirement_has_its_reason(repository):

@@ -1,7 +1,7 @@
 """Reading of recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
-Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora), `glee_scenes` or
-`lisa_glee_scenes`.
+Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora), `glee_scenes`,
+`lisa_glee` (corpora) or `lisa_glee_scenes`.
 Each value must have the type that the dataclass gives its field, and be in the [`Range`] that the type is annotated
 with.
 """
@@ -27,7 +27,7 @@ class _Dataclass(Protocol):
 
 
 R = TypeVar("R", bound=_Dataclass)
-SYSTEMS = ("avsr", "glee", "glee_scenes", "lisa_glee_scenes")
+SYSTEMS = ("avsr", "glee", "glee_scenes", "lisa_glee", "lisa_glee_scenes")
 WORDS = {
     int: "a whole number",
     float: "a number",

@@ -7,13 +7,14 @@ from lookhear.training.recipe_reading import read_system
 FOLDER = Path(__file__).parent
 
 
-def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> None:
+def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = (), dry_run: bool = False) -> None:
     """
     Trains by a recipe.
 
     Args:
         recipe: a file, or the name of a shipped recipe.
         overrides: `section.field=value` strings.
+        dry_run: whether to print what the training takes instead; for recipes of `lisa_glee`.
 
     Raises:
         ValueError: there is no such recipe, or it cannot be run.
@@ -22,6 +23,12 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = ()) -> Non
     if not recipe.exists() and len(recipe.parts) == 1 and shipped:
         recipe = shipped[0]
     system = read_system(recipe, FOLDER)
+    if system == "lisa_glee":
+        from lookhear.training.lisa_glee.train import main as train_lisa_glee
+
+        return train_lisa_glee(recipe, overrides, dry_run)
+    if dry_run:
+        raise ValueError(f"--dry-run is for recipes of the system lisa_glee, not {system}; train without it")
     if system == "avsr":
         from lookhear.training.avsr.train import main
     elif system == "glee":

@@ -1,11 +1,14 @@
-"""What every training run has in common: arguments, resuming from the last checkpoint, saving."""
+"""What every training run has in common: arguments, random numbers, resuming from the last checkpoint, saving."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
+import torch
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -32,6 +35,40 @@ RANGES = {
 RENAMED = {f"gradient_checkpointing{end}": f"activation_checkpointing{end}" for end in ("", "_kwargs")}
 
 T = TypeVar("T", bound=Trainer)
+
+
+class BatchSeeds:
+    """Gives each batch of a run random numbers of its own, whichever process takes it."""
+
+    def __init__(self) -> None:
+        self._place = (-1, 0)  # step, batch of this process in the step
+
+    def take(self, arguments: TrainingArguments, step: int) -> int:
+        """
+        Returns the seed of the next batch.
+
+        Args:
+            arguments: of the run.
+            step: number of the run's step, see `TrainerState.global_step`.
+        """
+        last, batch = self._place
+        batch = batch + 1 if step == last else 0
+        self._place = (step, batch)
+        before = step * arguments.gradient_accumulation_steps + batch
+        return arguments.seed * 2**32 + before * arguments.world_size + arguments.process_index
+
+    @contextmanager
+    def seeded(self, arguments: TrainingArguments, step: int) -> Iterator[None]:
+        """
+        Seeds torch for the next batch, and restores its state afterwards.
+
+        Args:
+            arguments: of the run.
+            step: see [`BatchSeeds.take`].
+        """
+        with torch.random.fork_rng([arguments.device] if arguments.device.type == "cuda" else []):
+            torch.manual_seed(self.take(arguments, step))
+            yield
 
 
 def run_to_end(trainer: T) -> T:

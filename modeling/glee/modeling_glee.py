@@ -24,7 +24,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, attention_bias, map_shape
 from .backbone_glee import backbone_channels, make_backbone
-from .configuration_glee import PROMPT_LEVELS, GleeConfig, sub_config
+from .configuration_glee import PROMPT_LEVELS, GleeConfig, GleeLossSettings, check_denoising_table, sub_config
 from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
@@ -33,16 +33,7 @@ from .decoder_glee import (
     GleeProposals,
     GleeSelfAttention,
 )
-from .loss_glee import (
-    GleeDenoising,
-    GleeLoss,
-    GleeLossDraws,
-    GleeLossSettings,
-    GleeSupervision,
-    check_denoising_table,
-    distillation_loss,
-)
-from .matching_glee import GleeTargets
+from .loss_glee import GleeDenoising, GleeLoss, GleeLossDraws, GleeSupervision, GleeTargets, distillation_loss
 from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
 from .request_glee import (
     NOTHING_TO_FIND,

@@ -14,12 +14,14 @@
 """LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024)."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torchvision.ops import nms
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModel,
@@ -31,6 +33,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lisa_glee import LisaGleeConfig, sub_config
 from .loss_lisa_glee import best_objects, mask_losses
+from .references_lisa_glee import FETCHING, references, stored_weights, with_referenced, without_referenced
 
 # Octaves of the sines and cosines that a box is encoded with: from half a wave across the picture to 16 waves.
 BOX_OCTAVES = 6
@@ -257,12 +260,84 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     def __init__(self, config: LisaGleeConfig):
         super().__init__(config)
         self.perception = AutoModel.from_config(config.perception_config).requires_grad_(False)
-        sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        language_class = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        self.language_model = language_class.from_config(config.language_config)
+        self.language_model = language_auto_class(config).from_config(config.language_config)
         self.object_encoder = LisaGleeObjectEncoder(config)
         self.segment_head = LisaGleeSegmentHead(config)
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *model_args: Any,
+        config: LisaGleeConfig | str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Loads a checkpoint, and the weights that its `perception_id` and `language_model_id` name from there.
+
+        The latter are frozen, so that they are not stored when the model is saved again.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            model_args: of the model.
+            config: instead of the checkpoint's.
+            kwargs: of transformers' `from_pretrained`.
+
+        Raises:
+            ValueError: a model that is named by id cannot be loaded, or is another one than the checkpoint's.
+        """
+        name = pretrained_model_name_or_path
+        if name is None:
+            return super().from_pretrained(None, *model_args, config=config, **kwargs)
+        fetching = {key: kwargs[key] for key in FETCHING if key in kwargs}
+        own: dict[str, Any] = {**fetching, **{key: kwargs[key] for key in ("revision", "subfolder") if key in kwargs}}
+        if config is None or isinstance(config, (str, os.PathLike)):
+            settings = LisaGleeConfig.from_pretrained(name if config is None else config, **own)
+        else:  # with code from the Hub, it may be another copy of the same class
+            settings = config
+        if not references(settings):
+            return super().from_pretrained(name, *model_args, config=config, **kwargs)
+        if settings is not config:  # what transformers does with arguments that are fields of a configuration
+            settings.update(
+                {key: kwargs.pop(key) for key in list(kwargs) if hasattr(settings, key) and key != "dtype"}
+            )
+        with torch.device("meta"):
+            empty = cls(settings)
+            empty.tie_weights()
+        load = language_auto_class(settings).from_pretrained
+        weights, added = with_referenced(empty, settings, stored_weights(name, **own), load, **fetching)
+        kwargs = {key: value for key, value in kwargs.items() if key not in own}
+        loaded: Any = super().from_pretrained(None, *model_args, config=settings, state_dict=weights, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        model.config.name_or_path = str(name)
+        for key, weight in model.named_parameters(remove_duplicate=False):
+            if key in added:
+                weight.requires_grad_(False)
+        return loaded
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Saves the model, without frozen weights that it names by id, see [`LisaGleeConfig`].
+
+        Args:
+            save_directory: made if missing.
+            is_main_process: whether this process writes.
+            state_dict: weights to save, by default the model's.
+            args: of transformers' `save_pretrained`.
+            kwargs: of transformers' `save_pretrained`.
+        """
+        if named := references(self.config):
+            state_dict = without_referenced(self, named, self.state_dict() if state_dict is None else state_dict)
+            kwargs["save_original_format"] = False  # the names under which they are looked for
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
     def train(self, mode: bool = True) -> "LisaGleeForReasoningSegmentation":
         """Sets the mode of training; GLEE stays as it is for inference, without dropout and without gradients."""
@@ -294,14 +369,16 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             perception_pixel_mask: `(pictures, height, width)`, 1 for the picture, 0 for padding.
         """
         label = torch.tensor([self.config.object_label_ids], device=perception_pixel_values.device)
+        overlap, count = self.config.object_overlap, self.config.num_objects
         found = self.perception.get_object_queries(
             perception_pixel_values,
             perception_pixel_mask,
             input_ids=label,
             attention_mask=torch.ones_like(label),
-            count=self.config.num_objects,
+            count=count if overlap == 1 else sub_config(self.config, "perception_config").num_queries,
         )
-        return LisaGleeObjects(**found)
+        objects = LisaGleeObjects(**found)
+        return objects if overlap == 1 else _best_distinct(objects, overlap, count)
 
     @can_return_tuple
     def forward(
@@ -525,6 +602,37 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         scores, best = self.segment_head.object_logits(states, keys[pictures]).softmax(dim=-1).max(dim=-1)
         chosen = objects["mask_embeddings"][pictures, best]  # (masks, object_size)
         return torch.einsum("nc,nchw->nhw", chosen, objects["mask_features"][pictures]), scores
+
+
+def language_auto_class(
+    config: LisaGleeConfig,
+) -> type[AutoModelForImageTextToText] | type[AutoModelForCausalLM]:
+    """Returns the Auto class of the language model, by whether it reads images itself."""
+    sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+def _best_distinct(objects: LisaGleeObjects, overlap: float, count: int) -> LisaGleeObjects:
+    """
+    Takes the best objects that differ from each other, and further ones only if there are too few.
+
+    Args:
+        objects: best first.
+        overlap: two objects are the same if the intersection over union of their boxes is above this.
+        count: number of objects that remain.
+    """
+    boxes = objects["boxes"].float()
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    corners = torch.cat((centre - half, centre + half), dim=-1)
+    places = []
+    for some, scores in zip(corners, objects["scores"].float(), strict=True):
+        distinct = nms(some, scores, overlap)  # best first
+        others = torch.ones_like(scores, dtype=torch.bool).index_fill(0, distinct, False).nonzero()[:, 0]
+        places.append(torch.cat((distinct, others))[:count])
+    chosen = torch.stack(places)  # (pictures, count)
+    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
+    kept = {name: value if name == "mask_features" else value[rows, chosen] for name, value in objects.items()}
+    return LisaGleeObjects(**kept)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

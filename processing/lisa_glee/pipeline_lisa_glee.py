@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -27,11 +29,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from transformers import Pipeline
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation.streamers import TextIteratorStreamer
 from transformers.image_utils import load_image
 
 from .processing_lisa_glee import LisaGleeProcessor
 
+TASK, MODEL = "reasoning-segmentation", "AutoModel"
 Message = dict[str, Any]
 FETCH_SECONDS = 20.0  # the longest wait for a server that a picture's URL names
 BATCH_SIZE = 8  # questions that go through the model together unless the caller says otherwise
@@ -257,6 +261,10 @@ class ReasoningSegmentationPipeline(Pipeline):
         ]
         return {"text": model_outputs["text"], "objects": objects}
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
+        save_with_code(self, TASK, MODEL, save_directory, **kwargs)
+
 
 class PictureConversation:
     """
@@ -414,3 +422,50 @@ def _read(image: Any) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"`inputs`: not a picture that can be read: {' '.join(str(error).split())}") from None
+
+
+def save_with_code(
+    pipe: Pipeline,
+    task: str,
+    model_class: str,
+    save_directory: str | os.PathLike,
+    push_to_hub: bool = False,
+    **kwargs: Any,
+) -> None:
+    """
+    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
+
+    Args:
+        pipe: its `model` and `processor` are saved.
+        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
+        model_class: the Auto class that loads the model for it.
+        save_directory: made if missing.
+        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
+
+    Raises:
+        ValueError: `save_directory` is a file.
+    """
+    folder = Path(save_directory)
+    if folder.is_file():
+        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
+    if push_to_hub:
+        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        kwargs = {}
+    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
+    model.config = copy.deepcopy(pipe.model.config)
+    model.save_pretrained(folder, **kwargs)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
+    custom_object_save(pipe, folder)
+    # Only in the file: with a pipeline's name in the model's configuration, `pipeline` would want trust_remote_code.
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
+    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _reference(instance: object) -> str:
+    """`module.Class` of an object, as configurations name code beside them."""
+    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"

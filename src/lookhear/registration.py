@@ -99,5 +99,8 @@ GleeModel.register_for_auto_class("AutoModel")
 GleeForObjectDetection.register_for_auto_class("AutoModelForZeroShotObjectDetection")
 GleeImageProcessor.register_for_auto_class()
 GleeProcessor.register_for_auto_class()
+LisaGleeConfig.register_for_auto_class()
+LisaGleeForReasoningSegmentation.register_for_auto_class("AutoModel")
+LisaGleeProcessor.register_for_auto_class()
 
 end_deferral()

@@ -17,6 +17,8 @@ def add(commands: Commands) -> None:
     recipe = "a file, the name of a shipped recipe, or 'glee' with the options below"
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help=recipe)
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="replaces one setting")
+    dry = "print a LISA-GLEE recipe's shapes, trained weights and memory instead, without data or network"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
     _add_own_classes(parser)
 
 
@@ -52,9 +54,11 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if str(options.recipe) == "glee":
+        if options.dry_run:
+            raise ValueError("--dry-run is for recipes of the system lisa_glee; train without it")
         from lookhear.commands.fine_tune import run
 
         return run(options, options.settings)
     from lookhear.training.run_recipe import run_recipe
 
-    run_recipe(options.recipe, options.settings)
+    run_recipe(options.recipe, options.settings, options.dry_run)

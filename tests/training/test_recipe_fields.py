@@ -13,6 +13,7 @@ from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.glee.scenes import recipe as scenes
 from lookhear.training.glee.scenes.moving_scenes import MovingRecipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
+from lookhear.training.lisa_glee import recipe as lisa
 
 RECIPES = [
     avsr.Recipe,
@@ -22,6 +23,7 @@ RECIPES = [
     corpus_recipe.CorpusTrainingRecipe,
     corpus_recipe.StartRecipe,
     corpus_recipe.CorporaRecipe,
+    corpus_recipe.ValidationRecipe,
     mixture.Source,
     augmentation.AugmentationRecipe,
     OptimiserRecipe,
@@ -29,8 +31,13 @@ RECIPES = [
     scenes.GleeRecipe,
     scenes.GleeModelRecipe,
     scenes.SceneDataRecipe,
+    scenes.SceneValidationRecipe,
     SceneRecipe,
     MovingRecipe,
+    lisa.LisaRecipe,
+    lisa.LisaModelRecipe,
+    lisa.LoraRecipe,
+    lisa.ConversationDataRecipe,
 ]
 
 

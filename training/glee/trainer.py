@@ -12,6 +12,7 @@ from transformers import Trainer
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
+from lookhear.training.running import BatchSeeds
 
 Measure = Callable[[GleeForObjectDetection, GleeProcessor], dict[str, float]]
 
@@ -56,7 +57,7 @@ class GleeTrainer(Trainer):
             self.add_callback(MovingAverage(optimiser.moving_average))
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
-        self._place = (-1, 0)  # step, batch of this process in the step
+        self._seeds = BatchSeeds()
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.recipe is not None:
@@ -90,9 +91,7 @@ class GleeTrainer(Trainer):
         if not model.training:
             outputs = model(**inputs)
             return (outputs.loss, outputs) if return_outputs else outputs.loss
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(self._batch_seed())
+        with self._seeds.seeded(self.args, self.state.global_step):
             outputs = model(**inputs, loss_objects=num_items_in_batch)
         for name, loss in outputs.loss_dict.items():
             if not name[-1].isdigit():  # of the last layer, of the proposals, of denoising queries
@@ -128,14 +127,6 @@ class GleeTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _batch_seed(self) -> int:
-        """Returns a seed for each batch of the run, whichever process takes it."""
-        step, batch = self._place
-        batch = batch + 1 if step == self.state.global_step else 0
-        self._place = (self.state.global_step, batch)
-        before = self.state.global_step * self.args.gradient_accumulation_steps + batch
-        return self.args.seed * 2**32 + before * self.args.world_size + self.args.process_index
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

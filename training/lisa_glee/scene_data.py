@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.training.glee.scenes.questions import Question, choose_questions
 from lookhear.training.glee.scenes.scenes import Scene, make_scene
+from lookhear.training.lisa_glee.chat import messages
 from lookhear.training.lisa_glee.scene_recipe import QuestionDataRecipe
 from lookhear.training.lisa_glee.vocabulary import ASSISTANT, END
 
@@ -116,9 +117,4 @@ def conversation(turns: list[Question], ask: bool = False) -> list[dict[str, Any
         turns: the questions.
         ask: whether to leave out the last answer.
     """
-    messages: list[dict[str, Any]] = []
-    for turn in turns:
-        messages.append({"role": "user", "content": [{"type": "text", "text": turn.text}]})
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
-    messages[0]["content"].insert(0, {"type": "image"})
-    return messages[:-1] if ask else messages
+    return messages([(turn.text, turn.answer) for turn in turns], ask)

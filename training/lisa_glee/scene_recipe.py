@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES
+from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES, LISTING
 from lookhear.training.glee.scenes.recipe import scene_recipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
 from lookhear.training.recipe_reading import NotNegative
@@ -31,8 +31,9 @@ class QuestionDataRecipe:
     hold_out: bool = True
 
     def __post_init__(self) -> None:
-        if unknown := set(self.families) - set(FAMILIES):
-            raise ValueError(f"data.families has no {sorted(unknown)[0]!r}; it has {', '.join(FAMILIES)}")
+        known = (*FAMILIES, LISTING)
+        if unknown := set(self.families) - set(known):
+            raise ValueError(f"data.families has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
         if not self.conversations or min(self.conversations) < 1:
             raise ValueError(f"data.conversations must be numbers of questions from 1 on, not {self.conversations}")
         self.scene_recipe()  # raises for fields of `scenes` that are wrong

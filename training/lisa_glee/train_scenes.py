@@ -48,11 +48,12 @@ class LisaGleeTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Returns AdamW, or Muon beside it; see `Trainer.create_optimizer`."""
-        if not self.matrix_learning_rate:
+        trained = self.model if model is None else model
+        if not self.matrix_learning_rate or trained is None:
             return super().create_optimizer(model)
         if self.optimizer is None:
             self.optimizer = MuonAndAdamW(
-                model if model is not None else self.model,
+                trained,
                 "language_model.model.layers",
                 self.matrix_learning_rate,
                 self.args.learning_rate,

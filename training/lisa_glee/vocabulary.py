@@ -6,24 +6,22 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lookhear.processing.lisa_glee.processing_lisa_glee import OBJECTS, SEGMENT
+from lookhear.training.lisa_glee.chat import WORDS
 
 PADDING, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "</s>", "<user>", "<assistant>"
 SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
 # A conversation: questions and answers; an answer ends with </s>. The picture's objects are shown after each question,
 # so that the language model looks at them with the question in mind: causal attention lets it know what came before.
-CHAT_TEMPLATE = """\
-{%- macro words(message) -%}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}
-{%- endif -%}
-{%- endmacro -%}
+CHAT_TEMPLATE = (
+    WORDS
+    + """\
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}<assistant> {{ words(message) }}</s>
 {%- else -%}<user> {{ words(message) }}<objects>{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<assistant>{%- endif -%}
 """
+)
 
 
 def word_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -16,13 +16,16 @@ from lookhear import (
     AudioVisualSpeechRecognitionPipeline,
     AvsrForConditionalGeneration,
     GleeForObjectDetection,
+    LisaGleeForReasoningSegmentation,
     ObjectPerceptionPipeline,
+    ReasoningSegmentationPipeline,
 )
 from lookhear.publishing.publication import PublishedFile
 
 PUBLISHED = {
     "AvsrForConditionalGeneration": (AvsrForConditionalGeneration, AudioVisualSpeechRecognitionPipeline),
     "GleeForObjectDetection": (GleeForObjectDetection, ObjectPerceptionPipeline),
+    "LisaGleeForReasoningSegmentation": (LisaGleeForReasoningSegmentation, ReasoningSegmentationPipeline),
 }
 NAMES_CODE = ("auto_map", "custom_pipelines")  # the keys by which transformers finds code beside a configuration
 

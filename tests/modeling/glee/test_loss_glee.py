@@ -10,26 +10,22 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import sigmoid_focal_loss
 
+from lookhear.modeling.glee.configuration_glee import GleeLossSettings, GleeMatchingCosts, check_denoising_table
 from lookhear.modeling.glee.loss_glee import (
     GleeDenoisingDraws,
     GleeLoss,
     GleeLossDraws,
-    GleeLossSettings,
     GleeSupervision,
-    check_denoising_table,
+    GleeTargets,
     dice_loss,
     distillation_loss,
     draw_negatives,
-    make_denoising,
-    track_loss,
-)
-from lookhear.modeling.glee.matching_glee import (
-    GleeMatchingCosts,
-    GleeTargets,
     generalized_iou,
+    make_denoising,
     mask_cost,
     match_queries,
     sample_points,
+    track_loss,
 )
 
 

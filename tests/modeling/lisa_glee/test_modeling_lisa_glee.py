@@ -166,7 +166,7 @@ def test_padding_of_the_picture_changes_nothing_but_its_edge(tiny_glee):
 def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
     model, processor = tiny_glee
     label = processor.tokenizer(["object", "star"], padding=True, return_tensors="pt")
-    pixels = torch.randn(2, 3, 64, 96)
+    pixels = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     objects, outputs = model.model.get_object_queries(pixels, None, **label, count=5), model(pixels, **label)
     scores = outputs.logits.amax(dim=-1)
     for image in range(2):
@@ -174,6 +174,37 @@ def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
         assert torch.allclose(objects.scores[image], scores[image][best], atol=1e-5)
         masks = torch.einsum("qc,chw->qhw", objects.mask_embeddings[image], objects.mask_features[image])
         assert torch.allclose(masks, outputs.pred_masks[image][best], atol=1e-4)
+
+
+def test_an_object_that_two_queries_stand_for_is_shown_once(build):
+    """Of queries with overlapping boxes the best comes first; others only fill what would be empty. Brute force."""
+    count = OBJECTS
+    model, every = build(object_overlap=0.3), build(num_objects=12)
+    pixels = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    found, all_found = model.get_objects(pixels), every.get_objects(pixels)
+    hidden_before = 0
+    for picture in range(3):
+        distinct, others = [], []
+        for index in range(12):
+            box = all_found.boxes[picture, index].tolist()
+            same = any(overlap(box, all_found.boxes[picture, other].tolist()) > 0.3 for other in distinct)
+            (others if same else distinct).append(index)
+        expected = [*distinct, *others][:count]
+        hidden_before += expected != list(range(count))
+        for name in ("last_hidden_state", "scores", "boxes", "mask_embeddings"):
+            assert torch.equal(found[name][picture], all_found[name][picture, expected]), name
+    assert hidden_before  # the order was changed in some picture
+    assert torch.equal(found.mask_features, all_found.mask_features)
+
+
+def overlap(one: list[float], other: list[float]) -> float:
+    """Computes intersection over union of two boxes, cxcywh."""
+    shared = 1.0
+    for axis in (0, 1):
+        low = max(one[axis] - one[axis + 2] / 2, other[axis] - other[axis + 2] / 2)
+        high = min(one[axis] + one[axis + 2] / 2, other[axis] + other[axis + 2] / 2)
+        shared *= max(high - low, 0.0)
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
 
 
 def test_saved_and_loaded_it_answers_the_same(model, batch, tmp_path):
@@ -234,7 +265,9 @@ def test_what_does_not_fit_is_named(build, change, message):
         build()(**{**inputs, **change})
 
 
-@pytest.mark.parametrize("wrong", [{"num_objects": 13}, {"segment_token_id": 40}, {"object_layers": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_objects": 13}, {"segment_token_id": 40}, {"object_layers": -1}, {"object_overlap": 0}]
+)
 def test_configuration_refuses_what_cannot_be(build, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         build(**wrong)

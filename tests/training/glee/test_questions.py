@@ -11,6 +11,7 @@ from lookhear.training.glee.scenes.questions import (
     CLASSES,
     FAMILIES,
     KNOWLEDGE,
+    LISTING,
     NUMBERS,
     SEGMENT,
     all_questions,
@@ -92,7 +93,7 @@ def test_every_answer_shows_what_it_says(scenes):
             parts = question.answer.split(SEGMENT)
             for words, index in zip(parts, question.objects):
                 found = scene.shapes[index]
-                if question.family not in ("count", "attribute"):
+                if question.family != "attribute":
                     assert words.strip().endswith(f"{found.colour} {found.kind}"), question
 
 
@@ -101,6 +102,30 @@ def fits(words: str, found: Shape) -> bool:
     *colour, kind = words.split()
     named = kind in ("shape", found.kind)
     return named and all(word == found.colour or found.kind in CLASSES.get(word, ()) for word in colour)
+
+
+def test_listings_name_a_whole_group_in_order_and_are_for_training_only(scenes):
+    seen = 0
+    for index, scene in enumerate(scenes):
+        assert not any(question.family == LISTING for question in all_questions(scene))
+        measures = {
+            "left": lambda s: s.box[0] + s.box[2],
+            "right": lambda s: -s.box[0] - s.box[2],
+            "top": lambda s: s.box[1] + s.box[3],
+            "bottom": lambda s: -s.box[1] - s.box[3],
+            "largest": lambda s: -max(s.box[2] - s.box[0], s.box[3] - s.box[1]),
+            "smallest": lambda s: max(s.box[2] - s.box[0], s.box[3] - s.box[1]),
+        }
+        for question in choose_questions(scene, np.random.default_rng(index), 50, {LISTING: 1.0}):
+            words, first = re.fullmatch(r"Show the (.+?) from the (\w+)\.", question.text).groups()
+            words = words.removesuffix("es" if words.endswith("crosses") else "s")
+            group = [place for place, found in enumerate(scene.shapes) if fits(words, found)]
+            group.sort(key=lambda place: measures[first](scene.shapes[place]))
+            assert question.objects == tuple(group) and len(group) > 1, question
+            names = [f"the {scene.shapes[place].colour} {scene.shapes[place].kind} {SEGMENT}" for place in group]
+            assert question.answer == " and ".join(names)
+            seen += 1
+    assert seen > 300
 
 
 def test_order_and_count_agree_with_sorting_by_hand(scenes):

@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from lookhear.modeling.glee import GleeEvaConfig, GleeForObjectDetection
 from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
 from lookhear.training.glee.trainer import GleeTrainer, mean_objects
+from lookhear.training.running import BatchSeeds
 
 
 def rates_of(model, recipe, frozen: str = "-") -> dict[str, tuple[float, float]]:
@@ -96,12 +97,8 @@ def test_the_moving_average_is_kept_and_takes_over(tmp_path):
 def seeds(accumulation: int, world: int, process: int) -> list[int]:
     """Of the batches that one process takes in three steps."""
     arguments = {"gradient_accumulation_steps": accumulation, "world_size": world, "process_index": process, "seed": 5}
-    trainer = SimpleNamespace(args=SimpleNamespace(**arguments), state=SimpleNamespace(global_step=0), _place=(-1, 0))
-    drawn = []
-    for step in range(3):
-        trainer.state.global_step = step
-        drawn += [GleeTrainer._batch_seed(trainer) for _ in range(accumulation)]
-    return drawn
+    taken = BatchSeeds()
+    return [taken.take(SimpleNamespace(**arguments), step) for step in range(3) for _ in range(accumulation)]
 
 
 def test_random_numbers_belong_to_the_batch_not_to_the_process():

@@ -45,6 +45,10 @@ WRITTEN_TOGETHER = 256  # rows
 SHARDS: dict[str, Callable[[str | Path], list[Path]]] = {"grit": grit_shards, "sa1b": sa1b_shards}
 
 
+class EmptyCorpusError(CorpusError):
+    """A corpus has no picture that can be used."""
+
+
 def open_corpus(
     reader: str,
     root: str | Path,
@@ -67,24 +71,37 @@ def open_corpus(
     Raises:
         CorpusError: no such reader, or an error of the reader.
     """
+    problems = problems or Problems()
+    rows, before = read_corpus(reader, root, problems, **options), problems.count
+    try:
+        return open_rows(rows, cache)
+    except EmptyCorpusError as error:
+        found = f": {problems.summary()}" if problems.count > before else ""
+        raise EmptyCorpusError(f"{reader} {root}: {error}{found}") from None
+
+
+def open_rows(rows: Iterator[dict], cache: str | Path | None = None) -> datasets.Dataset:
+    """
+    Stores rows of the schema, for random access.
+
+    Args:
+        rows: of a reader.
+        cache: an Arrow file, written once; if it exists, it is opened instead of reading `rows`. None: the rows are
+            held in memory.
+
+    Raises:
+        EmptyCorpusError: there is no row.
+        CorpusError: an error of the reader.
+    """
     from datasets import Dataset
 
     if cache is not None and Path(cache).is_file():
         return Dataset.from_file(str(cache))
-    problems = problems or Problems()
-    rows, before = read_corpus(reader, root, problems, **options), problems.count
-
-    def write(path: Path) -> Path:
-        if not _write(rows, path):
-            found = f": {problems.summary()}" if problems.count > before else ""
-            raise CorpusError(f"{reader} {root}: the corpus has no usable picture{found}")
-        return path
-
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
-            return Dataset.from_file(str(write(Path(folder, "rows.arrow"))), in_memory=True)
+            return Dataset.from_file(str(_write(rows, Path(folder, "rows.arrow"))), in_memory=True)
     Path(cache).parent.mkdir(parents=True, exist_ok=True)
-    part = write(Path(f"{cache}.{os.getpid()}.part"))
+    part = _write(rows, Path(f"{cache}.{os.getpid()}.part"))
     os.replace(part, cache)
     return Dataset.from_file(str(cache))
 
@@ -127,8 +144,7 @@ def _stream(
     yield from read_corpus(reader, root, problems, **chosen)
 
 
-def _write(rows: Iterator[dict], path: Path) -> bool:
-    """Writes an Arrow file; False, without a file, if there is no row."""
+def _write(rows: Iterator[dict], path: Path) -> Path:
     import pyarrow
 
     schema = features().arrow_schema  # its metadata names the columns of pictures
@@ -136,13 +152,12 @@ def _write(rows: Iterator[dict], path: Path) -> bool:
     try:
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
             part = list(islice(rows, WRITTEN_TOGETHER))
-            written = bool(part)
+            if not part:
+                raise EmptyCorpusError("the corpus has no usable picture")
             while part:
                 writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
                 part = list(islice(rows, WRITTEN_TOGETHER))
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-    if not written:
-        path.unlink()
-    return written
+    return path

@@ -82,7 +82,7 @@ def take_picture(row: dict, shortest: int | None = None) -> Picture:
     """
     annotated = row["height"], row["width"]
     size = annotated if shortest is None or min(annotated) <= shortest else resized_size(annotated, shortest)
-    image = _decoded(row, annotated)
+    image = decode_image(row, annotated)
     if size != annotated:
         image = image.resize(size[::-1], Image.Resampling.BILINEAR)
     used = [index for index, instance in enumerate(row["objects"]) if not instance["crowd"]]
@@ -137,20 +137,29 @@ def resize_masks(masks: np.ndarray, size: Size) -> np.ndarray:
     return masks.take(columns.astype(np.int64), axis=-1).take(rows.astype(np.int64), axis=-2)
 
 
-def _decoded(row: dict, size: Size) -> Image.Image:
-    """Decodes an RGB picture: upright, or as it is stored if only that has the annotated size."""
+def decode_image(row: dict, size: Size | None = None) -> Image.Image:
+    """
+    Decodes an RGB picture: upright, or as it is stored if only that has the annotated size.
+
+    Args:
+        row: in the schema; its `id` and `image` are used.
+        size: (height, width) that its annotations are for; None: any.
+
+    Raises:
+        CorpusError: the file is missing or damaged, or has another size.
+    """
     image = row["image"]
     try:
         with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
             (picture,) = read_images(opened)
-            if (picture.height, picture.width) != size and (opened.height, opened.width) == size:
+            if size is not None and (picture.height, picture.width) != size and (opened.height, opened.width) == size:
                 picture = opened.convert("RGB")
     except FileNotFoundError:
         raise CorpusError(f"image {row['id']}: its file {image['path']} is missing") from None
     except (OSError, ValueError) as error:
         place = f" {image['path']}" if image["path"] else ""
         raise CorpusError(f"image {row['id']}: its file{place} cannot be read ({error})") from None
-    if (picture.height, picture.width) != size:
+    if size is not None and (picture.height, picture.width) != size:
         raise CorpusError(
             f"image {row['id']}: it has {picture.height} x {picture.width} pixels, "
             f"but its annotations {size[0]} x {size[1]}"

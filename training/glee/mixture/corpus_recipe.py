@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from lookhear.modeling.glee import GleeConfig
-from lookhear.modeling.glee.loss_glee import GleeLossSettings
+from lookhear.modeling.glee.configuration_glee import GleeLossSettings
 from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.recipe_reading import Count, Range, check_config
 

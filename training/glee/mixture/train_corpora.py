@@ -13,7 +13,7 @@ from transformers import AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
-from lookhear.modeling.glee.loss_glee import check_denoising_table
+from lookhear.modeling.glee.configuration_glee import check_denoising_table
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.initialise import load_for_training, new_model, new_processor

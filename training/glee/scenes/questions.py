@@ -15,14 +15,18 @@ from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 SEGMENT = "[SEG]"  # follows the words for an object in an answer: the object is shown
 FAMILIES = ("attribute", "place", "order", "relation", "count", "absence", "reasoning")
 EVENLY = dict.fromkeys(FAMILIES, 1.0)
+# Asks for a whole group in order. It is for training only: an answer says where each shape comes, so a model learns to
+# compare shapes from far fewer answers than those of "order" and "place", of which each is about one shape.
+LISTING = "listing"
 # Kinds that a word describes; their common noun is "shape", as for a colour: "the largest round shape".
 CLASSES = {"round": ("circle", "ring"), "pointed": ("star", "triangle")}
 NUMBERS = ("none", "one", "two", "three", "four")
 MOST_SHOWN = len(NUMBERS) - 1  # more objects in one answer would be hard to tell apart
 # Sizes differ if one is 15 % above the other; one neighbour is nearer than another if that is 25 % farther away.
 SIZE_RATIO, DISTANCE_RATIO = 1.15, 1.25
-# Objects that are shown side by side have an order, left to right, if their centres are more than 3 pixels apart.
-LEFT_TO_RIGHT = 3.0
+# Several objects of an answer have an order from left to right if their centres are more than 3 pixels apart, and by
+# size if one is 8 % above the other.
+LEFT_TO_RIGHT, LISTED_RATIO = 3.0, 1.08
 # A share of the texts is kept out of training: whether a text is held out is a property of the text alone.
 HELD_OUT_SHARE = 8
 # What a shape is like that has to be known rather than seen: kinds, or a colour.
@@ -54,7 +58,7 @@ class Question:
     Attributes:
         text: the question, such as "Which circle is the second largest?".
         answer: lower case, with `[SEG]` after the words for each object: "the red circle [SEG]".
-        family: one of `FAMILIES`.
+        family: one of `FAMILIES`, or `LISTING`.
         form: what kind of question of its family, such as "second largest".
         objects: indices of the scene's shapes, one for each `[SEG]` of the answer, in its order.
     """
@@ -359,8 +363,27 @@ def _reasoning(view: _View) -> Iterator[Question]:
             yield from view.question(wordings, view.listing(line), "reasoning", NUMBERS[len(line)], *line)
 
 
+def _listings(view: _View) -> Iterator[Question]:
+    """Asks for all shapes of a group in order: from a side, or by size."""
+    sizes, near = np.log(view.size), np.log(LISTED_RATIO)
+    measures = {
+        "left": (view.x, LEFT_TO_RIGHT),
+        "right": (-view.x, LEFT_TO_RIGHT),
+        "top": (view.y, LEFT_TO_RIGHT),
+        "bottom": (-view.y, LEFT_TO_RIGHT),
+        "largest": (-sizes, near),
+        "smallest": (sizes, near),
+    }
+    for words, group in view.groups.items():
+        for first, (measure, margin) in measures.items():
+            line = sorted(group, key=measure.__getitem__)
+            if len(group) > 1 and (np.diff(measure[line]) > margin).all():
+                wordings = (f"Show the {plural(words)} from the {first}.",)
+                yield from view.question(wordings, view.listing(line), LISTING, first, *line)
+
+
 _MAKERS: dict[str, Callable[[_View], Iterator[Question]]] = dict(
-    zip(FAMILIES, (_attributes, _places, _orders, _relations, _counts, _absences, _reasoning))
+    zip((*FAMILIES, LISTING), (_attributes, _places, _orders, _relations, _counts, _absences, _reasoning, _listings))
 )
 
 

@@ -1,0 +1,1 @@
+"""Published corpora that LISA-GLEE learns from."""
