@@ -140,6 +140,20 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     return TrainingArguments(**{**needed, **arguments})
 
 
+def with_validation(training: dict[str, Any], measured: bool) -> dict[str, Any]:
+    """
+    Adds when is measured: before the first step and with each checkpoint, unless the fields say otherwise.
+
+    Args:
+        training: fields of `transformers.TrainingArguments`.
+        measured: whether anything is measured; if not, nothing is added.
+    """
+    if not measured or training.get("eval_strategy") in (False, "no"):  # YAML: no is false
+        return training
+    steps = training.get("save_steps", 500)
+    return {"eval_strategy": "steps", "eval_steps": steps, "eval_on_start": True, **training}
+
+
 def last_checkpoint(folder: str | None) -> str | None:
     """Returns the newest checkpoint in a folder to resume from, or None."""
     return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None

@@ -1,12 +1,10 @@
-"""COCO, LVIS, UVO's frames and ODinW: names, or everything, are looked for in pictures."""
+"""COCO, LVIS and UVO's frames: names, or everything, are looked for in pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lookhear.evaluation.measures.average_precision import (
     PrecisionTable,
@@ -16,7 +14,6 @@ from lookhear.evaluation.measures.average_precision import (
 )
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.layout import (
-    LayoutError,
     by_key,
     corners,
     find_file,
@@ -34,7 +31,6 @@ from lookhear.evaluation.protocols.submission import write_json_list
 KINDS = ("box", "mask")
 COCO_LIMIT, LVIS_LIMIT = 100, 300  # results per picture
 FREQUENCIES = {"rare": "r", "common": "c", "frequent": "f"}
-ODINW_FILES = ("annotations_without_background.json", "_annotations.coco.json")
 
 
 def run_coco(run: ProtocolRun) -> ProtocolReport:
@@ -132,49 +128,6 @@ def run_uvo(run: ProtocolRun) -> ProtocolReport:
         table = class_agnostic_precision(references, _rows(stored, images), kind)
         metrics |= {f"{kind}_{name}": value for name, value in figures(table).items()}
     return ProtocolReport(run.name, split, metrics, len(images), "pictures", files)
-
-
-def run_odinw(run: ProtocolRun) -> ProtocolReport:
-    """
-    Runs ODinW (13 or 35 data sets): every folder below `data` with `test/annotations_without_background.json` beside
-    its pictures, or `export/test_annotations_without_background.json`; box AP of each data set, and the mean.
-
-    Splits: `test` (default), `valid`, …
-    """
-    root, split = need_folder(run.data, "ODinW's data sets"), run.split or "test"
-    sets = run.some(sorted(odinw_sets(root, split).items()))
-    if not sets:
-        raise LayoutError(f"{root}: no {split}/{ODINW_FILES[0]} in any folder below; unpack the data sets there")
-    each: dict[str, float] = {}
-    count = 0
-    for name, path in sets:
-        content = read_json(path, ("images", "annotations", "categories"))
-        used = {entry["category_id"] for entry in content["annotations"]}
-        # Roboflow's files may have a category 0 that is the parent of the others and is never used.
-        categories = [entry for entry in content["categories"] if entry["id"] in used or entry["id"] != 0]
-        names_of = label_names(categories, path)
-        stored = run.stored(split, part=f"predictions/{name.replace('/', '_')}", top_k=COCO_LIMIT)
-        prompts = {"labels": list(names_of.values())}
-        questions = [(str(image["id"]), path.parent / image["file_name"], prompts) for image in content["images"]]
-        ask_pictures(run, stored, questions, masks=False, what=name, threshold=0.0, top_k=COCO_LIMIT)
-        references = coco_references(content["images"], content["annotations"], names_of, masks=False)
-        each[name] = picture_precision(references, _rows(stored, content["images"]), "box").average_precision()
-        count += len(content["images"])
-    values = np.array(list(each.values()))
-    metrics = {"box_AP": float(np.nanmean(values)), "box_AP_median": float(np.nanmedian(values))}
-    note = f"mean over {len(each)} data sets; ODinW-13 and ODinW-35 are the published choices"
-    return ProtocolReport(run.name, split, metrics, count, "pictures", [], note, {"box_AP": each})
-
-
-def odinw_sets(root: Path, split: str) -> dict[str, Path]:
-    """Finds the data sets: name -> annotation file; a name is its path below `root` without the split."""
-    found: dict[str, Path] = {}
-    for end in ODINW_FILES:
-        for path in sorted(root.rglob(f"{split}/{end}")):
-            found.setdefault(path.parent.parent.relative_to(root).as_posix(), path)
-        for path in sorted(root.rglob(f"{split}_{end.lstrip('_')}")):
-            found.setdefault(path.parent.relative_to(root).as_posix(), path)
-    return found
 
 
 def coco_references(

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from lookhear.evaluation.protocols.detection import run_coco, run_lvis, run_odinw, run_uvo
+from lookhear.evaluation.protocols.detection import run_coco, run_lvis, run_uvo
 from lookhear.evaluation.protocols.grounding import run_omnilabel, run_refcoco
+from lookhear.evaluation.protocols.odinw import run_odinw, run_odinw_13
 from lookhear.evaluation.protocols.reasonseg import run_reasonseg
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.scene_questions import run_scene_questions
@@ -20,6 +21,7 @@ PROTOCOLS: dict[str, Callable[[ProtocolRun], ProtocolReport]] = {
     "coco": run_coco,
     "lvis": run_lvis,
     "odinw": run_odinw,
+    "odinw-13": run_odinw_13,
     "uvo": run_uvo,
     "refcoco": run_refcoco,
     "refcoco+": run_refcoco,

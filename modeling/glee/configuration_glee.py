@@ -13,7 +13,9 @@
 # limitations under the License.
 """Configuration of GLEE (Wu et al., CVPR 2024), which finds, segments and tracks what is named or pointed at."""
 
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import (
@@ -47,6 +49,13 @@ DENOISING_TABLES = {
     "bdd_det": 10,
     "bdd_inst": 8,
 }
+
+# Of each loss in the total; a loss of every layer has the weight of its kind (published code).
+WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
+WEIGHTS |= {"track": 2.0, "distillation": 4.0}
+# Choices of `GleeLossSettings`, the published code's first; the others are those of the paper's text.
+MASK_LOSSES = ("bce", "focal")
+DISTILLATION_LOSSES = ("mse", "l1")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -181,7 +190,8 @@ class GleeConfig(PreTrainedConfig):
             Name of a training set -> rows of its label table for denoising queries. Only training needs them.
         auxiliary_outputs (`bool`, *optional*, defaults to `False`): predictions of every layer are returned.
         loss_settings (`dict`, *optional*):
-            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`.
+            Fields of [`GleeLossSettings`] that differ from the published training's, such as `{"mask_points": 1024}`;
+            `{"mask_loss": "focal", "distillation_loss": "l1"}` are the losses of the paper's text.
         initializer_range (`float`, *optional*, defaults to 0.02): of embeddings.
         class_prior (`float`, *optional*):
             Class scores get a bias, learnt, that starts them at this probability (RetinaNet, section 4.1). The
@@ -354,3 +364,94 @@ def _backbone_config(value: dict | PreTrainedConfig | None) -> PreTrainedConfig:
 
 
 __all__ = ["GleeConfig", "GleeEvaConfig"]
+
+
+# Training: what `loss_settings` may hold, and what `denoising_tables` must.
+
+
+@dataclass(frozen=True)
+class GleeMatchingCosts:
+    """Weights of the matching's costs (paper, training unification; MaskDINO)."""
+
+    classes: float = 4.0
+    box: float = 5.0
+    giou: float = 2.0
+    mask: float = 5.0
+    dice: float = 5.0
+
+
+class GleeDenoisingSettings(TypedDict):
+    """The arguments of [`make_denoising`] that a training run chooses; see there."""
+
+    most_queries: int
+    label_noise: float
+    box_noise: float
+
+
+@dataclass(frozen=True)
+class GleeLossSettings:
+    """
+    Weights and numbers of the losses; the defaults are those of the published training.
+
+    Attributes:
+        weights: of each loss in the total; a loss of every layer has the weight of its kind.
+        costs: of the matching.
+        mask_points: number of points at which masks are compared, in the matching and in the losses.
+        oversample: candidates for each point, from which the least certain ones are taken.
+        uncertain_share: share of the points that are taken for their uncertainty; the rest is drawn at random.
+        denoising: `most_queries`, `label_noise` and `box_noise` of [`make_denoising`].
+        mask_loss: what masks cost at each point beside dice, in the losses and in the matching: `bce`, binary cross
+            entropy as in the published code, or `focal`, the focal loss that the paper states.
+        distillation_loss: distance of the text encoder from its teacher: `mse`, the mean squared one of the published
+            code, or `l1`, the mean absolute one that the paper states.
+
+    Raises:
+        ValueError: there is no such loss.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
+    costs: GleeMatchingCosts = GleeMatchingCosts()
+    mask_points: int = 12544
+    oversample: float = 3.0
+    uncertain_share: float = 0.75
+    denoising: GleeDenoisingSettings = field(
+        default_factory=lambda: GleeDenoisingSettings(most_queries=100, label_noise=0.2, box_noise=0.4)
+    )
+    mask_loss: str = "bce"
+    distillation_loss: str = "mse"
+
+    def __post_init__(self) -> None:
+        for name, known in (("mask_loss", MASK_LOSSES), ("distillation_loss", DISTILLATION_LOSSES)):
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"config.loss_settings[{name!r}] must be {' or '.join(known)}, not {value!r}.")
+
+    @classmethod
+    def from_config(cls, fields: Mapping[str, Any] | None) -> "GleeLossSettings":
+        """
+        Returns the published training's settings with those of `config.loss_settings` in their place.
+
+        Args:
+            fields: what differs; also of `weights`, `costs` and `denoising` only what differs.
+
+        Raises:
+            ValueError: a name that does not exist, or a loss that does not.
+        """
+        settings = asdict(cls())
+        for name, value in (fields or {}).items():
+            if name not in settings:
+                raise ValueError(f"config.loss_settings has no {name!r}; it has {', '.join(settings)}.")
+            if isinstance(known := settings[name], dict):
+                if unknown := set(value) - set(known):
+                    raise ValueError(f"config.loss_settings[{name!r}] has no {unknown}; it has {', '.join(known)}.")
+                value = {**known, **value}
+            settings[name] = value
+        return cls(**{**settings, "costs": GleeMatchingCosts(**settings["costs"])})
+
+
+def check_denoising_table(name: str, tables: Mapping[str, int] | None) -> None:
+    """Raises ValueError for a `supervision.denoising_table` that is not in `config.denoising_tables`, naming them."""
+    if name not in (known := tables or {}):
+        raise ValueError(
+            f"supervision.denoising_table {name!r} is not in config.denoising_tables, which "
+            f"{'has ' + ', '.join(known) if known else 'is empty'}; add it there, with its number of labels."
+        )

@@ -1,17 +1,15 @@
 """GLEE's losses: matching with the annotations, denoising queries, every layer's losses (training unification)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import distributed, nn
 from torchvision.ops import sigmoid_focal_loss
 
-# Of each loss in the total; a loss of every layer has the weight of its kind (published code).
-WEIGHTS = {"class": 4.0, "confidence": 4.0, "box": 5.0, "giou": 2.0, "mask": 5.0, "dice": 5.0}
-WEIGHTS |= {"track": 2.0, "distillation": 4.0}
+from .configuration_glee import GleeLossSettings, GleeMatchingCosts
+
 # At most this number of queries of the previous frame that are matched to no object.
 MOST_NEGATIVES = 20
 
@@ -87,23 +85,13 @@ class GleeMatch:
         return GleeMatch(self.rows[stages], self.queries[stages], self.objects[stages])
 
 
-@dataclass(frozen=True)
-class GleeMatchingCosts:
-    """Weights of the matching's costs (paper, training unification; MaskDINO)."""
-
-    classes: float = 4.0
-    box: float = 5.0
-    giou: float = 2.0
-    mask: float = 5.0
-    dice: float = 5.0
-
-
 @torch.no_grad()
 def match_queries(
     stages: Sequence[dict[str, torch.Tensor]],
     targets: GleeTargets,
     costs: GleeMatchingCosts,
     points: torch.Tensor | None,
+    mask_loss: str = "bce",
 ) -> GleeMatch:
     """
     Finds the cheapest assignment for each stage and row. All costs reach the host in one copy.
@@ -114,6 +102,7 @@ def match_queries(
         targets: the annotated objects.
         costs: weights of the costs.
         points: `(stages, rows, points, 2)` x, y in [0, 1]: where masks are compared; unused without masks.
+        mask_loss: the masks' cost beside dice, `bce` or `focal`.
 
     Raises:
         ValueError: a cost is not finite: a class label is out of range, or the predictions have diverged.
@@ -124,7 +113,7 @@ def match_queries(
         if targets.masks is not None:
             if points is None:
                 raise ValueError("points must say where masks are compared, if the targets have masks.")
-            matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs)
+            matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs, mask_loss)
         matrices.append(matrix)
     host = torch.stack(matrices).cpu()  # (stages, rows, queries, objects)
     device = targets.boxes.device
@@ -158,21 +147,29 @@ def classes_and_boxes_cost(
 
 
 def mask_cost(
-    masks: torch.Tensor, target_masks: torch.Tensor, points: torch.Tensor, costs: GleeMatchingCosts
+    masks: torch.Tensor,
+    target_masks: torch.Tensor,
+    points: torch.Tensor,
+    costs: GleeMatchingCosts,
+    mask_loss: str = "bce",
 ) -> torch.Tensor:
     """
-    Computes binary cross entropy and dice on sampled points, weighted: `(rows, queries, objects)`.
+    Computes binary cross entropy or focal loss, and dice, on sampled points, weighted: `(rows, queries, objects)`.
 
     Args:
         masks: logits `(rows, queries, height, width)`.
         target_masks: `(rows, objects, height, width)` of any height and width.
         points: `(rows, points, 2)` x, y in [0, 1].
         costs: weights of the costs.
+        mask_loss: `bce` or `focal`.
     """
     predicted = sample_points(masks.float(), points)  # (rows, queries, points)
     wanted = sample_points(target_masks, points).transpose(1, 2)  # (rows, points, objects)
-    entropy = nn.functional.softplus(predicted).sum(-1, keepdim=True) - predicted @ wanted
     inside = predicted.sigmoid()
+    entropy = nn.functional.softplus(predicted).sum(-1, keepdim=True) - predicted @ wanted
+    if mask_loss == "focal":  # of a point inside an object, and of one outside; linear in what is wanted
+        present = 0.25 * (1 - inside) ** 2 * nn.functional.softplus(-predicted)
+        entropy = present @ wanted + 0.75 * inside**2 * nn.functional.softplus(predicted) @ (1 - wanted)
     shared = 2 * inside @ wanted
     dice = 1 - (shared + 1) / (inside.sum(-1, keepdim=True) + wanted.sum(1, keepdim=True) + 1)
     return costs.mask * entropy / points.shape[1] + costs.dice * dice
@@ -240,14 +237,6 @@ class GleeDenoisingDraws:
     flips: torch.Tensor
     classes: torch.Tensor
     boxes: torch.Tensor
-
-
-class GleeDenoisingSettings(TypedDict):
-    """The arguments of [`make_denoising`] that a training run chooses; see there."""
-
-    most_queries: int
-    label_noise: float
-    box_noise: float
 
 
 @dataclass(frozen=True)
@@ -434,52 +423,6 @@ class GleeSupervision:
 
 
 @dataclass(frozen=True)
-class GleeLossSettings:
-    """
-    Weights and numbers of the losses; the defaults are those of the published training.
-
-    Attributes:
-        weights: of each loss in the total; a loss of every layer has the weight of its kind.
-        costs: of the matching.
-        mask_points: number of points at which masks are compared, in the matching and in the losses.
-        oversample: candidates for each point, from which the least certain ones are taken.
-        uncertain_share: share of the points that are taken for their uncertainty; the rest is drawn at random.
-        denoising: `most_queries`, `label_noise` and `box_noise` of [`make_denoising`].
-    """
-
-    weights: dict[str, float] = field(default_factory=lambda: dict(WEIGHTS))
-    costs: GleeMatchingCosts = GleeMatchingCosts()
-    mask_points: int = 12544
-    oversample: float = 3.0
-    uncertain_share: float = 0.75
-    denoising: GleeDenoisingSettings = field(
-        default_factory=lambda: GleeDenoisingSettings(most_queries=100, label_noise=0.2, box_noise=0.4)
-    )
-
-    @classmethod
-    def from_config(cls, fields: Mapping[str, Any] | None) -> "GleeLossSettings":
-        """
-        Returns the published training's settings with those of `config.loss_settings` in their place.
-
-        Args:
-            fields: what differs; also of `weights`, `costs` and `denoising` only what differs.
-
-        Raises:
-            ValueError: a name that does not exist.
-        """
-        settings = asdict(cls())
-        for name, value in (fields or {}).items():
-            if name not in settings:
-                raise ValueError(f"config.loss_settings has no {name!r}; it has {', '.join(settings)}.")
-            if isinstance(known := settings[name], dict):
-                if unknown := set(value) - set(known):
-                    raise ValueError(f"config.loss_settings[{name!r}] has no {unknown}; it has {', '.join(known)}.")
-                value = {**known, **value}
-            settings[name] = value
-        return cls(**{**settings, "costs": GleeMatchingCosts(**settings["costs"])})
-
-
-@dataclass(frozen=True)
 class GleeLossDraws:
     """
     Numbers to use in place of random ones, so that a result can be repeated.
@@ -592,7 +535,7 @@ class GleeLoss:
         if points is None and targets.masks is not None:
             shape = (len(stages), len(targets.counts), self.settings.mask_points, 2)
             points = torch.rand(shape, device=targets.boxes.device)
-        return match_queries(stages, targets, self.settings.costs, points)
+        return match_queries(stages, targets, self.settings.costs, points, self.settings.mask_loss)
 
     def _tracks(
         self, embeddings: torch.Tensor | None, targets: GleeTargets, match: GleeMatch, frames: int
@@ -629,8 +572,11 @@ class GleeLoss:
             predicted = sample_points(logits, points)[:, 0]  # (pairs, points)
             wanted = masks[match.rows[index], match.objects[index]][:, None]
             wanted = sample_points(wanted, points)[:, 0]
-            entropy = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
-            losses["mask"].append(entropy.mean(dim=1).sum() / objects)
+            if self.settings.mask_loss == "focal":
+                of_points = sigmoid_focal_loss(predicted, wanted)
+            else:
+                of_points = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
+            losses["mask"].append(of_points.mean(dim=1).sum() / objects)
             losses["dice"].append(dice_loss(predicted, wanted).sum() / objects)
         return losses
 
@@ -679,18 +625,23 @@ def box_losses(
     return {"box": list(distance), "giou": list(overlap)}
 
 
-def distillation_loss(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def distillation_loss(
+    student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor, kind: str = "mse"
+) -> torch.Tensor:
     """
-    Computes the mean squared distance of a text encoder's states to those of the frozen one it started from.
-
-    So does the published code; the paper (section 3.1) writes L1.
+    Computes the mean distance of a text encoder's states from those of the frozen one it started from.
 
     Args:
         student: `(texts, length, size)`.
         teacher: `(texts, length, size)`.
         mask: `(texts, length)`, 0 for padding.
+        kind: `mse`, squared as in the published code, or `l1`, absolute as in the paper (section 3.1).
+
+    Returns:
+        a float32 scalar, the mean over the numbers of all tokens but padding.
     """
-    distance = (student.float() - teacher.float()).square().mean(dim=-1)  # (texts, length)
+    difference = student.float() - teacher.float()
+    distance = (difference.abs() if kind == "l1" else difference.square()).mean(dim=-1)  # (texts, length)
     return (distance * mask).sum() / mask.sum()
 
 

@@ -24,7 +24,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, attention_bias, map_shape
 from .backbone_glee import backbone_channels, make_backbone
-from .configuration_glee import PROMPT_LEVELS, GleeConfig, sub_config
+from .configuration_glee import PROMPT_LEVELS, GleeConfig, GleeLossSettings, check_denoising_table, sub_config
 from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
@@ -33,15 +33,7 @@ from .decoder_glee import (
     GleeProposals,
     GleeSelfAttention,
 )
-from .loss_glee import (
-    GleeDenoising,
-    GleeLoss,
-    GleeLossDraws,
-    GleeLossSettings,
-    GleeSupervision,
-    GleeTargets,
-    distillation_loss,
-)
+from .loss_glee import GleeDenoising, GleeLoss, GleeLossDraws, GleeSupervision, GleeTargets, distillation_loss
 from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
 from .request_glee import (
     NOTHING_TO_FIND,
@@ -215,16 +207,16 @@ class GleeModel(GleePreTrainedModel):
         return group_by_padded_size(pixel_mask, divisor)
 
     def distil(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, kind: str = "mse"
     ) -> tuple[GleeLabelEmbeddings, torch.Tensor]:
-        """Computes [`GleeModel.get_label_embeddings`] and the text encoder's distance from its teacher, a loss."""
+        """Computes [`GleeModel.get_label_embeddings`] and [`distillation_loss`] of the text encoder, of this kind."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask}
         student = self.text_encoder.clip(**given).last_hidden_state  # (labels, length, text size)
         with torch.no_grad():
             teacher = self.text_teacher(**given).last_hidden_state
         tokens = self.text_encoder.projection(student)
         embeddings = GleeLabelEmbeddings(mean_of_tokens(tokens, attention_mask), tokens[attention_mask.bool()])
-        return embeddings, distillation_loss(student, teacher, attention_mask)
+        return embeddings, distillation_loss(student, teacher, attention_mask, kind)
 
     def get_object_queries(
         self,
@@ -602,11 +594,12 @@ class GleeForObjectDetection(GleePreTrainedModel):
         criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), draws)
         targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
         denoising = distillation = None
-        if supervision.denoising_table is not None:
-            denoising = criterion.denoising(targets, self.model.denoising_labels[supervision.denoising_table])
+        if (name := supervision.denoising_table) is not None:
+            check_denoising_table(name, self.config.denoising_tables)
+            denoising = criterion.denoising(targets, self.model.denoising_labels[name])
         given = prompts.pair("input_ids")
         if self.config.text_teacher and given is not None and prompts.class_embeddings is None:
-            embeddings, distillation = self.model.distil(*given)
+            embeddings, distillation = self.model.distil(*given, criterion.settings.distillation_loss)
             prompts = replace(prompts, **embeddings)
         return _TrainingBatch(criterion, targets, supervision, denoising, distillation), prompts
 

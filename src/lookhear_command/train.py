@@ -32,6 +32,9 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--validation", type=Path, metavar="FILE", help="COCO file to measure on (a tenth of --data)")
     own.add_argument("--validation-images", type=Path, metavar="DIR", help="folder of its pictures (the file's own)")
+    own.add_argument(
+        "--shots", type=positive, metavar="N", help="train on some pictures only, with N objects of each class (all)"
+    )
     own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
     own.add_argument(
         "--epochs", type=float, default=12, metavar="N", help="passes over the data (12); AP is measured after each"
@@ -46,7 +49,7 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--skip-bad", action="store_true", help="skip annotations that cannot be used")
     own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
-    own.add_argument("--seed", type=int, default=0, help="seed of order, augmentation and the held-out part (0)")
+    own.add_argument("--seed", type=int, default=0, help="seed of order, augmentation and chosen pictures (0)")
 
 
 def run(options: argparse.Namespace) -> None:

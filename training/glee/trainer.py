@@ -1,14 +1,20 @@
 """`transformers.Trainer` for GLEE: parameter groups, losses that don't depend on how a step is divided, their log."""
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer
 
+from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.optimiser import MovingAverage, OptimiserRecipe, parameter_groups, step_schedule
 from lookhear.training.running import BatchSeeds
+
+Measure = Callable[[GleeForObjectDetection, GleeProcessor], dict[str, float]]
 
 
 class GleeTrainer(Trainer):
@@ -20,11 +26,30 @@ class GleeTrainer(Trainer):
     Args:
         *args: see `transformers.Trainer`.
         optimiser: groups, schedule and average of the weights; None: those of `transformers.Trainer`.
+        measure: computes figures of the model while it trains, by name, as `eval_strategy` says; None: the loss on
+            `eval_dataset`. The first process measures, with the weights as they are (not their moving average), while
+            the others wait.
         **kwargs: see `transformers.Trainer`.
+
+    Raises:
+        ValueError: `measure` where no process has the whole model (FSDP).
     """
 
-    def __init__(self, *args: Any, optimiser: OptimiserRecipe | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        optimiser: OptimiserRecipe | None = None,
+        measure: Measure | None = None,
+        **kwargs: Any,
+    ):
+        if measure is not None:
+            kwargs.setdefault("eval_dataset", [])  # without any, Trainer refuses `eval_strategy`
         super().__init__(*args, **kwargs)
+        if measure is not None and self.is_fsdp_enabled:
+            raise ValueError(
+                "validation needs a process with the whole model: train with multi_gpu.yaml, not with FSDP"
+            )
+        self.measure = measure
         # Each batch is random already, and a resumed run, even a longer one, continues with the next one.
         self.args.train_sampling_strategy = "sequential"
         self.recipe = optimiser
@@ -74,6 +99,34 @@ class GleeTrainer(Trainer):
                 self._sums[key] = self._sums.get(key, 0.0) + loss.detach()
                 self._counts[key] += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    def checkpoint(self) -> tuple[GleeForObjectDetection, GleeProcessor]:
+        """Returns the model that is trained, and its processor."""
+        model, processor = self.model, self.processing_class
+        if not isinstance(model, GleeForObjectDetection) or not isinstance(processor, GleeProcessor):
+            raise TypeError(
+                "GleeTrainer needs a GleeForObjectDetection as model and a GleeProcessor as processing_class"
+            )
+        return model, processor
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Computes what `measure` does, with `eval_` before each name; without it, as `transformers.Trainer` does."""
+        if self.measure is None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        start = time.monotonic()
+        found: list[dict[str, float]] = [{}]
+        if self.is_world_process_zero():
+            found = [self.measure(*self.checkpoint())]
+        if self.args.world_size > 1:
+            broadcast_object_list(found)
+        metrics = {f"{metric_key_prefix}_{name}": round(value, 4) for name, value in found[0].items()}
+        best = self.args.metric_for_best_model
+        if best is not None and not {best, f"{metric_key_prefix}_{best}"} & metrics.keys():
+            raise ValueError(f"training.metric_for_best_model {best!r} is not measured; choose {', '.join(found[0])}")
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.monotonic() - start, 2)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 
     names = ["data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size"]
-    names += ["learning_rate", "skip_bad", "keep_empty", "seed"]
+    names += ["learning_rate", "skip_bad", "keep_empty", "seed", "shots"]
     chosen = {name: getattr(options, name) for name in names}
     metrics = fine_tune(FineTuneOptions(**chosen, training=training))
     if os.environ.get("RANK", "0") == "0":

@@ -149,6 +149,62 @@ def test_odinw(tmp_path, start):
         run_protocol(start("odinw", see, split="valid"))
 
 
+ODINW_13_TESTS = """
+AerialMaritimeDrone/large/test/
+Aquarium/Aquarium Combined.v2-raw-1024.coco/test/
+CottontailRabbits/test/
+EgoHands/generic/test/
+NorthAmericaMushrooms/North American Mushrooms.v1-416x416.coco/test/
+Packages/Raw/test/
+PascalVOC/valid/
+pistols/export/test_
+pothole/test/
+Raccoon/Raccoon.v2-raw.coco/test/
+ShellfishOpenImages/raw/test/
+thermalDogsAndPeople/test/
+VehiclesOpenImages/416x416/test/
+""".split("\n")[1:-1]
+ODINW_13_VALIDS = [place.replace("/test/", "/valid/").replace("test_", "val_") for place in ODINW_13_TESTS]
+ODINW_13_VALIDS = [
+    place.replace("valid", "mini_val") if place.startswith(("EgoHands", "Vehicles")) else place
+    for place in ODINW_13_VALIDS
+]
+
+
+def save_odinw(root, places) -> None:
+    """Data sets of a cup and a pen each, that is, half of which a painter without eyes for cups finds; and others."""
+    for place in [*places, "EgoHands/specific/test/", "AerialMaritimeDrone/tiled/test/", "boggleBoards/export/test_"]:
+        path = root / f"{place}annotations_without_background.json"
+        pen = place.startswith("p")  # pistols and pothole: a pen only
+        save_picture(path.parent / "1.jpg", {2: PEN} if pen else {1: CUP, 2: PEN})
+        annotations = [coco_entry(1, 1, 9, PEN)] if pen else truth()[:2]
+        save_json(path, {"images": images("1.jpg"), "annotations": annotations, "categories": CATEGORIES})
+
+
+@pytest.mark.parametrize(("split", "places"), [(None, ODINW_13_TESTS), ("valid", ODINW_13_VALIDS)])
+def test_odinw_13_is_the_mean_over_exactly_thirteen_named_sets(tmp_path, start, split, places):
+    assert len(places) == 13
+    save_odinw(tmp_path / "data", places)
+    report = run_protocol(start("odinw-13", Painter(NAMES, blind=[1]), split=split))
+    assert list(report.parts["box_AP"]) == [place.split("/")[0] for place in places]
+    assert report.parts["box_AP"]["pistols"] == report.parts["box_AP"]["pothole"] == pytest.approx(1)
+    assert report.parts["box_AP"]["Raccoon"] == pytest.approx(0.5)
+    assert report.metrics == {"box_AP": pytest.approx((2 * 1 + 11 * 0.5) / 13)} and report.count == 13
+    assert not report.note
+
+
+def test_odinw_13_names_the_sets_that_are_missing(tmp_path, start):
+    save_odinw(tmp_path / "data", [place for place in ODINW_13_TESTS if place[0] != "p"])
+    see = Painter(NAMES)
+    with pytest.raises(LayoutError, match="2 of ODinW-13's data sets have no test/.*: pistols/export, pothole;"):
+        run_protocol(start("odinw-13", see))
+    assert not see.asked
+    with pytest.raises(LayoutError, match="split 'minival' is unknown; odinw-13 has test, valid"):
+        run_protocol(start("odinw-13", see, split="minival"))
+    report = run_protocol(start("odinw-13", see, limit=3))
+    assert report.count == 3 and report.note == "the first 3 of the 13 data sets only"
+
+
 def test_what_is_missing_is_named(coco, start, tmp_path):
     (coco / "val2017" / "2.jpg").unlink()
     see = Painter(NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -9,11 +10,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops import sigmoid_focal_loss
 
+from lookhear.modeling.glee.configuration_glee import GleeLossSettings, GleeMatchingCosts, check_denoising_table
 from lookhear.modeling.glee.loss_glee import (
     GleeDenoisingDraws,
     GleeLoss,
-    GleeLossSettings,
-    GleeMatchingCosts,
+    GleeLossDraws,
     GleeSupervision,
     GleeTargets,
     dice_loss,
@@ -21,7 +22,9 @@ from lookhear.modeling.glee.loss_glee import (
     draw_negatives,
     generalized_iou,
     make_denoising,
+    mask_cost,
     match_queries,
+    sample_points,
     track_loss,
 )
 
@@ -140,6 +143,14 @@ def test_focal_dice_and_overlap():
     assert generalized_iou(torch.zeros(4), torch.zeros(4)).isfinite()
 
 
+def test_unknown_denoising_tables_name_the_known_ones():
+    check_denoising_table("coco", {"coco": 80})
+    with pytest.raises(ValueError, match="'cocoa' is not in config.denoising_tables, which has coco, vg"):
+        check_denoising_table("cocoa", {"coco": 80, "vg": 200})
+    with pytest.raises(ValueError, match="which is empty; add it there"):
+        check_denoising_table("coco", None)
+
+
 def test_denoising_queries_start_near_the_objects_and_keep_their_secret(labels):
     targets = GleeTargets.from_labels(labels, 3)
     table = torch.nn.Embedding(3, 8)
@@ -177,6 +188,64 @@ def test_loss_settings_name_only_what_differs():
     for wrong in ({"points": 7}, {"weights": {"boxes": 1.0}}):
         with pytest.raises(ValueError, match="loss_settings"):
             GleeLossSettings.from_config(wrong)
+
+
+def focal(score: float, wanted: float) -> float:
+    """Lin et al., ICCV 2017, equation 5, with alpha 0.25 and gamma 2; `wanted` may lie between 0 and 1."""
+    inside = 1 / (1 + math.exp(-score))
+    entropy = -wanted * math.log(inside) - (1 - wanted) * math.log(1 - inside)
+    right = inside * wanted + (1 - inside) * (1 - wanted)
+    return (0.25 * wanted + 0.75 * (1 - wanted)) * (1 - right) ** 2 * entropy
+
+
+def bce(score: float, wanted: float) -> float:
+    inside = 1 / (1 + math.exp(-score))
+    return -wanted * math.log(inside) - (1 - wanted) * math.log(1 - inside)
+
+
+@pytest.mark.parametrize(("name", "of_point"), [("bce", bce), ("focal", focal)])
+def test_mask_losses_are_those_of_the_code_and_of_the_paper(labels, name, of_point):
+    """Point by point, at given points; where a point lies between a mask's pixels, it is wanted in part."""
+    torch.manual_seed(0)
+    predictions = stage(labels, sure=0.7)
+    points = torch.rand(3, 3, 40, 2)  # stages, pairs, points
+    settings = GleeLossSettings.from_config({"mask_points": 40, "mask_loss": name})
+    criterion = GleeLoss(settings, GleeLossDraws(matcher=torch.rand(3, 3, 40, 2), masks=points))
+    targets = GleeTargets.from_labels(labels, 3)
+    _, parts = criterion(predictions, [predictions], predictions, targets, GleeSupervision())
+    match = criterion.match([predictions], targets)
+    pairs = list(zip(*(getattr(match, part)[0].tolist() for part in ("rows", "queries", "objects"))))
+    assert len(pairs) == 3
+    for index, stage_name in enumerate(("mask", "mask_0", "mask_proposals")):
+        total = 0.0
+        for place, (row, query, thing) in enumerate(pairs):
+            where = points[index, place][None]
+            scores = sample_points(predictions["pred_masks"][row, query][None, None].detach(), where)
+            wanted = sample_points(targets.masks[row, thing][None, None], where)
+            total += sum(map(of_point, scores.flatten().tolist(), wanted.flatten().tolist())) / 40
+        assert parts[stage_name].item() == pytest.approx(total / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "of_point"), [("bce", bce), ("focal", focal)])
+def test_masks_are_matched_by_the_loss_that_is_learnt(labels, name, of_point):
+    torch.manual_seed(1)
+    costs = GleeMatchingCosts(mask=2.0, dice=0.0)
+    masks, targets = torch.randn(3, 5, 4, 4), GleeTargets.from_labels(labels, 3).masks
+    points = (torch.randint(16, (3, 30, 2)) + 0.5) / 16  # centres of pixels: wanted is 0 or 1
+    cost = mask_cost(masks, targets, points, costs, name)
+    assert cost.shape == (3, 5, 2)
+    for row, query, thing in [(0, 0, 0), (0, 4, 1), (2, 2, 0)]:
+        scores = sample_points(masks[row, query][None, None], points[row][None]).flatten().tolist()
+        wanted = sample_points(targets[row, thing][None, None], points[row][None]).flatten().tolist()
+        by_hand = 2.0 * sum(map(of_point, scores, wanted)) / 30
+        assert cost[row, query, thing].item() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_losses_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"config.loss_settings\['mask_loss'\] must be bce or focal, not 'dice'"):
+        GleeLossSettings.from_config({"mask_loss": "dice"})
+    with pytest.raises(ValueError, match=r"config.loss_settings\['distillation_loss'\] must be mse or l1, not 1"):
+        GleeLossSettings.from_config({"distillation_loss": 1})
 
 
 def test_track_loss_is_the_sum_over_all_pairs_of_pairs():
@@ -236,6 +305,9 @@ def test_distillation_counts_real_tokens_only():
     teacher[1, 2] = 100.0
     mask = torch.tensor([[1, 0, 0], [1, 1, 0]])
     assert distillation_loss(student, teacher, mask).item() == pytest.approx(1.0)
+    teacher[0, 0] = torch.tensor([0.0, -2.0, 4.0, 1.0])  # squared 0, 4, 16, 1; absolute 0, 2, 4, 1
+    assert distillation_loss(student, teacher, mask).item() == pytest.approx((21 / 4 + 1 + 1) / 3)
+    assert distillation_loss(student, teacher, mask, "l1").item() == pytest.approx((7 / 4 + 1 + 1) / 3)
 
 
 class Called(TorchDispatchMode):

@@ -5,7 +5,7 @@ import torch
 from transformers import ResNetConfig
 
 from lookhear import GleeConfig, GleeForObjectDetection, GleeModel
-from lookhear.modeling.glee import GleeEvaConfig
+from lookhear.modeling.glee import GleeEvaConfig, GleeSupervision
 from lookhear.modeling.glee.request_glee import GleeImageFeatures, group_by_padded_size
 from lookhear.modeling.glee.transformers_seam_glee import attention_kind
 from lookhear.modeling.glee.visual_prompts_glee import aligned_upsample, choose_points
@@ -409,9 +409,21 @@ def test_the_teacher_is_a_loss_where_labels_are_asked(make_model, make_inputs):
         model.model.text_encoder.clip.final_layer_norm.bias.add_(0.5)
     moved = model(**make_inputs("labels"), labels=[labels[0]] * len(make_inputs("labels")["pixel_values"]))
     assert moved.loss_dict["distillation"].item() == pytest.approx(0.25, rel=1e-4)
+    model.config.loss_settings = {"distillation_loss": "l1"}
+    absolute = model(**make_inputs("labels"), labels=[labels[0]] * len(make_inputs("labels")["pixel_values"]))
+    assert absolute.loss_dict["distillation"].item() == pytest.approx(0.5, rel=1e-4)
     moved.loss_dict["distillation"].backward()
     assert model.model.text_encoder.clip.final_layer_norm.bias.grad.any()
     assert all(weight.grad is None for weight in model.model.text_teacher.parameters())
+
+
+def test_a_denoising_table_that_the_model_has_not_is_refused(make_model, make_inputs):
+    inputs = make_inputs("labels")
+    labels = [{"class_labels": torch.zeros(0).long(), "boxes": torch.zeros(0, 4)}] * len(inputs["pixel_values"])
+    with pytest.raises(ValueError, match="'cocoa' is not in config.denoising_tables, which has coco"):
+        make_model(denoising_tables={"coco": 3})(
+            **inputs, labels=labels, supervision=GleeSupervision(denoising_table="cocoa")
+        )
 
 
 def test_points_are_chosen_evenly_and_alike():

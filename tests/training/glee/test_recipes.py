@@ -18,15 +18,23 @@ from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
 from lookhear.training.glee.mixture.corpus_recipe import CorporaRecipe, CorpusTrainingRecipe, StartRecipe
 from lookhear.training.glee.mixture.mixture import Source
 from lookhear.training.glee.mixture.sources import open_source
-from lookhear.training.glee.mixture.train_corpora import build, cut, main, open_sources
+from lookhear.training.glee.mixture.train_corpora import (
+    build,
+    check_denoising,
+    cut,
+    main,
+    open_sources,
+)
 from lookhear.training.glee.scenes.recipe import GleeRecipe
+from lookhear.training.glee.validation import KNOWN
 from lookhear.training.recipe_reading import read_recipe
-from lookhear.training.running import training_arguments
+from lookhear.training.running import training_arguments, with_validation
 
 RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"
 SIZES = ("lite", "plus", "pro")
 CORPUS_RECIPES = [f"stage{stage}_{size}" for stage in (1, 2, 3) for size in SIZES]
 CORPUS_RECIPES += ["data_scale", "video_ytvis19", "video_ytvis21", "video_ovis"]
+CORPUS_RECIPES += ["video_vos", "video_rvos", "video_uvo"]
 OPENING = {"reader", "root", "options", "cache", "stream", "buffer", "seed", "vocabulary", "augmentation"}
 
 
@@ -56,6 +64,9 @@ def test_a_recipe_names_what_exists(name):
     arguments = training_arguments({**recipe.training, "bf16": False, "use_cpu": True})
     assert arguments.max_grad_norm == 0.01 and arguments.learning_rate == 1e-4
     assert max(recipe.optimiser.milestones) < arguments.max_steps
+    assert recipe.validation.protocol in KNOWN and recipe.validation.data and recipe.validation.limit
+    with_steps = training_arguments({**with_validation(recipe.training, True), "bf16": False, "use_cpu": True})
+    assert with_steps.eval_on_start and 0 < with_steps.eval_steps < arguments.max_steps
 
 
 def plain(value):
@@ -87,6 +98,9 @@ WRONG_CORPORA = {
     "optimiser.layer_decay=1.5": "optimiser.layer_decay must be above 0 and at most 1, not 1.5",
     "optimiser.milestones=[-1]": "optimiser.milestones[0] must be at least 0, not -1",
     "optimiser.moving_average=1": "optimiser.moving_average must be at least 0 and below 1, not 1",
+    "model.config.loss_settings={mask_loss: bse}": "config.loss_settings['mask_loss'] must be bce or focal, not 'bse'",
+    "validation.limit=0": "validation.limit must be at least 1, not 0",
+    "validation.tracking=sort": "validation.tracking must be 'memory' or 'minvis', not 'sort'",
     "model.config.num_querys=3": "model.config has no field 'num_querys'; did you mean 'num_queries'?",
     "model.config.text_config={hidden: 3}": "model.config.text_config has no field 'hidden'",
 }
@@ -169,6 +183,28 @@ def test_recipes_that_cannot_run_are_refused(glee_checkpoint):
             str(RECIPES / "stage1_lite.yaml"),
             ["training.max_steps=-1", "training.bf16=false", "training.use_cpu=true"],
         )
+
+
+@pytest.mark.parametrize("name", CORPUS_RECIPES)
+def test_published_corpora_are_read_although_some_of_their_annotations_cannot_be_used(name):
+    assert shipped(name).data.skip_bad
+
+
+def test_unknown_denoising_tables_name_the_known_ones(glee_checkpoint):
+    wrong = CorpusTrainingRecipe(
+        StartRecipe(config={"denoising_tables": {"coco": 80, "vg": 200}}),
+        CorporaRecipe([{"supervision": {"denoising_table": "coco"}}, {"supervision": {"denoising_table": "cocoa"}}]),
+    )
+    known = (
+        r"data.sources\[1\]: supervision.denoising_table 'cocoa' is not in model.config.denoising_tables, which has"
+    )
+    with pytest.raises(ValueError, match=f"{known} coco, vg; add it there"):
+        check_denoising(wrong)
+    wrong.data.sources.pop()
+    check_denoising(wrong)
+    wrong.model = StartRecipe(checkpoint=str(glee_checkpoint))  # which has none
+    with pytest.raises(ValueError, match=r"data.sources\[0\]: .*'coco'.* which is empty"):
+        check_denoising(wrong)
 
 
 def test_a_new_model_starts_from_a_backbone_and_a_clip(tiny_glee, tmp_path):

@@ -15,7 +15,7 @@ from lookhear.training.glee.scenes.evaluate_scenes import SceneEvaluation, excha
 from lookhear.training.glee.scenes.examples import ask_expressions
 from lookhear.training.glee.scenes.portraits import Cutout
 from lookhear.training.glee.scenes.recipe import GleeRecipe
-from lookhear.training.glee.scenes.scenes import SceneMaterial, make_scene
+from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe, make_scene
 from lookhear.training.glee.scenes.shapes import COLOURS
 from lookhear.training.glee.scenes.train import build_processor, main, train
 from lookhear.training.recipe_reading import read_recipe
@@ -72,6 +72,26 @@ def recipe(tmp_path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(RECIPE))
     return path
+
+
+def test_scenes_are_measured_while_a_model_trains(recipe, tmp_path):
+    """Before the first step, with each checkpoint and at the end, on scenes of their own; training stays as it is."""
+    measured = run(recipe, tmp_path / "measured", "validation.scenes=3")
+    history = measured.state.log_history
+    figures = {entry["step"]: entry for entry in history if "eval_expressions_P50" in entry}
+    assert figures.keys() == {0, 2, 3}
+    kinds = ("labels_box_AP50", "labels_mask_AP50", "expressions_P50", "masks_mIoU", "points_mIoU", "boxes_mIoU")
+    assert all(0 <= entry[f"eval_{kind}"] <= 1 for entry in figures.values() for kind in kinds)
+    evaluation = SceneEvaluation(measured.model, measured.processing_class, size=(64, 64))
+    scenes = evaluation.scenes(3, measured_recipe := SceneRecipe(excluded=HELD_OUT_PAIRS))
+    assert measured_recipe == GleeRecipe().data.scene_recipe()
+    ious = [iou for values in evaluation.expressions(scenes).values() for iou in values]
+    assert figures[3]["eval_expressions_P50"] == pytest.approx(sum(iou > 0.5 for iou in ious) / len(ious), abs=1e-4)
+    boxes = evaluation.prompts(scenes)["boxes"]
+    assert figures[3]["eval_boxes_mIoU"] == pytest.approx(sum(boxes) / len(boxes), abs=1e-4)
+    without = run(recipe, tmp_path / "without")
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in (history, without.state.log_history)]
+    assert losses[0] == losses[1]
 
 
 def run(recipe: Path, output: Path, *overrides: str):

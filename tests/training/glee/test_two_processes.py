@@ -30,8 +30,11 @@ MODULE = "lookhear.training.glee.mixture.train_corpora"
 def write(write_coco, glee_checkpoint, tmp_path):
     """`write(name, field=value)`: a recipe with these training arguments, whose result goes to `name`."""
     data = write_coco(tmp_path / "data", 7)
+    coco = tmp_path / "coco"
+    (coco / "annotations").mkdir(parents=True)
+    write_coco(coco / "val2017", 3).rename(coco / "annotations" / "instances_val2017.json")
 
-    def write(name: str, optimiser: dict | None = None, **training) -> Path:
+    def write(name: str, optimiser: dict | None = None, measured: bool = False, **training) -> Path:
         # plain gradient descent: Adam's first steps make a full step of a gradient's rounding error
         fields = {"output_dir": str(tmp_path / name), "max_steps": 5, "optim": "sgd", "learning_rate": 1e-3}
         fields |= {"use_cpu": True, "logging_steps": 1, "save_strategy": "no", "max_grad_norm": 1.0}
@@ -42,6 +45,7 @@ def write(write_coco, glee_checkpoint, tmp_path):
         recipe = {
             "model": {"checkpoint": str(glee_checkpoint), "config": config},
             "data": {"sources": [stills], "common": {"images": 2, "augmentation": augmentation}},
+            "validation": {"protocol": "coco", "data": str(coco), "limit": 2} if measured else {},
             "optimiser": optimiser or {},
             "training": fields,
         }
@@ -67,6 +71,12 @@ def losses(history: list[dict]) -> list[float]:
     return [entry["loss"] for entry in history if "loss" in entry]
 
 
+def average_precisions(history: list[dict]) -> dict[tuple[int, str], float]:
+    """(step, name) -> figure."""
+    named = [(entry["step"], name, value) for entry in history for name, value in entry.items()]
+    return {(step, name): value for step, name, value in named if name.startswith(("eval_box_A", "eval_mask_A"))}
+
+
 def log_of(folder: Path) -> list[dict]:
     return json.loads((folder / "trainer_state.json").read_text())["log_history"]
 
@@ -84,12 +94,14 @@ def test_two_processes_are_one_with_twice_the_accumulation(write, tmp_path, glee
         listener.bind(("127.0.0.1", 0))
         port = str(listener.getsockname()[1])
     launcher = ("-m", "accelerate.commands.launch", "--config_file", str(TWO_CPU), "--main_process_port", port)
-    two = write("two", gradient_checkpointing=True)  # which changes nothing but the memory
-    for recipe, launched in ((write("one", gradient_accumulation_steps=2), ()), (two, launcher)):
+    two = write("two", measured=True, gradient_checkpointing=True)  # which changes nothing but the memory
+    for recipe, launched in ((write("one", measured=True, gradient_accumulation_steps=2), ()), (two, launcher)):
         result = subprocess.run(
             command(recipe, *launched), env=environment(), capture_output=True, text=True, timeout=420
         )
         assert result.returncode == 0, result.stderr[-4000:]
+    figures = [average_precisions(log_of(tmp_path / name)) for name in ("one", "two")]
+    assert figures[0] == pytest.approx(figures[1], abs=0.02) and {step for step, _ in figures[0]} == {0, 5}
     one, two = (losses(log_of(tmp_path / name)) for name in ("one", "two"))
     assert len(one) == 5 and one == pytest.approx(two, rel=1e-3)
     same_weights(tmp_path / "one", tmp_path / "two", 1e-4)

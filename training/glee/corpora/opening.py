@@ -45,6 +45,10 @@ WRITTEN_TOGETHER = 256  # rows
 SHARDS: dict[str, Callable[[str | Path], list[Path]]] = {"grit": grit_shards, "sa1b": sa1b_shards}
 
 
+class EmptyCorpusError(CorpusError):
+    """A corpus has no picture that can be used."""
+
+
 def open_corpus(
     reader: str,
     root: str | Path,
@@ -67,7 +71,13 @@ def open_corpus(
     Raises:
         CorpusError: no such reader, or an error of the reader.
     """
-    return open_rows(read_corpus(reader, root, problems, **options), cache)
+    problems = problems or Problems()
+    rows, before = read_corpus(reader, root, problems, **options), problems.count
+    try:
+        return open_rows(rows, cache)
+    except EmptyCorpusError as error:
+        found = f": {problems.summary()}" if problems.count > before else ""
+        raise EmptyCorpusError(f"{reader} {root}: {error}{found}") from None
 
 
 def open_rows(rows: Iterator[dict], cache: str | Path | None = None) -> datasets.Dataset:
@@ -80,7 +90,8 @@ def open_rows(rows: Iterator[dict], cache: str | Path | None = None) -> datasets
             held in memory.
 
     Raises:
-        CorpusError: there is no row, or an error of the reader.
+        EmptyCorpusError: there is no row.
+        CorpusError: an error of the reader.
     """
     from datasets import Dataset
 
@@ -142,7 +153,7 @@ def _write(rows: Iterator[dict], path: Path) -> Path:
         with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, schema) as writer:
             part = list(islice(rows, WRITTEN_TOGETHER))
             if not part:
-                raise CorpusError("the corpus has no usable picture")
+                raise EmptyCorpusError("the corpus has no usable picture")
             while part:
                 writer.write_table(pyarrow.Table.from_pylist(part, schema=schema))
                 part = list(islice(rows, WRITTEN_TOGETHER))

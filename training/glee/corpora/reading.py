@@ -61,7 +61,10 @@ class Problems:
             self._warned.add(str(corpus))
             self._settled = self.count
             return
-        raise CorpusError(f"{corpus}: {self.summary()}; fix them, or skip them with Problems(skip=True)")
+        raise CorpusError(
+            f"{corpus}: {self.summary()}; fix them, or skip them: "
+            "data.skip_bad=true in a recipe, --skip-bad, or Problems(skip=True)"
+        )
 
     def summary(self) -> str:
         """Lists the first twenty problems in one line: `3 problems: annotation 7: ...; ...`."""

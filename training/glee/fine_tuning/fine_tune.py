@@ -17,7 +17,6 @@ from datasets import Dataset
 from transformers import AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
-from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
@@ -25,6 +24,7 @@ from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.export import save_checkpoint
 from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.fine_tuning.contact_sheet import as_results, contact_sheet
+from lookhear.training.glee.fine_tuning.few_shot import few_shot_places
 from lookhear.training.glee.fine_tuning.fine_tune_card import FineTuneFacts, write_card
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
 from lookhear.training.glee.mixture.augmentation import AugmentationRecipe
@@ -54,6 +54,8 @@ class FineTuneOptions:
         validation: another COCO file to evaluate on.
         validation_images: folder of that file's pictures; None: the file's own.
         held_out: share of the pictures, in [0, 1), held out of training for validation if there is no `validation`.
+        shots: objects of each class to train on, at least 1: of the pictures to train on, only some are used, chosen
+            by `seed`, see [`few_shot_places`]; None: all pictures.
         text: `frozen` or `trained`: whether CLIP is trained, too (with a frozen copy of itself as its teacher, so that
             other words keep their meaning).
         skip_bad: whether annotations that cannot be used are skipped; else they are refused.
@@ -75,6 +77,7 @@ class FineTuneOptions:
     validation: Path | None = None
     validation_images: Path | None = None
     held_out: float = 0.1
+    shots: int | None = None
     text: str = "frozen"
     skip_bad: bool = False
     keep_empty: bool = False
@@ -101,15 +104,6 @@ class FineTuner(GleeTrainer):
     def __init__(self, *args: Any, evaluation: CocoEvaluation, **kwargs: Any):
         super().__init__(*args, eval_dataset=evaluation.rows, **kwargs)
         self.evaluation = evaluation
-
-    def checkpoint(self) -> tuple[GleeForObjectDetection, GleeProcessor]:
-        """Returns the model that is trained, and its processor."""
-        model, processor = self.model, self.processing_class
-        if not isinstance(model, GleeForObjectDetection) or not isinstance(processor, GleeProcessor):
-            raise TypeError(
-                "FineTuner needs a GleeForObjectDetection as model and a GleeProcessor as processing_class"
-            )
-        return model, processor
 
     def detect(self) -> list[dict]:
         """Detects objects in all pictures of the evaluation, which the processes share."""
@@ -141,6 +135,8 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
     check_options(options)
     classes = read_vocabulary(options.data)
     rows, measured, own = read_rows(options)
+    if options.shots is not None:
+        rows = rows.select(few_shot_places(rows, classes, options.shots, options.seed)).flatten_indices()
     masks = all(instance["mask"] is not None for row in rows for instance in row["objects"] if not instance["crowd"])
     arguments = make_arguments(options, len(rows), "mask" if masks else "box")
     set_seed(arguments.seed)
@@ -197,8 +193,8 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
 
 def check_options(options: FineTuneOptions) -> None:
     """Raises ValueError for an option that is out of range."""
-    for name in ("epochs", "batch_size", "learning_rate"):
-        if getattr(options, name) <= 0:
+    for name in ("epochs", "batch_size", "learning_rate", "shots"):
+        if getattr(options, name) is not None and getattr(options, name) <= 0:
             raise ValueError(f"{name} must be positive, not {getattr(options, name)}")
     if options.text not in ("frozen", "trained"):
         raise ValueError(f"text must be 'frozen' or 'trained', not {options.text!r}")

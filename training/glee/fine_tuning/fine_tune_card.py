@@ -102,7 +102,7 @@ chosen by hand.
 
 {_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
-- Data: `{Path(options.data).name}`.
+- Data: `{Path(options.data).name}`{_shots(facts)}.
 - {facts.state.global_step} steps of {options.batch_size} pictures per process, learning rate {options.learning_rate:g}
   (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {annotated}.
 {_choice(facts)}
@@ -125,6 +125,15 @@ Apache-2.0.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
     path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
+
+
+def _shots(facts: FineTuneFacts) -> str:
+    """Says which of the pictures were used; nothing if all were."""
+    options = facts.options
+    if options.shots is None:
+        return ""
+    shots = f"{options.shots} object{'s' if options.shots > 1 else ''} or more of each class"
+    return f", {shots}: {facts.trained} of its pictures, chosen by seed {options.seed}"
 
 
 def _choice(facts: FineTuneFacts) -> str:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from lookhear.modeling.glee import GleeConfig
+from lookhear.modeling.glee.configuration_glee import GleeLossSettings
 from lookhear.training.glee.optimiser import OptimiserRecipe
-from lookhear.training.recipe_reading import Range, check_config
+from lookhear.training.recipe_reading import Count, Range, check_config
 
 
 @dataclass
@@ -32,6 +33,7 @@ class StartRecipe:
 
     def __post_init__(self) -> None:
         check_config(self.config, GleeConfig, "model.config")
+        GleeLossSettings.from_config(self.config.get("loss_settings"))  # refuses names that do not exist
 
 
 @dataclass
@@ -54,6 +56,33 @@ class CorporaRecipe:
 
 
 @dataclass
+class ValidationRecipe:
+    """
+    What is measured while training: a published protocol, on a part of its data set. When, `training` says:
+    `eval_steps` (by default `save_steps`) and `eval_on_start` (by default true, so that a folder that is not laid out
+    as it should be is noticed before the first step).
+
+    Attributes:
+        protocol: one of `lookhear evaluate glee --protocol` that looks for objects, such as `coco`, `refcoco` or
+            `davis`; None: nothing is measured.
+        data: folder of its data set.
+        split: part of the data set; None: the protocol's own.
+        images: folder of the pictures; None: where they are published.
+        limit: the first pictures, videos or data sets only, at least 1; None: all of them.
+        batch_size: pictures in a pass, at least 1.
+        tracking: how videos are tracked, `memory` or `minvis`.
+    """
+
+    protocol: str | None = None
+    data: str | None = None
+    split: str | None = None
+    images: str | None = None
+    limit: Count | None = None
+    batch_size: Count = 1
+    tracking: Literal["memory", "minvis"] = "memory"
+
+
+@dataclass
 class CorpusTrainingRecipe:
     """
     A whole recipe.
@@ -61,11 +90,13 @@ class CorpusTrainingRecipe:
     Attributes:
         model: what is trained.
         data: what it is trained on.
+        validation: what is measured meanwhile.
         optimiser: settings of the optimiser that `training` has not.
         training: fields of `transformers.TrainingArguments`.
     """
 
     model: StartRecipe = field(default_factory=StartRecipe)
     data: CorporaRecipe = field(default_factory=CorporaRecipe)
+    validation: ValidationRecipe = field(default_factory=ValidationRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
     training: dict[str, Any] = field(default_factory=dict)

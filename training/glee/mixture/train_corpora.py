@@ -4,6 +4,7 @@ accelerate launch --config_file training/accelerate/multi_gpu.yaml \
   -m lookhear.training.glee.mixture.train_corpora RECIPE.yaml [section.field=value ...]
 """
 
+import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 from transformers import AutoProcessor, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
-from lookhear.modeling.glee import GleeForObjectDetection
+from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
+from lookhear.modeling.glee.configuration_glee import check_denoising_table
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.corpora.reading import Problems
 from lookhear.training.glee.initialise import load_for_training, new_model, new_processor
@@ -22,7 +24,9 @@ from lookhear.training.glee.mixture.row_order import RowStream
 from lookhear.training.glee.mixture.sources import open_source
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.recipe_reading import read_recipe
-from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.running import run_to_end, training_arguments, with_validation
+
+logger = logging.getLogger(__name__)
 
 
 def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
@@ -32,9 +36,16 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
     Raises:
         ValueError: the recipe names corpora, modules or arguments that do not exist, or has no `max_steps`.
     """
-    arguments = training_arguments({"per_device_train_batch_size": 1, **recipe.training})
+    measured = recipe.validation.protocol is not None
+    arguments = training_arguments({"per_device_train_batch_size": 1, **with_validation(recipe.training, measured)})
     if arguments.max_steps <= 0:
         raise ValueError("training.max_steps must be given: a mixture is endless")
+    measure = None
+    if measured:
+        from lookhear.training.glee.validation import Validation  # which needs the extra `eval`
+
+        measure = Validation(recipe.validation)
+    check_denoising(recipe)
     set_seed(arguments.seed)
     problems = Problems(skip=recipe.data.skip_bad)
     sources = open_sources(recipe.data, arguments.seed, problems)
@@ -47,8 +58,26 @@ def train(recipe: CorpusTrainingRecipe) -> GleeTrainer:
         train_dataset=CorpusBatches(sources, batches, arguments.seed, problems),
         processing_class=processor,
         optimiser=recipe.optimiser,
+        measure=measure,
     )
     return run_to_end(trainer, recipe)
+
+
+def check_denoising(recipe: CorpusTrainingRecipe) -> None:
+    """Raises ValueError for a source whose denoising table the model will not have; the known ones are named."""
+    given = [{**recipe.data.common, **source}.get("supervision") or {} for source in recipe.data.sources]
+    names = [supervision.get("denoising_table") for supervision in given]
+    wanted = [(number, name) for number, name in enumerate(names) if name is not None]
+    if not wanted:
+        return
+    tables = recipe.model.config.get("denoising_tables")
+    if "denoising_tables" not in recipe.model.config and recipe.model.checkpoint is not None:
+        tables = GleeConfig.from_pretrained(recipe.model.checkpoint).denoising_tables
+    for number, name in wanted:
+        try:
+            check_denoising_table(name, tables)
+        except ValueError as error:
+            raise ValueError(f"data.sources[{number}]: {error}".replace(" config.", " model.config.")) from None
 
 
 def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = None) -> list[Source]:
@@ -59,12 +88,18 @@ def open_sources(recipe: CorporaRecipe, seed: int, problems: Problems | None = N
         raise ValueError("data.sources is empty: name corpora with their reader and root")
     if not 0 < recipe.fraction <= 1:
         raise ValueError(f"data.fraction must be a share above 0, 1 at most, not {recipe.fraction}")
-    opened = []
+    opened, problems = [], problems or Problems()
     for number, given in enumerate(recipe.sources):
         missing = {"reader", "root"} - given.keys()
         if missing:
             raise ValueError(f"data.sources[{number}] has no {' and no '.join(sorted(missing))}")
+        before = problems.count
         source = open_source(**{"seed": seed, "problems": problems, **recipe.common, **given})
+        if skipped := problems.count - before:
+            logger.warning(
+                "data.sources[%d], %s %s: pictures that are used: %d; annotations and pictures that cannot be: %d",
+                *(number, given["reader"], given["root"], len(source.rows), skipped),
+            )
         opened.append(cut(source, recipe.fraction, seed))
     return opened
 

@@ -66,7 +66,7 @@ class SceneEvaluation:
     def answer(self, query: SceneBatch) -> tuple[BatchFeature, ModelOutput]:
         """Returns the inputs and outputs of a query."""
         images = [scene.image for scene in query.scenes]
-        inputs = self.processor(images=images, **query.prompts, return_tensors="pt")
+        inputs = self.processor(images=images, **query.prompts, return_tensors="pt").to(self.model.device)
         return inputs, self.model(**inputs)
 
     def average_precision(self, scenes: list[Scene], mode: str) -> dict[str, float]:
@@ -97,7 +97,7 @@ class SceneEvaluation:
                 row["labels"] += [labels[name] for name in answer["labels"].tolist()]
                 row["scores"] += answer["scores"].tolist()
                 row["boxes"] += answer["boxes"].tolist()
-                row["masks"] += [to_runs(mask.numpy()) for mask in answer["masks"]]
+                row["masks"] += [to_runs(mask.cpu().numpy()) for mask in answer["masks"]]
         tables = {"bbox": picture_precision(references, predictions, "box")}
         tables["segm"] = picture_precision(references, predictions, "mask")
         return {kind: table.average_precision(0.5) for kind, table in tables.items()}
@@ -144,7 +144,7 @@ class SceneEvaluation:
                     prompt_image_indices=inputs["prompt_image_indices"],
                 )
                 for (number, (shape,), _), answer in zip(query.rows, answers):
-                    wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].numpy()
+                    wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].cpu().numpy()
                     ious[kind].append(float((mask & wanted).sum() / (mask | wanted).sum()))
         return dict(ious)
 
@@ -239,7 +239,7 @@ def _ious(evaluation: SceneEvaluation, scene: Scene, sentences: list[tuple[str, 
 
 def _iou(answer: dict, shape: Shape) -> float:
     """Computes the IoU of the box found for a sentence with that of its object."""
-    return float(box_ious(answer["boxes"][:1], [shape.box])[0, 0])
+    return float(box_ious(answer["boxes"][:1].cpu(), [shape.box])[0, 0])
 
 
 if __name__ == "__main__":

@@ -108,6 +108,19 @@ class GleeModelRecipe:
 
 
 @dataclass
+class SceneValidationRecipe:
+    """
+    What is measured while training, as `training.eval_steps` (by default `save_steps`) says.
+
+    Attributes:
+        scenes: number of scenes like those of `data`, of the first of its `canvases`, which are never trained on; 0:
+            nothing is measured.
+    """
+
+    scenes: CountOrZero = 0
+
+
+@dataclass
 class GleeRecipe:
     """
     A whole recipe.
@@ -115,9 +128,11 @@ class GleeRecipe:
     Attributes:
         model: what is trained.
         data: the scenes and the queries about them.
+        validation: what is measured meanwhile.
         training: fields of `transformers.TrainingArguments`.
     """
 
     model: GleeModelRecipe = field(default_factory=GleeModelRecipe)
     data: SceneDataRecipe = field(default_factory=SceneDataRecipe)
+    validation: SceneValidationRecipe = field(default_factory=SceneValidationRecipe)
     training: dict[str, Any] = field(default_factory=dict)

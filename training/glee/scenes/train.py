@@ -20,7 +20,7 @@ from lookhear.training.glee.scenes.scenes import SceneMaterial
 from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 from lookhear.training.glee.trainer import GleeTrainer
 from lookhear.training.recipe_reading import read_recipe
-from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.running import run_to_end, training_arguments, with_validation
 
 VOCABULARY_SCENES, VOCABULARY_SEED = 128, 999_999_937
 
@@ -32,12 +32,18 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
     Raises:
         ValueError: the recipe names training arguments that do not exist, or has no `max_steps`.
     """
-    arguments = training_arguments({"per_device_train_batch_size": 1, **recipe.training})
+    measured = recipe.validation.scenes > 0
+    arguments = training_arguments({"per_device_train_batch_size": 1, **with_validation(recipe.training, measured)})
     if arguments.max_steps <= 0:
         raise ValueError("training.max_steps must be given: generated scenes are endless")
     set_seed(arguments.seed)
     material = recipe.data.scene_material()
     processor = build_processor(recipe, material)
+    measure = None
+    if measured:
+        from lookhear.training.glee.scenes.validation import SceneValidation  # which needs the extra `eval`
+
+        measure = SceneValidation(recipe, material)
     batches = arguments.max_steps * arguments.gradient_accumulation_steps * arguments.world_size
     trainer = GleeTrainer(
         model=build_model(recipe.model, processor),
@@ -45,6 +51,7 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
         data_collator=SceneCollator(processor),
         train_dataset=SceneBatches(recipe.data, batches, arguments.seed, material),
         processing_class=processor,
+        measure=measure,
     )
     return run_to_end(trainer, recipe)
 
