@@ -46,7 +46,7 @@ def load_normaliser(spelling: str | Path | None) -> Normaliser:
     Raises:
         ValueError: the file is unusable.
     """
-    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+    from transformers import WhisperTokenizer
 
     mapping: Any = {}
     if spelling is not None:
@@ -56,7 +56,9 @@ def load_normaliser(spelling: str | Path | None) -> Normaliser:
             raise ValueError(f"--spelling {spelling} cannot be read as JSON: {error}") from None
         if not isinstance(mapping, dict) or not all(isinstance(word, str) for word in mapping.values()):
             raise ValueError(f"--spelling {spelling} has to map words to words, like a Whisper's normalizer.json")
-    return EnglishTextNormalizer(mapping)
+    tokenizer = WhisperTokenizer()  # without a vocabulary; it is needed for its `normalize` alone
+    tokenizer.english_spelling_normalizer = mapping
+    return tokenizer.normalize
 
 
 def stream_samples(

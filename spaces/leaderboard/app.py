@@ -94,9 +94,8 @@ def build_app(boards: Boards) -> gr.Blocks:
                     tabs.append(BoardTab(name, views, boards))
             with gr.Tab("Submit"):
                 text = (HERE / "submitting.md").read_text(encoding="utf-8")
-                gr.Markdown(
-                    Template(text).safe_substitute(ORG=boards.organisation, HUB=boards.hub.endpoint), elem_id="submit"
-                )
+                text = text.replace("https://huggingface.co", boards.hub.endpoint)
+                gr.Markdown(Template(text).safe_substitute(ORG=boards.organisation), elem_id="submit")
         with gr.Accordion("What is not shown, and why", open=False, elem_id="what-is-missing"):
             missing = gr.HTML(apply_default_css=False, elem_id="missing")
 
