@@ -26,6 +26,7 @@ FOREIGN = {
     r"\bGRID/": "GRID's videos",
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth": "GLEE's published weights",
+    r"\bllava-hf/": "LLaVA's published weights",
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
 }
@@ -278,7 +279,8 @@ def check_module(words: list[str], repository: Path) -> None:
     if words[0] == "lookhear.cli":
         check_lookhear([word for word in words if word != "..."], repository)
         return
-    check_options(Path(importlib.util.find_spec(words[0]).origin), words[1:])
+    origin = Path(importlib.util.find_spec(words[0]).origin)
+    check_options(origin.with_name("__main__.py") if origin.name == "__init__.py" else origin, words[1:])
     for word in words[1:]:
         assert not word.startswith("training/") or (repository / word).is_file(), words
 
