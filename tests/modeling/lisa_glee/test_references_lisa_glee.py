@@ -79,7 +79,7 @@ def test_a_detector_is_named_for_its_model(build, tiny_glee, tmp_path):
     """What is published of GLEE is a whole detector; LISA-GLEE has the model inside it."""
     model = build()
     model.perception.load_state_dict(tiny_glee[0].model.state_dict())
-    tiny_glee[0].save_pretrained(tmp_path / "glee")
+    copy.deepcopy(tiny_glee[0]).save_pretrained(tmp_path / "glee")  # saving names its code in the configuration
     model.config.perception_id = str(tmp_path / "glee")
     model.save_pretrained(tmp_path / "small")
     loaded = LisaGleeForReasoningSegmentation.from_pretrained(tmp_path / "small")
