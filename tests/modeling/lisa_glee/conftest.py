@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
@@ -26,7 +28,7 @@ def build(tiny_glee):
 
     def make(language=None, **fields) -> LisaGleeForReasoningSegmentation:
         torch.manual_seed(0)
-        perception = tiny_glee[0].config
+        perception = copy.deepcopy(tiny_glee[0].config)  # saving a model names its code there
         label = [perception.text_config.bos_token_id, 7, perception.text_config.eos_token_id]
         config = LisaGleeConfig(
             perception_config=perception,
