@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +181,23 @@ def tiny_glee():
     model = GleeForObjectDetection(config).eval()
     image_processor = GleeImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
     return model, GleeProcessor(image_processor, tokenizer)
+
+
+@pytest.fixture
+def light_command():
+    """`light_command("ask", "--help")` runs the command line and fails if it imports what takes seconds."""
+    script = (
+        "import sys; sys.argv = ['lookhear', *sys.argv[1:]]; import lookhear_command\n"
+        "try: code = lookhear_command.main()\n"
+        "except SystemExit as error: code = error.code\n"
+        "assert not {'torch', 'transformers', 'lookhear', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(code)"
+    )
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+
+    return run
 
 
 @pytest.fixture(scope="session")

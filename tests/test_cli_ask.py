@@ -1,8 +1,6 @@
 """`lookhear ask`: answers as text, as JSON with masks and as overlays, conversations, and one line for bad input."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,21 +44,10 @@ def decoded(mask: dict) -> np.ndarray:
     return np.repeat(values, mask["counts"]).reshape(mask["size"], order="F")
 
 
-def test_help_and_wrong_arguments_need_no_heavy_import():
-    script = (
-        "import sys; sys.argv = ['lookhear', *sys.argv[1:]]; import lookhear_command\n"
-        "try: code = lookhear_command.main()\n"
-        "except SystemExit as error: code = error.code\n"
-        "assert not {'torch', 'transformers', 'lookhear', 'PIL'} & set(sys.modules)\n"
-        "sys.exit(code)"
-    )
-
-    def shown(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", script, "ask", *arguments], capture_output=True, text=True)
-
-    done = shown("--help")
+def test_help_and_wrong_arguments_need_no_heavy_import(light_command):
+    done = light_command("ask", "--help")
     assert done.returncode == 0 and 'example:\n  lookhear ask scene.png "Which of these' in done.stdout
-    wrong = shown("street.jpg", "--model", "x", "--out", "o.png")
+    wrong = light_command("ask", "street.jpg", "--model", "x", "--out", "o.png")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "put a question" in wrong.stderr
 
 

@@ -1,8 +1,6 @@
 """`lookhear perceive`: the table, the JSON with its masks, the overlay, and one line for bad input."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -59,21 +57,10 @@ def decoded(mask: dict) -> np.ndarray:
     return np.repeat(values, mask["counts"]).reshape(mask["size"], order="F")
 
 
-def test_help_shows_an_example_and_needs_no_heavy_import():
-    script = (
-        "import sys; sys.argv = ['lookhear', *sys.argv[1:]]; import lookhear_command\n"
-        "try: code = lookhear_command.main()\n"
-        "except SystemExit as error: code = error.code\n"
-        "assert not {'torch', 'transformers', 'lookhear', 'PIL'} & set(sys.modules)\n"
-        "sys.exit(code)"
-    )
-
-    def shown(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-c", script, "perceive", *arguments], capture_output=True, text=True)
-
-    done = shown("--help")
+def test_help_shows_an_example_and_needs_no_heavy_import(light_command):
+    done = light_command("perceive", "--help")
     assert done.returncode == 0 and "example:\n  lookhear perceive street.jpg --model" in done.stdout
-    wrong = shown("street.jpg", "--model", "x", "--out", "o.png")
+    wrong = light_command("perceive", "street.jpg", "--model", "x", "--out", "o.png")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "--labels" in wrong.stderr
 
 

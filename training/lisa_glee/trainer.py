@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from lookhear.training.export import move_files
 from lookhear.training.lisa_glee.lora import merge_adapters, save_adapters
 from lookhear.training.lisa_glee.recipe import LoraRecipe
 from lookhear.training.lisa_glee.train_scenes import LisaGleeTrainer
@@ -59,8 +59,4 @@ class ConversationTrainer(LisaGleeTrainer):
             processor.save_pretrained(partial)
             if self.lora.r:
                 save_adapters(weights, self.lora, Path(partial) / "adapter")
-            for file in sorted(path for path in Path(partial).rglob("*") if path.is_file()):
-                place = output / file.relative_to(partial)
-                place.parent.mkdir(exist_ok=True)
-                file.chmod(0o644)
-                os.replace(file, place)
+            move_files(Path(partial), output)
