@@ -36,6 +36,7 @@ class ArraySource:
     """
 
     name = "the input dictionary"
+    pictures_late = 0  # sound and pictures begin together; see `MediaStream`
 
     def __init__(self, arrays: dict[str, Any], sampling_rate: int | None, fps: float | None, roi_size: int):
         unknown = [key for key in arrays if key not in ARRAY_KEYS]

@@ -44,12 +44,13 @@ class ClipPiece:
     Arrays are shorter than the piece, or empty, where sound or pictures have come to their end.
 
     Attributes:
-        start: seconds after the first picture (after the first sound where there is no picture).
+        start: seconds on the clip's clock, which is that of the file as players show it.
         audio: `(samples,)` float32 at the stream's sampling rate, or None where there is no sound or it is not wanted.
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or None.
         found: `(frames,)` bool, whether a face was seen; None without mouths, as the following ones.
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
         absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
+        late: frames at its beginning that come before the first picture; black crops without a face.
     """
 
     start: float
@@ -58,6 +59,7 @@ class ClipPiece:
     found: np.ndarray | None
     cuts: np.ndarray | None
     absent: np.ndarray | None
+    late: int = 0
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Clip:
         report: numbers and warnings about picture and sound.
         absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
         found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
+        pieces: all of it where the pictures begin after the sound: such a clip is read piece by piece; else empty.
     """
 
     name: str
@@ -84,6 +87,7 @@ class Clip:
     report: ClipReport = field(default_factory=ClipReport)
     absent: np.ndarray | None = None
     found: np.ndarray | None = None
+    pieces: list[ClipPiece] = field(default_factory=list)
 
     def to_report(self) -> dict[str, Any]:
         """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
@@ -245,6 +249,7 @@ def clip_pieces(
 
 def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: PieceCutter) -> Iterator[ClipPiece]:
     """Yields the pieces as soon as they are complete."""
+    begun = False  # whether there was a picture
     with finder or contextlib.nullcontext(), ReadAhead(iter(source), DECODED, lambda item: item[1].nbytes) as decoded:
         for kind, values in decoded:
             if kind == SOUND:
@@ -253,6 +258,10 @@ def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: 
                 seen = np.ones(len(values), dtype=bool)
                 cutter.add_lips(values, seen, ~seen, ~seen)
             elif finder is not None:
+                if not begun:
+                    finder.begin(source.pictures_late)
+                    cutter.begin_lips(source.pictures_late)
+                begun = True
                 for rows in finder.add(values):
                     cutter.add_lips(*rows)
             yield from cutter.ready()
@@ -335,6 +344,12 @@ class MouthFinder:
         if self._speaker is not None:
             self._speaker.__exit__(*error)
 
+    def begin(self, late: int) -> None:
+        """Notes that the first picture is preceded by `late` frames of the clip without one."""
+        self._measured.begin(late)
+        if self._speaker is not None:
+            self._speaker.report.begin(late)
+
     def add(self, picture: np.ndarray) -> Iterator[LipRows]:
         """Takes one more `(height, width, 3)` uint8 picture; yields the mouths that are final. Must be exhausted."""
         for located in [picture] if self._speaker is None else self._speaker.add(picture):
@@ -390,6 +405,12 @@ class _RowQueue:
             rows = rows[late:]
         self._parts.append(rows)
 
+    def skip(self, count: int) -> None:
+        """Adds rows of zeros; those that came too late are not missed."""
+        late, self.end = max(0, self.taken - self.end), self.end + count
+        if count > late:
+            self._parts.append(np.zeros((count - late, *self._parts[0].shape[1:]), self._parts[0].dtype))
+
     def take(self, until: int, completed: bool) -> np.ndarray:
         """Returns the rows from `taken` to `until`; missing ones as zeros if `completed`."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
@@ -435,6 +456,7 @@ class PieceCutter:
         self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
+        self._late: int | None = None if has_lips else 0  # crops that are missing at the beginning, once it is known
 
     @property
     def sound_end(self) -> int:
@@ -450,8 +472,15 @@ class PieceCutter:
         """Adds `(samples,)` float32 that follow those added before."""
         self._sound.add(samples)
 
+    def begin_lips(self, late: int) -> None:
+        """Notes that the first crop is preceded by `late` frames of the clip without a picture."""
+        self._late = late
+        for queue in self._lips:
+            queue.skip(late)
+
     def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
         """Adds crops that follow those added before; see `ClipPiece`."""
+        self._late = self._late or 0
         for queue, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
             queue.add(rows)
 
@@ -494,7 +523,8 @@ class PieceCutter:
         if not self.has_lips:
             return ClipPiece(first / self.fps, audio, None, None, None, None)
         mouths, found, cuts, absent = (rows.take(frame, completed) for rows in self._lips)
-        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent)
+        late = len(mouths) if self._late is None else min(max(self._late - first, 0), len(mouths))
+        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, late)
 
     def _bounds(self, count: int) -> tuple[int, int]:
         """Returns `(samples, frames)` in `count` pieces."""
@@ -525,6 +555,7 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
         pieces = list(stream)
         trouble = stream.trouble
     clip = Clip(stream.name, report=stream.report)
+    clip.pieces = pieces if any(piece.late for piece in pieces) else []
     clip.audio = _joined([piece.audio for piece in pieces])
     clip.mouths = _joined([piece.mouths for piece in pieces])
     clip.absent = _joined([piece.absent for piece in pieces])

@@ -56,11 +56,12 @@ class ClipWindow:
         first: the first frame in memory.
         last: the frame after the last one in memory.
         ended: whether the stream is over.
+        pictures_from: the first frame with a picture; 0 unless the sound begins earlier.
     """
 
     def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float):
         self._pieces, self.sampling_rate, self.fps = pieces, sampling_rate, fps
-        self.first = self.last = 0
+        self.first = self.last = self.pictures_from = 0
         self.ended = False
         self._audio: list[np.ndarray] = []  # from `first` on
         self._mouths: list[np.ndarray] = []
@@ -90,6 +91,7 @@ class ClipWindow:
                 self._pad_to(held, start - self.first, value[:0])
                 held.append(value)
             self.last = max(self.last, start + len(piece.mouths))
+            self.pictures_from = start + piece.late if piece.late else self.pictures_from
 
     @staticmethod
     def _pad_to(held: list[np.ndarray], length: int, like: np.ndarray) -> None:
@@ -120,7 +122,7 @@ class ClipWindow:
         Returns sound and mouths of `start <= frame < end` as a clip; silent sound, or mouths hardly seen, are `None`.
 
         Its modality is empty if there is nothing to read, or a chosen speaker is not in view. Its sound is silent
-        while they are out of view for long.
+        while they are out of view for long. A clip that begins before the first picture has sound only.
         """
         audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
         mouths = self._slice(self._mouths, start, end, self.first)
@@ -132,6 +134,8 @@ class ClipWindow:
             audio = None
         found = self._slice(self._found, start, end, self.first)
         if mouths is not None and found is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
+            mouths = None
+        if start < self.pictures_from:
             mouths = None
         if there < MIN_IN_VIEW:
             audio = mouths = None
@@ -149,9 +153,10 @@ class ClipWindow:
         return part if len(part) else None
 
     def changes(self, start: int, end: int) -> list[int]:
-        """Returns the frames of `start < frame < end` with which another scene or face begins."""
+        """Returns the frames of `start < frame < end` with which another scene or face, or the pictures, begin."""
         cuts = self._slice(self._cuts, start + 1, end, self.first)
-        return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
+        frames: list[int] = [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
+        return sorted({*frames, self.pictures_from}) if start < self.pictures_from < end else frames
 
 
 @dataclass(frozen=True)
@@ -289,7 +294,10 @@ class LongFormDecoder:
             end = window.last if last else window.first + chunk
             clip = window.take(window.first, end)
             next_start = clip.duration
-            if last and window.first == 0 and window.last <= chunk:
+            if not clip.modality and window.first < window.pictures_from < window.last:
+                window.drop(window.pictures_from)  # neither sound nor pictures
+                continue
+            if last and window.first == 0 and window.last <= chunk and not window.pictures_from:
                 yield from self._finish(self._read_parts([(0.0, clip)] if clip.modality else []))
             elif clip.modality:
                 plan = self._plan(clip, last)

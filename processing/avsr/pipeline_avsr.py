@@ -337,16 +337,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return [self._read_long(s, settings) if is_long else next(done) for s, is_long in zip(streams, are_long)]
 
     def _read_short(self, streams: list[ClipStream], settings: ReadingSettings) -> list[dict[str, Any]]:
-        """Returns the results of clips that go through the model together."""
-        if not streams:
-            return []
+        """Returns the results of clips that go through the model together, but for those with late pictures."""
         clips = [self._read_clip(stream, settings) for stream in streams]
-        outputs = self.forward(self._recogniser.features(clips), settings=settings)
-        return [self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(clips)]
+        whole = [clip for clip in clips if not clip.pieces]
+        outputs = self.forward(self._recogniser.features(whole), settings=settings) if whole else {}
+        results = (self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(whole))
+        return [
+            self._read_long(stream, settings, clip.pieces) if clip.pieces else next(results)
+            for stream, clip in zip(streams, clips)
+        ]
 
-    def _read_long(self, stream: ClipStream, settings: ReadingSettings) -> dict[str, Any]:
-        """Returns the result of a clip that is longer than a chunk."""
-        with self._listen(stream, settings, settings.return_timestamps or False) as speech:
+    def _read_long(
+        self, stream: ClipStream, settings: ReadingSettings, pieces: list[ClipPiece] | None = None
+    ) -> dict[str, Any]:
+        """Returns the result of a clip that is longer than a chunk, or of one that was read and has these pieces."""
+        with self._listen(stream, settings, settings.return_timestamps or False, pieces) as speech:
             result = speech.to_result(list(speech))
         if (settings.num_return_sequences or self.model.generation_config.num_return_sequences or 1) > 1:
             result["report"]["warnings"].append("a clip that is read in chunks has no alternatives")
@@ -400,7 +405,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
         clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
-        for warning in clip.report.warnings:
+        for warning in [] if clip.pieces else clip.report.warnings:
             logger.warning(f"{clip.name}: {warning}")
         return clip
 
@@ -477,13 +482,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             "report": report,
         }
 
-    def _listen(self, source: ClipStream, settings: ReadingSettings, timestamps: bool | str) -> SpeechStream:
-        window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
-        pieces = settings.changed(num_return_sequences=1)
+    def _listen(
+        self,
+        source: ClipStream,
+        settings: ReadingSettings,
+        timestamps: bool | str,
+        pieces: list[ClipPiece] | None = None,
+    ) -> SpeechStream:
+        """Returns the words of a stream; of its pieces if it was read already."""
+        read = iter(pieces or source)
+        window = ClipWindow(read, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
+        one_text = settings.changed(num_return_sequences=1)
         reading = LongFormDecoder(
             window,
             self._nonblank_probability,
-            lambda clips: self._read_pieces(clips, pieces),
+            lambda clips: self._read_pieces(clips, one_text),
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )

@@ -165,6 +165,32 @@ def test_sound_that_outlasts_the_picture_is_kept(tmp_path):
     assert any("after the last picture" in sentence for sentence in clip.report.warnings)
 
 
+def test_sound_that_begins_before_the_pictures_is_kept(tmp_path):
+    """Two seconds of sound, then pictures: black crops without a face come first, and all times are the file's."""
+    write_video(tmp_path / "clip.mp4", pictures(50), 25, tone(2.0))
+    with av.open(str(tmp_path / "clip.mp4")) as whole, av.open(str(tmp_path / "late.mp4"), "w") as late:
+        streams = {stream.index: late.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None:
+                shift = round(2.2 / packet.time_base) if packet.stream.type == "video" else 0
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + shift,
+                    packet.dts + shift,
+                    streams[packet.stream.index],
+                )
+                late.mux(packet)
+    faces = landmarks(50)
+    faces[:10] = np.nan
+    with ClipStream(tmp_path / "late.mp4", "auto", RATE, PROCESSOR, landmarks=faces) as clip:
+        pieces = list(clip)
+    found = joined(pieces, "found")
+    assert [piece.late for piece in pieces] == [25, 25, 5, 0, 0] and len(found) == 105
+    assert not joined(pieces, "mouths")[:55].any() and found.tolist() == [False] * 65 + [True] * 40
+    assert np.abs(joined(pieces, "audio")[:32000] - tone(2.0)[:32000]).max() < 0.1
+    assert clip.report.frames == 50 and clip.report.interpolated_runs == [(2.2, 2.6)]
+    assert "the sound begins 2.2 s before the first picture: that part is read without lips" in clip.report.warnings
+
+
 def test_cuts_are_marked_and_counted():
     scenes = [np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8) for seed in (1, 2, 3)]
     large = [scene.repeat(16, axis=0).repeat(16, axis=1) for scene in scenes]
