@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import MOUTHS, ArraySource
+from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
 from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
-from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream
+from .media_avsr import PICTURE, SOUND, MediaStream
+from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, TrackChoice
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead
 from .speaker_locator_avsr import speaker_name
@@ -106,7 +107,7 @@ class ClipStream:
 
     Args:
         source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
-            instead of `"video"` there may be `"mouths"`, crops of the image processor.
+            instead of `"video"` there may be `"mouths"`, crops of the image processor; see `as_input` for all forms.
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples per second wanted.
         image_processor: [`MouthRoiImageProcessor`].
@@ -117,10 +118,12 @@ class ClipStream:
             `landmarks` can only be a detector.
         on_piece: called with each piece as the reader takes it, in the reader's thread; the reader gets its
             exceptions.
+        tracks: which of a file's tracks and of the sound's channels are read.
 
     Attributes:
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
+        modality: as given.
 
     Raises:
         ValueError: names the source and the fault: it cannot be read, lacks what `modality` needs, or a speaker is
@@ -138,15 +141,14 @@ class ClipStream:
         max_lead: float = MAX_LEAD,
         speaker: ChosenSpeaker | None = None,
         on_piece: Callable[[ClipPiece], object] | None = None,
+        tracks: TrackChoice = DEFAULT_TRACKS,
     ):
         rate = sampling_rate if modality != "visual" else None
         fps = image_processor.fps if modality != "audio" else None
-        self._source: ArraySource | MediaStream
-        if isinstance(source, dict):
-            self._source, max_lead = ArraySource(source, rate, fps, image_processor.roi_size), math.inf
-        else:
-            self._source = MediaStream(source, fps, rate)
+        self._source = open_input(source, rate, fps, image_processor.roi_size, tracks)
+        max_lead = max_lead if isinstance(self._source, MediaStream) else math.inf
         self.name, self.duration = self._source.name, self._source.duration
+        self.modality = modality
         self._on_piece, self._closed = on_piece, False
         self._ahead: ReadAhead[ClipPiece] | None = None
         try:
@@ -211,7 +213,11 @@ class _Facts:
 
 
 def clip_pieces(
-    source: ArraySource | MediaStream, modality: str, finder: MouthFinder | None, cutter: PieceCutter, facts: _Facts
+    source: ArraySource | MediaStream | PairedSource,
+    modality: str,
+    finder: MouthFinder | None,
+    cutter: PieceCutter,
+    facts: _Facts,
 ) -> Iterator[ClipPiece]:
     """
     Yields the pieces of a clip, then completes the facts about it.
@@ -242,12 +248,16 @@ def clip_pieces(
     elif MOUTHS in source.kinds:
         facts.report = ClipReport(frames=cutter.lips_end, frames_with_face=1.0, fps_out=cutter.fps)
     facts.report.warn([*source.warnings, *cutter.warnings])
+    if facts.trouble is None and cutter.sound_end:
+        facts.report.warn(different_lengths(cutter.sound_end / cutter.rate, cutter.lips_end / cutter.fps))
     if cutter.has_sound:
         level.report(facts.report)
     refuse_unreadable(source.name, modality, cutter.has_sound, facts.trouble)
 
 
-def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: PieceCutter) -> Iterator[ClipPiece]:
+def _cut(
+    source: ArraySource | MediaStream | PairedSource, finder: MouthFinder | None, cutter: PieceCutter
+) -> Iterator[ClipPiece]:
     """Yields the pieces as soon as they are complete."""
     begun = False  # whether there was a picture
     with finder or contextlib.nullcontext(), ReadAhead(iter(source), DECODED, lambda item: item[1].nbytes) as decoded:
@@ -268,6 +278,13 @@ def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: 
         for rows in finder.finish() if finder is not None else ():
             cutter.add_lips(*rows)
     yield from cutter.finish(source.without_padding(cutter.sound_end))
+
+
+def different_lengths(sound: float, picture: float) -> list[str]:
+    """Returns a sentence where sound and picture differ much in length (seconds)."""
+    if abs(sound - picture) <= 0.5:
+        return []
+    return [f"sound ({sound:.1f} s) and picture ({picture:.1f} s) are of different length"]
 
 
 def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None) -> None:
@@ -441,6 +458,7 @@ class PieceCutter:
         max_lead: in seconds.
 
     Attributes:
+        rate: as given.
         fps: as given.
         has_sound: whether the pieces have sound.
         has_lips: whether they have crops.
@@ -449,7 +467,7 @@ class PieceCutter:
     def __init__(
         self, rate: int, fps: float, roi_size: int, has_sound: bool, has_lips: bool, max_lead: float = MAX_LEAD
     ):
-        self.fps, self._rate, self._max_lead = fps, rate, max_lead
+        self.fps, self.rate, self._max_lead = fps, rate, max_lead
         self.has_sound, self.has_lips = has_sound, has_lips
         empty = MouthBlock.empty(roi_size)
         self._sound = _RowQueue(np.zeros(0, np.float32))
@@ -496,12 +514,12 @@ class PieceCutter:
 
     def ready(self) -> Iterator[ClipPiece]:
         """Yields the pieces that are complete."""
-        hold = round(MAX_PADDING * self._rate)  # may be padding, to be cut off at the end
+        hold = round(MAX_PADDING * self.rate)  # may be padding, to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
             leads = []  # seconds by which sound and crops reach beyond the next piece
             if self.has_sound:
-                leads.append((self._sound.end - hold - sample) / self._rate)
+                leads.append((self._sound.end - hold - sample) / self.rate)
             if self.has_lips:
                 leads.append((self.lips_end - frame) / self.fps)
             if max(leads) < 0 or (min(leads) < 0 and max(leads) < self._max_lead):
@@ -529,7 +547,7 @@ class PieceCutter:
     def _bounds(self, count: int) -> tuple[int, int]:
         """Returns `(samples, frames)` in `count` pieces."""
         frames = count * self._frames
-        return round(frames / self.fps * self._rate), frames
+        return round(frames / self.fps * self.rate), frames
 
 
 # ------------------------------------------------------------------------------------------------- a clip as a whole
@@ -608,20 +626,26 @@ def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
     refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
     silent = clip.audio is not None and not clip.audio.any()
     if modality == "auto" and clip.mouths is None:
-        clip.report.warn([f"read from sound only: {trouble}"])
+        clip.report.warn([sound_only(trouble)])
     elif modality == "auto" and (clip.audio is None or silent):
         clip.audio = None
-        clip.report.warn([f"read from lips only: {'the sound is silent' if silent else 'there is no sound'}"])
+        clip.report.warn([lips_only(silent)])
     sound, lips = clip.audio is not None, clip.mouths is not None
     clip.modality = "audiovisual" if sound and lips else "audio" if sound else "visual"
+
+
+def sound_only(trouble: str | None) -> str:
+    return f"read from sound only: {trouble}"
+
+
+def lips_only(silent: bool) -> str:
+    return f"read from lips only: {'the sound is silent' if silent else 'there is no sound'}"
 
 
 def _settle_duration(clip: Clip, sampling_rate: int, fps: float) -> None:
     """Notes the length in seconds; pads sound shorter than a frame to one."""
     sound = 0.0 if clip.audio is None else len(clip.audio) / sampling_rate
     picture = 0.0 if clip.mouths is None else len(clip.mouths) / fps
-    if sound and picture and abs(sound - picture) > 0.5:
-        clip.report.warn([f"sound ({sound:.1f} s) and picture ({picture:.1f} s) are of different length"])
     if clip.audio is not None:
         clip.audio = np.pad(clip.audio, (0, max(0, round(sampling_rate / fps) - len(clip.audio))))
     clip.duration = max(sound, picture)

@@ -28,7 +28,7 @@ from .chunking_avsr import (
     words_before,
 )
 from .clip_report_avsr import SILENT_DBFS
-from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, without_others
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, lips_only, sound_only, without_others
 from .recognition_avsr import MOST_OTHERS, note_others
 
 logger = logging.getLogger(__name__)
@@ -496,20 +496,26 @@ class SpeechStream:
         statistics, report = self._reading.statistics, self.source.report
         read = {kind for kind, seconds in statistics.seconds.items() if seconds}
         modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
-        sound_only = statistics.sound_only if report.frames else []
-        runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
+        without_lips = statistics.sound_only if report.frames else []
+        runs = [[round(start, 3), round(end, 3)] for start, end in without_lips]
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
         facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
         return note_others(facts, statistics.others, statistics.others_count)
 
-    def _warnings(self, sound_only: list[list[float]]) -> list[str]:
+    def _warnings(self, runs: list[list[float]]) -> list[str]:
+        """Returns what is known once all was read, in words; `runs` are those that were read without lips."""
         statistics = self._reading.statistics
         sentences: list[str] = []
-        if sound_only:
-            share = sum(end - start for start, end in sound_only) / max(sum(statistics.seconds.values()), 1e-9)
-            named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
-            more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
+        level = self.source.report.audio_level_dbfs
+        if self.source.modality == "auto" and self.source.trouble:
+            sentences.append(sound_only(self.source.trouble))
+        elif self.source.modality == "auto" and self.source.report.frames and (level is None or level < SILENT_DBFS):
+            sentences.append(lips_only(silent=level is not None))
+        if runs and not self.source.trouble:
+            share = sum(end - start for start, end in runs) / max(sum(statistics.seconds.values()), 1e-9)
+            named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in runs[:RUNS_NAMED])
+            more = f" and {len(runs) - RUNS_NAMED} more" if len(runs) > RUNS_NAMED else ""
             sentences.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
         if statistics.changes:
             sentences.append(

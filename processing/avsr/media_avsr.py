@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from .feature_extraction_avsr import Channel, ChannelMixer, checked_channel
 from .media_source_avsr import (
+    DEFAULT_TRACKS,
     LATE,
     MAX_PADDING,
     MAX_PAUSE,
@@ -25,11 +27,13 @@ from .media_source_avsr import (
     StreamDecoder,
     StreamSelection,
     Track,
+    TrackChoice,
     WarningSink,
     frame_duration,
     import_av,
     opened,
     packets_of,
+    reorder_delay,
     seek,
     silent,
     tail_warning,
@@ -101,7 +105,7 @@ def read_frames(
     Raises:
         MediaError: the source cannot be read, or holds a video of which no frame can be decoded.
     """
-    with MediaStream(source, fps, None, start, end, on_warning, video_track=video_track) as stream:
+    with MediaStream(source, fps, None, start, end, on_warning, TrackChoice(video=video_track)) as stream:
         if stream.pictures is None:
             return
         for number, (_, picture) in enumerate(stream):
@@ -118,9 +122,10 @@ def read_audio(
     end: float | None = None,
     trim_to_video: bool = True,
     audio_track: Track | None = None,
+    channel: Channel | None = None,
     on_warning: WarningSink | None = None,
 ) -> np.ndarray | None:
-    """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
+    """Reads the sound, one channel of it, resampled, on the clock of the pictures.
 
     Sample 0 is time 0 of the container: sound that begins after the pictures gets zeros in front, holes between
     packets are silent. The padding that encoders such as AAC add after the end of the video is cut; sound that
@@ -134,6 +139,8 @@ def read_audio(
         end: return only what comes before this time; None: all.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
         audio_track: which of several sound tracks: its number, from 0 on, or its language; None: the default one.
+        channel: which of several channels: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the average;
+            None: those in which somebody speaks, never an average that cancels out.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Returns:
@@ -143,7 +150,8 @@ def read_audio(
         MediaError: the source cannot be read, or has no video and no sound that can be decoded.
     """
     warn = on_warning or silent
-    with MediaStream(source, None, sampling_rate, start, end, warn, audio_track=audio_track) as stream:
+    tracks = TrackChoice(audio=audio_track, channel=channel)
+    with MediaStream(source, None, sampling_rate, start, end, warn, tracks) as stream:
         if stream.sound is None:
             return None
         trims = trim_to_video and stream.selection.video is not None
@@ -161,15 +169,22 @@ def read_audio(
     return sound[:length]
 
 
-def probe_media(source: MediaSource) -> MediaInfo:
+def probe_media(
+    source: MediaSource, *, audio_track: Track | None = None, video_track: Track | None = None
+) -> MediaInfo:
     """Returns what a source holds. Reads all packets, but decodes one picture and a little sound only.
+
+    Args:
+        source: path, http(s) URL, bytes, or binary file object.
+        audio_track: which of several sound tracks: its number, from 0 on, or its language; None: the default one.
+        video_track: as `audio_track`, of the video.
 
     Raises:
         MediaError: the source cannot be read or holds neither video nor sound.
     """
     av = import_av()
     with opened(source) as (container, name):
-        selection, first = StreamSelection(container, name), {}
+        selection, first = StreamSelection(container, name, TrackChoice(audio_track, video_track)), {}
         for packet in packets_of(container, selection.streams, name, selection.warnings.append):
             selection.note(packet)
             if packet.stream.index not in first:
@@ -216,8 +231,7 @@ class MediaStream:
         start: give only what comes from this time on; seconds on the clip's clock.
         end: give only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
-        audio_track: see `StreamSelection`.
-        video_track: see `StreamSelection`.
+        tracks: which of several tracks and channels are read.
 
     Attributes:
         name: name used in error messages.
@@ -242,8 +256,7 @@ class MediaStream:
         start: float = 0.0,
         end: float | None = None,
         on_warning: WarningSink | None = None,
-        audio_track: Track | None = None,
-        video_track: Track | None = None,
+        tracks: TrackChoice = DEFAULT_TRACKS,
     ):
         if fps is not None and not (fps > 0 and math.isfinite(fps)):
             raise ValueError(f"fps must be a positive number, got {fps}")
@@ -259,7 +272,7 @@ class MediaStream:
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
-            self.selection = selection = StreamSelection(self._container, self.name, audio_track, video_track)
+            self.selection = selection = StreamSelection(self._container, self.name, tracks)
             self.duration = selection.announced
             self.pictures: FrameResampler | None = None
             self.sound: AudioResampler | None = None
@@ -267,7 +280,13 @@ class MediaStream:
                 selection.video.thread_type = "AUTO"
                 self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
             if sampling_rate is not None and selection.sound is not None:
-                self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
+                try:
+                    checked_channel(tracks.channel, selection.sound.codec_context.layout.nb_channels)
+                except ValueError as error:
+                    raise MediaError(f"{error}: {self.name}") from None
+                self.sound = AudioResampler(
+                    selection.sound, sampling_rate, selection.origin, start, self._warn, tracks.channel
+                )
             failed.pop_all()
         both = {PICTURE: self.pictures, SOUND: self.sound}
         self._resamplers = {kind: resampler for kind, resampler in both.items() if resampler is not None}
@@ -337,7 +356,7 @@ class MediaStream:
             if self.selection.video is None:
                 raise MediaError(f"{self.name} holds sound that cannot be decoded")
             self._warn("the sound cannot be decoded: only the pictures are used")
-        self.selection.finish()
+        self.selection.finish(both=len(self._resamplers) == 2)
 
     def _resampled(self, kind: str, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
         """Yields what is certain with one more decoded frame."""
@@ -452,6 +471,8 @@ class FrameResampler:
         before = self.start if first else self.time
         expected = before if first else before + self._nominal
         # In the stream's time base: delayed frames of the decoder have none of their own.
+        if first and frame.pts is not None:
+            self._origin += reorder_delay(self.stream, float(frame.pts * base))
         time = expected if frame.pts is None else float(frame.pts * base) - self._origin
         earliest = before - (MAX_PAUSE if first else MAX_STEP_BACK)  # a seek may land long before `start`
         if not earliest < time < max(before, other_time) + MAX_PAUSE:
@@ -531,7 +552,7 @@ class AudioResampler:
     """Resamples the decoded frames of one sound track to samples without a break, from `start` on.
 
     Gaps between frames become silence, samples before `start` or given already are dropped, jumps of the clock are
-    removed, channels averaged.
+    removed, and `ChannelMixer` makes one channel of several.
 
     Args:
         stream: the sound's PyAV stream.
@@ -539,18 +560,28 @@ class AudioResampler:
         origin: time 0 on the container's clock, in seconds.
         start: the first sample's time, in seconds after `origin`.
         warn: called with one sentence for each fault that does not prevent reading.
+        channel: see `ChannelMixer`.
 
     Attributes:
-        count: samples given so far.
+        count: samples taken so far.
         time: seconds after `origin` that the sound has reached.
     """
 
-    def __init__(self, stream: Any, rate: int, origin: float, start: float, warn: WarningSink):
+    def __init__(
+        self,
+        stream: Any,
+        rate: int,
+        origin: float,
+        start: float,
+        warn: WarningSink,
+        channel: Channel | None = None,
+    ):
         self.stream, self.rate, self.start, self.warn = stream, rate, start, warn
         self.count, self.time = 0, 0.0
         self._origin = origin
         self._format: tuple[Any, ...] | None = None  # of the frames that the resampler takes now
         self._resampler: Any = None
+        self._channel, self._mixer = channel, ChannelMixer(1, rate)
         self._place = 0  # where the resampler's next sample goes
         self._bad = 0
 
@@ -582,6 +613,7 @@ class AudioResampler:
     def finish(self) -> Iterator[np.ndarray]:
         """Yields the last samples, once there are no more frames."""
         yield from self._resampled(None)
+        yield from self._mixer.finish()
         if self._bad:
             self.warn(
                 f"{self._bad} samples of the sound are not numbers (NaN or infinite): they were replaced by silence"
@@ -604,15 +636,18 @@ class AudioResampler:
     def _resampled(self, frame: Any) -> Iterator[np.ndarray]:
         """Yields the samples of one more frame (None: the rest), with silence where some are missing before them."""
         for piece in [] if self._resampler is None else self._resampler.resample(frame):
-            samples = piece.to_ndarray().astype(np.float32, copy=False).mean(axis=0)  # (n,)
-            place, self._place = self._place, self._place + len(samples)
+            samples = piece.to_ndarray().astype(np.float32, copy=False)  # (channels, n)
+            if len(samples) != self._mixer.channels:
+                yield from self._mixer.finish()
+                self._mixer = ChannelMixer(len(samples), self.rate, self._channel, self.warn)
+            place, self._place = self._place, self._place + samples.shape[1]
             while self.count < place:  # a gap
                 silence = min(place - self.count, self.rate)
                 self.count += silence
-                yield np.zeros(silence, dtype=np.float32)
-            if len(samples := samples[self.count - place :]):
-                self.count += len(samples)
-                yield samples
+                yield from self._mixer.push(np.zeros((len(samples), silence), dtype=np.float32))
+            if (samples := samples[:, self.count - place :]).shape[1]:
+                self.count += samples.shape[1]
+                yield from self._mixer.push(samples)
 
 
 def _finite(frame: Any) -> tuple[Any, int]:

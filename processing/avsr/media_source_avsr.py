@@ -1,8 +1,8 @@
 """Opening media: what a source may be, how it is fetched, which streams are read, their packets and frames.
 
-A source is a path, an http(s) URL, the bytes of a file, or a readable binary file object. Whatever cannot be read ends
-in one `MediaError` that names the source. Files are opened as files only: neither a name that looks like another
-protocol nor a playlist inside makes ffmpeg reach out.
+A source is a path, a file or http(s) URL, the bytes of a file, or a readable binary file object. Whatever cannot be
+read ends in one `MediaError` that names the source. Files are opened as files only: neither a name that looks like
+another protocol nor a playlist inside makes ffmpeg reach out.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import os
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,6 +24,27 @@ from typing import IO, Any, TypeGuard
 MediaSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes]
 WarningSink = Callable[[str], None]
 Track = int | str  # number of a track, from 0 on, or its language
+
+
+@dataclass(frozen=True)
+class TrackChoice:
+    """
+    What is read of a file that holds several tracks or channels.
+
+    Attributes:
+        audio: number of the sound track among those that can be read, from 0 on, or its language; None: the one that
+            is flagged as default, or the first.
+        video: as `audio`, of the video.
+        channel: number of the sound's channel, from 0 on, `"left"`, `"right"`, or `"mean"` for the average; None: the
+            channels in which somebody speaks.
+    """
+
+    audio: Track | None = None
+    video: Track | None = None
+    channel: int | str | None = None
+
+
+DEFAULT_TRACKS = TrackChoice()
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
 MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
@@ -132,7 +154,7 @@ def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
             raise MediaError(f"{name} is empty")
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source))
+        path = _local_path(source, name)
         try:
             if path.is_dir():
                 raise MediaError(f"{name} is a folder, not a media file")
@@ -152,6 +174,17 @@ def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
     if not hasattr(source, "read"):
         raise MediaError(f"{name} is not a media source: pass a path, a URL, bytes, or a readable binary file object")
     return _rewound(source, name)
+
+
+def _local_path(source: str | os.PathLike, name: str) -> Path:
+    """Returns the path; that of a `file://` address, too."""
+    text = os.fsdecode(source)
+    if not text.lower().startswith("file://"):
+        return Path(text)
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise MediaError(f"{name} is on another machine, {parts.netloc!r}: copy the file and pass its path")
+    return Path(urllib.request.url2pathname(parts.path))
 
 
 def _rewound(source: IO[bytes], name: str) -> IO[bytes]:
@@ -215,6 +248,20 @@ def stream_start(stream: Any) -> float | None:
     return float(stream.start_time * stream.time_base) if stream.start_time is not None else None
 
 
+def reorder_delay(stream: Any, first: float) -> float:
+    """
+    Returns by how many seconds the first picture comes later than its stream begins, because a file without times of
+    presentation (AVI) counts from the first one decoded; 0.0 elsewhere.
+
+    Args:
+        stream: of the pictures.
+        first: time of the first picture, in seconds on the container's clock.
+    """
+    begin = stream_start(stream)
+    delay = 0.0 if begin is None or stream.type != "video" else first - begin
+    return delay if 0 < delay <= LATE else 0.0
+
+
 def frame_duration(stream: Any) -> float:
     """Returns the mean duration of a video's frames in seconds; 0 if the stream does not announce it."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
@@ -239,9 +286,7 @@ class StreamSelection:
     Args:
         container: as opened by PyAV.
         name: name used in error messages.
-        audio_track: number of the sound track among those that can be read, from 0 on, or its language; None: the
-            one that is flagged as default, or the first.
-        video_track: as `audio_track`, of the video.
+        tracks: which of several are read.
 
     Attributes:
         video: the stream whose pictures are read, or None.
@@ -256,14 +301,14 @@ class StreamSelection:
         MediaError: there is neither video nor sound, or not the track that was chosen.
     """
 
-    def __init__(self, container: Any, name: str, audio_track: Track | None = None, video_track: Track | None = None):
+    def __init__(self, container: Any, name: str, tracks: TrackChoice = DEFAULT_TRACKS):
         videos, sounds = video_streams(container), audio_streams(container)
         if not videos and not sounds:
             raise MediaError(f"{name} holds neither video nor sound")
         self._container, self._name = container, name
         self.warnings: list[str] = []
-        self.video = self._choose(videos, video_track, "video", "video_track")
-        self.sound = self._choose(sounds, audio_track, "sound track", "audio_track")
+        self.video = self._choose(videos, tracks.video, "video", "video_track")
+        self.sound = self._choose(sounds, tracks.audio, "sound track", "audio_track")
         self._spans = {stream.index: _Span(stream_start(stream) or 0.0) for stream in self.streams}
         self.origin = _time_zero(self.video, self.sound, [*videos, *sounds])
         self.fps = self.video_end = self.sound_end = 0.0
@@ -327,7 +372,7 @@ class StreamSelection:
         others = [other.end - self.origin for other in self._spans.values() if other is not span]
         if math.isfinite(span.begin) and span.begin - self.origin > max([0.0, *others]) + MAX_PAUSE:
             return span.end - span.begin
-        return max(0.0, span.end - self.origin)
+        return max(0.0, span.end - self.origin - reorder_delay(stream, span.begin))
 
     def lose_video(self, sound_is_read: bool) -> None:
         """Gives up the video, no frame of which can be decoded.
@@ -343,8 +388,13 @@ class StreamSelection:
         self.warnings.append("no frame of the video can be decoded: only the sound is used")
         self.video = None
 
-    def finish(self) -> None:
-        """Computes lengths, once all packets were noted; warns of a cut-off file and of sound without picture."""
+    def finish(self, both: bool = True) -> None:
+        """
+        Computes lengths, once all packets were noted; warns of a cut-off file and of sound without picture.
+
+        Args:
+            both: whether sound and pictures are both read.
+        """
         self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
         main, present = self.video or self.sound, self.video_end if self.video else self.sound_end
         present -= self._begin(main)
@@ -359,14 +409,15 @@ class StreamSelection:
             )
         if self.video is None:
             return
+        both &= self.sound is not None
         span = self._spans[self.video.index]
         seconds = span.end - span.begin
         self.fps = span.packets / seconds if 0 < seconds < math.inf else float(self.video.average_rate or 0.0)
-        if self.sound is not None and (lead := self.video_end - seconds) > LATE:
+        if both and (lead := self.video_end - seconds) > LATE and seconds > 0:
             self.warnings.append(
                 f"the sound begins {lead:.1f} s before the first picture: that part is read without lips"
             )
-        if (tail := self.sound_end - self.video_end) > MAX_PADDING:
+        if both and (tail := self.sound_end - self.video_end) > MAX_PADDING:
             self.warnings.append(tail_warning(tail))
 
 

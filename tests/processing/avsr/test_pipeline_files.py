@@ -9,11 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the task)
 from lookhear import cli
-from lookhear.processing.avsr import read_audio, read_frames, write_captioned_video
+from lookhear.processing.avsr import read_audio, read_frames, write_captioned_video, write_video
 
 FIRST, SECOND = "bin blue at f two now", "set red with k nine soon"
 RATE = 16000
@@ -140,3 +141,73 @@ def test_a_point_means_a_late_first_picture(asr, late):
     result = asr(str(late), speaker={"track": [(0, 0, 9999, 9999)] * 75}, return_timestamps="word")
     assert [row["second"] for row in result["report"]["speaker"]["seconds"]] == [3, 4, 5]
     assert result["text"].endswith(SECOND)
+
+
+# ------------------------------------------------------------------------------------------ tracks, channels and sound
+
+
+def texts(asr, source, **settings) -> set[str]:
+    """What is read short, long, and as a stream."""
+    found = {asr(source, **settings)["text"], asr(source, chunk_length_s=2.0, **settings)["text"]}
+    return found | {" ".join(word["text"] for word in asr.stream(source, **settings))}
+
+
+@pytest.mark.slow
+def test_the_default_tracks_are_read(asr, said, tmp_path, capsys):
+    """A commentary and a screen come first; dialogue and camera are flagged."""
+    screen = tmp_path / "screen.mp4"
+    write_video(screen, [np.full((96, 128, 3), 200, np.uint8)] * 75, 25)
+    (video, dialogue), (_, commentary) = said[SECOND], said[FIRST]
+    tracks = [Track(screen), Track(video, default=True)]
+    tracks += [Track(commentary, language="eng"), Track(dialogue, language="deu", default=True)]
+    clip = str(mux(tmp_path / "tracks.mkv", *tracks))
+    assert texts(asr, clip) == {SECOND}
+    report = asr(clip)["report"]
+    assert report["modality"] == "audiovisual" and any("0 (eng), 1 (deu, default)" in w for w in report["warnings"])
+    assert (
+        texts(asr, clip, audio_track=0, modality="audio")
+        == {FIRST}
+        == texts(asr, clip, audio_track="en", video_track=0)
+    )
+    assert asr(clip, video_track=0)["report"]["modality"] == "audio"
+    for options, text in (((), SECOND), (("--audio-track", "eng", "--modality", "audio"), FIRST)):
+        assert cli.main(["transcribe", clip, *options]) == 0
+        assert capsys.readouterr().out == text + "\n"
+
+
+@pytest.mark.slow
+def test_the_channel_in_which_somebody_speaks(asr, said, tmp_path, capsys):
+    speech = said[SECOND][1]
+    noise = (0.1 * np.random.default_rng(0).standard_normal(len(speech))).astype(np.float32)
+    for name, channels in (("phase", (speech, -speech)), ("noise", (noise, speech)), ("one", (speech, 0 * speech))):
+        clip = str(mux(tmp_path / f"{name}.mkv", Track(np.stack(channels))))
+        assert texts(asr, clip) == {SECOND}
+        assert asr({"audio": np.stack(channels), "sampling_rate": RATE})["text"] == SECOND
+        assert cli.main(["transcribe", clip]) == 0 and capsys.readouterr().out == SECOND + "\n"
+    both = str(mux(tmp_path / "both.mkv", Track(np.stack([speech, np.resize(said[FIRST][1], len(speech))]))))
+    assert texts(asr, both, channel=0) == {SECOND} == texts(asr, both, channel="left")
+    assert asr(both, channel=1)["text"].split()[:4] == FIRST.split()[:4]
+
+
+@pytest.mark.slow
+def test_sound_of_a_recorder(asr, said, tmp_path, capsys):
+    """The video's own sound is a hum; the recorder was started a second before the camera, or half a second after."""
+    video, speech = said[SECOND]
+    hum = (0.05 * np.sin(2 * np.pi * 100 * np.arange(len(speech)) / RATE)).astype(np.float32)
+    camera = mux(tmp_path / "camera.mp4", Track(video), Track(hum))
+    for offset, sound in ((-1.0, np.pad(speech, (RATE, 0))), (0.5, speech[RATE // 2 :]), (0.0, speech)):
+        recorder = tmp_path / "recorder.wav"
+        soundfile.write(recorder, sound, RATE)
+        source = {"video": str(camera), "audio": str(recorder), "audio_offset": offset}
+        result = asr(source, return_timestamps="word")
+        expected = SECOND if offset <= 0 else result["text"]
+        assert texts(asr, source) == {expected} and result["report"]["modality"] == "audiovisual"
+        assert result["chunks"][-1]["timestamp"][0] == pytest.approx(2.12, abs=0.25)
+        options = ["--audio", str(recorder), f"--audio-offset={offset}"]
+        assert cli.main(["transcribe", str(camera), *options]) == 0 and capsys.readouterr().out == expected + "\n"
+        burnt = write_captioned_video(source, result, tmp_path / "burnt.mp4")
+        heard = read_audio(burnt)
+        lag = (
+            np.argmax(np.correlate(heard[RATE : 2 * RATE], speech[RATE - 400 : 2 * RATE - 400 - 12000], "valid")) - 400
+        )
+        assert abs(lag) < 60  # samples between the sentence in the written video and where it was said
