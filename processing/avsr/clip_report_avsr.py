@@ -36,7 +36,7 @@ NOSE_DEPTH = 0.5  # how far the nose stands out before the eyes' outer corners, 
 
 @dataclass
 class ClipReport:
-    """Report on one clip. All times in seconds after the first frame, all sizes in pixels of the source picture.
+    """Report on one clip. All times in seconds on the clip's clock, all sizes in pixels of the source picture.
 
     Attributes:
         frames: number of frames at `fps_out`.
@@ -174,11 +174,15 @@ class ReportBuilder:
 
     def __init__(self, mouth_width: float, fps: float):
         self._mouth_width, self.fps = mouth_width, fps
-        self._frames = self._found = self._outside = self._cuts = 0
+        self._frames = self._found = self._outside = self._cuts = self._late = 0
         self._yaw_max = 0.0
         self._missing_since: int | None = None  # frame
         self._runs: list[tuple[float, float]] = []
         self._yaws, self._face_sizes, self._crops = _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE)
+
+    def begin(self, late: int) -> None:
+        """Notes that the first frame to be added is preceded by `late` frames of the clip without a picture."""
+        self._late = late
 
     def add(
         self, mouths: np.ndarray, points: np.ndarray, found: np.ndarray, outside: np.ndarray, cuts: np.ndarray
@@ -210,7 +214,8 @@ class ReportBuilder:
         if self._missing_since is None:
             self._missing_since = frame
             return
-        run = round(self._missing_since / self.fps, 3), round(frame / self.fps, 3)
+        start, end = ((self._late + place) / self.fps for place in (self._missing_since, frame))
+        run = round(start, 3), round(end, 3)
         self._runs, self._missing_since = [*self._runs, run], None
         if len(self._runs) > MAX_RUNS:
             self._runs.remove(min(self._runs, key=lambda run: run[1] - run[0]))

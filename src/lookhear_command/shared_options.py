@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +53,6 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def result_name(file: str) -> str:
     """Returns the name of a file's or URL's result: the file's name without its ending."""
+    if file.lower().startswith("file://"):
+        file = urllib.parse.unquote(file)
     return Path(file.split("?")[0].rstrip("/")).stem or "result"
