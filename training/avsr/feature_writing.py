@@ -115,7 +115,8 @@ class FeatureWriter:
                 version.write(SCHEMA, lambda places: self.compute(clips, places), job, bar.update)
         if isinstance(clips, TrainingClips):
             clips.set_epoch(0)
-        self.model.get_encoder().to("cpu")  # the trainer decides where the model is
+        # The trainer decides where the model is.
+        self.model.get_encoder().to("cpu")  # type: ignore[arg-type]  # transformers' wrapper has no signature
         state.wait_for_everyone()
 
     def read(self, name: str, clips: TrainingClips | EvaluationClips) -> FeatureClips:
@@ -203,7 +204,8 @@ class FeatureWriter:
             Rows of `SCHEMA`.
         """
         device = self.arguments.device
-        encoder = self.model.get_encoder().to(device).eval()
+        encoder = self.model.get_encoder().eval()
+        encoder.to(device)
         loader: DataLoader = DataLoader(
             Subset(clips, places),
             batch_size=self.arguments.per_device_eval_batch_size,
@@ -220,10 +222,10 @@ class FeatureWriter:
                 if clip.words is not None:
                     row["words"] = [{"word": word, "start": start, "end": end} for word, start, end in clip.words]
                 for name, (output, mask) in encoded.items():
-                    row[name] = _to_bytes(output.last_hidden_state[place], mask[place])
+                    row[name] = _to_bytes(output["last_hidden_state"][place], mask[place])
                 yield row
 
-    def _read_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _read_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
         """Returns the inputs of the modalities that the model reads."""
         names = {"audio": ("input_values", "attention_mask")}
         names["visual"] = ("pixel_values_videos", "video_attention_mask")

@@ -145,20 +145,19 @@ def load_rows(
 def _without_uncuttable(rows: Dataset, folders: list[str], recipe: DataRecipe) -> Dataset:
     """Returns the rows without clips that are too long and cannot be cut; logs how many, and how many are cut."""
     most = recipe.max_frames
-    times = ["words", FOUND_WORDS] if FOUND_WORDS in rows.column_names else ["words"]
+    columns = ["duration", "words", *([FOUND_WORDS] if FOUND_WORDS in rows.column_names else [])]
 
-    def has_times(duration: float, *times: list | str | None) -> bool:
-        return any(times) or frames_of(duration) <= most
+    def has_times(duration: float, words: list | None, found: str = "") -> bool:
+        return bool(words or found) or frames_of(duration) <= most
 
-    def has_room(duration: float, *times: list | str | None) -> bool:
-        words = times[0] and [(word["word"], word["start"], word["end"]) for word in times[0]]
-        words = words or read_words(times[-1] if len(times) > 1 else None)
-        return frames_of(duration) <= most or first_words(words or (), most) is not None
+    def has_room(duration: float, words: list | None, found: str = "") -> bool:
+        known = [(word["word"], word["start"], word["end"]) for word in words or []] or read_words(found)
+        return frames_of(duration) <= most or first_words(known or (), most) is not None
 
     reason = f"more than data.max_frames ({most}) frames, and no word times to cut the text by"
-    rows = _filtered(rows, has_times, ["duration", *times], folders, reason)
+    rows = _filtered(rows, has_times, columns, folders, reason)
     reason = f"more than data.max_frames ({most}) frames, and no word that is as short"
-    rows = _filtered(rows, has_room, ["duration", *times], folders, reason)
+    rows = _filtered(rows, has_room, columns, folders, reason)
     long = sum(frames_of(row["duration"]) > most for row in rows.select_columns(["duration"]))
     if long and os.environ.get("RANK", "0") == "0":
         logger.warning(
