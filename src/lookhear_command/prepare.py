@@ -22,7 +22,7 @@ OF_CORPORA = {
 
 def add(commands: Commands) -> None:
     example = "lookhear prepare lrs3 /data/LRS3 prepared/lrs3 --split trainval --num-proc 8 --shard 0/16\n  "
-    example += "lookhear prepare features lrs2_audiovisual.yaml features/lrs2 training.bf16=true"
+    example += "lookhear prepare features lrs2_audiovisual.yaml features/lrs2 --shard 0/16"
     summary = "convert a corpus to Parquet shards of mouth crops, sound and text"
     parser = add_command(commands, "prepare", summary, example, run)
     corpora = ("folder", "grid", "lrs2", "lrs3", "lrw", "features")
