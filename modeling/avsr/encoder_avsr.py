@@ -519,15 +519,28 @@ class AvsrEncoder(AvsrPreTrainedModel):
             self._tied_weights_keys = shared_parameters(shared)
         self.post_init()
 
-    def _encode_modalities(
+    def encode_modalities(
         self,
-        input_values: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        pixel_values_videos: torch.Tensor | None,
-        video_attention_mask: torch.Tensor | None,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
-        """Encodes each present modality: output `(batch, frames, hidden_size)` and mask, over the same frames."""
+        """
+        Encodes each modality by its front-end and back-end, without the fusion.
+
+        Args:
+            input_values: see `forward`.
+            attention_mask: see `forward`.
+            pixel_values_videos: see `forward`.
+            video_attention_mask: see `forward`.
+
+        Returns:
+            Of each present modality, `"audio"` and `"visual"`: the output, whose `last_hidden_state` is `(batch,
+            frames, hidden_size)`, and the mask of its valid frames `(batch, frames)` bool. Both have equally many
+            frames.
+        """
         audio = audio_lengths = video = video_lengths = None
         if input_values is not None:
             if attention_mask is None:
@@ -553,6 +566,18 @@ class AvsrEncoder(AvsrPreTrainedModel):
             encoded["audio"] = self.audio_encoder(audio, audio_lengths, audio_padding, frames, norms[0], **kwargs)
         if video is not None:
             encoded["visual"] = self.visual_encoder(video, video_lengths, video_padding, frames, norms[1], **kwargs)
+        return encoded
+
+    def _read_encodings(
+        self, given: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
+    ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
+        """Returns encodings that were computed before as `encode_modalities` does, in this network's precision."""
+        encoded = {}
+        for name, (states, mask) in given.items():
+            if states is not None and self.config.modality in (name, "audiovisual"):
+                valid = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
+                states = states.to(self.norm.weight.dtype)
+                encoded[name] = BaseModelOutput(last_hidden_state=states), valid.bool()
         return encoded
 
     def _drop_modalities(
@@ -607,6 +632,10 @@ class AvsrEncoder(AvsrPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_attention_mask: torch.Tensor | None = None,
+        audio_encodings: torch.Tensor | None = None,
+        audio_encoding_mask: torch.Tensor | None = None,
+        visual_encodings: torch.Tensor | None = None,
+        visual_encoding_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrEncoderOutput:
         r"""
@@ -618,24 +647,39 @@ class AvsrEncoder(AvsrPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
             video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
                 1 for frames; a row of 0: no lips.
+            audio_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                What `encode_modalities` computed of the sound before, instead of the first four inputs.
+            audio_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                The same of the lips.
+            visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
 
         Raises:
-            ValueError: none of the inputs that the model's `modality` reads is passed.
+            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
+                that they are of.
         """
+        given = {
+            "audio": (audio_encodings, audio_encoding_mask),
+            "visual": (visual_encodings, visual_encoding_mask),
+        }
+        encoded = self._read_encodings(given)
+        if encoded and (input_values is not None or pixel_values_videos is not None):
+            raise ValueError("Encodings take the place of input_values and pixel_values_videos: leave these out.")
         if self.config.modality == "visual":
             input_values = None
         if self.config.modality == "audio":
             pixel_values_videos = None
-        if input_values is None and pixel_values_videos is None:
+        if not encoded and input_values is None and pixel_values_videos is None:
             raise ValueError(
                 f"A model of modality={self.config.modality!r} needs "
                 + {"audio": "input_values.", "visual": "pixel_values_videos."}.get(
                     self.config.modality, "input_values, pixel_values_videos or both."
                 )
             )
-        encoded = self._encode_modalities(
-            input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
-        )
+        if not encoded:
+            encoded = self.encode_modalities(
+                input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
+            )
         layers: dict[str, tuple[torch.Tensor, ...] | None] = {}
         if self.config.modality == "audiovisual":
             output, frame_mask = self._fuse(encoded, **kwargs)

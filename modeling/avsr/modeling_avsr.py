@@ -350,6 +350,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        audio_encodings: torch.Tensor | None = None,
+        audio_encoding_mask: torch.Tensor | None = None,
+        visual_encodings: torch.Tensor | None = None,
+        visual_encoding_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -373,9 +377,16 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
             past_key_values (`EncoderDecoderCache`, *optional*): older name of `cache`.
+            audio_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                What the encoder's `encode_modalities` computed of the sound before, instead of the first four inputs.
+            audio_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                The same of the lips.
+            visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
 
         Raises:
-            ValueError: none of the inputs that the model's `modality` reads is passed.
+            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
+                that they are of.
         """
         cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
@@ -384,6 +395,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
                 attention_mask,
                 pixel_values_videos,
                 video_attention_mask,
+                audio_encodings,
+                audio_encoding_mask,
+                visual_encodings,
+                visual_encoding_mask,
                 return_dict=True,
                 **kwargs,
             )

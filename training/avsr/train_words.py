@@ -24,9 +24,11 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
     """
     if recipe.evaluation.num_beams is not None:
         raise ValueError("evaluation.num_beams is for the task 'recognition'; words are not searched: leave it out")
+    if recipe.data.cache_features is not None:
+        raise ValueError("data.cache_features is for the task 'recognition'; words are trained whole: leave it out")
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
-    rows = load_rows(recipe.data.train, recipe.data, training=True)
+    rows = load_rows(recipe.data.train, recipe.data, training=True, output=arguments.output_dir)
     validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
     processor = build_processor(recipe.model, recipe.data.train)
     check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)

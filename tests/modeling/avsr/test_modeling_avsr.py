@@ -165,6 +165,28 @@ def test_missing_input_is_named(make_model, make_clips, make_batch, variant, giv
             call(**given)
 
 
+@torch.no_grad()
+def test_encodings_take_the_place_of_sound_and_lips(model, batch):
+    """Nothing but the valid frames counts, unless the layout's loss counts padding as well."""
+    labels = {"labels": batch["labels"]}
+    encoded = model.get_encoder().encode_modalities(**inputs_of(batch))
+    given = {}
+    for name, (output, mask) in encoded.items():
+        states = output.last_hidden_state
+        if not model.config.smooth_padding:
+            states = states.masked_fill(~mask[..., None], 7.0)
+        given |= {f"{name}_encodings": states, f"{name}_encoding_mask": mask.long()}
+    expected, found = model(**batch), model(**given, **labels)
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert torch.equal(found.frame_mask, expected.frame_mask)
+    valid = expected.frame_mask
+    torch.testing.assert_close(found.encoder_last_hidden_state[valid], expected.encoder_last_hidden_state[valid])
+    halves = {name: states.bfloat16() if states.is_floating_point() else states for name, states in given.items()}
+    torch.testing.assert_close(model(**halves, **labels).loss, expected.loss, rtol=2e-2, atol=2e-2)
+    with pytest.raises(ValueError, match="Encodings take the place of input_values and pixel_values_videos"):
+        model(**given, **batch)
+
+
 @pytest.mark.parametrize("weight", [-0.1, 1.1])
 def test_ctc_weight_outside_its_range_is_refused(make_model, make_clips, make_batch, weight):
     with pytest.raises(ValueError, match="ctc_weight"):
