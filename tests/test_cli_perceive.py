@@ -72,6 +72,13 @@ def test_the_table(run, model, photos):
     assert "Traceback" not in err
 
 
+def test_labels_add_up_and_may_have_commas(run, model, photos):
+    asked = ["--labels", "cat,dog", "--label", "Bolt, small", "--labels", "red_car"]
+    code, out, _ = run(photos / "a.png", "--model", model, *asked, "--threshold", 0, "--json")
+    labels = {found["label"] for found in json.loads(out)["images"][0]["objects"]}
+    assert code == 0 and labels == {"cat", "dog", "Bolt, small", "red_car"}, "as they were written"
+
+
 def test_every_kind_of_prompt_in_one_call(run, model, photos):
     asked = [part for pair in PLACED.items() for part in pair]
     asked += ["--point", "80,50", "--mask", photos / "mask.png", "--expression", "the cat, on the left"]

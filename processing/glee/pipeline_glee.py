@@ -183,10 +183,12 @@ class ObjectPerceptionPipeline(Pipeline):
       a folder of numbered pictures, an array `(frames, height, width, 3)`, or any input that is marked as one:
       `{"video": video, "labels": …}`, where `video` may also be a list or generator of pictures, and `"fps"` is their
       number per second.
-    - labels: names of categories, any number of objects each; `["object"]` finds everything.
+    - labels: names of categories, any number of objects each; `["object"]` finds everything. `Red_triangle.` is looked
+      for as `red triangle`; results have the name as it was written.
     - expressions: sentences about one object each.
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
-      `(height, width)` bool; masks: `(height, width)` bool. Coordinates are pixels of the upright image.
+      `(height, width)` bool; masks: `(height, width)` bool. Coordinates are pixels of the upright image; what
+      is smaller than a pixel, as coordinates in shares of the image are, is refused.
     - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is
       for all images.
     - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a

@@ -30,9 +30,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--labels",
         type=comma_list,
-        help="comma-separated names, any number of objects each; 'object' finds all objects",
+        action="extend",
+        help="comma-separated names, any number of objects each; 'object' finds all objects; may be repeated",
     )
     again = "; may be repeated"
+    one = "one name, which may have a comma in it" + again
+    parser.add_argument("--label", dest="labels", action="append", metavar="NAME", help=one)
     parser.add_argument("--expression", action="append", metavar="TEXT", help="a sentence about one object" + again)
     parser.add_argument(
         "--point", action="append", type=points, metavar="X,Y[;X,Y…]", help="points of one object" + again
