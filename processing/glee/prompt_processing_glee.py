@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import PreTrainedTokenizerBase
 
-from .geometry_glee import Size, resize_mask, scale_points
+from .geometry_glee import Size, is_mask, plain_prompt, resize_mask, scale_points
 
 MAX_LENGTH = 77  # tokens of CLIP's text encoder, its first and last included
 VISUAL_LABEL = "object"  # the label that visual prompts are scored against
@@ -107,15 +107,6 @@ def draw_mask(mask: Any, image_size: Size, resized_size: Size) -> np.ndarray:
     if not mask.any():
         raise ValueError("it marks no pixel")
     return resize_mask(mask != 0, resized_size)
-
-
-def is_mask(value: Any) -> bool:
-    """Returns whether a prompt is a picture of pixels rather than a list of coordinates."""
-    if isinstance(value, Image.Image):
-        return True
-    if not isinstance(value, (np.ndarray, torch.Tensor)) or value.ndim != 2:
-        return False
-    return value.shape[1] != 2 or value.dtype in (bool, torch.bool)
 
 
 def _coordinates(value: Any, form: str, columns: int) -> np.ndarray:
@@ -378,7 +369,7 @@ def draw_visual_prompts(
     for row, (name, image, index, prompt) in enumerate(rows):
         height, width = resized_sizes[image]
         try:
-            pixels = VISUAL_PROMPTS[name].draw(prompt, image_sizes[image], resized_sizes[image])
+            pixels = VISUAL_PROMPTS[name].draw(plain_prompt(name, prompt), image_sizes[image], resized_sizes[image])
         except ValueError as error:
             raise ValueError(f"{name}: image {image}, object {index}: {error}") from None
         drawn[row, :height, :width] = pixels
@@ -423,6 +414,8 @@ def _axes(value: Any) -> int:
         return value.ndim
     if isinstance(value, Image.Image):
         return 2
+    if isinstance(value, Mapping):  # a box, or a result
+        return 1
     if isinstance(value, (list, tuple)):
         return 1 + max(map(_axes, value), default=0)
     return 0
