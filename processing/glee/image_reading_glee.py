@@ -288,8 +288,8 @@ def _opened(content: bytes, name: str, alone: bool) -> Image.Image:
         reason = error or type(error).__name__
         raise ValueError(f"`inputs`: {name} is broken and cannot be decoded ({reason}).") from None
     raise ValueError(
-        f"`inputs`: {name} holds {count} pictures: pass it by itself, as a video, with frames='each' (--each) to look "
-        "at one after the other, or with frames='first' (--frames first)."
+        f'`inputs`: {name} holds {count} pictures: pass it by itself, as {{"video": …}}, to follow it or, with '
+        "frames='each' (--each), to look at one after the other; frames='first' (--frames first) looks at the first."
     )
 
 
