@@ -1,4 +1,4 @@
-"""Sizes of images, boxes and masks on their way from the picture to the network's padded image and back.
+"""Prompts as they are passed, and sizes of images, boxes and masks from the picture to the padded image and back.
 
 An image of `(height, width)` pixels is resized, then padded at the right and at the bottom to the image that the
 network sees. Points and boxes are continuous pixel coordinates: the left edge of the picture is 0, its right edge
@@ -8,12 +8,16 @@ network sees. Points and boxes are continuous pixel coordinates: the left edge o
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 Size = tuple[int, int]  # (height, width) in pixels
+BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
@@ -116,3 +120,37 @@ def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, t
     if target_size != image_size:
         logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
     return logits[:, 0]
+
+
+def plain_prompt(name: str, prompt: Any) -> Any:
+    """
+    Converts the prompt of one object to nested lists of numbers, or leaves it as it is where it is of pixels.
+
+    Args:
+        name: "points", "boxes", "scribbles" or "masks".
+        prompt: lists or tuples, arrays, tensors on any device, or lists of those; of "boxes" also `{"xmin", "ymin",
+            "xmax", "ymax"}`; and a result of the pipeline `object-perception` that has such a box, or a mask.
+    """
+    if isinstance(prompt, Mapping):
+        prompt = prompt.get({"boxes": "box", "masks": "mask", "scribbles": "mask"}.get(name, ""), prompt)
+    if isinstance(prompt, Mapping) and name == "boxes" and set(BOX_SIDES) <= set(prompt):
+        prompt = [prompt[side] for side in BOX_SIDES]
+    if name == "masks" or (name == "scribbles" and is_mask(prompt)):
+        return prompt
+    return _lists(prompt)
+
+
+def _lists(value: Any) -> Any:
+    """Converts arrays and tensors, also those in lists, to lists."""
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+        return value.tolist()
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def is_mask(value: Any) -> bool:
+    """Returns whether a prompt is a picture of pixels rather than a list of coordinates."""
+    if isinstance(value, Image.Image):
+        return True
+    if not isinstance(value, (np.ndarray, torch.Tensor)) or value.ndim != 2:
+        return False
+    return value.shape[1] != 2 or value.dtype in (bool, torch.bool)

@@ -1,5 +1,5 @@
 """Masks as COCO's run lengths, plain and compressed, as pycocotools has them, which inference doesn't need to
-install."""
+install, and as polygons."""
 
 from __future__ import annotations
 
@@ -25,10 +25,44 @@ def coco_rle(mask: np.ndarray) -> dict[str, Any]:
 def run_lengths(mask: np.ndarray) -> list[int]:
     """Encodes a `(height, width)` bool mask in COCO's plain run lengths: column by column, the first run is of
     False."""
-    pixels = np.asarray(mask, bool).flatten(order="F")
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    lengths = np.diff([0, *edges, len(pixels)]).tolist()
-    return [0, *lengths] if len(pixels) and pixels[0] else lengths
+    return _lengths(np.asarray(mask, bool)).tolist()
+
+
+def _lengths(mask: np.ndarray) -> np.ndarray:
+    """Computes run lengths, `(n,)` int64, from the part of the mask that holds all its pixels: most are small."""
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(columns):
+        return np.array([mask.size], dtype=np.int64)
+    left, right = columns[0], columns[-1] + 1
+    rows = np.flatnonzero(mask[:, left:right].any(axis=1))
+    top, bottom = rows[0], rows[-1] + 1
+    part = np.zeros((right - left, bottom - top + 2), dtype=bool)  # its columns as rows, each between two False
+    part[:, 1:-1] = mask[top:bottom, left:right].T
+    column, row = np.nonzero(part[:, 1:] != part[:, :-1])
+    edges = (left + column) * height + top + row  # where runs of True begin and end, in turn
+    ends, begins = edges[1:-1:2], edges[2::2]
+    apart = ends != begins  # a run that reaches the bottom may go on at the top of the next column
+    edges = np.concatenate((edges[:1], np.stack((ends[apart], begins[apart]), axis=1).ravel(), edges[-1:]))
+    lengths = np.diff(edges, prepend=0, append=mask.size)
+    return lengths[:-1] if edges[-1] == mask.size else lengths
+
+
+class RunLengthMask:
+    """
+    A mask that is stored as run lengths; a few kilobytes, where its pixels would fill megabytes.
+
+    Args:
+        mask: `(height, width)` bool.
+    """
+
+    def __init__(self, mask: np.ndarray):
+        self.shape = mask.shape
+        self.lengths = _lengths(mask).astype(np.int32 if mask.size < 2**31 else np.int64)
+
+    def decode(self) -> np.ndarray:
+        """Returns the mask, `(height, width)` bool, a new array each time."""
+        return mask_of_runs(self.lengths, self.shape)
 
 
 def compress_runs(lengths: Sequence[int]) -> str:
@@ -107,3 +141,43 @@ def mask_of_rle(rle: Mapping[str, Any]) -> np.ndarray:
     damaged."""
     counts = rle["counts"]
     return mask_of_runs(expand_runs(counts) if isinstance(counts, str) else counts, rle["size"])
+
+
+def fill_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+    """
+    Fills the pixels whose centre lies in one of the polygons (`x0, y0, x1, y1, ...`, even-odd rule within a polygon).
+
+    Parts thinner than a pixel may vanish.
+
+    Args:
+        polygons: lists of x and y in turn, in pixels.
+        size: (height, width) of the picture.
+
+    Returns:
+        `(height, width)` bool.
+    """
+    height, width = size
+    filled = np.zeros(size, dtype=bool)
+    for polygon in polygons:
+        points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
+        low = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
+        high = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int)
+        window = filled[low[1] : high[1], low[0] : high[0]]
+        if window.size:
+            window |= _fill(points - low, *window.shape)
+    return filled
+
+
+def _fill(points: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Fills a polygon: each edge toggles, in the rows that it crosses, all pixels right of it."""
+    (x0, y0), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
+    first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), 0, height).astype(int)  # rows whose centres it crosses
+    end = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), 0, height).astype(int)
+    crossed = end - first
+    edge = np.repeat(np.arange(len(points)), crossed)
+    rows = np.arange(crossed.sum()) - np.repeat(crossed.cumsum() - crossed, crossed) + first[edge]
+    slope = (x1[edge] - x0[edge]) / (y1[edge] - y0[edge])
+    x = x0[edge] + (rows + 0.5 - y0[edge]) * slope
+    columns = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
+    toggles = np.bincount(rows * (width + 1) + columns, minlength=height * (width + 1)).astype(np.uint8)
+    return (toggles.reshape(height, width + 1).cumsum(axis=1, dtype=np.uint8)[:, :width] & 1).astype(bool)

@@ -42,6 +42,7 @@ class VideoSettings:
         window: number of frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
+        with_masks: whether results have masks.
     """
 
     threshold: float
@@ -50,6 +51,7 @@ class VideoSettings:
     window: int = WINDOW
     tracking: str = "memory"
     reprompt: bool = False
+    with_masks: bool = True
 
 
 class VideoPerception:
@@ -76,6 +78,7 @@ class VideoPerception:
         fps: frames per second; None where the source doesn't say.
         frames: number of frames; None where the source doesn't say.
         duration: in seconds; None where the source doesn't say.
+        names: the frames' files, in a folder of pictures; else None.
         size: (height, width) of the frames in pixels, upright.
         frame: the last frame that results were returned for, an RGB picture; None before the first.
         index: its place, from 0; -1 before the first.
@@ -107,6 +110,7 @@ class VideoPerception:
         self._model, self._processor, self._encode_labels = model, processor, encode_labels
         self._settings, self._name = settings, video.name
         self.fps, self.frames, self.duration = video.fps, video.frames, video.duration
+        self.names = video.names
         self.warnings: list[str] = []
         self._warned = 0
         self._frames = ReadAhead(_prepared(video, processor.image_processor, self.warnings), settings.window)
@@ -143,7 +147,11 @@ class VideoPerception:
         if window is None or self._place == len(window):
             window = self._next_window()
         self._look([prompt for prompt in self._prompts.values() if prompt.window is not window], window)
-        results = [found for prompt in self._in_order() for found in prompt.results(self._place, window.sizes)]
+        results = [
+            found
+            for prompt in self._in_order()
+            for found in prompt.results(self._place, window.sizes, self._settings.with_masks)
+        ]
         self._last = window.frames[self._place]
         self._place += 1
         return results

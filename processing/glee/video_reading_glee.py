@@ -19,7 +19,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .image_reading_glee import VIDEO_ENDINGS, fetch, is_video, read_images, source_name
+from .image_reading_glee import (
+    VIDEO_ENDINGS,
+    count_pictures,
+    fetch,
+    is_animation,
+    is_video,
+    read_images,
+    source_name,
+)
 
 Warn = Callable[[str], None]
 
@@ -73,11 +81,11 @@ class PictureVideo:
         frames: int | None = None,
         names: list[str] | None = None,
     ):
-        self.name, self.fps, self.frames = name, fps, frames
-        self._pictures, self._names = pictures, names
+        self.name, self.fps, self.frames, self.names = name, fps, frames, names
+        self._pictures = pictures
 
     @classmethod
-    def of_folder(cls, folder: Path, name: str, fps: float | None = None) -> PictureVideo:
+    def of_folder(cls, folder: Path, name: str, fps: float | None = None, numbered: bool = True) -> PictureVideo:
         """
         Takes the numbered pictures of a folder in the order of their numbers; other files are ignored.
 
@@ -85,6 +93,7 @@ class PictureVideo:
             folder: with the pictures.
             name: name used in error messages.
             fps: frames per second, if known.
+            numbered: whether each must have a number of its own.
 
         Raises:
             ValueError: there are none, one has no number, or two have the same.
@@ -93,11 +102,11 @@ class PictureVideo:
         if not files:
             raise ValueError(f"`inputs`: {name} is a folder without pictures ({', '.join(FRAME_ENDINGS)}).")
         keyed = sorted((_numbers(path.stem), path) for path in files)
-        for key, path in keyed:
+        for key, path in keyed if numbered else ():
             if len(key) == 1:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} has no number that says which frame it is.")
         for (key, path), (other, twin) in itertools.pairwise(keyed):
-            if key == other:
+            if key == other and numbered:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} and {twin.name!r} have the same number.")
         ordered = [os.fspath(path) for _, path in keyed]
         return cls(ordered, name, fps, len(ordered), ordered)
@@ -121,7 +130,7 @@ class PictureVideo:
             try:
                 image = read_images(picture)[0]
             except ValueError as error:
-                place = self._names[index] if self._names else f"{self.name}, frame {index}"
+                place = self.names[index] if self.names else f"{self.name}, frame {index}"
                 what = str(error).removeprefix("images: item 0 ").removeprefix("images ")
                 raise ValueError(f"`inputs`: {place} {what}") from None
             yield VideoFrame(index, None if self.fps is None else index / self.fps, image)
@@ -131,6 +140,67 @@ def _numbers(stem: str) -> tuple[Any, ...]:
     """Splits a name into texts and numbers, so that frame 10 sorts after frame 9."""
     parts = re.split(r"(\d+)", stem)
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
+
+
+class AnimatedVideo:
+    """
+    The pictures of an animated GIF, WebP, PNG or AVIF, or the pages of a TIFF, as frames of a video.
+
+    Args:
+        source: path, bytes of a file, or seekable binary file object.
+        name: name used in error messages.
+
+    Attributes:
+        fps: frames per second, by the first picture's duration; None where the file doesn't say.
+        frames: number of pictures.
+        duration: in seconds, if all pictures last as long as the first; None where the file doesn't say.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+
+    names: list[str] | None = None  # of the frames, where they are files
+
+    def __init__(self, source: Any, name: str):
+        self.name = name
+        file = source if hasattr(source, "read") else None
+        self._file = file or (
+            io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
+        )
+        try:
+            with Image.open(self._file) as image:
+                self.frames = count_pictures(image)
+                image.load()  # the durations of a WebP are known after that only
+                lasts = float(image.info.get("duration") or 0) / 1000
+        except Exception as error:  # decoders raise many kinds
+            raise ValueError(f"`inputs`: {name} cannot be read ({_reason(error)}).") from None
+        self.fps = 1 / lasts if lasts else None
+        self.duration = lasts * self.frames if lasts else None
+
+    def read(self, warn: Warn) -> Iterator[VideoFrame]:
+        """
+        Yields the frames.
+
+        Args:
+            warn: not used: a fault of a picture is an error.
+
+        Raises:
+            ValueError: a picture is damaged; the message says which.
+        """
+        time = 0.0
+        if not isinstance(self._file, str):
+            self._file.seek(0)
+        with Image.open(self._file) as image:
+            for index in range(self.frames):
+                try:
+                    image.seek(index)
+                    (picture,) = read_images(image)
+                except Exception as error:  # decoders raise many kinds
+                    raise ValueError(
+                        f"`inputs`: {self.name}: picture {index} cannot be read ({_reason(error)})."
+                    ) from None
+                yield VideoFrame(index, None if self.fps is None else time, picture)
+                time += float(image.info.get("duration") or 0) / 1000
 
 
 def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator[VideoFrame]:
@@ -189,6 +259,8 @@ class MediaVideo:
     Raises:
         ValueError: there is no such file, it cannot be read, or it has no video stream.
     """
+
+    names: list[str] | None = None  # of the frames, where they are files
 
     def __init__(self, source: Any, name: str):
         self.name = name
@@ -397,7 +469,7 @@ def _path(path: Path, name: str) -> str:
 # ----------------------------------------------------------------------------------------------------- opening a video
 
 
-Video = MediaVideo | PictureVideo
+Video = MediaVideo | PictureVideo | AnimatedVideo
 
 
 def is_video_source(inputs: Any) -> bool:
@@ -405,22 +477,23 @@ def is_video_source(inputs: Any) -> bool:
     Returns whether inputs of the pipeline are one video rather than images.
 
     A video is `{"video": …}`; a path or URL with a video's file extension; a file, bytes, or a seekable file object
-    that begins as a video does; a folder; an array or tensor `(frames, …)` of four axes. Other inputs are images,
-    including a list or a generator of pictures, which must be passed as `{"video": …}` to be a video.
+    that begins as a video does, or that holds several pictures, as animated GIFs and WebPs do; a folder; an array or
+    tensor `(frames, …)` of four axes. Other inputs are images, including a list or a generator of pictures, which must
+    be passed as `{"video": …}` to be a video.
     """
     if isinstance(inputs, Mapping):
         return "video" in inputs
     if isinstance(inputs, (np.ndarray, torch.Tensor)):
         return inputs.ndim == 4
     if isinstance(inputs, (bytes, bytearray, memoryview)):
-        return is_video(bytes(inputs[:BEGINNING]))
+        return is_video(bytes(inputs[:BEGINNING])) or is_animation(inputs)
     if isinstance(inputs, (str, os.PathLike)):
         return _is_video_path(os.fsdecode(inputs))
     if hasattr(inputs, "read") and hasattr(inputs, "seekable") and inputs.seekable():
         place = inputs.tell()
         beginning = inputs.read(BEGINNING)
         inputs.seek(place)
-        return isinstance(beginning, bytes) and is_video(beginning)
+        return isinstance(beginning, bytes) and (is_video(beginning) or is_animation(inputs))
     return False
 
 
@@ -433,12 +506,12 @@ def _is_video_path(path: str) -> bool:
         if not os.path.isfile(path):  # opening a pipe would consume its data
             return False
         with open(path, "rb") as file:
-            return is_video(file.read(BEGINNING))
+            return is_video(file.read(BEGINNING)) or is_animation(path)
     except (OSError, ValueError):  # the reader of the file reports the error
         return False
 
 
-def open_video(source: Any, fps: float | None = None) -> Video:
+def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> Video:
     """
     Opens a video.
 
@@ -446,6 +519,7 @@ def open_video(source: Any, fps: float | None = None) -> Video:
         source: path, http(s) URL, bytes, binary file object; folder of numbered pictures; array or tensor
             `(frames, height, width, 3)`; list, generator or data set of PIL images or arrays.
         fps: frames per second of a folder, an array or pictures; files have their own.
+        numbered: whether the pictures of a folder must have numbers; else they are in the order of their names.
 
     Raises:
         ValueError: it cannot be read, is no video, or has no frames.
@@ -458,11 +532,13 @@ def open_video(source: Any, fps: float | None = None) -> Video:
             raise ValueError(f"`inputs`: {name} must be (frames, height, width, 3) with at least one frame.")
         return PictureVideo((source[index] for index in range(len(source))), name, fps, len(source))
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps)
+        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps, numbered)
     if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         if fps is not None:
             raise ValueError(f"`fps` is for pictures without times; {name} is a file that has its own.")
-        return MediaVideo(source, name)
+        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+            source = _file(source, name)
+        return AnimatedVideo(source, name) if is_animation(source) else MediaVideo(source, name)
     if isinstance(source, Image.Image) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
         raise ValueError(
             f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, "

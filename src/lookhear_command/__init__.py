@@ -58,11 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parses arguments; questions may come after options that follow the image, where argparse expects no more."""
+    """Parses arguments; questions and settings may come after options that follow the image or recipe, where argparse
+    expects no more."""
     parser = build_parser()
     options, further = parser.parse_known_args(arguments)
     if further and options.command == "ask" and not any(text.startswith("-") for text in further):
         options.rest += further
+    elif further and options.command == "train" and all("=" in text and text[0] != "-" for text in further):
+        options.settings += further
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     return options

@@ -90,6 +90,8 @@ def test_result_is_a_checkpoint(write, tmp_path):
     assert processor.image_processor.crop_size == model.config.visual_config.crop_size
     assert not list(run.glob("pytorch_model*")) and (run / "trainer_state.json").is_file()
     main(str(write("run", max_steps=3)))  # goes on from where it ended
+    with pytest.raises(ValueError, match="started with training.learning_rate .*, not 0.5. Repeat .* --overwrite"):
+        main(str(write("run", max_steps=3)), ["training.learning_rate=0.5"])
     main(str(write("more", max_steps=1)), [f"model.checkpoint={run}", "model.config={}", "model.image_processor={}"])
     assert (tmp_path / "more" / "model.safetensors").is_file()
 
