@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lookhear.training.recipe_reading import read_system
+from lookhear.training.recipe_reading import read_system, shipped_recipe
 
 FOLDER = Path(__file__).parent
 
@@ -19,9 +19,8 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = (), dry_ru
     Raises:
         ValueError: there is no such recipe, or it cannot be run.
     """
-    shipped = sorted(FOLDER.glob(f"*/recipes/{recipe.name}"))
-    if not recipe.exists() and len(recipe.parts) == 1 and shipped:
-        recipe = shipped[0]
+    if not recipe.exists():
+        recipe = shipped_recipe(recipe, FOLDER) or recipe
     system = read_system(recipe, FOLDER)
     if system == "lisa_glee":
         from lookhear.training.lisa_glee.train import main as train_lisa_glee
