@@ -243,7 +243,15 @@ def _single_thread() -> None:
 # -------------------------------------------------------------------------------------------------------------- tables
 
 
-def markdown(rows: Sequence[Row], jobs: Sequence[Job], results: Results, right: bool = False) -> Iterator[str]:
+HEADS = {
+    False: ("row", "what", "% (95 %)", "each seed", "change (95 %)", "paper", "as the paper says?"),
+    True: ("row", "compared with", "change (95 %)", "paper", "as the paper says?"),
+}
+
+
+def markdown(
+    rows: Sequence[Row], jobs: Sequence[Job], results: Results, right: bool = False, changes: bool = False
+) -> Iterator[str]:
     """
     Yields the lines of a table: each row's figure with its interval, and the change from the row that it is compared
     with.
@@ -253,29 +261,46 @@ def markdown(rows: Sequence[Row], jobs: Sequence[Job], results: Results, right: 
         jobs: of the study.
         results: what was measured.
         right: whether shares of what is right are shown, not of errors.
+        changes: whether only rows are listed of which the paper says how they differ from another one, and only that;
+            without the table's head.
     """
-    sign = -1 if right else 1
-    yield "| row | what | % (95 %) | each seed | change (95 %) | paper | as the paper says? |"
-    yield "|---|---|---:|---:|---:|---:|---|"
+    if not changes:
+        yield from heading(changes)
     for row in rows:
-        found = _of(row, jobs, results)
-        if found is None:
-            yield f"| `{row.name}` | {row.says} | not measured | | | {row.paper} | |"
+        if changes and not row.wanted:
             continue
-        errors, lengths = found
-        value, span = rate(errors, lengths), interval(errors, lengths)
-        if right:
-            value, span = 1 - value, (1 - span[1], 1 - span[0])
-        seeds = [rate(one[None], lengths) for one in errors]
-        each = ", ".join(f"{100 * (1 - one if right else one):.1f}" for one in seeds)
-        other = _of(next(one for one in rows if one.name == row.against), jobs, results) if row.against else None
-        change, verdict = "", ""
-        if other is not None:
-            ends = sorted(sign * end for end in interval(errors, lengths, other[0]))
-            middle = sign * (rate(errors, lengths) - rate(*other))
-            change, verdict = f"{100 * middle:+.1f} ({_span(ends, '+')})", says(ends, row.wanted)
-        figure = f"{100 * value:.1f} ({_span(span)})"
-        yield f"| `{row.name}` | {row.says} | {figure} | {each} | {change} | {row.paper} | {verdict} |"
+        figure, each, change, verdict = _cells(row, rows, jobs, results, right)
+        if changes:
+            yield f"| `{row.name}` | `{row.against}` | {change or 'not measured'} | {row.paper} | {verdict} |"
+        else:
+            yield f"| `{row.name}` | {row.says} | {figure} | {each} | {change} | {row.paper} | {verdict} |"
+
+
+def heading(changes: bool = False) -> Iterator[str]:
+    """Yields the two lines of a table's head; see `markdown`."""
+    yield f"| {' | '.join(HEADS[changes])} |"
+    yield "|" + "".join("---:|" if "%" in name else "---|" for name in HEADS[changes])
+
+
+def _cells(
+    row: Row, rows: Sequence[Row], jobs: Sequence[Job], results: Results, right: bool
+) -> tuple[str, str, str, str]:
+    """Returns a row's figure, those of each seed, its change, and what follows from that."""
+    found, sign = _of(row, jobs, results), -1 if right else 1
+    if found is None:
+        return "not measured", "", "", ""
+    errors, lengths = found
+    value, span = rate(errors, lengths), interval(errors, lengths)
+    seeds = [rate(one[None], lengths) for one in errors]
+    if right:
+        value, span, seeds = 1 - value, (1 - span[1], 1 - span[0]), [1 - one for one in seeds]
+    figure, each = f"{100 * value:.1f} ({_span(span)})", ", ".join(f"{100 * one:.1f}" for one in seeds)
+    other = _of(next(one for one in rows if one.name == row.against), jobs, results) if row.against else None
+    if other is None:
+        return figure, each, "", ""
+    ends = sorted(sign * end for end in interval(errors, lengths, other[0]))
+    middle = sign * (rate(errors, lengths) - rate(*other))
+    return figure, each, f"{100 * middle:+.1f} ({_span(ends, '+')})", says(ends, row.wanted)
 
 
 def _of(row: Row, jobs: Sequence[Job], results: Results) -> tuple[np.ndarray, np.ndarray] | None:

@@ -142,7 +142,9 @@ def test_a_table_has_figures_changes_and_what_is_missing(study, tmp_path):
     lines = list(study.markdown(rows, jobs, results))
     assert lines[2] == "| `a` | first | 30.0 (20.0 to 40.0) | 40.0, 20.0 |  |  |  |"
     assert lines[3] == "| `b` | second | 10.0 (10.0 to 10.0) | 10.0, 10.0 | -20.0 (-30.0 to -10.0) | -9 | yes |"
-    assert lines[4] == "| `c` | third | not measured | | | -2 | |"
+    assert lines[4] == "| `c` | third | not measured |  |  | -2 |  |"
+    lines = list(study.markdown(rows, jobs, results, changes=True))
+    assert lines == ["| `b` | `a` | -20.0 (-30.0 to -10.0) | -9 | yes |", "| `c` | `b` | not measured | -2 |  |"]
     lines = list(study.markdown([rows[0], study.Row("b", "second", "a", "+9", 1)], jobs, results, right=True))
     assert lines[2] == "| `a` | first | 70.0 (60.0 to 80.0) | 60.0, 80.0 |  |  |  |"
     assert lines[3] == "| `b` | second | 90.0 (90.0 to 90.0) | 90.0, 90.0 | +20.0 (+10.0 to +30.0) | +9 | yes |"

@@ -54,7 +54,7 @@ class SceneBatches(Dataset):
         self.recipe, self.length, self.seed = recipe, length, seed
         self.look = recipe.scene_recipe()
         self.material = material or SceneMaterial()
-        self.fixed = None
+        self.fixed: FixedScenes | None = None
         if recipe.fixed.stills or recipe.fixed.videos:
             self.fixed = FixedScenes(recipe.fixed, recipe.canvases, self.look, self.material)
 
