@@ -197,7 +197,11 @@ def evaluate_avsr(
                     started = time.perf_counter()
                     found = recogniser(heard, modality, partial(report, label))
                     processing = time.perf_counter() - started
-                    timed = [(clip.words, result["chunks"]) for clip, result in zip(clips, found) if clip.words]
+                    timed = [
+                        (clip.words, result["chunks"])
+                        for clip, result in zip(clips, found)
+                        if clip.words and recogniser.has_times
+                    ]
                     starts = [error for words, chunks in timed for error in word_start_errors(words, chunks)]
                     read[key] = [result["text"] for result in found], starts, processing
                 texts, starts, processing = read[key]
@@ -242,14 +246,20 @@ class Recogniser:
         """The [`MouthRoiImageProcessor`] of this checkpoint."""
         return self.asr.processor.image_processor
 
+    @property
+    def has_times(self) -> bool:
+        """Whether this checkpoint can give the times of words: whether its CTC head was trained."""
+        config = self.asr.model.config
+        return bool(config.ctc_loss_weight or config.alignment_loss_weight)
+
     def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
         """Reads the clips and returns the pipeline's results in their order; with word times if some clip knows its
-        own.
+        own and the checkpoint can give them.
 
         A clip without sound or picture is read from what it has.
         """
         results: list[dict] = [{"text": "", "chunks": []} for _ in clips]
-        timestamps = "word" if any(clip.words for clip in clips) else False
+        timestamps = "word" if self.has_times and any(clip.words for clip in clips) else False
         inputs = [_parts(clip, modality) for clip in clips]
         readable = [i for i, parts in enumerate(inputs) if parts]
         done = len(clips) - len(readable)

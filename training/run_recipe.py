@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lookhear.training.recipe_reading import read_system
+from lookhear.training.recipe_reading import read_system, shipped_recipe
 
 FOLDER = Path(__file__).parent
 
@@ -40,5 +40,4 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = (), dry_ru
 
 def find_recipe(recipe: Path) -> Path:
     """Returns the file of a shipped recipe if there is no file of this path and the path is a shipped one's name."""
-    shipped = sorted(FOLDER.glob(f"*/recipes/{recipe.name}"))
-    return shipped[0] if shipped and len(recipe.parts) == 1 and not recipe.exists() else recipe
+    return recipe if recipe.exists() else shipped_recipe(recipe, FOLDER) or recipe

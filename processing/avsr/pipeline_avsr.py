@@ -254,7 +254,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
-      show it: 0 is where the first of its tracks begins.
+      show it: 0 is where the first of its tracks begins. A model that was trained without a CTC loss has no times.
     - generate_kwargs: a dictionary of the next five arguments, as other pipelines take them.
     - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
     - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
@@ -352,7 +352,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
             raise ValueError('`speaker`: `stream` reads one speaker; for "everyone" call the pipeline.')
-        timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
+        timestamps = settings.return_timestamps
+        if timestamps is None:
+            self._check_alignment('`return_timestamps` is "word" in a stream')
+            timestamps = "word"
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -363,7 +366,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         """Checks the arguments, once a call: `preprocess`, `_forward` and `postprocess` share one object."""
-        settings = {"settings": self.settings.changed(**given)}
+        changed = self.settings.changed(**given)
+        if changed.return_timestamps:
+            self._check_alignment(f"`return_timestamps` is {changed.return_timestamps!r}")
+        settings = {"settings": changed}
         return settings, settings, settings
 
     # The three steps are typed by what is passed on: transformers declares any keyword and `ModelOutput`.
@@ -401,6 +407,15 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _settings(self, given: dict[str, Any]) -> ReadingSettings:
         """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
+
+    def _check_alignment(self, what: str) -> None:
+        """Raises a ValueError if nothing has trained the CTC head, whose alignment gives times; `what` asks for it."""
+        config = self.model.config
+        if not (config.ctc_loss_weight or config.alignment_loss_weight):
+            raise ValueError(
+                f"{what}, and times come from the CTC head, which this model was trained without (its "
+                "ctc_loss_weight is 0): pass return_timestamps=False, or load another checkpoint."
+            )
 
     def _read_all(self, inputs: Any, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
         """

@@ -2,15 +2,20 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lookhear.modeling.avsr import AvsrForConditionalGeneration, AvsrForVideoClassification
-from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder
+from lookhear.modeling.avsr.configuration_avsr import wav2vec2_large_config
+from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder, speech_encoder_config
 from lookhear.training.checkpoint_files import load_weights, read_checkpoint
 
 SPEECH_ENCODERS = ("wav2vec2", "hubert", "wavlm")
+# How an encoder is trained further; the values are the published code's, whatever it was pre-trained with.
+FINE_TUNING = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length", "layerdrop")
+FINE_TUNING += ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
 
 def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
@@ -105,6 +110,34 @@ def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
             + ", ".join(SPEECH_ENCODERS)
         )
     return config
+
+
+def with_speech_encoder(fields: dict[str, Any], sources: list[dict]) -> dict[str, Any]:
+    """
+    Adds the configuration of the speech encoder that a new model starts from, unless the fields have one.
+
+    Args:
+        fields: of `AvsrConfig`; not changed.
+        sources: see [`initialise_modules`]; the first speech encoder among them counts.
+
+    Returns:
+        The fields. The encoder is the checkpoint's, its masking and dropout are those of the published code.
+
+    Raises:
+        ValueError: the checkpoint cannot be read, or is no speech encoder.
+    """
+    audio = dict(fields.get("audio_config") or {})
+    encoders = [source["checkpoint"] for source in sources if source.get("format") == "speech-encoder"]
+    if not encoders or audio.get("encoder_config") or audio.get("front_end", "wav2vec2") != "wav2vec2":
+        return fields
+    if Path(encoders[0]).is_file():
+        encoder: PreTrainedConfig = speech_encoder_config(read_checkpoint(encoders[0]))
+    else:
+        encoder = speech_encoder_config_of(encoders[0])
+    published = wav2vec2_large_config()
+    settings = {name: value for name, value in encoder.to_dict().items() if name not in ("dtype", "torch_dtype")}
+    settings |= {name: getattr(published, name) for name in FINE_TUNING}
+    return {**fields, "audio_config": {**audio, "encoder_config": CONFIG_MAPPING[encoder.model_type](**settings)}}
 
 
 def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:

@@ -135,7 +135,9 @@ class ModelRecipe:
             `lookhear prepare` has computed them; else LRS2's, or those in `image_processor`.
         tokenizer: fields of a new processor's `AvsrTokenizer`.
         initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
-            from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
+            from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end,
+            `format: speech-encoder` a wav2vec 2.0, HuBERT or WavLM into the audio front-end, of which a new model
+            also takes the sizes, unless `config` has `audio_config.encoder_config`.
         freeze: modules that are not trained, batch norms included.
     """
 

@@ -115,6 +115,26 @@ def test_characters_have_times_too(asr):
     assert asr(sound())["chunks"] == []
 
 
+def test_a_model_whose_ctc_head_was_not_trained_gives_text_but_no_times(processor):
+    """One line that says what to pass; the alignment loss alone trains the head, too."""
+    model = make_model("audio")
+    model.config.ctc_loss_weight = 0.0
+    pipe = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu", num_beams=2, ctc_weight=0.0)
+    clip = {"audio": np.random.default_rng(0).normal(size=8000).astype(np.float32), "sampling_rate": 16000}
+    text = pipe(clip)["text"]
+    for ask in (lambda: pipe(clip, return_timestamps="word"), lambda: pipe.stream(clip)):
+        with pytest.raises(
+            ValueError, match=r"`return_timestamps`.*trained without.*return_timestamps=False"
+        ) as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="`return_timestamps` is 'char'"):
+        AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu", return_timestamps="char")
+    assert "".join(word["text"] for word in pipe.stream(clip, return_timestamps=False)).split() == text.split()
+    model.config.alignment_loss_weight = 0.5
+    assert pipe(clip, return_timestamps="word")["text"] == text
+
+
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
 def test_results_do_not_depend_on_the_batch(asr, ctc_weight):
     """Clips of different lengths and modalities, alone and together; the same again gives the same."""
