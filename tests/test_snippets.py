@@ -24,6 +24,7 @@ import pytest
 FOREIGN = {
     r"/data/": "a corpus that its owners hand out",
     r"\bGRID/": "GRID's videos",
+    r"\bcorpora/": "the papers' corpora",
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth": "GLEE's published weights",
     r"\bllava-hf/": "LLaVA's published weights",
@@ -32,7 +33,7 @@ FOREIGN = {
 }
 if not (Path(__file__).parents[1] / "model_cards" / "lisa-glee-tiny").is_dir():
     FOREIGN[r"^lookhear ask\b|lisa-glee-tiny|\bask[.(]"] = "a checkpoint that is not there yet"
-LONG = r"^lookhear (train|evaluate|prepare)\b|--speaker everyone|runs/mine"  # more than a few seconds
+LONG = r"^lookhear (train|evaluate|prepare|reproduce)\b|--speaker everyone|runs/mine"  # more than a few seconds
 SHELL = ("sh", "bash")
 PREPARED = {"training/README.md"}  # their Python reads folders that their commands would prepare in hours
 

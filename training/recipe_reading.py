@@ -1,9 +1,9 @@
 """Reading of recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
 Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora), `glee_scenes`,
-`lisa_glee` (corpora) or `lisa_glee_scenes`. With `extends: FILE` it has all that FILE has, and names what differs: FILE
-is looked for beside the recipe, then among the shipped recipes. Mappings are merged field by field, lists and other
-values are replaced.
+`lisa_glee` (corpora) or `lisa_glee_scenes`. With `extends: FILE` it has all that FILE has, and names what differs:
+FILE is looked for beside the recipe, then among the shipped recipes. Mappings are merged field by field, lists and
+other values are replaced.
 Each value must have the type that the dataclass gives its field, and be in the [`Range`] that the type is annotated
 with.
 """

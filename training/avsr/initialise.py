@@ -112,32 +112,43 @@ def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
     return config
 
 
-def with_speech_encoder(fields: dict[str, Any], sources: list[dict]) -> dict[str, Any]:
+def with_front_ends(fields: dict[str, Any], sources: list[dict]) -> dict[str, Any]:
     """
-    Adds the configuration of the speech encoder that a new model starts from, unless the fields have one.
+    Adds the configurations of the front-ends that a new model copies, unless the fields have their own.
 
     Args:
         fields: of `AvsrConfig`; not changed.
-        sources: see [`initialise_modules`]; the first speech encoder among them counts.
+        sources: see [`initialise_modules`].
 
     Returns:
-        The fields. The encoder is the checkpoint's, its masking and dropout are those of the published code.
+        The fields. Of a speech encoder the sizes are the checkpoint's, masking and dropout those of the published
+        code; a front-end of a checkpoint of this library is as it is there.
 
     Raises:
-        ValueError: the checkpoint cannot be read, or is no speech encoder.
+        ValueError: a checkpoint cannot be read, or is no speech encoder.
     """
-    audio = dict(fields.get("audio_config") or {})
-    encoders = [source["checkpoint"] for source in sources if source.get("format") == "speech-encoder"]
-    if not encoders or audio.get("encoder_config") or audio.get("front_end", "wav2vec2") != "wav2vec2":
-        return fields
-    if Path(encoders[0]).is_file():
-        encoder: PreTrainedConfig = speech_encoder_config(read_checkpoint(encoders[0]))
-    else:
-        encoder = speech_encoder_config_of(encoders[0])
-    published = wav2vec2_large_config()
+    fields = dict(fields)
+    for source in sources:
+        kind, checkpoint = source.get("format", "lookhear"), source["checkpoint"]
+        if kind == "speech-encoder":
+            audio = dict(fields.get("audio_config") or {})
+            if not audio.get("encoder_config") and audio.get("front_end", "wav2vec2") == "wav2vec2":
+                fields["audio_config"] = {**audio, "encoder_config": _encoder_to_train(checkpoint)}
+        elif kind == "lookhear":
+            for there, here in _renaming(source["modules"]).items():
+                name = f"{here.rpartition('.')[2].removesuffix('_front_end')}_config"
+                if here.endswith("_front_end") and there.endswith("_front_end") and not fields.get(name):
+                    fields[name] = getattr(AutoConfig.from_pretrained(checkpoint), name)
+    return fields
+
+
+def _encoder_to_train(source: str | os.PathLike) -> PreTrainedConfig:
+    """Returns the configuration of a speech encoder, to be trained as the published code does."""
+    if Path(source).is_file():
+        return speech_encoder_config(read_checkpoint(source))
+    encoder, published = speech_encoder_config_of(source), wav2vec2_large_config()
     settings = {name: value for name, value in encoder.to_dict().items() if name not in ("dtype", "torch_dtype")}
-    settings |= {name: getattr(published, name) for name in FINE_TUNING}
-    return {**fields, "audio_config": {**audio, "encoder_config": CONFIG_MAPPING[encoder.model_type](**settings)}}
+    return CONFIG_MAPPING[encoder.model_type](**settings | {name: getattr(published, name) for name in FINE_TUNING})
 
 
 def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:

@@ -23,7 +23,7 @@ from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, Train
 from lookhear.training.avsr.feature_writing import FeatureWriter
 from lookhear.training.avsr.features import FeatureClips, FeatureCollator
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, add_word_times, frames_of, read_words
-from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_speech_encoder
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
@@ -213,13 +213,13 @@ def build_processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...] = ()
 
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
     """
-    Returns the recipe's model, with the modules that it copies from other checkpoints; a new model has the speech
-    encoder's configuration of the checkpoint that it is copied from, unless the recipe gives one.
+    Returns the recipe's model, with the modules that it copies from other checkpoints; a new model has front-ends as
+    they are there, unless the recipe's configuration says how they are.
     """
     if recipe.checkpoint is not None:
         model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
     else:
-        fields = with_speech_encoder(dict(recipe.config), recipe.initialise)
+        fields = with_front_ends(dict(recipe.config), recipe.initialise)
         attention = fields.pop("attn_implementation", None)
         model = AutoModelForSpeechSeq2Seq.from_config(AvsrConfig(**fields), attn_implementation=attention)
     initialise_modules(model, recipe.initialise)

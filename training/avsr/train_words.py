@@ -7,7 +7,7 @@ from transformers import AutoModelForVideoClassification, EvalPrediction, set_se
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
-from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry
 from lookhear.training.avsr.recipe import ModelRecipe, Recipe
 from lookhear.training.avsr.train import build_processor, check_crop_size, load_rows
@@ -68,7 +68,7 @@ def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVid
     if recipe.checkpoint is not None:
         model = AvsrForVideoClassification.from_pretrained(recipe.checkpoint, **recipe.config, **labels)
     else:
-        fields = dict(recipe.config)
+        fields = with_front_ends(dict(recipe.config), recipe.initialise)
         attention = fields.pop("attn_implementation", None)
         config = AvsrConfig(**fields, **labels)
         model = AutoModelForVideoClassification.from_config(config, attn_implementation=attention)

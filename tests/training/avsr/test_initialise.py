@@ -191,7 +191,7 @@ def test_speech_encoder_comes_from_a_wav2vec2_folder(tmp_path):
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
 def test_the_encoder_of_a_new_model_is_the_checkpoints(kind, tmp_path):
-    """A base-sized layout (group norm), which the default configuration has not; trained as the published code does."""
+    """A layout with a group norm, which the default configuration has not; trained as the published code does."""
     from transformers import CONFIG_MAPPING, AutoModel
 
     from lookhear.training.avsr.recipe import ModelRecipe
