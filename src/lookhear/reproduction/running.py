@@ -133,7 +133,7 @@ def _run(
         found = actions.measure(stage, places, paper, progress or (lambda what, done, total: None))
         finite = {name: ends for name, ends in found.intervals.items() if all(map(math.isfinite, ends))}
         figures = {"values": plain(found.values), "intervals": finite, "note": found.note}
-    record = {"stage": stage.name, "kind": stage.kind, "state": FINISHED, "key": key}
+    record: dict[str, Any] = {"stage": stage.name, "kind": stage.kind, "state": FINISHED, "key": key}
     record |= {"seconds": round(time.monotonic() - started, 1), "figures": figures}
     records.write(stage.name, record)
     return record
