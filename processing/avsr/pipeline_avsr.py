@@ -40,7 +40,7 @@ TASK = "audio-visual-speech-recognition"
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 TIMESTAMPS = (False, True, "word", "char")  # True: words
-NUMBERS = (
+NUMBERS: tuple[str, ...] = (
     "num_beams",
     "num_return_sequences",
     "ctc_weight",
