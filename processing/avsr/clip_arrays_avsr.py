@@ -10,13 +10,13 @@ import math
 import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from .feature_extraction_avsr import Channel, ChannelMixer, as_array, scaled_samples
 from .media_avsr import PICTURE, SOUND, MediaStream
-from .media_source_avsr import DEFAULT_TRACKS, TrackChoice, fetch_media
+from .media_source_avsr import DEFAULT_TRACKS, MediaSource, TrackChoice, fetch_media
 
 MOUTHS = "mouths"  # beside `PICTURE` and `SOUND`: all mouth crops of a clip as one item
 ARRAY_KEYS = ("audio", "sampling_rate", "video", "fps", "mouths", "audio_offset")
@@ -126,7 +126,7 @@ def _from_mapping(source: Mapping, sampling_rate: Any) -> Any:
     return ClipInput(given)
 
 
-def is_media(value: Any) -> bool:
+def is_media(value: Any) -> TypeGuard[MediaSource]:
     """Whether it is a path, a URL, the bytes of a file, or a file object."""
     return isinstance(value, (str, bytes, bytearray, memoryview, os.PathLike)) or hasattr(value, "read")
 

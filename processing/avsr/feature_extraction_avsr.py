@@ -286,13 +286,13 @@ class ChannelMixer:
 
     def _mixed(self, block: np.ndarray) -> np.ndarray:
         """Returns `(n,)` of a block, faded over from the previous block's channels."""
-        before = self._weights
-        if before is None or block.shape[1] >= SHORTEST_BLOCK * self._rate:
-            self._weights, cancelled = mixing_weights(block, self._rate, before)
+        before = weights = self._weights
+        if weights is None or block.shape[1] >= SHORTEST_BLOCK * self._rate:
+            weights, cancelled = mixing_weights(block, self._rate, before)
             self._cancelled |= cancelled
-            self._left_out -= set(np.flatnonzero(self._weights).tolist())
-        mixed = weighted_sum(block, self._weights)
-        if before is not None and (before != self._weights).any():
+            self._left_out -= set(np.flatnonzero(weights).tolist())
+        self._weights, mixed = weights, weighted_sum(block, weights)
+        if before is not None and (before != weights).any():
             fade = np.linspace(0, 1, min(round(FADE * self._rate), len(mixed)), dtype=np.float32)
             old = weighted_sum(block[:, : len(fade)], before)
             mixed[: len(fade)] = fade * mixed[: len(fade)] + (1 - fade) * old
