@@ -201,8 +201,8 @@ WORDS = [
 TABLES = {
     "Table 3": [
         Row("table3_visual", "lips", paper="43.2", run="table7_moco"),
-        Row("table3_audio", "sound", "table3_visual", "2.7", -1, run="table6_hybrid"),
-        Row("table3_audiovisual", "both", "table3_audio", "2.6", -1),
+        Row("table3_audio", "sound", "table3_visual", "2.7 against 43.2", -1, run="table6_hybrid"),
+        Row("table3_audiovisual", "both", "table3_audio", "2.6 against 2.7", -1),
     ],
     "Table 6": [
         Row("table6_stft", "spectrogram, attention loss"),
@@ -217,7 +217,7 @@ TABLES = {
     ],
     "Table 9": [
         Row("table9_audio", "sound, all sentences", paper="2.7", run="table6_hybrid"),
-        Row("table9_audio_28h", "sound, an eighth of them", "table9_audio", "3.4", 1),
+        Row("table9_audio_28h", "sound, an eighth of them", "table9_audio", "3.4 against 2.7", 1),
         Row("table9_visual", "lips, all sentences", paper="43.2", run="table7_moco"),
         Row("table9_visual_28h", "lips, an eighth of them", "table9_visual", "far higher", 1),
     ],
@@ -230,7 +230,7 @@ TABLES = {
                 f"babble_{snr}_audiovisual",
                 f"both, babble at {snr} dB",
                 f"babble_{snr}_audio",
-                {"5": "6.3 of 6.8", "0": "24.5 of 32.5"}.get(snr, ""),
+                {"5": "6.3 against 6.8", "0": "24.5 against 32.5"}.get(snr, ""),
                 -1,
                 "table3_audiovisual",
                 f"babble {snr}",
