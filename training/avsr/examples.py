@@ -139,6 +139,5 @@ class ClipCollator:
             if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
                 words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]
                 steps = round(clip.frames * rate / 25)
-                blank, space = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(" ")
-                row[:steps] = spread_letters(words, steps, rate, blank, space)
+                row[:steps] = spread_letters(words, steps, rate, tokenizer.pad_token_id, tokenizer.space_id)
         return torch.from_numpy(labels)
