@@ -7,7 +7,7 @@ have ESPnet's names.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from transformers import Wav2Vec2Config
@@ -458,7 +458,7 @@ def espnet_config(weights: Mapping[str, torch.Tensor], model_json: Mapping | Non
             raise ValueError("checkpoint: a VSR-ML model needs its model.json beside it: name their folder.")
         return _with_channels(AvsrConfig.vsr_ml(read_model_json(model_json), vocab_size=vocabulary), shapes)
     layer = "encoder.encoders.0."
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": vocabulary,
         "hidden_size": hidden_size,
         "num_attention_heads": _size(shapes, f"{layer}self_attn.pos_bias_u", layout),

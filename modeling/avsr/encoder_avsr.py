@@ -86,7 +86,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
                 bound = module.weight[0].numel() ** -0.5
                 initialization.uniform_(module.bias, -bound, bound)
         elif isinstance(module, AvsrResidual):
-            if module.scale is not None:
+            if module.scale is not None and self.config.layer_scale is not None:
                 initialization.constant_(module.scale, self.config.layer_scale)
         elif isinstance(module, AvsrRelativeAttention):
             for bias in (module.content_bias, module.position_bias):
@@ -172,7 +172,8 @@ class AvsrTransformer(AvsrPreTrainedModel):
             hidden_states = hidden_states * self.scaling
         positions = None
         if self.config.position_type == "absolute":
-            places = sinusoidal_positions(*hidden_states.shape[1:], device=hidden_states.device)
+            _, length, size = hidden_states.shape
+            places = sinusoidal_positions(length, size, device=hidden_states.device)
             hidden_states = hidden_states + places.to(hidden_states.dtype)
         else:
             positions = RelativePositions.of(self.config, hidden_states, frame_mask)
@@ -419,6 +420,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         return AvsrEncoderOutput(
             last_hidden_state=output["last_hidden_state"],
             frame_mask=frame_mask,
+            modalities=None,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             **layers,
@@ -458,6 +460,7 @@ class AvsrFrameEncoder(AvsrEncoder):
             frame_mask = video_attention_mask.bool()
             video = self.visual_front_end(pixel_values_videos, frame_mask)
         some = audio if audio is not None else video
+        assert some is not None  # the caller has checked that there is something
         frames = max(part.shape[1] for part in (audio, video) if part is not None)
         if audio is None or lengths is None:
             audio, lengths = some.new_zeros(len(some), 1, self.config.audio.feature_size), some.new_zeros(len(some))

@@ -188,10 +188,10 @@ class AvsrResidualBlock(nn.Module):
         dimensions: int = 2,
     ):
         super().__init__()
-        self.activation, self.stride = ACTIVATIONS[activation], stride
+        self.activation = ACTIVATIONS[activation]
 
-        def unit(*sizes: int, last: bool = False) -> AvsrConvUnit:
-            return AvsrConvUnit(*sizes, activation=None if last else activation, dimensions=dimensions)
+        def unit(size: int, out: int, kernel: int, stride: int = 1, last: bool = False) -> AvsrConvUnit:
+            return AvsrConvUnit(size, out, kernel, stride, None if last else activation, dimensions)
 
         if kind == "basic":
             units = [unit(in_channels, out_channels, 3, stride), unit(out_channels, out_channels, 3, last=True)]
@@ -205,12 +205,13 @@ class AvsrResidualBlock(nn.Module):
         same = in_channels == out_channels and stride == 1
         self.shortcut = nn.Identity() if same else unit(in_channels, out_channels, 1, stride, last=True)
         self.layer = nn.ModuleList(units)
+        self.strides = [one.stride for one in units]
 
     def forward(self, maps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         shortcut = maps if isinstance(self.shortcut, nn.Identity) else self.shortcut(maps, mask)
-        for unit in self.layer:
+        for unit, stride in zip(self.layer, self.strides):
             maps = unit(maps, mask)
-            mask = halved(mask, unit.stride)
+            mask = halved(mask, stride)
         return self.activation(maps + shortcut)
 
 
@@ -229,16 +230,16 @@ class AvsrResNetStages(nn.Module):
         kind = config.layer_type if isinstance(config, AvsrVisualConfig) else "basic"
         halve_first = isinstance(config, AvsrVisualConfig) and config.downsample_in_first_stage
         widths = (config.stem_channels, *config.hidden_sizes)
-        strides = [2 if halve_first else 1] + [2] * (len(config.depths) - 1)
+        self.strides = [2 if halve_first else 1] + [2] * (len(config.depths) - 1)
         self.stages = nn.ModuleList(
             AvsrResidualStage(kind, *fields, config.activation, 2 if pictures else 1)
-            for fields in zip(widths, config.hidden_sizes, strides, config.depths)
+            for fields in zip(widths, config.hidden_sizes, self.strides, config.depths)
         )
 
     def forward(self, maps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        for stage in self.stages:
+        for stage, stride in zip(self.stages, self.strides):
             maps = stage(maps, mask)
-            mask = halved(mask, stage.stride)
+            mask = halved(mask, stride)
         return maps
 
 
@@ -260,12 +261,12 @@ class AvsrResidualStage(nn.Module):
         self.layers = nn.ModuleList(
             AvsrResidualBlock(kind, size, out_channels, step, activation, dimensions) for size, step in sizes
         )
-        self.stride = stride
+        self.strides = [step for _, step in sizes]
 
     def forward(self, maps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        for block in self.layers:
+        for block, stride in zip(self.layers, self.strides):
             maps = block(maps, mask)
-            mask = halved(mask, block.stride)
+            mask = halved(mask, stride)
         return maps
 
 

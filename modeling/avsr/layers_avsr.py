@@ -48,8 +48,12 @@ class AvsrEncoderOutput(ModelOutput):
 
 def change_clips(outputs: AvsrEncoderOutput, change: Callable[[torch.Tensor], torch.Tensor]) -> AvsrEncoderOutput:
     """Returns what a search reads of encoded clips, each tensor changed by a function, such as a repetition."""
-    names = [name for name in ("last_hidden_state", "frame_mask", "modalities") if outputs.get(name) is not None]
-    return AvsrEncoderOutput(**{name: change(outputs[name]) for name in names})
+    mask, modalities = outputs.get("frame_mask"), outputs.get("modalities")
+    return AvsrEncoderOutput(
+        last_hidden_state=change(outputs["last_hidden_state"]),
+        frame_mask=None if mask is None else change(mask),
+        modalities=None if modalities is None else change(modalities),
+    )
 
 
 def sinusoidal_positions(
@@ -95,7 +99,9 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
     return features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
 
 
-def masked_batch_norm(norm: nn.BatchNorm1d, states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def masked_batch_norm(
+    norm: nn.BatchNorm1d | nn.BatchNorm2d, states: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
     """
     Normalises a batch without its padding: while training, only valid steps are in the statistics.
 
