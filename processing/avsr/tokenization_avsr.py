@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-from tokenizers.models import Unigram
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizer
 
 VOCAB_FILES_NAMES = {"vocab_file": "vocab.json", "scores_file": "piece_scores.json"}
@@ -219,7 +218,7 @@ class AvsrTokenizer(PreTrainedTokenizer):
                 special = (self.pad_token, self.eos_token, UNKNOWN_TOKEN)
                 scores = {UNKNOWN_TOKEN: 0.0} | {piece: -1.0 for piece in self.encoder if piece not in special}
             unknown = list(scores).index(UNKNOWN_TOKEN)
-            self._splitter = Tokenizer(Unigram(list(scores.items()), unk_id=unknown))
+            self._splitter = Tokenizer(models.Unigram(list(scores.items()), unk_id=unknown))
         return self._splitter.encode("".join(WORD_START + word for word in words)).tokens if words else []
 
     def spell(self, index: int) -> str:
