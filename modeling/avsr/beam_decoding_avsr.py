@@ -558,23 +558,23 @@ class JointSearch:
         settings = self.settings
         totals, attention = self._extended()
         if not self.ends_compete:
-            self._finish(totals[..., settings.eos], self.beam, ended=True)
+            self.finish(totals[..., settings.eos], self.beam, ended=True)
             totals[..., settings.eos] = NEVER
             totals = self._drop_hopeless(totals)
-        parents, labels, self.total = self._choose(totals)
+        parents, labels, self.total = self.choose(totals)
         if self.ends_compete:
-            self._finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
+            self.finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
             self.total = self.total.masked_fill(labels == settings.eos, NEVER)
         self.attention = pick_scores(attention, parents, labels)
-        self._record(parents, labels)
+        self.record(parents, labels)
         if last or settings.criteria:
             self._stop(last)
         if not last:
-            self._continue(parents, labels)
+            self.follow(parents, labels)
         if settings.streamer is not None:
             settings.streamer.put(labels.flatten().cpu())
 
-    def _record(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
+    def record(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
         """Extends the hypotheses that `parents` names by `labels`, both `(clips, beams)`."""
         self.labels.index_copy_(0, self.step, labels[None])
         self.parents.index_copy_(0, self.step, parents[None])
@@ -584,7 +584,7 @@ class JointSearch:
             moved = self.ids.gather(1, parents[..., None].expand_as(self.ids))
             self.ids = torch.cat((moved, labels[..., None]), dim=2)
 
-    def _continue(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
+    def follow(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
         """Tells what scores the hypotheses how they were extended."""
         for part in (self.decoder, self.ctc, self.language_model):
             if part is not None:
@@ -593,7 +593,7 @@ class JointSearch:
     def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes the scores `(clips, beams, vocab)` of all extensions by a label, and the decoder's part of them."""
         settings = self.settings
-        log_probs = self._log_probs()
+        log_probs = self.decoder_log_probs()
         attention = self.attention[..., None].expand_as(log_probs)
         if settings.ctc_weight < 1:
             attention = attention + (1 - settings.ctc_weight) * without_label(log_probs, settings.blank)
@@ -602,9 +602,9 @@ class JointSearch:
             totals = totals + (settings.ctc_weight * self.ctc()).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
-        return self._without(totals, self._ruled_out(log_probs)), attention
+        return self.remove(totals, self._ruled_out(log_probs)), attention
 
-    def _log_probs(self) -> torch.Tensor:
+    def decoder_log_probs(self) -> torch.Tensor:
         """Computes the decoder's log-probabilities `(clips, beams, vocab)` of the next label."""
         logits = self.decoder(self.newest)
         if self.settings.store_logits:
@@ -615,7 +615,7 @@ class JointSearch:
             rows = processor(self.ids.flatten(0, 1), rows)
         return rows.view_as(log_probs)
 
-    def _without(self, totals: torch.Tensor, ruled_out: torch.Tensor) -> torch.Tensor:
+    def remove(self, totals: torch.Tensor, ruled_out: torch.Tensor) -> torch.Tensor:
         """Removes extensions from scores `(clips, beams, vocab)`, and stores the scores if that is requested."""
         totals = totals.masked_fill(ruled_out | totals.isnan(), NEVER)  # NaN is -inf - -inf
         if self.settings.store_scores:
@@ -629,7 +629,7 @@ class JointSearch:
         empty = torch.isneginf(self.total)[..., None]
         return (log_probs < IMPOSSIBLE) | (label == self.settings.blank) | full | empty
 
-    def _choose(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def choose(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Chooses from scores `(clips, beams, vocab)`; returns parents, labels and scores, each `(clips, beams)`."""
         flat = totals.flatten(1)  # (clips, beams * vocab)
         ranked = flat
@@ -638,7 +638,7 @@ class JointSearch:
         index = ranked.topk(self.settings.beams, dim=1).indices
         return index // totals.shape[-1], index % totals.shape[-1], flat.gather(1, index)
 
-    def _finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
+    def finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
         """Adds hypotheses, those in `beams` of scores `(clips, beams)`, to the finished texts; the best remain."""
         scores = totals / (self.step + int(ended)) ** self.settings.length_penalty
         scores = torch.cat((self.scores, scores), dim=1)
@@ -672,7 +672,7 @@ class JointSearch:
             for criterion in self.settings.criteria:
                 ends = torch.as_tensor(criterion(ids, scores), device=stopped.device)
                 stopped |= ends.expand(len(ids)).view_as(stopped)
-        self._finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
+        self.finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
         self.total = self.total.masked_fill(stopped, NEVER)
 
     def found(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -93,7 +93,7 @@ class EspnetSearch(JointSearch):
 
     def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
         settings = self.settings
-        log_probs = self._log_probs()
+        log_probs = self.decoder_log_probs()
         attention = self.attention[..., None] + (1 - settings.ctc_weight) * log_probs
         totals = attention + settings.length_bonus * (self.steps_done + 1)
         if self.ctc is not None:
@@ -101,7 +101,7 @@ class EspnetSearch(JointSearch):
             totals = totals + (settings.ctc_weight * scores).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
-        return self._without(totals, torch.isneginf(self.total)[..., None] | (log_probs < IMPOSSIBLE)), attention
+        return self.remove(totals, torch.isneginf(self.total)[..., None] | (log_probs < IMPOSSIBLE)), attention
 
     def _barred(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Marks blank and the labels that CTC doesn't judge, `(clips, beams, vocab)`."""
@@ -116,22 +116,22 @@ class EspnetSearch(JointSearch):
     def _advance(self, last: bool) -> None:
         settings = self.settings
         totals, attention = self._extended()
-        parents, labels, self.total = self._choose(totals)
+        parents, labels, self.total = self.choose(totals)
         final = (self.step + 1 >= self.lengths)[:, None].expand_as(labels)  # the clip's last step
         ends = (labels == settings.eos) & ~final
-        self._finish(self._possible(ends), parents, ended=True)
+        self.finish(self._possible(ends), parents, ended=True)
         best = self.total.masked_fill(~ends, NEVER).amax(dim=1)
         self.ended[:, self.steps_done + 2] = best
         self.total = self.total.masked_fill(ends, NEVER)
         self.attention = pick_scores(attention, parents, labels)
-        self._record(parents, labels)
-        self._finish(self._possible(final), self.beam, ended=True)
+        self.record(parents, labels)
+        self.finish(self._possible(final), self.beam, ended=True)
         self.total = self.total.masked_fill(final, NEVER)
         if settings.early_stopping != "never":
             self._detect_end()
         self.steps_done += 1
         if not last:
-            self._continue(parents, labels)
+            self.follow(parents, labels)
 
     def _possible(self, wanted: torch.Tensor) -> torch.Tensor:
         """Returns the scores `(clips, beams)` of wanted texts that CTC doesn't rule out, of others NEVER."""
