@@ -51,6 +51,8 @@ NUMBERS: tuple[str, ...] = (
 NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
 GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "language_model", "language_model_weight")
 
+SEARCHES = ("joint", "espnet")
+
 
 @dataclass(frozen=True)
 class ReadingSettings:
@@ -63,6 +65,7 @@ class ReadingSettings:
         num_beams: 1 or more; None: the checkpoint's.
         num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
         ctc_weight: 0 to 1; None: the checkpoint's.
+        search: `"joint"` or `"espnet"`; None: the checkpoint's.
         language_model: a model, its folder or Hub id; None: none.
         language_model_weight: 0 or more; None: 0.3.
         chunk_length_s: seconds, 2 or more; None: the checkpoint's.
@@ -87,6 +90,7 @@ class ReadingSettings:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     ctc_weight: float | None = None
+    search: str | None = None
     language_model: torch.nn.Module | str | os.PathLike | None = None
     language_model_weight: float | None = None
     chunk_length_s: float | None = None
@@ -136,6 +140,8 @@ class ReadingSettings:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({beams}).")
         if self.ctc_weight is not None and not (_is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
             raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {self.ctc_weight!r}.")
+        if self.search is not None and self.search not in SEARCHES:
+            raise ValueError(f"`search` must be one of {', '.join(map(repr, SEARCHES))}, not {self.search!r}.")
         self._check_language_model()
 
     def _check_language_model(self) -> None:
@@ -256,7 +262,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
       show it: 0 is where the first of its tracks begins. A model that was trained without a CTC loss has no times.
     - generate_kwargs: a dictionary of the next five arguments, as other pipelines take them.
-    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+    - num_beams, num_return_sequences, ctc_weight, search: see `generate`; the checkpoint's values by default.
     - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
       id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
     - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A
@@ -557,8 +563,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return Recogniser(self.model, self.processor)
 
     def _scores(self, settings: ReadingSettings) -> dict[str, Any]:
-        """Returns the arguments of `generate` that weigh the parts of a text's score."""
-        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight}
+        """Returns the arguments of `generate` for a text's score and how it is searched for."""
+        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight, "search": settings.search}
         if settings.language_model is not None:
             scores["language_model"] = self._loaded_language_model(settings.language_model)
         if settings.language_model_weight is not None:

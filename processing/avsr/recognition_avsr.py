@@ -9,7 +9,15 @@ from typing import Any
 
 import torch
 
-from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters, time_words
+from .alignment_avsr import (
+    TimedText,
+    align_ctc,
+    delay_early_starts,
+    merge_into_blank,
+    split_pieces,
+    time_characters,
+    time_words,
+)
 from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
@@ -201,24 +209,31 @@ class Recogniser:
             duration: of the clip in seconds.
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
         """
-        characters = self.timed(outputs, clip, index, duration)
+        characters, sources = self._spelled(outputs, clip, index, duration)
         if "lips" not in outputs:
             return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return assign_words(
-            characters, outputs["lips"][clip, index].tolist(), LIP_EVIDENCE if least is None else least
-        )
+        lips = outputs["lips"][clip, index].tolist()
+        return assign_words(characters, [lips[place] for place in sources], LIP_EVIDENCE if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
-        """Returns the characters of one text of one clip, none of them after the clip's end."""
+        """Returns the characters, or spaces and word pieces, of one text of one clip, none after the clip's end."""
+        return self._spelled(outputs, clip, index, duration)[0]
+
+    def _spelled(
+        self, outputs: dict[str, Any], clip: int, index: int, duration: float
+    ) -> tuple[list[TimedText], list[int]]:
+        """Returns [`timed`], and which label of the text each of them is from."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
-        tokens = [self.processor.tokenizer.decode([i]) for i in ids]
+        tokens = [self.processor.tokenizer.spell(i) for i in ids]
         starts, ends, scores = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
-        return [
+        characters, sources = split_pieces(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
+        characters = [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
+            for c in delay_early_starts(characters)
         ]
+        return characters, sources
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from typing import Any
 from .argument_types import positive, share
 
 MODALITIES = ("audio", "visual", "audiovisual")
+PUBLISHED = ("usr2-", "auto-avsr-", "vsr-ml-")  # how the names of other authors' recognisers begin
 
 
 def add_model(
     parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
 ) -> None:
     text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
+    if name.startswith("avsr"):
+        text += "; or a recogniser of other authors by name, such as vsr-ml-lrs3-visual"
     parser.add_argument("--model", default=packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
 
@@ -35,6 +38,11 @@ def checked_model(options: argparse.Namespace) -> str:
     model = options.model
     if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
         raise ValueError(f"--model: there is no folder {model}")
+    if model.startswith(PUBLISHED) and not Path(model).exists():
+        from lookhear.training.avsr.published import converted_by_name, is_published
+
+        if is_published(model):
+            return str(converted_by_name(model))
     return model
 
 

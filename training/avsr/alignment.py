@@ -37,7 +37,7 @@ def alignment_labels(clips: Sequence[TimedClip], tokenizer: AvsrTokenizer, steps
         `(batch, steps)` int64; a row of -100 for a clip whose word times are not known.
     """
     labels = np.full((len(clips), round(max(clip.frames for clip in clips) * steps_per_second / 25)), IGNORED)
-    blank, space = tokenizer.pad_token_id, tokenizer.encoder[" "]
+    blank, space = tokenizer.pad_token_id, tokenizer.space_id
     for row, clip in zip(labels, clips):
         if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
             words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]

@@ -14,8 +14,8 @@ from lookhear.training.checkpoint_files import load_weights, read_checkpoint
 
 SPEECH_ENCODERS = ("wav2vec2", "hubert", "wavlm")
 # How an encoder is trained further; the values are the published code's, whatever it was pre-trained with.
-FINE_TUNING: tuple[str, ...] = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length", "layerdrop")
-FINE_TUNING += ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
+FINE_TUNING: tuple[str, ...] = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length")
+FINE_TUNING += ("layerdrop", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
 
 def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:

@@ -62,7 +62,7 @@ def test_same_input_same_output(model, batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "reference"])
+@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "reference", "usr2"])
 def test_attention_backends_agree(make_model, make_clips, make_batch, variant):
     batch = make_batch(make_clips())
     sdpa, eager = (make_model(variant, attention)(**batch) for attention in ("sdpa", "eager"))
@@ -108,11 +108,12 @@ def test_one_modality_records_its_own_layers(make_model, make_clips, make_batch)
     assert not any(name.startswith(("audio", "visual")) for name in outputs)
 
 
-def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch):
-    batch = make_batch(make_clips())
+@pytest.mark.parametrize("variant", ["spectrogram", "usr2", "conformer"])
+def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch, variant):
     results = []
     for checkpointing in (False, True):
-        model = make_model().train()
+        model = make_model(variant).train()
+        batch = make_batch(make_clips(model.config.modality))
         if checkpointing:
             model.activation_checkpointing_enable()
             assert model.is_activation_checkpointing

@@ -195,7 +195,7 @@ def test_a_run_can_be_published(write, tmp_path, task):
     for file in publication.files:
         (out / file.path).write_bytes(file.read())  # no folder is among them
     assert not list(out.glob("*.pt")) and not list(out.glob("*.bin")) and not (out / "recipe.yaml").exists()
-    code = "modeling_avsr_classification.py" if task == "words" else "pipeline_avsr.py"
+    code = "modeling_avsr.py" if task == "words" else "pipeline_avsr.py"
     assert (out / code).is_file() and "`data`" in (out / "README.md").read_text()
     kind = AutoModelForVideoClassification if task == "words" else AutoModelForSpeechSeq2Seq
     assert_same_weights(kind.from_pretrained(out).state_dict(), kind.from_pretrained(run).state_dict())
