@@ -28,6 +28,9 @@ FOREIGN = {
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth": "GLEE's published weights",
     r"\bllava-hf/": "LLaVA's published weights",
+    r"^lookhear convert (usr2|auto_avsr|vsr-ml)\b": "published recognisers",
+    r"--model (usr2-base/|lips/|vsr-)": "what a published recogniser becomes",
+    r"\b(talk\.mkv|recorder\.wav)": "a recording of the reader's",
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
 }

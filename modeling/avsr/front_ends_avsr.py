@@ -226,9 +226,8 @@ class AvsrResNetStages(nn.Module):
 
     def __init__(self, config: AvsrVisualConfig | AvsrAudioConfig):
         super().__init__()
-        pictures = isinstance(config, AvsrVisualConfig)
-        kind = config.layer_type if isinstance(config, AvsrVisualConfig) else "basic"
-        halve_first = isinstance(config, AvsrVisualConfig) and config.downsample_in_first_stage
+        pictures = config.model_type == AvsrVisualConfig.model_type  # with code from the Hub, it may be another copy
+        kind, halve_first = getattr(config, "layer_type", "basic"), getattr(config, "downsample_in_first_stage", False)
         widths = (config.stem_channels, *config.hidden_sizes)
         self.strides = [2 if halve_first else 1] + [2] * (len(config.depths) - 1)
         self.stages = nn.ModuleList(

@@ -18,9 +18,8 @@ from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
 from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
 from .media_avsr import PICTURE, SOUND, MediaStream
-from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, TrackChoice
+from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
-from .read_ahead_avsr import ReadAhead
 from .speaker_locator_avsr import speaker_name
 from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 
