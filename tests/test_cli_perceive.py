@@ -9,7 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from lookhear import cli
-from lookhear.processing.glee.run_lengths_glee import compress_runs, mask_of_runs, run_lengths
+from lookhear.processing.glee.geometry_glee import compress_runs, mask_of_runs, run_lengths
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.mixture.sources import read_vocabulary
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lookhear import cli
-from lookhear.processing.glee.run_lengths_glee import mask_of_rle
+from lookhear.processing.glee.geometry_glee import mask_of_rle
 from lookhear.processing.glee.video_reading_glee import open_video
 from lookhear.training.glee.corpora.picture import decode_image
 from lookhear.training.glee.corpora.youtube_vis import read_youtube_vis

@@ -28,7 +28,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
-from .geometry_glee import padded_size, resize_mask, resized_size, scale_points
+from .geometry_glee import fill_polygons, mask_of_rle, padded_size, resize_mask, resized_size, scale_points
 from .image_reading_glee import read_images
 from .post_processing_glee import (
     post_process_grounded_object_detection,
@@ -39,7 +39,6 @@ from .post_processing_glee import (
     post_process_objects,
     post_process_open_world,
 )
-from .run_lengths_glee import fill_polygons, mask_of_rle
 
 SETTINGS = (
     *("do_resize", "size", "resample"),

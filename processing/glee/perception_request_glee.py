@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .geometry_glee import plain_prompt
+from .geometry_glee import RunLengthMask, plain_prompt
 from .image_reading_glee import read_image
-from .run_lengths_glee import RunLengthMask
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")

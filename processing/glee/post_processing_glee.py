@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from torchvision.ops import box_iou
 
-from .geometry_glee import Size, boxes_to_picture, masks_to_picture
-from .run_lengths_glee import RunLengthMask
+from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
 
 Keep = Callable[[torch.Tensor], Any]  # what is kept of a (height, width) bool mask
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 from .perception_request_glee import VISUAL, check_prompts
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, draw_visual_prompts
-from .read_ahead_glee import ReadAhead
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_queries_glee import (
     ExpressionPrompt,
@@ -25,7 +24,7 @@ from .video_queries_glee import (
     VisualPrompt,
     look,
 )
-from .video_reading_glee import Video, VideoFrame, of_one_size
+from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
 
 WINDOW = 4  # frames that go through the model together
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from .geometry_glee import Size, boxes_to_picture, masks_to_picture
+from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
 from .perception_request_glee import plain_result
-from .post_processing_glee import encoded
 from .track_state_glee import FrameCandidates, TrackedObject, mask_colours
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
@@ -266,7 +265,7 @@ class VideoPrompt(ABC):
                 found.score,
                 self.labels[found.label],
                 candidates.boxes[found.candidate],
-                encoded(sizes.mask(candidates.masks[found.candidate])) if with_masks else None,
+                RunLengthMask(sizes.mask(candidates.masks[found.candidate]).cpu().numpy()) if with_masks else None,
                 sizes.frame,
                 track_id=found.track_id,
             )

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from .run_lengths_glee import coco_rle
+from .geometry_glee import coco_rle
 
 Results = Sequence[Mapping[str, Any]]  # of one frame
 

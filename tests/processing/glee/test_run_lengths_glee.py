@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import (
+from lookhear.processing.glee.geometry_glee import (
     RunLengthMask,
     coco_rle,
     compress_runs,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lookhear.processing.glee.run_lengths_glee import expand_runs, fill_polygons, mask_of_runs
+from lookhear.processing.glee.geometry_glee import expand_runs, fill_polygons, mask_of_runs
 
 Size = tuple[int, int]  # (height, width)
 

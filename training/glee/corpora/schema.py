@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lookhear.processing.glee.run_lengths_glee import compress_runs, expand_runs, mask_of_runs
+from lookhear.processing.glee.geometry_glee import compress_runs, expand_runs, mask_of_runs
 from lookhear.training.glee.corpora.masks import Size, mask_box, polygon_box
 from lookhear.training.glee.corpora.reading import Problems
 
