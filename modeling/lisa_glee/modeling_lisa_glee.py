@@ -148,10 +148,9 @@ class LisaGleeObjectEncoder(nn.Module):
             )
             for _ in range(config.object_layers)
         )
-        # Layers make states large. Among words, which are small, such objects would stay as they are: what a layer of
-        # the language model adds to a state has to matter. So objects become as large as new embeddings of words.
+        # Layers make states large. Objects that are much larger than what the language model's layers add to them
+        # would stay as they are.
         self.norm = nn.LayerNorm(hidden_size) if config.object_layers else nn.Identity()
-        self.word_size = getattr(config.text_config, "initializer_range", 0.02) if config.object_layers else 1.0
         self.keys = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.GELU()) if config.choose_objects else None
 
     def forward(self, objects: LisaGleeObjects) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -172,10 +171,10 @@ class LisaGleeObjectEncoder(nn.Module):
         if self.config.object_masks:
             parts.append(objects["mask_embeddings"])
         shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
+        keys = None if self.keys is None else self.keys(shown)  # an object as it is, whatever is beside it
         for layer in self.layers:
             shown = layer(shown)
-        shown = self.norm(shown)
-        return self.word_size * shown, None if self.keys is None else self.keys(shown)
+        return self.norm(shown), keys
 
 
 def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
@@ -405,7 +404,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         Args:
             input_ids (`torch.Tensor` of shape `(rows, length)`): with one or more runs of `config.num_objects`
                 placeholders in each row: each is the objects of the row's picture.
-            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*):
+                1 for text, 0 for padding. Or `(rows, 1, length, length)` bool: which token sees which.
             pixel_values (`torch.Tensor`, *optional*): the pictures, for a language model that reads images itself.
             perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
                 GLEE's pictures.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lookhear.processing.lisa_glee import LisaGleeProcessor
@@ -73,6 +74,8 @@ class QuestionCollator:
     """
     Converts a batch to a model's inputs: pictures, conversations, the answers as labels, and a mask for each `[SEG]`.
 
+    A scene is one row: its objects, which all conversations see, then the conversations, which don't see each other.
+
     Args:
         processor: of the model.
     """
@@ -85,9 +88,11 @@ class QuestionCollator:
     def __call__(self, batches: list[QuestionBatch]) -> dict[str, Any]:
         (batch,) = batches  # a step has one
         texts = [self.processor.apply_chat_template(conversation(row), tokenize=False) for _, row in batch.rows]
-        inputs: dict[str, Any] = dict(self.processor(text=texts, padding_side="right"))
+        tokens = self.processor(text=texts, padding_side="right")
+        said = [ids[seen] for ids, seen in zip(tokens["input_ids"], tokens["attention_mask"].bool())]
+        by_scene = [[ids for ids, (of, _) in zip(said, batch.rows) if of == one] for one in range(len(batch.scenes))]
+        inputs: dict[str, Any] = pack(by_scene, self.processor.num_objects, self.processor.tokenizer.pad_token_id)
         inputs.update(self.processor(images=[scene.image for scene in batch.scenes]))
-        inputs["picture_indices"] = torch.tensor([scene for scene, _ in batch.rows])
         inputs["labels"] = self._labels(inputs["input_ids"])
         shown = [
             batch.scenes[scene].shapes[index].mask
@@ -107,6 +112,38 @@ class QuestionCollator:
         begins, ends = (input_ids == self.begin).long(), (input_ids == self.end).long()
         answer = (begins.cumsum(dim=1) - begins) > (ends.cumsum(dim=1) - ends)
         return input_ids.masked_fill(~answer, -100)
+
+
+def pack(rows: list[list[torch.Tensor]], shared: int, padding: int) -> dict[str, torch.Tensor]:
+    """
+    Writes conversations that begin alike into one row, their beginning once, so that they don't see each other.
+
+    Args:
+        rows: for each row its conversations, `(tokens,)` int64.
+        shared: tokens at the beginning of every conversation of a row that are the same.
+        padding: the token after the end of a row.
+
+    Returns:
+        `input_ids` and `position_ids` `(rows, length)`, each conversation's positions as if it were alone, and
+        `attention_mask` `(rows, 1, length, length)` bool: whether the first token sees the second.
+    """
+    parts = [[row[0][:shared], *(ids[shared:] for ids in row)] for row in rows]
+    ids = pad_sequence([torch.cat(row) for row in parts], True, padding)  # (rows, length)
+    part = pad_sequence([_numbers(row) for row in parts], True, -1)  # (rows, length): 0 is shared, -1 is padding
+    positions = [
+        torch.cat([torch.arange(len(own)) + (shared if i else 0) for i, own in enumerate(row)]) for row in parts
+    ]
+    sees = (part[:, :, None] == part[:, None]) | (part[:, None] == 0)
+    return {
+        "input_ids": ids,
+        "position_ids": pad_sequence(positions, True, 0),
+        "attention_mask": sees.tril()[:, None],
+    }
+
+
+def _numbers(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Returns for each token the number of its part."""
+    return torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
 
 
 def conversation(turns: list[Question], ask: bool = False) -> list[dict[str, Any]]:

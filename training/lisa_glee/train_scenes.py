@@ -54,7 +54,7 @@ class LisaGleeTrainer(Trainer):
         if self.optimizer is None:
             self.optimizer = MuonAndAdamW(
                 trained,
-                "language_model.model.layers",
+                "layers",  # of objects and of the language model; GLEE's are not trained
                 self.matrix_learning_rate,
                 self.args.learning_rate,
                 (self.args.adam_beta1, self.args.adam_beta2),

@@ -10,14 +10,14 @@ from lookhear.training.lisa_glee.chat import WORDS
 
 PADDING, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "</s>", "<user>", "<assistant>"
 SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
-# A conversation: questions and answers; an answer ends with </s>. The picture's objects are shown after each question,
-# so that the language model looks at them with the question in mind: causal attention lets it know what came before.
+# A conversation: the picture's objects, then questions and answers; an answer ends with </s>.
 CHAT_TEMPLATE = (
     WORDS
     + """\
+<objects>
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}<assistant> {{ words(message) }}</s>
-{%- else -%}<user> {{ words(message) }}<objects>{%- endif -%}
+{%- else -%}<user> {{ words(message) }}{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<assistant>{%- endif -%}
 """

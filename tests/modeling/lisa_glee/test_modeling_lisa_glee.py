@@ -176,14 +176,17 @@ def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
         assert torch.allclose(masks, outputs.pred_masks[image][best], atol=1e-4)
 
 
-def test_new_objects_are_as_large_as_new_words(build):
-    """After any number of layers; larger ones would stay as they are, whatever the language model's layers add."""
+def test_objects_see_each_other_and_are_chosen_as_they_are(build):
+    """Another first object changes what the language model is shown of all, and only its own key."""
     for layers in (1, 3):
-        model = build(object_layers=layers, object_masks=True)
-        words = model.get_input_embeddings().weight.std().item()
-        objects = model.get_objects(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
-        shown, _ = model.object_encoder(objects)
-        assert 0.7 * words < shown.std().item() < 1.4 * words
+        model = build(object_layers=layers, object_masks=True, choose_objects=True)
+        objects = model.get_objects(torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+        shown, keys = model.object_encoder(objects)
+        assert 0.7 < shown.std().item() < 1.4  # however many layers; larger ones would outweigh what is added to them
+        objects["last_hidden_state"][:, 0] += 1
+        others, changed = model.object_encoder(objects)
+        assert (shown - others).abs().amax(dim=-1).gt(1e-4).all()
+        assert torch.equal(keys[:, 1:], changed[:, 1:]) and not torch.allclose(keys[:, 0], changed[:, 0])
 
 
 def test_an_object_that_two_queries_stand_for_is_shown_once(build):

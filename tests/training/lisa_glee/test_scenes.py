@@ -74,11 +74,11 @@ def test_labels_are_the_answers_and_masks_follow_their_order(untrained):
     processor = untrained[1]
     batch = QuestionBatches(DATA, 4, seed=5)[1]
     inputs = QuestionCollator(processor)([batch])
-    for labels, (_, turns) in zip(inputs["labels"], batch.rows, strict=True):
+    for scene, labels in enumerate(inputs["labels"]):
         said = processor.tokenizer.decode(labels[labels != -100]).split(END)
-        expected = [turn.answer.replace(",", "").split() for turn in turns]
+        expected = [turn.answer.replace(",", "").split() for of, turns in batch.rows if of == scene for turn in turns]
         assert [words.split() for words in said] == [*expected, []]  # each answer ends with </s>, and nothing follows
-    assert inputs["picture_indices"].tolist() == [scene for scene, _ in batch.rows]
+    assert len(inputs["labels"]) == len(inputs["perception_pixel_values"]) == len(batch.scenes)
 
     segment = processor.tokenizer.convert_tokens_to_ids(SEGMENT)
     shown = [batch.scenes[scene].shapes[i].mask for scene, turns in batch.rows for turn in turns for i in turn.objects]
@@ -87,6 +87,24 @@ def test_labels_are_the_answers_and_masks_follow_their_order(untrained):
         rows, columns = mask.shape[0] // 4, mask.shape[1] // 4  # averages of 4 x 4 pixels
         shares = mask.reshape(rows, 4, columns, 4).mean(axis=(1, 3))
         assert np.allclose(found[:rows, :columns], shares) and found.sum().item() == pytest.approx(shares.sum())
+
+
+def test_conversations_in_one_row_are_as_if_alone(untrained):
+    """The logits of every answer are those of its conversation by itself; scenes differ in number and length."""
+    model, processor = untrained
+    scenes = QuestionBatches(DATA, 4, seed=5)[1]
+    batch = QuestionBatch(scenes.scenes, scenes.rows[:3])  # the second scene has one conversation
+    inputs = QuestionCollator(processor)([batch])
+    alone: list[list[torch.Tensor]] = [[], []]
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        for scene, turns in batch.rows:
+            text = processor.apply_chat_template(conversation(turns), tokenize=False)
+            plain = processor(images=batch.scenes[scene].image, text=text)
+            answers = QuestionCollator(processor)([QuestionBatch([batch.scenes[scene]], [(0, turns)])])["labels"]
+            alone[scene].append(model(**plain).logits[0, :-1][answers[0, 1:] != -100])
+    for row, labels, others in zip(logits[:, :-1], inputs["labels"][:, 1:], alone, strict=True):
+        assert torch.allclose(row[labels != -100], torch.cat(others), atol=1e-4)
 
 
 def test_a_conversation_alternates_and_may_leave_out_the_last_answer():
