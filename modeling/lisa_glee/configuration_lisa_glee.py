@@ -58,6 +58,9 @@ class LisaGleeConfig(PreTrainedConfig):
             Queries whose boxes have a larger intersection over union than this with a better query's come after all
             others: GLEE may have several queries for an object, which would be counted twice. 1 leaves the order.
         object_boxes (`bool`, *optional*, defaults to `True`): whether it is shown each query's box and score, too.
+        object_ranks (`bool`, *optional*, defaults to `False`):
+            Whether it is shown, too, how many objects are to the left and right of each, above and below it, smaller
+            and larger.
         object_masks (`bool`, *optional*, defaults to `False`): whether it is shown each query's mask embedding, too.
         object_layers (`int`, *optional*, defaults to 0): layers of attention among objects before they are shown.
         choose_objects (`bool`, *optional*, defaults to `False`):
@@ -86,6 +89,7 @@ class LisaGleeConfig(PreTrainedConfig):
     num_objects: int = 100
     object_overlap: float | int = 1.0
     object_boxes: bool = True
+    object_ranks: bool = False
     object_masks: bool = False
     object_layers: int = 0
     choose_objects: bool = False

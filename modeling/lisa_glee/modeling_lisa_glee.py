@@ -39,6 +39,12 @@ from .references_lisa_glee import FETCHING, references, stored_weights, with_ref
 BOX_OCTAVES = 6
 # Numbers of an encoded box: centre, size and two corners, each as it is and as a sine and a cosine of each octave.
 BOX_SIZE = 8 * (1 + 2 * BOX_OCTAVES)
+# Numbers of objects that are told apart when ranks are encoded: 0 to 8.
+RANKS = 9
+# Numbers of encoded ranks: six ranks, each as it is and by its nearest whole numbers.
+RANKS_SIZE = 6 * (1 + RANKS)
+# What ranks are multiplied by: beside the hundreds of numbers of a query they would hardly be noticed.
+RANKS_SCALE = 4.0
 
 
 @dataclass
@@ -138,6 +144,8 @@ class LisaGleeObjectEncoder(nn.Module):
         input_size = object_size
         if config.object_boxes:
             input_size += 1 + BOX_SIZE  # the score and the box
+        if config.object_ranks:
+            input_size += RANKS_SIZE
         if config.object_masks:
             input_size += object_size
         self.projection = LisaGleeMLP(input_size, hidden_size, hidden_size, nn.GELU())
@@ -168,6 +176,8 @@ class LisaGleeObjectEncoder(nn.Module):
         parts = [queries]
         if self.config.object_boxes:
             parts += [objects["scores"][..., None], box_encoding(objects["boxes"])]
+        if self.config.object_ranks:
+            parts.append(rank_encoding(objects["boxes"], objects["scores"]))
         if self.config.object_masks:
             parts.append(objects["mask_embeddings"])
         shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
@@ -193,6 +203,30 @@ def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
     octaves = math.pi * 2.0 ** torch.arange(BOX_OCTAVES, device=boxes.device)
     angles = (places[..., None] * octaves).flatten(-2)
     return torch.cat((places, angles.sin(), angles.cos()), dim=-1)
+
+
+def rank_encoding(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """
+    Encodes how many objects of a picture are to the left and right of each, above and below it, smaller and larger.
+
+    Places are those of the boxes' centres, sizes their longer sides. Each object counts as much as it is one, by its
+    score. A rank is encoded by half of it, and by how near it is to 0, 1, … `RANKS` - 1: 1 there, 0 from a distance of
+    1 on; both times `RANKS_SCALE`.
+
+    Args:
+        boxes: `(pictures, objects, 4)`, cxcywh as shares of the image.
+        scores: `(pictures, objects)`, before the sigmoid.
+
+    Returns:
+        `(pictures, objects, RANKS_SIZE)` float32.
+    """
+    boxes = boxes.float()
+    values = torch.cat((boxes[..., :2], boxes[..., 2:].amax(dim=-1, keepdim=True)), dim=-1)
+    own, other = values[:, :, None], values[:, None]  # (pictures, objects, 1, 3) and (pictures, 1, objects, 3)
+    before = torch.cat((other < own, other > own), dim=-1).float()  # (pictures, objects, objects, 6)
+    ranks = torch.einsum("pijk,pj->pik", before, scores.float().sigmoid())  # (pictures, objects, 6)
+    near = 1 - (ranks[..., None] - torch.arange(RANKS, device=ranks.device)).abs()
+    return RANKS_SCALE * torch.cat((ranks[..., None] / 2, near.clamp(min=0)), dim=-1).flatten(-2)
 
 
 class LisaGleeSegmentHead(nn.Module):

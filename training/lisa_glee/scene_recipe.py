@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES, LISTING
+from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES, TRAINED
 from lookhear.training.glee.scenes.recipe import scene_recipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
 from lookhear.training.recipe_reading import NotNegative
@@ -31,7 +31,7 @@ class QuestionDataRecipe:
     hold_out: bool = True
 
     def __post_init__(self) -> None:
-        known = (*FAMILIES, LISTING)
+        known = (*FAMILIES, *TRAINED)
         if unknown := set(self.families) - set(known):
             raise ValueError(f"data.families has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
         if not self.conversations or min(self.conversations) < 1:

@@ -51,7 +51,7 @@ def model(kind, build) -> LisaGleeForReasoningSegmentation:
     if kind == "paper":
         return build()
     if kind == "tiny":
-        return build(object_layers=1, object_masks=True, choose_objects=True, scaled_products=True)
+        return build(object_ranks=True, object_layers=1, object_masks=True, choose_objects=True, scaled_products=True)
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
     )

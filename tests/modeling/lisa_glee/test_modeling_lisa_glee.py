@@ -9,7 +9,7 @@ import torch
 
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.modeling.lisa_glee.loss_lisa_glee import best_objects, mask_losses
-from lookhear.modeling.lisa_glee.modeling_lisa_glee import box_encoding
+from lookhear.modeling.lisa_glee.modeling_lisa_glee import RANKS_SCALE, RANKS_SIZE, box_encoding, rank_encoding
 
 OBJECT, SEGMENT, OBJECTS = 3, 4, 6  # as in conftest.py
 
@@ -56,6 +56,22 @@ def test_boxes_are_encoded_with_corners_and_octaves():
     assert torch.allclose(encoded[0, :8], torch.tensor([0.5, 0.25, 0.2, 0.1, 0.4, 0.2, 0.6, 0.3]))
     assert encoded[0, 8].item() == pytest.approx(math.sin(math.pi * 0.5), abs=1e-6)
     assert encoded[0, 8 + 48 + 6 + 1].item() == pytest.approx(math.cos(2 * math.pi * 0.25), abs=1e-6)
+
+
+def test_ranks_say_how_many_objects_are_beside_each():
+    """Three objects and a half: the fourth is as likely one as not. By hand."""
+    boxes = torch.tensor([[[0.1, 0.5, 0.2, 0.2], [0.5, 0.1, 0.1, 0.3], [0.9, 0.9, 0.1, 0.1], [0.3, 0.7, 0.4, 0.4]]])
+    encoded = rank_encoding(boxes, torch.tensor([[20.0, 20.0, 20.0, 0.0]]))
+    assert encoded.shape == (1, 4, RANKS_SIZE)
+    left, above, smaller, right, below, larger = (encoded[0].unflatten(-1, (6, -1)) / RANKS_SCALE).unbind(dim=1)
+    assert torch.allclose(2 * left[:, 0], torch.tensor([0.0, 1.5, 2.5, 1.0]))
+    assert torch.allclose(2 * right[:, 0], torch.tensor([2.5, 1.0, 0.0, 2.0]))
+    assert torch.allclose(2 * above[:, 0], torch.tensor([1.0, 0.0, 2.5, 2.0]))
+    assert torch.allclose(2 * below[:, 0], torch.tensor([1.5, 2.5, 0.0, 1.0]))
+    assert torch.allclose(2 * smaller[:, 0], torch.tensor([1.0, 2.0, 0.0, 3.0]))
+    assert torch.allclose(2 * larger[:, 0], torch.tensor([1.5, 0.5, 2.5, 0.0]))
+    assert torch.allclose(left[:, 1:4], torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5], [0, 0, 0.5], [0, 1, 0]]))
+    assert torch.equal(left[2, 4:], torch.tensor([0.5, 0, 0, 0, 0, 0]))
 
 
 def test_masks_come_from_the_states_that_predict_them(model, batch):
