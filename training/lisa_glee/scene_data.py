@@ -54,11 +54,12 @@ class QuestionBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
+        families = self.recipe.first_families if index < self.recipe.first_batches else self.recipe.families
         scenes: list[Scene] = []
         rows: list[tuple[int, list[Question]]] = []
         while len(scenes) < self.recipe.scenes_per_batch:
             scene = make_scene(random, (height, width), self.look)
-            questions = choose_questions(scene, random, sum(self.recipe.conversations), self.recipe.families)
+            questions = choose_questions(scene, random, sum(self.recipe.conversations), families)
             rows += [(len(scenes), turns) for turns in _conversations(questions, self.recipe.conversations)]
             scenes.append(scene)
         return QuestionBatch(scenes, rows)
@@ -74,7 +75,7 @@ class QuestionCollator:
     """
     Converts a batch to a model's inputs: pictures, conversations, the answers as labels, and a mask for each `[SEG]`.
 
-    A scene is one row: its objects, which all conversations see, then the conversations, which don't see each other.
+    A scene is one row of conversations, which don't see each other.
 
     Args:
         processor: of the model.
@@ -91,7 +92,7 @@ class QuestionCollator:
         tokens = self.processor(text=texts, padding_side="right")
         said = [ids[seen] for ids, seen in zip(tokens["input_ids"], tokens["attention_mask"].bool())]
         by_scene = [[ids for ids, (of, _) in zip(said, batch.rows) if of == one] for one in range(len(batch.scenes))]
-        inputs: dict[str, Any] = pack(by_scene, self.processor.num_objects, self.processor.tokenizer.pad_token_id)
+        inputs: dict[str, Any] = pack(by_scene, self.processor.tokenizer.pad_token_id)
         inputs.update(self.processor(images=[scene.image for scene in batch.scenes]))
         inputs["labels"] = self._labels(inputs["input_ids"])
         shown = [
@@ -114,36 +115,26 @@ class QuestionCollator:
         return input_ids.masked_fill(~answer, -100)
 
 
-def pack(rows: list[list[torch.Tensor]], shared: int, padding: int) -> dict[str, torch.Tensor]:
+def pack(rows: list[list[torch.Tensor]], padding: int) -> dict[str, torch.Tensor]:
     """
-    Writes conversations that begin alike into one row, their beginning once, so that they don't see each other.
+    Writes conversations into one row, so that they don't see each other.
 
     Args:
         rows: for each row its conversations, `(tokens,)` int64.
-        shared: tokens at the beginning of every conversation of a row that are the same.
         padding: the token after the end of a row.
 
     Returns:
         `input_ids` and `position_ids` `(rows, length)`, each conversation's positions as if it were alone, and
         `attention_mask` `(rows, 1, length, length)` bool: whether the first token sees the second.
     """
-    parts = [[row[0][:shared], *(ids[shared:] for ids in row)] for row in rows]
-    ids = pad_sequence([torch.cat(row) for row in parts], True, padding)  # (rows, length)
-    part = pad_sequence([_numbers(row) for row in parts], True, -1)  # (rows, length): 0 is shared, -1 is padding
-    positions = [
-        torch.cat([torch.arange(len(own)) + (shared if i else 0) for i, own in enumerate(row)]) for row in parts
-    ]
-    sees = (part[:, :, None] == part[:, None]) | (part[:, None] == 0)
+    numbers = [torch.cat([torch.full_like(ids, number) for number, ids in enumerate(row)]) for row in rows]
+    positions = [torch.cat([torch.arange(len(ids)) for ids in row]) for row in rows]
+    number = pad_sequence(numbers, True, -1)  # (rows, length): the conversation of each token, -1 for padding
     return {
-        "input_ids": ids,
+        "input_ids": pad_sequence([torch.cat(row) for row in rows], True, padding),
         "position_ids": pad_sequence(positions, True, 0),
-        "attention_mask": sees.tril()[:, None],
+        "attention_mask": (number[:, :, None] == number[:, None]).tril()[:, None],
     }
-
-
-def _numbers(parts: list[torch.Tensor]) -> torch.Tensor:
-    """Returns for each token the number of its part."""
-    return torch.cat([torch.full_like(part, number) for number, part in enumerate(parts)])
 
 
 def conversation(turns: list[Question], ask: bool = False) -> list[dict[str, Any]]:

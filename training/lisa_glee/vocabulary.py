@@ -10,14 +10,14 @@ from lookhear.training.lisa_glee.chat import WORDS
 
 PADDING, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "</s>", "<user>", "<assistant>"
 SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
-# A conversation: the picture's objects, then questions and answers; an answer ends with </s>.
+# A conversation: questions and answers; an answer ends with </s>. The picture's objects are shown after each question,
+# so that what becomes of an object depends on what is asked.
 CHAT_TEMPLATE = (
     WORDS
     + """\
-<objects>
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}<assistant> {{ words(message) }}</s>
-{%- else -%}<user> {{ words(message) }}{%- endif -%}
+{%- else -%}<user> {{ words(message) }}<objects>{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}<assistant>{%- endif -%}
 """

@@ -33,8 +33,9 @@ from lookhear.training.recipe_reading import fill
 
 GLEE_TINY = Path(__file__).parents[3] / "model_cards" / "glee-tiny"
 LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+CONFIG = {"num_objects": 6, "object_attention": "full"}
 RECIPE = {
-    "model": {"perception": str(GLEE_TINY), "language": LANGUAGE, "config": {"num_objects": 6}},
+    "model": {"perception": str(GLEE_TINY), "language": LANGUAGE, "config": CONFIG},
     "data": {"canvases": [[128, 160]], "scenes_per_batch": 2, "conversations": [1, 2]},
     "training": {"max_steps": 3, "logging_steps": 1, "use_cpu": True, "learning_rate": 1.0e-3, "seed": 3},
 }
@@ -61,6 +62,14 @@ def test_a_batch_depends_on_its_seed_and_index_only():
         assert not np.array_equal(other.scenes[0].image, first.scenes[0].image)
     with pytest.raises(IndexError):
         shorter[3]
+
+
+def test_first_batches_have_their_own_families():
+    data = QuestionDataRecipe(**RECIPE["data"], first_families={"count": 1}, first_batches=2)
+    families = [{turn.family for _, turns in QuestionBatches(data, 4)[i].rows for turn in turns} for i in range(4)]
+    assert families[:2] == [{"count"}] * 2 and len(families[2] | families[3]) > 1
+    with pytest.raises(ValueError, match="first_batches needs data.first_families"):
+        QuestionDataRecipe(first_batches=2)
 
 
 def test_a_scene_has_conversations_of_the_recipes_lengths():
