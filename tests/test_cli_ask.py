@@ -197,7 +197,6 @@ def test_a_checkpoint_of_another_system_is_named(run, photos):
     assert (code, out) == (2, "") and "must be a checkpoint of LISA-GLEE" in err
 
 
-@pytest.mark.skipif(not PACKAGED.is_dir(), reason="model_cards/lisa-glee-tiny is not there yet")
 def test_packaged_checkpoint_names_and_shows_shapes(run, tmp_path):
     """
     On scenes that no training has seen: shapes that are the only ones of their name are shown where they are, in

@@ -213,7 +213,10 @@ def test_a_classifier_of_words_is_not_taken_for_a_recogniser(words_folder, load)
         load(words_folder)
 
 
-@pytest.mark.parametrize(("task", "name"), [(OWN_TASK, "avsr-grid-tiny"), ("object-perception", "glee-tiny")])
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [(OWN_TASK, "avsr-grid-tiny"), ("object-perception", "glee-tiny"), ("reasoning-segmentation", "lisa-glee-tiny")],
+)
 def test_a_task_without_a_model_takes_the_packaged_one(repository, task, name):
     made = pipeline(task, device="cpu")
     assert Path(made.model.name_or_path).resolve() == repository / "model_cards" / name

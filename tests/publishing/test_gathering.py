@@ -15,6 +15,12 @@ from lookhear.evaluation.model_results import benchmarks, fill_card, read_result
 from lookhear.publishing import gather
 from lookhear.publishing.card import read_card
 
+TASKS = {
+    "avsr": "audio-visual-speech-recognition",
+    "glee": "object-perception",
+    "lisa_glee": "reasoning-segmentation",
+}
+SYSTEMS = [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee"), ("lisa-glee-tiny", "lisa_glee")]
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -66,7 +72,7 @@ def text(publication, path: str) -> str:
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize("name", ["avsr-grid-tiny", "glee-tiny"])
+@pytest.mark.parametrize("name", ["avsr-grid-tiny", "glee-tiny", "lisa-glee-tiny"])
 def test_the_projects_checkpoints_are_ready(repository, name):
     folder = repository / "model_cards" / name
     publication = gather(folder, f"org/{name}")
@@ -92,7 +98,7 @@ def without_names(value):
     return {key: without_names(item) for key, item in value.items() if key not in ("auto_map", "custom_pipelines")}
 
 
-@pytest.mark.parametrize(("name", "system"), [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee")])
+@pytest.mark.parametrize(("name", "system"), SYSTEMS)
 def test_the_published_code_is_todays(repository, name, system):
     """Nothing else of the folder changes, and the folder itself doesn't."""
     folder = repository / "model_cards" / name
@@ -113,12 +119,12 @@ def test_the_published_code_is_todays(repository, name, system):
     assert json.loads(files["config.json"])["custom_pipelines"]
 
 
-@pytest.mark.parametrize(("name", "system"), [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee")])
+@pytest.mark.parametrize(("name", "system"), SYSTEMS)
 def test_what_the_model_itself_saves_is_ready(repository, tmp_path, name, system):
     """`model.save_pretrained` writes the code of the model; the pipeline's comes with publishing."""
     from transformers import AutoProcessor, pipeline
 
-    task = {"avsr": "audio-visual-speech-recognition", "glee": "object-perception"}[system]
+    task = TASKS[system]
     folder = repository / "model_cards" / name
     pipeline(task, model=str(folder), device="cpu").model.save_pretrained(tmp_path)
     AutoProcessor.from_pretrained(folder).save_pretrained(tmp_path)
@@ -146,7 +152,7 @@ def test_no_code_is_committed_beside_a_checkpoint(repository):
     assert [name for name in listed.stdout.splitlines() if name.endswith(".py")] == []
 
 
-@pytest.mark.parametrize("name", ["avsr-grid-tiny", "glee-tiny"])
+@pytest.mark.parametrize("name", ["avsr-grid-tiny", "glee-tiny", "lisa-glee-tiny"])
 def test_the_cards_in_the_project_show_what_was_measured(repository, name):
     folder = repository / "model_cards" / name
     shown = (folder / "README.md").read_text()
