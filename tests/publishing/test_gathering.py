@@ -86,8 +86,10 @@ def test_the_projects_checkpoints_are_ready(repository, name):
 
 
 def sources(repository: Path, system: str) -> dict[str, bytes]:
-    """Name -> content of what can be exported of a system."""
-    files = [path for kind in ("modeling", "processing") for path in (repository / kind / system).glob("*.py")]
+    """Name -> content of what can be exported of a system; LISA-GLEE brings GLEE."""
+    systems = ("glee", system) if system == "lisa_glee" else (system,)
+    folders = [repository / kind / name for kind in ("modeling", "processing") for name in systems]
+    files = [path for folder in folders for path in folder.glob("*.py")]
     return {path.name: path.read_bytes() for path in files}
 
 
