@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,8 @@ def test_few_shots(table, tmp_path, monkeypatch, object_corpora):
         low, high = row["cells"]["1 shot"]["interval"]
         assert low <= row["cells"]["1 shot"]["measured"] <= high
         assert row["cells"]["all"]["interval"] is None  # all pictures are one selection
-    monkeypatch.setattr("lookhear.training.glee.fine_tuning.fine_tune.fine_tune", None)
+    # the package has a function of the module's name
+    monkeypatch.setattr(sys.modules["lookhear.training.glee.fine_tuning.fine_tune"], "fine_tune", None)
     for path in (tmp_path / "steps").glob("*shots3*.json"):
         path.unlink()  # as if it had been killed after the last training
     assert table("odinw-few-shot", *settings, given=all_stages(2)) == rows
