@@ -11,6 +11,8 @@ from typing import Any
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from lookhear.evaluation.tables import write_text
+
 RECORD = "started.json"
 # Fields of a recipe's `training` that change no weights: where a run is, how it is watched, stored and fed; or
 # beginnings of their names.
@@ -66,10 +68,7 @@ def begin_or_resume(
         if overwrite:
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f".{RECORD}.{os.getpid()}.tmp"
-        partial.write_text(json.dumps(dict(started), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(partial, folder / RECORD)
+        write_text(folder / RECORD, json.dumps(dict(started), indent=2, ensure_ascii=False) + "\n")
     return found
 
 

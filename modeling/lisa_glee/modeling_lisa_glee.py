@@ -322,11 +322,12 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
         )
         embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        causal = self.config.object_attention == "causal"
         with_states = kwargs.pop("output_hidden_states", self.config.output_hidden_states)
         with_attentions = kwargs.pop("output_attentions", self.config.output_attentions)
         outputs = self.language_model(
             inputs_embeds=embeddings,
-            attention_mask=self._visible(input_ids, attention_mask),
+            attention_mask=attention_mask if causal else self._visible(input_ids, attention_mask),
             output_hidden_states=True,
             output_attentions=with_attentions,
             use_cache=False,
@@ -408,10 +409,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         masks, scores = self._answer_masks(states, objects, keys, pictures)
         return LisaGleeGenerateOutput(generated.sequences, masks, answers, positions, scores, objects)
 
-    def _visible(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """Returns which token sees which, `(rows, 1, length, length)` bool, if objects see those that follow them."""
-        if self.config.object_attention == "causal":
-            return attention_mask
+    def _visible(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Returns which token sees which, `(rows, 1, length, length)` bool; objects see those after them, too."""
         objects = input_ids == self.config.object_token_id  # (rows, length)
         begins = objects & ~nn.functional.pad(objects[:, :-1], (1, 0))
         run = begins.cumsum(dim=1)  # (rows, length): the number of runs of objects so far
@@ -434,11 +433,10 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     ) -> dict[str, Cache]:
         """Returns keys and values of all but the last token: `generate` itself knows causal attention only."""
         name = "cache" if "cache" in inspect.signature(self.language_model.forward).parameters else "past_key_values"
-        visible = self._visible(input_ids, attention_mask)
         cache = DynamicCache(config=self.config.text_config)
         self.language_model(
             inputs_embeds=embeddings[:, :-1],
-            attention_mask=None if visible is None else visible[..., :-1, :-1],
+            attention_mask=self._visible(input_ids, attention_mask)[..., :-1, :-1],
             position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, :-1],
             use_cache=True,
             **eyes,

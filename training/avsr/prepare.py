@@ -32,9 +32,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookhear.evaluation.tables import write_text
 from lookhear.training.avsr.corpora import READERS, Utterance
 from lookhear.training.avsr.pixels import GreyValues
-from lookhear.training.avsr.shards import ROWS_PER_GROUP, claim_folder, write_text
+from lookhear.training.avsr.shards import ROWS_PER_GROUP, claim_folder
 
 if TYPE_CHECKING:
     from lookhear.processing.avsr import MouthRoiImageProcessor

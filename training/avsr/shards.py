@@ -16,6 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookhear.evaluation.tables import write_text
+
 ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
 
 
@@ -98,13 +100,6 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name, then renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def claim_folder(path: Path, settings: dict[str, Any], name: str = "output folder") -> None:

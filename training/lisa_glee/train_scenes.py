@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoProcessor, LlamaConfig, Trainer, set_see
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
-from lookhear.training.glee.scenes.questions import all_questions, training_questions
+from lookhear.training.glee.scenes.questions import FAMILIES, TRAINED, all_questions
 from lookhear.training.glee.scenes.scenes import make_scene
 from lookhear.training.lisa_glee.optimizers import MuonAndAdamW
 from lookhear.training.lisa_glee.scene_data import QuestionBatches, QuestionCollator
@@ -126,7 +126,7 @@ def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentatio
     tokenizer = word_tokenizer(
         text
         for scene in scenes
-        for question in (*all_questions(scene), *training_questions(scene))
+        for question in all_questions(scene, (*FAMILIES, *TRAINED))
         for text in (question.text, question.answer)
     )
     vocabulary = tokenizer.get_vocab()

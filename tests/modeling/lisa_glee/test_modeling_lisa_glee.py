@@ -219,7 +219,8 @@ def test_with_full_attention_an_object_depends_on_the_next_and_a_word_does_not(b
     ids = torch.tensor([[10, *[OBJECT] * OBJECTS, 11, *[OBJECT] * OBJECTS, 12]])
     objects = model.get_objects(torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
     embeddings = model._input_embeddings(ids, objects, torch.tensor([0]))[0].detach().requires_grad_(True)
-    logits = model.language_model(inputs_embeds=embeddings, attention_mask=model._visible(ids, None)).logits[0]
+    visible = model._visible(ids, None) if attention == "full" else None
+    logits = model.language_model(inputs_embeds=embeddings, attention_mask=visible).logits[0]
     first, last, word, second = 1, OBJECTS, OBJECTS + 1, OBJECTS + 2
     for token, other, depends in (
         (first, last, attention == "full"),

@@ -85,26 +85,16 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0
 
 
-def all_questions(scene: Scene) -> list[Question]:
+def all_questions(scene: Scene, families: Iterable[str] = FAMILIES) -> list[Question]:
     """
     Returns every question that the scene answers without doubt, in each of its wordings.
 
     Args:
         scene: the picture.
+        families: of `FAMILIES` and `TRAINED`.
     """
     view = _View(scene)
-    return [question for family in FAMILIES for question in _MAKERS[family](view)]
-
-
-def training_questions(scene: Scene) -> list[Question]:
-    """
-    Returns every question of the families that are for training only, see `TRAINED`.
-
-    Args:
-        scene: the picture.
-    """
-    view = _View(scene)
-    return [question for family in TRAINED for question in _MAKERS[family](view)]
+    return [question for family in families for question in _MAKERS[family](view)]
 
 
 def choose_questions(
