@@ -1,11 +1,9 @@
-"""Checkpoints of other code: read without running anything in them, checked name by name, written completely."""
+"""Checkpoints of other code: read without running anything in them, checked name by name."""
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -132,14 +130,3 @@ def check_new_folder(output: str | os.PathLike) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output {str(output)!r} exists already; name a new folder")
     return output
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Yields a folder to fill; it becomes `output` at the end, or is deleted if there is an error."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
-        folder = Path(partial) / "model"
-        folder.mkdir()
-        yield folder
-        os.replace(folder, output)

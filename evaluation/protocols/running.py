@@ -15,7 +15,7 @@ from lookhear.evaluation.protocols.scene_questions import run_scene_questions
 from lookhear.evaluation.protocols.track_everything import run_burst, run_tao
 from lookhear.evaluation.protocols.video_instances import run_video_instances
 from lookhear.evaluation.protocols.video_objects import run_davis, run_refer_youtube_vos, run_youtube_vos
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 PROTOCOLS: dict[str, Callable[[ProtocolRun], ProtocolReport]] = {
     "coco": run_coco,

@@ -115,7 +115,8 @@ def run(options: argparse.Namespace) -> None:
     if options.system == "words":
         return _words(options)
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
-    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
+    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json
+    from lookhear.evaluation.whole_files import write_text
 
     problems: list[dict[str, str]] = []
 

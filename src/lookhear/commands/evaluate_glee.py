@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lookhear.commands.loading import load_pipeline
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 MODEL_TYPES = {"object-perception": "glee", "reasoning-segmentation": "lisa_glee"}
 

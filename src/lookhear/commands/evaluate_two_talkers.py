@@ -27,7 +27,8 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
             raise ValueError(f"--{name} applies to avsr only; the figures of two talkers go to stdout and --json")
     from lookhear.commands.loading import load_pipeline
     from lookhear.evaluation.avsr_conditions import parse_snr
-    from lookhear.evaluation.tables import to_json, write_text
+    from lookhear.evaluation.tables import to_json
+    from lookhear.evaluation.whole_files import write_text
     from lookhear.evaluation.two_talkers.planning import SNRS
     from lookhear.evaluation.two_talkers.running import run_two_talkers
     from lookhear.evaluation.two_talkers.showing import to_text

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lookhear.commands.stills import Still
-from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee import coco_rle, draw_objects, read_image
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
