@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -12,6 +13,13 @@ from pathlib import Path
 # Unfinished files and folders carry the number of the process that writes them: `.NAME.PROCESS.part`, with the file's
 # ending behind it, as some writers choose the format by it.
 UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.(part(\.\w+)?|tmp|masks)")
+# How the system, torch and safetensors say that a disk, a quota or a bound on files has no room left.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_TEXTS = ("No space left", "quota exceeded", "File too large", "PytorchStreamWriter failed", "unexpected pos")
+
+
+class DiskFullError(OSError):
+    """There is no space left for a file; nothing has its final name."""
 
 
 @contextlib.contextmanager
@@ -28,7 +36,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _unfinished(path)
     try:
-        yield partial
+        with full_disk_named(path):
+            yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -48,7 +57,8 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with full_disk_named(path):
+            yield partial
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -70,10 +80,36 @@ def files_for(folder: str | Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        yield partial
+        with full_disk_named(folder):
+            yield partial
         move_files(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: str | Path, after: str = "") -> Iterator[None]:
+    """
+    Turns each way in which libraries say that a disk is full into one error.
+
+    Args:
+        path: that is being written.
+        after: what repeating the command does, for the message.
+
+    Raises:
+        DiskFullError: the disk is full.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        if not full and not any(text in str(error) for text in FULL_TEXTS):
+            raise
+        raise DiskFullError(
+            f"{path} cannot be written: the disk is full; free some space and repeat the command{after}"
+        ) from None
 
 
 def move_files(partial: Path, folder: Path) -> None:

@@ -13,6 +13,8 @@ from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import PreTrainedConfig
 
+from lookhear.evaluation.whole_files import check_folder
+
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
 
@@ -127,6 +129,7 @@ def check_new_folder(output: str | os.PathLike) -> Path:
         ValueError: it exists already and is not an empty folder.
     """
     output = Path(output)
+    check_folder(output.parent, "output")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output {str(output)!r} exists already; name a new folder")
     return output

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from lookhear.evaluation.whole_files import (
+    DiskFullError,
     check_folder,
     check_writable,
     files_for,
     remove_leftovers,
+    whole_file,
     whole_folder,
     write_text,
 )
@@ -48,6 +50,17 @@ def test_files_join_those_that_are_there(tmp_path):
     files = {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {"card.md": "a card", "config.json": "new", "deep/er/a.txt": "a"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "config.json", "deep"]
+
+
+def test_a_full_disk_has_one_name(tmp_path):
+    """Whatever a library calls it; other errors stay what they are."""
+    for error in (OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")):
+        for write in (whole_file(tmp_path / "a.bin"), whole_folder(tmp_path / "a"), files_for(tmp_path)):
+            with pytest.raises(DiskFullError, match="cannot be written: the disk is full; free some space"), write:
+                raise error
+    with pytest.raises(RuntimeError, match="other"), whole_file(tmp_path / "a.bin"):
+        raise RuntimeError("other")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_dead_processes_left_is_removed(tmp_path, dead):
