@@ -50,6 +50,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             limit=options.limit,
             batch_size=options.batch_size or 1,
             tracking=options.tracking,
+            overwrite=options.overwrite,
             progress=progress,
         )
     )
