@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json not in (None, "-") and Path(options.json).suffix.lower() != ".json":
         raise ValueError(f"--json {options.json}: the ending must be .json; put --json after images and questions")
     overlays = overlay_paths(files, options.out, len(questions))
-    check_outputs(json=options.json, out=overlays and overlays[0])
+    check_outputs(json=options.json, out=overlays[0] if overlays else None)
     model = checked_model(options)
 
     from lookhear.commands.ask import ask

@@ -50,7 +50,7 @@ class FilesDone:
             raise KeyError(file)
         return self._stored[file]
 
-    def add(self, file: str, written: Sequence[Path] = (), **facts: Any) -> None:
+    def add(self, file: str, written: Sequence[Path] = (), /, **facts: Any) -> None:
         """
         Records that a file was read.
 

@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(stills)}")
     names = [str(still) for still in stills]
     pictures = overlay_paths(names, options.out)
-    check_outputs(json=options.json, coco=options.coco, out=pictures and pictures[0])
+    check_outputs(json=options.json, coco=options.coco, out=pictures[0] if pictures else None)
     checked_model(options)
 
     from lookhear.commands.perceive import perceive
