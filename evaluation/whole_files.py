@@ -9,21 +9,17 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 # Unfinished files and folders carry the number of the process that writes them: `.NAME.PROCESS.part`, with the file's
 # ending behind it, as some writers choose the format by it.
 UNFINISHED = re.compile(r"\..+\.(?P<process>\d+)\.(part(\.\w+)?|tmp|masks)")
 # How the system, torch and safetensors say that a disk, a quota or a bound on files has no room left.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FULL_TEXTS = (
-    "No space left",
-    "the disk is full",
-    "quota exceeded",
-    "File too large",
-    "PytorchStreamWriter failed",
-    "unexpected pos",
-)
+FULL_TEXTS = ("No space left", "quota exceeded", "File too large", "PytorchStreamWriter failed", "unexpected pos")
+
+
+class DiskFullError(OSError):
+    """There is no space left for a file; nothing has its final name."""
 
 
 @contextlib.contextmanager
@@ -35,22 +31,16 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: of the file; missing folders are made.
-
-    Raises:
-        OSError: the file cannot be written; the message names `path`.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _unfinished(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        yield partial
+        with full_disk_named(path):
+            yield partial
         os.replace(partial, path)
-    except Exception as error:
-        _raise_named(error, path, partial)
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -60,14 +50,18 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: of the folder, which does not exist yet or is empty; missing folders above it are made.
-
-    Raises:
-        OSError: the folder cannot be written; the message names `path`.
     """
     path = Path(path)
-    with _filled(path, path) as partial:
-        yield partial
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _unfinished(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        with full_disk_named(path):
+            yield partial
         os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -79,28 +73,16 @@ def files_for(folder: str | Path) -> Iterator[Path]:
 
     Args:
         folder: where the files belong, made if missing.
-
-    Raises:
-        OSError: the files cannot be written; the message names `folder`.
     """
     folder = Path(folder)
-    with _filled(folder / "export", folder) as partial:
-        yield partial
-        move_files(partial, folder)
-
-
-@contextlib.contextmanager
-def _filled(beside: Path, path: Path) -> Iterator[Path]:
-    """Yields a new, unfinished folder, which is removed at the end; errors name `path`."""
-    partial = _unfinished(beside)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = _unfinished(folder / "export")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(beside)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-    except Exception as error:
-        _raise_named(error, path, partial)
+        with full_disk_named(folder):
+            yield partial
+        move_files(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -115,34 +97,19 @@ def full_disk_named(path: str | Path, after: str = "") -> Iterator[None]:
         after: what repeating the command does, for the message.
 
     Raises:
-        OSError: the disk is full.
+        DiskFullError: the disk is full.
     """
     try:
         yield
+    except DiskFullError:
+        raise
     except Exception as error:
-        if not _is_full(error):
+        full = isinstance(error, OSError) and error.errno in FULL
+        if not full and not any(text in str(error) for text in FULL_TEXTS):
             raise
-        raise OSError(
-            f"{str(path)!r} cannot be written: the disk is full; free some space and repeat the command{after}"
+        raise DiskFullError(
+            f"{path} cannot be written: the disk is full; free some space and repeat the command{after}"
         ) from None
-
-
-def _is_full(error: Exception) -> bool:
-    """Whether an error of the system, torch or safetensors says that a disk has no room left."""
-    return (isinstance(error, OSError) and error.errno in FULL) or any(text in str(error) for text in FULL_TEXTS)
-
-
-def _raise_named(error: Exception, path: Path, partial: Path) -> NoReturn:
-    """Raises an error of writing as one that names the final path; others as they are."""
-    if isinstance(error, OSError):
-        place = None if error.filename is None else Path(error.filename)
-        mine = place is None or place in (path, *path.parents) or place.is_relative_to(partial)
-        if not mine or error.errno is None:  # of another file, or named already
-            raise error
-        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
-    if not _is_full(error):
-        raise error
-    raise OSError(f"{str(path)!r} cannot be written: the disk is full") from None
 
 
 def move_files(partial: Path, folder: Path) -> None:
@@ -219,14 +186,10 @@ def check_folder(folder: str | Path, name: str) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    """Returns this process's name for an unfinished file or folder."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-
-
-def _remove_stale(path: Path) -> None:
-    """Removes what processes that have died have left of a file or folder."""
+    """Returns this process's name for an unfinished file or folder; removes those of processes that have died."""
     start, end = re.escape(f".{path.stem}."), re.escape(f".part{path.suffix}")
     _remove_unfinished(path.parent, re.compile(rf"{start}(?P<process>\d+){end}"))
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 def _remove_unfinished(folder: Path, names: re.Pattern) -> None:

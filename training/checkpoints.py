@@ -125,7 +125,7 @@ def train_to_end(trainer: Trainer, checkpoint: str | None) -> bool:
         Whether a step was done.
 
     Raises:
-        OSError: no space is left for a checkpoint.
+        DiskFullError: no space is left for a checkpoint.
     """
     folder, arguments = Path(str(trainer.args.output_dir)), trainer.args
     callback = WholeCheckpoints(arguments.save_total_limit)

@@ -260,7 +260,7 @@ def test_a_full_disk_ends_in_one_line(tmp_path, width):
     done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 2, done.stderr
     assert done.stdout.splitlines()[-1] == (
-        f"'{tmp_path}/run' cannot be written: the disk is full; free some space and repeat the command, which resumes "
+        f"{tmp_path}/run cannot be written: the disk is full; free some space and repeat the command, which resumes "
         "the training"
     )
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["started.json"]
