@@ -13,7 +13,7 @@ WORKERS := $(if $(TESTS),0,auto)
 pytest = $(OFFLINE) $(1)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: setup constraints demo test test-all test-newest test-lowest lint docs bench space clean help
+.PHONY: setup constraints demo test test-all test-newest test-lowest lint docs bench soak space clean help
 
 setup: $(STAMP)  ## make .venv and install the tested versions of everything into it (once; again when they change)
 
@@ -68,6 +68,9 @@ docs: $(STAMP)  ## build the documentation into site/, without network; any warn
 bench: $(STAMP)  ## every table of benchmarks/, printed
 	@set -e; for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
 	  echo "== $$script"; $(OFFLINE) $(BIN)/python "$$script"; done
+
+soak: $(STAMP)  ## kills, full disks and damaged files for MINUTES=60, with SEED=0; a table at the end
+	$(OFFLINE) $(BIN)/python -m pytest -n 0 -m slow tests/reliability --minutes $(or $(MINUTES),60) --seed $(or $(SEED),0)
 
 space: $(STAMP)  ## serve the Gradio Space on this machine (GRADIO_SERVER_PORT=N: on another port than 7860)
 	cd spaces/lookhear && $(OFFLINE) GRADIO_ANALYTICS_ENABLED=False ../../$(BIN)/python app.py

@@ -19,6 +19,7 @@ import numpy as np
 
 from lookhear.evaluation.measures.rates import ErrorCounts, character_errors, position_error, word_errors
 from lookhear.evaluation.measures.word_times import word_start_errors
+from lookhear.evaluation.protocols.stored_results import StoredResults
 
 MODALITIES = ("audio", "visual", "audiovisual")
 NOISES = ("babble", "human", "talker")
@@ -124,6 +125,7 @@ def evaluate_avsr(
     device: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
+    stored: StoredResults | None = None,
 ) -> list[ConditionResult]:
     """Reads every clip of a folder under every condition.
 
@@ -146,6 +148,7 @@ def evaluate_avsr(
         progress: called with a label, the number of clips done, and their number.
         on_problem: called with the id of each clip that cannot be read, and its error; such clips are left out. None:
             the first one raises its error.
+        stored: what an interrupted call with the same arguments has read; what is read is added to it.
 
     Returns:
         One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
@@ -195,8 +198,9 @@ def evaluate_avsr(
                             for clip in clips
                         ]
                     started = time.perf_counter()
-                    found = recogniser(heard, modality, partial(report, label))
-                    processing = time.perf_counter() - started
+                    read_clips = recogniser if stored is None else partial(recogniser, stored=stored, condition=label)
+                    found = read_clips(heard, modality, partial(report, label))
+                    processing = time.perf_counter() - started + sum(result.get("seconds", 0.0) for result in found)
                     timed = [
                         (clip.words, result["chunks"])
                         for clip, result in zip(clips, found)
@@ -252,11 +256,28 @@ class Recogniser:
         config = self.asr.model.config
         return bool(config.ctc_loss_weight or config.alignment_loss_weight)
 
-    def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
-        """Reads the clips and returns the pipeline's results in their order; with word times if some clip knows its
-        own and the checkpoint can give them.
+    def __call__(
+        self,
+        clips: Sequence[Clip],
+        modality: str,
+        progress: Callable[[int, int], None],
+        stored: StoredResults | None = None,
+        condition: str = "",
+    ) -> list[dict]:
+        """
+        Reads the clips; a clip without sound or picture is read from what it has.
 
-        A clip without sound or picture is read from what it has.
+        Args:
+            clips: to read.
+            modality: "audio", "visual" or "audiovisual".
+            progress: called with the number of clips done, and their number.
+            stored: results of an interrupted call, which gets those of this one. Batches are those of an undisturbed
+                call, as padding changes a little what is read.
+            condition: what distinguishes this call's clips from those of others in `stored`.
+
+        Returns:
+            The pipeline's result for each clip, with word times if some clip knows its own and the checkpoint can give
+            them; those out of `stored` have `"text"`, `"chunks"` and the `"seconds"` that reading them took.
         """
         results: list[dict] = [{"text": "", "chunks": []} for _ in clips]
         timestamps = "word" if self.has_times and any(clip.words for clip in clips) else False
@@ -269,8 +290,18 @@ class Recogniser:
             group = [i for i in readable if _is_whole(inputs[i], modality) == whole]
             for first in range(0, len(group), self.batch_size):
                 batch = group[first : first + self.batch_size]
-                settings = {"modality": modality if whole else "auto", "return_timestamps": timestamps}
-                read = self.asr([inputs[i] for i in batch], batch_size=len(batch), **settings)
+                keys = [f"{condition} {i} {clips[i].id}" for i in batch]
+                if stored is not None and all(key in stored for key in keys):
+                    read = list(stored.values(keys))
+                else:
+                    settings = {"modality": modality if whole else "auto", "return_timestamps": timestamps}
+                    started = time.perf_counter()
+                    read = self.asr([inputs[i] for i in batch], batch_size=len(batch), **settings)
+                    if stored is not None:
+                        seconds = (time.perf_counter() - started) / len(batch)
+                        for key, result in zip(keys, read, strict=True):
+                            row = {"text": result["text"], "chunks": result.get("chunks", []), "seconds": seconds}
+                            stored.add(key, row)
                 for i, result in zip(batch, read, strict=True):
                     results[i] = result
                 done += len(batch)

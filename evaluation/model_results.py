@@ -27,7 +27,7 @@ from pathlib import Path
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 FILE = "results.json"
 BENCHMARKS = Path(__file__).parent / "dataset_cards"  # one folder a benchmark of the Hub, with its eval.yaml

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from lookhear.evaluation.tables import whole_file
+from lookhear.evaluation.whole_files import whole_file
 from lookhear.training.recipe_reading import Count, CountOrZero, fill
 
 CARD = Path(__file__).parent / "dataset_cards" / "scene-questions"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from lookhear.evaluation.whole_files import whole_file
 
 COLUMNS = ("modality", "noise", "snr", "wer", "interval", "cer", "clips")
 COLOURS = {"audio": "#2a78d6", "visual": "#e0803c", "audiovisual": "#1f8f5f"}
@@ -87,28 +87,6 @@ def to_csv(rows: Sequence[dict]) -> str:
         rates = (*(row[name] for name in COLUMNS[:4]), *row["interval"], row["cer"])
         writer.writerow([*rates, row["clips"], row.get("rtfx", ""), *(row.get(name, "") for name in shared)])
     return buffer.getvalue()
-
-
-@contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """
-    Yields a temporary path with the same ending, and moves it to `path` at the end: no other process sees half a file.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(path: str | Path, text: str) -> Path:
-    """Writes a text file whole; returns its path."""
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    return Path(path)
 
 
 def draw_results(rows: Sequence[dict], path: str | Path, title: str = "Word error rate") -> Path:

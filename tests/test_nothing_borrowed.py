@@ -92,7 +92,6 @@ DOCUMENTED = {
     "transformers.modeling_outputs": "documented outputs",
     "transformers.pipelines.PIPELINE_REGISTRY": "documented way to add a task",
     "transformers.processing_utils": "documented base class of processors and the types of its arguments",
-    "transformers.trainer_utils.get_last_checkpoint": "what transformers' training examples continue with",
     "transformers.utils.ModelOutput": "documented base class",
     "transformers.utils.TransformersKwargs": "the type of a model's other arguments",
     "transformers.utils.auto_docstring": "documented decorator",

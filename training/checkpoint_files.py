@@ -1,11 +1,9 @@
-"""Checkpoints of other code: read without running anything in them, checked name by name, written completely."""
+"""Checkpoints of other code: read without running anything in them, checked name by name."""
 
 import json
 import os
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from transformers import PreTrainedConfig
+
+from lookhear.evaluation.whole_files import check_folder
 
 Config = TypeVar("Config", bound=PreTrainedConfig)
 
@@ -129,17 +129,7 @@ def check_new_folder(output: str | os.PathLike) -> Path:
         ValueError: it exists already and is not an empty folder.
     """
     output = Path(output)
+    check_folder(output.parent, "output")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"output {str(output)!r} exists already; name a new folder")
     return output
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Yields a folder to fill; it becomes `output` at the end, or is deleted if there is an error."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as partial:
-        folder = Path(partial) / "model"
-        folder.mkdir()
-        yield folder
-        os.replace(folder, output)

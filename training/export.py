@@ -1,11 +1,12 @@
 """What the checkpoints of both systems have in common when they are written: complete Hub-ready folders."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import torch
 from transformers import Pipeline
+
+from lookhear.evaluation.whole_files import files_for
 
 
 def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, half: bool = True) -> Path:
@@ -29,27 +30,10 @@ def save_pipeline(pipe: Pipeline, folder: str | os.PathLike, half: bool = True) 
         ValueError: a weight is not finite or too large for float16.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     state_dict = half_matrices(pipe.model.state_dict()) if half else pipe.model.state_dict()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as partial:
+    with files_for(folder) as partial:
         pipe.save_pretrained(partial, state_dict=state_dict)
-        move_files(Path(partial), folder)
     return folder
-
-
-def move_files(partial: Path, folder: Path) -> None:
-    """
-    Moves whole files into a folder one by one, so that a reader never sees an incomplete one; everybody may read them.
-
-    Args:
-        partial: a folder on the same disk that holds them, in folders of its own if need be.
-        folder: where other files stay.
-    """
-    for file in sorted(path for path in partial.rglob("*") if path.is_file()):
-        place = folder / file.relative_to(partial)
-        place.parent.mkdir(exist_ok=True)
-        file.chmod(0o644)
-        os.replace(file, place)
 
 
 def half_matrices(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

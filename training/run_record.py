@@ -1,19 +1,19 @@
 """What a training was started with: written beside its checkpoints, and compared before it is resumed."""
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.fingerprints import with_content
+from lookhear.evaluation.whole_files import remove_leftovers, write_text
+from lookhear.training.checkpoints import STATE, checkpoints, list_older, newest_whole, remove_halves
 
 RECORD = "started.json"
+LISTED = "checkpoints"  # in it: the run's checkpoints list their files, which those of earlier versions do not
 # Fields of a recipe's `training` that change no weights: where a run is, how it is watched, stored and fed; or
 # beginnings of their names.
 HARMLESS = tuple(
@@ -25,22 +25,15 @@ HARMLESS = tuple(
 )
 GROWING = ("training.max_steps", "training.num_train_epochs")  # a run may be resumed for longer
 MOST_SHOWN = 3
-WHOLE = 1 << 26  # bytes up to which a file is hashed as a whole; of a larger one, size, beginning and end
-ENDS = 1 << 20
-PASSING = (".", "cache", "README")  # beginnings of files in a folder that don't count
-FILES = 20_000  # of a folder that are looked at
-
-
-def last_checkpoint(folder: str | None) -> str | None:
-    """Returns the newest checkpoint in a folder to resume from, or None."""
-    return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None
 
 
 def begin_or_resume(
     arguments: TrainingArguments, started: Mapping[str, Any], overwrite: bool = False, mend: str = ""
 ) -> str | None:
     """
-    Records what a run is started with, and returns the checkpoint to resume from.
+    Records what a run is started with, and returns the checkpoint to resume from: the newest that is whole.
+
+    Halves of checkpoints are removed, and so is what a killed process has left beside them.
 
     Args:
         arguments: of the run; its `output_dir` is compared and written to.
@@ -55,21 +48,29 @@ def begin_or_resume(
         ValueError: the folder holds checkpoints of a run that was started with something else.
     """
     folder = Path(str(arguments.output_dir))
-    found = None if overwrite else last_checkpoint(str(folder))
-    if found is not None:
-        if differences := compare(read_record(folder), started):
+    with arguments.main_process_first(local=arguments.save_on_each_node, desc="choosing a checkpoint"):
+        found = checkpoints(folder)
+        before = None if overwrite or not found else read_record(folder)
+        if differences := compare(before, started):
             listed = "; ".join(differences[:MOST_SHOWN])
             more = f"; and {len(differences) - MOST_SHOWN} more" if len(differences) > MOST_SHOWN else ""
             raise ValueError(
                 f"{folder} holds a run that was started with {listed}{more}. Repeat its command to resume it"
                 f"{mend}, or name another folder"
             )
-    if arguments.should_save:
-        if overwrite:
-            for checkpoint in folder.glob("checkpoint-*"):
+        if arguments.should_save:
+            for checkpoint in found if overwrite else []:
                 shutil.rmtree(checkpoint)
-        write_text(folder / RECORD, json.dumps(dict(started), indent=2, ensure_ascii=False) + "\n")
-    return found
+            if not (before or {}).get(LISTED):
+                list_older(folder)
+            remove_halves(folder)
+            remove_leftovers(folder)
+            if newest_whole(folder) is None:
+                (folder / STATE).unlink(missing_ok=True)  # a result there is not of the run that starts
+            record = dict(started) | {LISTED: True}
+            write_text(folder / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        chosen = newest_whole(folder)
+    return None if chosen is None else str(chosen)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -90,6 +91,8 @@ def compare(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[st
     now = json.loads(json.dumps(dict(now)))
     differences = []
     for name in dict.fromkeys([*before, *now]):
+        if name == LISTED:
+            continue
         if before.get(name) != now.get(name) and not _grows(name, before.get(name), now.get(name)):
             differences.append(f"{name} {_shown(before.get(name))}, not {_shown(now.get(name))}")
     return differences
@@ -135,45 +138,3 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _is_harmless(name: str) -> bool:
     return name.startswith(tuple(f"training.{field}" for field in HARMLESS))
-
-
-def with_content(value: str) -> str:
-    """Returns a path's last part with a hash of the file's or folder's content; other text as it is."""
-    path = Path(value)
-    try:
-        if not {"/", ".", os.sep} & set(value) or not path.exists():  # a plain word may be anything
-            return value
-        return f"{path.resolve().name} ({fingerprint(path)})"
-    except (OSError, ValueError):  # no path after all: too long, or with a null character
-        return value
-
-
-def fingerprint(path: Path) -> str:
-    """
-    Computes 12 hexadecimal digits of a file's content, or of a folder's files.
-
-    Of a file above 64 MB, size, beginning and end count; of a folder, the names and sizes of the files right in it
-    (without caches), and the content of its weights and of its JSON files up to 1 MB.
-    """
-    digest = hashlib.sha256()
-    if path.is_file():
-        _add_file(digest, path)
-        return digest.hexdigest()[:12]
-    files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith(PASSING))
-    for file in files[:FILES]:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        if file.suffix in (".safetensors", ".bin") or (file.suffix == ".json" and size <= ENDS):
-            _add_file(digest, file)
-    return digest.hexdigest()[:12]
-
-
-def _add_file(digest: Any, path: Path) -> None:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        if size <= WHOLE:
-            digest.update(file.read())
-            return
-        digest.update(f"{size}".encode() + file.read(ENDS))
-        file.seek(-ENDS, os.SEEK_END)
-        digest.update(file.read())

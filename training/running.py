@@ -1,7 +1,6 @@
 """What every training run has in common: arguments, random numbers, resuming from the last checkpoint, saving."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from difflib import get_close_matches
@@ -13,6 +12,8 @@ import torch
 import yaml
 from transformers import Trainer, TrainingArguments
 
+from lookhear.evaluation.whole_files import check_folder, write_text
+from lookhear.training.checkpoints import save_result, train_to_end
 from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, convert
 from lookhear.training.run_record import begin_or_resume, recipe_record
 
@@ -73,20 +74,21 @@ class BatchSeeds:
             yield
 
 
-def run_to_end(trainer: T, recipe: Any) -> T:
+def run_to_end(trainer: T, recipe: Any, write: Callable[[str], None] | None = None) -> T:
     """
-    Trains, resuming from the last checkpoint if there is one, and saves the result and its recipe.
+    Trains, resuming from the last whole checkpoint if there is one, and saves the result and its recipe; a run that
+    has ended stays as it is.
 
     Args:
         trainer: whose `output_dir` they are saved in.
         recipe: the dataclass that the trainer was made by; with `training.overwrite` it doesn't resume.
+        write: writes the result into a folder, in every process; None: `trainer.save_model`.
 
     Raises:
         ValueError: the last checkpoint is of a run with other settings or data.
     """
-    trainer.train(resume_from_checkpoint=resume_point(trainer, recipe))
-    trainer.save_model()
-    trainer.save_state()
+    trained = train_to_end(trainer, resume_point(trainer, recipe))
+    save_result(trainer, trained, write)
     return trainer
 
 
@@ -118,13 +120,9 @@ def save_recipe(trainer: Trainer, recipe: Any) -> None:
     """
     if not trainer.args.should_save or trainer.args.output_dir is None:
         return
-    path = Path(trainer.args.output_dir) / "recipe.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     content = _plain(asdict(recipe))
     content["training"].pop("overwrite", None)
-    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(Path(trainer.args.output_dir) / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
 def _plain(value: Any) -> Any:
@@ -160,7 +158,9 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         # Fields of text are left alone: most take members of enumerations, paths or JSON as well.
         if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
             arguments[name] = convert(value, RANGES.get(name, types[name]), f"training.{name}")
-    return TrainingArguments(**{**needed, **arguments})
+    made = TrainingArguments(**{**needed, **arguments})
+    check_folder(str(made.output_dir), "training.output_dir")
+    return made
 
 
 def with_validation(training: dict[str, Any], measured: bool) -> dict[str, Any]:

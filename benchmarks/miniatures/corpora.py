@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookhear.evaluation.whole_files import whole_file
 from lookhear.processing.avsr import MouthRoiImageProcessor
 from lookhear.training.avsr.corpora import Utterance, read_folder
 from lookhear.training.avsr.prepare import (
@@ -140,8 +141,7 @@ def _write(output: Path, source: Path, make: Callable[[], Iterable[dict]]) -> Pa
     settings = json.loads((source / "prepare.json").read_text(encoding="utf-8"))
     settings |= {"clips": len(rows), "clips_per_shard": len(rows), "corpus": f"of {source.name}"}
     (output / "prepare.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-    partial = shard.with_name(f".{shard.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows, PREPARED_SCHEMA), partial, compression="zstd")
-    partial.replace(shard)
+    with whole_file(shard) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, PREPARED_SCHEMA), partial, compression="zstd")
     summarize(output)
     return output

@@ -7,7 +7,6 @@ work in one folder.
 import hashlib
 import json
 import multiprocessing
-import os
 import sys
 import time
 import traceback
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lookhear.evaluation.whole_files import write_text
 
 RESAMPLES = 4000
 
@@ -128,9 +129,7 @@ class Results:
             **facts,
         }
         path = self._path(*job.key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(content) + "\n")
 
     def errors(self, jobs: Sequence[Job], condition: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns errors `(seeds, clips)` and lengths `(clips,)` of those jobs that are measured; None: none is."""

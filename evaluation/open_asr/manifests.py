@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lookhear.evaluation.measures.rates import ErrorCounts
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 
 @dataclass(frozen=True)

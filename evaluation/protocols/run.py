@@ -31,6 +31,7 @@ class ProtocolRun:
         batch_size: pictures in a pass.
         tracking: how videos are tracked, "memory" or "minvis".
         progress: called with (what, done, total).
+        overwrite: whether results of an earlier run in the output folder are removed; else it is resumed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ProtocolRun:
     batch_size: int = 1
     tracking: str = "memory"
     progress: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
+    overwrite: bool = False
 
     def stored(self, split: str, part: str = "predictions", **settings: Any) -> StoredResults:
         """Returns the predictions of this run, on disk: `output/part.jsonl`."""

@@ -12,10 +12,11 @@ from lookhear.evaluation.protocols.odinw import run_odinw, run_odinw_13
 from lookhear.evaluation.protocols.reasonseg import run_reasonseg
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.scene_questions import run_scene_questions
+from lookhear.evaluation.protocols.stored_results import remove_stored
 from lookhear.evaluation.protocols.track_everything import run_burst, run_tao
 from lookhear.evaluation.protocols.video_instances import run_video_instances
 from lookhear.evaluation.protocols.video_objects import run_davis, run_refer_youtube_vos, run_youtube_vos
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 PROTOCOLS: dict[str, Callable[[ProtocolRun], ProtocolReport]] = {
     "coco": run_coco,
@@ -58,6 +59,8 @@ def run_protocol(run: ProtocolRun) -> ProtocolReport:
         raise ValueError(f"limit has to be at least 1, not {run.limit}")
     if run.batch_size < 1:
         raise ValueError(f"batch_size has to be at least 1, not {run.batch_size}")
+    if run.overwrite:
+        remove_stored(run.output)
     report = PROTOCOLS[run.name](run)
     write_text(run.output / "report.json", to_json(report))
     return report

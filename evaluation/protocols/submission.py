@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lookhear.evaluation.tables import whole_file
+from lookhear.evaluation.whole_files import whole_file
 
 
 def write_json(path: Path, content: Any) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from lookhear.evaluation.tables import write_text
 from lookhear.evaluation.two_talkers.planning import Mixture
+from lookhear.evaluation.whole_files import write_text
 from lookhear.training.avsr.corpora import Utterance
 
 FPS = 25.0

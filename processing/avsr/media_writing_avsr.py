@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -36,24 +35,16 @@ def write_video(
     path = Path(path)
     if not path.parent.is_dir():
         raise MediaError(f"{str(path)!r} cannot be written: its folder does not exist")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".mp4")
-    os.close(handle)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
     av = import_av()
     try:
-        with av.open(temporary, "w", format="mp4") as container:
+        with av.open(str(partial), "w", format="mp4") as container:
             _encode(container, frames, fps, audio, sampling_rate, str(path))
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        os.replace(partial, path)
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"{str(path)!r} cannot be written: {error_reason(error)}") from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        partial.unlink(missing_ok=True)
 
 
 def _encode(

@@ -8,7 +8,7 @@ from pathlib import Path
 from .argument_types import between, positive
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
-from .shared_options import add_model, checked_model
+from .shared_options import add_model, check_outputs, checked_model
 
 
 def add(commands: Commands) -> None:
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json not in (None, "-") and Path(options.json).suffix.lower() != ".json":
         raise ValueError(f"--json {options.json}: the ending must be .json; put --json after images and questions")
     overlays = overlay_paths(files, options.out, len(questions))
+    check_outputs(json=options.json, out=overlays[0] if overlays else None)
     model = checked_model(options)
 
     from lookhear.commands.ask import ask

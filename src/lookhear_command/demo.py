@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .parsing import Commands, add_command
-from .shared_options import add_model, checked_model
+from .shared_options import add_model, check_folder, checked_model
 
 
 def add(commands: Commands) -> None:
@@ -24,6 +24,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    check_folder(options.output)
     from lookhear.commands.demo import run_demo
 
     model = checked_model(options)

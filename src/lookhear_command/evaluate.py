@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from .argument_types import comma_list, count, positive, share
 from .parsing import Commands, add_command
-from .shared_options import MODALITIES, add_model, add_search, checked_model, packaged, search_settings
+from .shared_options import (
+    MODALITIES,
+    add_model,
+    add_search,
+    check_folder,
+    check_outputs,
+    checked_model,
+    packaged,
+    search_settings,
+)
 
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")  # that are drawn
 ASKED = ("reasonseg", "scene-questions")  # protocols of questions, which a LISA-GLEE answers
 
 
@@ -53,6 +64,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--strict", action="store_true", help=strict)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
+    anew = "begin anew instead of resuming what a command that was interrupted has read or found"
+    parser.add_argument("--overwrite", action="store_true", help=anew)
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N clips, pictures or videos only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
@@ -69,9 +82,8 @@ def _add_protocol(parser: argparse.ArgumentParser) -> None:
     )
     glee.add_argument("--split", help="part of the data set (the protocol's own; for words, LRW's test)")
     glee.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures (the published one)")
-    results_folder = (
-        "of a protocol or two-talkers: results, and files for a server; an interrupted run resumes there (its name)"
-    )
+    results_folder = "results, and files for a server; an interrupted run resumes there (the protocol's name; avsr: "
+    results_folder += "beside --json, --csv or --picture)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=results_folder)
     how = "how labels are followed: with a memory (memory), or as published (minvis)"
     glee.add_argument("--tracking", choices=("memory", "minvis"), default="memory", help=how)
@@ -97,6 +109,7 @@ def _add_two_talkers(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    _check_outputs(options)
     if options.system != "avsr" and options.noise_probability is not None:
         raise ValueError("--noise-probability applies to avsr only: leave it out")
     if options.system == "two-talkers":
@@ -115,31 +128,39 @@ def run(options: argparse.Namespace) -> None:
     if options.system == "words":
         return _words(options)
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
-    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
+    from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json
+    from lookhear.evaluation.whole_files import write_text
 
+    model, stored = checked_model(options), _readings(options)
     problems: list[dict[str, str]] = []
 
     def left_out(clip: str, error: Exception) -> None:
         problems.append({"id": clip, "problem": " ".join(str(error).split()) or type(error).__name__})
 
-    rows = [
-        result.to_dict()
-        for result in evaluate_avsr(
-            checked_model(options),
-            options.data,
-            modalities=options.modality,
-            noises=options.noise,
-            snrs=options.snr or ["clean"],
-            noise_probability=1.0 if options.noise_probability is None else options.noise_probability,
-            seed=options.seed,
-            limit=options.limit,
-            device=options.device,
-            batch_size=options.batch_size or 8,
-            progress=_Progress(),
-            on_problem=None if options.strict else left_out,
-            **search_settings(options),
-        )
-    ]
+    try:
+        rows = [
+            result.to_dict()
+            for result in evaluate_avsr(
+                model,
+                options.data,
+                modalities=options.modality,
+                noises=options.noise,
+                snrs=options.snr or ["clean"],
+                noise_probability=1.0 if options.noise_probability is None else options.noise_probability,
+                seed=options.seed,
+                limit=options.limit,
+                device=options.device,
+                batch_size=options.batch_size or 8,
+                progress=_Progress(),
+                on_problem=None if options.strict else left_out,
+                stored=stored,
+                **search_settings(options),
+            )
+        ]
+    except BaseException:
+        if stored is not None and not len(stored):
+            stored.remove()
+        raise
     for problem in problems:
         print(f"lookhear evaluate: {problem['id']} was left out: {problem['problem']}", file=sys.stderr)
     print(format_table(rows), end="")
@@ -151,10 +172,41 @@ def run(options: argparse.Namespace) -> None:
         write_text(options.csv, to_csv(rows))
     if options.picture:
         draw_results(rows, options.picture)
+    if stored is not None and options.output is None:
+        stored.remove()
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Raises ValueError for a file or folder of results that cannot be written, before anything is computed."""
+    check_outputs(json=options.json, csv=options.csv, picture=options.picture)
+    if options.picture is not None and options.picture.suffix.lower() not in PICTURES:
+        raise ValueError(f"--picture {options.picture}: the ending must be one of {', '.join(PICTURES)}")
+    check_folder(options.output)
+
+
+def _readings(options: argparse.Namespace) -> Any:
+    """
+    Opens what an interrupted command has read: in the folder of --output, where it stays, or beside the first file of
+    results, where it is removed once that is written; None without either.
+    """
+    from lookhear.evaluation.fingerprints import with_content
+    from lookhear.evaluation.protocols.stored_results import StoredResults, resumed_work
+
+    about = {name: getattr(options, name) for name in ("num_beams", "ctc_weight", "batch_size", "limit", "seed")}
+    about |= {"noise_probability": options.noise_probability}
+    about |= {name: with_content(os.path.join(getattr(options, name), "")) for name in ("model", "data")}
+    if options.output is not None:
+        path = options.output / "readings.jsonl"
+        if options.overwrite:
+            path.unlink(missing_ok=True)
+        return StoredResults(path, about)
+    beside = next((path for path in (options.json, options.csv, options.picture) if path is not None), None)
+    return beside and resumed_work(beside.with_name(f".{beside.name}.readings"), about, options.overwrite)
 
 
 def _words(options: argparse.Namespace) -> None:
     unused: dict[str, Any] = {"modality": list(MODALITIES), "noise": ["babble"]}  # with their defaults
+    unused |= {"overwrite": False}
     unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "protocol", "images", "output", "others"))
     for name, default in unused.items():
         if getattr(options, name) != default:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import box, comma_list, line, points, positive, rate, share
+from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
-from .shared_options import add_model, checked_model, result_name
+from .shared_options import add_model, check_outputs, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
 STILL = (".jpg", ".jpeg", ".bmp")  # pictures that are one picture
@@ -73,6 +74,8 @@ def add(commands: Commands) -> None:
     coco = "write what was found in images in COCO's form, which 'lookhear train glee' reads; of a folder, in each of "
     coco += "its pictures"
     parser.add_argument("--coco", type=Path, metavar="FILE", help=coco)
+    anew = "search all images, also those that an interrupted command has searched (--out, --json or --coco)"
+    parser.add_argument("--overwrite", action="store_true", help=anew)
     video = parser.add_argument_group("options for a video")
     video.add_argument(
         "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
@@ -113,12 +116,14 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--coco names files of one picture each, and {parts[0].file} holds several")
     if len(stills) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(stills)}")
-    pictures = overlay_paths([str(still) for still in stills], options.out)
+    names = [str(still) for still in stills]
+    pictures = overlay_paths(names, options.out)
+    check_outputs(json=options.json, coco=options.coco, out=pictures[0] if pictures else None)
     checked_model(options)
 
     from lookhear.commands.perceive import perceive
 
-    prompts = _prompts(options)
+    prompts, done = _prompts(options), _done(options, names)
     failed = perceive(
         stills,
         _seeing(options),
@@ -127,11 +132,27 @@ def run(options: argparse.Namespace) -> int:
         json_path=options.json,
         coco=options.coco,
         batch_size=options.batch_size or 1,
+        done=done,
         threshold=options.threshold,
         top_k=options.top_k,
         one_label=options.one_label,
     )
+    if done is not None:
+        done.remove()
     return 2 if failed else 0
+
+
+def _done(options: argparse.Namespace, names: list[str]) -> FilesDone | None:
+    """
+    Returns what the same command has done before it was interrupted: in the folder of --out, or beside the file of
+    --json or --coco. None without any of them, or for a single picture.
+    """
+    if len(names) < 2:
+        return None
+    if options.out is not None:
+        return FilesDone(options.out / ".perceive.done", options, names=names)
+    files = [Path(path) for path in (options.json, options.coco) if path not in (None, "-")]
+    return FilesDone(files[0].with_name(f".{files[0].name}.done"), options, names=names) if files else None
 
 
 def _knows_classes(model: str) -> bool:
@@ -169,6 +190,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
     for path in written:
         if written.count(path) > 1 or path == Path(file).absolute():
             raise ValueError(f"{path} would be overwritten")
+    check_outputs(out=out, json=json, coco_vis=options.coco_vis, mot=options.mot)
     checked_model(options)
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .argument_types import positive
 from .parsing import Commands, add_command
+from .shared_options import check_folder
 
 # Options of a corpus, which features don't have, with their defaults.
 OF_CORPORA = {
@@ -45,6 +46,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     arguments = {name: value for name, value in vars(options).items() if name not in ("run", "command")}
     corpus, source, output, settings = (arguments.pop(name) for name in ("corpus", "source", "output", "settings"))
+    check_folder(output, "output")
     if corpus == "features":
         shard = arguments.pop("shard")
         changed = [name for name, value in arguments.items() if value != OF_CORPORA[name]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .parsing import Commands, add_command
+from .shared_options import check_folder
 
 
 def add(commands: Commands) -> None:
@@ -64,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
             print(f"Estimates: {paper.basis}\n")
         return
     paper = find_paper(name, papers)
+    check_folder(options.out, "--out")
     from lookhear.reproduction.results import to_markdown
 
     filled, files = reproduce(name, paper, settings, places, options.accelerate, _Progress())

@@ -46,6 +46,42 @@ def checked_model(options: argparse.Namespace) -> str:
     return model
 
 
+def check_outputs(**files: str | Path | None) -> None:
+    """
+    Checks files of results before they are computed, and removes what a killed command left beside them.
+
+    Args:
+        **files: by option; None or "-" for one that isn't written.
+
+    Raises:
+        ValueError: one cannot be written.
+    """
+    from lookhear.evaluation.whole_files import check_writable, remove_leftovers
+
+    for option, path in files.items():
+        if path is not None and path != "-":
+            check_writable(path, f"--{option.replace('_', '-')}")
+            remove_leftovers(Path(path).parent)
+
+
+def check_folder(folder: Path | None, name: str = "--output") -> None:
+    """
+    Checks a folder of results before they are computed, and removes what a killed command left in it.
+
+    Args:
+        folder: need not exist yet; None if none is written.
+        name: of the argument.
+
+    Raises:
+        ValueError: it cannot be made or written to.
+    """
+    from lookhear.evaluation import whole_files
+
+    if folder is not None:
+        whole_files.check_folder(folder, name)
+        whole_files.remove_leftovers(folder)
+
+
 def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-beams", type=positive, metavar="N", help="width of the beam search (the checkpoint's)")
     parser.add_argument(

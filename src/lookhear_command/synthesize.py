@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .argument_types import positive
 from .parsing import Commands, add_command
+from .shared_options import check_outputs
 
 
 def add(commands: Commands) -> None:
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    check_outputs(output=options.output)
     if options.scene:
         from lookhear.training.glee.scenes.scene_file import write_scene
 

@@ -11,8 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import channel, chunk_length, positive, rate, seconds, track, weight
+from .interrupted import FilesDone
 from .parsing import Commands, add_command
-from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
+from .shared_options import (
+    MODALITIES,
+    add_model,
+    add_search,
+    check_folder,
+    checked_model,
+    result_name,
+    search_settings,
+)
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 EVERYONE = "everyone"
@@ -29,7 +38,10 @@ def add(commands: Commands) -> None:
     add_model(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
     parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
+    folder = "write DIR/NAME.FORMAT for each file; the same command resumes there after an interruption"
+    parser.add_argument("--output", metavar="DIR", type=Path, help=folder)
+    anew = "read all files, also those that an interrupted command has read"
+    parser.add_argument("--overwrite", action="store_true", help=anew)
     parser.add_argument("--timestamps", choices=("word", "char"), help="put times into txt and json")
     chunk = "length that the model reads in one pass; longer files are read utterance by utterance (the checkpoint's)"
     parser.add_argument("--chunk-length", type=chunk_length, metavar="SECONDS", help=chunk)
@@ -154,15 +166,21 @@ def run(options: argparse.Namespace) -> int:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
     speaker, sources = _chosen(options), _sources(options)
+    model = checked_model(options)
+    done = _done(options)
     from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
 
-    asr = load_pipeline("audio-visual-speech-recognition", checked_model(options), options.device)
+    asr = load_pipeline("audio-visual-speech-recognition", model, options.device)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
-    for file, name, result, error in _results(asr, options, sources, names, timestamps, speaker):
-        if result is not None and options.output is not None:
-            _write(result, options.output, name, options)
+    for file, name, result, error, alone in _results(asr, options, sources, names, timestamps, speaker, done):
+        if done is not None and result is None and error is None:
+            print(*done[file]["written"], sep="\n")
+        elif result is not None and options.output is not None:
+            written = _write(result, options.output, name, options)
+            if done is not None and error is None:
+                done.add(file, written, alone=alone)
         elif result is not None:
             start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
             lines = format_captions(result, options.format, options.timestamps is not None).splitlines(keepends=True)
@@ -174,18 +192,32 @@ def run(options: argparse.Namespace) -> int:
             print(f"lookhear transcribe: error: {message}{part}", file=sys.stderr)
         if isinstance(error, KeyboardInterrupt):
             raise error
+    if done is not None:
+        done.remove()
     return 2 if failed else 0
 
 
-def _write(result: dict[str, Any], folder: Path, name: str, options: argparse.Namespace) -> None:
-    """Writes the result; if it has times and several people, also a file for each of them."""
+def _done(options: argparse.Namespace) -> FilesDone | None:
+    """Returns what the same command has done before it was interrupted; None where that makes no difference."""
+    check_folder(options.output)
+    if options.output is None or len(options.files) < 2:
+        return None
+    return FilesDone(options.output / ".transcribe.done", options)
+
+
+def _write(result: dict[str, Any], folder: Path, name: str, options: argparse.Namespace) -> list[Path]:
+    """
+    Writes the result; if it has times and several people, also a file for each of them. Returns and prints the paths.
+    """
     from lookhear.processing.avsr import write_captions
 
     kind = options.format
-    print(write_captions(result, folder / f"{name}.{kind}", kind, options.timestamps is not None))
+    written = [write_captions(result, folder / f"{name}.{kind}", kind, options.timestamps is not None)]
     for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
         speaker = one["speaker"].lower().replace(" ", "-")
-        print(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
+        written.append(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
+    print(*written, sep="\n")
+    return written
 
 
 def _results(
@@ -195,8 +227,13 @@ def _results(
     names: list[str],
     timestamps: str | bool,
     speaker: Any,
-) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None]]:
-    """Yields (file, name, result, error) for each file; each is opened and read once, whatever the others hold."""
+    done: FilesDone | None = None,
+) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None, bool]]:
+    """
+    Yields (file, name, result, error, whether it was read by itself) for each file; each is opened and read once,
+    whatever the others hold. Those that are done have neither result nor error; of a batch only all can be, as it is
+    padded to the longest of them.
+    """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
     settings |= {
         "search": options.search,
@@ -207,22 +244,33 @@ def _results(
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
-            yield file, name, *_attempt(asr, source, **settings)
+            known = done is not None and file in done
+            yield file, name, *((None, None) if known else _attempt(asr, source, **settings)), True
         return
     for first in range(0, len(names), options.batch_size):
         files = options.files[first : first + options.batch_size]
-        opened = [_attempt(asr.stream, source, **settings) for source in sources[first : first + len(files)]]
+        skipped = _skipped(files, done)
+        yield from ((file, name, None, None, False) for file, name in zip(files, names[first:]) if file in skipped)
+        places = [first + place for place, file in enumerate(files) if file not in skipped]
+        opened = [_attempt(asr.stream, sources[place], **settings) for place in places]
         short = [speech.source for speech, error in opened if error is None and not speech.chunked]
         together = iter(asr.attempt(short, **settings) if short else [])
         error: BaseException | None
-        for file, name, (speech, error) in zip(files, names[first:], opened):
-            result = None
+        for place, (speech, error) in zip(places, opened):
+            file, name, result = options.files[place], names[place], None
+            alone = error is None and speech.chunked
             if error is None and speech.chunked:
                 result, error = _read_long(speech, name, options.progress)
             elif error is None:
                 result = next(together)
                 result, error = (None, result) if isinstance(result, Exception) else (result, None)
-            yield file, name, result, error
+            yield file, name, result, error, alone
+
+
+def _skipped(files: list[str], done: FilesDone | None) -> set[str]:
+    """Returns those files of a batch that need not be read again."""
+    known = {file for file in files if done is not None and file in done}
+    return known if known == set(files) else {file for file in known if done is not None and done[file]["alone"]}
 
 
 def _attempt(read: Callable[..., Any], *arguments: Any, **settings: Any) -> tuple[Any, Exception | None]:

@@ -10,9 +10,8 @@ from lookhear.evaluation.tables import (
     format_word_times,
     to_csv,
     to_json,
-    whole_file,
-    write_text,
 )
+from lookhear.evaluation.whole_files import whole_file, write_text
 
 
 def row(modality: str, noise: str, snr: str, wer: float) -> dict:

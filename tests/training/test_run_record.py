@@ -3,7 +3,9 @@
 import pytest
 from transformers import TrainingArguments
 
-from lookhear.training.run_record import begin_or_resume, compare, fingerprint, flattened, recipe_record
+from lookhear.evaluation.fingerprints import fingerprint
+from lookhear.training.checkpoints import list_files
+from lookhear.training.run_record import begin_or_resume, compare, flattened, recipe_record
 
 
 @pytest.fixture
@@ -14,6 +16,7 @@ def run(tmp_path):
     def begin(record, **more):
         found = begin_or_resume(arguments, record, mend=", start anew", **more)
         (tmp_path / "run" / "checkpoint-3").mkdir(exist_ok=True)
+        list_files(tmp_path / "run" / "checkpoint-3", ends=False)
         return found
 
     return begin

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from lookhear.evaluation.whole_files import whole_folder
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification
 from lookhear.modeling.avsr.convert_avsr import (
     config_from_state_dict,
@@ -24,7 +25,6 @@ from lookhear.training.checkpoint_files import (
     check_new_folder,
     check_weights,
     load_config,
-    new_folder,
     read_checkpoint,
 )
 
@@ -59,7 +59,7 @@ def convert_checkpoint(
     """
     output = check_new_folder(output)
     model = load_published_model(source, None if config is None else load_config(config, AvsrConfig))
-    with new_folder(output) as folder:
+    with whole_folder(output) as folder:
         save_model(model, folder)
     return output
 

@@ -17,7 +17,6 @@ import io
 import json
 import math
 import multiprocessing
-import os
 import re
 import sys
 from collections import Counter
@@ -32,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.training.avsr.corpora import READERS, Utterance
 from lookhear.training.avsr.pixels import GreyValues
 from lookhear.training.avsr.shards import ROWS_PER_GROUP, claim_folder
@@ -353,22 +352,17 @@ def _write_shard(path: Path, rows: Iterator[dict]) -> None:
     problems: list[dict] = []
     group: list[dict] = []
     grey = GreyValues.of()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(temporary, PREPARED_SCHEMA, compression="zstd") as writer:
-            for row in rows:
-                (problems if "problem" in row else group).append(row)
-                if row.get("mouths") is not None:
-                    grey.add(np.frombuffer(row["mouths"], np.uint8).reshape(row["mouth_shape"]))
-                if len(group) == ROWS_PER_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
-                    group = []
-            writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
-            metadata = {"problems": json.dumps(problems), "grey_values": json.dumps(grey.counts.tolist())}
-            writer.add_key_value_metadata(metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial, pq.ParquetWriter(partial, PREPARED_SCHEMA, compression="zstd") as writer:
+        for row in rows:
+            (problems if "problem" in row else group).append(row)
+            if row.get("mouths") is not None:
+                grey.add(np.frombuffer(row["mouths"], np.uint8).reshape(row["mouth_shape"]))
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
+                group = []
+        writer.write_table(pa.Table.from_pylist(group, PREPARED_SCHEMA))
+        metadata = {"problems": json.dumps(problems), "grey_values": json.dumps(grey.counts.tolist())}
+        writer.add_key_value_metadata(metadata)
 
 
 def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:

@@ -11,12 +11,13 @@ import torch
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from lookhear.evaluation.whole_files import whole_folder
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
 from lookhear.modeling.avsr.configuration_avsr import read_model_json
 from lookhear.modeling.avsr.convert_avsr import convert_espnet, espnet_config, espnet_layout, espnet_weights
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.export import save_checkpoint
-from lookhear.training.checkpoint_files import check_new_folder, check_weights, new_folder, read_checkpoint
+from lookhear.training.checkpoint_files import check_new_folder, check_weights, read_checkpoint
 
 PUBLISHED_BEAMS, PUBLISHED_CTC_WEIGHT = 40, 0.1
 WEIGHTS = "model.pth"  # in a folder of VSR-ML, beside model.json
@@ -122,7 +123,7 @@ def convert_published(
     tokens = _tokens(kind, config.vocab_size, folder, units, model_json)
     tokenizer = AvsrTokenizer.from_units(tokens, sentencepiece_model)
     model = load_published_recogniser(weights, config)
-    with new_folder(output) as partial:
+    with whole_folder(output) as partial:
         save_checkpoint(model, published_processor(kind, tokenizer), partial, half=False)
         (partial / "README.md").write_text(_card(kind, model), encoding="utf-8")
     return output

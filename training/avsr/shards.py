@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 
 ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
 
@@ -87,19 +86,14 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict]) -> None:
         schema: of the rows.
         rows: mappings from column to value.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     group: list[dict] = []
-    try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for row in rows:
-                group.append(row)
-                if len(group) == ROWS_PER_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, schema))
-                    group = []
-            writer.write_table(pa.Table.from_pylist(group, schema))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for row in rows:
+            group.append(row)
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def claim_folder(path: Path, settings: dict[str, Any], name: str = "output folder") -> None:

@@ -7,10 +7,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase
 
+from lookhear.evaluation.whole_files import whole_folder
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.convert_glee import load_published_checkpoint
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
-from lookhear.training.checkpoint_files import check_new_folder, load_config, new_folder
+from lookhear.training.checkpoint_files import check_new_folder, load_config
 from lookhear.training.glee.export import save_checkpoint
 
 CLIP = "openai/clip-vit-base-patch32"
@@ -50,7 +51,7 @@ def convert_checkpoint(
     assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
     words = load_tokenizer(tokenizer, text.vocab_size)
     processor = GleeProcessor(make_image_processor(model.config), words)
-    with new_folder(output) as folder:
+    with whole_folder(output) as folder:
         save_checkpoint(model, processor, folder, half=False)
     return output
 

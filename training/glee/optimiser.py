@@ -13,7 +13,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
 from lookhear.training.recipe_reading import CountOrZero, NotNegative, Range, Share
-from lookhear.training.run_record import last_checkpoint
 
 BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
 MOVING_AVERAGE = "moving_average.pt"  # beside the weights of each checkpoint
@@ -108,9 +107,9 @@ class MovingAverage(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs) -> None:
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(self.decay), use_buffers=False)
         self.average.requires_grad_(False)
-        folder = last_checkpoint(args.output_dir) if state.global_step else None
-        if folder is not None and (Path(folder) / MOVING_AVERAGE).is_file():
-            self.average.load_state_dict(torch.load(Path(folder) / MOVING_AVERAGE, args.device, weights_only=True))
+        saved = Path(args.output_dir) / f"checkpoint-{state.global_step}" / MOVING_AVERAGE
+        if state.global_step and saved.is_file():
+            self.average.load_state_dict(torch.load(saved, args.device, weights_only=True))
 
     def _running(self) -> AveragedModel:
         """Returns the average, which exists from the start of training on."""

@@ -22,7 +22,7 @@ from lookhear.training.lisa_glee.mixture import ConversationMixture, Source, rat
 from lookhear.training.lisa_glee.recipe import ConversationDataRecipe, LisaRecipe
 from lookhear.training.lisa_glee.trainer import ConversationTrainer
 from lookhear.training.recipe_reading import Positive, convert, read_recipe
-from lookhear.training.running import resume_point, training_arguments
+from lookhear.training.running import run_to_end, training_arguments
 
 
 def train(recipe: LisaRecipe) -> ConversationTrainer:
@@ -56,10 +56,7 @@ def train(recipe: LisaRecipe) -> ConversationTrainer:
         processing_class=processor,
         lora=recipe.model.lora,
     )
-    trainer.train(resume_from_checkpoint=resume_point(trainer, recipe))
-    trainer.save_result()
-    trainer.save_state()
-    return trainer
+    return run_to_end(trainer, recipe, trainer.write_result)
 
 
 def open_sources(recipe: ConversationDataRecipe, problems: Problems | None = None) -> list[Source]:

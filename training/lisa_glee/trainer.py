@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lookhear.training.export import move_files
 from lookhear.training.lisa_glee.lora import merge_adapters, save_adapters
 from lookhear.training.lisa_glee.recipe import LoraRecipe
 from lookhear.training.lisa_glee.train_scenes import LisaGleeTrainer
@@ -44,19 +42,20 @@ class ConversationTrainer(LisaGleeTrainer):
         with self._seeds.seeded(self.args, self.state.global_step):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def save_result(self) -> None:
-        """Writes the model with its adapters merged, its processor, and, as `adapter`, the adapters alone."""
+    def write_result(self, folder: str) -> None:
+        """
+        Writes the model with its adapters merged, its processor, and, as `adapter`, the adapters alone.
+
+        Args:
+            folder: that exists.
+        """
         model, processor = self.model, self.processing_class
         if not isinstance(model, PreTrainedModel) or processor is None:
             raise ValueError("a result is written of a model of transformers with its processor")
         weights = self.accelerator.get_state_dict(self.model_wrapped)  # in every process: sharded ones are collected
         if not self.args.should_save:
             return
-        output = Path(str(self.args.output_dir))
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output, prefix=".result-") as partial:
-            model.save_pretrained(partial, state_dict=merge_adapters(weights, self.lora))
-            processor.save_pretrained(partial)
-            if self.lora.r:
-                save_adapters(weights, self.lora, Path(partial) / "adapter")
-            move_files(Path(partial), output)
+        model.save_pretrained(folder, state_dict=merge_adapters(weights, self.lora))
+        processor.save_pretrained(folder)
+        if self.lora.r:
+            save_adapters(weights, self.lora, Path(folder) / "adapter")

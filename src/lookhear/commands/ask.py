@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from lookhear.commands.perceive import objects_entry
-from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee import draw_objects, read_image
 
 

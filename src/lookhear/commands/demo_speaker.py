@@ -99,7 +99,7 @@ def _draw(output: Path, shown: Path, readings: dict[str, dict], speaker: str, sa
     """Draws a frame of the video that was written, above what was read."""
     from PIL import Image
 
-    from lookhear.evaluation.tables import whole_file
+    from lookhear.evaluation.whole_files import whole_file
     from lookhear.processing.avsr import draw_reading, read_audio
 
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lookhear.commands.loading import load_pipeline
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 
 MODEL_TYPES = {"object-perception": "glee", "reasoning-segmentation": "lisa_glee"}
 
@@ -50,6 +50,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             limit=options.limit,
             batch_size=options.batch_size or 1,
             tracking=options.tracking,
+            overwrite=options.overwrite,
             progress=progress,
         )
     )

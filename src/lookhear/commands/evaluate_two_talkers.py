@@ -27,15 +27,19 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
             raise ValueError(f"--{name} applies to avsr only; the figures of two talkers go to stdout and --json")
     from lookhear.commands.loading import load_pipeline
     from lookhear.evaluation.avsr_conditions import parse_snr
-    from lookhear.evaluation.tables import to_json, write_text
+    from lookhear.evaluation.protocols.stored_results import remove_stored
+    from lookhear.evaluation.tables import to_json
     from lookhear.evaluation.two_talkers.planning import SNRS
     from lookhear.evaluation.two_talkers.running import run_two_talkers
     from lookhear.evaluation.two_talkers.showing import to_text
+    from lookhear.evaluation.whole_files import write_text
 
     levels = [parse_snr(snr) for snr in options.snr or SNRS]
     snrs = [level for level in levels if level is not None]
     if len(snrs) < len(levels):
         raise ValueError("--snr: two talkers are never 'clean'; give decibels of one voice over the other")
+    if options.overwrite:
+        remove_stored(options.output or Path(OUTPUT))
     if options.speaker_model is not None:
         search = {**search, "speaker_model": options.speaker_model}
     results = run_two_talkers(

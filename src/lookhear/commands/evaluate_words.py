@@ -21,7 +21,8 @@ def run(options: argparse.Namespace, model: str, progress: Callable[[str, int, i
     if options.picture is not None:
         raise ValueError("--picture applies to avsr only; the figures of words go to stdout, --json and --csv")
     from lookhear.evaluation.lip_words import evaluate_words, format_words, words_to_csv
-    from lookhear.evaluation.tables import to_json, write_text
+    from lookhear.evaluation.tables import to_json
+    from lookhear.evaluation.whole_files import write_text
 
     result = evaluate_words(
         model,

@@ -7,16 +7,24 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from lookhear.commands.stills import Still
-from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee import coco_rle, draw_objects, read_image
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
+
+
+class Record(Protocol):
+    """The pictures that were searched: by name, what was found in them."""
+
+    def __contains__(self, name: str, /) -> bool: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+    def add(self, name: str, written: Sequence[Path], /, **facts: Any) -> None: ...
 
 
 def perceive(
@@ -28,6 +36,7 @@ def perceive(
     json_path: str | None = None,
     coco: Path | None = None,
     batch_size: int = 1,
+    done: Record | None = None,
     **settings: Any,
 ) -> int:
     """
@@ -41,6 +50,7 @@ def perceive(
         json_path: of the JSON; "-" prints it instead of the table, None leaves it out.
         coco: of a file in COCO's form, which `lookhear train glee` reads; None for none.
         batch_size: pictures that go through the model together.
+        done: what an interrupted call has found; what is found is added to it.
         settings: of the pipeline, such as `threshold`.
 
     Returns:
@@ -53,21 +63,29 @@ def perceive(
 
     names = [str(file) for file in files]
     rows, entries, failed = [], [], 0
-    looked_at = _looked_at(files, see, prompts, batch_size, settings)
+    looked_at = _looked_at(files, see, prompts, batch_size, settings, done)
     for index, image, objects in tqdm(looked_at, "images", len(files), file=sys.stderr, disable=len(files) == 1):
         if isinstance(image, ValueError):
             failed += 1
             print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
             continue
+        if done is not None and image is None:
+            rows += done[names[index]]["rows"]
+            entries.append(done[names[index]]["entry"])
+            continue
         if not objects:
             print(f"lookhear perceive: nothing found in {names[index]}", file=sys.stderr)
-        rows += [_row(names[index], found) for found in objects]
+        of_image = [_row(names[index], found) for found in objects]
+        rows += of_image
         entries.append(to_entry(names[index], image, objects))
         if pictures is not None:
             drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if name in prompts}
             with whole_file(pictures[index]) as partial:
                 draw_objects(image, objects, **drawn).save(partial)
             print(pictures[index], file=sys.stderr)
+        if done is not None:
+            overlay = [] if pictures is None else [pictures[index]]
+            done.add(names[index], overlay, rows=of_image, entry=entries[-1])
     if not entries:
         return failed
     text = json.dumps({"images": entries}, ensure_ascii=False) + "\n"
@@ -110,10 +128,21 @@ def as_coco(entries: Sequence[Mapping[str, Any]], folder: Path, labels: Sequence
 
 
 def _looked_at(
-    files: Sequence[str | Still], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
-) -> Iterator[tuple[int, Image.Image | ValueError, list[dict]]]:
-    """Yields (index, picture or what is wrong with the file, objects) for each file."""
+    files: Sequence[str | Still],
+    see: Any,
+    prompts: Mapping[str, Any],
+    batch_size: int,
+    settings: Mapping[str, Any],
+    done: Record | None,
+) -> Iterator[tuple[int, Image.Image | ValueError | None, list[dict]]]:
+    """
+    Yields (index, picture or what is wrong with the file, objects) for each file; without picture for those of batches
+    that are done, as pictures are padded to the largest of a batch.
+    """
     for first in range(0, len(files), batch_size):
+        if done is not None and all(str(file) in done for file in files[first : first + batch_size]):
+            yield from ((index, None, []) for index in range(first, min(first + batch_size, len(files))))
+            continue
         read: dict[int, Image.Image | ValueError] = {}
         for index in range(first, min(first + batch_size, len(files))):
             try:

@@ -15,6 +15,7 @@ PICTURES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
 CLIPS = frozenset({".flac", ".mp3", ".mp4", ".ogg", ".wav", ".webm"})
 WEIGHTS = frozenset({".safetensors"})
 LEFT_OUT = frozenset({"__pycache__", ".gitignore", ".DS_Store", ".ipynb_checkpoints", ".git", ".gradio"})
+UNFINISHED = frozenset({".*.part", ".*.part.*", ".*.tmp", ".*.masks", ".export-*", ".result-*"})  # of killed processes
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b")
 
 
@@ -109,7 +110,7 @@ def walk(folder: Path, inside: str = "", left_out: Collection[str] = frozenset()
         inside: what their paths begin with.
         left_out: patterns of further files and folders directly in it that are skipped.
     """
-    ignored = [*LEFT_OUT, *left_out, "*.pyc", *_ignored(folder)]
+    ignored = [*LEFT_OUT, *UNFINISHED, *left_out, "*.pyc", *_ignored(folder)]
     for path in folder.iterdir():
         if any(fnmatch(path.name, pattern) for pattern in ignored):
             continue

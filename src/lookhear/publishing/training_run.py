@@ -27,8 +27,7 @@ LEFT_OUT = frozenset(
         "latest",
         "zero_to_fp32.py",
         "runs",
-        ".result-*",
-        ".export-*",
+        "files.json",
     }
 )
 NO_MEASURE = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 from lookhear.reproduction.definitions import Measure, Paper, Preparation
 from lookhear.reproduction.few_shot import measure_few_shot
 from lookhear.reproduction.places import Places, located

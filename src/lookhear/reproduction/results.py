@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.reproduction.definitions import Paper, Row, Table
 from lookhear.reproduction.stages import measure_stage
 

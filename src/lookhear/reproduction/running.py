@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 from lookhear.reproduction import actions
 from lookhear.reproduction.definitions import Paper
 from lookhear.reproduction.places import Places

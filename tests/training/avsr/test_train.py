@@ -83,6 +83,31 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_happened(write, tmp_path, 
     assert_same_weights(resumed.model.state_dict(), straight.model.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["recognition", "words"])
+def test_half_a_checkpoint_costs_its_steps_and_an_ended_run_none(write, tmp_path, monkeypatch, task):
+    """6 steps end in the middle of the second epoch of 4; after a kill while the last checkpoint was saved."""
+    recipe, run = write("run", num_train_epochs=1.5), tmp_path / "run"
+    overrides = ["training.max_steps=-1", f"model.task={task}"]
+    overrides += ["model.config.modality=visual"] if task == "words" else []
+    steps, original = [], AvsrTrainer.training_step
+
+    def counted(self, *arguments):
+        steps.append(1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(AvsrTrainer, "training_step", counted)
+    main(recipe, overrides)
+    weights = load_file(run / "model.safetensors")
+    for name, expected in (("checkpoint-6/trainer_state.json", 3), ("trainer_state.json", 0), ("recipe.yaml", 0)):
+        (run / name).unlink()
+        steps.clear()
+        main(recipe, overrides)
+        assert len(steps) == expected, name
+        assert_same_weights(load_file(run / "model.safetensors"), weights)
+        assert (run / name).is_file() and not list(run.glob(".*"))
+
+
 def test_result_is_a_checkpoint(write, tmp_path):
     main(str(write("run", max_steps=2)))
     run = tmp_path / "run"

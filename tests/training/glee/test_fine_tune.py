@@ -20,6 +20,7 @@ from lookhear.training.glee.fine_tuning.coco_evaluation import CocoEvaluation
 from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 from lookhear.training.glee.initialise import drop_training_parts, load_for_training
 from lookhear.training.glee.mixture.sources import read_vocabulary
+from lookhear.training.glee.optimiser import OptimiserRecipe
 
 SIZE = 64
 
@@ -98,6 +99,26 @@ def test_a_stopped_run_goes_on(own_data, checkpoint, tmp_path):
     fine_tune(chosen)
     for name in ("metrics.json", "model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_half_a_checkpoint_is_trained_again(own_data, checkpoint, tmp_path):
+    """After a kill while the last one was saved, with weights that are averaged; then the run has ended."""
+    averaged = {"optimiser": OptimiserRecipe(moving_average=0.5)}
+    output = tmp_path / "out"
+    fine_tune(options(own_data, checkpoint, output, **averaged))
+    weights, metrics = (output / "model.safetensors").read_bytes(), (output / "metrics.json").read_text()
+    for name in ("trainer_state.json", "moving_average.pt", None):
+        if name is not None:
+            (output / "training" / "checkpoint-6" / name).unlink()
+        (output / "model.safetensors").unlink()
+        fine_tune(options(own_data, checkpoint, output, **averaged))
+        assert (output / "model.safetensors").read_bytes() == weights
+        assert (output / "metrics.json").read_text() == metrics
+        assert sorted(path.name for path in (output / "training").glob("checkpoint-*")) == [
+            "checkpoint-3",
+            "checkpoint-6",
+        ]
 
 
 def test_a_run_with_other_data_or_settings_is_refused(own_data, write_coco, checkpoint, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
@@ -119,6 +120,19 @@ def test_stopped_and_resumed_is_as_if_never_stopped(recipe, tmp_path):
     assert set(found) == {"bbox", "segm"} and all(0 <= value <= 1 for value in found.values())
     assert all(0 <= value <= 1 for values in evaluation.expressions(scenes).values() for value in values)
     assert set(evaluation.prompts(scenes)) == {"points", "boxes", "scribbles", "masks"}
+
+
+@pytest.mark.slow
+def test_half_a_checkpoint_is_trained_again_and_an_ended_run_is_not(recipe, tmp_path):
+    weights = run(recipe, tmp_path / "out").model.state_dict()
+    for name in ("checkpoint-3/trainer_state.json", "trainer_state.json"):
+        (tmp_path / "out" / name).unlink()
+        before = (tmp_path / "out" / "checkpoint-2" / "files.json").stat().st_mtime_ns
+        again = run(recipe, tmp_path / "out")
+        assert again.state.global_step == 3 and len(again.state.log_history) >= 3
+        assert all(torch.equal(weight, weights[name]) for name, weight in again.model.state_dict().items())
+        assert (tmp_path / "out" / "checkpoint-2" / "files.json").stat().st_mtime_ns == before
+        assert (tmp_path / "out" / "trainer_state.json").is_file()
 
 
 def test_the_table_has_a_row_for_each_prompt_kind(tiny_glee):

@@ -264,6 +264,22 @@ def test_broken_off_and_resumed(write, tmp_path, monkeypatch):
     same_weights(tmp_path / "whole", tmp_path / "halves", 0)
 
 
+@needs_peft
+@pytest.mark.slow
+def test_half_a_checkpoint_is_trained_again_and_an_ended_run_is_not(write, tmp_path, monkeypatch):
+    recipe = write("run", save_strategy="steps", save_steps=2, max_steps=4)
+    run(recipe)
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "checkpoint-4" / "trainer_state.json").unlink()
+    assert len(losses(run(recipe).state.log_history)) == 4
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+    monkeypatch.setattr(ConversationTrainer, "training_step", None)  # no step
+    for name in ("model.safetensors", "trainer_state.json"):
+        (tmp_path / "run" / name).unlink()
+    assert run(recipe).state.global_step == 4
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
 def launch(recipe: Path, *launcher: str) -> list[str]:
     return [sys.executable, *launcher, "-m", MODULE, str(recipe)]
 

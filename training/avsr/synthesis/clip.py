@@ -2,12 +2,13 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+
+from lookhear.evaluation.whole_files import write_text
 
 from .portrait import PORTRAITS, Portrait, PortraitSource, Pose, load_portrait
 from .visemes import ARTICULATORS, articulate, sample_track
@@ -150,19 +151,6 @@ def synthesize_clip(
 def write_json(path: Path, record: dict) -> None:
     """Writes a JSON file that appears complete or not at all."""
     write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file that appears complete or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice) -> list[_Take]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .clip import DEFAULT_SIZE, synthesize_clip, write_json, write_text
+from lookhear.evaluation.whole_files import remove_leftovers, write_text
+
+from .clip import DEFAULT_SIZE, synthesize_clip, write_json
 from .portrait import PORTRAITS
 from .voice import VOICES
 
@@ -99,6 +101,7 @@ def synthesize_corpus(
 def _claim(folder: Path, settings: dict) -> None:
     """Writes the settings into the folder, or compares them with those written there."""
     path = folder / "synthesis.json"
+    remove_leftovers(folder)
     if not path.exists():
         write_json(path, settings)
     elif json.loads(path.read_text(encoding="utf-8")) != settings:

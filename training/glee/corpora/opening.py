@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lookhear.evaluation.whole_files import whole_file
 from lookhear.training.glee.corpora.bdd100k import read_bdd100k
 from lookhear.training.glee.corpora.coco import read_coco, read_lvis, read_objects365, read_uvo
 from lookhear.training.glee.corpora.grit import grit_shards, read_grit
@@ -100,9 +100,8 @@ def open_rows(rows: Iterator[dict], cache: str | Path | None = None) -> datasets
     if cache is None:
         with tempfile.TemporaryDirectory() as folder:
             return Dataset.from_file(str(_write(rows, Path(folder, "rows.arrow"))), in_memory=True)
-    Path(cache).parent.mkdir(parents=True, exist_ok=True)
-    part = _write(rows, Path(f"{cache}.{os.getpid()}.part"))
-    os.replace(part, cache)
+    with whole_file(cache) as partial:
+        _write(rows, partial)
     return Dataset.from_file(str(cache))
 
 

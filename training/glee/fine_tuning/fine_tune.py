@@ -19,8 +19,10 @@ from datasets import Dataset
 from transformers import AutoProcessor, EarlyStoppingCallback, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
+from lookhear.evaluation.whole_files import check_folder, whole_file, write_text
 from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
 from lookhear.processing.glee import GleeProcessor
+from lookhear.training.checkpoints import train_to_end
 from lookhear.training.glee.corpora.opening import open_corpus
 from lookhear.training.glee.corpora.picture import take_picture
 from lookhear.training.glee.corpora.reading import Problems
@@ -199,7 +201,7 @@ def fine_tune(options: FineTuneOptions) -> dict[str, float]:
         epoch=steps_of_epoch(options, arguments, len(rows)),
         callbacks=[] if options.patience is None else [EarlyStoppingCallback(options.patience)],
     )
-    trainer.train(resume_from_checkpoint=resumed)
+    train_to_end(trainer, resumed)
     found = trainer.detect()
     metrics = trainer.evaluation.precision(found)
     if trainer.is_world_process_zero():
@@ -244,12 +246,11 @@ def write_results(trainer: FineTuner, found: list[dict], facts: FineTuneFacts) -
     of_place = [[entry for entry in found if entry["image_id"] == place + 1] for place in places]
     results = [as_results(entries, facts.classes, SHEET_THRESHOLD) for entries in of_place]
     sheet = contact_sheet([take_picture(evaluation.rows[place]) for place in places], results)
-    sheet.save(output / "contact_sheet.jpg", quality=90)
-    (output / "metrics.json").write_text(json.dumps(facts.metrics, indent=2) + "\n", encoding="utf-8")
+    with whole_file(output / "contact_sheet.jpg") as partial:
+        sheet.save(partial, quality=90)
+    write_text(output / "metrics.json", json.dumps(facts.metrics, indent=2) + "\n")
     write_card(output / "README.md", facts, SHEET_THRESHOLD)
-    (output / ".gitignore").write_text(
-        "/training/\n", encoding="utf-8"
-    )  # checkpoints to resume from are not published
+    write_text(output / ".gitignore", "/training/\n")  # checkpoints to resume from are not published
 
 
 def check_options(options: FineTuneOptions) -> None:
@@ -275,6 +276,7 @@ def check_options(options: FineTuneOptions) -> None:
         if path is not None and not (Path(path).is_file() and Path(path).suffix == ".json"):
             raise ValueError(f"{name} {str(path)!r} is not a .json file in COCO's format")
     output = Path(options.output)
+    check_folder(output, "output")
     if (output / "config.json").exists() and not (output / "training").exists():
         raise ValueError(f"output {str(output)!r} holds a checkpoint already; name another folder")
     check_glee(options.model)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from transformers import TrainerState, TrainingArguments
 
+from lookhear.evaluation.whole_files import write_text
+
 if TYPE_CHECKING:
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions
 
@@ -135,7 +137,7 @@ The weights are under the licence in `license_name` above. They derive from `{op
 Apache-2.0.
 """
     head = yaml.safe_dump(_metadata(facts, found), sort_keys=False, allow_unicode=True)
-    path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
+    write_text(path, f"---\n{LICENCE}{head}---\n\n{text}")
 
 
 def _frozen(facts: FineTuneFacts) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lookhear.evaluation.tables import whole_file, write_text
+from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee.writers_glee import ENDINGS, VideoWriter
 from lookhear.training.glee.scenes.expressions import all_expressions
 from lookhear.training.glee.scenes.moving_scenes import MovingFrame, MovingRecipe, make_moving_scene
