@@ -1,4 +1,4 @@
-"""The joint beam search and its networks, one character per hypothesis and step: decoder, language model, CTC."""
+"""The joint beam search, and the decoder computed for its hypotheses, one character per hypothesis and step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -7,17 +7,23 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import Cache, EncoderDecoderCache, PreTrainedModel
+from transformers import EncoderDecoderCache
 from transformers.generation import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from .ctc_prefix_score_avsr import NEVER, CtcScores
+from .ctc_prefix_score_avsr import (
+    IMPOSSIBLE,
+    NEVER,
+    CtcScores,
+    LanguageModelScores,
+    pick_scores,
+    rows_of,
+    without_label,
+)
 from .layers_avsr import AvsrAttention, AvsrDecoderLayer, AvsrEncoderOutput, change_clips, sinusoidal_positions
-from .transformers_seam_avsr import call_with_cache
 
 FEWEST_ROWS, MOST_ROWS = 4, 16  # of an input that a CPU multiplies faster in BLOCKS of the weight, as measured
 BLOCKS = 8
-IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
 STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
 FIRST_CAPACITY = 32  # steps that the first buffers hold; full ones are doubled, so that few shapes occur
@@ -365,73 +371,6 @@ class ForwardDecoder:
         self.ids = self.ids[rows]
         if self.cache is not None:  # the cross-attention keys are the same for all beams of a clip
             self.cache.self_attention_cache.reorder_cache(rows)
-
-
-class LanguageModelScores:
-    """
-    Log-probability of the hypotheses under a causal language model over the same ids.
-
-    Args:
-        model: takes `input_ids`; texts begin with the start token.
-        vocab_size: the recogniser's.
-        start: `(clips, beams)`, the start token.
-
-    Raises:
-        ValueError: the model knows fewer tokens than the recogniser.
-    """
-
-    def __init__(self, model: PreTrainedModel, vocab_size: int, start: torch.Tensor):
-        if model.config.vocab_size < vocab_size:
-            raise ValueError(
-                f"language_model knows {model.config.vocab_size} tokens, the recogniser {vocab_size}: train it with "
-                "the recogniser's tokenizer."
-            )
-        self.model, self.vocab_size = model, vocab_size
-        self.cache: Cache | None = None
-        self.ids = start.reshape(-1, 1)  # (clips * beams, length)
-        self.total = torch.zeros(start.shape, device=start.device)  # (clips, beams)
-
-    def __call__(self) -> torch.Tensor:
-        """Computes the scores `(clips, beams, vocab)` of each hypothesis extended by each label."""
-        new = self.ids if self.cache is None else self.ids[:, -1:]
-        logits, self.cache = call_with_cache(self.model, new.to(self.model.device), self.cache)
-        steps = logits[:, -1].to(self.ids.device, torch.float32).log_softmax(dim=-1)[:, : self.vocab_size]
-        self.scores = self.total[..., None] + steps.unflatten(0, self.total.shape)
-        return self.scores
-
-    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
-        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`."""
-        rows = rows_of(parents)
-        self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
-        if self.cache is not None:
-            self.cache.reorder_cache(rows_of(parents.to(self.model.device)))
-        self.total = pick_scores(self.scores, parents, labels)
-
-
-def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
-    """
-    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
-
-    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
-    share, only the removed label's.
-    """
-    share = scores[..., label : label + 1]
-    rest = scores.clone()
-    rest[..., label] = NEVER
-    total = rest.logsumexp(dim=-1, keepdim=True)
-    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
-    return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)
-
-
-def pick_scores(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Picks from scores `(clips, beams, vocab)` those of `labels` after `parents`, all `(clips, beams)`."""
-    return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
-
-
-def rows_of(parents: torch.Tensor) -> torch.LongTensor:
-    """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
-    first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
-    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so
 
 
 @dataclass(frozen=True)

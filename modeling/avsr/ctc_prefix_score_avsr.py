@@ -1,9 +1,13 @@
-"""CTC in decoding: its best path, and prefix scores for the joint search (Watanabe et al., 2017; section 3.7)."""
+"""Scores of growing texts: by CTC (Watanabe et al., 2017; section 3.7), and by a language model; CTC's best path."""
 
 import torch
 from torch.nn.functional import log_softmax, pad
+from transformers import Cache, PreTrainedModel
+
+from .transformers_seam_avsr import call_with_cache
 
 NEVER = float("-inf")
+IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 State = tuple[torch.Tensor, torch.Tensor]  # `r_n` and `r_b`, each `(batch, beams, steps + 1)`: place t + 1 is frame t
 
 
@@ -219,3 +223,70 @@ class CtcScores:
         for part, new in zip(self.state, extended):
             part.copy_(new)
         self.last.copy_(labels)
+
+
+class LanguageModelScores:
+    """
+    Log-probability of the hypotheses under a causal language model over the same ids.
+
+    Args:
+        model: takes `input_ids`; texts begin with the start token.
+        vocab_size: the recogniser's.
+        start: `(clips, beams)`, the start token.
+
+    Raises:
+        ValueError: the model knows fewer tokens than the recogniser.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, start: torch.Tensor):
+        if model.config.vocab_size < vocab_size:
+            raise ValueError(
+                f"language_model knows {model.config.vocab_size} tokens, the recogniser {vocab_size}: train it with "
+                "the recogniser's tokenizer."
+            )
+        self.model, self.vocab_size = model, vocab_size
+        self.cache: Cache | None = None
+        self.ids = start.reshape(-1, 1)  # (clips * beams, length)
+        self.total = torch.zeros(start.shape, device=start.device)  # (clips, beams)
+
+    def __call__(self) -> torch.Tensor:
+        """Computes the scores `(clips, beams, vocab)` of each hypothesis extended by each label."""
+        new = self.ids if self.cache is None else self.ids[:, -1:]
+        logits, self.cache = call_with_cache(self.model, new.to(self.model.device), self.cache)
+        steps = logits[:, -1].to(self.ids.device, torch.float32).log_softmax(dim=-1)[:, : self.vocab_size]
+        self.scores = self.total[..., None] + steps.unflatten(0, self.total.shape)
+        return self.scores
+
+    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
+        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`."""
+        rows = rows_of(parents)
+        self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
+        if self.cache is not None:
+            self.cache.reorder_cache(rows_of(parents.to(self.model.device)))
+        self.total = pick_scores(self.scores, parents, labels)
+
+
+def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
+    """
+    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
+
+    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
+    share, only the removed label's.
+    """
+    share = scores[..., label : label + 1]
+    rest = scores.clone()
+    rest[..., label] = NEVER
+    total = rest.logsumexp(dim=-1, keepdim=True)
+    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
+    return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)
+
+
+def pick_scores(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Picks from scores `(clips, beams, vocab)` those of `labels` after `parents`, all `(clips, beams)`."""
+    return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
+
+
+def rows_of(parents: torch.Tensor) -> torch.LongTensor:
+    """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
+    first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
+    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so

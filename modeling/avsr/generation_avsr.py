@@ -24,18 +24,17 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import (
+from .beam_decoding_avsr import ForwardDecoder, JointSearch, SearchSettings, SharedKeysDecoder, StepDecoder
+from .configuration_avsr import AvsrConfig
+from .ctc_prefix_score_avsr import (
+    CTC_PREFIX_SCORERS,
     IMPOSSIBLE,
-    ForwardDecoder,
-    JointSearch,
+    NEVER,
+    CtcScores,
     LanguageModelScores,
-    SearchSettings,
-    SharedKeysDecoder,
-    StepDecoder,
+    best_path,
     pick_scores,
 )
-from .configuration_avsr import AvsrConfig
-from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores, best_path
 from .layers_avsr import AvsrEncoderOutput, change_clips
 from .transformers_seam_avsr import attention_kind, cache_field
 

@@ -9,8 +9,8 @@ from lookhear.modeling.avsr.beam_decoding_avsr import (
     ForwardDecoder,
     SharedKeysDecoder,
     in_blocks,
-    rows_of,
 )
+from lookhear.modeling.avsr.ctc_prefix_score_avsr import rows_of
 from lookhear.modeling.avsr.generation_avsr import JointSearch
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
 from tests.modeling.avsr.conftest import build_model
