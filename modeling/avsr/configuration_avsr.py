@@ -316,8 +316,7 @@ class AvsrConfig(PreTrainedConfig):
         ctc_upsampling (`int`, *optional*, defaults to 1):
             CTC outputs per video frame. 2 lets fast speech fit: some words have more letters than 40 ms frames.
         ctc_loss_weight (`float`, *optional*, defaults to 0.2): lambda of the hybrid loss (section 3.5).
-        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
-            Weight of the alignment loss, which shows a new model on little data where the letters are.
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0): of a loss where the times of letters are known.
         alignment_loss (`str`, *optional*, defaults to `"steps"`):
             `"steps"`: cross entropy of each CTC step (`alignment_labels`). `"windows"`: CTC over the paths that say
             each label near its time (`alignment_windows`); so trained, CTC reads better without the decoder.

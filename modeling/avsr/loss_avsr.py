@@ -85,7 +85,7 @@ def windowed_ctc_objective(
     Args:
         ctc_logits: `(batch, steps, vocab)`.
         lengths: `(batch,)` valid steps; 0: the clip isn't seen and adds 0 to the mean.
-        labels: `(batch, length)`, each row's characters, the EOS and then -100.
+        labels: `(batch, length)`, each row's characters, the EOS and then -100; a row of -100 only is left out.
         alignment_windows: `(batch, length, 2)` int64, the first step of each label and the one after its last.
         config: its `ctc_target_eos` is used.
 
@@ -100,8 +100,9 @@ def windowed_ctc_objective(
     )
     windowed = -_windowed_log_probability(log_probs, lengths, targets, target_lengths, alignment_windows, blank)
     possible, seen = windowed < -NO_PATH / 2, lengths > 0
+    known = (labels != IGNORED).any(dim=1)
     loss = torch.where(possible & seen, windowed, plain) / target_lengths.clamp(min=1)
-    return loss.mean(), (seen & ~possible).sum()
+    return loss.where(known, 0.0).sum() / known.sum().clamp(min=1), (known & seen & ~possible).sum()
 
 
 def _windowed_log_probability(

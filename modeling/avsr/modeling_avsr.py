@@ -537,7 +537,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         else:
             alignment, without = windowed_ctc_objective(ctc_logits, lengths, labels, targets, config)
             losses["clips_without_path"] = without
-        losses["alignment_loss"] = views * alignment
+        losses["alignment_loss"] = len(weights) * alignment
         losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
         return losses
 

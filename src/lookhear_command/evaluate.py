@@ -155,7 +155,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _words(options: argparse.Namespace) -> None:
     unused: dict[str, Any] = {"modality": list(MODALITIES), "noise": ["babble"]}  # with their defaults
-    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "protocol", "images", "output", "others"))
+    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "search", "protocol", "images", "output", "others"))
     for name, default in unused.items():
         if getattr(options, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} does not apply to words: leave it out")

@@ -75,13 +75,15 @@ def train(recipe: Recipe) -> AvsrTrainer:
     parts = build_parts(recipe)
     clips: TrainingClips | FeatureClips = parts.train
     validation: EvaluationClips | FeatureClips | None = parts.validation
-    timing = {"steps_per_second": parts.steps_per_second, "margin": parts.alignment_margin}
-    collator: ClipCollator | FeatureCollator = ClipCollator(parts.processor, **timing)
+    steps_per_second, margin = parts.steps_per_second, parts.alignment_margin
+    collator: ClipCollator | FeatureCollator = ClipCollator(
+        parts.processor, steps_per_second=steps_per_second, margin=margin
+    )
     if recipe.data.cache_features is not None:
         writer = FeatureWriter(parts.model, parts.processor, recipe, parts.arguments)
         clips = writer.store("train", parts.train)
         validation = parts.validation and writer.store("validation", parts.validation)
-        collator = FeatureCollator(parts.processor, **timing)
+        collator = FeatureCollator(parts.processor, steps_per_second, margin)
     trainer = AvsrTrainer(
         model=parts.model,
         args=parts.arguments,

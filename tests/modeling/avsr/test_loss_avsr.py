@@ -209,6 +209,16 @@ def test_windowed_ctc_does_not_depend_on_batch_mates_or_padding(make_config, pro
     torch.testing.assert_close(together, torch.stack(alone).mean())
 
 
+def test_a_row_without_a_text_is_left_out_of_windowed_ctc(make_config, problem):
+    logits, lengths, labels, _ = problem
+    config, windows = make_config(vocab_size=4), torch.tensor(WINDOWS)
+    unknown = labels.clone()
+    unknown[2:] = PADDING
+    found = windowed_ctc_objective(logits, lengths, unknown, windows, config)
+    expected = windowed_ctc_objective(logits[:2], lengths[:2], labels[:2], windows[:2], config)
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("kind", ["steps", "windows"])
 def test_the_model_takes_the_alignment_loss_of_its_configuration(make_model, make_clips, make_batch, kind):
     """The two kinds read different inputs, and the other one's is ignored."""
