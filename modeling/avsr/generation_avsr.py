@@ -285,15 +285,14 @@ class JointScore:
             config: all of the call's settings.
             own: the model's, whose number counts for the search that it is saved with.
             given: the generation config that the call passes, or None.
-            chosen: the number that the call passes, or None.
+            chosen: the number that the call passes, or None; CTC's best path is one whatever it is.
 
         Raises:
-            ValueError: the call requests several texts of CTC's best path.
+            ValueError: the call requests several texts of CTC's best path, or draws at random.
         """
         if self.search == "greedy":
-            for name, value in (("num_beams", chosen), ("num_return_sequences", config.num_return_sequences)):
-                if (value or 1) > 1:
-                    raise ValueError(f"{name} must be 1 with search='greedy', which finds one text, not {value}.")
+            if (texts := config.num_return_sequences or 1) > 1:
+                raise ValueError(f"num_return_sequences must be 1 with search='greedy', which finds one, not {texts}.")
             if config.do_sample:
                 raise ValueError("do_sample is for search='joint': leave it out with search='greedy'.")
             return 1

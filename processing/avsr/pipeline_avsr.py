@@ -192,13 +192,11 @@ class ReadingSettings:
         Raises:
             ValueError: a name is unknown, or a value invalid.
         """
-        given = {name: value for name, value in _with_generation(**given).items() if value is not None}
-        if given.get("search") == "greedy":  # the numbers that a pipeline was made with are other searches'
-            given = {"num_beams": 1, "num_return_sequences": 1, **given}
+        given = _with_generation(**given)
         if unknown := [name for name in given if name not in SETTING_NAMES]:
             known = ", ".join(SETTING_NAMES)
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))}: there are {known}.")
-        return replace(self, **given)
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 def _with_generation(generate_kwargs: Any = None, **given: Any) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class Recogniser:
 
         Args:
             inputs: see [`features`].
-            num_beams: see `generate`; by default 10 with `search="two_pass"`, else the checkpoint's value.
+            num_beams: see `generate`; by default 10 with `search="two_pass"`, else the checkpoint's.
             num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone.
             scores: further arguments of `generate`: `ctc_weight`, `search`, `language_model`, `language_model_weight`.
@@ -105,7 +105,7 @@ class Recogniser:
             visible; all are `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
-        num_beams = num_beams or self._number_of_beams(scores.get("search"))
+        num_beams = self._number_of_beams(scores.get("search"), num_beams)
         texts = num_return_sequences or defaults.num_return_sequences or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
@@ -131,15 +131,15 @@ class Recogniser:
             batch["lips"] = self._lips(inputs, batch)
         return batch
 
-    def _number_of_beams(self, search: str | None) -> int:
-        """Returns the `num_beams` of a search, None for the checkpoint's, by default."""
+    def _number_of_beams(self, search: str | None, chosen: int | None) -> int:
+        """Returns the `num_beams` of a search, None for the checkpoint's, unless the call has chosen one."""
         defaults = self.model.generation_config
         saved = getattr(defaults, "search", None)
         if (search or saved) == "greedy":
-            return 1
-        if search == "two_pass" and saved != search:  # the checkpoint's number is another search's
+            return 1  # it finds one text
+        if chosen is None and search == "two_pass" and saved != search:  # the checkpoint's number is another search's
             return CANDIDATES
-        return defaults.num_beams or NUM_BEAMS
+        return chosen or defaults.num_beams or NUM_BEAMS
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
         """Returns `(batch, steps, vocab)`."""

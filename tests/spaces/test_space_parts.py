@@ -229,6 +229,7 @@ def test_the_chosen_search_is_the_pipelines(space_module):
     calls = []
 
     def asr(path, on_piece, **settings):
+        on_piece(piece(0.0, 1))
         calls.append(settings.get("search"))
         return {"report": {"modality": "audio"}}
 

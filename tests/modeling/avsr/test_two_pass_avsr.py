@@ -227,6 +227,7 @@ def test_greedy_is_ctcs_best_path(reader):
     inputs = {"pixel_values_videos": videos, "video_attention_mask": mask}
     expected = model.generate(**inputs, num_beams=1, ctc_weight=1.0)
     assert torch.equal(model.generate(**inputs, search="greedy"), expected)
+    assert torch.equal(model.generate(**inputs, search="greedy", num_beams=4), expected)
 
 
 def test_ten_texts_unless_another_number_is_chosen(reader, monkeypatch):
@@ -307,7 +308,10 @@ def test_a_language_model_takes_part(reader):
         ({"search": "two_pass", "do_sample": True}, "`do_sample` is for search='joint'"),
         ({"search": "two_pass", "ctc_prefix": "reference"}, "ctc_prefix must be 'exact' with search='two_pass'"),
         ({"search": "two_pass", "length_bonus": 1.0}, "length_bonus is for search='espnet'"),
-        ({"search": "greedy", "num_beams": 5}, "num_beams must be 1 with search='greedy'"),
+        (
+            {"search": "greedy", "num_beams": 5, "num_return_sequences": 2},
+            "num_return_sequences must be 1 with search='greedy'",
+        ),
         ({"search": "greedy", "do_sample": True}, "do_sample is for search='joint'"),
     ],
 )
