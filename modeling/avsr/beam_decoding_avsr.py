@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
@@ -409,7 +410,7 @@ class TextDecoder:
         parts = []
         for first in range(0, len(inputs), at_once):
             part = slice(first, first + at_once)
-            encoded = change_clips(self.encoded, lambda states, part=part: states[part])
+            encoded = change_clips(self.encoded, itemgetter(part))
             parts.append(self._pick(*compute(encoded, inputs[part], sizes[part]), inputs[part], labels[part]))
         return torch.cat(parts)
 

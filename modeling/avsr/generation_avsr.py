@@ -505,8 +505,8 @@ class AvsrGenerationMixin(GenerationMixin):
         if score.search == "two_pass":
             sequences, scores = self._two_passes(encoder_outputs, ctc_logits, score, settings, config)
             output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
-            found = {"sequences_scores": scores} if settings.beams > 1 else {}
-            found |= {"sequences": sequences, **_encoder_outputs_requested(config, encoder_outputs)}
+            found: dict[str, Any] = {"sequences": sequences, **_encoder_outputs_requested(config, encoder_outputs)}
+            found |= {"sequences_scores": scores} if settings.beams > 1 else {}
             return output(**found) if config.return_dict_in_generate else _as_ids(sequences)
         search = self._joint_search(encoder_outputs, ctc_logits, score, settings, config)
         if not config.return_dict_in_generate:
