@@ -330,17 +330,22 @@ def test_a_model_without_ctc_is_refused(make_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("beams", [5, 20])
 def test_the_beam_agrees_with_pyctcdecode(beams):
-    """On random logits with much silence; pyctcdecode's own pruning is switched off."""
+    """
+    Scores as a recogniser gives them: 40 letters in 120 steps, a few of them in doubt. pyctcdecode gives a text that
+    may end in blank or in its last letter two places of its beam, so that it follows fewer paths of each.
+    """
     pyctcdecode = pytest.importorskip("pyctcdecode")
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(3, 120, 12, generator=generator).double()
-    logits[..., BLANK] += 4
-    log_probs = logits.log_softmax(dim=-1)
+    path = torch.zeros(3, 120, dtype=torch.long)
+    for row in path:
+        steps = torch.randperm(118, generator=generator)[:40].sort().values
+        row[steps] = torch.randint(1, 11, (40,), generator=generator)
+    logits = 1.5 * torch.randn(3, 120, 12, generator=generator) + 6 * torch.nn.functional.one_hot(path, 12)
     decoder = pyctcdecode.build_ctcdecoder(["", *"abcdefghij"])
-    found = best_texts(logits, torch.tensor([120] * 3), beams, 120, BLANK, 11, certain=1.0)
+    found = best_texts(logits.double(), torch.tensor([120] * 3), beams, 120, BLANK, 11, certain=1.0)
     for clip in range(3):
-        rest = torch.from_numpy(np.log(silent(log_probs[clip], 11)[:, :11]))
-        expected = decoder.decode_beams(rest.numpy(), beams, beam_prune_logp=-1e9, token_min_logp=-1e9)
-        ours = ["".join("abcdefghij"[label - 1] for label in text) for text, _ in rows(found, clip)]
-        assert ours[0] == expected[0][0]
-        assert len(set(ours) & {beam[0] for beam in expected}) >= beams - 1
+        log_probs = np.log(silent(logits[clip].double().log_softmax(dim=-1), 11)[:, :11])
+        expected = decoder.decode_beams(log_probs, beams, beam_prune_logp=-1e9, token_min_logp=-1e9)
+        ours = [("".join("abcdefghij"[label - 1] for label in text), score) for text, score in rows(found, clip)]
+        assert ours[0][0] == expected[0][0] and ours[0][1] >= expected[0][3]
+        assert len({text for text, _ in ours} & {beam[0] for beam in expected}) >= 0.9 * beams
