@@ -119,6 +119,7 @@ def evaluate_avsr(
     noise_probability: float = 1.0,
     num_beams: int | None = None,
     ctc_weight: float | None = None,
+    search: str | None = None,
     batch_size: int = 8,
     limit: int | None = None,
     seed: int = 0,
@@ -141,6 +142,7 @@ def evaluate_avsr(
             same under every condition.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
+        search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips decoded together.
         limit: only the first clips of the folder (the noise is made from them too).
         seed: of the noise and of the bootstrap.
@@ -170,7 +172,9 @@ def evaluate_avsr(
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
     makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
-    recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
+    recogniser = Recogniser(
+        model, num_beams=num_beams, ctc_weight=ctc_weight, search=search, batch_size=batch_size, device=device
+    )
     settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
     clips = load_clips(data, recogniser.image_processor, **settings)
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
@@ -221,6 +225,7 @@ class Recogniser:
         model: checkpoint folder or Hub id.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
+        search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips decoded together.
         device: None for the first accelerator, else the CPU.
     """
@@ -231,6 +236,7 @@ class Recogniser:
         *,
         num_beams: int | None = None,
         ctc_weight: float | None = None,
+        search: str | None = None,
         batch_size: int = 8,
         device: str | None = None,
     ):
@@ -238,8 +244,8 @@ class Recogniser:
 
         import lookhear  # noqa: F401 - registers the task
 
-        search = {"num_beams": num_beams, "ctc_weight": ctc_weight}
-        settings = {name: value for name, value in search.items() if value is not None}
+        given = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search}
+        settings = {name: value for name, value in given.items() if value is not None}
         self.asr: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
             "audio-visual-speech-recognition", model=str(model), device=device, **settings
         )

@@ -316,9 +316,11 @@ class AvsrConfig(PreTrainedConfig):
         ctc_upsampling (`int`, *optional*, defaults to 1):
             CTC outputs per video frame. 2 lets fast speech fit: some words have more letters than 40 ms frames.
         ctc_loss_weight (`float`, *optional*, defaults to 0.2): lambda of the hybrid loss (section 3.5).
-        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
-            Weight of the cross entropy of each CTC step, for clips whose letters are aligned (`alignment_labels`):
-            shows a new model on little data where to look.
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0): of a loss where the times of letters are known.
+        alignment_loss (`str`, *optional*, defaults to `"steps"`):
+            `"steps"`: cross entropy of each CTC step (`alignment_labels`). `"windows"`: CTC over the paths that say
+            each label near its time (`alignment_windows`); so trained, CTC reads better without the decoder.
+        alignment_margin (`int`, *optional*, defaults to 4): CTC steps by which a window exceeds its label's time.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
         modality_dropout (`float`, *optional*, defaults to 0.0):
             Probability, while training, that a clip with both modalities loses one of them (either, equally likely).
@@ -378,6 +380,8 @@ class AvsrConfig(PreTrainedConfig):
     ctc_upsampling: int = 1
     ctc_loss_weight: float | int = 0.2
     alignment_loss_weight: float | int = 0.0
+    alignment_loss: str = "steps"
+    alignment_margin: int = 4
     label_smoothing: float | int = 0.01
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
@@ -411,11 +415,8 @@ class AvsrConfig(PreTrainedConfig):
             f"({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
-        _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")
-        _require(
-            self.classifier_back_end in ("conv", "tcn", "transformer"),
-            f"classifier_back_end must be 'conv', 'tcn' or 'transformer', not {self.classifier_back_end!r}.",
-        )
+        for name, least in (("ctc_upsampling", 1), ("alignment_margin", 0)):
+            _require(getattr(self, name) >= least, f"{name} must be at least {least}, not {getattr(self, name)}.")
         for name in ("ctc_loss_weight", "label_smoothing", "modality_dropout"):
             _require(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], not {getattr(self, name)}.")
         _require(
@@ -436,6 +437,8 @@ class AvsrConfig(PreTrainedConfig):
             "encoder_layer_type": ENCODER_LAYERS,
             "position_type": POSITIONS,
             "fusion_norm": ("batch", "layer"),
+            "alignment_loss": ("steps", "windows"),
+            "classifier_back_end": ("conv", "tcn", "transformer"),
         }
         for name, known in kinds.items():
             _require(getattr(self, name) in known, f"{name} must be one of {known}, not {getattr(self, name)!r}.")

@@ -49,9 +49,9 @@ NUMBERS: tuple[str, ...] = (
     "lip_evidence",
 )
 NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
-GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "language_model", "language_model_weight")
+GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "search", "language_model", "language_model_weight")
 
-SEARCHES = ("joint", "espnet")
+SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ReadingSettings:
         num_beams: 1 or more; None: the checkpoint's.
         num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
         ctc_weight: 0 to 1; None: the checkpoint's.
-        search: `"joint"` or `"espnet"`; None: the checkpoint's.
+        search: `"joint"`, `"two_pass"`, `"greedy"` or `"espnet"`; None: the checkpoint's.
         language_model: a model, its folder or Hub id; None: none.
         language_model_weight: 0 or more; None: 0.3.
         chunk_length_s: seconds, 2 or more; None: the checkpoint's.
@@ -261,8 +261,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
       show it: 0 is where the first of its tracks begins. A model that was trained without a CTC loss has no times.
-    - generate_kwargs: a dictionary of the next five arguments, as other pipelines take them.
-    - num_beams, num_return_sequences, ctc_weight, search: see `generate`; the checkpoint's values by default.
+    - generate_kwargs: a dictionary of the next six arguments, as other pipelines take them.
+    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+    - search: `"joint"`; `"two_pass"` (CTC finds `num_beams` texts, 10 by default, and the decoder chooses) and
+      `"greedy"` (CTC alone) are quicker and may read worse; see `generate`; the checkpoint's by default.
     - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
       id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
     - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A

@@ -21,6 +21,7 @@ from .alignment_avsr import (
 from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
+CANDIDATES = 10  # of `search="two_pass"`, likewise
 
 NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
@@ -93,10 +94,10 @@ class Recogniser:
 
         Args:
             inputs: see [`features`].
-            num_beams: see `generate`; the checkpoint's value by default.
+            num_beams: see `generate`; by default 10 with `search="two_pass"`, else the checkpoint's.
             num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone.
-            scores: further arguments of `generate`: `ctc_weight`, `language_model`, `language_model_weight`.
+            scores: further arguments of `generate`: `ctc_weight`, `search`, `language_model`, `language_model_weight`.
 
         Returns:
             `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
@@ -104,7 +105,7 @@ class Recogniser:
             visible; all are `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
-        num_beams = num_beams or defaults.num_beams or NUM_BEAMS
+        num_beams = self._number_of_beams(scores.get("search"), num_beams)
         texts = num_return_sequences or defaults.num_return_sequences or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
@@ -129,6 +130,16 @@ class Recogniser:
         if judge_lips:
             batch["lips"] = self._lips(inputs, batch)
         return batch
+
+    def _number_of_beams(self, search: str | None, chosen: int | None) -> int:
+        """Returns the `num_beams` of a search, None for the checkpoint's, unless the call has chosen one."""
+        defaults = self.model.generation_config
+        saved = getattr(defaults, "search", None)
+        if (search or saved) == "greedy":
+            return 1  # it finds one text
+        if chosen is None and search == "two_pass" and saved != search:  # the checkpoint's number is another search's
+            return CANDIDATES
+        return chosen or defaults.num_beams or NUM_BEAMS
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
         """Returns `(batch, steps, vocab)`."""

@@ -25,6 +25,12 @@ WHO = [
     ("The one I describe", "text"),
     ("Everyone", "everyone"),
 ]
+SEARCHES = [
+    ("The checkpoint's", "saved"),
+    ("Joint", "joint"),
+    ("Two passes: quicker", "two_pass"),
+    ("CTC alone", "greedy"),
+]
 FROM = [("All there is", "auto"), ("Sound and lips", "audiovisual"), ("Lips", "visual"), ("Sound", "audio")]
 WEBCAM = {
     "video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 25}}
@@ -103,6 +109,7 @@ class ReadTab:
             elem_id="read-description",
         )
         self.modality = gr.Radio(FROM, value="auto", label="Read from", elem_id="read-from")
+        self.search = gr.Radio(SEARCHES, value="saved", label="Search", elem_id="read-search")
         self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
 
     def _lay_out_answer(self) -> None:
@@ -134,7 +141,7 @@ class ReadTab:
             api_name=False,
         )
         answer = [self.said, self.captioned, self.details, *self.downloads, self.words, self.strips, self.report]
-        question = [self.video, self.who, self.pad, self.description, self.modality]
+        question = [self.video, self.who, self.pad, self.description, self.modality, self.search]
         answer_with(self._read, [self.button.click, self.description.submit], question, answer, "read")
 
     def _check(self, video: str) -> float:
@@ -148,6 +155,7 @@ class ReadTab:
         shapes: Any,
         description: str,
         modality: str,
+        search: str = "saved",
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio learns that progress is wanted
     ) -> Iterator[tuple]:
         with errors_as_messages(video), tempfile.TemporaryDirectory() as folder:
@@ -156,10 +164,12 @@ class ReadTab:
             seconds = self._check(video)
             speaker = as_speaker(who, shapes, description)
 
+            how = None if search == "saved" else search
+
             def on_progress(share: float, what: str) -> None:
                 progress(share, desc=what)
 
-            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, on_progress)
+            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, on_progress, how)
             captioned, files = write_files(reading, video, Path(folder), on_progress)
             yield self._answer(reading, captioned, files)  # Gradio copies the files before it continues here
 

@@ -64,7 +64,14 @@ class Watch:
 
 
 def read_video(
-    asr: Any, see: Any, path: str, seconds: float, speaker: Any, modality: str, on_progress: OnProgress
+    asr: Any,
+    see: Any,
+    path: str,
+    seconds: float,
+    speaker: Any,
+    modality: str,
+    on_progress: OnProgress,
+    search: str | None = None,
 ) -> Reading:
     """
     Reads a short video.
@@ -77,6 +84,7 @@ def read_video(
         speaker: see the pipeline.
         modality: see the pipeline.
         on_progress: called with the share that is done (0 to 1) and what is being done.
+        search: see the pipeline; None: the checkpoint's.
 
     Raises:
         ValueError: it cannot be read, or who is to be read has no face in it.
@@ -86,7 +94,8 @@ def read_video(
     on_progress(0.02, "Looking for faces")
     watch = Watch(seconds, speaker == "everyone", on_progress)
     who = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
-    result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who)
+    how = {} if search is None else {"search": search}
+    result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who, **how)
     if "speaker" in result["report"]:
         _check_followed(speaker, result["report"]["speaker"])
     people = result.get("speakers", [{"speaker": "", **result}])

@@ -207,7 +207,7 @@ def _readings(options: argparse.Namespace) -> Any:
 def _words(options: argparse.Namespace) -> None:
     unused: dict[str, Any] = {"modality": list(MODALITIES), "noise": ["babble"]}  # with their defaults
     unused |= {"overwrite": False}
-    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "protocol", "images", "output", "others"))
+    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "search", "protocol", "images", "output", "others"))
     for name, default in unused.items():
         if getattr(options, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} does not apply to words: leave it out")

@@ -48,8 +48,6 @@ def add(commands: Commands) -> None:
     bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
-    rules = "rules of the search: joint, exact and with an early end, or espnet, as others measured (the checkpoint's)"
-    parser.add_argument("--search", choices=("joint", "espnet"), help=rules)
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
     parser.add_argument("--language-model", metavar="MODEL", help=model)
     parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
@@ -236,7 +234,6 @@ def _results(
     """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
     settings |= {
-        "search": options.search,
         "language_model": options.language_model,
         "language_model_weight": options.language_model_weight,
     }

@@ -225,6 +225,20 @@ def test_a_reading_is_watched(space_module):
     assert not read(space_module, [piece(0.0, 1)], {"report": {"modality": "audio"}}, None)[0].mouths
 
 
+def test_the_chosen_search_is_the_pipelines(space_module):
+    calls = []
+
+    def asr(path, on_piece, **settings):
+        on_piece(piece(0.0, 1))
+        calls.append(settings.get("search"))
+        return {"report": {"modality": "audio"}}
+
+    for search in (None, "two_pass"):
+        space_module("reading").read_video(asr, "see", "x.mp4", 2.0, None, "auto", lambda share, what: None, search)
+    choices = {value for _, value in space_module("read_tab").SEARCHES}
+    assert calls == [None, "two_pass"] and choices == {"saved", "joint", "two_pass", "greedy"}
+
+
 def test_mouths_of_everyone(space_module):
     """Of each person by themselves, apart from those whose lips were not read."""
     pieces = [piece(start, value) for value in (1, 2, 3) for start in (0.0, 1.0)]

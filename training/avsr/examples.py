@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from lookhear.processing.avsr import AvsrProcessor
-from lookhear.training.avsr.alignment import alignment_labels
+from lookhear.training.avsr.alignment import AlignmentTargets
 from lookhear.training.avsr.augmentation import Clip, augment, cut_at_words, splice_word, word_window
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, read_words
 from lookhear.training.avsr.prepare import decode_audio, decode_row
@@ -115,12 +115,14 @@ class ClipCollator:
         processor: makes the inputs.
         classes: for the words task, the label of each text; None: the labels are characters.
         steps_per_second: CTC steps per second, if the alignment loss is used: adds `alignment_labels`
-            `(batch, steps)`.
+            `(batch, steps)` or `alignment_windows` `(batch, length, 2)`.
+        margin: see [`AlignmentTargets`].
     """
 
     processor: AvsrProcessor
     classes: dict[str, int] | None = None
     steps_per_second: float | None = None
+    margin: int | None = None
 
     def __call__(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         inputs = self.processor(
@@ -133,5 +135,6 @@ class ClipCollator:
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
         elif self.steps_per_second is not None:
-            inputs["alignment_labels"] = alignment_labels(clips, self.processor.tokenizer, self.steps_per_second)
+            targets = AlignmentTargets(self.processor.tokenizer, self.steps_per_second, self.margin)
+            inputs.update(targets(clips, inputs["labels"]))
         return dict(inputs)

@@ -36,6 +36,8 @@ class DataRecipe:
             `aligner` finds the times (`"alignment"`), which are stored in `word_times` in `cache_features` or the
             training's `output_dir`; clips that it cannot align are left out.
         aligner: folder or Hub id of a recogniser, for `cut_long_clips: alignment`.
+        word_times: files of a forced aligner, JSON lines or CTM, for clips whose words have no times: see
+            `read_word_times`. They count as the corpus' own, for the alignment loss too.
         cache_features: folder in which the outputs of frozen front-ends and back-ends are stored, as in the paper's
             last stage: they are computed once, not in every step. None: they are not stored.
         feature_versions: versions of each training clip, at least 1, whose outputs are stored: version n has the
@@ -49,6 +51,7 @@ class DataRecipe:
     word_window: Annotated[float, Range(0, 1, above=True)] | None = None
     cut_long_clips: Literal["leave_out", "alignment"] = "leave_out"
     aligner: str | None = None
+    word_times: list[str] = field(default_factory=list)
     cache_features: str | None = None
     feature_versions: Count = 1
 

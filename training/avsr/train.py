@@ -28,6 +28,7 @@ from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, lo
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
+from lookhear.training.avsr.word_times import with_word_times
 from lookhear.training.running import run_to_end, training_arguments
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,12 @@ class TrainingParts:
         """Returns the CTC steps in a second if the alignment loss is used."""
         return 25 * self.model.config.ctc_upsampling if self.model.config.alignment_loss_weight else None
 
+    @property
+    def alignment_margin(self) -> int | None:
+        """Returns the steps around the windows of the alignment loss; None if it compares step by step."""
+        config = self.model.config
+        return config.alignment_margin if config.alignment_loss == "windows" else None
+
 
 def train(recipe: Recipe) -> AvsrTrainer:
     """
@@ -68,12 +75,15 @@ def train(recipe: Recipe) -> AvsrTrainer:
     parts = build_parts(recipe)
     clips: TrainingClips | FeatureClips = parts.train
     validation: EvaluationClips | FeatureClips | None = parts.validation
-    collator: ClipCollator | FeatureCollator = ClipCollator(parts.processor, steps_per_second=parts.steps_per_second)
+    steps_per_second, margin = parts.steps_per_second, parts.alignment_margin
+    collator: ClipCollator | FeatureCollator = ClipCollator(
+        parts.processor, steps_per_second=steps_per_second, margin=margin
+    )
     if recipe.data.cache_features is not None:
         writer = FeatureWriter(parts.model, parts.processor, recipe, parts.arguments)
         clips = writer.store("train", parts.train)
         validation = parts.validation and writer.store("validation", parts.validation)
-        collator = FeatureCollator(parts.processor, parts.steps_per_second)
+        collator = FeatureCollator(parts.processor, steps_per_second, margin)
     trainer = AvsrTrainer(
         model=parts.model,
         args=parts.arguments,
@@ -130,7 +140,7 @@ def load_rows(
     """
     if not folders:
         raise ValueError("data.train is empty; name folders that `lookhear prepare` made")
-    rows = load_prepared(folders)
+    rows = with_word_times(load_prepared(folders), recipe.word_times if training else ())
     if training and recipe.cut_long_clips == "alignment":
         rows = add_word_times(rows, folders, recipe, Path(recipe.cache_features or output or "."))
     if recipe.min_frames_with_face:

@@ -91,6 +91,7 @@ class AvsrTrainer(Trainer):
         for module in self.frozen:
             module.requires_grad_(False)
         self._parts: dict[str, torch.Tensor] = {}
+        self._without_path: torch.Tensor | None = None  # clips since the last log; None without windows of time
         self.add_callback(ClipsEpoch())
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
@@ -103,11 +104,16 @@ class AvsrTrainer(Trainer):
         outputs = model(**inputs)
         if model.training:
             self._parts = {name: outputs[name].detach() for name in PARTS if name in outputs}
+            if (without := outputs.get("clips_without_path")) is not None:
+                self._without_path = without + (0 if self._without_path is None else self._without_path)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
             logs |= {name: round(value.item(), 4) for name, value in self._parts.items()}
+            if self._without_path is not None:
+                logs["clips_without_path"] = int(self._without_path)
+                self._without_path = torch.zeros_like(self._without_path)
         super().log(logs, *args, **kwargs)
 
     @torch.no_grad()

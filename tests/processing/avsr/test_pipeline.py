@@ -503,6 +503,58 @@ def test_every_search_gives_a_result(asr, num_beams, ctc_weight):
         assert len(result["chunks"]) == len(result["text"].split())
 
 
+@pytest.mark.parametrize("search", ["two_pass", "greedy"])
+def test_quick_searches_give_the_same_kinds_of_result(asr, search):
+    """Confidence, alternatives and times are there, and the batch changes nothing."""
+    texts = 3 if search == "two_pass" else 1
+    settings = {"search": search, "num_beams": texts, "num_return_sequences": texts, "return_timestamps": "char"}
+    clips = [sound(), sound(0.4, seed=1), {**sound(seed=2), **lips()}]
+    together = asr(clips, batch_size=3, **settings)
+    for clip, result in zip(clips, together):
+        assert heard(result) == heard(asr(clip, **settings))
+        assert 0 <= result["confidence"] <= 1 and len(result["alternatives"]) == texts - 1
+        assert "".join(chunk["text"] for chunk in result["chunks"]).split() == result["text"].split()
+    best = asr(clips[0], ctc_weight=1.0, num_beams=1)["text"]
+    if search == "greedy":
+        assert together[0]["text"] == best
+        with pytest.raises(ValueError, match=r"`num_return_sequences` \(2\) must not be more than `num_beams` \(1\)"):
+            asr(clips[0], search="greedy", num_return_sequences=2)
+        assert asr(clips[0], generate_kwargs={"search": "greedy"})["text"] == best  # the pipeline has two beams
+
+
+def test_two_passes_compare_ten_texts_by_default(processor, monkeypatch):
+    """A checkpoint's number of beams is for the search that it is saved with."""
+    model = make_model()
+    numbers, generate = [], type(model).generate
+
+    def noted(self, *args, **kwargs):
+        numbers.append(kwargs["num_beams"])
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "generate", noted)
+    asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu")
+    for search in (None, "two_pass", "greedy"):
+        asr(sound(0.2), search=search)
+    model.generation_config.num_beams, model.generation_config.search = 4, "two_pass"
+    asr(sound(0.2))
+    asr(sound(0.2), search="two_pass")
+    assert numbers == [5, 10, 1, 4, 4]
+
+
+def test_quick_searches_judge_lips(processor):
+    """With sound and lips of a chosen speaker each character has its evidence, whatever search found it."""
+    from lookhear.processing.avsr.recognition_avsr import Recogniser
+
+    recogniser = Recogniser(make_model(), processor)
+    asr = AudioVisualSpeechRecognitionPipeline(recogniser.model, processor=processor, device="cpu")
+    inputs = asr.preprocess({**sound(), **lips()})
+    for search in ("two_pass", "greedy"):
+        found = recogniser.search(inputs, judge_lips=True, search=search)
+        assert found["lips"].shape == found["ids"].shape
+        judged = found["lips"][found["ids"] != 0]
+        assert ((judged >= 0) & (judged <= 1)).all()
+
+
 @pytest.fixture(scope="module")
 def language_model() -> GPT2LMHeadModel:
     """A random model of the recogniser's 40 ids that is sure of what it says."""

@@ -226,3 +226,25 @@ def test_a_run_can_be_published(write, tmp_path, task):
     assert_same_weights(kind.from_pretrained(out).state_dict(), kind.from_pretrained(run).state_dict())
     processor = AutoProcessor.from_pretrained(out)
     assert processor.image_processor.roi_size == AutoProcessor.from_pretrained(run).image_processor.roi_size
+
+
+@pytest.mark.slow
+def test_a_training_with_windows_counts_clips_without_a_path(write, prepared_folder, make_texts, tmp_path):
+    """Half of the clips have word times that lie behind their end: they have no path, and the loss stays finite."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    config = ["model.config.alignment_loss=windows", "model.config.alignment_loss_weight=0.5"]
+    recipe = load_recipe(write("right"), [*config, "model.config.alignment_margin=1"])
+    history = train(recipe).state.log_history
+    assert [entry["clips_without_path"] for entry in history if "loss" in entry] == [0] * 6
+    path = next((tmp_path / "data").glob("*.parquet"))
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for row in rows[::2]:
+        for word in row["words"]:
+            word["start"], word["end"] = word["start"] + 60, word["end"] + 60
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    history = train(load_recipe(write("wrong"), config)).state.log_history
+    counts = [entry["clips_without_path"] for entry in history if "loss" in entry]
+    assert 0 < sum(counts) <= 12 and all(entry["loss"] > 0 for entry in history if "loss" in entry)
