@@ -320,6 +320,7 @@ class AvsrConfig(PreTrainedConfig):
             Weight of the cross entropy of each CTC step, for clips whose letters are aligned (`alignment_labels`):
             shows a new model on little data where to look.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
+        empty_text_length (`int`, *optional*, defaults to 1): characters that a text without any counts as in both.
         modality_dropout (`float`, *optional*, defaults to 0.0):
             Probability, while training, that a clip with both modalities loses one of them (either, equally likely).
         modality_loss_weights (`dict`, *optional*):
@@ -379,6 +380,7 @@ class AvsrConfig(PreTrainedConfig):
     ctc_loss_weight: float | int = 0.2
     alignment_loss_weight: float | int = 0.0
     label_smoothing: float | int = 0.01
+    empty_text_length: int = 1
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
     classifier_back_end: str = "conv"

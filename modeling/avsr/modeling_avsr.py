@@ -412,9 +412,12 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 1 for characters.
             encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the first four inputs.
             cache (`EncoderDecoderCache`, *optional*): keys and values of the characters before `decoder_input_ids`.
-            labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+            labels (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                Characters, EOS, then -100 (ignored); a row of -100 only has no loss. While training with
+                `modality_loss_weights` there may be a text for each view: rows as many as views times clips.
             alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-                For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
+                For the alignment loss: the character or blank of each CTC step, -100 where it is not known. Rows as
+                many as clips, or as `labels`.
             use_cache (`bool`, *optional*): whether to return a cache.
             decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
@@ -517,7 +520,8 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         losses = {"loss": loss, "ctc_loss": ctc, "attention_loss": attention}
         if alignment_labels is not None and config.alignment_loss_weight:
             views = len(labels) // len(alignment_labels)
-            losses["alignment_loss"] = views * alignment_objective(ctc_logits, alignment_labels.repeat(views, 1))
+            aligned = alignment_objective(ctc_logits, alignment_labels.repeat(views, 1))
+            losses["alignment_loss"] = len(weights) * aligned
             losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
         return losses
 
