@@ -91,7 +91,8 @@ class AugmentationRecipe:
             with word times).
         silence: whether the silence before and after the words is cut at random.
         speed: lowest and highest common speed of sound and lips, above 0; 1 is the clip's own.
-        pitch: lowest and highest factor of the voice's pitch at the same speed, 0.5 to 2; 1 is the clip's own.
+        pitch: lowest and highest factor of the voice's pitch at the same speed, of three clips in ten, 0.5 to 2; 1 is
+            the clip's own.
         room_probability: probability of a random room's echo, in [0, 1].
         background_probability: probability of a noise that is no speech (hiss, hum, music, knocks), in [0, 1].
         background_snr: lowest and highest ratio of speech to it, dB.
