@@ -322,6 +322,7 @@ class AvsrConfig(PreTrainedConfig):
             each label near its time (`alignment_windows`); so trained, CTC reads better without the decoder.
         alignment_margin (`int`, *optional*, defaults to 4): CTC steps by which a window exceeds its label's time.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
+        empty_text_length (`int`, *optional*, defaults to 1): characters that a text without any counts as in both.
         modality_dropout (`float`, *optional*, defaults to 0.0):
             Probability, while training, that a clip with both modalities loses one of them (either, equally likely).
         modality_loss_weights (`dict`, *optional*):
@@ -383,6 +384,7 @@ class AvsrConfig(PreTrainedConfig):
     alignment_loss: str = "steps"
     alignment_margin: int = 4
     label_smoothing: float | int = 0.01
+    empty_text_length: int = 1
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
     classifier_back_end: str = "conv"

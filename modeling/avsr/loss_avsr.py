@@ -22,23 +22,27 @@ def ctc_objective(
         ctc_logits: `(batch, steps, vocab)`.
         lengths: `(batch,)` valid steps.
         labels: `(batch, length)`, each row's characters, the EOS and then -100.
-        config: its `label_smoothing`, `ctc_target_eos` and `smooth_padding` are used.
+        config: its `label_smoothing`, `ctc_target_eos`, `smooth_padding` and `empty_text_length` are used.
 
     Returns:
-        A scalar; a text that does not fit into its steps adds 0 to the mean.
+        A scalar; a text that does not fit into its steps adds 0 to the mean, and a row of -100 only is left out of it.
     """
     log_probs = log_softmax(ctc_logits.float(), dim=-1)
     target_lengths = (labels != IGNORED).sum(dim=1)
     if not config.ctc_target_eos:
         target_lengths = target_lengths - 1
-    loss = ctc_loss(
+    known = (labels != IGNORED).any(dim=1)  # (batch,)
+    losses = ctc_loss(
         log_probs.transpose(0, 1),
         labels.clamp(min=0),
         lengths,
         target_lengths.clamp(min=0),
         blank=config.pad_token_id,
+        reduction="none",
         zero_infinity=True,
     )
+    losses = losses / target_lengths.where(target_lengths > 0, config.empty_text_length)
+    loss = losses.where(known, 0.0).sum() / known.sum().clamp(min=1)
     if not config.label_smoothing:
         return loss
     uniform = -math.log(config.vocab_size) - log_probs.mean(dim=-1)  # (batch, steps): KL(uniform, p)
@@ -46,6 +50,7 @@ def ctc_objective(
         divergence = uniform.sum() / log_probs.shape[0]
     else:
         valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
+        valid = valid & known[:, None]
         divergence = (uniform * valid).sum() / valid.sum().clamp(min=1)
     return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
 
@@ -87,7 +92,7 @@ def windowed_ctc_objective(
         lengths: `(batch,)` valid steps; 0: the clip isn't seen and adds 0 to the mean.
         labels: `(batch, length)`, each row's characters, the EOS and then -100; a row of -100 only is left out.
         alignment_windows: `(batch, length, 2)` int64, the first step of each label and the one after its last.
-        config: its `ctc_target_eos` is used.
+        config: its `ctc_target_eos` and `empty_text_length` are used.
 
     Returns:
         The loss, a scalar, and the number of clips without a path, a scalar.
@@ -101,7 +106,8 @@ def windowed_ctc_objective(
     windowed = -_windowed_log_probability(log_probs, lengths, targets, target_lengths, alignment_windows, blank)
     possible, seen = windowed < -NO_PATH / 2, lengths > 0
     known = (labels != IGNORED).any(dim=1)
-    loss = torch.where(possible & seen, windowed, plain) / target_lengths.clamp(min=1)
+    loss = torch.where(possible & seen, windowed, plain)
+    loss = loss / target_lengths.where(target_lengths > 0, config.empty_text_length)
     return loss.where(known, 0.0).sum() / known.sum().clamp(min=1), (known & seen & ~possible).sum()
 
 
@@ -158,15 +164,19 @@ def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: Avsr
     Args:
         logits: `(batch, length, vocab)`.
         labels: `(batch, length)`, -100 ignored.
-        config: its `label_smoothing` and `smooth_padding` are used.
+        config: its `label_smoothing`, `smooth_padding` and `empty_text_length` are used.
 
     Returns:
         A scalar.
     """
     flat, targets = logits.float().flatten(0, 1), labels.flatten()
+    counted = labels != IGNORED
+    empty = counted.sum(dim=1, keepdim=True) == 1
+    weights = (counted * torch.where(empty, config.empty_text_length, 1)).flatten()
+    smoothing = 0.0 if config.smooth_padding else config.label_smoothing
+    losses = cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none")
+    loss = (losses * weights).sum() / weights.sum().clamp(min=1)
     if not config.smooth_padding:
-        return cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=config.label_smoothing)
+        return loss
     smooth = -log_softmax(flat, dim=-1).mean()  # over padding too, as the published code does
-    return (1 - config.label_smoothing) * cross_entropy(flat, targets, ignore_index=IGNORED) + (
-        config.label_smoothing * smooth
-    )
+    return (1 - config.label_smoothing) * loss + config.label_smoothing * smooth

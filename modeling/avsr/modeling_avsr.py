@@ -421,9 +421,12 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 1 for characters.
             encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the first four inputs.
             cache (`EncoderDecoderCache`, *optional*): keys and values of the characters before `decoder_input_ids`.
-            labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+            labels (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                Characters, EOS, then -100 (ignored); a row of -100 only has no loss. While training with
+                `modality_loss_weights` there may be a text for each view: rows as many as views times clips.
             alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-                For `alignment_loss="steps"`: the character or blank of each CTC step, -100 where it is not known.
+                For `alignment_loss="steps"`: the character or blank of each CTC step, -100 where it is not known. Rows
+                as many as clips, or as `labels`.
             use_cache (`bool`, *optional*): whether to return a cache.
             decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Instead of `decoder_input_ids`: what the decoder reads, before positions are added.

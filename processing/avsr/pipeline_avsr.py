@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
-from .alignment_avsr import TimedText, mean_confidence, time_words
+from .alignment_avsr import TimedText, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
 from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_many
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
@@ -29,7 +29,7 @@ from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .landmarks_avsr import DlibLandmarkDetector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
 from .media_source_avsr import Track, TrackChoice, source_name
-from .recognition_avsr import Recogniser, SpeakerWords, note_others
+from .recognition_avsr import Recogniser, note_doubt, note_others
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
@@ -47,6 +47,7 @@ NUMBERS: tuple[str, ...] = (
     "language_model_weight",
     "chunk_length_s",
     "lip_evidence",
+    "speech_confidence",
 )
 NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
 GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "search", "language_model", "language_model_weight")
@@ -73,6 +74,7 @@ class ReadingSettings:
         speaker_locator: a pipeline or function that finds them; None: `speaker_model` is loaded.
         speaker_model: folder or Hub id of a locator; None: the default one.
         lip_evidence: 0 to 1; None: the checkpoint's.
+        speech_confidence: 0 to 1; None: the checkpoint's.
         audio_track: number of a file's sound track, from 0 on, or its language; None: the default one.
         video_track: as `audio_track`, of the video.
         channel: number of the sound's channel, from 0 on, `"left"`, `"right"` or `"mean"`; None: those with speech.
@@ -98,6 +100,7 @@ class ReadingSettings:
     speaker_locator: Any = None
     speaker_model: str | os.PathLike | None = None
     lip_evidence: float | None = None
+    speech_confidence: float | None = None
     audio_track: Track | None = None
     video_track: Track | None = None
     channel: Channel | None = None
@@ -162,8 +165,10 @@ class ReadingSettings:
             raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {self.speaker_locator!r}.")
         if self.speaker_model is not None and not isinstance(self.speaker_model, (str, os.PathLike)):
             raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {self.speaker_model!r}.")
-        if self.lip_evidence is not None and not (_is_number(self.lip_evidence) and 0 <= self.lip_evidence <= 1):
-            raise ValueError(f"`lip_evidence` must be a number from 0 to 1, not {self.lip_evidence!r}.")
+        for name in ("lip_evidence", "speech_confidence"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 <= value <= 1):
+                raise ValueError(f"`{name}` must be a number from 0 to 1, not {value!r}.")
 
     def _check_tracks(self) -> None:
         for name in ("audio_track", "video_track"):
@@ -288,6 +293,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       a second around them have this mean probability under the lips alone, 0 to 1; the checkpoint's, or 0.25, by
       default. All others are left out, and listed in the report as `["speaker"]["others_said"]`. With 0, every word
       counts as the speaker's.
+    - speech_confidence: what is read with a lower confidence, 0 to 1, is no speech: it is left out, and listed in the
+      report's `"left_out"`; the checkpoint's, or 0, by default. 0 leaves nothing out.
     - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model
       gets them, while the input is read: to show progress, or what is seen. With several inputs, or `"everyone"`, the
       pieces of one input or person follow those of the previous one; each begins with `start` 0.
@@ -533,10 +540,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _read_clip(self, stream: ClipStream, settings: ReadingSettings) -> Clip:
         """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
-        for warning in [] if clip.pieces else clip.report.warnings:
-            logger.warning(f"{clip.name}: {warning}")
-        return clip
+        return read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
 
     def _chosen(self, settings: ReadingSettings) -> ChosenSpeaker | None:
         """Returns who is to be read, and what finds them; None where nobody was chosen."""
@@ -588,18 +592,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Returns what the pipeline gives for one clip of a batch."""
         report = dict(report)
-        texts = [
-            self._recogniser.own_words(outputs, clip, index, report["duration"], settings.lip_evidence)
-            for index in range(outputs["ids"].shape[1])
-        ]
-        report = note_others(report, texts[0].others)
-        best, words = texts[0].characters, time_words(texts[0].characters)
+        silence, judged_by = outputs["silence"][clip].tolist(), (settings.lip_evidence, settings.speech_confidence)
+        places = ((outputs, clip, i, report["duration"], report["modality"]) for i in range(outputs["ids"].shape[1]))
+        texts = [self._recogniser.spoken_words(*place, *judged_by) for place in places]
+        best = texts[0]
+        report = note_others(report, best.others)
+        report = note_doubt(report, best.doubtful, best.confidence_of_words, self._recogniser.doubt)
+        words = time_words(best.characters)
         if settings.return_timestamps and not outputs["fits"][clip, 0]:
             warning = "the text has more letters than the clip has time for: the times are spread evenly"
             report["warnings"] = [*report["warnings"], warning]
-        chunks = {"word": words, "char": best}.get(str(settings.return_timestamps), [])
+        for warning in report["warnings"]:
+            logger.warning(f"{report['source']}: {warning}")
+        chunks = {"word": words, "char": best.characters}.get(str(settings.return_timestamps), [])
         results: list[dict[str, Any]] = [
-            {"text": _text(own.characters), "confidence": self._confidence(own, outputs["silence"][clip, index])}
+            {"text": _text(own.characters), "confidence": own.confidence(silence[index])}
             for index, own in enumerate(texts)
         ]
         for index, result in enumerate(results[1:], 1):
@@ -620,7 +627,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     ) -> SpeechStream:
         """Returns the words of a stream; of its pieces if it was read already."""
         read = iter(pieces or source)
-        window = ClipWindow(read, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
+        rate, fps = self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps
+        window = ClipWindow(read, rate, fps, source.chosen)
         one_text = settings.changed(num_return_sequences=1)
         reading = LongFormDecoder(
             window,
@@ -629,7 +637,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )
-        return SpeechStream(source, reading, timestamps, self._is_long(source, settings))
+        return SpeechStream(source, reading, timestamps, self._is_long(source, settings), self._recogniser.doubt)
 
     def _nonblank_probability(self, clip: Clip) -> np.ndarray:
         """Returns `(steps,)`: CTC's probability of any letter."""
@@ -642,17 +650,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
-            own = self._recogniser.own_words(outputs, index, 0, clip.duration, settings.lip_evidence)
-            silence = own.log_silence if own.others else float(outputs["silence"][index, 0])
-            readings.append(ChunkResult(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
+            place = outputs, index, 0, clip.duration, clip.modality
+            own = self._recogniser.spoken_words(*place, settings.lip_evidence, settings.speech_confidence)
+            silence, fits = own.log_silence(float(outputs["silence"][index, 0])), bool(outputs["fits"][index, 0])
+            readings.append(ChunkResult(own.characters, fits, silence, own.others, own.left_out))
         return readings
-
-    @staticmethod
-    def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
-        """Returns the confidence of the text; for an empty text, of silence."""
-        if own.characters:
-            return round(mean_confidence(own.characters), 4)
-        return round(math.exp(own.log_silence if own.others else float(silence)), 4)
 
 
 def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:

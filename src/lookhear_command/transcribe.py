@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import channel, chunk_length, positive, rate, seconds, track, weight
+from .argument_types import channel, chunk_length, positive, rate, seconds, share, track, weight
 from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
@@ -51,6 +51,8 @@ def add(commands: Commands) -> None:
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
     parser.add_argument("--language-model", metavar="MODEL", help=model)
     parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
+    least = "leave out what is read with a lower confidence, 0 to 1, as no speech; 0: nothing (the checkpoint's)"
+    parser.add_argument("--speech-confidence", type=share, metavar="C", help=least)
     what = parser.add_argument_group("what to read of files that hold several tracks or channels")
     number = "number, from 0 on, or language (the default one; a warning lists them)"
     what.add_argument("--audio-track", type=track, metavar="TRACK", help=f"sound track: {number}")
@@ -237,6 +239,7 @@ def _results(
         "language_model": options.language_model,
         "language_model_weight": options.language_model_weight,
     }
+    settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
     if speaker == EVERYONE:

@@ -60,12 +60,13 @@ def alignment_labels(clips: Sequence[TimedClip], tokenizer: AvsrTokenizer, steps
         steps_per_second: 25 times `config.ctc_upsampling`.
 
     Returns:
-        `(batch, steps)` int64; a row of -100 for a clip whose word times are not known.
+        `(batch, steps)` int64; a row of -100 for a clip whose word times are not known, and blanks for one whose
+        words are none.
     """
     labels = np.full((len(clips), round(max(clip.frames for clip in clips) * steps_per_second / 25)), IGNORED)
     blank, space = tokenizer.pad_token_id, tokenizer.space_id
     for row, clip in zip(labels, clips):
-        if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
+        if clip.words is not None and " ".join(word for word, *_ in clip.words) == clip.text:
             words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]
             steps = round(clip.frames * steps_per_second / 25)
             row[:steps] = spread_letters(words, steps, steps_per_second, blank, space)
