@@ -672,9 +672,11 @@ def read_model_json(source: Mapping[str, Any] | list | str | os.PathLike[str]) -
 
 
 def _of_model_json(fields: Mapping[str, Any], name: str, known: tuple[Any, ...] = ()) -> Any:
-    """Returns a field of a `model.json`, one of those `known` if they are given."""
+    """Returns a field of a `model.json`: one of those `known`, or a number if they aren't given."""
     value = fields.get(name)
     _require(value is not None, f"model.json: the field {name} is missing.")
+    numbers = (int, float) if name == "mtlalpha" else (int,)
+    _require(bool(known) or isinstance(value, numbers), f"model.json: {name} must be a number, not {value!r}.")
     _require(not known or value in known, f"model.json: {name} must be one of {known}, not {value!r}.")
     return value
 
