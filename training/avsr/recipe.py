@@ -212,8 +212,8 @@ class ModelRecipe:
         tokenizer: fields of a new processor's `AvsrTokenizer`.
         initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
             from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end,
-            `format: speech-encoder` a wav2vec 2.0, HuBERT or WavLM into the audio front-end. Of front-ends that are
-            copied a new model takes the configuration, too, unless `config` has its own.
+            `format: speech-encoder` a wav2vec 2.0, HuBERT, WavLM, w2v-BERT or Whisper into the audio front-end. Of
+            front-ends that are copied a new model takes the configuration, too, unless `config` has its own.
         freeze: modules that are not trained, batch norms included.
     """
 

@@ -23,7 +23,7 @@ from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, Train
 from lookhear.training.avsr.feature_writing import FeatureWriter
 from lookhear.training.avsr.features import FeatureClips, FeatureCollator
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, add_word_times, frames_of, read_words
-from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, sound_extractor, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
@@ -119,6 +119,8 @@ def build_parts(recipe: Recipe) -> TrainingParts:
     check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)
     model = build_model(recipe.model)
     check_crop_size(model.config, processor)
+    if recipe.model.processor is None and recipe.model.checkpoint is None:
+        processor.feature_extractor = sound_extractor(model.config.audio)
     save_search(model, recipe.evaluation)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     crop_size = processor.image_processor.crop_size

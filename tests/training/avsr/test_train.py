@@ -11,7 +11,14 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForSpeechSeq2Seq, AutoModelForVideoClassification, AutoProcessor
+from transformers import (
+    AutoModel,
+    AutoModelForSpeechSeq2Seq,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    WhisperConfig,
+    pipeline,
+)
 
 from lookhear.training.avsr.recipe import load_recipe
 from lookhear.training.avsr.train import main, train
@@ -119,6 +126,25 @@ def test_result_is_a_checkpoint(write, tmp_path):
         main(str(write("run", max_steps=3)), ["training.learning_rate=0.5"])
     main(str(write("more", max_steps=1)), [f"model.checkpoint={run}", "model.config={}", "model.image_processor={}"])
     assert (tmp_path / "more" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_sound_is_trained_with_whispers_encoder(tiny_recipe, folder, tmp_path):
+    """Two steps from a folder of a Whisper model; the processor leaves the sound as loud as it is."""
+    sizes = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 20, "vocab_size": 9}
+    sizes |= {"encoder_layers": 1, "decoder_layers": 1, "decoder_attention_heads": 2, "pad_token_id": 0}
+    AutoModel.from_config(WhisperConfig(**sizes, max_source_positions=100)).save_pretrained(tmp_path / "whisper")
+    content = tiny_recipe(folder, tmp_path / "run", max_steps=2)
+    config = content["model"]["config"] | {"modality": "audio", "audio_config": {"front_end": "whisper"}}
+    sources = [{"checkpoint": str(tmp_path / "whisper"), "format": "speech-encoder"}]
+    content["model"] = content["model"] | {"config": config, "initialise": sources}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    main(str(tmp_path / "recipe.yaml"))
+    model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (AutoModelForSpeechSeq2Seq, AutoProcessor))
+    assert not processor.feature_extractor.do_normalize
+    assert model.config.audio_config.encoder_config.max_source_positions == 100
+    asr = pipeline("audio-visual-speech-recognition", model=str(tmp_path / "run"), device="cpu")
+    assert not asr.processor.feature_extractor.do_normalize
 
 
 def test_words_are_trained_from_lips(tiny_recipe, prepared_folder, tmp_path):
