@@ -237,7 +237,7 @@ def _non_speech(options: argparse.Namespace) -> None:
     import json
 
     from lookhear.evaluation.non_speech import evaluate_non_speech, format_non_speech
-    from lookhear.evaluation.tables import write_text
+    from lookhear.evaluation.whole_files import write_text
 
     results = evaluate_non_speech(
         checked_model(options),
