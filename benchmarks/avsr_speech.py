@@ -21,7 +21,7 @@ import soundfile
 from lookhear.evaluation.avsr_conditions import MODALITIES, Clip, Recogniser, evaluate_avsr, load_clips
 from lookhear.evaluation.measures.rates import word_errors
 from lookhear.evaluation.non_speech import evaluate_non_speech, format_non_speech, quiet_sound
-from lookhear.evaluation.tables import write_text
+from lookhear.evaluation.whole_files import write_text
 from lookhear.training.avsr.synthesis import VOICES, speak, synthesize_corpus
 
 PAUSE = 4  # seconds between two sentences

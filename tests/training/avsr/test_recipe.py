@@ -143,7 +143,7 @@ WRONG = {
     "model.freeze=model.encoder": "model.freeze must be a list (of each item: text), not 'model.encoder'",
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
-    "word_window, cut_long_clips, aligner, cache_features, feature_versions, held_speakers; did you mean "
+    "word_window, cut_long_clips, aligner, word_times, cache_features, feature_versions, held_speakers; did you mean "
     "'max_frames'?",
     "evaluation.num_beams=0": "evaluation.num_beams must be at least 1, not 0",
     "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams, by_folder; did you mean 'num_beams'?",
