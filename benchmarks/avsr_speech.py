@@ -140,9 +140,9 @@ def _joined(first: Clip, second: Clip, number: int) -> Clip:
     loudness = [float(np.sqrt(np.mean(np.square(wave)))) for wave in (first.audio, noise)]
     noise = noise * (loudness[0] / loudness[1] * 10 ** (-(0, 20)[number // 2 % 2] / 20))
     parts = []
-    for clip in (first, second):
-        samples = len(clip.mouths) * 640  # type: ignore[arg-type]  # both have lips, see above
-        parts.append(np.pad(clip.audio[:samples], (0, max(0, samples - len(clip.audio)))))  # type: ignore[index, arg-type]  # and sound
+    for wave, mouths in ((first.audio, first.mouths), (second.audio, second.mouths)):
+        samples = len(mouths) * 640
+        parts.append(np.pad(wave[:samples], (0, max(0, samples - len(wave)))))
     audio = np.concatenate([parts[0], noise, parts[1]]).astype(np.float32)
     mouths = np.concatenate([first.mouths, np.repeat(first.mouths[-1:], PAUSE * 25, 0), second.mouths])
     return Clip(f"{first.id} {second.id}", f"{first.text} {second.text}", audio, mouths)

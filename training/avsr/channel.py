@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Callable
+from fractions import Fraction
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 RATE = 16000  # Hz
@@ -25,7 +27,7 @@ def change_pitch(audio: np.ndarray, factor: float) -> np.ndarray:
         As long as the input, float32.
     """
     graph = av.filter.Graph()
-    nodes = [graph.add_abuffer(sample_rate=RATE, format="flt", layout="mono", time_base=f"1/{RATE}")]
+    nodes = [graph.add_abuffer(sample_rate=RATE, format="flt", layout="mono", time_base=Fraction(1, RATE))]
     nodes.append(graph.add("asetrate", str(round(RATE * factor))))
     nodes.append(graph.add("aresample", str(RATE)))
     nodes.append(graph.add("atempo", f"{1 / factor:.6f}"))
@@ -101,6 +103,7 @@ def encode(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_name) as container:
         stream = container.add_stream(encoder, rate=RATE, layout="mono")
+        assert isinstance(stream, AudioStream)  # the encoders are of sound
         stream.bit_rate = bit_rate
         form = stream.codec_context.format.name if stream.codec_context.format is not None else "fltp"
         values = audio[None] if form.startswith("flt") else np.round(audio[None] * 32767).astype(np.int16)
@@ -109,9 +112,9 @@ def encode(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
     buffer.seek(0)
-    with av.open(buffer) as container:
+    with av.open(buffer, "r") as encoded:
         resampler = av.AudioResampler("flt", "mono", RATE)
-        frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+        frames = [part for frame in encoded.decode(audio=0) for part in resampler.resample(frame)]
         frames += resampler.resample(None)
     decoded = np.concatenate([np.zeros(0, np.float32), *(frame.to_ndarray().reshape(-1) for frame in frames)])
     delay = delay_of(decoded, audio)

@@ -186,8 +186,10 @@ def add_quiet(clip: Clip, most: float, generator: np.random.Generator) -> Clip:
     if audio is not None:
         loudness = float(np.sqrt(np.mean(np.square(audio)))) if len(audio) else 0.0
         level = loudness * 10 ** (generator.uniform(*QUIET_LEVELS) / 20) * (generator.random() < 0.7)
-        ends = [np.zeros(count * SAMPLES_PER_FRAME, np.float32) for count in (before, after)]
-        ends = [level * background(len(end), generator) if len(end) and level else end for end in ends]
+        counts = (before * SAMPLES_PER_FRAME, after * SAMPLES_PER_FRAME)
+        ends: list[np.ndarray] = [
+            level * background(count, generator) if count and level else np.zeros(count) for count in counts
+        ]
         whole = len(mouths) * SAMPLES_PER_FRAME if mouths is not None else len(audio)
         audio = np.concatenate([ends[0], audio[:whole], ends[1]]).astype(np.float32)
     if mouths is not None and len(mouths):

@@ -147,8 +147,9 @@ def synthesize_clip(
     metadata = output.with_suffix(".json")
     write_json(metadata, record)
     settings = first.settings
+    said = settings["text"]
     return SynthesizedClip(
-        output, metadata, text, words, settings["voice"], settings["portrait"], seed, fps, record["duration"]
+        output, metadata, said, words, settings["voice"], settings["portrait"], seed, fps, record["duration"]
     )
 
 
