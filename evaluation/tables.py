@@ -93,15 +93,23 @@ def to_csv(rows: Sequence[dict]) -> str:
 def whole_file(path: str | Path) -> Iterator[Path]:
     """
     Yields a temporary path with the same ending, and moves it to `path` at the end: no other process sees half a file.
+
+    Raises:
+        OSError: the file cannot be written; the message names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) not in (partial, path, *path.parents):
+            raise  # of another file
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -36,10 +36,10 @@ def write_video(
     path = Path(path)
     if not path.parent.is_dir():
         raise MediaError(f"{str(path)!r} cannot be written: its folder does not exist")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".mp4")
-    os.close(handle)
-    av = import_av()
+    av, temporary = import_av(), ""
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".mp4")
+        os.close(handle)
         with av.open(temporary, "w", format="mp4") as container:
             _encode(container, frames, fps, audio, sampling_rate, str(path))
         os.chmod(temporary, 0o666 & ~_umask())
@@ -47,7 +47,8 @@ def write_video(
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(f"{str(path)!r} cannot be written: {error_reason(error)}") from None
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -124,6 +124,7 @@ def prepare(
     crop_size: int | None = None,
     mouth_width: float | None = None,
     clips_per_shard: int = 200,
+    allow_outside: bool = False,
     progress: bool = True,
 ) -> PrepareSummary:
     """Prepares a corpus for training, as `lookhear prepare` does.
@@ -141,6 +142,7 @@ def prepare(
         crop_size: side of the network's input in pixels, likewise.
         mouth_width: distance between the mouth's corners in pixels, likewise.
         clips_per_shard: utterances in one Parquet file.
+        allow_outside: whether a metadata.jsonl may name files outside of its folder.
         progress: whether a progress bar is shown on stderr.
 
     Raises:
@@ -150,6 +152,7 @@ def prepare(
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
     from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 
+    options = {"allow_outside": allow_outside} if corpus == "folder" else {}
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model is None:
@@ -157,7 +160,7 @@ def prepare(
     else:
         image_processor = MouthRoiImageProcessor.from_pretrained(model, **settings)
     return prepare_corpus(
-        READERS[corpus](source, split),
+        READERS[corpus](source, split, **options),
         output,
         image_processor,
         num_proc=num_proc,
@@ -367,6 +370,10 @@ def _write_shard(path: Path, rows: Iterator[dict]) -> None:
             metadata = {"problems": json.dumps(problems), "grey_values": json.dumps(grey.counts.tolist())}
             writer.add_key_value_metadata(metadata)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None:  # of a file that is read
+            raise
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -98,6 +98,10 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict]) -> None:
                     group = []
             writer.write_table(pa.Table.from_pylist(group, schema))
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None:  # of a file that is read
+            raise
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
 
