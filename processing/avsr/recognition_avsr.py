@@ -18,9 +18,13 @@ from .alignment_avsr import (
     time_characters,
     time_words,
 )
+from .chunking_avsr import SHORTEST_CHUNK
 from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
+
+MOST_BEAMS = 1000  # that a checkpoint may set; a call may pass more
+LONGEST_CHUNK = 600.0  # seconds that a checkpoint may set; a call may pass more
 
 NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
@@ -103,9 +107,8 @@ class Recogniser:
             `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
             visible; all are `(batch, num_return_sequences, …)`.
         """
-        defaults = self.model.generation_config
-        num_beams = num_beams or defaults.num_beams or NUM_BEAMS
-        texts = num_return_sequences or defaults.num_return_sequences or 1
+        num_beams = num_beams or self._saved_count("num_beams") or NUM_BEAMS
+        texts = num_return_sequences or self._saved_count("num_return_sequences") or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
         encoded = self.model.get_encoder()(**self._present(inputs))
@@ -129,6 +132,16 @@ class Recogniser:
         if judge_lips:
             batch["lips"] = self._lips(inputs, batch)
         return batch
+
+    def _saved_count(self, name: str) -> int | None:
+        """Returns a number of the checkpoint's; raises ValueError for one that would keep the search busy for ever."""
+        value = getattr(self.model.generation_config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= MOST_BEAMS):
+            raise ValueError(
+                f"`{name}` is {value!r} in the checkpoint's generation_config.json, which may set 1 to {MOST_BEAMS}: "
+                f"pass `{name}`."
+            )
+        return value
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
         """Returns `(batch, steps, vocab)`."""
@@ -360,3 +373,22 @@ def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int 
         warnings.append(f"{count} words were heard that the speaker's lips do not say: they are left out")
     speaker = {**report["speaker"], "others_said": [word.to_chunk() for word in others[:MOST_OTHERS]]}
     return {**report, "speaker": speaker, "warnings": warnings}
+
+
+def saved_chunk_length(generation_config: Any) -> float | None:
+    """
+    Returns the seconds that a checkpoint reads in one pass, None where it doesn't say.
+
+    Args:
+        generation_config: the checkpoint's.
+
+    Raises:
+        ValueError: it is no length, or one that no memory would hold.
+    """
+    seconds = getattr(generation_config, "chunk_length_s", None)
+    if seconds is not None and not (type(seconds) in (int, float) and SHORTEST_CHUNK <= seconds <= LONGEST_CHUNK):
+        raise ValueError(
+            f"`chunk_length_s` is {seconds!r} in the checkpoint's generation_config.json, which may set "
+            f"{SHORTEST_CHUNK:g} to {LONGEST_CHUNK:g} seconds: pass `chunk_length_s`."
+        )
+    return seconds

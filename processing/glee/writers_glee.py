@@ -60,9 +60,10 @@ def errors_named(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     Raises:
         ValueError: the file cannot be written.
     """
+    caught: tuple[type[Exception], ...] = (OSError, *kinds)
     try:
         yield
-    except (OSError, *kinds) as error:
+    except caught as error:
         raise ValueError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -51,6 +51,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--noise-probability", type=share, metavar="P", help=part)
     strict = "avsr: end at the first clip that cannot be read; else it is left out, and listed on stderr and in --json"
     parser.add_argument("--strict", action="store_true", help=strict)
+    outside = "let a metadata.jsonl name files outside of its folder"
+    parser.add_argument("--allow-outside", action="store_true", help=outside)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
@@ -137,6 +139,7 @@ def run(options: argparse.Namespace) -> None:
             batch_size=options.batch_size or 8,
             progress=_Progress(),
             on_problem=None if options.strict else left_out,
+            allow_outside=options.allow_outside,
             **search_settings(options),
         )
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lookhear.commands.stills import Still
 from lookhear.evaluation.tables import whole_file, write_text
-from lookhear.processing.glee import coco_rle, draw_objects, read_image
+from lookhear.processing.glee import PictureLimits, coco_rle, draw_objects, read_image
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
@@ -113,12 +113,14 @@ def _looked_at(
     files: Sequence[str | Still], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
 ) -> Iterator[tuple[int, Image.Image | ValueError, list[dict]]]:
     """Yields (index, picture or what is wrong with the file, objects) for each file."""
+    most = settings.get("max_pixels")
+    limits = PictureLimits() if most is None else PictureLimits(max_pixels=most)
     for first in range(0, len(files), batch_size):
         read: dict[int, Image.Image | ValueError] = {}
         for index in range(first, min(first + batch_size, len(files))):
             try:
                 file = files[index]
-                read[index] = file.read() if isinstance(file, Still) else read_image(file, alone=True)
+                read[index] = file.read() if isinstance(file, Still) else read_image(file, True, limits)
             except ValueError as error:
                 read[index] = error
         images = [image for image in read.values() if not isinstance(image, ValueError)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "MPO", "PPM", "TIFF")  # that Pillow decodes itself
 PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
@@ -303,7 +304,7 @@ def _read(source: str) -> np.ndarray:
     except ImportError as error:
         raise ImportError(f"the portrait {source!r} needs another package: pip install lookhear[demo]") from error
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=FORMATS) as image:
             return _as_array(image)
     except FileNotFoundError as error:
         names = ", ".join(PORTRAITS)
