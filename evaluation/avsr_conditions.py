@@ -127,6 +127,7 @@ def evaluate_avsr(
     progress: Callable[[str, int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
     stored: StoredResults | None = None,
+    allow_outside: bool = False,
 ) -> list[ConditionResult]:
     """Reads every clip of a folder under every condition.
 
@@ -151,6 +152,7 @@ def evaluate_avsr(
         on_problem: called with the id of each clip that cannot be read, and its error; such clips are left out. None:
             the first one raises its error.
         stored: what an interrupted call with the same arguments has read; what is read is added to it.
+        allow_outside: whether a `metadata.jsonl` may name files outside of its folder.
 
     Returns:
         One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
@@ -176,6 +178,7 @@ def evaluate_avsr(
         model, num_beams=num_beams, ctc_weight=ctc_weight, search=search, batch_size=batch_size, device=device
     )
     settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
+    settings["allow_outside"] = allow_outside
     clips = load_clips(data, recogniser.image_processor, **settings)
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
@@ -332,6 +335,7 @@ def load_clips(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
+    allow_outside: bool = False,
 ) -> list[Clip]:
     """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
@@ -343,6 +347,7 @@ def load_clips(
         limit: only the first clips.
         progress: called with the number of clips done, and their number.
         on_problem: see [`evaluate_avsr`].
+        allow_outside: see [`evaluate_avsr`].
 
     Raises:
         ValueError: the crops of a prepared folder don't fit, or no clip can be read; without `on_problem`, one can't.
@@ -356,7 +361,7 @@ def load_clips(
         rows = load_prepared(data)
         rows = rows.select(range(min(limit or len(rows), len(rows))))
     else:
-        rows = list(read_folder(data))[:limit]
+        rows = list(read_folder(data, allow_outside=allow_outside))[:limit]
     clips = []
     for number, row in enumerate(rows, start=1):
         if progress is not None:

@@ -28,8 +28,8 @@ from .everyone_avsr import named, people_in, together
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .landmarks_avsr import DlibLandmarkDetector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
-from .media_source_avsr import Track, TrackChoice, source_name
-from .recognition_avsr import Recogniser, note_doubt, note_others
+from .media_source_avsr import MAX_PIXELS, Track, TrackChoice, source_name
+from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
@@ -40,18 +40,11 @@ TASK = "audio-visual-speech-recognition"
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 TIMESTAMPS = (False, True, "word", "char")  # True: words
-NUMBERS: tuple[str, ...] = (
-    "num_beams",
-    "num_return_sequences",
-    "ctc_weight",
-    "language_model_weight",
-    "chunk_length_s",
-    "lip_evidence",
-    "speech_confidence",
-)
-NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
+NUMBERS: tuple[str, ...]
+NUMBERS = ("num_beams", "num_return_sequences", "ctc_weight", "language_model_weight", "chunk_length_s", "lip_evidence")
+NUMBERS += ("speech_confidence", "batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate")
+NUMBERS += ("return_timestamps", "max_pixels")
 GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "search", "language_model", "language_model_weight")
-
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 
 
@@ -78,6 +71,7 @@ class ReadingSettings:
         audio_track: number of a file's sound track, from 0 on, or its language; None: the default one.
         video_track: as `audio_track`, of the video.
         channel: number of the sound's channel, from 0 on, `"left"`, `"right"` or `"mean"`; None: those with speech.
+        max_pixels: of a picture of a video file; None: 36,000,000.
         sampling_rate: Hz, of samples that come without one.
         on_piece: called with each piece as it is read.
         batch_size: clips that go through the model together, 1 or more; None: 1.
@@ -104,6 +98,7 @@ class ReadingSettings:
     audio_track: Track | None = None
     video_track: Track | None = None
     channel: Channel | None = None
+    max_pixels: int | None = None
     sampling_rate: int | None = None
     on_piece: Callable[[ClipPiece], object] | None = None
     batch_size: int | None = None
@@ -178,13 +173,15 @@ class ReadingSettings:
         if self.channel is not None and not (_is_index(self.channel) or self.channel in (*CHANNEL_NAMES, MEAN)):
             names = ", ".join(f'"{name}"' for name in (*CHANNEL_NAMES, MEAN))
             raise ValueError(f"`channel` must be a channel's number, from 0 on, or {names}, not {self.channel!r}.")
-        if self.sampling_rate is not None and not _is_count(self.sampling_rate):
-            raise ValueError(f"`sampling_rate` must be a positive integer (Hz), not {self.sampling_rate!r}.")
+        for name, unit in (("sampling_rate", " (Hz)"), ("max_pixels", "")):
+            value = getattr(self, name)
+            if value is not None and not _is_count(value):
+                raise ValueError(f"`{name}` must be a positive integer{unit}, not {value!r}.")
 
     @property
     def tracks(self) -> TrackChoice:
-        """Which of a file's tracks and of the sound's channels are read."""
-        return TrackChoice(self.audio_track, self.video_track, self.channel)
+        """Which of a file's tracks and of the sound's channels are read, and how large its pictures may be."""
+        return TrackChoice(self.audio_track, self.video_track, self.channel, self.max_pixels or MAX_PIXELS)
 
     def changed(self, **given: Any) -> ReadingSettings:
         """
@@ -261,6 +258,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       default the one that the file flags as default, or the first; a warning lists all where there are several.
     - channel: which channel of the sound is read: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the
       average. By default those in which somebody speaks, averaged where that doesn't cancel them out.
+    - max_pixels: of a picture of a video (36,000,000); a file with larger ones is refused.
     - batch_size: clips that go through the model together; the results do not depend on it.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
@@ -516,8 +514,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
         """Returns the seconds that the model reads in one pass."""
-        saved = getattr(self.model.generation_config, "chunk_length_s", None)
-        return settings.chunk_length_s or saved or CHUNK_LENGTH
+        return settings.chunk_length_s or saved_chunk_length(self.model.generation_config) or CHUNK_LENGTH
 
     def _open(self, source: Any, settings: ReadingSettings) -> ClipStream:
         """Returns one input as a stream; one that was opened already as it is."""

@@ -19,10 +19,14 @@ from .alignment_avsr import (
     time_characters,
     time_words,
 )
+from .chunking_avsr import SHORTEST_CHUNK
 from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
 CANDIDATES = 10  # of `search="two_pass"`, likewise
+
+MOST_BEAMS = 1000  # that a checkpoint may set; a call may pass more
+LONGEST_CHUNK = 600.0  # seconds that a checkpoint may set; a call may pass more
 
 NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
@@ -108,9 +112,8 @@ class Recogniser:
             `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
             visible; all are `(batch, num_return_sequences, …)`.
         """
-        defaults = self.model.generation_config
         num_beams = self._number_of_beams(scores.get("search"), num_beams)
-        texts = num_return_sequences or defaults.num_return_sequences or 1
+        texts = num_return_sequences or self._saved_count("num_return_sequences") or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
         there = inputs["attention_mask"].any(dim=1) | inputs["video_attention_mask"].any(dim=1)
@@ -140,13 +143,12 @@ class Recogniser:
 
     def _number_of_beams(self, search: str | None, chosen: int | None) -> int:
         """Returns the `num_beams` of a search, None for the checkpoint's, unless the call has chosen one."""
-        defaults = self.model.generation_config
-        saved = getattr(defaults, "search", None)
+        saved = getattr(self.model.generation_config, "search", None)
         if (search or saved) == "greedy":
             return 1  # it finds one text
         if chosen is None and search == "two_pass" and saved != search:  # the checkpoint's number is another search's
             return CANDIDATES
-        return chosen or defaults.num_beams or NUM_BEAMS
+        return chosen or self._saved_count("num_beams") or NUM_BEAMS
 
     def _search_some(
         self, inputs: dict[str, Any], there: torch.Tensor, texts: int, **settings: Any
@@ -164,6 +166,16 @@ class Recogniser:
             batch[name] = values.new_full((len(there), *values.shape[1:]), fill.get(name, 0))
             batch[name][there.to(values.device)] = values[: int(there.sum())]
         return batch if settings["judge_lips"] else {name: value for name, value in batch.items() if name != "lips"}
+
+    def _saved_count(self, name: str) -> int | None:
+        """Returns a number of the checkpoint's; raises ValueError for one that would keep the search busy for ever."""
+        value = getattr(self.model.generation_config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= MOST_BEAMS):
+            raise ValueError(
+                f"`{name}` is {value!r} in the checkpoint's generation_config.json, which may set 1 to {MOST_BEAMS}: "
+                f"pass `{name}`."
+            )
+        return value
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
         """Returns `(batch, steps, vocab)`."""
@@ -530,3 +542,22 @@ def note_doubt(
     if not left_out:
         return {**report, "warnings": warnings}
     return {**report, "left_out": [part.to_dict() for part in left_out], "warnings": warnings}
+
+
+def saved_chunk_length(generation_config: Any) -> float | None:
+    """
+    Returns the seconds that a checkpoint reads in one pass, None where it doesn't say.
+
+    Args:
+        generation_config: the checkpoint's.
+
+    Raises:
+        ValueError: it is no length, or one that no memory would hold.
+    """
+    seconds = getattr(generation_config, "chunk_length_s", None)
+    if seconds is not None and not (type(seconds) in (int, float) and SHORTEST_CHUNK <= seconds <= LONGEST_CHUNK):
+        raise ValueError(
+            f"`chunk_length_s` is {seconds!r} in the checkpoint's generation_config.json, which may set "
+            f"{SHORTEST_CHUNK:g} to {LONGEST_CHUNK:g} seconds: pass `chunk_length_s`."
+        )
+    return seconds

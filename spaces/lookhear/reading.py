@@ -11,6 +11,7 @@ import numpy as np
 
 from boxes import are_near
 from lookhear.processing.avsr import ClipPiece, write_captioned_video, write_captions, write_speaker_video
+from media import private_name
 
 FORMATS = ("srt", "vtt", "json")
 MARGIN = 0.2  # of the speaker's box in the first second: the speaker moves, so a tap near the box counts
@@ -137,7 +138,7 @@ def write_files(reading: Reading, video: str, folder: Path, on_progress: OnProgr
         The video, in which a speaker who was chosen stands out, and the path of each of `FORMATS`.
     """
     on_progress(0.8, "Writing the captions")
-    name = Path(video).stem
+    name = private_name(video)
     write_video = write_speaker_video if "speaker" in reading.result["report"] else write_captioned_video
     captioned = write_video(video, reading.result, folder / f"{name}-captioned.mp4")
     files = {kind: write_captions(reading.result, folder / f"{name}.{kind}") for kind in FORMATS}

@@ -66,6 +66,8 @@ def add(commands: Commands) -> None:
     quiet = "avsr: words a minute that are read where nobody speaks, of twelve kinds of sound and lips, instead of "
     quiet += "error rates"
     parser.add_argument("--non-speech", action="store_true", help=quiet)
+    outside = "let a metadata.jsonl name files outside of its folder"
+    parser.add_argument("--allow-outside", action="store_true", help=outside)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
     anew = "begin anew instead of resuming what a command that was interrupted has read or found"
@@ -162,6 +164,7 @@ def run(options: argparse.Namespace) -> None:
                 progress=_Progress(),
                 on_problem=None if options.strict else left_out,
                 stored=stored,
+                allow_outside=options.allow_outside,
                 **search_settings(options),
             )
         ]

@@ -59,6 +59,8 @@ def add(commands: Commands) -> None:
     what.add_argument("--video-track", type=track, metavar="TRACK", help=f"video: {number}")
     choice = "channel of the sound: number, from 0 on, left, right, or mean of all (those in which somebody speaks)"
     what.add_argument("--channel", type=channel, metavar="CHANNEL", help=choice)
+    size = "pixels that a picture of a video may have; larger ones are refused (36000000)"
+    what.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     what.add_argument("--audio", type=Path, metavar="SOUND", help="file with the sound, instead of the video's own")
     offset = "seconds after the video's beginning at which that file begins (0)"
     what.add_argument("--audio-offset", type=seconds, metavar="SECONDS", help=offset)
@@ -242,6 +244,7 @@ def _results(
     settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
+    settings["max_pixels"] = options.max_pixels
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
             known = done is not None and file in done

@@ -53,8 +53,8 @@ class WordAligner:
     processor: AvsrProcessor
 
     def __init__(self, checkpoint: str, device: torch.device | str = "cpu"):
-        self.model = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint).to(device).eval()
-        self.processor = AutoProcessor.from_pretrained(checkpoint)
+        self.model = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
+        self.processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
 
     def align(self, clip: Clip) -> Words:
         """

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
         about=model,
         choose=options.choose,
         progress=progress,
+        allow_outside=options.allow_outside,
         **search,
     )
     rows = [result.to_dict() for result in results]

@@ -657,3 +657,32 @@ def test_a_pipeline_is_usable_while_it_is_saved(asr, processor, tmp_path, monkey
     monkeypatch.setattr(asr, "push_to_hub", lambda *names, **settings: pushed.append((*names, settings)))
     asr.save_pretrained(tmp_path / "asr", push_to_hub=True, private=True)
     assert pushed == [("asr", {"private": True})] and (tmp_path / "asr" / "config.json").is_file()
+
+
+def test_the_pixels_of_a_file_are_bounded(asr, tmp_path):
+    from lookhear.processing.avsr import write_video
+
+    write_video(tmp_path / "clip.mp4", np.zeros((10, 48, 64, 3), np.uint8), 25, np.zeros(6400, np.float32))
+    with pytest.raises(
+        ValueError, match=r"pictures of 64 x 48 pixels, and `max_pixels` allows 3071: make them smaller"
+    ):
+        asr(str(tmp_path / "clip.mp4"), max_pixels=3071)
+    with pytest.raises(ValueError, match="`max_pixels` must be a positive integer, not 0"):
+        asr(str(tmp_path / "clip.mp4"), max_pixels=0)
+    asr(str(tmp_path / "clip.mp4"), max_pixels=3072, modality="audio")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_beams", 10**6), ("num_beams", "5"), ("num_return_sequences", 10**6), ("chunk_length_s", 1e9)],
+)
+def test_what_a_checkpoint_sets_is_bounded(asr, monkeypatch, name, value):
+    """A search with a million beams does not end; whoever passes such a number means it."""
+    monkeypatch.setattr(asr, "settings", type(asr.settings)())  # none of its own
+    monkeypatch.setattr(asr.model.generation_config, name, value, raising=False)
+    clip = {"audio": np.zeros(8000, np.float32), "sampling_rate": 16000}
+    with pytest.raises(
+        ValueError, match=rf"`{name}` is .* in the checkpoint's generation_config.json.*: pass `{name}`"
+    ):
+        asr(clip)
+    asr(clip, **{name: 2})

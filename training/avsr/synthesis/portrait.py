@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "MPO", "PPM", "TIFF")  # that Pillow decodes itself
 PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
@@ -308,7 +309,7 @@ def _read(source: str) -> np.ndarray:
     try:
         if Path(source).suffix.lower() in VIDEO_SUFFIXES and Path(source).is_file():
             return _first_frame(source)
-        with Image.open(source) as image:
+        with Image.open(source, formats=FORMATS) as image:
             return _as_array(image)
     except FileNotFoundError as error:
         names = ", ".join(PORTRAITS)
