@@ -41,9 +41,9 @@ MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 TIMESTAMPS = (False, True, "word", "char")  # True: words
 NUMBERS: tuple[str, ...]
-NUMBERS = ("num_beams", "num_return_sequences", "ctc_weight", "language_model_weight", "chunk_length_s", "lip_evidence")
+NUMBERS = ("num_beams", "num_return_sequences", "ctc_weight", "language_model_weight", "chunk_length_s")
 NUMBERS += ("speech_confidence", "batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate")
-NUMBERS += ("return_timestamps", "max_pixels")
+NUMBERS += ("return_timestamps", "max_pixels", "lip_evidence")
 GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "search", "language_model", "language_model_weight")
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 
