@@ -1,12 +1,17 @@
 """Joint CTC/attention beam search beside ESPnet's: seconds an utterance at the paper's full size, random weights.
 
     python benchmarks/avsr_decoding.py [--frames 75 80 150] [--characters 40] [--batch 1 8] [--repeat 3] [--threads 1]
+    python benchmarks/avsr_decoding.py --frames 250 --characters 150 --batch 1 --candidates 10  # quicker searches too
 
 Both search with a decoder of six layers of 512 (8 heads, 2048), 40 labels, beam 5, CTC weight 0.1, over an encoded
 clip; shortest and longest text are the same, so that random weights do equal work. ESPnet's BatchBeamSearch takes one
 clip after the other. The cases take turns in one run, so that a busy machine slows all of them equally; what is
 compared is the time the processor spent (least of the repetitions), with the time on the clock beside it. About five
 minutes on one thread.
+
+With `--candidates N` there are rows for the search in two passes, which compares N texts of CTC, and for CTC alone. So
+that CTC has texts of that length to say, its scores are made up: a random text, one step a character, each of them
+almost certain but for one in ten, where two are equally good.
 
 With `--usr2`, ours also encodes: USR 2.0's base model, 1,049 word pieces, beam 40, on the sound and lips of a clip,
 beside ESPnet's search alone with a decoder of the same size and the published rules of its pre-beam.
@@ -24,6 +29,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 CTC_WEIGHT = 0.1
 
@@ -52,7 +61,26 @@ class Case:
     clock: list[float] = field(default_factory=list)
 
 
-def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
+def made_up_scores(clips: int, frames: int, characters: int, vocab: int) -> "torch.Tensor":
+    """Returns CTC scores `(clips, frames, vocab)` that say random texts, with a doubt in every tenth character."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(clips, frames, vocab, generator=generator)
+    for row in scores:
+        steps = torch.randperm(frames, generator=generator)[:characters].sort().values
+        labels = torch.randint(1, vocab - 1, (characters,), generator=generator)
+        labels[1:] += labels[1:] == labels[:-1]  # equal neighbours would need a blank
+        labels = labels.clamp(max=vocab - 2)
+        row[:, 0] += 10
+        row[steps, 0] -= 10
+        row[steps, labels] += 10
+        doubts = torch.arange(5, characters, 10)
+        row[steps[doubts], labels[doubts] % (vocab - 2) + 1] = row[steps[doubts], labels[doubts]]
+    return scores
+
+
+def our_search(clips: int, frames: int, characters: int, search: str = "joint", texts: int = 0) -> Callable[[], None]:
     """Returns a function that runs `generate` on clips that are encoded already."""
     import torch
 
@@ -64,13 +92,21 @@ def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
     model = AvsrForConditionalGeneration(config).eval()
     states = torch.randn(clips, frames, config.hidden_size)
     encoded = AvsrEncoderOutput(last_hidden_state=states, frame_mask=torch.ones(clips, frames, dtype=torch.bool))
-    lengths = {"min_new_tokens": characters, "max_new_tokens": characters + 1}  # the last one is EOS
+    if characters <= frames:
+        scores = made_up_scores(clips, frames, characters, config.vocab_size)
+        model.compute_ctc_logits = lambda encoded: scores
+    options: dict[str, Any] = {}
+    if search == "joint":
+        lengths = {"min_new_tokens": characters, "max_new_tokens": characters + 1}  # the last one is EOS
+        options = {"num_beams": PAPER.beams, "ctc_weight": CTC_WEIGHT, **lengths}
+    elif search == "two_pass":
+        options = {"num_beams": texts, "ctc_weight": CTC_WEIGHT}
 
-    def search() -> None:
-        found = model.generate(encoder_outputs=encoded, num_beams=PAPER.beams, ctc_weight=CTC_WEIGHT, **lengths)
-        assert found.shape == (clips, characters + 2)
+    def run() -> None:
+        found = model.generate(encoder_outputs=encoded, search=search, **options)
+        assert len(found) == clips and abs(found.shape[1] - characters - 2) <= characters // 10
 
-    return search
+    return run
 
 
 def our_reading(frames: int, pieces: int) -> Callable[[], None]:
@@ -136,14 +172,18 @@ def measure(cases: list[Case], repeat: int) -> None:
 
 
 def print_table(cases: list[Case]) -> None:
-    """Prints one row per case, in Markdown; the ratio is ESPnet's processor time to ours."""
-    print("| frames | search | clips at once | processor s an utterance | clock s | times ESPnet's speed |")
-    print("|---:|---|---:|---:|---:|---:|")
+    """Prints one row per case, in Markdown: ESPnet's processor time in times of each, and each's share of ours."""
+    print("| frames | search | clips at once | processor s an utterance | clock s | times ESPnet's | share of ours |")
+    print("|---:|---|---:|---:|---:|---:|---:|")
+    own = {(case.frames, case.clips): min(case.processor) for case in cases if case.name == "ours"}
     peers = {case.frames: min(case.processor) for case in cases if case.name == "ESPnet"}
     for case in cases:
         least = min(case.processor)
         ratio = f"{peers[case.frames] / least:.1f}" if case.frames in peers else ""
-        print(f"| {case.frames} | {case.name} | {case.clips} | {least:.2f} | {min(case.clock):.2f} | {ratio} |")
+        joint = own.get((case.frames, case.clips))
+        share = f"{least / joint:.2f}" if joint else ""
+        figures = f"{least:.2f} | {min(case.clock):.2f} | {ratio} | {share}"
+        print(f"| {case.frames} | {case.name} | {case.clips} | {figures} |")
 
 
 def main() -> None:
@@ -153,6 +193,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="clips that are searched together")
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each case")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--candidates", type=int, default=0, help="texts of the search in two passes; 0: leave it out")
     parser.add_argument("--usr2", action="store_true", help="USR 2.0's base model and beam 40 instead of the paper's")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads))
@@ -168,6 +209,12 @@ def main() -> None:
             continue
         ours = [(clips, our_search(clips, frames, options.characters)) for clips in options.batch]
         cases += [Case("ours", frames, clips, search) for clips, search in ours]
+        if options.candidates:
+            for clips in options.batch:
+                sizes = clips, frames, options.characters
+                two = our_search(*sizes, "two_pass", options.candidates)
+                cases.append(Case(f"ours, two passes of {options.candidates}", frames, clips, two))
+                cases.append(Case("ours, CTC alone", frames, clips, our_search(*sizes, "greedy")))
     measure(cases, options.repeat)
     print_table(cases)
 

@@ -119,6 +119,7 @@ def evaluate_avsr(
     noise_probability: float = 1.0,
     num_beams: int | None = None,
     ctc_weight: float | None = None,
+    search: str | None = None,
     batch_size: int = 8,
     limit: int | None = None,
     seed: int = 0,
@@ -126,6 +127,7 @@ def evaluate_avsr(
     progress: Callable[[str, int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
     stored: StoredResults | None = None,
+    allow_outside: bool = False,
 ) -> list[ConditionResult]:
     """Reads every clip of a folder under every condition.
 
@@ -141,6 +143,7 @@ def evaluate_avsr(
             same under every condition.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
+        search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips decoded together.
         limit: only the first clips of the folder (the noise is made from them too).
         seed: of the noise and of the bootstrap.
@@ -149,6 +152,7 @@ def evaluate_avsr(
         on_problem: called with the id of each clip that cannot be read, and its error; such clips are left out. None:
             the first one raises its error.
         stored: what an interrupted call with the same arguments has read; what is read is added to it.
+        allow_outside: whether a `metadata.jsonl` may name files outside of its folder.
 
     Returns:
         One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
@@ -170,8 +174,11 @@ def evaluate_avsr(
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
     makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
-    recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
+    recogniser = Recogniser(
+        model, num_beams=num_beams, ctc_weight=ctc_weight, search=search, batch_size=batch_size, device=device
+    )
     settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
+    settings["allow_outside"] = allow_outside
     clips = load_clips(data, recogniser.image_processor, **settings)
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
@@ -221,6 +228,7 @@ class Recogniser:
         model: checkpoint folder or Hub id.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
+        search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips decoded together.
         device: None for the first accelerator, else the CPU.
     """
@@ -231,6 +239,7 @@ class Recogniser:
         *,
         num_beams: int | None = None,
         ctc_weight: float | None = None,
+        search: str | None = None,
         batch_size: int = 8,
         device: str | None = None,
     ):
@@ -238,8 +247,8 @@ class Recogniser:
 
         import lookhear  # noqa: F401 - registers the task
 
-        search = {"num_beams": num_beams, "ctc_weight": ctc_weight}
-        settings = {name: value for name, value in search.items() if value is not None}
+        given = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search}
+        settings = {name: value for name, value in given.items() if value is not None}
         self.asr: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
             "audio-visual-speech-recognition", model=str(model), device=device, **settings
         )
@@ -326,6 +335,7 @@ def load_clips(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
+    allow_outside: bool = False,
 ) -> list[Clip]:
     """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
@@ -337,6 +347,7 @@ def load_clips(
         limit: only the first clips.
         progress: called with the number of clips done, and their number.
         on_problem: see [`evaluate_avsr`].
+        allow_outside: see [`evaluate_avsr`].
 
     Raises:
         ValueError: the crops of a prepared folder don't fit, or no clip can be read; without `on_problem`, one can't.
@@ -350,7 +361,7 @@ def load_clips(
         rows = load_prepared(data)
         rows = rows.select(range(min(limit or len(rows), len(rows))))
     else:
-        rows = list(read_folder(data))[:limit]
+        rows = list(read_folder(data, allow_outside=allow_outside))[:limit]
     clips = []
     for number, row in enumerate(rows, start=1):
         if progress is not None:

@@ -75,6 +75,7 @@ def evaluate_words(
     seed: int = 0,
     device: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    allow_outside: bool = False,
 ) -> WordResult:
     """
     Measures a classifier of words on clips of one word each.
@@ -89,6 +90,7 @@ def evaluate_words(
         seed: of the interval.
         device: "cpu", "cuda", "cuda:1", ...; None for the first accelerator, else the CPU.
         progress: called with a label, the number of clips done, and their number.
+        allow_outside: whether a `metadata.jsonl` may name files outside of its folder.
 
     Raises:
         ValueError: an argument or the folder is unusable, or a word is none of the model's.
@@ -99,7 +101,7 @@ def evaluate_words(
     if limit is not None and limit < 1:
         raise ValueError(f"limit has to be at least 1, not {limit}")
     reader = LipReader(model, device)
-    rows = open_clips(Path(data), split, reader.image_processor)[:limit]
+    rows = open_clips(Path(data), split, reader.image_processor, allow_outside)[:limit]
     words = [text.upper() for _, text, _ in rows]
     if unknown := sorted(set(words) - set(reader.words)):
         raise ValueError(
@@ -131,14 +133,18 @@ class LipReader:
 
         import lookhear  # noqa: F401 - registers the classes
 
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         if CLASSIFIER not in (config.architectures or []):
             raise ValueError(
                 f"--model {model} is no classifier of words ({CLASSIFIER}); `lookhear train lrw_words.yaml` makes one"
             )
         here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        self.model: Any = AutoModelForVideoClassification.from_pretrained(model).eval().to(device or here or "cpu")
-        self.image_processor: Any = AutoProcessor.from_pretrained(model).image_processor
+        self.model: Any = (
+            AutoModelForVideoClassification.from_pretrained(model, trust_remote_code=False)
+            .eval()
+            .to(device or here or "cpu")
+        )
+        self.image_processor: Any = AutoProcessor.from_pretrained(model, trust_remote_code=False).image_processor
         self.labels = {number: word.upper() for number, word in self.model.config.id2label.items()}
 
     @property
@@ -172,7 +178,7 @@ class LipReader:
 Clip = tuple[str, str, Callable[[], np.ndarray | None]]  # id, text, what loads the mouths
 
 
-def open_clips(data: Path, split: str | None, image_processor: Any) -> list[Clip]:
+def open_clips(data: Path, split: str | None, image_processor: Any, allow_outside: bool = False) -> list[Clip]:
     """
     Lists the clips of a prepared folder, of a folder with a `metadata.jsonl`, or of LRW; each is read when needed.
 
@@ -180,6 +186,7 @@ def open_clips(data: Path, split: str | None, image_processor: Any) -> list[Clip
         data: the folder.
         split: see [`evaluate_words`].
         image_processor: cuts out the mouths, or has to fit those that are cut out.
+        allow_outside: see [`evaluate_words`].
 
     Raises:
         ValueError: the folder is none of these, or was prepared with other crops.
@@ -195,7 +202,10 @@ def open_clips(data: Path, split: str | None, image_processor: Any) -> list[Clip
         names = rows.select_columns(["id", "text"])
         return [(row["id"], row["text"], _at(rows, number, decode_row)) for number, row in enumerate(names)]
     is_folder = (data / "metadata.jsonl").is_file() or any(data.glob("*/metadata.jsonl"))
-    utterances = list(read_folder(data, split) if is_folder else read_lrw(data, split or SPLIT))
+    if is_folder:
+        utterances = list(read_folder(data, split, allow_outside=allow_outside))
+    else:
+        utterances = list(read_lrw(data, split or SPLIT))
 
     def prepared(utterance: Any) -> dict:
         return decode_row(prepare_clip(utterance, image_processor))

@@ -31,16 +31,27 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: of the file; missing folders are made.
+
+    Raises:
+        OSError: the file cannot be written; the message names `path`.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _unfinished(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead(path)
         with full_disk_named(path):
             yield partial
         os.replace(partial, path)
+    except DiskFullError:
+        raise
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) not in (partial, path, *path.parents):
+            raise  # of another file
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -186,10 +197,15 @@ def check_folder(folder: str | Path, name: str) -> None:
 
 
 def _unfinished(path: Path) -> Path:
-    """Returns this process's name for an unfinished file or folder; removes those of processes that have died."""
+    """Returns this process's name for an unfinished folder; removes those of processes that have died."""
+    _remove_dead(path)
+    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+
+def _remove_dead(path: Path) -> None:
+    """Removes what processes that have died have left of a file or folder."""
     start, end = re.escape(f".{path.stem}."), re.escape(f".part{path.suffix}")
     _remove_unfinished(path.parent, re.compile(rf"{start}(?P<process>\d+){end}"))
-    return path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
 
 
 def _remove_unfinished(folder: Path, names: re.Pattern) -> None:

@@ -61,6 +61,7 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["transcribe", "a.mp4", "--modality", "lips"], "'lips'"),
         (["transcribe", "a.mp4", "--num-beams", "-2"], "--num-beams"),
         (["transcribe", "a.mp4", "--ctc-weight", "2"], "--ctc-weight"),
+        (["transcribe", "a.mp4", "--search", "quick"], "'quick'"),
         (["transcribe", "a.mp4", "--format", "doc"], "'doc'"),
         (["transcribe", "a.mp4", "--chunk-length", "1"], "--chunk-length"),
         (["transcribe", "a.mp4", "--audio-track", "-1"], "--audio-track"),
@@ -79,6 +80,11 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["prepare", "folder", "nowhere", "out"], "nowhere"),
         (["prepare", "tape", "nowhere", "out"], "'tape'"),
         (["synthesize", "--text", "hello", "-o", "clip.avi"], "clip.avi"),
+        (["synthesize", "--sound", "a.wav", "-o", "clip.mp4"], "--sound and --phones go together"),
+        (["synthesize", "--sound", "a.wav", "--phones", "a.json", "-o", "clip.mp4"], "a.json is not a file"),
+        (["transcribe", "a.mp4", "--speech-confidence", "2"], "--speech-confidence"),
+        (["evaluate", "words", "--data", ".", "--non-speech"], "--non-speech applies to avsr only"),
+        (["evaluate", "avsr", "--data", ".", "--non-speech", "--snr", "5"], "--snr does not apply to --non-speech"),
         (["dance"], "'dance'"),
         ([], "COMMAND"),
     ],
@@ -97,6 +103,15 @@ def test_transcribe_prints_text(run, tiny_checkpoint, talking_clips):
         "transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint, "--modality", "audio", *FAST
     )
     assert code == 0 and again.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_transcribe_and_evaluate_take_a_search(run, tiny_checkpoint, talking_clips):
+    clip = ("transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint)
+    _, expected, _ = run(*clip, *FAST)
+    assert run(*clip, "--search", "greedy")[:2] == (0, expected)
+    code, out, _ = run(*clip, "--search", "two_pass", "--num-beams", "1", "--ctc-weight", "1")
+    assert code == 0 and out.strip()
 
 
 def test_a_language_model_takes_part_in_transcribe(run, tiny_checkpoint, talking_clips, tmp_path):

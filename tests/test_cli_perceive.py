@@ -133,7 +133,10 @@ def test_a_folder_is_labelled_for_training(run, model, photos, tmp_path):
     assert [category["name"] for category in content["categories"]] == ["cat", "red_car"]
     assert read_vocabulary(out) == ["cat", "red car"]
     for images in (None, folder):
-        rows = open_corpus("coco", out, images=images)
+        if images is None:
+            with pytest.raises(ValueError, match="--allow-outside"):  # the pictures lie elsewhere
+                open_corpus("coco", out)
+        rows = open_corpus("coco", out, images=images, allow_outside=images is None)
         for row, entry in zip(rows, json.loads(printed)["images"], strict=True):
             found = [one for one in entry["objects"] if one["area"]]
             named = [one["label"].replace("_", " ") for one in found]

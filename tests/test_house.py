@@ -239,6 +239,19 @@ def test_reading_ahead_is_one_text_in_both_systems(repository):
     assert "class ReadAhead" in avsr and avsr == glee
 
 
+def test_all_readers_open_the_same_containers_and_formats(repository):
+    from lookhear.processing.avsr.media_source_avsr import CONTAINERS, MAX_PIXELS, open_options
+    from lookhear.processing.glee import video_reading_glee
+
+    assert CONTAINERS == video_reading_glee.CONTAINERS and MAX_PIXELS == video_reading_glee.FRAME_LIMITS.max_pixels
+    assert open_options(MAX_PIXELS) == video_reading_glee._open_options(video_reading_glee.FRAME_LIMITS)
+    from lookhear.processing.glee import image_reading_glee
+    from lookhear.processing.lisa_glee import pipeline_lisa_glee
+
+    assert image_reading_glee.PICTURE_FORMATS == pipeline_lisa_glee.PICTURE_FORMATS
+    assert not {"concat", "hls", "dash", "image2", "sdp", "rtsp", "lavfi"} & set(CONTAINERS.split(","))
+
+
 def test_every_source_folder_is_a_package(repository):
     for path in sources(repository, "modeling", "processing", "training", "evaluation"):
         assert (path.parent / "__init__.py").is_file(), path

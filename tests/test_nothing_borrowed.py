@@ -81,6 +81,7 @@ DOCUMENTED = {
     "torchvision.utils": "documented module",
     "transformers.activations.ACT2FN": "the activation that a configuration names",
     "transformers.audio_utils.mel_filter_bank": "documented function",
+    "transformers.audio_utils.window_function": "documented function",
     "transformers.cache_utils": "documented caches",
     "transformers.dynamic_module_utils.custom_object_save": "a saved pipeline's code, as transformers saves a model's",
     "transformers.feature_extraction_utils.BatchFeature": "documented class",

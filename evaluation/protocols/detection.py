@@ -14,6 +14,7 @@ from lookhear.evaluation.measures.average_precision import (
 )
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.layout import (
+    below,
     by_key,
     corners,
     find_file,
@@ -52,7 +53,7 @@ def run_coco(run: ProtocolRun) -> ProtocolReport:
     images = run.some(content["images"])
     stored = run.stored(split, top_k=COCO_LIMIT)
     prompts = {"labels": list(names_of.values())}
-    questions = [(str(image["id"]), folder / image["file_name"], prompts) for image in images]
+    questions = [(str(image["id"]), below(folder, image["file_name"]), prompts) for image in images]
     ask_pictures(run, stored, questions, threshold=0.0, top_k=COCO_LIMIT)
     files = write_coco_results(run.output, f"detections_{split}", stored, images, names_of)
     if "annotations" not in content:
@@ -118,7 +119,7 @@ def run_uvo(run: ProtocolRun) -> ProtocolReport:
     images = run.some(content["images"])
     stored = run.stored(split, top_k=COCO_LIMIT)
     questions = [
-        (str(image["id"]), png_or_jpg(folder / image["file_name"]), {"labels": ["object"]}) for image in images
+        (str(image["id"]), png_or_jpg(below(folder, image["file_name"])), {"labels": ["object"]}) for image in images
     ]
     ask_pictures(run, stored, questions, threshold=0.0, top_k=COCO_LIMIT)
     files = write_coco_results(run.output, f"detections_uvo_{split}", stored, images, {1: "object"})
@@ -198,8 +199,8 @@ def png_or_jpg(path: Path) -> Path:
 
 def _lvis_picture(folder: Path, image: Mapping[str, Any]) -> Path:
     if "coco_url" in image:  # …/train2017/000000391895.jpg: a part of LVIS' validation lies in COCO's train2017
-        return folder.joinpath(*image["coco_url"].split("/")[-2:])
-    return folder / image["file_name"]
+        return below(folder, "/".join(image["coco_url"].split("/")[-2:]))
+    return below(folder, image["file_name"])
 
 
 def _pictures(run: ProtocolRun, names: Sequence[str]) -> Path:

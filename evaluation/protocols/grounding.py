@@ -15,6 +15,7 @@ from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.measures.referring import referring_rates
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
+    below,
     by_key,
     corners,
     find_file,
@@ -57,7 +58,11 @@ def run_refcoco(run: ProtocolRun) -> ProtocolReport:
     of_image = run.some(list(by_key(references, "image_id").items()))
     stored = run.stored(split)
     questions = [
-        (str(number), folder / pictures[number]["file_name"], {"expressions": [text for text, _ in _sentences(some)]})
+        (
+            str(number),
+            below(folder, pictures[number]["file_name"]),
+            {"expressions": [text for text, _ in _sentences(some)]},
+        )
         for number, some in of_image
     ]
     ask_pictures(run, stored, questions)
@@ -124,7 +129,7 @@ def run_omnilabel(run: ProtocolRun) -> ProtocolReport:
     folder = need_folder(run.images or root, "the pictures that the file names")
     stored = run.stored(path.stem, top_k=OMNILABEL_LIMIT)
     questions = [
-        (str(image["id"]), folder / image["file_name"], {"labels": _texts(spaces[image["id"]])})
+        (str(image["id"]), below(folder, image["file_name"]), {"labels": _texts(spaces[image["id"]])})
         for image in images
         if spaces.get(image["id"])
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,14 @@ def find_folder(root: Path, names: Sequence[str]) -> Path:
         if (root / name).is_dir():
             return root / name
     raise LayoutError(f"{root}: expected a folder {' or '.join(names)}; unpack the pictures there")
+
+
+def below(folder: Path, name: str) -> Path:
+    """Returns the file of this name in a folder; raises LayoutError if the name points outside of it."""
+    path = folder / name
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise LayoutError(f"{name!r} is outside of {folder}: correct the file that names it")
+    return path
 
 
 def need_files(files: Iterable[Path], place: str) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lookhear.evaluation.measures.average_precision import picture_precision
 from lookhear.evaluation.protocols.detection import COCO_LIMIT, coco_references
-from lookhear.evaluation.protocols.layout import LayoutError, label_names, need_folder, read_json
+from lookhear.evaluation.protocols.layout import LayoutError, below, label_names, need_folder, read_json
 from lookhear.evaluation.protocols.pictures import ask_pictures
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.stored_results import StoredRows
@@ -113,7 +113,7 @@ def _measure(run: ProtocolRun, split: str, sets: Mapping[str, Path]) -> tuple[di
         stored = run.stored(split, part=f"predictions/{name.replace('/', '_')}", top_k=COCO_LIMIT)
         prompts = {"labels": list(names_of.values())}
         images: Sequence[dict] = content["images"]
-        questions = [(str(image["id"]), path.parent / image["file_name"], prompts) for image in images]
+        questions = [(str(image["id"]), below(path.parent, image["file_name"]), prompts) for image in images]
         ask_pictures(run, stored, questions, masks=False, what=name, threshold=0.0, top_k=COCO_LIMIT)
         references = coco_references(images, content["annotations"], names_of, masks=False)
         found = StoredRows(stored, [str(image["id"]) for image in images])

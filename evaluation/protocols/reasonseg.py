@@ -16,6 +16,7 @@ from lookhear.evaluation.protocols.answers import answer_figures, ask_about
 from lookhear.evaluation.protocols.layout import LayoutError, find_folder, need_files, need_folder
 from lookhear.evaluation.protocols.pictures import need_pictures, open_batches
 from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
+from lookhear.processing.glee import open_picture
 
 FIGURES = ("gIoU", "cIoU")
 MEANT, IGNORED = 1, 255  # pixel values of the published maps
@@ -186,7 +187,7 @@ def _filled(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def picture_size(path: Path) -> tuple[int, int]:
     """Reads (height, width) of a picture the right way up, in which polygons are given, from its header."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             turned = picture.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by 90 degrees
             return (picture.width, picture.height) if turned else (picture.height, picture.width)
     except OSError as error:

@@ -11,6 +11,7 @@ from lookhear.evaluation.measures.teta import teta
 from lookhear.evaluation.measures.track_frames import TrackVideo, read_videos
 from lookhear.evaluation.protocols.layout import (
     LayoutError,
+    below,
     by_key,
     corners,
     find_file,
@@ -77,7 +78,7 @@ def run_tao(run: ProtocolRun) -> ProtocolReport:
     stored = run.stored(split, tracking=run.tracking)
     keys = [str(video["id"]) for video in videos]
     for place in open_ones(run, stored, keys):
-        files = [folder / image["file_name"] for image in of_video[videos[place]["id"]]]
+        files = [below(folder, image["file_name"]) for image in of_video[videos[place]["id"]]]
         stored.add(keys[place], watch_labels(run, files, list(names.values()), masks=False, top_k=TRACK_LIMIT))
     file = write_json_list(run.output / f"tao_{split}_results.json", _tao_entries(stored, videos, of_video, names))
     if not content.get("annotations"):

@@ -10,6 +10,7 @@ from lookhear.evaluation.measures.average_precision import video_precision
 from lookhear.evaluation.measures.mask_runs import to_runs, to_text
 from lookhear.evaluation.protocols.detection import figures, png_or_jpg
 from lookhear.evaluation.protocols.layout import (
+    below,
     by_key,
     find_file,
     find_folder,
@@ -72,7 +73,7 @@ def run_video_instances(run: ProtocolRun) -> ProtocolReport:
     stored = run.stored(split, tracking=run.tracking)
     keys = [str(video["id"]) for video in videos]
     for place in open_ones(run, stored, keys):
-        files = [png_or_jpg(folder / name) for name in videos[place]["file_names"]]
+        files = [png_or_jpg(below(folder, name)) for name in videos[place]["file_names"]]
         stored.add(keys[place], watch_labels(run, files, list(names.values()), top_k=TRACK_LIMIT)[:TRACK_LIMIT])
     results = write_results(run.output / "results.json", stored, videos, names)
     files = [results, zip_file(run.output / "results.zip", results)]

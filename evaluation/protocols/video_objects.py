@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lookhear.evaluation.measures.mask_runs import decode_mask
 from lookhear.evaluation.measures.region_contour import (
@@ -22,6 +21,7 @@ from lookhear.evaluation.protocols.run import ProtocolReport, ProtocolRun
 from lookhear.evaluation.protocols.stored_results import StoredResults
 from lookhear.evaluation.protocols.submission import zip_pictures
 from lookhear.evaluation.protocols.videos import open_ones, watch_expressions, watch_objects
+from lookhear.processing.glee import open_picture
 
 PICTURES = (".jpg", ".jpeg", ".png")
 VOID = 255  # in a PNG with a palette: belongs to no object
@@ -192,7 +192,7 @@ def frame_files(folder: Path) -> list[Path]:
 def object_numbers(path: Path, single: bool = False) -> np.ndarray:
     """Reads `(height, width)` uint8, each pixel's object or 0; with `single` all of them are one object."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             palette = picture.mode == "P"
             numbers = np.array(picture if palette else picture.convert("L"))
     except OSError as error:
@@ -245,7 +245,7 @@ def _drawn(stored: StoredResults, names: Sequence[str], form: str) -> Iterator[t
 def _drawn_sentences(stored: StoredResults, names: Sequence[str], frames: Path) -> Iterator[tuple[str, np.ndarray]]:
     for name in names:
         answer = stored[name]
-        with Image.open(frames / name / f"{answer['files'][0]}.jpg") as picture:
+        with open_picture(frames / name / f"{answer['files'][0]}.jpg") as picture:
             size = picture.height, picture.width
         for number, masks in answer["expressions"].items():
             for frame, mask in zip(answer["files"], masks):

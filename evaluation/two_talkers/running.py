@@ -25,6 +25,7 @@ def run_two_talkers(
     snrs: Sequence[float] = SNRS,
     seed: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    allow_outside: bool = False,
     **settings: Any,
 ) -> list[TwoTalkersResult]:
     """
@@ -42,6 +43,7 @@ def run_two_talkers(
         snrs: levels of the target's voice over the others, in dB.
         seed: of the plan.
         progress: called with a label, the number done, and their number.
+        allow_outside: whether a `metadata.jsonl` may name files outside of its folder.
         settings: of `evaluate_two_talkers`.
 
     Raises:
@@ -57,8 +59,8 @@ def run_two_talkers(
             output / "clips", PORTRAITS, PORTRAIT_SEED, progress=lambda *done: report("portraits", *done)
         )
         data = made.parent
-    targets = list(read_folder(data))
-    neighbours = list(read_folder(others)) if others is not None else []
+    targets = list(read_folder(data, allow_outside=allow_outside))
+    neighbours = list(read_folder(others, allow_outside=allow_outside)) if others is not None else []
     mixtures = plan_mixtures(targets, neighbours, talking=talking, silent=silent, snrs=snrs, seed=seed)
     folder = compose_mixtures(mixtures, output / "mixtures", lambda *done: report("mixtures", *done)).parent
     return evaluate_two_talkers(asr, folder, output, progress=report, **settings)

@@ -1,73 +1,42 @@
-"""The joint beam search and its networks, one character per hypothesis and step: decoder, language model, CTC."""
+"""The joint beam search, and the decoder computed for its hypotheses, one character per hypothesis and step."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import Cache, EncoderDecoderCache, PreTrainedModel
+from transformers import EncoderDecoderCache
 from transformers.generation import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from .ctc_prefix_score_avsr import NEVER, CtcScores
-from .layers_avsr import AvsrAttention, AvsrDecoderLayer, AvsrEncoderOutput, change_clips, sinusoidal_positions
-from .transformers_seam_avsr import call_with_cache
+from .ctc_prefix_score_avsr import (
+    IMPOSSIBLE,
+    NEVER,
+    CtcScores,
+    LanguageModelScores,
+    pick_scores,
+    rows_of,
+    without_label,
+)
+from .layers_avsr import (
+    AvsrAttention,
+    AvsrDecoderLayer,
+    AvsrEncoderOutput,
+    as_bias,
+    change_clips,
+    fuse,
+    in_blocks,
+    is_plain,
+    sinusoidal_positions,
+)
 
-FEWEST_ROWS, MOST_ROWS = 4, 16  # of an input that a CPU multiplies faster in BLOCKS of the weight, as measured
-BLOCKS = 8
-IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
 STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
+MOST_PAIRS = 2**25  # of characters that a pass over whole texts compares; more clips are computed in turn
 FIRST_CAPACITY = 32  # steps that the first buffers hold; full ones are doubled, so that few shapes occur
-
-
-class BlockLinear:
-    """
-    A linear layer for few rows without gradients, `(clips, beams, in_features)` -> `(clips, beams, out_features)`.
-
-    A CPU multiplies 4 to 16 rows by eight blocks of a weight in two thirds of the time that it takes for the whole.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
-        self.weight = weight.view(BLOCKS, -1, weight.shape[1]).transpose(1, 2)  # (blocks, in, out / blocks)
-        self.bias = bias.view(BLOCKS, 1, -1)
-
-    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        clips, beams, size = rows.shape
-        output = torch.baddbmm(self.bias, rows.reshape(1, -1, size).expand(BLOCKS, -1, -1), self.weight)
-        return output.transpose(0, 1).reshape(clips, beams, -1)
-
-
-def in_blocks(rows: int, *layers: nn.Linear) -> BlockLinear | None:
-    """
-    Fuses linear layers that share an input into one weight in blocks.
-
-    Args:
-        rows: of the input.
-        layers: read the same input.
-
-    Returns:
-        None if that number of rows gains nothing, or a layer isn't a plain `nn.Linear`, as with adapters.
-    """
-    if not is_plain(*layers) or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
-        return None
-    weight, bias = fuse(*layers)
-    return None if weight.shape[0] % BLOCKS else BlockLinear(weight, bias)
-
-
-def is_plain(*layers: nn.Linear) -> bool:
-    """Returns whether the layers are their weights and nothing else (adapters are more), so that they can be fuse."""
-    return all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
-
-
-def fuse(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns one weight and one bias for layers that share an input."""
-    if len(layers) == 1:
-        return layers[0].weight, layers[0].bias
-    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
-    return weight, bias
 
 
 class LayerStep:
@@ -274,9 +243,56 @@ class AvsrBeamCache:
             layer.reserve(columns)
 
 
-def as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Turns a mask into what is added to attention scores: 0 for True, the lowest number for False."""
-    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+class AvsrTextTree(AvsrBeamCache):
+    """
+    Keys and values of whole texts, so that one step of the decoder computes all their characters.
+
+    What several texts of a clip begin with is computed once: a node is a prefix, and sees its own prefixes. All nodes
+    of a clip are queries of one row, as its beams are, and share the keys of its sound and lips.
+
+    Args:
+        texts: `(clips, texts, length)` int64, what the decoder reads, the start token first.
+        sizes: `(clips, texts)`, the characters of each, the start token included; the others aren't computed.
+
+    Attributes:
+        nodes: `(clips, texts, length)` int64, the node of each character.
+        labels: `(clips, nodes)` int64, the character of each node; clips with fewer nodes have some of no use.
+        depths: `(clips, nodes)` int64, its place in its texts.
+        seen: `(clips, nodes, nodes)` bool, which nodes each one sees.
+    """
+
+    def __init__(self, texts: torch.Tensor, sizes: torch.Tensor):
+        clips, count, length = texts.shape
+        place = torch.arange(length, device=texts.device)
+        inside = place < sizes[..., None]
+        alike = (texts[:, :, None] == texts[:, None]).cumprod(dim=-1)  # (clips, texts, texts, length), to that place
+        first = alike.argmax(dim=2)  # (clips, texts, length), the first text with that prefix
+        own = inside & (first == torch.arange(count, device=texts.device)[:, None])
+        numbers = (own.flatten(1).cumsum(dim=1) - 1).view_as(first)
+        self.nodes = numbers.gather(1, first).masked_fill(~inside, 0)
+        used = own.flatten(1).sum(dim=1, keepdim=True)  # (clips, 1) nodes
+        super().__init__(int(used.max()))
+        places = (~own).flatten(1).long().argsort(dim=1, stable=True)[:, : self.num_beams]  # of each node
+        self.labels, self.depths = texts.flatten(1).gather(1, places), places % length
+        itself = torch.arange(self.num_beams, device=texts.device)
+        path = self.nodes.gather(1, (places // length)[..., None].expand(-1, -1, length))  # (clips, nodes, length)
+        path = torch.where((place <= self.depths[..., None]) & (itself < used)[..., None], path, itself[:, None])
+        self.seen = torch.zeros(clips, self.num_beams, self.num_beams, dtype=torch.bool, device=texts.device)
+        self.seen.scatter_(2, path, True)
+
+    def advance(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Computes the layers' output `(clips, nodes, hidden_size)` of the nodes' embeddings, of the same shape."""
+        hidden_states = embeddings + self.positions[self.depths].to(embeddings.dtype)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, self.beam, self.ancestry, self.encoder_mask)
+        return hidden_states
+
+    def _reserve(self, capacity: int, hidden_size: int) -> None:
+        """Makes room for the one step that there is, whatever the `capacity`."""
+        self.ancestry = as_bias(self.seen[:, None], self.ancestry.dtype)
+        self.positions = sinusoidal_positions(int(self.depths.max()) + 1, hidden_size, self.ancestry.device)
+        for layer in self.layers:
+            layer.reserve(self.num_beams)
 
 
 class StepDecoder(Protocol):
@@ -367,71 +383,71 @@ class ForwardDecoder:
             self.cache.self_attention_cache.reorder_cache(rows)
 
 
-class LanguageModelScores:
+@dataclass(frozen=True)
+class TextDecoder:
     """
-    Log-probability of the hypotheses under a causal language model over the same ids.
+    The decoder's log-probabilities of whole texts, computed in one pass.
 
-    Args:
-        model: takes `input_ids`; texts begin with the start token.
-        vocab_size: the recogniser's.
-        start: `(clips, beams)`, the start token.
-
-    Raises:
-        ValueError: the model knows fewer tokens than the recogniser.
+    Attributes:
+        model: [`AvsrForConditionalGeneration`].
+        encoded: the clips.
+        blank: its id.
+        processors: change the log-probabilities.
+        share_keys: whether one [`AvsrTextTree`] computes all texts of a clip; else `forward` with one row for each.
     """
 
-    def __init__(self, model: PreTrainedModel, vocab_size: int, start: torch.Tensor):
-        if model.config.vocab_size < vocab_size:
-            raise ValueError(
-                f"language_model knows {model.config.vocab_size} tokens, the recogniser {vocab_size}: train it with "
-                "the recogniser's tokenizer."
-            )
-        self.model, self.vocab_size = model, vocab_size
-        self.cache: Cache | None = None
-        self.ids = start.reshape(-1, 1)  # (clips * beams, length)
-        self.total = torch.zeros(start.shape, device=start.device)  # (clips, beams)
+    model: Recogniser
+    encoded: AvsrEncoderOutput
+    blank: int
+    processors: Sequence[LogitsProcessor] = ()
+    share_keys: bool = True
 
-    def __call__(self) -> torch.Tensor:
-        """Computes the scores `(clips, beams, vocab)` of each hypothesis extended by each label."""
-        new = self.ids if self.cache is None else self.ids[:, -1:]
-        logits, self.cache = call_with_cache(self.model, new.to(self.model.device), self.cache)
-        steps = logits[:, -1].to(self.ids.device, torch.float32).log_softmax(dim=-1)[:, : self.vocab_size]
-        self.scores = self.total[..., None] + steps.unflatten(0, self.total.shape)
-        return self.scores
+    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        """Computes log-probabilities of `labels` after `inputs`, `(clips, texts, length)`; `sizes` of them count."""
+        pairs = labels.shape[1] ** 2 * labels.shape[2] ** 2  # of a clip, at most
+        at_once = len(inputs) if self.processors else max(1, MOST_PAIRS // pairs)  # processors see all rows
+        compute = self._shared if self.share_keys else self._by_forward
+        parts = []
+        for first in range(0, len(inputs), at_once):
+            part = slice(first, first + at_once)
+            encoded = change_clips(self.encoded, itemgetter(part))
+            parts.append(self._pick(*compute(encoded, inputs[part], sizes[part]), inputs[part], labels[part]))
+        return torch.cat(parts)
 
-    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
-        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`."""
-        rows = rows_of(parents)
-        self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
-        if self.cache is not None:
-            self.cache.reorder_cache(rows_of(parents.to(self.model.device)))
-        self.total = pick_scores(self.scores, parents, labels)
+    def _shared(
+        self, encoded: AvsrEncoderOutput, inputs: torch.Tensor, sizes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the logits `(clips, nodes, vocab)` of an [`AvsrTextTree`], and its `nodes`."""
+        tree = AvsrTextTree(inputs, sizes)
+        decoder, head = self.model.get_decoder(), self.model.decoder_head_of(encoded)
+        return head(decoder.step(tree.labels, tree, encoded["last_hidden_state"], encoded["frame_mask"])), tree.nodes
 
+    def _by_forward(
+        self, encoded: AvsrEncoderOutput, inputs: torch.Tensor, sizes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the same, computed by `forward` with one row for each text."""
+        clips, texts, length = inputs.shape
+        encoded = change_clips(encoded, lambda part: part.repeat_interleave(texts, dim=0))
+        outputs = self.model(decoder_input_ids=inputs.flatten(0, 1), encoder_outputs=encoded, use_cache=False)
+        nodes = torch.arange(texts * length, device=inputs.device).view(1, texts, length).expand(clips, -1, -1)
+        return outputs.logits.view(clips, texts * length, -1), nodes
 
-def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
-    """
-    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
-
-    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
-    share, only the removed label's.
-    """
-    share = scores[..., label : label + 1]
-    rest = scores.clone()
-    rest[..., label] = NEVER
-    total = rest.logsumexp(dim=-1, keepdim=True)
-    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
-    return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)
-
-
-def pick_scores(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Picks from scores `(clips, beams, vocab)` those of `labels` after `parents`, all `(clips, beams)`."""
-    return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
-
-
-def rows_of(parents: torch.Tensor) -> torch.LongTensor:
-    """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
-    first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
-    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so
+    def _pick(
+        self, logits: torch.Tensor, nodes: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Picks each label's log-probability `(clips, texts, length)` from the logits after its prefix's node."""
+        log_probs, vocab = logits.float().log_softmax(dim=-1), logits.shape[2]
+        if not self.processors:
+            log_probs = without_label(log_probs, self.blank)
+            return log_probs.flatten(1).gather(1, (nodes * vocab + labels).flatten(1)).view_as(labels)
+        columns = []
+        for place in range(labels.shape[2]):
+            rows = log_probs.gather(1, nodes[..., place, None].expand(-1, -1, vocab)).flatten(0, 1)
+            for processor in self.processors:
+                rows = processor(inputs[..., : place + 1].flatten(0, 1), rows)
+            rows = without_label(rows, self.blank)
+            columns.append(rows.gather(1, labels[..., place].reshape(-1, 1)).view(labels.shape[:2]))
+        return torch.stack(columns, dim=2)
 
 
 @dataclass(frozen=True)

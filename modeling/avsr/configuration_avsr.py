@@ -23,7 +23,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
-AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram", "resnet")
+SPEECH_ENCODERS = ("wav2vec2", "whisper", "wav2vec2-bert")  # front-ends that are networks of transformers
+AUDIO_FRONT_ENDS = (*SPEECH_ENCODERS, "spectrogram", "resnet")
 LENGTH_RULES = ("convolution", "division")
 MODALITIES = ("audio", "visual", "audiovisual")
 LAYOUTS = ("paper", "reference")
@@ -31,14 +32,9 @@ FUSIONS = ("transformer", "projection", "mlp")
 ENCODER_LAYERS = ("transformer", "conformer")
 POSITIONS = ("absolute", "relative", "legacy_relative")
 ACTIVATIONS = ("relu", "silu")
-AUDIO_ENCODER_FIELDS = (  # of an audio encoder whose sizes are not the lips'
-    "hidden_size",
-    "encoder_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "conformer_kernel_size",
-    "position_type",
-)
+# of an audio encoder whose sizes are not the lips'
+AUDIO_ENCODER_FIELDS: tuple[str, ...] = ("hidden_size", "encoder_layers", "num_attention_heads", "intermediate_size")
+AUDIO_ENCODER_FIELDS += ("conformer_kernel_size", "position_type")
 SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "encoder_layers", "decoder_layers")
 USR2_SIZES = {
     "base": (512, 8, 2048, 12, 6),
@@ -69,11 +65,14 @@ class AvsrAudioConfig(PreTrainedConfig):
     Attributes:
         front_end (`str`, *optional*, defaults to `"wav2vec2"`):
             `"wav2vec2"`: a self-supervised encoder of transformers (paper, section 3.1), 20 ms a step.
+            `"whisper"`: the encoder of a Whisper model, and `"wav2vec2-bert"`: a w2v-BERT 2.0, 20 ms a step. Both
+            read log-mel energies, which the model computes; the sound is as loud as recorded (`do_normalize=False`).
             `"spectrogram"`: the short-time Fourier transform of the paper's baseline (table 6), 40 ms a step.
             `"resnet"`: a one-dimensional ResNet over the waveform (USR 2.0, auto_avsr), 40 ms a step.
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
-            Of the `"wav2vec2"` front-end: any wav2vec2, HuBERT or WavLM configuration. Defaults to wav2vec 2.0 Large
-            (LV-60), the paper's.
+            Of the `"wav2vec2"` front-end: any wav2vec2, wav2vec2-conformer, HuBERT or WavLM configuration; by default
+            wav2vec 2.0 Large (LV-60), the paper's. Of the other two: a Whisper or a Wav2Vec2-BERT configuration. A
+            Whisper encoder reads windows of `max_source_positions` steps, by default 30 s.
         sampling_rate (`int`, *optional*, defaults to 16000): in Hz.
         n_fft (`int`, *optional*, defaults to 640): window of the spectrogram in samples (40 ms).
         hop_length (`int`, *optional*, defaults to 160): step of the spectrogram in samples (10 ms).
@@ -81,8 +80,8 @@ class AvsrAudioConfig(PreTrainedConfig):
             `None`: `n_fft // 2 + 1` magnitudes, as in the paper's baseline; else the number of log-mel energies.
         stack (`int`, *optional*, defaults to 4): spectrogram frames that make one 40 ms feature step.
         freeze_feature_encoder (`bool`, *optional*, defaults to `True`):
-            Whether the convolutions of the `"wav2vec2"` front-end stay as pre-trained (the paper's); `False` trains a
-            front-end that starts at random.
+            Whether the convolutions of the `"wav2vec2"` or `"whisper"` front-end stay as pre-trained (the paper's);
+            `False` trains a front-end that starts at random.
         length_rule (`str`, *optional*, defaults to `"convolution"`):
             Which steps of a padded clip count as sound in the `"wav2vec2"` front-end. `"convolution"`: those whose
             windows lie in its sound. `"division"`: the padded length is divided into equal shares, one a step, and
@@ -127,19 +126,30 @@ class AvsrAudioConfig(PreTrainedConfig):
             "samples.",
         )
         _check_activation("audio_config.activation", self.activation)
-        if self.front_end != "wav2vec2":
+        if self.front_end not in SPEECH_ENCODERS:
             self.encoder_config = None
-        elif self.encoder_config is None:
+        elif self.encoder_config is None and self.front_end == "wav2vec2":
             self.encoder_config = wav2vec2_large_config()
-        elif isinstance(self.encoder_config, dict):
-            fields = dict(self.encoder_config)
-            self.encoder_config = CONFIG_MAPPING[fields.pop("model_type", "wav2vec2")](**fields)
+        elif not isinstance(self.encoder_config, PreTrainedConfig):
+            fields = dict(self.encoder_config or {})
+            self.encoder_config = CONFIG_MAPPING[fields.pop("model_type", self.front_end)](**fields)
+        if isinstance(self.encoder_config, PreTrainedConfig):
+            kind = speech_front_end(self.encoder_config)
+            _require(
+                kind == self.front_end,
+                f"audio_config.front_end must be {kind!r} for an encoder_config of model_type "
+                f"{self.encoder_config.model_type!r}, not {self.front_end!r}.",
+            )
+            _require(
+                not getattr(self.encoder_config, "add_adapter", False),
+                "audio_config.encoder_config.add_adapter must be False: with an adapter a step isn't 20 ms long.",
+            )
         super().__post_init__(**kwargs)
 
     @property
     def steps_per_frame(self) -> int:
         """Returns the feature steps in one video frame of 40 ms."""
-        return 2 if self.front_end == "wav2vec2" else 1
+        return 2 if self.front_end in SPEECH_ENCODERS else 1
 
     @property
     def feature_size(self) -> int:
@@ -153,6 +163,11 @@ class AvsrAudioConfig(PreTrainedConfig):
 
 def _check_activation(name: str, value: str) -> None:
     _require(value in ACTIVATIONS, f"{name} must be one of {ACTIVATIONS}, not {value!r}.")
+
+
+def speech_front_end(encoder: PreTrainedConfig) -> str:
+    """Returns the front-end that runs a speech encoder."""
+    return encoder.model_type if encoder.model_type in SPEECH_ENCODERS else "wav2vec2"
 
 
 def wav2vec2_large_config() -> Wav2Vec2Config:
@@ -316,10 +331,13 @@ class AvsrConfig(PreTrainedConfig):
         ctc_upsampling (`int`, *optional*, defaults to 1):
             CTC outputs per video frame. 2 lets fast speech fit: some words have more letters than 40 ms frames.
         ctc_loss_weight (`float`, *optional*, defaults to 0.2): lambda of the hybrid loss (section 3.5).
-        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
-            Weight of the cross entropy of each CTC step, for clips whose letters are aligned (`alignment_labels`):
-            shows a new model on little data where to look.
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0): of a loss where the times of letters are known.
+        alignment_loss (`str`, *optional*, defaults to `"steps"`):
+            `"steps"`: cross entropy of each CTC step (`alignment_labels`). `"windows"`: CTC over the paths that say
+            each label near its time (`alignment_windows`); so trained, CTC reads better without the decoder.
+        alignment_margin (`int`, *optional*, defaults to 4): CTC steps by which a window exceeds its label's time.
         label_smoothing (`float`, *optional*, defaults to 0.01): of both losses (section 4.2).
+        empty_text_length (`int`, *optional*, defaults to 1): characters that a text without any counts as in both.
         modality_dropout (`float`, *optional*, defaults to 0.0):
             Probability, while training, that a clip with both modalities loses one of them (either, equally likely).
         modality_loss_weights (`dict`, *optional*):
@@ -378,7 +396,10 @@ class AvsrConfig(PreTrainedConfig):
     ctc_upsampling: int = 1
     ctc_loss_weight: float | int = 0.2
     alignment_loss_weight: float | int = 0.0
+    alignment_loss: str = "steps"
+    alignment_margin: int = 4
     label_smoothing: float | int = 0.01
+    empty_text_length: int = 1
     modality_dropout: float | int = 0.0
     modality_loss_weights: dict | None = None
     classifier_back_end: str = "conv"
@@ -411,11 +432,8 @@ class AvsrConfig(PreTrainedConfig):
             f"({self.num_attention_heads}).",
         )
         _require(self.conv_kernel_size % 2 == 1, f"conv_kernel_size must be odd, not {self.conv_kernel_size}.")
-        _require(self.ctc_upsampling >= 1, f"ctc_upsampling must be at least 1, not {self.ctc_upsampling}.")
-        _require(
-            self.classifier_back_end in ("conv", "tcn", "transformer"),
-            f"classifier_back_end must be 'conv', 'tcn' or 'transformer', not {self.classifier_back_end!r}.",
-        )
+        for name, least in (("ctc_upsampling", 1), ("alignment_margin", 0)):
+            _require(getattr(self, name) >= least, f"{name} must be at least {least}, not {getattr(self, name)}.")
         for name in ("ctc_loss_weight", "label_smoothing", "modality_dropout"):
             _require(0 <= getattr(self, name) <= 1, f"{name} must be in [0, 1], not {getattr(self, name)}.")
         _require(
@@ -431,12 +449,9 @@ class AvsrConfig(PreTrainedConfig):
 
     def _check_parts(self) -> None:
         """Raises a ValueError for parts that don't exist or don't fit together."""
-        kinds = {
-            "fusion": FUSIONS,
-            "encoder_layer_type": ENCODER_LAYERS,
-            "position_type": POSITIONS,
-            "fusion_norm": ("batch", "layer"),
-        }
+        kinds: dict[str, tuple[str, ...]] = {"fusion_norm": ("batch", "layer"), "alignment_loss": ("steps", "windows")}
+        kinds |= {"fusion": FUSIONS, "encoder_layer_type": ENCODER_LAYERS, "position_type": POSITIONS}
+        kinds["classifier_back_end"] = ("conv", "tcn", "transformer")
         for name, known in kinds.items():
             _require(getattr(self, name) in known, f"{name} must be one of {known}, not {getattr(self, name)!r}.")
         fusion, conformer = self.fusion, self.encoder_layer_type == "conformer"
@@ -497,27 +512,18 @@ class AvsrConfig(PreTrainedConfig):
         """
         Returns what the parameter-free norm in the Conv1d blocks and the CTC head takes its statistics over.
 
-        `"frame"`: the channels of one frame. `"utterance"` (reference): all valid frames and channels together, as
-        `MaskedLayerNorm` in the published code.
+        `"frame"`: the channels of one frame. `"utterance"` (reference): all valid frames and channels together.
         """
         return "utterance" if self.layout == "reference" else "frame"
 
     @property
     def tie_modality_norm(self) -> bool:
-        """
-        Returns whether both modalities share one layer norm before the fusion.
-
-        True in the reference layout, as `ModalityNormalization` in the published code; the paper has one each.
-        """
+        """Returns whether both modalities share one layer norm before the fusion; the paper has one each."""
         return self.layout == "reference"
 
     @property
     def centre_padding(self) -> bool:
-        """
-        Returns whether the shorter modality is stretched by repeating its first and last vectors.
-
-        True in the reference layout, as `makePadding` in the published code; else its missing frames are empty.
-        """
+        """Returns whether the shorter modality repeats its first and last vectors; else missing frames are empty."""
         return self.layout == "reference"
 
     @property
@@ -527,11 +533,7 @@ class AvsrConfig(PreTrainedConfig):
 
     @property
     def smooth_padding(self) -> bool:
-        """
-        Returns whether label smoothing counts padding.
-
-        True in the reference layout, as in the published code; CTC's term is also a sum over steps there, not a mean.
-        """
+        """Returns whether label smoothing counts padding, and CTC's term of it is a sum over steps, not a mean."""
         return self.layout == "reference"
 
     @property
@@ -675,9 +677,11 @@ def read_model_json(source: Mapping[str, Any] | list | str | os.PathLike[str]) -
 
 
 def _of_model_json(fields: Mapping[str, Any], name: str, known: tuple[Any, ...] = ()) -> Any:
-    """Returns a field of a `model.json`, one of those `known` if they are given."""
+    """Returns a field of a `model.json`: one of those `known`, or a number if they aren't given."""
     value = fields.get(name)
     _require(value is not None, f"model.json: the field {name} is missing.")
+    numbers = (int, float) if name == "mtlalpha" else (int,)
+    _require(bool(known) or isinstance(value, numbers), f"model.json: {name} must be a number, not {value!r}.")
     _require(not known or value in known, f"model.json: {name} must be one of {known}, not {value!r}.")
     return value
 

@@ -1,9 +1,16 @@
-"""CTC in decoding: its best path, and prefix scores for the joint search (Watanabe et al., 2017; section 3.7)."""
+"""CTC's best path and best texts; scores of texts by CTC (Watanabe et al., 2017; section 3.7) and a language model."""
+
+from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import ctc_loss, log_softmax, pad
+from transformers import Cache, PreTrainedModel
+
+from .transformers_seam_avsr import call_with_cache
 
 NEVER = float("-inf")
+CERTAIN = 0.999  # probability of silence above which CTC's beam passes over a step
+IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 State = tuple[torch.Tensor, torch.Tensor]  # `r_n` and `r_b`, each `(batch, beams, steps + 1)`: place t + 1 is frame t
 
 
@@ -22,15 +29,196 @@ def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: 
     Returns:
         One int64 tensor of labels per clip.
     """
-    scores = ctc_logits.clone()
-    scores[..., blank] = torch.logaddexp(ctc_logits[..., blank], ctc_logits[..., eos])
-    scores[..., eos] = NEVER
+    scores = silenced(ctc_logits, blank, eos)
     steps = scores.argmax(dim=-1)  # (batch, steps)
     valid = torch.arange(steps.shape[1], device=steps.device)[None] < lengths[:, None]
     steps = steps.masked_fill(~valid, blank)
     previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
     is_label = (steps != previous) & (steps != blank)
     return [row[keep] for row, keep in zip(steps, is_label)]
+
+
+def silenced(scores: torch.Tensor, blank: int, eos: int) -> torch.Tensor:
+    """Adds EOS's share of scores `(..., vocab)`, logits or log-probabilities, to blank's: both are silence."""
+    merged = scores.clone()
+    merged[..., blank] = torch.logaddexp(scores[..., blank], scores[..., eos])
+    merged[..., eos] = NEVER
+    return merged
+
+
+@dataclass(frozen=True)
+class CtcTexts:
+    """
+    CTC's best texts of each clip, the most probable first.
+
+    Attributes:
+        ids: `(clips, texts, length)` int64, their labels, then blanks.
+        sizes: `(clips, texts)` int64, how many labels each has.
+        scores: `(clips, texts)` log-probabilities of the paths that were followed; -inf: there is no further text.
+    """
+
+    ids: torch.Tensor
+    sizes: torch.Tensor
+    scores: torch.Tensor
+
+
+class CtcPrefixBeam:
+    """
+    CTC's beam search over the steps, for a batch of clips (Graves, 2012; Hannun et al., 2014).
+
+    After each step a beam holds the prefixes that the steps so far spell with the highest probability, summed over the
+    paths. A prefix stays as it is, by blank or by its last label once more, or is extended by any label; where the
+    extension of one prefix is another one of the beam, their probabilities are added. Whatever falls out of the beam
+    takes its paths with it, so that a text's score is a lower bound of its probability.
+
+    Args:
+        clips: of the batch.
+        beams: prefixes of each clip.
+        longest: most labels of a text.
+        blank: its id, which pads the texts.
+        like: a tensor of the type and on the device of the log-probabilities.
+    """
+
+    def __init__(self, clips: int, beams: int, longest: int, blank: int, like: torch.Tensor):
+        self.blank, self.longest = blank, longest
+        self.in_label = like.new_full((clips, beams), NEVER)  # log-probability of the paths that end in the last label
+        self.in_blank = self.in_label.clone()
+        self.in_blank[:, 0] = 0.0  # the empty prefix
+        self.ids = torch.full((clips, beams, longest + 1), blank, device=like.device)
+        self.sizes = self.ids.new_zeros(clips, beams)
+        self.steps = 0
+
+    def advance(self, log_probs: torch.Tensor) -> None:
+        """Adds a step, `(clips, vocab)` log-probabilities, -inf of what can't be a label."""
+        clips, vocab = log_probs.shape
+        beams, end = self.in_label.shape[1], (self.sizes - 1).clamp(min=0)[..., None]
+        last, total = self.ids.gather(2, end)[..., 0], torch.logaddexp(self.in_label, self.in_blank)
+        again = log_probs.gather(1, last).masked_fill(self.sizes == 0, NEVER)  # the last label once more
+        extended = total[..., None] + log_probs[:, None]
+        repeated = self.in_blank + again  # an equal label must come after a blank
+        is_last = torch.arange(vocab, device=last.device) == last[..., None]
+        extended = torch.where(is_last, repeated[..., None], extended)
+        extended[..., self.blank] = NEVER
+        extended = extended.masked_fill((self.sizes >= self.longest)[..., None], NEVER)
+
+        is_parent = self._parents(end)  # (clips, beams, beams): the second prefix is the first one and a label
+        index = last[:, None].expand(-1, beams, -1)
+        joined = extended.gather(2, index).masked_fill(~is_parent, NEVER).amax(dim=1)  # a prefix has one parent
+        taken = torch.zeros_like(extended).scatter_add_(2, index, is_parent.to(extended.dtype)) > 0
+        extended = extended.masked_fill(taken, NEVER)
+        in_label = torch.logaddexp(self.in_label + again, joined)
+        in_blank = total + log_probs[:, self.blank, None]
+
+        stays = torch.logaddexp(in_label, in_blank)
+        scores, index = torch.cat((stays, extended.flatten(1)), dim=1).topk(beams, dim=1)
+        grows = index >= beams
+        parents = torch.where(grows, (index - beams) // vocab, index)
+        labels = torch.where(grows, (index - beams) % vocab, self.blank)
+        self.in_label = torch.where(grows, scores, in_label.gather(1, parents))
+        self.in_blank = in_blank.gather(1, parents).masked_fill(grows, NEVER)
+        self.ids = self.ids.gather(1, parents[..., None].expand_as(self.ids))
+        self.sizes = self.sizes.gather(1, parents)
+        self.ids.scatter_(2, self.sizes[..., None], labels[..., None])
+        self.sizes = self.sizes + (grows & (scores > NEVER))  # an empty place doesn't outgrow the longest text
+        self.steps += 1
+
+    def _parents(self, end: torch.Tensor) -> torch.Tensor:
+        """Marks pairs of which the second is the first and one label more; `end` is the place of each last label."""
+        width = min(self.steps, self.longest) + 1  # no prefix is longer yet
+        ids = self.ids[..., :width]
+        shorter = ids.scatter(2, end, self.blank)
+        alive = torch.logaddexp(self.in_label, self.in_blank) > NEVER  # an empty place may hold any labels
+        pairs = (alive[:, :, None] & alive[:, None]) & (self.sizes > 0)[:, None]
+        return pairs & (ids[:, :, None] == shorter[:, None]).all(dim=-1)
+
+    def texts(self) -> CtcTexts:
+        """Returns the prefixes as whole texts, in the order of their scores."""
+        scores = torch.logaddexp(self.in_label, self.in_blank)
+        sizes = self.sizes.masked_fill(torch.isneginf(scores), 0)
+        place = torch.arange(int(sizes.max()), device=sizes.device)
+        return CtcTexts(self.ids[..., : len(place)].masked_fill(place >= sizes[..., None], self.blank), sizes, scores)
+
+
+def best_texts(
+    ctc_logits: torch.Tensor,
+    lengths: torch.Tensor,
+    texts: int,
+    longest: int,
+    blank: int,
+    eos: int,
+    certain: float = CERTAIN,
+) -> CtcTexts:
+    """
+    Finds CTC's most probable texts with [`CtcPrefixBeam`]. EOS is silence, as in [`best_path`].
+
+    Args:
+        ctc_logits: `(clips, steps, vocab)`.
+        lengths: `(clips,)` valid steps.
+        texts: how many to find for each clip, which is the beam's width.
+        longest: most labels of a text.
+        blank: id of CTC's blank.
+        eos: id of the end of a text.
+        certain: probability of silence, in (0, 1], above which a step is nothing but silence; 1: no step is.
+    """
+    log_probs = log_softmax(ctc_logits.to(precision(ctc_logits.device)), dim=-1)
+    log_probs, passed = _without_silence(silenced(log_probs, blank, eos), lengths, blank, certain)
+    beam = CtcPrefixBeam(len(log_probs), texts, min(longest, log_probs.shape[1]), blank, log_probs)
+    for step in log_probs.unbind(dim=1):
+        beam.advance(step)
+    found = beam.texts()
+    return CtcTexts(found.ids, found.sizes, found.scores + passed[:, None])
+
+
+def _without_silence(
+    log_probs: torch.Tensor, lengths: torch.Tensor, blank: int, certain: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Shortens each run of steps of certain silence to one step, which is nothing else.
+
+    Returns:
+        `(clips, fewer steps, vocab)`, clips that end earlier silent to the end; and `(clips,)`, the log-probability
+        of the silence.
+    """
+    steps = torch.arange(log_probs.shape[1], device=log_probs.device)
+    valid = steps < lengths[:, None]  # (clips, steps)
+    silent = valid & (log_probs[..., blank].exp() > certain)
+    goes_on = silent & pad(silent[:, :-1], (1, 0))
+    passed = log_probs[..., blank].masked_fill(~silent, 0.0).sum(dim=1)
+    only_blank = torch.full_like(log_probs[0, 0], NEVER)
+    only_blank[blank] = 0.0
+    log_probs = torch.where((silent | ~valid)[..., None], only_blank, log_probs)
+    fewer = (valid & ~goes_on).sum(dim=1)
+    order = (goes_on | ~valid).long().argsort(dim=1, stable=True)[:, : int(fewer.max())]
+    log_probs = log_probs.gather(1, order[..., None].expand(-1, -1, log_probs.shape[2]))
+    ended = torch.arange(order.shape[1], device=order.device) >= fewer[:, None]
+    return torch.where(ended[..., None], only_blank, log_probs), passed
+
+
+def ctc_scores_of(
+    ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor, blank: int
+) -> torch.Tensor:
+    """
+    Computes CTC's log-probabilities of whole texts, summed over all paths.
+
+    Args:
+        ctc_logits: `(clips, steps, vocab)`.
+        lengths: `(clips,)` valid steps.
+        labels: `(clips, texts, length)`, anything after a text's end.
+        sizes: `(clips, texts)` labels.
+        blank: its id.
+
+    Returns:
+        `(clips, texts)`.
+    """
+    device = ctc_logits.device
+    home = torch.device("cpu") if device.type == "mps" else device  # PyTorch has no CTC loss on Apple's GPUs
+    log_probs = log_softmax(ctc_logits.to(home, torch.float64), dim=-1).transpose(0, 1)
+    lengths, labels, sizes = lengths.to(home), pad(labels, (0, 1)).to(home), sizes.to(home)  # at least one column
+    columns = [
+        ctc_loss(log_probs, labels[:, number], lengths, sizes[:, number], blank, reduction="none")
+        for number in range(labels.shape[1])  # not all together: they would need a copy of the log-probabilities each
+    ]
+    return -torch.stack(columns, dim=1).to(device, precision(device))
 
 
 class CtcPrefixScorer:
@@ -219,3 +407,98 @@ class CtcScores:
         for part, new in zip(self.state, extended):
             part.copy_(new)
         self.last.copy_(labels)
+
+
+class LanguageModelScores:
+    """
+    Log-probability of the hypotheses under a causal language model over the same ids.
+
+    Args:
+        model: takes `input_ids`; texts begin with the start token.
+        vocab_size: the recogniser's.
+        start: `(clips, beams)`, the start token.
+
+    Raises:
+        ValueError: the model knows fewer tokens than the recogniser.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, start: torch.Tensor):
+        _check_vocabulary(model, vocab_size)
+        self.model, self.vocab_size = model, vocab_size
+        self.cache: Cache | None = None
+        self.ids = start.reshape(-1, 1)  # (clips * beams, length)
+        self.total = torch.zeros(start.shape, device=start.device)  # (clips, beams)
+
+    def __call__(self) -> torch.Tensor:
+        """Computes the scores `(clips, beams, vocab)` of each hypothesis extended by each label."""
+        new = self.ids if self.cache is None else self.ids[:, -1:]
+        logits, self.cache = call_with_cache(self.model, new.to(self.model.device), self.cache)
+        steps = logits[:, -1].to(self.ids.device, torch.float32).log_softmax(dim=-1)[:, : self.vocab_size]
+        self.scores = self.total[..., None] + steps.unflatten(0, self.total.shape)
+        return self.scores
+
+    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
+        """Extends the hypotheses that `parents` `(clips, beams)` names by `labels` `(clips, beams)`."""
+        rows = rows_of(parents)
+        self.ids = torch.cat((self.ids[rows], labels.reshape(-1, 1)), dim=1)
+        if self.cache is not None:
+            self.cache.reorder_cache(rows_of(parents.to(self.model.device)))
+        self.total = pick_scores(self.scores, parents, labels)
+
+
+def language_model_log_probs(
+    model: PreTrainedModel, inputs: torch.Tensor, labels: torch.Tensor, vocab_size: int
+) -> torch.Tensor:
+    """
+    Computes a language model's log-probabilities of whole texts' labels, in one pass.
+
+    Args:
+        model: see [`LanguageModelScores`].
+        inputs: `(clips, texts, length)`, the start token first.
+        labels: `(clips, texts, length)`, what comes next.
+        vocab_size: the recogniser's.
+
+    Returns:
+        `(clips, texts, length)` float32.
+
+    Raises:
+        ValueError: the model knows fewer tokens than the recogniser.
+    """
+    _check_vocabulary(model, vocab_size)
+    logits = model(input_ids=inputs.flatten(0, 1).to(model.device)).logits.to(labels.device, torch.float32)
+    return logits.log_softmax(dim=-1).gather(2, labels.flatten(0, 1)[..., None]).view(labels.shape)
+
+
+def _check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
+    """Raises a ValueError if the language model knows fewer tokens than the recogniser."""
+    if model.config.vocab_size < vocab_size:
+        raise ValueError(
+            f"language_model knows {model.config.vocab_size} tokens, the recogniser {vocab_size}: train it with "
+            "the recogniser's tokenizer."
+        )
+
+
+def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
+    """
+    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
+
+    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
+    share, only the removed label's.
+    """
+    share = scores[..., label : label + 1]
+    rest = scores.clone()
+    rest[..., label] = NEVER
+    total = rest.logsumexp(dim=-1, keepdim=True)
+    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
+    return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)
+
+
+def pick_scores(scores: torch.Tensor, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Picks from scores `(clips, beams, vocab)` those of `labels` after `parents`, all `(clips, beams)`."""
+    return scores.flatten(1).gather(1, parents * scores.shape[-1] + labels)
+
+
+def rows_of(parents: torch.Tensor) -> torch.LongTensor:
+    """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
+    first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
+    return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so

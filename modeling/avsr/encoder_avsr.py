@@ -12,10 +12,12 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from .configuration_avsr import MODALITIES, AvsrConfig
 from .front_ends_avsr import (
     FRAME_SAMPLES,
+    AvsrFilterBankFrontEnd,
     AvsrResNetWaveformFrontEnd,
     AvsrSpectrogramFrontEnd,
     AvsrVisualFrontEnd,
     AvsrWaveformFrontEnd,
+    AvsrWhisperFrontEnd,
 )
 from .layers_avsr import (
     AvsrAttention,
@@ -76,7 +78,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialises as PyTorch and the published code do; speech encoders of transformers initialise themselves."""
-        if isinstance(module, AvsrSpectrogramFrontEnd):
+        if isinstance(module, (AvsrFilterBankFrontEnd, AvsrSpectrogramFrontEnd, AvsrWhisperFrontEnd)):
             module.reset_buffers()
         elif isinstance(module, nn.Embedding):
             initialization.normal_(module.weight, std=self.config.initializer_range)
@@ -644,6 +646,8 @@ class AvsrMlpEncoder(AvsrFrameEncoder):
 
 AUDIO_FRONT_ENDS = {
     "wav2vec2": AvsrWaveformFrontEnd,
+    "whisper": AvsrWhisperFrontEnd,
+    "wav2vec2-bert": AvsrFilterBankFrontEnd,
     "spectrogram": AvsrSpectrogramFrontEnd,
     "resnet": AvsrResNetWaveformFrontEnd,
 }

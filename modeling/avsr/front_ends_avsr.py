@@ -1,13 +1,14 @@
 """The front-ends: from a waveform or mouth crops to feature vectors (paper, section 3.1)."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig
-from transformers.audio_utils import mel_filter_bank
+from transformers import AutoModel, PreTrainedConfig, Wav2Vec2BertConfig, WhisperConfig
+from transformers.audio_utils import mel_filter_bank, window_function
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
 from .layers_avsr import masked_batch_norm
@@ -16,6 +17,9 @@ Count = TypeVar("Count", int, torch.Tensor)
 FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
 FRAME_SAMPLES = 640  # of a video frame: 40 ms of sound
 REDUCTION = 4  # of channels inside a bottleneck
+STEP_SAMPLES = 320  # of a speech encoder's vector: 20 ms
+WINDOW, HOP = 400, 160  # samples of a log-mel frame and from one to the next
+WHISPER_OVERLAP = 100  # steps that two windows of a long clip share: 2 s
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": nn.functional.relu,
     "silu": nn.functional.silu,
@@ -23,7 +27,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class AvsrWaveformFrontEnd(nn.Module):
-    """A self-supervised speech encoder of transformers (wav2vec 2.0, HuBERT, WavLM): a vector every 20 ms."""
+    """
+    A self-supervised speech encoder of transformers that reads a waveform: a vector every 20 ms.
+
+    wav2vec 2.0, wav2vec 2.0 Conformer, HuBERT, WavLM.
+    """
 
     def __init__(self, config: AvsrAudioConfig):
         super().__init__()
@@ -34,6 +42,7 @@ class AvsrWaveformFrontEnd(nn.Module):
         if self.is_frozen:
             self.encoder.feature_extractor.requires_grad_(False)
         self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
+        self.convolves_padding = config.encoder_config.model_type == "wav2vec2-conformer"
         self.by_division = config.length_rule == "division"
 
     def train(self, mode: bool = True) -> "AvsrWaveformFrontEnd":
@@ -45,16 +54,22 @@ class AvsrWaveformFrontEnd(nn.Module):
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
+        missing = max(0, int(self._window_end(torch.ones((), dtype=torch.long))) - input_values.shape[1])
+        input_values = nn.functional.pad(input_values, (0, missing))  # the encoder needs a window to run
+        attention_mask = nn.functional.pad(attention_mask, (0, missing))
         samples = attention_mask.sum(dim=1)
         lengths = self._count_windows(samples).clamp(min=0)
         steps = self._count_windows(input_values.shape[1])
-        if self.shares_statistics and input_values.shape[0] > 1:
+        # a group norm averages over time, and a Conformer's convolutions see padding: it would change the result
+        if (self.shares_statistics or (self.convolves_padding and not self.training)) and input_values.shape[0] > 1:
             return self._one_by_one(input_values, samples, steps), lengths
         if self.by_division and not self.shares_statistics:
             share = input_values.shape[1] // steps  # samples of a step
             lengths = ((samples + share - 1) // share).clamp(max=steps)
             places = torch.arange(input_values.shape[1], device=samples.device)[None]
             attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
+        # a clip without a step attends to its (ignored) padding instead of to nothing, which would be NaN
+        attention_mask = attention_mask.masked_fill((lengths == 0)[:, None], 1)
         return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
 
     def _count_windows(self, samples: Count) -> Count:
@@ -72,13 +87,136 @@ class AvsrWaveformFrontEnd(nn.Module):
         return torch.where(lengths > 0, samples, 0)
 
     def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
-        """Encodes clip by clip: the `"group"` norm averages over time, so that padding would change the result."""
+        """Encodes clip by clip, without padding."""
         rows = []
         for wave, length in zip(input_values, samples.tolist()):
             # 400 samples are the first window; a shorter clip has no step, but the encoder needs one to run
             row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
             rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
         return torch.stack(rows)
+
+
+class AvsrWhisperFrontEnd(nn.Module):
+    """
+    Whisper's encoder: a vector every 20 ms.
+
+    It reads windows of a fixed length, in which silence follows the sound, as it was trained. A longer clip is read in
+    windows that overlap; each vector comes from the one in whose middle it is. No clip's vectors depend on its batch.
+    """
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        if not isinstance(config.encoder_config, WhisperConfig):
+            raise ValueError("audio_config.encoder_config must be a WhisperConfig with front_end='whisper'.")
+        settings = copy.deepcopy(config.encoder_config)
+        settings.decoder_layers, settings.vocab_size, settings.pad_token_id = 0, 1, 0  # only the encoder is needed
+        self.encoder = AutoModel.from_config(settings).get_encoder()
+        if config.freeze_feature_encoder:
+            for convolution in (self.encoder.conv1, self.encoder.conv2):
+                convolution.requires_grad_(False)
+        self.steps = config.encoder_config.max_source_positions  # of a window
+        self.stride = self.steps - min(WHISPER_OVERLAP, self.steps // 4)  # steps from one window to the next
+        frequencies = (WINDOW // 2 + 1, config.encoder_config.num_mel_bins)
+        self.filters = nn.Buffer(torch.empty(frequencies), persistent=False)  # (frequencies, mel bands)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the mel filters; they are computed, not stored."""
+        frequencies, bands = self.filters.shape
+        filters = mel_filter_bank(frequencies, bands, 0.0, 8000.0, 16000, norm="slaney", mel_scale="slaney")
+        with torch.no_grad():
+            self.filters.copy_(torch.from_numpy(filters))
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
+        lengths = (attention_mask.sum(dim=1) + STEP_SAMPLES - 1) // STEP_SAMPLES
+        steps = (input_values.shape[1] + STEP_SAMPLES - 1) // STEP_SAMPLES
+        wave = input_values.float() * attention_mask.float()
+        windows = 1 + max(0, -((self.steps - steps) // self.stride))  # that the longest clip needs
+        samples = STEP_SAMPLES * (self.stride * (windows - 1) + self.steps)
+        wave = nn.functional.pad(wave, (0, samples - wave.shape[1]))
+        wave = wave.unfold(1, STEP_SAMPLES * self.steps, STEP_SAMPLES * self.stride)  # (batch, windows, samples)
+        states = self.encoder(self._log_mel(wave.flatten(0, 1)).to(self.encoder.dtype)).last_hidden_state
+        states = states.unflatten(0, (-1, windows)).flatten(1, 2)  # (batch, windows * steps of a window, size)
+        if windows > 1:
+            states = states.gather(1, self._places(lengths, steps)[..., None].expand(-1, -1, states.shape[-1]))
+        return states[:, :steps], lengths
+
+    def _places(self, lengths: torch.Tensor, steps: int) -> torch.Tensor:
+        """Returns `(batch, steps)`: where each step's vector is among those of all windows."""
+        last = (lengths - self.steps + self.stride - 1).clamp(min=0) // self.stride  # window that each clip needs
+        place = torch.arange(steps, device=lengths.device)[None]
+        middle = (self.steps - self.stride) // 2  # of what two windows share
+        window = torch.minimum((place - middle).clamp(min=0) // self.stride, last[:, None])
+        return (window * self.steps + place - window * self.stride).clamp(max=(window + 1) * self.steps - 1)
+
+    def _log_mel(self, wave: torch.Tensor) -> torch.Tensor:
+        """Computes Whisper's features `(windows, mel bands, frames)` of `(windows, samples)`."""
+        taper = torch.hann_window(WINDOW, device=wave.device)
+        spectrum = torch.stft(wave, WINDOW, HOP, window=taper, return_complex=True)
+        power = spectrum[..., :-1].abs().square()  # (windows, frequencies, frames)
+        energies = (self.filters.float().T @ power).float().clamp(min=1e-10).log10()  # autocast's product is shorter
+        energies = torch.maximum(energies, energies.amax(dim=(1, 2), keepdim=True) - 8.0)
+        return (energies + 4.0) / 4.0
+
+
+class AvsrFilterBankFrontEnd(nn.Module):
+    """
+    w2v-BERT 2.0: a vector every 20 ms, of two frames of Kaldi's log-mel filter bank.
+
+    Each utterance's energies have zero mean and unit variance in each band.
+    """
+
+    def __init__(self, config: AvsrAudioConfig):
+        super().__init__()
+        if not isinstance(config.encoder_config, Wav2Vec2BertConfig):
+            raise ValueError(
+                "audio_config.encoder_config must be a Wav2Vec2BertConfig with front_end='wav2vec2-bert'."
+            )
+        self.encoder = AutoModel.from_config(config.encoder_config)
+        self.size = 512  # of the Fourier transform
+        bands = config.encoder_config.feature_projection_input_dim // 2
+        self.window = nn.Buffer(torch.empty(WINDOW), persistent=False)
+        self.filters = nn.Buffer(torch.empty(self.size // 2 + 1, bands), persistent=False)
+        self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        """Fills the window and the mel filters; they are computed, not stored."""
+        frequencies, bands = self.filters.shape
+        band = (20.0, 8000.0, 16000)  # lowest and highest frequency, sampling rate
+        filters = mel_filter_bank(frequencies, bands, *band, mel_scale="kaldi", triangularize_in_mel_space=True)
+        with torch.no_grad():
+            self.window.copy_(torch.from_numpy(window_function(WINDOW, "povey", periodic=False)))
+            self.filters.copy_(torch.from_numpy(filters))
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
+        frames = ((attention_mask.sum(dim=1) - WINDOW) // HOP + 1).clamp(min=0)  # (batch,) whole ones
+        wave = input_values.float() * attention_mask.float()
+        wave = nn.functional.pad(wave, (0, max(0, WINDOW + HOP - wave.shape[1])))  # at least two frames
+        energies = self._normalised(self._log_mel(wave), frames)
+        steps, lengths = energies.shape[1] // 2, frames // 2
+        features = energies[:, : 2 * steps].unflatten(1, (steps, 2)).flatten(2)  # (batch, steps, 2 * bands)
+        valid = torch.arange(steps, device=frames.device)[None] < lengths[:, None]
+        valid = valid | (lengths == 0)[:, None]  # a clip without a step attends to its padding, which is ignored
+        states = self.encoder(features.to(self.encoder.dtype), attention_mask=valid.long()).last_hidden_state
+        return states, lengths
+
+    def _log_mel(self, wave: torch.Tensor) -> torch.Tensor:
+        """Computes Kaldi's log-mel energies `(batch, frames, bands)` of `(batch, samples)`."""
+        cut = 2.0**15 * wave.unfold(1, WINDOW, HOP)  # (batch, frames, samples), scaled as 16-bit integers
+        cut = cut - cut.mean(dim=2, keepdim=True)
+        before = torch.cat((cut[..., :1], cut[..., :-1]), dim=2)
+        spectrum = torch.fft.rfft((cut - 0.97 * before) * self.window.float(), self.size)
+        return (spectrum.abs().square() @ self.filters.float()).float().clamp(min=2.0**-23).log()
+
+    def _normalised(self, energies: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """Normalises each band over the `frames` `(batch,)` of a clip; zeros after them."""
+        valid = (torch.arange(energies.shape[1], device=frames.device)[None] < frames[:, None]).float()[..., None]
+        count = frames[:, None, None]
+        centred = (energies - (energies * valid).sum(dim=1, keepdim=True) / count.clamp(min=1)) * valid
+        variance = centred.square().sum(dim=1, keepdim=True) / (count - 1).clamp(min=1)
+        return centred / (variance + 1e-7).sqrt()
 
 
 class AvsrSpectrogramFrontEnd(nn.Module):

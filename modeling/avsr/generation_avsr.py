@@ -1,12 +1,13 @@
-"""Decoding: `generate` with its arguments, and the joint search by the rules of ESPnet."""
+"""Decoding: `generate` with its arguments, the search in two passes, and the joint search by the rules of ESPnet."""
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.generation import (
@@ -25,21 +26,32 @@ from transformers.generation import (
 from transformers.generation.streamers import BaseStreamer
 
 from .beam_decoding_avsr import (
-    IMPOSSIBLE,
     ForwardDecoder,
     JointSearch,
-    LanguageModelScores,
     SearchSettings,
     SharedKeysDecoder,
     StepDecoder,
-    pick_scores,
+    TextDecoder,
 )
 from .configuration_avsr import AvsrConfig
-from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores, best_path
+from .ctc_prefix_score_avsr import (
+    CTC_PREFIX_SCORERS,
+    IMPOSSIBLE,
+    NEVER,
+    CtcScores,
+    CtcTexts,
+    LanguageModelScores,
+    best_path,
+    best_texts,
+    ctc_scores_of,
+    language_model_log_probs,
+    pick_scores,
+)
 from .layers_avsr import AvsrEncoderOutput, change_clips
 from .transformers_seam_avsr import attention_kind, cache_field
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
+CANDIDATES = 10  # texts of the first of two passes
 STRETCH = 1.5  # how much longer than `chunk_length_s` an utterance may be; the pipeline cuts longer clips
 DENSE = ("sdpa", "eager")  # kinds of attention that compute what [`SharedKeysDecoder`] does
 FORBIDDING = (  # processors that only rule labels out, so that scores still can't grow
@@ -149,7 +161,74 @@ class EspnetSearch(JointSearch):
             self.total = self.total.masked_fill(worse.all(dim=1, keepdim=True), NEVER)
 
 
-SEARCHES: dict[str, type[JointSearch]] = {"joint": JointSearch, "espnet": EspnetSearch}
+class TwoPassSearch:
+    """
+    Finds CTC's best texts, and chooses among them by the joint score that [`JointSearch`] gives a whole text.
+
+    The decoder reads all texts in one pass, so that no step of it waits for the one before. A text that the logits
+    processors rule out can't be chosen.
+
+    Args:
+        decoder: of the clips.
+        ctc_logits: `(clips, steps, vocab)`.
+        lengths: `(clips,)` valid steps.
+        settings: of the search; `beams` is the number of CTC's texts.
+        target_eos: whether CTC's targets end with EOS.
+        language_model: over the recogniser's ids, or None.
+
+    Attributes:
+        scores: `(clips, texts)`, of the best texts; -inf: there is none.
+    """
+
+    def __init__(
+        self,
+        decoder: TextDecoder,
+        ctc_logits: torch.Tensor,
+        lengths: torch.Tensor,
+        settings: SearchSettings,
+        target_eos: bool,
+        language_model: PreTrainedModel | None,
+    ):
+        self.decoder, self.settings, self.language_model = decoder, settings, language_model
+        self.ctc_logits, self.lengths, self.target_eos = ctc_logits, lengths, target_eos
+        found = best_texts(ctc_logits, lengths, settings.beams, settings.steps - 1, settings.blank, settings.eos)
+        totals = self._totals(found) / (found.sizes + 1) ** settings.length_penalty
+        self.scores, order = totals.topk(settings.texts, dim=1)
+        self.sizes = found.sizes.gather(1, order)
+        self.ids = found.ids.gather(1, order[..., None].expand(-1, -1, found.ids.shape[2]))
+
+    def _totals(self, found: CtcTexts) -> torch.Tensor:
+        """Computes the joint scores `(clips, beams)` of CTC's texts."""
+        settings, weight = self.settings, self.settings.ctc_weight
+        labels = pad(found.ids, (0, 1), value=settings.blank).scatter(2, found.sizes[..., None], settings.eos)
+        inputs = pad(labels[..., :-1], (1, 0), value=settings.start)  # what decoder and language model read
+        outside = torch.arange(labels.shape[2], device=labels.device) > found.sizes[..., None]  # EOS is inside
+        totals = torch.zeros(found.scores.shape, device=labels.device)
+        if weight < 1 or settings.processors:
+            steps = self.decoder(inputs, labels, found.sizes + 1).masked_fill(outside, 0.0)
+            totals = (1 - weight) * steps.sum(dim=-1) if weight < 1 else totals
+            totals = totals.masked_fill((steps < IMPOSSIBLE).any(dim=-1), NEVER)
+        if weight > 0:
+            sizes = found.sizes + int(self.target_eos)
+            scores = ctc_scores_of(self.ctc_logits, self.lengths, labels, sizes, settings.blank)
+            totals = totals + (weight * scores).float()
+        if self.language_model is not None:
+            steps = language_model_log_probs(self.language_model, inputs, labels, self.ctc_logits.shape[2])
+            totals = totals + settings.language_model_weight * steps.masked_fill(outside, 0.0).sum(dim=-1)
+        return totals.masked_fill(torch.isneginf(found.scores) | totals.isnan(), NEVER)
+
+    def found(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the texts `(clips * texts, length)`, start token, labels, EOS, padding; and their scores."""
+        settings = self.settings
+        sizes = self.sizes.masked_fill(torch.isneginf(self.scores), 0)
+        place = torch.arange(int(sizes.max()), device=sizes.device)
+        ids = self.ids[..., : len(place)].masked_fill(place >= sizes[..., None], settings.blank)
+        ids = pad(pad(ids, (1, 0), value=settings.start), (0, 1), value=settings.blank)
+        return ids.scatter(2, sizes[..., None] + 1, settings.eos).flatten(0, 1), self.scores.flatten()
+
+
+JOINT_SEARCHES: dict[str, type[JointSearch]] = {"joint": JointSearch, "espnet": EspnetSearch}
+SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 
 
 @dataclass(frozen=True)
@@ -162,7 +241,7 @@ class JointScore:
         ctc_prefix: `"exact"` or `"reference"`.
         language_model: over the recogniser's ids, or None.
         language_model_weight: 0 or more.
-        search: `"joint"` or `"espnet"`.
+        search: one of `SEARCHES`.
         length_bonus: of each label in ESPnet's search.
     """
 
@@ -181,17 +260,46 @@ class JointScore:
             raise ValueError(f"ctc_prefix must be one of {names}, not {self.ctc_prefix!r}.")
         if self.search not in SEARCHES:
             raise ValueError(f"search must be one of {', '.join(map(repr, SEARCHES))}, not {self.search!r}.")
-        if self.search == "joint" and self.length_bonus:
+        if self.search != "espnet" and self.length_bonus:
             raise ValueError("length_bonus is for search='espnet': use length_penalty.")
-        if self.search == "espnet" and self.ctc_prefix != "exact":
-            raise ValueError("ctc_prefix must be 'exact' with search='espnet'.")
+        if self.search in ("espnet", "two_pass") and self.ctc_prefix != "exact":
+            raise ValueError(f"ctc_prefix must be 'exact' with search={self.search!r}.")
+        if self.search == "greedy" and self.language_model is not None:
+            raise ValueError("language_model is for search='joint' or 'two_pass': leave it out with search='greedy'.")
         if not self.language_model_weight >= 0:
             raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}.")
 
     def is_best_path(self, config: GenerationConfig) -> bool:
         """Returns whether CTC's best path is requested, which needs no search."""
-        alone = self.ctc_weight == 1 and self.language_model is None
-        return alone and not config.do_sample and (config.num_beams or 1) == 1 and self.search == "joint"
+        alone = self.ctc_weight == 1 and self.language_model is None and self.search == "joint"
+        one = alone and not config.do_sample and (config.num_beams or 1) == 1
+        return one or self.search == "greedy"
+
+    def number_of_texts(
+        self, config: GenerationConfig, own: GenerationConfig, given: GenerationConfig | None, chosen: int | None
+    ) -> int:
+        """
+        Returns how many texts a search compares: its `num_beams`.
+
+        Args:
+            config: all of the call's settings.
+            own: the model's, whose number counts for the search that it is saved with.
+            given: the generation config that the call passes, or None.
+            chosen: the number that the call passes, or None; CTC's best path is one whatever it is.
+
+        Raises:
+            ValueError: the call requests several texts of CTC's best path, or draws at random.
+        """
+        if self.search == "greedy":
+            if (texts := config.num_return_sequences or 1) > 1:
+                raise ValueError(f"num_return_sequences must be 1 with search='greedy', which finds one, not {texts}.")
+            if config.do_sample:
+                raise ValueError("do_sample is for search='joint': leave it out with search='greedy'.")
+            return 1
+        known = chosen or getattr(given, "num_beams", None)
+        if self.search == "two_pass" and known is None and getattr(own, "search", None) != "two_pass":
+            return CANDIDATES
+        return config.num_beams or 1
 
     def settings(
         self,
@@ -203,12 +311,12 @@ class JointScore:
     ) -> SearchSettings:
         """Turns what transformers has prepared into the settings of a search."""
         exact, processors = self.ctc_prefix == "exact", list(processors)
-        if streamer is not None and (config.num_beams > 1 or self.search == "espnet"):
+        if streamer is not None and (config.num_beams > 1 or self.search != "joint"):
             raise ValueError(
                 "`streamer` needs num_beams=1 and search='joint': else labels are certain only at the end."
             )
-        if self.search == "espnet":
-            self._check_espnet(config, list(criteria))
+        if self.search != "joint":
+            self._check_others(config, list(criteria))
         return SearchSettings(
             start=model.decoder_start_token_id,
             blank=model.pad_token_id,
@@ -230,16 +338,15 @@ class JointScore:
             length_bonus=self.length_bonus,
         )
 
-    @staticmethod
-    def _check_espnet(config: GenerationConfig, criteria: list[StoppingCriteria]) -> None:
-        """Raises a ValueError for settings that ESPnet's search doesn't have."""
+    def _check_others(self, config: GenerationConfig, criteria: list[StoppingCriteria]) -> None:
+        """Raises a ValueError for settings that only the joint search has."""
         others = [one for one in criteria if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))]
-        wrong = {"do_sample": config.do_sample, "length_penalty": config.length_penalty, "stopping_criteria": others}
-        if config.num_beams == 1:
-            wrong["length_penalty"] = 0.0
+        wrong = {"do_sample": config.do_sample, "stopping_criteria": others}
+        if self.search == "espnet" and config.num_beams > 1:
+            wrong["length_penalty"] = config.length_penalty
         for name, value in wrong.items():
             if value:
-                raise ValueError(f"`{name}` is for search='joint': leave it out with search='espnet'.")
+                raise ValueError(f"`{name}` is for search='joint': leave it out with search={self.search!r}.")
 
     def ctc_scores(
         self, logits: torch.Tensor, lengths: torch.Tensor, model: AvsrConfig, beams: int
@@ -313,6 +420,8 @@ class AvsrGenerationMixin(GenerationMixin):
                 A causal language model over the recogniser's ids; texts begin with `decoder_start_token_id`.
             language_model_weight (`float`, *optional*, defaults to 0.3): of its log-probabilities, 0 or more.
             search (`str`, *optional*, defaults to the generation config's or `"joint"`):
+                `"two_pass"` finds CTC's `num_beams` best texts (10 by default), and the decoder and the joint score
+                choose among them, see [`TwoPassSearch`]: a fifth of the time. `"greedy"` is CTC's best path alone.
                 `"espnet"` searches as ESPnet does, see [`EspnetSearch`], for results as they were published:
                 `early_stopping="never"` takes as many steps as there are frames (its `maxlenratio=1`), `False` ends by
                 its rule (`maxlenratio=0`).
@@ -345,6 +454,7 @@ class AvsrGenerationMixin(GenerationMixin):
             ValueError: `ctc_weight` is outside [0, 1], `ctc_prefix` is unknown, the language model's weight or
                 vocabulary does not fit, there is no input, or an argument is not for speech recognition.
         """
+        beams = kwargs.get("num_beams")
         config = _merge_configs(generation_config, self.generation_config, kwargs)
         _refuse(kwargs, config)
         score = JointScore(
@@ -355,6 +465,10 @@ class AvsrGenerationMixin(GenerationMixin):
             getattr(config, "search", "joint") if search is None else search,
             length_bonus,
         )
+        config.num_beams = score.number_of_texts(config, self.generation_config, generation_config, beams)
+        trained = self.config.ctc_loss_weight or self.config.alignment_loss_weight
+        if score.search in ("two_pass", "greedy") and not trained:
+            raise ValueError(f"search={score.search!r} needs CTC, which this model was trained without: use 'joint'.")
         if encoder_outputs is None:
             requested = {name: True for name in OPTIONAL_OUTPUTS if getattr(config, name)}
             input_values = kwargs.pop("inputs", input_values)
@@ -387,7 +501,27 @@ class AvsrGenerationMixin(GenerationMixin):
         settings: SearchSettings,
         config: GenerationConfig,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
-        """Runs the joint search; its `config` is what transformers has prepared."""
+        """Runs a search; its `config` is what transformers has prepared."""
+        if score.search == "two_pass":
+            sequences, scores = self._two_passes(encoder_outputs, ctc_logits, score, settings, config)
+            output = GenerateBeamEncoderDecoderOutput if settings.beams > 1 else GenerateEncoderDecoderOutput
+            found: dict[str, Any] = {"sequences": sequences, **_encoder_outputs_requested(config, encoder_outputs)}
+            found |= {"sequences_scores": scores} if settings.beams > 1 else {}
+            return output(**found) if config.return_dict_in_generate else _as_ids(sequences)
+        search = self._joint_search(encoder_outputs, ctc_logits, score, settings, config)
+        if not config.return_dict_in_generate:
+            return _as_ids(search.found()[0])
+        return _search_output(config, search, encoder_outputs)
+
+    def _joint_search(
+        self,
+        encoder_outputs: AvsrEncoderOutput,
+        ctc_logits: torch.Tensor,
+        score: JointScore,
+        settings: SearchSettings,
+        config: GenerationConfig,
+    ) -> JointSearch:
+        """Runs the joint search."""
         encoded, copies = change_clips(encoder_outputs, lambda part: part), config.num_return_sequences
         if settings.beams == 1 and copies > 1:  # drawn at random, independently of each other
             encoded = change_clips(encoded, lambda part: part.repeat_interleave(copies, dim=0))
@@ -400,7 +534,7 @@ class AvsrGenerationMixin(GenerationMixin):
         else:
             options = {name: getattr(config, name) for name in ("use_cache", *OPTIONAL_OUTPUTS)}
             decoder = ForwardDecoder(self, encoded, start, **options)
-        search = SEARCHES[score.search](
+        search = JOINT_SEARCHES[score.search](
             decoder,
             lengths if score.ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
             settings,
@@ -408,9 +542,38 @@ class AvsrGenerationMixin(GenerationMixin):
             score.language_model_scores(self.config, start),
         )
         search.run()
-        if not config.return_dict_in_generate:
-            return _as_ids(search.found()[0])
-        return _search_output(config, search, encoder_outputs)
+        return search
+
+    def _two_passes(
+        self,
+        encoder_outputs: AvsrEncoderOutput,
+        ctc_logits: torch.Tensor,
+        score: JointScore,
+        settings: SearchSettings,
+        config: GenerationConfig,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Runs the search in two passes; where the logits processors allow none of a clip's candidates, the joint search.
+
+        Returns:
+            See [`TwoPassSearch.found`].
+        """
+        encoded = change_clips(encoder_outputs, lambda part: part)
+        lengths = encoded["frame_mask"].sum(dim=1) * self.config.ctc_upsampling  # (clips,)
+        share_keys = self._can_share_keys(config)
+        decoder = TextDecoder(self, encoded, settings.blank, settings.processors, share_keys)
+        target_eos, language_model = self.config.ctc_target_eos, score.language_model
+        search = TwoPassSearch(decoder, ctc_logits, lengths, settings, target_eos, language_model)
+        sequences, scores = search.found()
+        missing = torch.isneginf(search.scores[:, 0])
+        if not (settings.processors and missing.any()):
+            return sequences, scores
+        joint = self._joint_search(encoder_outputs, ctc_logits, replace(score, search="joint"), settings, config)
+        other, other_scores, _ = joint.found()
+        rows = missing.repeat_interleave(settings.texts)
+        width = max(sequences.shape[1], other.shape[1])
+        ids, other = (pad(part, (0, width - part.shape[1]), value=settings.blank) for part in (sequences, other))
+        return torch.where(rows[:, None], other, ids), torch.where(rows, other_scores, scores)
 
     def _can_share_keys(self, config: GenerationConfig) -> bool:
         """Returns whether [`SharedKeysDecoder`] suffices: no other cache, no attention weights, all on one device."""

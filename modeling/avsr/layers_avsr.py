@@ -15,6 +15,8 @@ from .configuration_avsr import MODALITIES, AvsrConfig
 from .transformers_seam_avsr import attention_function, attention_kind
 
 LEGACY_POSITIONS = 5000  # frames whose positions the legacy kind has; more would be other positions
+FEWEST_ROWS, MOST_ROWS = 4, 16  # of an input that a CPU multiplies faster in BLOCKS of the weight, as measured
+BLOCKS = 8
 
 
 @dataclass
@@ -262,6 +264,11 @@ class AvsrModalityHeads(nn.Module):
             head.resize(vocab_size)  # type: ignore[operator]  # a ModuleDict's type doesn't say what it holds
 
 
+def as_bias(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Turns a mask into what is added to attention scores: 0 for True, the lowest number for False."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: torch.Tensor,
@@ -450,6 +457,53 @@ class AvsrFeedForward(nn.Module):
         if self.training:
             hidden_states = nn.functional.dropout(hidden_states, p=self.dropout)
         return self.fc2(hidden_states)
+
+
+class BlockLinear:
+    """
+    A linear layer for few rows without gradients, `(clips, beams, in_features)` -> `(clips, beams, out_features)`.
+
+    A CPU multiplies 4 to 16 rows by eight blocks of a weight in two thirds of the time that it takes for the whole.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor):
+        self.weight = weight.view(BLOCKS, -1, weight.shape[1]).transpose(1, 2)  # (blocks, in, out / blocks)
+        self.bias = bias.view(BLOCKS, 1, -1)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        clips, beams, size = rows.shape
+        output = torch.baddbmm(self.bias, rows.reshape(1, -1, size).expand(BLOCKS, -1, -1), self.weight)
+        return output.transpose(0, 1).reshape(clips, beams, -1)
+
+
+def in_blocks(rows: int, *layers: nn.Linear) -> BlockLinear | None:
+    """
+    Fuses linear layers that share an input into one weight in blocks.
+
+    Args:
+        rows: of the input.
+        layers: read the same input.
+
+    Returns:
+        None if that number of rows gains nothing, or a layer isn't a plain `nn.Linear`, as with adapters.
+    """
+    if not is_plain(*layers) or not FEWEST_ROWS <= rows <= MOST_ROWS or layers[0].weight.device.type != "cpu":
+        return None
+    weight, bias = fuse(*layers)
+    return None if weight.shape[0] % BLOCKS else BlockLinear(weight, bias)
+
+
+def is_plain(*layers: nn.Linear) -> bool:
+    """Returns whether the layers are their weights and nothing else (adapters are more), so that they can be fuse."""
+    return all(type(layer) is nn.Linear and layer.bias is not None for layer in layers)
+
+
+def fuse(*layers: nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns one weight and one bias for layers that share an input."""
+    if len(layers) == 1:
+        return layers[0].weight, layers[0].bias
+    weight, bias = (torch.cat([getattr(layer, name) for layer in layers]) for name in ("weight", "bias"))
+    return weight, bias
 
 
 class AvsrResidual(nn.Module):

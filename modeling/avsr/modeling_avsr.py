@@ -40,7 +40,13 @@ from .layers_avsr import (
     select_steps,
     sinusoidal_positions,
 )
-from .loss_avsr import IGNORED, alignment_objective, attention_objective, ctc_objective
+from .loss_avsr import (
+    IGNORED,
+    alignment_objective,
+    attention_objective,
+    ctc_objective,
+    windowed_ctc_objective,
+)
 from .transformers_seam_avsr import (
     OutputRecorder,
     capture_outputs,
@@ -88,7 +94,8 @@ class AvsrOutput(ModelOutput):
         loss: with `labels`, the hybrid loss, a scalar; summed over the views if `modality_loss_weights` is set.
         ctc_loss: its CTC part, a scalar.
         attention_loss: its attention part, a scalar.
-        alignment_loss: its alignment part, a scalar; with `alignment_labels`.
+        alignment_loss: its alignment part, a scalar; with `alignment_labels` or `alignment_windows`.
+        clips_without_path: with `alignment_windows`, the number of clips whose windows allow no path, a scalar.
         logits: `(batch, length, vocab)`, the decoder's character scores.
         ctc_logits: `(batch, frames * ctc_upsampling, vocab)`, CTC's character scores.
         last_hidden_state: `(batch, length, hidden_size)`, the decoder's.
@@ -110,6 +117,7 @@ class AvsrOutput(ModelOutput):
     ctc_loss: torch.Tensor | None = None
     attention_loss: torch.Tensor | None = None
     alignment_loss: torch.Tensor | None = None
+    clips_without_path: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     ctc_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
@@ -396,6 +404,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         audio_encoding_mask: torch.Tensor | None = None,
         visual_encodings: torch.Tensor | None = None,
         visual_encoding_mask: torch.Tensor | None = None,
+        alignment_windows: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -412,9 +421,12 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 1 for characters.
             encoder_outputs (`AvsrEncoderOutput`, *optional*): encoded clips, instead of the first four inputs.
             cache (`EncoderDecoderCache`, *optional*): keys and values of the characters before `decoder_input_ids`.
-            labels (`torch.Tensor` of shape `(batch, length)`, *optional*): characters, EOS, then -100 (ignored).
+            labels (`torch.Tensor` of shape `(batch, length)`, *optional*):
+                Characters, EOS, then -100 (ignored); a row of -100 only has no loss. While training with
+                `modality_loss_weights` there may be a text for each view: rows as many as views times clips.
             alignment_labels (`torch.Tensor` of shape `(batch, steps)`, *optional*):
-                For the alignment loss: the character or blank of each CTC step, -100 where it is not known.
+                For `alignment_loss="steps"`: the character or blank of each CTC step, -100 where it is not known. Rows
+                as many as clips, or as `labels`.
             use_cache (`bool`, *optional*): whether to return a cache.
             decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
@@ -425,6 +437,8 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
                 The same of the lips.
             visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            alignment_windows (`torch.Tensor` of shape `(batch, length, 2)`, *optional*):
+                For `alignment_loss="windows"`: the first CTC step of each of the `labels`, and the one after its last.
 
         Raises:
             ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
@@ -466,7 +480,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         losses: dict[str, torch.Tensor] = {}
         if labels is not None:
             ctc_logits = self.compute_ctc_logits(encoder_outputs)
-            losses = self._losses(logits, ctc_logits, outputs.frame_mask, labels, alignment_labels)
+            losses = self._losses(logits, ctc_logits, outputs.frame_mask, labels, alignment_labels, alignment_windows)
         elif cache is None:  # with a past, CTC's scores are known from the first step
             ctc_logits = self.compute_ctc_logits(encoder_outputs)
         return AvsrOutput(
@@ -501,6 +515,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         frame_mask: torch.Tensor,
         labels: torch.Tensor,
         alignment_labels: torch.Tensor | None,
+        alignment_windows: torch.Tensor | None,
     ) -> dict[str, torch.Tensor]:
         """Returns the hybrid loss and its parts; the batch is the views times the clips."""
         config = self.config
@@ -515,10 +530,18 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         attention = sum(weight * part[1] for weight, part in zip(weights, parts))
         loss = config.ctc_loss_weight * ctc + (1 - config.ctc_loss_weight) * attention
         losses = {"loss": loss, "ctc_loss": ctc, "attention_loss": attention}
-        if alignment_labels is not None and config.alignment_loss_weight:
-            views = len(labels) // len(alignment_labels)
-            losses["alignment_loss"] = views * alignment_objective(ctc_logits, alignment_labels.repeat(views, 1))
-            losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
+        targets = alignment_labels if config.alignment_loss == "steps" else alignment_windows
+        if targets is None or not config.alignment_loss_weight:
+            return losses
+        views = len(labels) // len(targets)
+        targets = targets.repeat(views, *(1 for _ in targets.shape[1:]))
+        if config.alignment_loss == "steps":
+            alignment = alignment_objective(ctc_logits, targets)
+        else:
+            alignment, without = windowed_ctc_objective(ctc_logits, lengths, labels, targets, config)
+            losses["clips_without_path"] = without
+        losses["alignment_loss"] = len(weights) * alignment
+        losses["loss"] = loss + config.alignment_loss_weight * losses["alignment_loss"]
         return losses
 
 

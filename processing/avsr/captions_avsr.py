@@ -1,5 +1,6 @@
 """Transcripts as files: txt, srt, vtt, tsv and json through one call."""
 
+import contextlib
 import json
 import math
 import os
@@ -51,17 +52,21 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
 
     Raises:
         ValueError: unknown format, or times are needed and `result` has none.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     text = format_captions(result, format or path.suffix.lstrip("."), times)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
         os.replace(partial, path)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return path
 
 

@@ -24,6 +24,10 @@ DARK, BRIGHT = 30.0, 235.0  # mean grey value of the mouth crops
 OUTSIDE = 0.05  # share of frames
 FEW_FPS = 20.0
 QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
+STILL = 0.06  # of `lip_motion`, at most that of a photo: with grain .05; GRID's speech has .14 to .28, its rests .11
+SHORTEST_MOTION = 20  # frames on which motion is judged: a syllable may be said with lips that hardly move
+MOTION_CELLS = 16  # squares on a side of a mouth crop, of which the motion is measured
+FLAT = 1.0  # grey levels of contrast below which a crop shows nothing that could move
 CLIPPED = 0.001  # share of samples at full scale
 
 SAMPLE = 500  # crops on which blur and brightness are measured, at most
@@ -120,6 +124,52 @@ class SoundLevel:
             report.warn([f"the sound is faint ({report.audio_level_dbfs:.0f} dBFS)"])
         if self._clipped > CLIPPED * self._count:
             report.warn(["the sound is clipped: parts of it are at full scale"])
+
+
+def is_silent(audio: np.ndarray) -> bool:
+    """Whether the level of `(samples,)` float sound is so low that nobody can be heard."""
+    return float(np.square(audio, dtype=np.float64).mean()) < 10 ** (SILENT_DBFS / 10) if len(audio) else True
+
+
+def lip_motion(mouths: np.ndarray) -> float:
+    """Measures how much a mouth changes its shape.
+
+    Shifts, zoom, roll, brightness and contrast are taken out, to first order: landmarks that flicker, a camera or a
+    lamp bring those; and so is most of the grain, as squares of the crops are averaged.
+
+    Args:
+        mouths: `(frames, size, size)` uint8 crops.
+
+    Returns:
+        As a share of the mean picture's contrast (the standard deviation of its grey levels): the 90th percentile over
+        the frames of the root mean square of what differs from that picture. Infinite without contrast.
+    """
+    cells = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(mouths.astype(np.float32))[:, None], MOTION_CELLS)
+    pictures = cells[:, 0].double().numpy()  # (T, n, n)
+    mean = pictures.mean(axis=0)
+    down, across = np.gradient(mean)
+    y, x = np.mgrid[:MOTION_CELLS, :MOTION_CELLS] - (MOTION_CELLS - 1) / 2
+    rigid = (np.ones_like(mean), mean, across, down, x * across + y * down, x * down - y * across)
+    inner = np.s_[..., 1:-1, 1:-1]  # where slopes are known from both sides
+    basis, _ = np.linalg.qr(np.stack([part[inner].ravel() for part in rigid], axis=1))
+    change = (pictures - mean)[inner].reshape(len(pictures), -1)
+    change = change - np.einsum("tk,nk->tn", np.einsum("tn,nk->tk", change, basis), basis)
+    contrast, moved = float(mean.std()), float(np.percentile(np.sqrt(np.square(change).mean(axis=1)), 90))
+    return moved / contrast if contrast > FLAT else math.inf
+
+
+def stands_still(mouths: np.ndarray, found: np.ndarray | None) -> bool:
+    """
+    Whether a mouth does not move: it is a photo's, or a picture's that is frozen. Short clips and tiny or flat crops
+    are never said to.
+
+    Args:
+        mouths: `(frames, size, size)` uint8 crops.
+        found: `(frames,)` bool, where the face was seen; None: everywhere.
+    """
+    seen = mouths if found is None else mouths[found[: len(mouths)]]
+    judged = len(seen) >= SHORTEST_MOTION and min(seen.shape[1:]) >= MOTION_CELLS
+    return judged and lip_motion(seen) <= STILL
 
 
 def estimate_yaw(points: np.ndarray) -> np.ndarray:

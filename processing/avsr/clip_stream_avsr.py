@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
-from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
+from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel, is_silent, stands_still
 from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
 from .media_avsr import PICTURE, SOUND, MediaStream
 from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
@@ -30,7 +30,9 @@ MAX_LEAD = 60.0  # seconds by which sound may come before its pictures in a file
 DECODED = 32 << 20  # bytes of pictures and sound that may wait for the search for faces
 PIECES = 4  # pieces that may wait for the reader
 
+KINDS = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
 MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not read: most crops would be interpolated
+STANDS_STILL = "the picture stands still"
 LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
 Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector
@@ -71,11 +73,12 @@ class Clip:
         name: name used in error messages.
         audio: `(samples,)` float32 at the feature extractor's rate, or `None`.
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or `None`.
-        modality: what will be read: `"audio"`, `"visual"` or `"audiovisual"`.
+        modality: what will be read: `"audio"`, `"visual"` or `"audiovisual"`; empty where there is nothing to read.
         duration: in seconds.
         report: numbers and warnings about picture and sound.
         absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
         found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
+        still: whether the mouth was left out because it doesn't move.
         pieces: all of it where the pictures begin after the sound: such a clip is read piece by piece; else empty.
     """
 
@@ -87,6 +90,7 @@ class Clip:
     report: ClipReport = field(default_factory=ClipReport)
     absent: np.ndarray | None = None
     found: np.ndarray | None = None
+    still: bool = False
     pieces: list[ClipPiece] = field(default_factory=list)
 
     def to_report(self) -> dict[str, Any]:
@@ -123,6 +127,7 @@ class ClipStream:
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
         modality: as given.
+        chosen: whether a speaker was chosen: whose lips stand still then says nothing.
 
     Raises:
         ValueError: names the source and the fault: it cannot be read, lacks what `modality` needs, or a speaker is
@@ -147,7 +152,7 @@ class ClipStream:
         self._source = open_input(source, rate, fps, image_processor.roi_size, tracks)
         max_lead = max_lead if isinstance(self._source, MediaStream) else math.inf
         self.name, self.duration = self._source.name, self._source.duration
-        self.modality = modality
+        self.modality, self.chosen = modality, speaker is not None
         self._on_piece, self._closed = on_piece, False
         self._ahead: ReadAhead[ClipPiece] | None = None
         try:
@@ -585,8 +590,9 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
         trouble = f"a face was found in {share:.0%} of the frames only"
     if trouble is not None:
         clip.mouths = None
-    _settle_modality(clip, modality, trouble)
     _settle_duration(clip, sampling_rate, image_processor.fps)
+    clip.still = clip.mouths is not None and not stream.chosen and stands_still(clip.mouths, clip.found)
+    _settle_modality(clip, modality, trouble)
     return clip
 
 
@@ -623,14 +629,23 @@ def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
 def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
     """Chooses the modality, warns if one is missing, and raises a ValueError if it cannot be read."""
     refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
-    silent = clip.audio is not None and not clip.audio.any()
-    if modality == "auto" and clip.mouths is None:
-        clip.report.warn([sound_only(trouble)])
-    elif modality == "auto" and (clip.audio is None or silent):
-        clip.audio = None
-        clip.report.warn([lips_only(silent)])
+    silent = clip.audio is not None and is_silent(clip.audio)
+    clip.audio = None if silent else clip.audio
+    clip.mouths = None if clip.still else clip.mouths
     sound, lips = clip.audio is not None, clip.mouths is not None
-    clip.modality = "audiovisual" if sound and lips else "audio" if sound else "visual"
+    clip.modality = KINDS[sound, lips]
+    if not clip.modality:
+        clip.report.warn([nothing_read(silent, STANDS_STILL if clip.still else trouble)])
+    elif clip.still or (modality == "auto" and not lips):
+        clip.report.warn([sound_only(STANDS_STILL if clip.still else trouble)])
+    elif modality == "auto" and not sound:
+        clip.report.warn([lips_only(silent)])
+
+
+def nothing_read(silent: bool, trouble: str | None) -> str:
+    """Returns a sentence on a clip in which there is nothing to read."""
+    reasons = [reason for reason in ("the sound is silent" if silent else "", trouble or "") if reason]
+    return f"nothing was read: {' and '.join(reasons)}"
 
 
 def sound_only(trouble: str | None) -> str:

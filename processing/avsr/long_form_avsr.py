@@ -27,16 +27,26 @@ from .chunking_avsr import (
     words_after,
     words_before,
 )
-from .clip_report_avsr import SILENT_DBFS
-from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, lips_only, sound_only, without_others
-from .recognition_avsr import MOST_OTHERS, note_others
+from .clip_report_avsr import SILENT_DBFS, is_silent, stands_still
+from .clip_stream_avsr import (
+    KINDS,
+    MIN_FACE_SHARE,
+    STANDS_STILL,
+    Clip,
+    ClipPiece,
+    ClipStream,
+    lips_only,
+    nothing_read,
+    sound_only,
+    without_others,
+)
+from .recognition_avsr import MOST_OTHERS, LeftOut, note_doubt, note_others
 
 logger = logging.getLogger(__name__)
 
 LETTER = 0.5  # probability above which a CTC step counts as a letter
 SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
 MIN_IN_VIEW = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
-SILENT_POWER = 10 ** (SILENT_DBFS / 10)  # mean square of the samples
 NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
 
@@ -51,6 +61,7 @@ class ClipWindow:
         pieces: of a [`ClipStream`].
         sampling_rate: of their sound, samples per second.
         fps: of their pictures, frames per second.
+        chosen: whether a speaker was chosen, whose lips are then read even where they stand still.
 
     Attributes:
         first: the first frame in memory.
@@ -59,8 +70,8 @@ class ClipWindow:
         pictures_from: the first frame with a picture; 0 unless the sound begins earlier.
     """
 
-    def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float):
-        self._pieces, self.sampling_rate, self.fps = pieces, sampling_rate, fps
+    def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float, chosen: bool = False):
+        self._pieces, self.sampling_rate, self.fps, self._chosen = pieces, sampling_rate, fps, chosen
         self.first = self.last = self.pictures_from = 0
         self.ended = False
         self._audio: list[np.ndarray] = []  # from `first` on
@@ -119,7 +130,8 @@ class ClipWindow:
 
     def take(self, start: int, end: int) -> Clip:
         """
-        Returns sound and mouths of `start <= frame < end` as a clip; silent sound, or mouths hardly seen, are `None`.
+        Returns sound and mouths of `start <= frame < end` as a clip; silent sound, and mouths that are hardly seen or
+        stand still, are `None`.
 
         Its modality is empty if there is nothing to read, or a chosen speaker is not in view. Its sound is silent
         while they are out of view for long. A clip that begins before the first picture has sound only.
@@ -130,7 +142,7 @@ class ClipWindow:
         there = 1.0 if absent is None else 1.0 - float(absent.mean())
         if absent is not None and there < 1.0:
             audio = without_others(audio, absent, self.sampling_rate, self.fps)
-        if audio is not None and np.square(audio, dtype=np.float64).mean() < SILENT_POWER:
+        if audio is not None and is_silent(audio):
             audio = None
         found = self._slice(self._found, start, end, self.first)
         if mouths is not None and found is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
@@ -139,9 +151,10 @@ class ClipWindow:
             mouths = None
         if there < MIN_IN_VIEW:
             audio = mouths = None
-        kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
-        modality = kinds[audio is not None, mouths is not None]
-        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
+        still = mouths is not None and not self._chosen and stands_still(mouths, found)
+        mouths = None if still else mouths
+        modality = KINDS[audio is not None, mouths is not None]
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found, still=still)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:
@@ -176,12 +189,14 @@ class ChunkResult:
         fits: whether it has time for them all.
         silence: mean log-probability of no letter.
         others: further words that were read, but are not the chosen speaker's.
+        left_out: what was read, and is too unsure to be speech; None where nothing was.
     """
 
     characters: list[TimedText]
     fits: bool = True
     silence: float = 0.0
     others: list[TimedText] = field(default_factory=list)
+    left_out: LeftOut | None = None
 
 
 class RunningStatistics:
@@ -195,6 +210,9 @@ class RunningStatistics:
         fits: whether each text had room in its piece.
         others: the first words that are not the chosen speaker's.
         others_count: their total number.
+        left_out: stretches whose words are too unsure to be speech.
+        still: seconds read without lips because the picture stands still there.
+        stood_still: whether it does anywhere.
     """
 
     def __init__(self) -> None:
@@ -204,6 +222,8 @@ class RunningStatistics:
         self.fits = True
         self.others: list[TimedText] = []
         self.others_count, self._others_until = 0, 0.0
+        self.left_out: list[LeftOut] = []
+        self.still, self.stood_still = 0.0, False
         self._text, self._silence = _Mean(), _Mean()
 
     @property
@@ -217,6 +237,8 @@ class RunningStatistics:
         self.fits &= reading.fits
         self._silence.add([reading.silence])
         self._add_others([moved(word, start) for word in reading.others])
+        if reading.left_out is not None and len(self.left_out) < MOST_OTHERS:
+            self.left_out.append(reading.left_out.moved(start))
         if modality == "audio" and self.sound_only and start - self.sound_only[-1][1] < NEIGHBOURS:
             self.sound_only[-1][1] = end
         elif modality == "audio":
@@ -232,6 +254,11 @@ class RunningStatistics:
     def add_window(self, nonblank_probability: np.ndarray) -> None:
         """Notes the probabilities `(steps,)` of a window's letters."""
         self._silence.add(np.log1p(-nonblank_probability.clip(max=1 - 1e-6)).tolist())
+
+    @property
+    def words(self) -> bool:
+        """Whether any word was read."""
+        return self._text.count > 0
 
     def add_word(self, word: SpokenWord) -> None:
         """Notes a finished word."""
@@ -293,6 +320,7 @@ class LongFormDecoder:
             last = window.ended and window.last - window.first <= longest
             end = window.last if last else window.first + chunk
             clip = window.take(window.first, end)
+            self.statistics.stood_still |= clip.still
             next_start = clip.duration
             if not clip.modality and window.first < window.pictures_from < window.last:
                 window.drop(window.pictures_from)  # neither sound nor pictures
@@ -338,6 +366,7 @@ class LongFormDecoder:
         readings = self._read([clip for _, clip in parts]) if parts else []
         for (start, clip), reading in zip(parts, readings):
             self.statistics.add_piece(clip.modality, start, start + clip.duration, reading)
+            self.statistics.still += clip.duration if clip.still else 0.0
             words += spell_words(reading.characters, start)
         return words if self._seam is None else words_after(words, self._seam, self._emitted)
 
@@ -420,6 +449,7 @@ class SpeechStream:
         reading: of it, word by word.
         timestamps: `"char"` gives characters instead of words; `False` leaves the chunks out of the result.
         chunked: whether the clip is longer than a chunk.
+        doubt: confidence below which the report says that the words may be others; 0: it never does.
 
     Attributes:
         source: as given.
@@ -428,7 +458,15 @@ class SpeechStream:
         duration: seconds that the source announces, None where it does not.
     """
 
-    def __init__(self, source: ClipStream, reading: LongFormDecoder, timestamps: bool | str, chunked: bool):
+    def __init__(
+        self,
+        source: ClipStream,
+        reading: LongFormDecoder,
+        timestamps: bool | str,
+        chunked: bool,
+        doubt: float = 0.0,
+    ):
+        self._doubt = doubt
         self.source, self.chunked, self.name, self.duration = source, chunked, source.name, source.duration
         self._reading, self._timestamps = reading, timestamps
         self._chunks = self._spell() if timestamps == "char" else (word.to_chunk() for word in reading)
@@ -501,22 +539,31 @@ class SpeechStream:
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
         facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
-        return note_others(facts, statistics.others, statistics.others_count)
+        facts = note_others(facts, statistics.others, statistics.others_count)
+        confidence = statistics.confidence if statistics.words else None
+        return note_doubt(facts, statistics.left_out, confidence, self._doubt)
 
     def _warnings(self, runs: list[list[float]]) -> list[str]:
         """Returns what is known once all was read, in words; `runs` are those that were read without lips."""
         statistics = self._reading.statistics
         sentences: list[str] = []
         level = self.source.report.audio_level_dbfs
-        if self.source.modality == "auto" and self.source.trouble:
+        silent = level is not None and level < SILENT_DBFS
+        trouble = self.source.trouble or (STANDS_STILL if statistics.stood_still else None)
+        no_lips = trouble is not None or not self.source.report.frames
+        if not any(statistics.seconds.values()) and (silent or level is None) and no_lips:
+            sentences.append(nothing_read(silent, trouble))
+        elif self.source.modality == "auto" and self.source.trouble:
             sentences.append(sound_only(self.source.trouble))
-        elif self.source.modality == "auto" and self.source.report.frames and (level is None or level < SILENT_DBFS):
+        elif self.source.modality == "auto" and self.source.report.frames and (silent or level is None):
             sentences.append(lips_only(silent=level is not None))
         if runs and not self.source.trouble:
             share = sum(end - start for start, end in runs) / max(sum(statistics.seconds.values()), 1e-9)
             named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in runs[:RUNS_NAMED])
             more = f" and {len(runs) - RUNS_NAMED} more" if len(runs) > RUNS_NAMED else ""
             sentences.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
+        if statistics.still:
+            sentences.append(f"{STANDS_STILL} in {statistics.still:.1f} s that were read from sound only")
         if statistics.changes:
             sentences.append(
                 f"the scene changes within {statistics.changes} utterances: they were read from sound only"

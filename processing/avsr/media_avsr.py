@@ -22,6 +22,7 @@ from .media_source_avsr import (
     LATE,
     MAX_PADDING,
     MAX_PAUSE,
+    MAX_PIXELS,
     MediaError,
     MediaSource,
     StreamDecoder,
@@ -29,6 +30,8 @@ from .media_source_avsr import (
     Track,
     TrackChoice,
     WarningSink,
+    bound_pictures,
+    check_size,
     frame_duration,
     import_av,
     opened,
@@ -36,6 +39,7 @@ from .media_source_avsr import (
     reorder_delay,
     seek,
     silent,
+    square_pixel_width,
     tail_warning,
 )
 
@@ -83,6 +87,7 @@ def read_frames(
     start: float = 0.0,
     end: float | None = None,
     video_track: Track | None = None,
+    max_pixels: int = MAX_PIXELS,
     on_warning: WarningSink | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields the pictures of a video on a regular clock, one at a time.
@@ -97,6 +102,7 @@ def read_frames(
         start: yield only what comes from this time on; seconds.
         end: yield only what comes before this time; None: all.
         video_track: which of several videos: its number, from 0 on, or its language; None: the default one.
+        max_pixels: of a picture; a video with larger ones is refused.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
@@ -105,7 +111,8 @@ def read_frames(
     Raises:
         MediaError: the source cannot be read, or holds a video of which no frame can be decoded.
     """
-    with MediaStream(source, fps, None, start, end, on_warning, TrackChoice(video=video_track)) as stream:
+    tracks = TrackChoice(video=video_track, max_pixels=max_pixels)
+    with MediaStream(source, fps, None, start, end, on_warning, tracks) as stream:
         if stream.pictures is None:
             return
         for number, (_, picture) in enumerate(stream):
@@ -170,7 +177,11 @@ def read_audio(
 
 
 def probe_media(
-    source: MediaSource, *, audio_track: Track | None = None, video_track: Track | None = None
+    source: MediaSource,
+    *,
+    audio_track: Track | None = None,
+    video_track: Track | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> MediaInfo:
     """Returns what a source holds. Reads all packets, but decodes one picture and a little sound only.
 
@@ -178,13 +189,17 @@ def probe_media(
         source: path, http(s) URL, bytes, or binary file object.
         audio_track: which of several sound tracks: its number, from 0 on, or its language; None: the default one.
         video_track: as `audio_track`, of the video.
+        max_pixels: of a picture; a video with larger ones is refused.
 
     Raises:
         MediaError: the source cannot be read or holds neither video nor sound.
     """
     av = import_av()
-    with opened(source) as (container, name):
-        selection, first = StreamSelection(container, name, TrackChoice(audio_track, video_track)), {}
+    with opened(source, max_pixels) as (container, name):
+        tracks = TrackChoice(audio_track, video_track, max_pixels=max_pixels)
+        selection, first = StreamSelection(container, name, tracks), {}
+        if selection.video is not None:
+            bound_pictures(selection.video, name, max_pixels)
         for packet in packets_of(container, selection.streams, name, selection.warnings.append):
             selection.note(packet)
             if packet.stream.index not in first:
@@ -197,6 +212,7 @@ def probe_media(
         video, sound, warnings = selection.video, selection.sound, tuple(selection.warnings)
         if video is None:
             return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
+        check_size(first[video.index].width, first[video.index].height, video, name, max_pixels)
         picture, samples = first[video.index], None if sound is None else first.get(sound.index)
         begin = 0.0 if picture.pts is None else float(picture.pts * video.time_base) - selection.origin
         begin, late = begin if LATE < begin <= MAX_PAUSE else 0.0, 0.0
@@ -269,7 +285,8 @@ class MediaStream:
         self._warn = on_warning or _adds_to(self._sentences)
         self.complete = False
         self._open = contextlib.ExitStack()
-        self._container, self.name = self._open.enter_context(opened(source))
+        self._container, self.name = self._open.enter_context(opened(source, tracks.max_pixels))
+        self._max_pixels = tracks.max_pixels
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
             self.selection = selection = StreamSelection(self._container, self.name, tracks)
@@ -277,6 +294,7 @@ class MediaStream:
             self.pictures: FrameResampler | None = None
             self.sound: AudioResampler | None = None
             if fps is not None and selection.video is not None:
+                bound_pictures(selection.video, self.name, tracks.max_pixels)
                 selection.video.thread_type = "AUTO"
                 self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
             if sampling_rate is not None and selection.sound is not None:
@@ -333,7 +351,7 @@ class MediaStream:
             seek(self._container, self.selection.origin + self._start - (0.5 if self.sound else 0.0))
         kinds = {resampler.stream.index: kind for kind, resampler in self._resamplers.items()}
         decoders = {
-            resampler.stream.index: StreamDecoder(resampler.stream, self._warn)
+            resampler.stream.index: StreamDecoder(resampler.stream, self._warn, self.name, self._max_pixels)
             for resampler in self._resamplers.values()
         }
         for packet in packets_of(self._container, self.selection.streams, self.name, self._warn):
@@ -514,14 +532,6 @@ def shown_size(frame: Any, stream: Any) -> tuple[int, int]:
     """Returns (width, height) in pixels of a decoded frame as it is meant to be seen."""
     width, height = square_pixel_width(frame.width, stream), frame.height
     return (height, width) if orientation(frame)[0] % 2 else (width, height)
-
-
-def square_pixel_width(width: int, stream: Any) -> int:
-    """Returns the width with square pixels of a picture of this stored width."""
-    ratio = stream.sample_aspect_ratio
-    if not ratio or ratio == 1 or not 0.25 <= ratio <= 4:
-        return width
-    return max(1, round(width * float(ratio)))
 
 
 def orientation(frame: Any) -> tuple[int, bool]:

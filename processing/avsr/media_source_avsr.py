@@ -2,8 +2,8 @@
 reading ahead in a thread.
 
 A source is a path, a file or http(s) URL, the bytes of a file, or a readable binary file object. Whatever cannot be
-read ends in one `MediaError` that names the source. Files are opened as files only: neither a name that looks like
-another protocol nor a playlist inside makes ffmpeg reach out.
+read ends in one `MediaError` that names the source. Files are opened as files only, and only in containers that hold
+what they show: neither a name that looks like another protocol nor a playlist makes ffmpeg open anything else.
 """
 
 from __future__ import annotations
@@ -31,10 +31,15 @@ Item = TypeVar("Item")
 Track = int | str  # number of a track, from 0 on, or its language
 
 
+MAX_PIXELS = 36_000_000  # of a picture of a video; 8192 x 4320 has 35.4 million
+SPARE = 1 << 20  # pixels that a decoder may allocate beyond twice that, for its margins
+LOWEST_RATE = 1000  # Hz: sound with fewer samples a second is none, and resampling would make a thousand out of one
+
+
 @dataclass(frozen=True)
 class TrackChoice:
     """
-    What is read of a file that holds several tracks or channels.
+    What is read of a file: which of several tracks and channels, and how large its pictures may be.
 
     Attributes:
         audio: number of the sound track among those that can be read, from 0 on, or its language; None: the one that
@@ -42,11 +47,13 @@ class TrackChoice:
         video: as `audio`, of the video.
         channel: number of the sound's channel, from 0 on, `"left"`, `"right"`, or `"mean"` for the average; None: the
             channels in which somebody speaks.
+        max_pixels: pixels of a picture of the video; a file with larger ones is refused.
     """
 
     audio: Track | None = None
     video: Track | None = None
     channel: int | str | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 DEFAULT_TRACKS = TrackChoice()
@@ -58,6 +65,15 @@ LATE = 0.1  # seconds: pictures that begin this little after the sound begin wit
 MAX_PAUSE = 60.0  # seconds: a longer step between two timestamps is a broken clock, not a pause
 MAX_PADDING = 0.5  # seconds: sound that is longer than the video by less than this is padding of its encoder
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
+
+# Containers that hold what they show, by ffmpeg's names. Playlists, scripts and patterns of names, which make it open
+# other files, are none of them.
+CONTAINERS = (
+    "apng,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,"
+    "mxf,nsv,nut,obu,ogg,rm,swf,vc1,vvc,wtv,yuv4mpegpipe,"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,au,caf,dts,eac3,flac,gsm,ircam,latm,loas,mp3,nistsphere,qcp,sox,truehd,tta,voc,"
+    "w64,wav,wv"
+)
 
 # Codes of one language, ISO 639-1 and 639-2: files have those of three letters, people type those of two.
 LANGUAGES = (
@@ -207,14 +223,33 @@ def _rewound(source: IO[bytes], name: str) -> IO[bytes]:
     return source
 
 
+def open_options(max_pixels: int) -> dict[str, str]:
+    """
+    Returns ffmpeg's options for opening a file: no other file, no network, and no memory for absurd pictures.
+
+    Args:
+        max_pixels: of a picture; decoders may allocate twice as many, so that the error can say how many there are.
+    """
+    return {
+        "protocol_whitelist": "file",
+        "format_whitelist": CONTAINERS,
+        "max_pixels": str(2 * max_pixels + SPARE),
+    }
+
+
 @contextlib.contextmanager
-def opened(source: MediaSource) -> Iterator[tuple[Any, str]]:
+def opened(source: MediaSource, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Any, str]]:
     """Opens the source with PyAV; yields (container, name for messages). PyAV's own errors become MediaError."""
     av = import_av()
     name = source_name(source)
     file = _checked_file(fetch_media(source), name)
     try:
-        container = av.open(file, mode="r", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        container = av.open(file, mode="r", options=open_options(max_pixels), metadata_errors="replace")
+    except av.error.ArgumentError:  # the whitelist's
+        raise MediaError(
+            f"{name} holds neither video nor sound in a container that is read: convert it to mp4, mkv or wav; of a "
+            "playlist, pass the files that it names"
+        ) from None
     except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
         raise MediaError(
             f"{name} is not a media file that can be read, or is damaged ({error_reason(error)})"
@@ -314,6 +349,9 @@ class StreamSelection:
         self.warnings: list[str] = []
         self.video = self._choose(videos, tracks.video, "video", "video_track")
         self.sound = self._choose(sounds, tracks.audio, "sound track", "audio_track")
+        if self.sound is not None and self.sound.codec_context.sample_rate < LOWEST_RATE:
+            rate = self.sound.codec_context.sample_rate
+            raise MediaError(f"{name} has sound of {rate} samples a second: at least {LOWEST_RATE} are needed")
         self._spans = {stream.index: _Span(stream_start(stream) or 0.0) for stream in self.streams}
         self.origin = _time_zero(self.video, self.sound, [*videos, *sounds])
         self.fps = self.video_end = self.sound_end = 0.0
@@ -494,29 +532,86 @@ def packets_of(container: Any, streams: list[Any], name: str, warn: WarningSink)
         yield packet
 
 
+def square_pixel_width(width: int, stream: Any) -> int:
+    """Returns the width with square pixels of a picture of this stored width."""
+    ratio = stream.sample_aspect_ratio
+    if not ratio or ratio == 1 or not 0.25 <= ratio <= 4:
+        return width
+    return max(1, round(width * float(ratio)))
+
+
+def check_size(width: int, height: int, stream: Any, name: str, max_pixels: int) -> None:
+    """
+    Checks the size of a picture, as it is stored and with square pixels.
+
+    Args:
+        width: in pixels, as it is stored.
+        height: in pixels.
+        stream: of the picture.
+        name: of the source in messages.
+        max_pixels: how many pixels it may have.
+
+    Raises:
+        MediaError: it has more.
+    """
+    shown = max(width, square_pixel_width(width, stream))
+    if shown * height > max_pixels:
+        raise MediaError(
+            f"{name} has pictures of {shown} x {height} pixels, and `max_pixels` allows {max_pixels}: make them "
+            "smaller, or pass a larger `max_pixels`"
+        )
+
+
+def bound_pictures(stream: Any, name: str, max_pixels: int) -> None:
+    """Checks the size that the headers announce (see `check_size`), and what the decoder may allocate later."""
+    context = stream.codec_context
+    check_size(context.width, context.height, stream, name, max_pixels)
+    context.options = {**context.options, "max_pixels": open_options(max_pixels)["max_pixels"]}
+
+
 class StreamDecoder:
-    """Decodes the packets of one stream; damaged ones are left out, with one warning at the end."""
+    """
+    Decodes the packets of one stream; damaged ones are left out, with one warning at the end.
 
-    def __init__(self, stream: Any, warn: WarningSink):
+    Args:
+        stream: of the packets.
+        warn: called with one sentence for each fault that does not prevent reading.
+        name: of the source in messages.
+        max_pixels: of a decoded picture, as a stream may change its size on the way.
+    """
+
+    def __init__(self, stream: Any, warn: WarningSink, name: str, max_pixels: int = MAX_PIXELS):
         self.stream, self._warn, self._damaged = stream, warn, 0
+        self._name, self._max_pixels = name, max_pixels
 
-    def push(self, packet: Any) -> list[Any]:
-        """Returns the frames that come out with one more packet."""
-        av = import_av()
+    def push(self, packet: Any | None) -> Iterator[Any]:
+        """
+        Yields the frames that come out with one more packet; with None the delayed ones.
+
+        Raises:
+            MediaError: a picture is too large.
+        """
         try:
-            return self.stream.decode(packet)
-        except (av.error.FFmpegError, ValueError):
+            frames = self.stream.decode(packet)
+        except (import_av().error.FFmpegError, ValueError) as error:
+            # A decoder that refuses to make room for a picture takes back the size.
+            if self.stream.type == "video" and (isinstance(error, MemoryError) or not self.stream.codec_context.width):
+                raise MediaError(
+                    f"{self._name} has pictures that are damaged, or much larger than `max_pixels` "
+                    f"({self._max_pixels}) allows: make them smaller, or pass a larger `max_pixels`"
+                ) from None
             self._damaged += 1
-            return []
+            return
+        for frame in frames:
+            if self.stream.type == "video":
+                check_size(frame.width, frame.height, self.stream, self._name, self._max_pixels)
+            yield frame
 
-    def finish(self) -> list[Any]:
-        """Returns the delayed frames, once there are no more packets."""
-        av = import_av()
+    def finish(self) -> Iterator[Any]:
+        """Yields the delayed frames, once there are no more packets."""
         if self._damaged:
             self._warn(f"part of the {self.stream.type} is damaged and was left out ({self._damaged} packets)")
-        with contextlib.suppress(av.error.FFmpegError, ValueError):
-            return self.stream.decode(None)
-        return []
+        yield from self.push(None)
 
 
 def seek(container: Any, seconds: float) -> None:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
-from .alignment_avsr import TimedText, mean_confidence, time_words
+from .alignment_avsr import TimedText, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
 from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_many
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
@@ -28,8 +28,8 @@ from .everyone_avsr import named, people_in, together
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .landmarks_avsr import DlibLandmarkDetector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
-from .media_source_avsr import Track, TrackChoice, source_name
-from .recognition_avsr import Recogniser, SpeakerWords, note_others
+from .media_source_avsr import MAX_PIXELS, Track, TrackChoice, source_name
+from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
 
@@ -40,18 +40,12 @@ TASK = "audio-visual-speech-recognition"
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 TIMESTAMPS = (False, True, "word", "char")  # True: words
-NUMBERS: tuple[str, ...] = (
-    "num_beams",
-    "num_return_sequences",
-    "ctc_weight",
-    "language_model_weight",
-    "chunk_length_s",
-    "lip_evidence",
-)
-NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
-GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "language_model", "language_model_weight")
-
-SEARCHES = ("joint", "espnet")
+NUMBERS: tuple[str, ...]
+NUMBERS = ("num_beams", "num_return_sequences", "ctc_weight", "language_model_weight", "chunk_length_s")
+NUMBERS += ("speech_confidence", "batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate")
+NUMBERS += ("return_timestamps", "max_pixels", "lip_evidence")
+GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "search", "language_model", "language_model_weight")
+SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class ReadingSettings:
         num_beams: 1 or more; None: the checkpoint's.
         num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
         ctc_weight: 0 to 1; None: the checkpoint's.
-        search: `"joint"` or `"espnet"`; None: the checkpoint's.
+        search: `"joint"`, `"two_pass"`, `"greedy"` or `"espnet"`; None: the checkpoint's.
         language_model: a model, its folder or Hub id; None: none.
         language_model_weight: 0 or more; None: 0.3.
         chunk_length_s: seconds, 2 or more; None: the checkpoint's.
@@ -73,9 +67,11 @@ class ReadingSettings:
         speaker_locator: a pipeline or function that finds them; None: `speaker_model` is loaded.
         speaker_model: folder or Hub id of a locator; None: the default one.
         lip_evidence: 0 to 1; None: the checkpoint's.
+        speech_confidence: 0 to 1; None: the checkpoint's.
         audio_track: number of a file's sound track, from 0 on, or its language; None: the default one.
         video_track: as `audio_track`, of the video.
         channel: number of the sound's channel, from 0 on, `"left"`, `"right"` or `"mean"`; None: those with speech.
+        max_pixels: of a picture of a video file; None: 36,000,000.
         sampling_rate: Hz, of samples that come without one.
         on_piece: called with each piece as it is read.
         batch_size: clips that go through the model together, 1 or more; None: 1.
@@ -98,9 +94,11 @@ class ReadingSettings:
     speaker_locator: Any = None
     speaker_model: str | os.PathLike | None = None
     lip_evidence: float | None = None
+    speech_confidence: float | None = None
     audio_track: Track | None = None
     video_track: Track | None = None
     channel: Channel | None = None
+    max_pixels: int | None = None
     sampling_rate: int | None = None
     on_piece: Callable[[ClipPiece], object] | None = None
     batch_size: int | None = None
@@ -162,8 +160,10 @@ class ReadingSettings:
             raise ValueError(f"`speaker_locator` must be a function or a pipeline, not {self.speaker_locator!r}.")
         if self.speaker_model is not None and not isinstance(self.speaker_model, (str, os.PathLike)):
             raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {self.speaker_model!r}.")
-        if self.lip_evidence is not None and not (_is_number(self.lip_evidence) and 0 <= self.lip_evidence <= 1):
-            raise ValueError(f"`lip_evidence` must be a number from 0 to 1, not {self.lip_evidence!r}.")
+        for name in ("lip_evidence", "speech_confidence"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 <= value <= 1):
+                raise ValueError(f"`{name}` must be a number from 0 to 1, not {value!r}.")
 
     def _check_tracks(self) -> None:
         for name in ("audio_track", "video_track"):
@@ -173,13 +173,15 @@ class ReadingSettings:
         if self.channel is not None and not (_is_index(self.channel) or self.channel in (*CHANNEL_NAMES, MEAN)):
             names = ", ".join(f'"{name}"' for name in (*CHANNEL_NAMES, MEAN))
             raise ValueError(f"`channel` must be a channel's number, from 0 on, or {names}, not {self.channel!r}.")
-        if self.sampling_rate is not None and not _is_count(self.sampling_rate):
-            raise ValueError(f"`sampling_rate` must be a positive integer (Hz), not {self.sampling_rate!r}.")
+        for name, unit in (("sampling_rate", " (Hz)"), ("max_pixels", "")):
+            value = getattr(self, name)
+            if value is not None and not _is_count(value):
+                raise ValueError(f"`{name}` must be a positive integer{unit}, not {value!r}.")
 
     @property
     def tracks(self) -> TrackChoice:
-        """Which of a file's tracks and of the sound's channels are read."""
-        return TrackChoice(self.audio_track, self.video_track, self.channel)
+        """Which of a file's tracks and of the sound's channels are read, and how large its pictures may be."""
+        return TrackChoice(self.audio_track, self.video_track, self.channel, self.max_pixels or MAX_PIXELS)
 
     def changed(self, **given: Any) -> ReadingSettings:
         """
@@ -256,13 +258,16 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       default the one that the file flags as default, or the first; a warning lists all where there are several.
     - channel: which channel of the sound is read: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the
       average. By default those in which somebody speaks, averaged where that doesn't cancel them out.
+    - max_pixels: of a picture of a video (36,000,000); a file with larger ones is refused.
     - batch_size: clips that go through the model together; the results do not depend on it.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
       show it: 0 is where the first of its tracks begins. A model that was trained without a CTC loss has no times.
-    - generate_kwargs: a dictionary of the next five arguments, as other pipelines take them.
-    - num_beams, num_return_sequences, ctc_weight, search: see `generate`; the checkpoint's values by default.
+    - generate_kwargs: a dictionary of the next six arguments, as other pipelines take them.
+    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+    - search: `"joint"`; `"two_pass"` (CTC finds `num_beams` texts, 10 by default, and the decoder chooses) and
+      `"greedy"` (CTC alone) are quicker and may read worse; see `generate`; the checkpoint's by default.
     - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
       id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
     - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A
@@ -286,6 +291,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
       a second around them have this mean probability under the lips alone, 0 to 1; the checkpoint's, or 0.25, by
       default. All others are left out, and listed in the report as `["speaker"]["others_said"]`. With 0, every word
       counts as the speaker's.
+    - speech_confidence: what is read with a lower confidence, 0 to 1, is no speech: it is left out, and listed in the
+      report's `"left_out"`; the checkpoint's, or 0, by default. 0 leaves nothing out.
     - on_piece: a function that is called with each [`ClipPiece`], about a second of sound and mouth crops as the model
       gets them, while the input is read: to show progress, or what is seen. With several inputs, or `"everyone"`, the
       pieces of one input or person follow those of the previous one; each begins with `start` 0.
@@ -507,8 +514,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _chunk_length(self, settings: ReadingSettings) -> float:
         """Returns the seconds that the model reads in one pass."""
-        saved = getattr(self.model.generation_config, "chunk_length_s", None)
-        return settings.chunk_length_s or saved or CHUNK_LENGTH
+        return settings.chunk_length_s or saved_chunk_length(self.model.generation_config) or CHUNK_LENGTH
 
     def _open(self, source: Any, settings: ReadingSettings) -> ClipStream:
         """Returns one input as a stream; one that was opened already as it is."""
@@ -531,10 +537,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def _read_clip(self, stream: ClipStream, settings: ReadingSettings) -> Clip:
         """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
-        clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
-        for warning in [] if clip.pieces else clip.report.warnings:
-            logger.warning(f"{clip.name}: {warning}")
-        return clip
+        return read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
 
     def _chosen(self, settings: ReadingSettings) -> ChosenSpeaker | None:
         """Returns who is to be read, and what finds them; None where nobody was chosen."""
@@ -586,18 +589,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Returns what the pipeline gives for one clip of a batch."""
         report = dict(report)
-        texts = [
-            self._recogniser.own_words(outputs, clip, index, report["duration"], settings.lip_evidence)
-            for index in range(outputs["ids"].shape[1])
-        ]
-        report = note_others(report, texts[0].others)
-        best, words = texts[0].characters, time_words(texts[0].characters)
+        silence, judged_by = outputs["silence"][clip].tolist(), (settings.lip_evidence, settings.speech_confidence)
+        places = ((outputs, clip, i, report["duration"], report["modality"]) for i in range(outputs["ids"].shape[1]))
+        texts = [self._recogniser.spoken_words(*place, *judged_by) for place in places]
+        best = texts[0]
+        report = note_others(report, best.others)
+        report = note_doubt(report, best.doubtful, best.confidence_of_words, self._recogniser.doubt)
+        words = time_words(best.characters)
         if settings.return_timestamps and not outputs["fits"][clip, 0]:
             warning = "the text has more letters than the clip has time for: the times are spread evenly"
             report["warnings"] = [*report["warnings"], warning]
-        chunks = {"word": words, "char": best}.get(str(settings.return_timestamps), [])
+        for warning in report["warnings"]:
+            logger.warning(f"{report['source']}: {warning}")
+        chunks = {"word": words, "char": best.characters}.get(str(settings.return_timestamps), [])
         results: list[dict[str, Any]] = [
-            {"text": _text(own.characters), "confidence": self._confidence(own, outputs["silence"][clip, index])}
+            {"text": _text(own.characters), "confidence": own.confidence(silence[index])}
             for index, own in enumerate(texts)
         ]
         for index, result in enumerate(results[1:], 1):
@@ -618,7 +624,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     ) -> SpeechStream:
         """Returns the words of a stream; of its pieces if it was read already."""
         read = iter(pieces or source)
-        window = ClipWindow(read, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
+        rate, fps = self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps
+        window = ClipWindow(read, rate, fps, source.chosen)
         one_text = settings.changed(num_return_sequences=1)
         reading = LongFormDecoder(
             window,
@@ -627,7 +634,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )
-        return SpeechStream(source, reading, timestamps, self._is_long(source, settings))
+        return SpeechStream(source, reading, timestamps, self._is_long(source, settings), self._recogniser.doubt)
 
     def _nonblank_probability(self, clip: Clip) -> np.ndarray:
         """Returns `(steps,)`: CTC's probability of any letter."""
@@ -640,17 +647,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         outputs = self.forward(self._recogniser.features(clips), settings=settings)
         readings = []
         for index, clip in enumerate(clips):
-            own = self._recogniser.own_words(outputs, index, 0, clip.duration, settings.lip_evidence)
-            silence = own.log_silence if own.others else float(outputs["silence"][index, 0])
-            readings.append(ChunkResult(own.characters, bool(outputs["fits"][index, 0]), silence, own.others))
+            place = outputs, index, 0, clip.duration, clip.modality
+            own = self._recogniser.spoken_words(*place, settings.lip_evidence, settings.speech_confidence)
+            silence, fits = own.log_silence(float(outputs["silence"][index, 0])), bool(outputs["fits"][index, 0])
+            readings.append(ChunkResult(own.characters, fits, silence, own.others, own.left_out))
         return readings
-
-    @staticmethod
-    def _confidence(own: SpeakerWords, silence: torch.Tensor) -> float:
-        """Returns the confidence of the text; for an empty text, of silence."""
-        if own.characters:
-            return round(mean_confidence(own.characters), 4)
-        return round(math.exp(own.log_silence if own.others else float(silence)), 4)
 
 
 def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,18 +13,25 @@ from .alignment_avsr import (
     TimedText,
     align_ctc,
     delay_early_starts,
+    mean_confidence,
     merge_into_blank,
     split_pieces,
     time_characters,
     time_words,
 )
+from .chunking_avsr import SHORTEST_CHUNK
 from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
+CANDIDATES = 10  # of `search="two_pass"`, likewise
+
+MOST_BEAMS = 1000  # that a checkpoint may set; a call may pass more
+LONGEST_CHUNK = 600.0  # seconds that a checkpoint may set; a call may pass more
 
 NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
 MOST_OTHERS = 1000  # words of other people that a report lists, at most
+DOUBT = 0.0  # confidence below which words may be others, unless the checkpoint sets another value
 LIP_EVIDENCE = 0.25  # mean evidence that makes words the lips', unless the call or the checkpoint sets another value
 
 
@@ -60,12 +67,14 @@ class Recogniser:
             "pixel_values_videos": torch.zeros(batch, 1, 1, size, size),
             "video_attention_mask": torch.zeros(batch, 1, dtype=torch.long),
         }
-        present = self.processor(
-            audio=[clip.audio for clip in clips],
-            sampling_rate=self.processor.feature_extractor.sampling_rate,
-            videos=[clip.mouths for clip in clips],
-            return_tensors="pt",
-        )
+        present: Mapping[str, torch.Tensor] = {}
+        if any(clip.audio is not None or clip.mouths is not None for clip in clips):
+            present = self.processor(
+                audio=[clip.audio for clip in clips],
+                sampling_rate=self.processor.feature_extractor.sampling_rate,
+                videos=[clip.mouths for clip in clips],
+                return_tensors="pt",
+            )
         features = {name: present.get(name, value).to(value.dtype) for name, value in absent.items()}
         features["lips_seen"] = features["video_attention_mask"].clone()
         for row, clip in zip(features["lips_seen"], clips):
@@ -93,21 +102,23 @@ class Recogniser:
 
         Args:
             inputs: see [`features`].
-            num_beams: see `generate`; the checkpoint's value by default.
+            num_beams: see `generate`; by default 10 with `search="two_pass"`, else the checkpoint's.
             num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone.
-            scores: further arguments of `generate`: `ctc_weight`, `language_model`, `language_model_weight`.
+            scores: further arguments of `generate`: `ctc_weight`, `search`, `language_model`, `language_model_weight`.
 
         Returns:
             `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
             `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
             visible; all are `(batch, num_return_sequences, …)`.
         """
-        defaults = self.model.generation_config
-        num_beams = num_beams or defaults.num_beams or NUM_BEAMS
-        texts = num_return_sequences or defaults.num_return_sequences or 1
+        num_beams = self._number_of_beams(scores.get("search"), num_beams)
+        texts = num_return_sequences or self._saved_count("num_return_sequences") or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")
+        there = inputs["attention_mask"].any(dim=1) | inputs["video_attention_mask"].any(dim=1)
+        if not there.all():
+            return self._search_some(inputs, there, texts, num_beams=num_beams, judge_lips=judge_lips, **scores)
         encoded = self.model.get_encoder()(**self._present(inputs))
         log_probs = self._ctc_log_probs(encoded)
         lengths = encoded.frame_mask.sum(dim=1) * self.model.config.ctc_upsampling  # (batch,)
@@ -129,6 +140,42 @@ class Recogniser:
         if judge_lips:
             batch["lips"] = self._lips(inputs, batch)
         return batch
+
+    def _number_of_beams(self, search: str | None, chosen: int | None) -> int:
+        """Returns the `num_beams` of a search, None for the checkpoint's, unless the call has chosen one."""
+        saved = getattr(self.model.generation_config, "search", None)
+        if (search or saved) == "greedy":
+            return 1  # it finds one text
+        if chosen is None and search == "two_pass" and saved != search:  # the checkpoint's number is another search's
+            return CANDIDATES
+        return chosen or self._saved_count("num_beams") or NUM_BEAMS
+
+    def _search_some(
+        self, inputs: dict[str, Any], there: torch.Tensor, texts: int, **settings: Any
+    ) -> dict[str, torch.Tensor]:
+        """Returns what [`search`] finds; clips with nothing to read have empty texts, and certain silence."""
+        empty = torch.zeros(1, texts, 0)
+        found = {"ids": empty.long(), "starts": empty.long(), "ends": empty.long(), "log_probs": empty, "lips": empty}
+        found |= {"fits": torch.ones(1, texts) > 0, "silence": torch.zeros(1, texts), "score": torch.zeros(1, texts)}
+        if there.any():
+            rows = {name: value[there] for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+            found = self.search(rows, num_return_sequences=texts, **settings)
+        fill = {"ids": self.model.config.pad_token_id, "fits": True, "score": -math.inf}
+        batch = {}
+        for name, values in found.items():
+            batch[name] = values.new_full((len(there), *values.shape[1:]), fill.get(name, 0))
+            batch[name][there.to(values.device)] = values[: int(there.sum())]
+        return batch if settings["judge_lips"] else {name: value for name, value in batch.items() if name != "lips"}
+
+    def _saved_count(self, name: str) -> int | None:
+        """Returns a number of the checkpoint's; raises ValueError for one that would keep the search busy for ever."""
+        value = getattr(self.model.generation_config, name, None)
+        if value is not None and not (type(value) is int and 1 <= value <= MOST_BEAMS):
+            raise ValueError(
+                f"`{name}` is {value!r} in the checkpoint's generation_config.json, which may set 1 to {MOST_BEAMS}: "
+                f"pass `{name}`."
+            )
+        return value
 
     def _ctc_log_probs(self, encoded) -> torch.Tensor:
         """Returns `(batch, steps, vocab)`."""
@@ -196,6 +243,55 @@ class Recogniser:
             "silence": silence,
         }
 
+    def least_confidence(self, modality: str, least: float | None = None) -> float:
+        """
+        Returns the confidence, 0 to 1, below which what was read is no speech.
+
+        Args:
+            modality: that was read.
+            least: if it is given, instead of the checkpoint's `speech_confidence`, a number or one for each modality.
+        """
+        if least is None:
+            saved = getattr(self.model.generation_config, "speech_confidence", None)
+            least = saved.get(modality) if isinstance(saved, Mapping) else saved
+        return least or 0.0
+
+    @property
+    def doubt(self) -> float:
+        """Confidence, 0 to 1, below which words may be others than those that the checkpoint knows."""
+        return getattr(self.model.generation_config, "doubt_confidence", None) or DOUBT
+
+    def spoken_words(
+        self,
+        outputs: dict[str, Any],
+        clip: int,
+        index: int,
+        duration: float,
+        modality: str,
+        lip_evidence: float | None = None,
+        speech_confidence: float | None = None,
+    ) -> SpeakerWords:
+        """
+        Decides on the characters of [`timed`]: whether they are speech, or where a speaker was chosen, whose.
+
+        Args:
+            outputs: of `search`.
+            clip: index of the clip.
+            index: of its text.
+            duration: of the clip in seconds.
+            modality: that was read.
+            lip_evidence: see [`own_words`].
+            speech_confidence: see [`least_confidence`].
+        """
+        own = self.own_words(outputs, clip, index, duration, lip_evidence)
+        if "lips" in outputs or not own.characters:
+            return own
+        confidence, least = mean_confidence(own.characters), self.least_confidence(modality, speech_confidence)
+        if confidence >= least:
+            return own
+        words = time_words(own.characters)
+        return SpeakerWords(left_out=LeftOut(words[0].start, words[-1].end, len(words), round(confidence, 4), least))
+
     def own_words(
         self, outputs: dict[str, Any], clip: int, index: int, duration: float, least: float | None = None
     ) -> SpeakerWords:
@@ -245,16 +341,68 @@ class SpeakerWords:
         characters: of the words that the lips show, as they were read.
         others: words of somebody else.
         evidence: mean probability, 0 to 1, of the letters of all words under the lips alone; 1 where it is unknown.
+        left_out: what was read, and is too unsure to be speech; None where nothing was.
     """
 
     characters: list[TimedText] = field(default_factory=list)
     others: list[TimedText] = field(default_factory=list)
     evidence: float = 1.0
+    left_out: LeftOut | None = None
 
     @property
-    def log_silence(self) -> float:
-        """Returns the log-probability that the lips are silent, if all words are other people's."""
-        return math.log(max(1.0 - self.evidence, 1e-6))
+    def doubtful(self) -> list[LeftOut]:
+        """The stretches that were left out."""
+        return [] if self.left_out is None else [self.left_out]
+
+    @property
+    def confidence_of_words(self) -> float | None:
+        """Confidence, 0 to 1, of the words; None without any."""
+        return mean_confidence(self.characters) if self.characters else None
+
+    def log_silence(self, measured: float) -> float:
+        """
+        Returns the log-probability that nobody, or not the speaker, says a word.
+
+        Args:
+            measured: that of CTC, which counts unless words were left out.
+        """
+        if self.left_out is not None:
+            return math.log(max(1.0 - self.left_out.confidence, 1e-6))
+        return math.log(max(1.0 - self.evidence, 1e-6)) if self.others else measured
+
+    def confidence(self, measured: float) -> float:
+        """Returns the confidence, 0 to 1, of the words; without any, that nobody speaks (`measured` as above)."""
+        value = mean_confidence(self.characters) if self.characters else math.exp(self.log_silence(measured))
+        return round(value, 4)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """
+    A stretch of a clip that was read, but is too unsure to be speech.
+
+    Attributes:
+        start: of the first word, seconds.
+        end: of the last word, seconds.
+        words: their number.
+        confidence: mean confidence of their characters, 0 to 1.
+        least: the confidence that was needed.
+    """
+
+    start: float
+    end: float
+    words: int
+    confidence: float
+    least: float
+
+    def moved(self, offset: float) -> LeftOut:
+        """Returns the same, `offset` seconds later."""
+        return replace(self, start=self.start + offset, end=self.end + offset)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers, for the report."""
+        times = [round(self.start, 3), round(self.end, 3)]
+        return {"timestamp": times, "words": self.words, "confidence": self.confidence, "needed": self.least}
 
 
 def lip_evidence(
@@ -360,3 +508,56 @@ def note_others(report: dict[str, Any], others: Sequence[TimedText], count: int 
         warnings.append(f"{count} words were heard that the speaker's lips do not say: they are left out")
     speaker = {**report["speaker"], "others_said": [word.to_chunk() for word in others[:MOST_OTHERS]]}
     return {**report, "speaker": speaker, "warnings": warnings}
+
+
+def note_doubt(
+    report: dict[str, Any], left_out: Sequence[LeftOut], confidence: float | None, doubt: float
+) -> dict[str, Any]:
+    """
+    Adds `["left_out"]` to a report, and warnings: of what was read and is probably no speech, and of words that may be
+    others.
+
+    Args:
+        report: as a result holds it.
+        left_out: what was left out; the report has no such key if there is nothing.
+        confidence: of the words that were read, 0 to 1; None if there are none.
+        doubt: confidence below which they may be others.
+
+    Returns:
+        A copy with what there is to say.
+    """
+    warnings = list(report["warnings"])
+    if left_out:
+        count = sum(part.words for part in left_out)
+        highest = max(part.confidence for part in left_out)
+        least = max(part.least for part in left_out)
+        spans = ", ".join(f"{part.start:.1f} to {part.end:.1f} s" for part in left_out[:3])
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        warnings.append(
+            f"probably no speech: {count} word{'s' * (count > 1)} of confidence {highest:.2f} at most, below "
+            f"{least:.2f}, left out ({spans}{more})"
+        )
+    if confidence is not None and confidence < doubt:
+        warnings.append(f"the confidence is low ({confidence:.2f}): these may be words that the model does not know")
+    if not left_out:
+        return {**report, "warnings": warnings}
+    return {**report, "left_out": [part.to_dict() for part in left_out], "warnings": warnings}
+
+
+def saved_chunk_length(generation_config: Any) -> float | None:
+    """
+    Returns the seconds that a checkpoint reads in one pass, None where it doesn't say.
+
+    Args:
+        generation_config: the checkpoint's.
+
+    Raises:
+        ValueError: it is no length, or one that no memory would hold.
+    """
+    seconds = getattr(generation_config, "chunk_length_s", None)
+    if seconds is not None and not (type(seconds) in (int, float) and SHORTEST_CHUNK <= seconds <= LONGEST_CHUNK):
+        raise ValueError(
+            f"`chunk_length_s` is {seconds!r} in the checkpoint's generation_config.json, which may set "
+            f"{SHORTEST_CHUNK:g} to {LONGEST_CHUNK:g} seconds: pass `chunk_length_s`."
+        )
+    return seconds

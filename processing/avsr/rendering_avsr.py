@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import math
@@ -24,6 +25,7 @@ from .media_writing_avsr import write_video
 # ---------------------------------------------------------------------------------------------------- captioned video
 
 MIN_HEIGHT = 480  # pixels: a smaller video is enlarged, so that its captions are sharp
+MIN_FPS = 1.0  # frames a second that are written, at least; a slower video's are repeated
 MAX_FPS = 60.0
 CAPTION_RATE = 24000  # Hz, of the sound track
 SPOKEN, CURRENT, COMING = (255, 255, 255), (255, 214, 77), (176, 182, 190)  # RGB of words
@@ -92,16 +94,16 @@ def rewrite_video(
     video = given.get("video") if isinstance(given, ClipInput) else given
     if not is_media(video):
         raise ValueError('`source` must be a video file, or a dictionary whose "video" is one')
-    info = probe_media(video, video_track=tracks.video)
+    info = probe_media(video, video_track=tracks.video, max_pixels=tracks.max_pixels)
     if not info.has_video:
         raise ValueError("there is no video to write captions on: the source holds sound only")
-    fps = min(info.fps, MAX_FPS) if info.fps > 0 else 25.0
+    fps = min(max(info.fps, MIN_FPS), MAX_FPS) if info.fps > 0 else 25.0
     audio = None
     if isinstance(given, ClipInput):
         audio = _sound_beside(given, tracks)
     elif info.has_audio:
         audio = read_audio(video, CAPTION_RATE, audio_track=tracks.audio, channel=tracks.channel)
-    frames = read_frames(video, fps=fps, video_track=tracks.video)
+    frames = read_frames(video, fps=fps, video_track=tracks.video, max_pixels=tracks.max_pixels)
     frames = frames if change is None else change(frames, fps)
     write_video(path, caption_frames(frames, words_of(result), fps), fps, audio, CAPTION_RATE)
     return Path(path)
@@ -531,11 +533,14 @@ def _matplotlib():
 
 def _save(figure, path: Path) -> Path:
     """Writes the figure to a temporary file first, so that an interrupted run leaves no broken picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(partial)
         os.replace(partial, path)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     return path

@@ -2,7 +2,7 @@
 
 from .geometry_glee import coco_rle, run_lengths
 from .image_processing_glee import GleeImageProcessor
-from .image_reading_glee import read_image
+from .image_reading_glee import PictureLimits, open_picture, read_image
 from .pipeline_glee import ObjectPerceptionPipeline
 from .processing_glee import GleeProcessor
 from .prompt_processing_glee import GleePromptProcessor
@@ -27,6 +27,7 @@ __all__ = [
     "MotWriter",
     "ObjectFollower",
     "ObjectPerceptionPipeline",
+    "PictureLimits",
     "ReidentifyPolicy",
     "TrackerSettings",
     "VideoPerception",
@@ -35,6 +36,7 @@ __all__ = [
     "draw_objects",
     "is_video_source",
     "json_line",
+    "open_picture",
     "read_image",
     "run_lengths",
 ]

@@ -3,12 +3,14 @@ cannot be read."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
 import urllib.error
 import urllib.request
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import IO, Any
@@ -16,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers.image_utils import ChannelDimension, load_image
+from transformers.image_utils import ChannelDimension
 
 SMALLEST_SIDE = 2  # pixels; an image of one pixel has no shape
 NUMERIC_MODES = ("I", "F")  # and "I;16", "I;16B", ...: PIL would clip their values if it converted them to RGB
@@ -27,12 +29,80 @@ MAX_DOWNLOAD_BYTES = 256 << 20  # a larger picture is refused
 MAX_DOWNLOAD_SECONDS = 600.0  # and so is one whose download takes longer
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+# Formats that Pillow decodes itself: others start programs (EPS) or open further files.
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 SEVERAL = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # formats in which a file may hold several pictures
 BEGINNINGS = (b"GIF8", b"RIFF", b"\x89PNG", b"II*\0", b"MM\0*")  # of such files; AVIF has `PICTURE_BRANDS`
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures in mp4's container
 
 
-def read_images(images: Any, input_data_format: str | ChannelDimension | None = None) -> list[Image.Image]:
+@dataclass(frozen=True)
+class PictureLimits:
+    """
+    How large the pictures of files may be; larger ones are refused before they are decoded.
+
+    Attributes:
+        max_pixels: width times height.
+        max_side: width or height, in pixels.
+    """
+
+    max_pixels: int = 89_478_485  # above which Pillow warns of a bomb
+    max_side: int = 65_535  # JPEG's
+
+    def check(self, width: int, height: int) -> None:
+        """
+        Checks the size of a picture.
+
+        Args:
+            width: in pixels.
+            height: in pixels.
+
+        Raises:
+            TooLargeError: it is too large; the message is a predicate.
+        """
+        for name, value, most in (
+            ("max_side", max(width, height), self.max_side),
+            ("max_pixels", width * height, self.max_pixels),
+        ):
+            if value > most:
+                raise TooLargeError(
+                    f"has {width} x {height} pixels, and `{name}` allows {most}: make it smaller, or pass a larger "
+                    f"`{name}`"
+                )
+
+
+class TooLargeError(ValueError):
+    """A picture that is larger than `PictureLimits` allow."""
+
+
+PICTURE_LIMITS = PictureLimits()
+
+
+def open_picture(file: Any, limits: PictureLimits = PICTURE_LIMITS) -> Image.Image:
+    """
+    Opens a picture in one of `PICTURE_FORMATS`; its pixels are not decoded yet.
+
+    Args:
+        file: path, or seekable binary file object.
+        limits: how large it may be.
+
+    Raises:
+        TooLargeError: it is too large.
+        OSError: it cannot be read, or is in another format.
+    """
+    Image.init()  # some formats depend on how Pillow was built, and on plugins
+    image = Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+    try:
+        limits.check(*image.size)
+    except TooLargeError:
+        image.close()
+        raise
+    return image
+
+
+def read_images(
+    images: Any, input_data_format: str | ChannelDimension | None = None, limits: PictureLimits = PICTURE_LIMITS
+) -> list[Image.Image]:
     """
     Reads one image or several as a list of upright RGB pictures.
 
@@ -49,6 +119,7 @@ def read_images(images: Any, input_data_format: str | ChannelDimension | None = 
             those, or one array `(N, ...)` of them.
         input_data_format: whether arrays have their channels first or last; by default, if both are possible, last in
             numpy's arrays and first in tensors.
+        limits: how large the pictures of files may be.
 
     Raises:
         ValueError: `images` is empty, or one of them is damaged, smaller than 2 x 2 pixels, has NaN or values out of
@@ -59,13 +130,15 @@ def read_images(images: Any, input_data_format: str | ChannelDimension | None = 
     items = list(images) if isinstance(images, (list, tuple)) else [images]
     if not items:
         raise ValueError("images is empty: pass at least one image")
-    return [_read_image(item, f"images: item {index}", input_data_format) for index, item in enumerate(items)]
+    return [_read_image(item, f"images: item {index}", input_data_format, limits) for index, item in enumerate(items)]
 
 
-def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension | None) -> Image.Image:
+def _read_image(
+    item: Any, name: str, input_data_format: str | ChannelDimension | None, limits: PictureLimits
+) -> Image.Image:
     """Reads one image of any kind as an RGB picture."""
     if isinstance(item, (str, os.PathLike)):
-        item = _open(item, name)
+        item = _open(item, name, limits)
     if isinstance(item, Image.Image):
         picture = _from_pil(item, name)
     elif isinstance(item, (np.ndarray, torch.Tensor)):
@@ -80,16 +153,29 @@ def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension 
     return picture
 
 
-def _open(path: str | os.PathLike, name: str) -> Image.Image:
-    """Opens the image at a path; a URL or base64 text goes to transformers."""
+def _open(path: str | os.PathLike, name: str, limits: PictureLimits) -> Image.Image:
+    """Opens the image at a path, at a URL, or in base64 text."""
     try:
-        opened = Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
+        opened = open_picture(path if os.path.isfile(path) else io.BytesIO(_from_text(os.fspath(path))), limits)
         if (count := count_pictures(opened)) == 1:
             return opened
         opened.close()
-    except Exception as error:  # PIL, httpx and base64 raise many kinds for a broken file or URL
+    except TooLargeError as error:
+        raise ValueError(f"{name} {error}: {str(path)[:200]}") from None
+    except Exception as error:  # PIL and base64 raise many kinds for a broken file or text
         raise ValueError(f"{name} cannot be opened as an image: {str(path)[:200]} ({_first_line(error)})") from error
     raise ValueError(f"{name} holds {count} pictures: {str(path)[:200]}; pass the one you mean as a PIL image")
+
+
+def _from_text(text: str) -> bytes:
+    """Returns the content that a URL names, or that a text in base64 is."""
+    if text.lower().startswith(("http://", "https://")):
+        return _download(text, "it")
+    encoded = text.partition(",")[2] if text.startswith("data:image/") else text
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except ValueError:
+        raise ValueError("there is no such file, and it is neither a URL nor base64 text") from None
 
 
 def count_pictures(image: Image.Image) -> int:
@@ -189,7 +275,7 @@ def _first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------ one picture, from anywhere
 
 
-def read_image(source: ImageSource, alone: bool = False) -> Image.Image:
+def read_image(source: ImageSource, alone: bool = False, limits: PictureLimits = PICTURE_LIMITS) -> Image.Image:
     """
     Reads one picture, in RGB and upright.
 
@@ -197,15 +283,15 @@ def read_image(source: ImageSource, alone: bool = False) -> Image.Image:
         source: path, http(s) URL, bytes of a file, binary file object, PIL image, or array or tensor as `read_images`
             takes it.
         alone: whether a file of several pictures, such as an animated GIF, is refused; else the first is taken.
+        limits: how large the picture of a file may be.
 
     Raises:
         ValueError: there is no such file, it is no picture, it is broken, too large, or a video; it holds several
-            pictures, and `alone` is set; or `read_images`
-            refuses its pixels. The message names the source.
+            pictures, and `alone` is set; or `read_images` refuses its pixels. The message names the source.
     """
     name = source_name(source)
     if not isinstance(source, (Image.Image, np.ndarray, torch.Tensor)):
-        source = _opened(_content(source, name), name, alone)
+        source = _opened(_content(source, name), name, alone, limits)
     elif not isinstance(source, Image.Image) and source.ndim == 4:
         raise ValueError(
             f"`inputs`: {name} holds several pictures: pass them as a list, or by themselves as the frames of a video."
@@ -254,7 +340,7 @@ def is_animation(source: Any) -> bool:
             file.seek(-len(start), os.SEEK_CUR)
             if not (start.startswith(BEGINNINGS) or start[8:12] in PICTURE_BRANDS):
                 return False
-            return count_pictures(Image.open(io.BytesIO(file.read()) if place else file)) > 1
+            return count_pictures(open_picture(io.BytesIO(file.read()) if place else file)) > 1
     except Exception:  # the reader of the file reports the error
         return False
     finally:
@@ -266,7 +352,7 @@ def _no_video(name: str) -> ValueError:
     return ValueError(f'`inputs`: {name} is a video, not an image: pass one video by itself, or as {{"video": …}}.')
 
 
-def _opened(content: bytes, name: str, alone: bool) -> Image.Image:
+def _opened(content: bytes, name: str, alone: bool, limits: PictureLimits) -> Image.Image:
     """Reads all pixels, so that a broken file fails here, with its name."""
     if not content:
         raise ValueError(f"`inputs`: {name} is empty.")
@@ -274,16 +360,23 @@ def _opened(content: bytes, name: str, alone: bool) -> Image.Image:
         raise _no_video(name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            usual = limits.max_pixels <= PICTURE_LIMITS.max_pixels
+            warnings.simplefilter("error" if usual else "ignore", Image.DecompressionBombWarning)
+            image = open_picture(io.BytesIO(content), limits)
             count = count_pictures(image) if alone else 1
             if count == 1:
                 image.load()
                 return image
+    except TooLargeError as error:
+        raise ValueError(f"`inputs`: {name} {error}.") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ValueError(f"`inputs`: {name} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller.") from None
+        raise ValueError(
+            f"`inputs`: {name} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller, or raise `max_pixels` "
+            "and Pillow's own bound, PIL.Image.MAX_IMAGE_PIXELS."
+        ) from None
     except Image.UnidentifiedImageError:
-        raise ValueError(f"`inputs`: {name} is no picture in a format that Pillow reads.") from None
+        kinds = ", ".join(PICTURE_FORMATS)
+        raise ValueError(f"`inputs`: {name} is no picture in a format that is read ({kinds}).") from None
     except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         reason = error or type(error).__name__
         raise ValueError(f"`inputs`: {name} is broken and cannot be decoded ({reason}).") from None

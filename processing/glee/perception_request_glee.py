@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from .geometry_glee import RunLengthMask, plain_prompt
-from .image_reading_glee import read_image
+from .image_reading_glee import PICTURE_LIMITS, PictureLimits, read_image
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
@@ -99,7 +99,12 @@ def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | I
     return (_with_image(item, prompts, index) for index, item in enumerate(inputs))
 
 
-def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any], alone: bool = True) -> PerceptionRequest:
+def make_request(
+    given: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    alone: bool = True,
+    limits: PictureLimits = PICTURE_LIMITS,
+) -> PerceptionRequest:
     """
     Reads an image and checks its prompts.
 
@@ -107,6 +112,7 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any], alone: b
         given: image and prompts, from `distribute`.
         defaults: prompts of an image that comes without any.
         alone: see `read_image`.
+        limits: how large the picture of a file may be.
 
     Raises:
         ValueError: the image cannot be read, or there is no prompt, or one cannot be used.
@@ -114,7 +120,7 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any], alone: b
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
         prompts = check_prompts(_or_defaults(given, defaults), may_be_empty=given["index"] is not None)
-        image = read_image(given["image"], alone)
+        image = read_image(given["image"], alone, limits)
     except ValueError as error:
         raise place.named(error) from None
     return PerceptionRequest(

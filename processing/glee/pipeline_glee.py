@@ -18,6 +18,7 @@ import torch
 from transformers import Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
+from .image_reading_glee import PICTURE_LIMITS, PictureLimits
 from .perception_request_glee import (
     PROMPTS,
     PerceptionRequest,
@@ -37,7 +38,7 @@ from .post_processing_glee import (
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
 from .tracking_glee import MODES
 from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
-from .video_reading_glee import is_video_source, open_video
+from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
 FRAMES = ("video", "each", "first")  # followed, looked at one by one, or only the first
@@ -64,6 +65,8 @@ class PerceptionSettings:
         frames: what the pictures of a folder, an animation or a video are, see `FRAMES`.
         one_label: whether an object has its best label only.
         with_masks: whether results have masks.
+        max_pixels: of the picture of a file or of a frame of a video; None: 89,478,485 and 36,000,000.
+        max_side: of both, in pixels; None: 65,535.
 
     Raises:
         ValueError: a value cannot be used.
@@ -79,12 +82,17 @@ class PerceptionSettings:
     frames: str = FRAMES[0]
     one_label: bool = False
     with_masks: bool = True
+    max_pixels: int | None = None
+    max_side: int | None = None
 
     def __post_init__(self) -> None:
         if not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
             raise ValueError(f"`threshold` must be a number from 0 to 1, not {self.threshold!r}.")
         for name in ("top_k", "prompts_at_once"):
             _check_count(name, getattr(self, name))
+        for name in ("max_pixels", "max_side"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
         if self.tracking not in MODES:
             raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {self.tracking!r}.")
         if self.frames not in FRAMES:
@@ -106,6 +114,10 @@ class PerceptionSettings:
         if unknown := sorted(given.keys() - {field.name for field in fields(self)}):
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of the pipeline object-perception.")
         return replace(self, **{name: _plain_number(value) for name, value in given.items() if value is not None})
+
+    def limits(self, usual: PictureLimits) -> PictureLimits:
+        """Returns how large pictures may be: what the settings say, or what is usual."""
+        return PictureLimits(self.max_pixels or usual.max_pixels, self.max_side or usual.max_side)
 
     def prompts(self, config: Any) -> dict[str, Sequence[str] | None]:
         """Returns the prompts of inputs that come without any; the classes of the model's configuration, if there are
@@ -242,6 +254,8 @@ class ObjectPerceptionPipeline(Pipeline):
       returned) or "first" (only the first one is looked at).
     - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): it may be
       found where the sentence alone loses it; it takes about as much time again.
+    - max_pixels and max_side: how large the picture of a file (89,478,485 pixels) or a frame of a video (36,000,000)
+      may be, and how long its longer side (65,535); larger ones are refused before they take up memory.
 
     For a video it returns a `VideoPerception`, an iterator with one list of results per frame, each with a
     `"track_id"`; prompts may be added to it or dropped at any frame.
@@ -305,7 +319,7 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> tuple[Any, dict[str, Any]]:
         """Opens a video whose frames are looked at as pictures: all of them, one after the other, or the first."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
-        video = open_video(source, fps, numbered=False)
+        video = open_video(source, fps, numbered=False, limits=settings.limits(FRAME_LIMITS))
         pictures = (frame.image for frame in video.read(warnings.warn))
         if settings.frames == "each":
             return pictures, prompts
@@ -321,7 +335,7 @@ class ObjectPerceptionPipeline(Pipeline):
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
         names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "with_masks")
         for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
-        video = open_video(source, fps)
+        video = open_video(source, fps, limits=settings.limits(FRAME_LIMITS))
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -345,7 +359,8 @@ class ObjectPerceptionPipeline(Pipeline):
         self, inputs: dict, settings: PerceptionSettings
     ) -> PerceptionRequest:
         """Reads one image and checks its prompts; `inputs` has both."""
-        return make_request(inputs, settings.prompts(self.model.config), alone=settings.frames != "first")
+        limits = settings.limits(PICTURE_LIMITS)
+        return make_request(inputs, settings.prompts(self.model.config), settings.frames != "first", limits)
 
     def _perceive(
         self, requests: Sequence[PerceptionRequest], settings: PerceptionSettings

@@ -23,11 +23,15 @@ import torch
 from PIL import Image
 
 from .image_reading_glee import (
+    PICTURE_LIMITS,
     VIDEO_ENDINGS,
+    PictureLimits,
+    TooLargeError,
     count_pictures,
     fetch,
     is_animation,
     is_video,
+    open_picture,
     read_images,
     source_name,
 )
@@ -43,7 +47,19 @@ MAX_DOWNLOAD_SECONDS = 3600.0  # and so is one whose download takes longer
 IN_MEMORY = 64 << 20  # bytes of a download; a larger one goes to a temporary file
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
 
+FRAME_LIMITS = PictureLimits(max_pixels=36_000_000)  # several frames are in memory; 8192 x 4320 has 35.4 million
+SPARE = 1 << 20  # pixels that a decoder may allocate beyond twice that, for its margins
+MAX_PAUSE = 86_400.0  # seconds: a longer step between two times is a broken clock, not a pause
 BEGINNING = 16  # bytes by which a video file is recognised
+
+# Containers that hold what they show, by ffmpeg's names. Playlists, scripts and patterns of names, which make it open
+# other files, are none of them.
+CONTAINERS = (
+    "apng,asf,av1,avi,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,live_flv,m4v,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,"
+    "mxf,nsv,nut,obu,ogg,rm,swf,vc1,vvc,wtv,yuv4mpegpipe,"
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,au,caf,dts,eac3,flac,gsm,ircam,latm,loas,mp3,nistsphere,qcp,sox,truehd,tta,voc,"
+    "w64,wav,wv"
+)
 
 
 # ------------------------------------------------------------------------------------------------- frames and pictures
@@ -75,6 +91,7 @@ class PictureVideo:
         fps: frames per second, if known.
         frames: number of pictures, if known.
         names: names of the pictures in error messages, such as their files; by default their numbers.
+        limits: how large the pictures of files may be.
     """
 
     def __init__(
@@ -84,12 +101,20 @@ class PictureVideo:
         fps: float | None = None,
         frames: int | None = None,
         names: list[str] | None = None,
+        limits: PictureLimits = PICTURE_LIMITS,
     ):
         self.name, self.fps, self.frames, self.names = name, fps, frames, names
-        self._pictures = pictures
+        self._pictures, self._limits = pictures, limits
 
     @classmethod
-    def of_folder(cls, folder: Path, name: str, fps: float | None = None, numbered: bool = True) -> PictureVideo:
+    def of_folder(
+        cls,
+        folder: Path,
+        name: str,
+        fps: float | None = None,
+        numbered: bool = True,
+        limits: PictureLimits = PICTURE_LIMITS,
+    ) -> PictureVideo:
         """
         Takes the numbered pictures of a folder in the order of their numbers; other files are ignored.
 
@@ -98,6 +123,7 @@ class PictureVideo:
             name: name used in error messages.
             fps: frames per second, if known.
             numbered: whether each must have a number of its own.
+            limits: how large the pictures may be.
 
         Raises:
             ValueError: there are none, one has no number, or two have the same.
@@ -113,7 +139,7 @@ class PictureVideo:
             if key == other and numbered:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} and {twin.name!r} have the same number.")
         ordered = [os.fspath(path) for _, path in keyed]
-        return cls(ordered, name, fps, len(ordered), ordered)
+        return cls(ordered, name, fps, len(ordered), ordered, limits)
 
     @property
     def duration(self) -> float | None:
@@ -132,7 +158,7 @@ class PictureVideo:
         """
         for index, picture in enumerate(self._pictures):
             try:
-                image = read_images(picture)[0]
+                image = read_images(picture, limits=self._limits)[0]
             except ValueError as error:
                 place = self.names[index] if self.names else f"{self.name}, frame {index}"
                 what = str(error).removeprefix("images: item 0 ").removeprefix("images ")
@@ -153,6 +179,7 @@ class AnimatedVideo:
     Args:
         source: path, bytes of a file, or seekable binary file object.
         name: name used in error messages.
+        limits: how large the pictures may be.
 
     Attributes:
         fps: frames per second, by the first picture's duration; None where the file doesn't say.
@@ -165,17 +192,19 @@ class AnimatedVideo:
 
     names: list[str] | None = None  # of the frames, where they are files
 
-    def __init__(self, source: Any, name: str):
-        self.name = name
+    def __init__(self, source: Any, name: str, limits: PictureLimits = FRAME_LIMITS):
+        self.name, self._limits = name, limits
         file = source if hasattr(source, "read") else None
         self._file = file or (
             io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
         )
         try:
-            with Image.open(self._file) as image:
+            with open_picture(self._file, limits) as image:
                 self.frames = count_pictures(image)
                 image.load()  # the durations of a WebP are known after that only
                 lasts = float(image.info.get("duration") or 0) / 1000
+        except TooLargeError as error:
+            raise ValueError(f"`inputs`: {name} {error}.") from None
         except Exception as error:  # decoders raise many kinds
             raise ValueError(f"`inputs`: {name} cannot be read ({_reason(error)}).") from None
         self.fps = 1 / lasts if lasts else None
@@ -194,7 +223,7 @@ class AnimatedVideo:
         time = 0.0
         if not isinstance(self._file, str):
             self._file.seek(0)
-        with Image.open(self._file) as image:
+        with open_picture(self._file, self._limits) as image:
             for index in range(self.frames):
                 try:
                     image.seek(index)
@@ -248,12 +277,14 @@ class MediaVideo:
     """
     The frames of a video file, each decoded once, upright, with its time; damaged ones are skipped with a warning.
 
-    Files are opened as files only: neither a name that looks like another protocol nor a playlist in the file makes
-    ffmpeg open network connections.
+    Files are opened as files only, and only in containers that hold what they show: neither a name that looks like
+    another protocol nor a playlist makes ffmpeg open anything else.
 
     Args:
         source: path, http(s) URL, bytes of a file, or binary file object.
         name: name used in error messages.
+        limits: how large the frames may be, upright and with square pixels; checked on each, as streams may change
+            their size.
 
     Attributes:
         fps: mean number of frames per second; None where the file doesn't say.
@@ -261,19 +292,20 @@ class MediaVideo:
         duration: in seconds; None where the file doesn't say.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or it has no video stream.
+        ValueError: there is no such file, it cannot be read, its frames are too large, or it has no video stream.
     """
 
     names: list[str] | None = None  # of the frames, where they are files
 
-    def __init__(self, source: Any, name: str):
-        self.name = name
+    def __init__(self, source: Any, name: str, limits: PictureLimits = FRAME_LIMITS):
+        self.name, self._limits = name, limits
         av = _import_av()
-        file = _file(source, name)
+        file, options = _file(source, name), _open_options(limits)
         try:
-            self._container = av.open(
-                file, mode="r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
-            )
+            self._container = av.open(file, mode="r", options=options, metadata_errors="replace")
+        except av.error.ArgumentError:  # the whitelist's
+            mend = "convert it to mp4 or mkv; of a playlist, pass the files that it names"
+            raise ValueError(f"`inputs`: {name} cannot be read as a video in its container: {mend}.") from None
         except (av.error.FFmpegError, OSError, ValueError, UnicodeError) as error:
             raise ValueError(f"`inputs`: {name} cannot be read as a video ({_reason(error)}).") from None
         streams = [stream for stream in self._container.streams.video if _has_pictures(stream)]
@@ -281,6 +313,13 @@ class MediaVideo:
             self._container.close()
             raise ValueError(f"`inputs`: {name} has no video stream.")
         stream = self._stream = streams[0]
+        context = stream.codec_context
+        context.options = {**context.options, "max_pixels": options["max_pixels"]}
+        try:
+            self._check(context.width, context.height)
+        except ValueError:
+            self._container.close()
+            raise
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
         self.frames = stream.frames or None
@@ -304,6 +343,13 @@ class MediaVideo:
         finally:
             self._container.close()
 
+    def _check(self, width: int, height: int) -> None:
+        """Raises ValueError for a frame that is too large, as it is stored or with square pixels."""
+        try:
+            self._limits.check(max(width, _square_pixel_width(width, self._stream)), height)
+        except TooLargeError as error:
+            raise ValueError(f"`inputs`: a frame of {self.name} {error}.") from None
+
     def _frames(self, warn: Warn) -> Iterator[Any]:
         """Yields decoded frames up to the end, or to where the file is cut short."""
         av, damaged = _import_av(), 0
@@ -318,10 +364,17 @@ class MediaVideo:
                 break
             try:
                 decoded = self._stream.decode(packet)
-            except (av.error.FFmpegError, ValueError):
+            except (av.error.FFmpegError, ValueError) as error:
+                # A decoder that refuses to make room for a picture takes back the size.
+                if isinstance(error, MemoryError) or not self._stream.codec_context.width:
+                    reason = f"damaged, or much larger than `max_pixels` ({self._limits.max_pixels}) allows"
+                    raise ValueError(
+                        f"`inputs`: frames of {self.name} are {reason}: make them smaller, or pass a larger one."
+                    ) from None
                 damaged += 1
                 continue
             for frame in decoded:
+                self._check(frame.width, frame.height)
                 damaged += frame.is_corrupt
                 yield frame
         if damaged:
@@ -345,7 +398,7 @@ class _Clock:
             self._first, self._last = stamp or 0.0, 0.0
             return 0.0
         time = math.inf if stamp is None else stamp - self._first
-        self._last = time if self._last < time < math.inf else self._last + self._step
+        self._last = time if self._last < time < self._last + MAX_PAUSE else self._last + self._step
         return self._last
 
 
@@ -359,8 +412,7 @@ class _Pictures:
 
     def upright(self, frame: Any) -> Image.Image:
         """Converts one frame."""
-        ratio = self._stream.sample_aspect_ratio
-        width = max(1, round(frame.width * float(ratio))) if ratio and 0.25 <= ratio <= 4 else frame.width
+        width = _square_pixel_width(frame.width, self._stream)
         plain = self._reformatter.reformat(
             frame, width=width, height=frame.height, format="rgb24", interpolation="BILINEAR"
         )
@@ -371,6 +423,12 @@ class _Pictures:
         if mirrored:
             picture = picture[:, ::-1]
         return Image.fromarray(np.ascontiguousarray(np.rot90(picture, turns)))
+
+
+def _square_pixel_width(width: int, stream: Any) -> int:
+    """Returns the width with square pixels of a picture of this stored width."""
+    ratio = stream.sample_aspect_ratio
+    return max(1, round(width * float(ratio))) if ratio and 0.25 <= ratio <= 4 else width
 
 
 def orientation(frame: Any) -> tuple[int, bool]:
@@ -395,6 +453,15 @@ def orientation(frame: Any) -> tuple[int, bool]:
         return 0, False
     # The matrix takes (x, y), y downwards, to (a x + c y, b x + d y): its first row is where the x axis goes.
     return round(-math.degrees(math.atan2(float(b), float(a))) / 90.0) % 4, mirrored
+
+
+def _open_options(limits: PictureLimits) -> dict[str, str]:
+    """Returns ffmpeg's options: no other file, no network, and no memory for frames of more than twice the limit."""
+    return {
+        "protocol_whitelist": "file",
+        "format_whitelist": CONTAINERS,
+        "max_pixels": str(2 * limits.max_pixels + SPARE),
+    }
 
 
 def _import_av() -> Any:
@@ -515,7 +582,9 @@ def _is_video_path(path: str) -> bool:
         return False
 
 
-def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> Video:
+def open_video(
+    source: Any, fps: float | None = None, numbered: bool = True, limits: PictureLimits = FRAME_LIMITS
+) -> Video:
     """
     Opens a video.
 
@@ -524,6 +593,7 @@ def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> 
             `(frames, height, width, 3)`; list, generator or data set of PIL images or arrays.
         fps: frames per second of a folder, an array or pictures; files have their own.
         numbered: whether the pictures of a folder must have numbers; else they are in the order of their names.
+        limits: how large the frames of files may be.
 
     Raises:
         ValueError: it cannot be read, is no video, or has no frames.
@@ -536,13 +606,13 @@ def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> 
             raise ValueError(f"`inputs`: {name} must be (frames, height, width, 3) with at least one frame.")
         return PictureVideo((source[index] for index in range(len(source))), name, fps, len(source))
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps, numbered)
+        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps, numbered, limits)
     if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         if fps is not None:
             raise ValueError(f"`fps` is for pictures without times; {name} is a file that has its own.")
         if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
             source = _file(source, name)
-        return AnimatedVideo(source, name) if is_animation(source) else MediaVideo(source, name)
+        return AnimatedVideo(source, name, limits) if is_animation(source) else MediaVideo(source, name, limits)
     if isinstance(source, Image.Image) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
         raise ValueError(
             f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, "
@@ -551,7 +621,7 @@ def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> 
     count = len(source) if isinstance(source, (list, tuple)) else None
     if count == 0:
         raise ValueError("`inputs`: the video has no frames.")
-    return PictureVideo(source, "the video", fps, count)
+    return PictureVideo(source, "the video", fps, count, limits=limits)
 
 
 # ------------------------------------------------------------------------------------------------ reading ahead

@@ -7,10 +7,11 @@ A file appears under its name when it is closed, with all frames until then. The
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +45,26 @@ CODINGS = {".mp4": H264, ".m4v": H264, ".mov": H264, ".mkv": H264, ".webp": ANIM
 ENDINGS = tuple(CODINGS)
 CLOCK = 90_000  # ticks a second
 FPS = 25.0  # for pictures of unknown frame rate
+SLOWEST, FASTEST = 0.01, 1000.0  # frames a second that a file may announce
+
+
+@contextlib.contextmanager
+def errors_named(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """
+    Turns an error of writing into ValueError.
+
+    Args:
+        path: of the file, which the message names.
+        kinds: of errors, besides OSError.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
+    caught: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except caught as error:
+        raise ValueError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 class VideoWriter:
@@ -75,11 +96,10 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
         self._av, self._last = av, -1
-        try:
-            self._container: Any = av.open(str(self._partial), "w", options=coding.file_options)
-        except (av.error.FFmpegError, OSError) as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
-        rate = Fraction(self._fps).limit_denominator(1001)
+        self._container: Any = None  # nothing may be written into a container again after an error: FFmpeg may crash
+        with self._writing():
+            self._container = av.open(str(self._partial), "w", options=coding.file_options)
+        rate = Fraction(min(max(self._fps, SLOWEST), FASTEST)).limit_denominator(1001)  # of players that ignore times
         stream = self._container.add_stream(coding.codec, rate=rate, options=coding.options)
         assert isinstance(stream, av.VideoStream)  # as all codecs of CODINGS are of video
         self._stream = stream
@@ -101,6 +121,8 @@ class VideoWriter:
             ValueError: the picture has another size, or the file cannot be written.
         """
         pixels = np.asarray(picture)
+        if self._container is None:
+            raise ValueError(f"{self.path} is closed: no more pictures can be added")
         if pixels.shape != (*self._size, 3):
             raise ValueError(f"{self.path}: frame {index} is {pixels.shape}, not {(*self._size, 3)}")
         below, right = self._padding
@@ -108,32 +130,45 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(self._last + 1, round((index / self._fps if time is None else time) * CLOCK))
         frame.pts, frame.time_base = self._last, Fraction(1, CLOCK)
-        self._mux(frame)
-
-    def _mux(self, frame: Any) -> None:
-        try:
+        with self._writing():
             self._container.mux(self._stream.encode(frame))
-        except (self._av.error.FFmpegError, OSError) as error:
-            raise ValueError(f"{self.path} cannot be written: {error.strerror or error}") from None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an error of writing into ValueError, after which there is no unfinished file any more."""
+        try:
+            with errors_named(self.path, self._av.error.FFmpegError):
+                yield
+        except BaseException:
+            self.discard()
+            raise
 
     def close(self) -> None:
-        """Completes the file and renames it to `path`; without a picture there is no file."""
+        """
+        Completes the file and renames it to `path`; without a picture there is no file.
+
+        Raises:
+            ValueError: the file cannot be written.
+        """
         if self._container is None:
             return
         if self._last < 0:
             self.discard()
             return
-        self._mux(None)
-        self._container.close()
+        with self._writing():
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            os.replace(self._partial, self.path)
         self._container = None
-        os.replace(self._partial, self.path)
 
     def discard(self) -> None:
         """Removes the unfinished file."""
-        if self._container is not None:
-            self._container.close()
-            self._container = None
-        self._partial.unlink(missing_ok=True)
+        container, self._container = self._container, None
+        if container is not None:
+            with contextlib.suppress(self._av.error.FFmpegError, OSError):
+                container.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
 
 
 # -------------------------------------------------------------------------------------------------------------- tracks
@@ -145,24 +180,60 @@ class WholeFile:
 
     Args:
         path: of the file; missing folders are made.
+
+    Raises:
+        ValueError: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part{self.path.suffix}")
-        self.file: IO[str] = open(self._partial, "w", encoding="utf-8")
+        with errors_named(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = open(self._partial, "w", encoding="utf-8")
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file was closed or discarded."""
+        return self._file.closed
+
+    def write(self, text: str) -> None:
+        """
+        Writes a piece of text.
+
+        Raises:
+            ValueError: the file cannot be written; what was written is removed.
+        """
+        try:
+            with errors_named(self.path):
+                self._file.write(text)
+        except ValueError:
+            self.discard()
+            raise
 
     def close(self) -> None:
-        """Completes the file and renames it to `path`."""
-        if not self.file.closed:
-            self.file.close()
-            os.replace(self._partial, self.path)
+        """
+        Completes the file and renames it to `path`.
+
+        Raises:
+            ValueError: the file cannot be written; what was written is removed.
+        """
+        if self.closed:
+            return
+        try:
+            with errors_named(self.path):
+                self._file.close()
+                os.replace(self._partial, self.path)
+        except ValueError:
+            self.discard()
+            raise
 
     def discard(self) -> None:
         """Removes the unfinished file."""
-        self.file.close()
-        self._partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what is still in memory may not fit on the disk
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._partial.unlink()
 
 
 class JsonLinesWriter:
@@ -182,7 +253,7 @@ class JsonLinesWriter:
 
     def add(self, index: int, time: float | None, results: Results) -> None:
         """Writes one frame: its number from 0, its time in seconds if it is known, and its results."""
-        self._whole.file.write(json_line(index, time, self._size, results) + "\n")
+        self._whole.write(json_line(index, time, self._size, results) + "\n")
 
     def close(self) -> None:
         """Completes the file and renames it to `path`."""
@@ -209,7 +280,7 @@ class MotWriter:
         for found in results:
             left, top, width, height = _corner_and_size(found["box"])
             numbers = f"{left:.2f},{top:.2f},{width:.2f},{height:.2f},{found['score']:.4f}"
-            self._whole.file.write(f"{index + 1},{found['track_id']},{numbers},-1,-1,-1\n")
+            self._whole.write(f"{index + 1},{found['track_id']},{numbers},-1,-1,-1\n")
 
     def close(self) -> None:
         """Completes the file and renames it to `path`."""
@@ -253,7 +324,22 @@ class CocoVideoWriter:
         self._tracks: dict[int, _Track] = {}
         self._length = 0
         self._masks_path = self._whole.path.with_name(f".{self._whole.path.stem}.{os.getpid()}.masks")
-        self._masks = open(self._masks_path, "w+b")
+        try:
+            with errors_named(self._whole.path):
+                self._masks = open(self._masks_path, "w+b")
+        except ValueError:
+            self._whole.discard()
+            raise
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an error of either file into one of the target, after which neither is left."""
+        try:
+            with errors_named(self._whole.path):
+                yield
+        except BaseException:
+            self.discard()
+            raise
 
     def add(self, index: int, time: float | None, results: Results) -> None:
         """Writes one frame: its number from 0, its time (which the format doesn't have), and its results."""
@@ -269,11 +355,12 @@ class CocoVideoWriter:
             track.score += found["score"]
             category = self._categories.setdefault(found["label"], len(self._categories) + 1)
             track.categories[category] = track.categories.get(category, 0) + 1
-            self._masks.write(entry + b"\n")
+            with self._writing():
+                self._masks.write(entry + b"\n")
 
     def close(self) -> None:
         """Writes the tracks, and renames the file to `path`."""
-        if self._whole.file.closed:
+        if self._whole.closed:
             return
         height, width = self._size
         video: dict[str, Any] = {"id": 1, "file_name": self._name, "height": height, "width": width}
@@ -283,12 +370,13 @@ class CocoVideoWriter:
         elif self._frames is not None:
             video["file_names"] = list(self._frames[: self._length])
         categories = [{"id": number, "name": label} for label, number in self._categories.items()]
-        out = self._whole.file
-        out.write(f'{{"videos": {json.dumps([video])}, "categories": {json.dumps(categories)}, "annotations": [')
-        for place, (number, track) in enumerate(sorted(self._tracks.items())):
-            out.write(",\n" if place else "\n")
-            self._write_track(out, number, track)
-        out.write("\n]}\n")
+        with self._writing():
+            out = self._whole
+            out.write(f'{{"videos": {json.dumps([video])}, "categories": {json.dumps(categories)}, "annotations": [')
+            for place, (number, track) in enumerate(sorted(self._tracks.items())):
+                out.write(",\n" if place else "\n")
+                self._write_track(out, number, track)
+            out.write("\n]}\n")
         self._remove_masks()
         self._whole.close()
 
@@ -297,7 +385,7 @@ class CocoVideoWriter:
         self._remove_masks()
         self._whole.discard()
 
-    def _write_track(self, out: IO[str], number: int, track: _Track) -> None:
+    def _write_track(self, out: WholeFile, number: int, track: _Track) -> None:
         """Writes the three lists of a track one after the other, entry by entry: its masks need not fit into
         memory."""
         category = max(track.categories, key=lambda known: track.categories[known])
@@ -326,7 +414,8 @@ class CocoVideoWriter:
         out.write("}")
 
     def _remove_masks(self) -> None:
-        self._masks.close()
+        with contextlib.suppress(OSError):
+            self._masks.close()
         self._masks_path.unlink(missing_ok=True)
 
 

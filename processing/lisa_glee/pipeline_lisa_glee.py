@@ -15,9 +15,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import io
 import json
 import os
+import urllib.request
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -31,12 +34,15 @@ from PIL import Image, ImageOps
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation.streamers import TextIteratorStreamer
-from transformers.image_utils import load_image
 
 from .processing_lisa_glee import LisaGleeProcessor
 
 TASK, MODEL = "reasoning-segmentation", "AutoModel"
 Message = dict[str, Any]
+# Formats that Pillow decodes itself: others start programs (EPS) or open further files.
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PIXELS, MOST_SIDE = 89_478_485, 65_535  # of a file's picture
+MOST_BYTES = 256 << 20  # of a picture that a URL names
 FETCH_SECONDS = 20.0  # the longest wait for a server that a picture's URL names
 BATCH_SIZE = 8  # questions that go through the model together unless the caller says otherwise
 
@@ -325,7 +331,7 @@ class PictureConversation:
         if self._settings.num_beams > 1:
             raise ValueError("`num_beams` must be 1 to stream: beams change their words until the end.")
         tokenizer = self._pipeline.processor.tokenizer
-        streamer = TextIteratorStreamer(tokenizer, skip_prompt=False, skip_special_tokens=True)
+        streamer = _Words(tokenizer, skip_prompt=False, skip_special_tokens=True)
         result: SimpleQueue = SimpleQueue()
 
         def run() -> None:
@@ -337,7 +343,10 @@ class PictureConversation:
 
         worker = Thread(target=run, daemon=True)
         worker.start()
-        yield from (words for words in streamer if words)
+        try:
+            yield from (words for words in streamer if words)
+        finally:
+            streamer.stopped = True
         worker.join()
         answer, error = result.get()
         if error is not None:
@@ -352,6 +361,18 @@ class PictureConversation:
 
     def _remember(self, messages: list[Message], answer: dict[str, Any]) -> None:
         self.messages = [*messages, {"role": "assistant", "content": answer["written"]}]
+
+
+class _Words(TextIteratorStreamer):
+    """The words of an answer as they are generated; once `stopped` is set, the generation ends at the next token."""
+
+    stopped = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes the next tokens. Raises InterruptedError where nobody takes the words any more."""
+        if self.stopped:
+            raise InterruptedError("the answer is not wanted any more")
+        super().put(value)
 
 
 def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Image.Image, Any]], bool]:
@@ -416,12 +437,33 @@ def _read(image: Any) -> Image.Image:
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         elif isinstance(image, (str, os.PathLike)):
-            image = load_image(str(Path(image)) if isinstance(image, os.PathLike) else image, timeout=FETCH_SECONDS)
+            image = _opened(os.fspath(image))
         if not isinstance(image, Image.Image):
             raise TypeError(f"a {type(image).__name__}")
         return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:  # decoders and servers raise many kinds
         raise ValueError(f"`inputs`: not a picture that can be read: {' '.join(str(error).split())}") from None
+
+
+def _opened(source: str) -> Image.Image:
+    """Opens the picture at a path, at a URL, or in base64 text, if Pillow decodes its format itself."""
+    if os.path.isfile(source):
+        file: Any = source
+    elif source.lower().startswith(("http://", "https://")):
+        with urllib.request.urlopen(source, timeout=FETCH_SECONDS) as answer:
+            file = io.BytesIO(answer.read(MOST_BYTES))
+    else:
+        encoded = source.partition(",")[2] if source.startswith("data:image/") else source
+        try:
+            file = io.BytesIO(base64.b64decode("".join(encoded.split()), validate=True))
+        except ValueError:
+            raise ValueError(f"{source[:200]!r} is neither a file nor a URL nor base64 text") from None
+    Image.init()  # some formats depend on how Pillow was built, and on plugins
+    image = Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+    if max(image.size) > MOST_SIDE or image.width * image.height > MOST_PIXELS:
+        most = f"{MOST_PIXELS} pixels, and {MOST_SIDE} on a side, are the most; make it smaller"
+        raise ValueError(f"it has {image.width} x {image.height} pixels: {most}, or pass it as a PIL image")
+    return image
 
 
 def save_with_code(

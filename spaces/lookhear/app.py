@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -23,11 +24,13 @@ import lookhear  # noqa: F401 - registers the pipelines
 from ask_tab import AskTab
 from examples import Examples, make_examples
 from limits import Limits
+from log_lines import OneLineErrors
 from read_tab import ReadTab
 from see_tab import SeeTab
 
 HERE = Path(__file__).parent
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]  # the reader's own: nothing is downloaded
+SESSIONS = 64  # visitors whose conversations are remembered
 KEPT = 3600  # seconds that uploads and results stay on the server
 ABOUT = """
 <header><h1>LookHear</h1>
@@ -56,11 +59,13 @@ def build_app(asr: Any, see: Any, load_ask: Callable[[], Any], examples: Example
         gr.HTML(ABOUT, apply_default_css=False, elem_id="about")
         with gr.Tabs():
             with gr.Tab("Read", id="read"):
-                ReadTab(asr, see, examples, limits)
+                read = ReadTab(asr, see, examples, limits)
             with gr.Tab("See", id="see"):
-                SeeTab(see, examples, limits)
+                look = SeeTab(see, examples, limits)
             with gr.Tab("Ask", id="ask"):
-                AskTab(load_ask, examples, limits)
+                ask = AskTab(load_ask, examples, limits)
+        for tab in (read, look, ask):
+            app.unload(tab.jobs.stop)  # those who leave do not wait for an answer
         gr.HTML(SMALL_PRINT, apply_default_css=False, elem_id="small-print")
     return app.queue(max_size=16, default_concurrency_limit=1)
 
@@ -78,10 +83,15 @@ def checkpoint(variable: str, packaged: str) -> str:
 
 def main() -> None:
     """Loads the checkpoints, makes missing examples, serves the page until it is stopped."""
+    if not os.environ.get("LOOKHEAR_TRACEBACK"):
+        sys.stderr = OneLineErrors(sys.stderr)
     limits = Limits.from_environment()
+    pixels = round(limits.megapixels * 1e6)
     examples = make_examples(Path(os.environ.get("LOOKHEAR_SPACE_EXAMPLES") or HERE / "examples"))
-    asr = pipeline("audio-visual-speech-recognition", model=checkpoint("LOOKHEAR_SPACE_READ_MODEL", "avsr-grid-tiny"))
-    see = pipeline("object-perception", model=checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny"))
+    read = checkpoint("LOOKHEAR_SPACE_READ_MODEL", "avsr-grid-tiny")
+    asr = pipeline("audio-visual-speech-recognition", model=read, max_pixels=pixels)
+    look = checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny")
+    see = pipeline("object-perception", model=look, max_pixels=pixels)
     ask = checkpoint("LOOKHEAR_SPACE_ASK_MODEL", "lisa-glee-tiny")
     load_ask = functools.cache(functools.partial(pipeline, "reasoning-segmentation", model=ask))
     build_app(asr, see, load_ask, examples, limits).launch(
@@ -92,6 +102,7 @@ def main() -> None:
         allowed_paths=[str(examples.one.parent)],
         ssr_mode=False,
         footer_links=[],
+        state_session_capacity=SESSIONS,
         run_history=False,
     )
 

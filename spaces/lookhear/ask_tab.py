@@ -9,6 +9,7 @@ import gradio as gr
 
 from asking import LONGEST_QUESTION, Talk, as_question
 from examples import ASKED, Examples
+from jobs import Jobs
 from limits import Limits
 from media import first_picture, is_video
 from messages import errors_as_messages
@@ -37,6 +38,7 @@ class AskTab:
 
     def __init__(self, load: Callable[[], Any], examples: Examples, limits: Limits):
         self._load, self._limits = load, limits
+        self.jobs = Jobs(limits.job_seconds)
         self.talk = gr.State(None, time_to_live=KEPT)
         with gr.Row(elem_classes="halves"):
             with gr.Column(min_width=320):
@@ -72,6 +74,7 @@ class AskTab:
         )
         with gr.Row():
             self.again = gr.Button("Start over", variant="secondary", size="lg", elem_id="ask-again")
+            self.stop = gr.Button("Stop", variant="secondary", size="lg", elem_id="ask-stop")
             self.button = gr.Button("Ask", variant="primary", size="lg", elem_id="ask-run")
 
     def _connect(self, examples: Examples) -> None:
@@ -81,7 +84,8 @@ class AskTab:
         self.file.change(self._show, self.file, [self.picture, self.talk, self.chat], **silent)
         gr.on([self.again.click, self.chat.clear], lambda: (None, []), None, [self.talk, self.chat], **silent)
         triggers, answer = [self.button.click, self.question.submit], [self.chat, self.question, self.talk]
-        answer_with(self._ask, triggers, [self.file, self.question, self.talk], answer, "ask", TO_END)
+        asked = [self.file, self.question, self.talk]
+        answer_with(self._ask, triggers, asked, answer, "ask", (self.stop, self.jobs), TO_END)
 
     def _show(self, path: str | None) -> tuple:
         """Shows a new picture, about which nothing has been said."""
@@ -96,8 +100,10 @@ class AskTab:
             raise ValueError("Questions are about pictures, and this file is a video.")
         self._limits.check_picture(path)
 
-    def _ask(self, path: str | None, question: str, talk: Talk | None) -> Iterator[tuple]:
-        with errors_as_messages(path):
+    def _ask(
+        self, path: str | None, question: str, talk: Talk | None, request: gr.Request | None = None
+    ) -> Iterator[tuple]:
+        with errors_as_messages(path), self.jobs.start(request) as job:
             if path is None:
                 raise ValueError("Choose a picture first.")
             self._check(path)
@@ -107,6 +113,7 @@ class AskTab:
             before = talk.messages
             try:
                 for messages in talk.ask(question):
+                    job.check()
                     yield messages, "", talk
             except Exception:  # whatever it is, the page is as before the question
                 yield before, question, talk

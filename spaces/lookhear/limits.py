@@ -25,18 +25,22 @@ class Limits:
         read_seconds: of a video whose speech is read.
         see_seconds: of a video that is searched for objects, which takes longer.
         megapixels: of a picture or frame.
+        gigapixels: of all frames of a video together.
+        job_seconds: that a question may take, as others wait.
     """
 
     megabytes: float = 50.0
     read_seconds: float = 60.0
     see_seconds: float = 15.0
     megapixels: float = 17.0
+    gigapixels: float = 8.0
+    job_seconds: float = 120.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
         """
         Reads the limits: the defaults, or what `LOOKHEAR_SPACE_MEGABYTES`, `…_READ_SECONDS`, `…_SEE_SECONDS`,
-        `…_MEGAPIXELS` say.
+        `…_MEGAPIXELS`, `…_GIGAPIXELS`, `…_JOB_SECONDS` say.
 
         Raises:
             ValueError: one of them is no positive number.
@@ -65,23 +69,28 @@ class Limits:
         """
         self._check_size(path)
         try:
-            with av.open(path, options={"protocol_whitelist": "file"}) as container:
-                if not CONTAINERS & set(container.format.name.split(",")):
-                    raise ValueError(
-                        "This kind of file is not accepted as a video: use mp4, mov, mkv, webm, avi or mpg."
-                    )
+            with av.open(f"file:{Path(path).absolute()}", options=self._open_options()) as container:
                 streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
                 sizes = [(stream.width, stream.height) for stream in streams if stream.type == "video"]
                 if not sizes:
                     raise ValueError("The file has sound only, no pictures.")
-                self._check_pixels(max(sizes, key=lambda size: size[0] * size[1]))
-                length = _packet_seconds(container, streams)
+                largest = max(sizes, key=lambda size: size[0] * size[1])
+                self._check_pixels(largest)
+                length, frames = _packet_seconds(container, streams)
+        except av.error.ArgumentError:  # the whitelist's
+            message = "This kind of file is not accepted as a video: use mp4, mov, mkv, webm, avi or mpg."
+            raise ValueError(message) from None
         except (av.error.FFmpegError, OSError):
             return 0.0
         if length > seconds:
             raise ValueError(
                 f"The video lasts {length:.0f} seconds; the limit here is {seconds:.0f}. "
                 "On your own machine, any length can be read."
+            )
+        if frames * largest[0] * largest[1] > self.gigapixels * 1e9:
+            raise ValueError(
+                f"The video has {frames} frames of {largest[0]} x {largest[1]} pixels; the limit here is "
+                f"{self.gigapixels:.0f} gigapixels in all: make it smaller or shorter."
             )
         return length
 
@@ -104,6 +113,11 @@ class Limits:
             return
         self._check_pixels(size)
 
+    def _open_options(self) -> dict[str, str]:
+        """Returns FFmpeg's options: these containers, no other file, and no memory for absurd pictures."""
+        most = str(round(2e6 * self.megapixels) + (1 << 20))
+        return {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(CONTAINERS)), "max_pixels": most}
+
     def _check_size(self, path: str) -> None:
         size = Path(path).stat().st_size / 1e6
         if size > self.megabytes:
@@ -116,15 +130,21 @@ class Limits:
             )
 
 
-def _packet_seconds(container: av.container.InputContainer, streams: list) -> float:
-    """Measures from the first to the last packet, as browsers' recordings do not say how long they are."""
-    first, last = float("inf"), 0.0
+def _packet_seconds(container: av.container.InputContainer, streams: list) -> tuple[float, int]:
+    """
+    Measures from the first to the last packet, as browsers' recordings do not say how long they are.
+
+    Returns:
+        Seconds, and the number of the video's packets.
+    """
+    first, last, frames = float("inf"), 0.0, 0
     for packet in container.demux(streams):
+        frames += packet.size > 0 and packet.stream.type == "video"
         if packet.pts is not None and packet.time_base is not None:
             begin = float(packet.pts * packet.time_base)
             first = min(first, begin)
             last = max(last, begin + float((packet.duration or 0) * packet.time_base))
-    return max(0.0, last - first)
+    return max(0.0, last - first), frames
 
 
 def _positive(name: str, text: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import secrets
+from pathlib import Path
 
 from PIL import Image
 
@@ -15,6 +17,11 @@ from lookhear.processing.glee import is_video_source, read_image
 def is_video(path: str) -> bool:
     """Returns whether a file is a video, by its ending or its first bytes."""
     return is_video_source(path)
+
+
+def private_name(path: str) -> str:
+    """Returns a name for a result that cannot be guessed, as Gradio gives a file to all who know its path."""
+    return f"{Path(path).stem}-{secrets.token_hex(8)}"
 
 
 def first_picture(path: str) -> Image.Image:

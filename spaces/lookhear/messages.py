@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import gradio as gr
 @contextlib.contextmanager
 def errors_as_messages(path: str | None = None) -> Iterator[None]:
     """
-    Errors of bad input within it become messages of the page that stay until they are closed.
+    Errors of bad input within it become messages of the page that stay until they are closed, and a line of the log.
 
     Args:
         path: of the uploaded file, which messages call by its name alone.
@@ -22,8 +23,10 @@ def errors_as_messages(path: str | None = None) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
+        sentence = as_sentence(error, path)
+        print(f"refused: {sentence}", file=sys.stderr, flush=True)
         raise gr.Error(
-            html.escape(as_sentence(error, path), quote=False),
+            html.escape(sentence, quote=False),
             duration=None,
             title="That did not work",
             print_exception=False,

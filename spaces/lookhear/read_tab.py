@@ -13,6 +13,7 @@ from PIL import Image
 import presenting
 from drawing_pad import as_prompts, drawing_pad
 from examples import Examples
+from jobs import Job, Jobs, on_gpu
 from limits import Limits
 from media import as_data_url
 from messages import errors_as_messages
@@ -24,6 +25,12 @@ WHO = [
     ("The one I tap", "point"),
     ("The one I describe", "text"),
     ("Everyone", "everyone"),
+]
+SEARCHES = [
+    ("The checkpoint's", "saved"),
+    ("Joint", "joint"),
+    ("Two passes: quicker", "two_pass"),
+    ("CTC alone", "greedy"),
 ]
 FROM = [("All there is", "auto"), ("Sound and lips", "audiovisual"), ("Lips", "visual"), ("Sound", "audio")]
 WEBCAM = {
@@ -69,6 +76,8 @@ class ReadTab:
 
     def __init__(self, asr: Any, see: Any, examples: Examples, limits: Limits):
         self._asr, self._see, self._limits = asr, see, limits
+        self.jobs = Jobs(limits.job_seconds)
+        self._reading = on_gpu(limits.job_seconds)(self._reading)  # type: ignore[method-assign]  # where it runs
         with gr.Row(elem_classes="halves"):
             with gr.Column(min_width=320):
                 self._lay_out_question(examples)
@@ -103,7 +112,10 @@ class ReadTab:
             elem_id="read-description",
         )
         self.modality = gr.Radio(FROM, value="auto", label="Read from", elem_id="read-from")
-        self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
+        self.search = gr.Radio(SEARCHES, value="saved", label="Search", elem_id="read-search")
+        with gr.Row():
+            self.stop = gr.Button("Stop", variant="secondary", size="lg", elem_id="read-stop")
+            self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
 
     def _lay_out_answer(self) -> None:
         self.said = gr.HTML(WAITING, apply_default_css=False, elem_id="read-said")
@@ -134,8 +146,9 @@ class ReadTab:
             api_name=False,
         )
         answer = [self.said, self.captioned, self.details, *self.downloads, self.words, self.strips, self.report]
-        question = [self.video, self.who, self.pad, self.description, self.modality]
-        answer_with(self._read, [self.button.click, self.description.submit], question, answer, "read")
+        question = [self.video, self.who, self.pad, self.description, self.modality, self.search]
+        triggers = [self.button.click, self.description.submit]
+        answer_with(self._read, triggers, question, answer, "read", (self.stop, self.jobs))
 
     def _check(self, video: str) -> float:
         """Its seconds."""
@@ -148,20 +161,39 @@ class ReadTab:
         shapes: Any,
         description: str,
         modality: str,
+        search: str = "saved",
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio learns that progress is wanted
+        request: gr.Request | None = None,
     ) -> Iterator[tuple]:
-        with errors_as_messages(video), tempfile.TemporaryDirectory() as folder:
+        with errors_as_messages(video), tempfile.TemporaryDirectory() as folder, self.jobs.start(request) as job:
             if video is None:
                 raise ValueError("Choose a video first, or record one.")
             seconds = self._check(video)
             speaker = as_speaker(who, shapes, description)
+            # Gradio copies the files before it continues here
+            how = None if search == "saved" else search
+            yield self._reading(job, video, seconds, speaker, modality, how, folder, progress)
 
-            def on_progress(share: float, what: str) -> None:
-                progress(share, desc=what)
+    def _reading(
+        self,
+        job: Job,
+        video: str,
+        seconds: float,
+        speaker: Any,
+        modality: str,
+        search: str | None,
+        folder: str,
+        progress: gr.Progress,
+    ) -> tuple:
+        """Reads a video; returns the answer, whose files are in the folder."""
 
-            reading = read_video(self._asr, self._see, video, seconds, speaker, modality, on_progress)
-            captioned, files = write_files(reading, video, Path(folder), on_progress)
-            yield self._answer(reading, captioned, files)  # Gradio copies the files before it continues here
+        def on_progress(share: float, what: str) -> None:
+            job.check()
+            progress(share, desc=what)
+
+        reading = read_video(self._asr, self._see, video, seconds, speaker, modality, on_progress, search)
+        captioned, files = write_files(reading, video, Path(folder), on_progress)
+        return self._answer(reading, captioned, files)
 
     def _answer(self, reading: Reading, captioned: Path, files: dict[str, Path]) -> tuple:
         result = reading.result

@@ -11,6 +11,7 @@ import numpy as np
 
 from boxes import are_near
 from lookhear.processing.avsr import ClipPiece, write_captioned_video, write_captions, write_speaker_video
+from media import private_name
 
 FORMATS = ("srt", "vtt", "json")
 MARGIN = 0.2  # of the speaker's box in the first second: the speaker moves, so a tap near the box counts
@@ -64,7 +65,14 @@ class Watch:
 
 
 def read_video(
-    asr: Any, see: Any, path: str, seconds: float, speaker: Any, modality: str, on_progress: OnProgress
+    asr: Any,
+    see: Any,
+    path: str,
+    seconds: float,
+    speaker: Any,
+    modality: str,
+    on_progress: OnProgress,
+    search: str | None = None,
 ) -> Reading:
     """
     Reads a short video.
@@ -77,6 +85,7 @@ def read_video(
         speaker: see the pipeline.
         modality: see the pipeline.
         on_progress: called with the share that is done (0 to 1) and what is being done.
+        search: see the pipeline; None: the checkpoint's.
 
     Raises:
         ValueError: it cannot be read, or who is to be read has no face in it.
@@ -86,7 +95,8 @@ def read_video(
     on_progress(0.02, "Looking for faces")
     watch = Watch(seconds, speaker == "everyone", on_progress)
     who = {} if speaker is None else {"speaker": speaker, "speaker_locator": see}
-    result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who)
+    how = {} if search is None else {"search": search}
+    result = asr(path, modality=modality, return_timestamps="word", on_piece=watch, **who, **how)
     if "speaker" in result["report"]:
         _check_followed(speaker, result["report"]["speaker"])
     people = result.get("speakers", [{"speaker": "", **result}])
@@ -128,7 +138,7 @@ def write_files(reading: Reading, video: str, folder: Path, on_progress: OnProgr
         The video, in which a speaker who was chosen stands out, and the path of each of `FORMATS`.
     """
     on_progress(0.8, "Writing the captions")
-    name = Path(video).stem
+    name = private_name(video)
     write_video = write_speaker_video if "speaker" in reading.result["report"] else write_captioned_video
     captioned = write_video(video, reading.result, folder / f"{name}-captioned.mp4")
     files = {kind: write_captions(reading.result, folder / f"{name}.{kind}") for kind in FORMATS}

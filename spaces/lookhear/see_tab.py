@@ -12,8 +12,9 @@ import gradio as gr
 import presenting
 from drawing_pad import as_prompts, drawing_pad
 from examples import Examples, questions_about
+from jobs import Job, Jobs, on_gpu
 from limits import Limits
-from media import is_video
+from media import is_video, private_name
 from messages import errors_as_messages
 from seeing import as_request, see_picture, see_video
 from tab_parts import answer_with, example_pictures, fill_in, show_on
@@ -33,6 +34,8 @@ class SeeTab:
 
     def __init__(self, see: Any, examples: Examples, limits: Limits):
         self._see, self._limits = see, limits
+        self.jobs = Jobs(limits.job_seconds)
+        self._finding = on_gpu(limits.job_seconds)(self._finding)  # type: ignore[method-assign]  # where it runs
         with gr.Row(elem_classes="halves"):
             with gr.Column(min_width=320):
                 self._lay_out_question(examples)
@@ -85,7 +88,9 @@ class SeeTab:
             label="Lowest score of what names and sentences find",
             elem_id="see-threshold",
         )
-        self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
+        with gr.Row():
+            self.stop = gr.Button("Stop", variant="secondary", size="lg", elem_id="see-stop")
+            self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
 
     def _connect(self, examples: Examples) -> None:
         question = [self.file, self.labels, self.sentences]
@@ -93,9 +98,8 @@ class SeeTab:
         fill_in(self.examples, tries, question)
         show_on(self.pad, self.file, self._check)
         answer = [self.waiting, self.picture, self.tracked, self.table]
-        answer_with(
-            self._find, [self.button.click, self.labels.submit], [*question, self.pad, self.threshold], answer, "see"
-        )
+        triggers, question = [self.button.click, self.labels.submit], [*question, self.pad, self.threshold]
+        answer_with(self._find, triggers, question, answer, "see", (self.stop, self.jobs))
 
     def _check(self, path: str) -> None:
         if is_video(path):
@@ -111,25 +115,32 @@ class SeeTab:
         shapes: Any,
         threshold: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio learns that progress is wanted
+        request: gr.Request | None = None,
     ) -> Iterator[tuple]:
-        with errors_as_messages(path), tempfile.TemporaryDirectory() as folder:
+        with errors_as_messages(path), tempfile.TemporaryDirectory() as folder, self.jobs.start(request) as job:
             if path is None:
                 raise ValueError("Choose a picture or a video first.")
             self._check(path)
-            request = as_request(labels, sentences, as_prompts(shapes))
-            hidden = gr.update(value=None, visible=False)
-
-            def on_progress(share: float, what: str) -> None:
-                progress(share, desc=what)
-
+            wanted = as_request(labels, sentences, as_prompts(shapes))
             # Gradio copies the files before it continues after a yield
-            if is_video(path):
-                out = Path(folder) / f"{Path(path).stem}-tracked.mp4"
-                tracks, missed = see_video(self._see, path, request, threshold, out, on_progress)
-                table = presenting.tracks_table(tracks) + presenting.not_found(missed)
-                yield gr.update(visible=False), hidden, gr.update(value=str(out), visible=True), table
-            else:
-                on_progress(0.1, "Looking")
-                picture, objects, missed = see_picture(self._see, path, request, threshold)
-                table = presenting.objects_table(objects) + presenting.not_found(missed)
-                yield gr.update(visible=False), gr.update(value=picture, visible=True), hidden, table
+            yield self._finding(job, path, wanted, threshold, folder, progress)
+
+    def _finding(
+        self, job: Job, path: str, wanted: dict[str, list], threshold: float, folder: str, progress: gr.Progress
+    ) -> tuple:
+        """Looks at a picture or video; returns the answer, whose files are in the folder."""
+        hidden = gr.update(value=None, visible=False)
+
+        def on_progress(share: float, what: str) -> None:
+            job.check()
+            progress(share, desc=what)
+
+        if is_video(path):
+            out = Path(folder) / f"{private_name(path)}-tracked.mp4"
+            tracks, missed = see_video(self._see, path, wanted, threshold, out, on_progress)
+            table = presenting.tracks_table(tracks) + presenting.not_found(missed)
+            return gr.update(visible=False), hidden, gr.update(value=str(out), visible=True), table
+        on_progress(0.1, "Looking")
+        picture, objects, missed = see_picture(self._see, path, wanted, threshold)
+        table = presenting.objects_table(objects) + presenting.not_found(missed)
+        return gr.update(visible=False), gr.update(value=picture, visible=True), hidden, table

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from drawing_pad import show_picture
+from jobs import Jobs, stop_with
 from media import first_picture
 from messages import errors_as_messages
 
@@ -50,6 +51,7 @@ def answer_with(
     question: Sequence[gr.components.Component],
     answer: Sequence[gr.components.Component],
     name: str,
+    stop: tuple[gr.Button, Jobs],
     then: str = "() => {}",
 ) -> None:
     """
@@ -61,10 +63,11 @@ def answer_with(
         question: what is asked.
         answer: where answers go.
         name: of the endpoint for programs.
+        stop: a button that ends it, and the jobs that it belongs to.
         then: a function in JavaScript that is called at the end.
     """
     show = SHOW.format(f"{name}-answer")
-    gr.on(
+    event = gr.on(
         list(triggers),
         function,
         list(question),
@@ -72,4 +75,6 @@ def answer_with(
         show_progress_on=[answer[0]],
         concurrency_id="model",
         api_name=name,
-    ).success(js=f"() => {{ ({show})(); ({then})(); }}", show_progress="hidden", api_name=False)
+    )
+    stop_with(*stop, event)
+    event.success(js=f"() => {{ ({show})(); ({then})(); }}", show_progress="hidden", api_name=False)

@@ -12,12 +12,14 @@ been read.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from . import ask, convert, demo, evaluate, perceive, prepare, publish, reproduce, synthesize, train, transcribe
+from .errors import EXPECTED, explained
 from .parsing import Parser
 
 COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, publish, synthesize, demo)
@@ -27,20 +29,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code: 0, 2 for bad input, 1 for anything unforeseen, 130 after Ctrl-C."""
     options = _parsed(_joined(sys.argv[1:] if arguments is None else arguments))
     try:
-        return options.run(options) or 0
-    except (ValueError, OSError, ImportError) as error:
-        code = 2
-        message = str(error)
+        code = options.run(options) or 0
+        sys.stdout.flush()  # here, as an error of it is one line, too
+        return code
     except KeyboardInterrupt:
         print("lookhear: stopped", file=sys.stderr)
         return 130
-    except Exception as error:  # a fault of ours: one line, too, unless the whole story is wanted
-        if os.environ.get("LOOKHEAR_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("LOOKHEAR_TRACEBACK") and not isinstance(error, EXPECTED):  # the whole story is wanted
             raise
-        code = 1
-        message = f"{type(error).__name__}: {error} (LOOKHEAR_TRACEBACK=1 shows where)"
-    print(f"lookhear {options.command}: error: {' '.join(message.split())}", file=sys.stderr)
+        code, message = explained(error)
+    print(f"lookhear {options.command}: error: {message}", file=sys.stderr)
+    _end_output()
     return code
+
+
+def _end_output() -> None:
+    """Discards what the standard output cannot take, so that Python doesn't report it again when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def build_parser() -> argparse.ArgumentParser:

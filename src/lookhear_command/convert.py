@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         systems, "avsr", summary, "lookhear convert avsr audiovisual.ckpt avsr-audiovisual/", _convert_avsr
     )
     files = "checkpoint of the reference code, MoCo v2, torchvision or fairseq; no code in it is run; or "
-    avsr.add_argument("checkpoint", metavar="FILE", help=files + "a wav2vec2, HuBERT or WavLM folder or Hub id")
+    avsr.add_argument("checkpoint", metavar="FILE", help=files + "a folder or Hub id of a wav2vec2, HuBERT or Whisper")
     avsr.add_argument("output", type=Path, metavar="DIR", help="folder to make")
     avsr.add_argument(
         "--config", metavar="FOLDER", help="an AvsrConfig's folder or config.json (read off the weights)"

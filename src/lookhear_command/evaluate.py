@@ -28,6 +28,7 @@ ASKED = ("reasonseg", "scene-questions")  # protocols of questions, which a LISA
 def add(commands: Commands) -> None:
     example = "lookhear evaluate avsr --data grid/test --modality audio,visual,audiovisual --snr clean,5,0,-5 "
     example += "--json out.json"
+    example += "\n  lookhear evaluate avsr --data grid/test --non-speech --json quiet.json"
     example += "\n  lookhear evaluate glee --protocol coco --data /data/coco --model glee-lite/ --output runs/coco"
     example += "\n  lookhear evaluate glee --protocol reasonseg --data /data/reason_seg --model lisa-glee/"
     example += "\n  lookhear evaluate two-talkers --data grid/test --others grid_speakers --output runs/two-talkers"
@@ -62,6 +63,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--noise-probability", type=share, metavar="P", help=part)
     strict = "avsr: end at the first clip that cannot be read; else it is left out, and listed on stderr and in --json"
     parser.add_argument("--strict", action="store_true", help=strict)
+    quiet = "avsr: words a minute that are read where nobody speaks, of twelve kinds of sound and lips, instead of "
+    quiet += "error rates"
+    parser.add_argument("--non-speech", action="store_true", help=quiet)
+    outside = "let a metadata.jsonl name files outside of its folder"
+    parser.add_argument("--allow-outside", action="store_true", help=outside)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
     anew = "begin anew instead of resuming what a command that was interrupted has read or found"
@@ -112,6 +118,8 @@ def run(options: argparse.Namespace) -> None:
     _check_outputs(options)
     if options.system != "avsr" and options.noise_probability is not None:
         raise ValueError("--noise-probability applies to avsr only: leave it out")
+    if options.non_speech and options.system != "avsr":
+        raise ValueError("--non-speech applies to avsr only: leave it out")
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
@@ -127,6 +135,8 @@ def run(options: argparse.Namespace) -> None:
         return evaluate_glee.run(options, _Progress("it"))
     if options.system == "words":
         return _words(options)
+    if options.non_speech:
+        return _non_speech(options)
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json
     from lookhear.evaluation.whole_files import write_text
@@ -154,6 +164,7 @@ def run(options: argparse.Namespace) -> None:
                 progress=_Progress(),
                 on_problem=None if options.strict else left_out,
                 stored=stored,
+                allow_outside=options.allow_outside,
                 **search_settings(options),
             )
         ]
@@ -207,7 +218,7 @@ def _readings(options: argparse.Namespace) -> Any:
 def _words(options: argparse.Namespace) -> None:
     unused: dict[str, Any] = {"modality": list(MODALITIES), "noise": ["babble"]}  # with their defaults
     unused |= {"overwrite": False}
-    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "protocol", "images", "output", "others"))
+    unused |= dict.fromkeys(("snr", "num_beams", "ctc_weight", "search", "protocol", "images", "output", "others"))
     for name, default in unused.items():
         if getattr(options, name) != default:
             raise ValueError(f"--{name.replace('_', '-')} does not apply to words: leave it out")
@@ -218,6 +229,33 @@ def _words(options: argparse.Namespace) -> None:
     from lookhear.commands import evaluate_words
 
     evaluate_words.run(options, checked_model(options), _Progress("clip"))
+
+
+def _non_speech(options: argparse.Namespace) -> None:
+    unused: dict[str, Any] = {"noise": ["babble"]}  # with its default
+    unused |= dict.fromkeys(("snr", "noise_probability", "picture", "csv"))
+    for name, default in unused.items():
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name.replace('_', '-')} does not apply to --non-speech: leave it out")
+    import json
+
+    from lookhear.evaluation.non_speech import evaluate_non_speech, format_non_speech
+    from lookhear.evaluation.whole_files import write_text
+
+    results = evaluate_non_speech(
+        checked_model(options),
+        options.data,
+        modalities=options.modality,
+        seed=options.seed,
+        limit=options.limit,
+        device=options.device,
+        batch_size=options.batch_size or 8,
+        progress=_Progress(),
+        **search_settings(options),
+    )
+    print(format_non_speech(results), end="")
+    if options.json:
+        write_text(options.json, json.dumps({"non_speech": [row.to_dict() for row in results]}, indent=2) + "\n")
 
 
 class _Progress:

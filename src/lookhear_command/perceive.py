@@ -63,6 +63,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--each", dest="frames", action="store_const", const="each", help="short for --frames each")
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
+    size = "pixels that an image (89478485) or a frame (36000000) may have; larger ones are refused"
+    parser.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
     out += "or mkv, or an animated webp"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
@@ -136,6 +138,7 @@ def run(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         top_k=options.top_k,
         one_label=options.one_label,
+        max_pixels=options.max_pixels,
     )
     if done is not None:
         done.remove()
@@ -195,7 +198,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
-    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt")}
+    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt", "max_pixels")}
     prompts = _prompts(options)
     return perceive_video(
         file,

@@ -18,6 +18,7 @@ OF_CORPORA = {
     "crop_size": None,
     "mouth_width": None,
     "clips_per_shard": 200,
+    "allow_outside": False,
 }
 
 
@@ -41,6 +42,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--crop-size", type=positive, metavar="PIXELS", help="side of what the network sees")
     parser.add_argument("--mouth-width", type=float, metavar="PIXELS", help="mouth corner to mouth corner in the crop")
     parser.add_argument("--clips-per-shard", type=positive, default=200, metavar="N", help="clips in a file (200)")
+    outside = "let a metadata.jsonl name files outside of its folder"
+    parser.add_argument("--allow-outside", action="store_true", help=outside)
 
 
 def run(options: argparse.Namespace) -> None:

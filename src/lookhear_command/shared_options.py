@@ -11,6 +11,7 @@ from typing import Any
 
 from .argument_types import positive, share
 
+SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
 PUBLISHED = ("usr2-", "auto-avsr-", "vsr-ml-")  # how the names of other authors' recognisers begin
 
@@ -87,11 +88,16 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ctc-weight", type=share, metavar="W", help="weight of CTC in the search, 0 to 1 (the checkpoint's)"
     )
+    rules = (
+        "joint: decoder and CTC label by label; two_pass: CTC finds texts, the decoder chooses; greedy: CTC alone; "
+    )
+    rules += "espnet: joint by its rules, as others measured (the checkpoint's)"
+    parser.add_argument("--search", choices=SEARCHES, help=rules)
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help="clips read together (8)")
 
 
 def search_settings(options: argparse.Namespace) -> dict[str, Any]:
-    settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight}
+    settings = {"num_beams": options.num_beams, "ctc_weight": options.ctc_weight, "search": options.search}
     return {name: value for name, value in settings.items() if value is not None}
 
 

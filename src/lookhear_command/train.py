@@ -60,6 +60,8 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     )
     own.add_argument("--skip-bad", action="store_true", help="skip annotations that cannot be used")
     own.add_argument("--keep-empty", action="store_true", help="train on pictures without objects, too")
+    outside = "let COCO files name pictures outside of their folders"
+    own.add_argument("--allow-outside", action="store_true", help=outside)
     own.add_argument("--seed", type=int, default=0, help="seed of order, augmentation and chosen pictures (0)")
 
 

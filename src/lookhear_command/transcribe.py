@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import channel, chunk_length, positive, rate, seconds, track, weight
+from .argument_types import channel, chunk_length, positive, rate, seconds, share, track, weight
 from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
@@ -48,17 +48,19 @@ def add(commands: Commands) -> None:
     bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
-    rules = "rules of the search: joint, exact and with an early end, or espnet, as others measured (the checkpoint's)"
-    parser.add_argument("--search", choices=("joint", "espnet"), help=rules)
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
     parser.add_argument("--language-model", metavar="MODEL", help=model)
     parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
+    least = "leave out what is read with a lower confidence, 0 to 1, as no speech; 0: nothing (the checkpoint's)"
+    parser.add_argument("--speech-confidence", type=share, metavar="C", help=least)
     what = parser.add_argument_group("what to read of files that hold several tracks or channels")
     number = "number, from 0 on, or language (the default one; a warning lists them)"
     what.add_argument("--audio-track", type=track, metavar="TRACK", help=f"sound track: {number}")
     what.add_argument("--video-track", type=track, metavar="TRACK", help=f"video: {number}")
     choice = "channel of the sound: number, from 0 on, left, right, or mean of all (those in which somebody speaks)"
     what.add_argument("--channel", type=channel, metavar="CHANNEL", help=choice)
+    size = "pixels that a picture of a video may have; larger ones are refused (36000000)"
+    what.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     what.add_argument("--audio", type=Path, metavar="SOUND", help="file with the sound, instead of the video's own")
     offset = "seconds after the video's beginning at which that file begins (0)"
     what.add_argument("--audio-offset", type=seconds, metavar="SECONDS", help=offset)
@@ -236,12 +238,13 @@ def _results(
     """
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
     settings |= {
-        "search": options.search,
         "language_model": options.language_model,
         "language_model_weight": options.language_model_weight,
     }
+    settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
+    settings["max_pixels"] = options.max_pixels
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
             known = done is not None and file in done

@@ -95,3 +95,15 @@ def test_a_share_of_noisy_clips_is_shown_where_it_is_not_all():
     assert "babble, 25 % of clips" in lines[3] and "% of" not in lines[2]
     assert [row["noise_probability"] for row in csv.DictReader(to_csv(rows).splitlines())] == ["", "0.25"]
     assert "noise_probability" not in to_csv(ROWS)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, full_disk):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with full_disk(8), pytest.raises(OSError, match="results.json cannot be written: the disk is full"):
+        write_text(path, "new " * 100)
+    assert path.read_text() == "old" and [file.name for file in tmp_path.iterdir()] == [path.name]
+    with pytest.raises(OSError, match="results.json/more' cannot be written: "):
+        write_text(path / "more", "new")
+    with pytest.raises(FileNotFoundError, match="other"), whole_file(path):  # that is about another file
+        open(tmp_path / "elsewhere" / "other")

@@ -103,6 +103,130 @@ def test_limits_come_from_the_environment(space_module):
             limits.from_environment({"LOOKHEAR_SPACE_MEGABYTES": text})
 
 
+def test_the_pixels_of_a_whole_video_are_bounded(space_module, clip):
+    limits = space_module("limits").Limits(gigapixels=30 * 64 * 48 / 1e9)
+    assert limits.check_video(str(clip), 3.5) == pytest.approx(3.0)
+    with pytest.raises(ValueError, match="30 frames of 64 x 48 pixels; the limit here is 0 gigapixels in all"):
+        space_module("limits").Limits(gigapixels=29 * 64 * 48 / 1e9).check_video(str(clip), 3.5)
+
+
+def visitor(session: str):
+    """What Gradio tells of a visitor."""
+    return SimpleNamespace(session_hash=session)
+
+
+def test_a_job_has_an_end(space_module, monkeypatch):
+    jobs = space_module("jobs")
+    now = 100.0
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: now)
+    with jobs.Jobs(30.0).start(visitor("a")) as job:
+        now = 130.0
+        job.check()
+        now = 130.1
+        with pytest.raises(ValueError, match="longer than 30 seconds, the limit here"):
+            job.check()
+
+
+def test_visitors_stop_their_own_jobs_only(space_module):
+    jobs = space_module("jobs").Jobs(30.0)
+    with jobs.start(visitor("a")) as first, jobs.start(visitor("b")) as second:
+        jobs.stop(visitor("b"))
+        jobs.stop(visitor("c"))
+        first.check()
+        with pytest.raises(ValueError, match="Stopped"):
+            second.check()
+    jobs.stop(visitor("a"))  # it is over
+    with jobs.start(visitor("a")) as again:
+        again.check()
+
+
+@pytest.mark.parametrize("tab", ["read", "see", "ask"])
+def test_a_stopped_question_frees_the_model(tabs, uploads, tab, monkeypatch, capsys):
+    """It ends at its next step, with a message, and a line in the log."""
+    import gradio
+
+    who = visitor("a")
+    steps = []
+
+    def progress(share, desc):
+        steps.append(desc)
+        getattr(tabs, tab).jobs.stop(who)
+
+    with pytest.raises(gradio.Error, match="Stopped"):
+        if tab == "read":
+            next(tabs.read._read(str(uploads / "grey.mp4"), "prominent", [], "", "auto", progress, who))
+        elif tab == "see":
+            short = str(uploads / "short.mp4")
+            film(short, 5)
+            next(tabs.see._find(short, "cat", "", [], 0.2, progress, who))
+        else:
+            for _ in tabs.ask._ask(str(uploads / "picture.png"), "which one is it", None, who):
+                progress(0.0, "a word")
+    assert len(steps) <= 2 and capsys.readouterr().err == "refused: Stopped.\n"
+
+
+def film(path: str, frames: int) -> None:
+    """Writes a grey video."""
+    from lookhear.processing.glee import VideoWriter
+
+    writer = VideoWriter(path, (48, 64), 10)
+    for index in range(frames):
+        writer.add(index, None, np.full((48, 64, 3), 128, np.uint8))
+    writer.close()
+
+
+def test_functions_run_on_a_gpu_where_one_is_lent(space_module, monkeypatch):
+    """ZeroGPU's package gives a decorator; elsewhere, and where a folder of that name lies, nothing changes."""
+    jobs = space_module("jobs")
+    assert jobs.GPU is None and jobs.on_gpu(60.0)(print) is print
+    monkeypatch.setattr(jobs, "GPU", lambda duration: lambda function: (duration, function))
+    assert jobs.on_gpu(59.6)(print) == (60, print)
+
+
+def test_errors_are_one_line_in_the_log(space_module):
+    import io
+    import logging
+    import traceback
+
+    log = io.StringIO()
+    stream = space_module("log_lines").OneLineErrors(log)
+    print("serving", file=stream)
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError:
+            raise ValueError("second\nline") from None
+    except ValueError:
+        traceback.print_exc(file=stream)
+    try:
+        try:
+            raise KeyError("cause")
+        except KeyError as error:
+            raise RuntimeError("effect") from error
+    except RuntimeError:
+        traceback.print_exc(file=stream)
+    print("still serving", file=stream)
+    handler = logging.StreamHandler(stream)
+    try:
+        raise OSError("gone")
+    except OSError as error:
+        record = logging.LogRecord("x", logging.ERROR, "x.py", 1, "a request failed", (), (type(error), error, None))
+        handler.emit(record)
+    print("the end", file=stream)
+    lines = log.getvalue().splitlines()
+    assert lines[:2] == ["serving", "error: ValueError: second"] and "error: KeyError: 'cause'" in lines
+    assert lines[-3:] == ["a request failed", "OSError: gone", "the end"] and not any(
+        "File " in line for line in lines
+    )
+    assert not any("RuntimeError" in line or "Traceback" in line for line in lines) and "still serving" in lines
+
+
+def test_names_of_results_cannot_be_guessed(space_module):
+    private_name = space_module("media").private_name
+    first, second = private_name("/x/clip.mp4"), private_name("/x/clip.mp4")
+    assert first != second and re.fullmatch(r"clip-[0-9a-f]{16}", first)
+
+
 def test_shapes_become_prompts(space_module):
     as_prompts = space_module("drawing_pad").as_prompts
     shapes = [
@@ -223,6 +347,20 @@ def test_a_reading_is_watched(space_module):
     assert name == "" and mouths.shape == (12, 20, 20) and [int(m.max()) for m in mouths] == [1] * 6 + [2] * 6
     assert told[-1] == (pytest.approx(0.05 + 0.65 / 2), "Following the speaker")
     assert not read(space_module, [piece(0.0, 1)], {"report": {"modality": "audio"}}, None)[0].mouths
+
+
+def test_the_chosen_search_is_the_pipelines(space_module):
+    calls = []
+
+    def asr(path, on_piece, **settings):
+        on_piece(piece(0.0, 1))
+        calls.append(settings.get("search"))
+        return {"report": {"modality": "audio"}}
+
+    for search in (None, "two_pass"):
+        space_module("reading").read_video(asr, "see", "x.mp4", 2.0, None, "auto", lambda share, what: None, search)
+    choices = {value for _, value in space_module("read_tab").SEARCHES}
+    assert calls == [None, "two_pass"] and choices == {"saved", "joint", "two_pass", "greedy"}
 
 
 def test_mouths_of_everyone(space_module):

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise, mix_at_snr
+from lookhear.training.avsr.channel import add_room, change_pitch, random_codec
 from lookhear.training.avsr.recipe import AugmentationRecipe
+from lookhear.training.avsr.wordless_sound import background
 
 SAMPLES_PER_FRAME = 640  # 16 kHz sound, 25 frames a second
+FRAMES_PER_SECOND = 25
+BLURRED_SHARE = 0.5  # of the clips, where blur is on
+PITCHED_SHARE = 0.3  # likewise: half of the time that a clip takes otherwise
 TOLERANCE = 1e-3  # of a frame: less than a sample of sound, more than the rounding of stored times
 
 Words = tuple[tuple[str, float, float], ...]  # with start and end in seconds
@@ -25,18 +31,32 @@ class Clip:
         audio: `(samples,)` float32 at 16 kHz, or None.
         mouths: `(frames, size, size)` uint8 at 25 fps, or None.
         words: `(word, start, end)` in seconds, or None if the times are not known.
+        heard: what the sound alone says, if that isn't `text`: nothing where lips move beside noise.
+        seen: what the lips alone say, likewise: nothing where they are still.
     """
 
     text: str
     audio: np.ndarray | None = None
     mouths: np.ndarray | None = None
     words: Words | None = None
+    heard: str | None = None
+    seen: str | None = None
 
     @property
     def frames(self) -> int:
         """Length in video frames; a last part of the sound that is shorter than a frame counts as one."""
         audio = 0 if self.audio is None else -(-len(self.audio) // SAMPLES_PER_FRAME)
         return max(audio, 0 if self.mouths is None else len(self.mouths))
+
+    def text_of(self, view: str) -> str | None:
+        """
+        Returns what is said in `"audio"`, `"visual"` or `"audiovisual"`; None where the clip lacks what is read there.
+        """
+        present = {"audio": self.audio is not None, "visual": self.mouths is not None}
+        if not present.get(view, any(present.values())):
+            return None
+        own = {"audio": self.heard, "visual": self.seen}.get(view)
+        return self.text if own is None else own
 
 
 def cut(clip: Clip, start: int, end: int) -> Clip:
@@ -136,16 +156,22 @@ def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:
 
 
 def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
-    """Replaces word number `place` of a clip, sound and lips, by the other clip's word at that place."""
-    if clip.audio is None or clip.mouths is None or other.audio is None or other.mouths is None:
+    """
+    Replaces word number `place` of a clip, sound and lips, by the other clip's word at that place. Both clips have
+    lips, or neither has; else nothing is replaced.
+    """
+    if clip.audio is None or other.audio is None or (clip.mouths is None) != (other.mouths is None):
         return clip
     if clip.words is None or other.words is None:
         return clip
     (_, start, end), (word, other_start, other_end) = clip.words[place], other.words[place]
     start, end, other_start, other_end = (round(t * 25) for t in (start, end, other_start, other_end))
-    if end <= start or other_end <= other_start or other_end > len(other.mouths) or end > len(clip.mouths):
+    lengths = [one.frames if one.mouths is None else len(one.mouths) for one in (clip, other)]
+    if end <= start or other_end <= other_start or other_end > lengths[1] or end > lengths[0]:
         return clip
-    mouths = np.concatenate((clip.mouths[:start], other.mouths[other_start:other_end], clip.mouths[end:]))
+    mouths = None
+    if clip.mouths is not None and other.mouths is not None:
+        mouths = np.concatenate((clip.mouths[:start], other.mouths[other_start:other_end], clip.mouths[end:]))
     a, b, c, d = (t * SAMPLES_PER_FRAME for t in (start, end, other_start, other_end))
     audio = np.concatenate((clip.audio[:a], other.audio[c:d], clip.audio[b:]))
     shift = ((other_end - other_start) - (end - start)) / 25
@@ -189,6 +215,25 @@ def change_intensity(mouths: np.ndarray, amount: float, generator: np.random.Gen
     contrast, brightness = 1 + amount * generator.uniform(-1, 1), 255 * amount * generator.uniform(-1, 1)
     table = np.clip((np.arange(256) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
     return table[mouths]
+
+
+def change_gamma(mouths: np.ndarray, amount: float, generator: np.random.Generator) -> np.ndarray:
+    """Bends the grey values of the whole clip by a power between `1 / (1 + amount)` and `1 + amount`."""
+    power = (1 + amount) ** generator.uniform(-1, 1)
+    table = np.round(255 * (np.arange(256) / 255) ** power).astype(np.uint8)
+    return table[mouths]
+
+
+def blur(mouths: np.ndarray, most: float, generator: np.random.Generator) -> np.ndarray:
+    """Blurs the whole clip by a Gaussian of up to `most` pixels, as a small or unsharp face is."""
+    sigma = generator.uniform(0, most)
+    return gaussian_filter(mouths, (0.0, sigma, sigma), mode="nearest")
+
+
+def lower_frame_rate(mouths: np.ndarray, rate: float) -> np.ndarray:
+    """Shows only `rate` different pictures a second, each until the next one: 25 frames a second all the same."""
+    places = np.floor(np.floor(np.arange(len(mouths)) * rate / FRAMES_PER_SECOND) * FRAMES_PER_SECOND / rate + 0.5)
+    return mouths[np.minimum(places.astype(int), len(mouths) - 1)]
 
 
 def mask_stretches(
@@ -236,14 +281,38 @@ def augment(
     audio, mouths = clip.audio, clip.mouths
     if mouths is not None:
         mouths = crop_and_flip(mouths, crop_size, generator, recipe.flip, recipe.crop_jitter)
-        if recipe.intensity:
-            mouths = change_intensity(mouths, recipe.intensity, generator)
+        mouths = change_looks(mouths, recipe, generator)
         if recipe.video_masks and len(mouths):
             longest = round(recipe.mask_seconds * 25)
             mouths = mask_stretches(mouths, recipe.video_masks, longest, round(float(mouths.mean())), generator)
     if audio is not None and len(audio):
+        if tuple(recipe.pitch) != (1.0, 1.0) and generator.random() < PITCHED_SHARE:
+            audio = change_pitch(audio, generator.uniform(*recipe.pitch))
+        if recipe.room_probability and generator.random() < recipe.room_probability:
+            audio = add_room(audio, generator)
         if voices and generator.random() < recipe.noise_probability:
             audio = add_noise(audio, voices, recipe, generator)
+        if recipe.background_probability and generator.random() < recipe.background_probability:
+            noise = background(len(audio), generator)
+            audio = mix_at_snr(audio, noise, generator.uniform(*recipe.background_snr))
+        if recipe.codec_probability and generator.random() < recipe.codec_probability:
+            audio = random_codec(audio, generator)
         if recipe.audio_masks:
             audio = mask_stretches(audio, recipe.audio_masks, round(recipe.mask_seconds * 16000), 0.0, generator)
     return replace(clip, audio=audio, mouths=mouths)
+
+
+def change_looks(mouths: np.ndarray, recipe: AugmentationRecipe, generator: np.random.Generator) -> np.ndarray:
+    """Changes brightness, contrast, sharpness and frame rate of `(frames, size, size)` crops by a recipe."""
+    table = np.arange(256, dtype=np.uint8)  # what each grey value becomes
+    if recipe.intensity:
+        table = change_intensity(table, recipe.intensity, generator)
+    if recipe.gamma:
+        table = change_gamma(table, recipe.gamma, generator)
+    if recipe.intensity or recipe.gamma:
+        mouths = table[mouths]
+    if recipe.blur and generator.random() < BLURRED_SHARE:
+        mouths = blur(mouths, recipe.blur, generator)
+    if recipe.slow_probability and len(mouths) and generator.random() < recipe.slow_probability:
+        mouths = lower_frame_rate(mouths, generator.uniform(*recipe.slow_rates))
+    return mouths

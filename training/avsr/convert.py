@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from lookhear.evaluation.whole_files import whole_folder
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification
+from lookhear.modeling.avsr.configuration_avsr import speech_front_end
 from lookhear.modeling.avsr.convert_avsr import (
     config_from_state_dict,
     convert_state_dict,
@@ -18,9 +19,14 @@ from lookhear.modeling.avsr.convert_avsr import (
     is_resnet,
     speech_encoder_config,
 )
-from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
+from lookhear.processing.avsr import AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.export import save_checkpoint
-from lookhear.training.avsr.initialise import load_resnet, load_speech_encoder, speech_encoder_config_of
+from lookhear.training.avsr.initialise import (
+    load_resnet,
+    load_speech_encoder,
+    sound_extractor,
+    speech_encoder_config_of,
+)
 from lookhear.training.checkpoint_files import (
     check_new_folder,
     check_weights,
@@ -45,7 +51,7 @@ def convert_checkpoint(
     Args:
         source: the reference code's checkpoint (Lightning or bare; AO, VO, AV or LRW), a MoCo v2 or torchvision
             ResNet, fairseq's wav2vec 2.0: files, from which nothing is executed; or a folder or Hub id of a wav2vec2,
-            HuBERT or WavLM model.
+            wav2vec2-conformer, HuBERT, WavLM, w2v-BERT or Whisper model.
         output: folder to create; one that is not empty is refused.
         config: folder or `config.json` of an `AvsrConfig`, if the sizes cannot be read off the weights or another
             model is to be built around a front-end.
@@ -68,7 +74,8 @@ def load_published_model(source: str | os.PathLike, config: AvsrConfig | None = 
     """Returns the model of [`convert_checkpoint`] in float32 and evaluation mode."""
     if not Path(source).is_file():
         encoder = speech_encoder_config_of(source)
-        model = _new_model(config, modality="audio", audio_config={"encoder_config": encoder})
+        audio = {"front_end": speech_front_end(encoder), "encoder_config": encoder}
+        model = _new_model(config, modality="audio", audio_config=audio)
         load_speech_encoder(model.model.encoder.audio_front_end, source)
         return model
     weights = read_checkpoint(source)
@@ -115,7 +122,7 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
         images = MouthRoiImageProcessor(crop_size=crop_size)
     else:
         images = MouthRoiImageProcessor(crop_size=crop_size, image_mean=LRW_MEAN, image_std=LRW_STD)
-    processor = AvsrProcessor(AvsrFeatureExtractor(), images, AvsrTokenizer())
+    processor = AvsrProcessor(sound_extractor(model.config.audio), images, AvsrTokenizer())
     if isinstance(model, AvsrForConditionalGeneration):
         save_checkpoint(model, processor, folder, half=False)
         return

@@ -8,6 +8,7 @@ they raise a `CorpusError` that says what was expected and how to fix it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -282,12 +283,20 @@ def _lrw_words(path: Path, word: str) -> list[dict] | None:
 # ------------------------------------------------------------------------------------------ folder with metadata.jsonl
 
 
-def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utterance]:
+def read_folder(root: str | Path, split: str | None = None, *, allow_outside: bool = False) -> Iterator[Utterance]:
     """Reads a folder with a `metadata.jsonl`, the layout of `datasets`' VideoFolder and AudioFolder.
 
     Each line is a JSON object: `file_name` (relative to the file) and `text`; optional `words`
     (`[{"word", "start", "end"}]`, seconds), `speaker`, `start`, `end` (seconds, a part of the file), `id`, `split`.
     With `split`, `root/split/metadata.jsonl` is read if there is one, else the lines whose `split` is the wanted one.
+
+    Args:
+        root: the folder.
+        split: part of the corpus; None: all of it.
+        allow_outside: whether a `file_name` may point outside of the folder of its `metadata.jsonl`.
+
+    Raises:
+        CorpusError: the file is missing or damaged, or points outside.
     """
     root = _folder(root, "corpus")
     nested = split is not None and (root / split / "metadata.jsonl").is_file()
@@ -314,6 +323,11 @@ def read_folder(root: str | Path, split: str | None = None) -> Iterator[Utteranc
             raise CorpusError(f"{path}, line {number}: '{name}' occurs twice; give each line its own 'id'")
         seen.add(name)
         media, speaker, words = folder / row["file_name"], row.get("speaker"), row.get("words") or None
+        if not allow_outside and not Path(os.path.normpath(media)).is_relative_to(folder):
+            raise CorpusError(
+                f"{path}, line {number}: file_name {row['file_name']!r} is outside of {folder}; move the file there, "
+                "or pass --allow-outside (allow_outside=True) if you trust the corpus"
+            )
         yield Utterance(name, media, row["text"], speaker, words, row.get("start"), row.get("end"), part)
     if not seen:
         raise CorpusError(f"{path} holds no clips" + (f" of split '{split}'" if split else ""))

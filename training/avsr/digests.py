@@ -31,6 +31,22 @@ def digest_of_shards(files: Sequence[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
+def digest_of_texts(files: Sequence[str | Path]) -> str:
+    """
+    Computes a digest of small files' contents.
+
+    Args:
+        files: in their order.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
 def digest_of_weights(modules: Mapping[str, nn.Module]) -> str:
     """
     Computes a digest of modules' parameters and stored buffers: names, types, shapes and every bit.

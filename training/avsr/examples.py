@@ -8,11 +8,25 @@ import torch
 from datasets import Dataset
 
 from lookhear.processing.avsr import AvsrProcessor
-from lookhear.training.avsr.alignment import alignment_labels
-from lookhear.training.avsr.augmentation import Clip, augment, cut_at_words, splice_word, word_window
+from lookhear.training.avsr.alignment import AlignmentTargets
+from lookhear.training.avsr.augmentation import (
+    FRAMES_PER_SECOND,
+    SAMPLES_PER_FRAME,
+    Clip,
+    augment,
+    change_looks,
+    cut_at_words,
+    splice_word,
+    word_window,
+)
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, read_words
 from lookhear.training.avsr.prepare import decode_audio, decode_row
-from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
+from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe, NonSpeechRecipe
+from lookhear.training.avsr.wordless_lips import wander, wordless_lips
+from lookhear.training.avsr.wordless_sound import background, wordless_sound
+
+IGNORED = -100
+QUIET_LEVELS = (-60.0, -25.0)  # dB, of the noise around a clip, below its speech
 
 
 def read_clip(row: dict) -> Clip:
@@ -34,14 +48,24 @@ class TrainingClips(torch.utils.data.Dataset):
         data: of the recipe.
         crop_size: side of the network's input, in pixels.
         seed: of everything random.
+        non_speech: of the recipe; None: every clip says its text.
     """
 
     def __init__(
-        self, rows: Dataset, augmentation: AugmentationRecipe, data: DataRecipe, crop_size: int, seed: int = 0
+        self,
+        rows: Dataset,
+        augmentation: AugmentationRecipe,
+        data: DataRecipe,
+        crop_size: int,
+        seed: int = 0,
+        non_speech: NonSpeechRecipe | None = None,
     ):
         self.rows, self.augmentation, self.data = rows, augmentation, data
         self.crop_size, self.seed, self.epoch = crop_size, seed, 0
-        self.voices = self._collect_voices() if augmentation.noise_probability else []
+        self.non_speech = non_speech or NonSpeechRecipe()
+        noisy = augmentation.noise_probability or self.non_speech.used
+        self.voices = self._collect_voices() if noisy else []
+        self.with_lips = self._find_lips() if self.non_speech.used else []
         self.splice_partners = self._find_splice_partners() if augmentation.splice_probability else {}
 
     def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
@@ -51,6 +75,11 @@ class TrainingClips(torch.utils.data.Dataset):
         columns = self.rows.select_columns(["audio"])
         waves = ((int(i), decode_audio(columns[int(i)]["audio"])) for i in chosen)
         return [(index, wave) for index, wave in waves if wave is not None and np.abs(wave).max(initial=0) > 0]
+
+    def _find_lips(self) -> list[int]:
+        """Finds the rows with mouth crops."""
+        shapes = self.rows.select_columns(["mouth_shape"])
+        return [index for index, row in enumerate(shapes) if row["mouth_shape"] is not None]
 
     def _find_splice_partners(self) -> dict[int, list[int]]:
         """Finds, for each row with word times, the rows of the same speaker with the same number of words."""
@@ -71,8 +100,13 @@ class TrainingClips(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Clip:
         generator = np.random.default_rng([self.seed, self.epoch, index])
         augmentation = self.augmentation.at(self.epoch)
+        ramp = self.augmentation.ramp_epochs
+        non_speech = self.non_speech.at(min(1.0, self.epoch / ramp) if ramp else 1.0)
         row = self.rows[index]
         clip = read_clip(row)
+        others = [wave for row, wave in self.voices if row != index]
+        if non_speech.share and generator.random() < non_speech.share:
+            return self._wordless(clip, augmentation, non_speech, others, generator)
         clip = self._splice(clip, index, augmentation.splice_probability, generator)
         if self.data.word_window:
             clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
@@ -80,8 +114,57 @@ class TrainingClips(torch.utils.data.Dataset):
             clip = cut_at_words(clip, self.data.max_frames)
         if not row["words"]:  # times that an aligner found are for cutting only
             clip = replace(clip, words=None)
-        others = [wave for row, wave in self.voices if row != index]
-        return augment(clip, augmentation, self.crop_size, others, generator)
+        clip = augment(clip, augmentation, self.crop_size, others, generator)
+        if not self.non_speech.used:
+            return clip
+        if generator.random() < non_speech.quiet:
+            clip = add_quiet(clip, non_speech.quiet_seconds, generator)
+        clip = replace(clip, heard=clip.text, seen=clip.text)
+        drawn = generator.random()
+        if drawn < non_speech.still_lips and clip.audio is not None:
+            lips = self._quiet_lips(None, clip.frames, augmentation, generator)
+            clip = clip if lips is None else replace(clip, mouths=lips, seen="")
+        elif drawn < non_speech.still_lips + non_speech.noise_alone and clip.mouths is not None:
+            samples = len(clip.mouths) * SAMPLES_PER_FRAME
+            clip = replace(clip, audio=wordless_sound(samples, generator, others, non_speech.babble), heard="")
+        return clip
+
+    def _wordless(
+        self,
+        clip: Clip,
+        augmentation: AugmentationRecipe,
+        recipe: NonSpeechRecipe,
+        voices: list[np.ndarray],
+        generator: np.random.Generator,
+    ) -> Clip:
+        """Returns a clip that says nothing, in the place of another one."""
+        if generator.random() < recipe.backwards:
+            clip = augment(clip, augmentation, self.crop_size, voices, generator)
+            audio = None if clip.audio is None else clip.audio[::-1].copy()
+            return Clip("", audio, None if clip.mouths is None else clip.mouths[::-1], (), "", "")
+        frames = max(2, round(FRAMES_PER_SECOND * generator.uniform(*recipe.seconds)))
+        view = int(generator.choice(3, p=np.array(recipe.views) / sum(recipe.views)))
+        mouths = self._quiet_lips(clip, frames, augmentation, generator) if view > 0 else None
+        audio = None
+        if view != 1 or mouths is None:
+            audio = wordless_sound(frames * SAMPLES_PER_FRAME, generator, voices, recipe.babble)
+        return Clip("", audio, mouths, (), "", "")
+
+    def _quiet_lips(
+        self, clip: Clip | None, frames: int, augmentation: AugmentationRecipe, generator: np.random.Generator
+    ) -> np.ndarray | None:
+        """
+        Makes lips that say nothing, `(frames, size, size)` uint8, of a clip's crops, of any one's without it; None if
+        no clip has lips.
+        """
+        if clip is None or clip.mouths is None:
+            if not self.with_lips:
+                return None
+            clip = read_clip(self.rows[self.with_lips[int(generator.integers(len(self.with_lips)))]])
+        assert clip.mouths is not None  # of a row with crops
+        lips = wander(wordless_lips(clip.mouths, clip.words, frames, generator), self.crop_size, generator)
+        lips = change_looks(lips, augmentation, generator)
+        return lips[:, :, ::-1] if generator.random() < augmentation.flip else lips
 
     def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
         if index not in self.splice_partners or clip.words is None:
@@ -91,6 +174,29 @@ class TrainingClips(torch.utils.data.Dataset):
                 other = self.splice_partners[index][int(generator.integers(len(self.splice_partners[index])))]
                 clip = splice_word(clip, read_clip(self.rows[other]), place)
         return clip
+
+
+def add_quiet(clip: Clip, most: float, generator: np.random.Generator) -> Clip:
+    """
+    Adds up to `most` seconds before a clip and after it, in which its first and last picture stand still, and a faint
+    noise or nothing is heard.
+    """
+    before, after = (round(FRAMES_PER_SECOND * generator.uniform(0, most) * (generator.random() < 0.7)) for _ in "ab")
+    audio, mouths = clip.audio, clip.mouths
+    if audio is not None:
+        loudness = float(np.sqrt(np.mean(np.square(audio)))) if len(audio) else 0.0
+        level = loudness * 10 ** (generator.uniform(*QUIET_LEVELS) / 20) * (generator.random() < 0.7)
+        counts = (before * SAMPLES_PER_FRAME, after * SAMPLES_PER_FRAME)
+        ends: list[np.ndarray] = [
+            level * background(count, generator) if count and level else np.zeros(count) for count in counts
+        ]
+        whole = len(mouths) * SAMPLES_PER_FRAME if mouths is not None else len(audio)
+        audio = np.concatenate([ends[0], audio[:whole], ends[1]]).astype(np.float32)
+    if mouths is not None and len(mouths):
+        mouths = np.concatenate([np.repeat(mouths[:1], before, 0), mouths, np.repeat(mouths[-1:], after, 0)])
+    late = before / FRAMES_PER_SECOND
+    words = clip.words and tuple((word, start + late, end + late) for word, start, end in clip.words)
+    return replace(clip, audio=audio, mouths=mouths, words=words)
 
 
 class EvaluationClips(torch.utils.data.Dataset):
@@ -115,14 +221,21 @@ class ClipCollator:
         processor: makes the inputs.
         classes: for the words task, the label of each text; None: the labels are characters.
         steps_per_second: CTC steps per second, if the alignment loss is used: adds `alignment_labels`
-            `(batch, steps)`.
+            `(batch, steps)` or `alignment_windows` `(batch, length, 2)`.
+        margin: see [`AlignmentTargets`].
+        views: of `"audio"`, `"visual"`, `"audiovisual"`, in the order of the model's `modality_loss_weights`: labels
+            of clips whose views say different texts are `(views * batch, length)`.
     """
 
     processor: AvsrProcessor
     classes: dict[str, int] | None = None
     steps_per_second: float | None = None
+    margin: int | None = None
+    views: tuple[str, ...] = ()
 
     def __call__(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        if self.views and any(clip.heard is not None or clip.seen is not None for clip in clips):
+            return self._with_views(clips)
         inputs = self.processor(
             audio=[clip.audio for clip in clips] if self.classes is None else None,
             sampling_rate=self.processor.feature_extractor.sampling_rate,
@@ -133,5 +246,48 @@ class ClipCollator:
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
         elif self.steps_per_second is not None:
-            inputs["alignment_labels"] = alignment_labels(clips, self.processor.tokenizer, self.steps_per_second)
+            inputs.update(self._alignment(clips, inputs["labels"], self.steps_per_second))
         return dict(inputs)
+
+    def _with_views(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        """Makes a batch whose labels have a row for each view of each clip; views that a clip lacks are ignored."""
+        clips = with_both(clips, self.processor.image_processor.crop_size)
+        texts = [clip.text_of(view) for view in self.views for clip in clips]
+        inputs = self.processor(
+            audio=[clip.audio for clip in clips],
+            sampling_rate=self.processor.feature_extractor.sampling_rate,
+            videos=[clip.mouths for clip in clips],
+            return_tensors="pt",
+        )
+        inputs |= self.processor(text=[text or "" for text in texts], return_tensors="pt")
+        absent = torch.tensor([text is None for text in texts])
+        inputs["labels"] = inputs["labels"].masked_fill(absent[:, None], IGNORED)
+        if self.steps_per_second is not None:
+            parts = [spoken_part(clip, view) for view in self.views for clip in clips]
+            inputs.update(self._alignment(parts, inputs["labels"], self.steps_per_second))
+        return dict(inputs)
+
+    def _alignment(self, clips: list[Clip], labels: torch.Tensor, steps_per_second: float) -> dict[str, torch.Tensor]:
+        return AlignmentTargets(self.processor.tokenizer, steps_per_second, self.margin)(clips, labels)
+
+
+def spoken_part(clip: Clip, view: str) -> Clip:
+    """Returns a clip with the text that one view of it says, and without word times if they are not this text's."""
+    text = clip.text_of(view)
+    if text is None:
+        return replace(clip, words=None)
+    return replace(clip, text=text, words=clip.words if text == clip.text else None if text else ())
+
+
+def with_both(clips: list[Clip], crop_size: int) -> list[Clip]:
+    """
+    Gives the first clip black pictures, or digital silence, where no clip of a batch has lips, or sound. So each part
+    of a network has a share in each step, which processes that train together wait for.
+    """
+    clips = list(clips)
+    frames = max(clips[0].frames, 1)
+    if all(clip.mouths is None for clip in clips):
+        clips[0] = replace(clips[0], mouths=np.zeros((frames, crop_size, crop_size), np.uint8), seen="")
+    if all(clip.audio is None for clip in clips):
+        clips[0] = replace(clips[0], audio=np.zeros(frames * SAMPLES_PER_FRAME, np.float32), heard="")
+    return clips

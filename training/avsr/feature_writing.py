@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
 from lookhear.processing.avsr import AvsrProcessor
 from lookhear.training.avsr.augmentation import Clip
-from lookhear.training.avsr.digests import digest_of_shards, digest_of_weights
+from lookhear.training.avsr.digests import digest_of_shards, digest_of_texts, digest_of_weights
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
 from lookhear.training.avsr.features import FeatureClips
 from lookhear.training.avsr.prepare import shard_files
@@ -42,7 +42,8 @@ UNRELATED = {
     *("architectures", "transformers_version", "dtype", "is_encoder_decoder", "use_cache", "tie_word_embeddings"),
     *("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id", "initializer_range"),
     *("fusion_layers", "decoder_layers", "head_hidden_sizes", "num_frames", "id2label", "label2id"),
-    *("ctc_upsampling", "ctc_loss_weight", "alignment_loss_weight", "label_smoothing"),
+    *("ctc_upsampling", "ctc_loss_weight", "label_smoothing"),
+    *("alignment_loss_weight", "alignment_loss", "alignment_margin"),
     *("dropout", "attention_dropout", "activation_dropout", "modality_dropout", "modality_loss_weights"),
     *("classifier_back_end", "classifier_hidden_size", "output_hidden_states", "output_attentions", "return_dict"),
 }
@@ -178,6 +179,8 @@ class FeatureWriter:
         if isinstance(clips, TrainingClips):
             settings |= {f"data.{name}": getattr(data, name) for name in ("max_frames", "word_window")}
             settings |= {f"data.{name}": getattr(data, name) for name in ("cut_long_clips", "aligner")}
+            if data.word_times:
+                settings["data.word_times"] = digest_of_texts(data.word_times)
             settings |= {f"augmentation.{name}": value for name, value in asdict(self.recipe.augmentation).items()}
             settings |= {"data.feature_versions": data.feature_versions, "training.seed": clips.seed}
         claim_folder(folder / "features.json", settings, "data.cache_features")

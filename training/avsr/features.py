@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lookhear.processing.avsr import AvsrProcessor
-from lookhear.training.avsr.alignment import alignment_labels
+from lookhear.training.avsr.alignment import AlignmentTargets
 from lookhear.training.avsr.augmentation import Words
 
 
@@ -76,10 +76,12 @@ class FeatureCollator:
     Attributes:
         processor: makes the labels.
         steps_per_second: see [`ClipCollator`].
+        margin: see [`ClipCollator`].
     """
 
     processor: AvsrProcessor
     steps_per_second: float | None = None
+    margin: int | None = None
 
     def __call__(self, clips: list[EncodedClip]) -> dict[str, torch.Tensor]:
         inputs = dict(self.processor(text=[clip.text for clip in clips], return_tensors="pt"))
@@ -94,5 +96,6 @@ class FeatureCollator:
                 inputs[f"{name}_encodings"] = pad_sequence(padded, batch_first=True)[:-1]
                 inputs[f"{name}_encoding_mask"] = torch.arange(frames) < lengths[:, None]
         if self.steps_per_second is not None:
-            inputs["alignment_labels"] = alignment_labels(clips, self.processor.tokenizer, self.steps_per_second)
+            targets = AlignmentTargets(self.processor.tokenizer, self.steps_per_second, self.margin)
+            inputs.update(targets(clips, inputs["labels"]))
         return inputs

@@ -26,7 +26,7 @@ from lookhear.processing.avsr.alignment_avsr import (
     time_characters,
 )
 from lookhear.training.avsr.augmentation import SAMPLES_PER_FRAME, Clip, Words, cut
-from lookhear.training.avsr.digests import digest_of_shards, digest_of_weights
+from lookhear.training.avsr.digests import digest_of_shards, digest_of_texts, digest_of_weights
 from lookhear.training.avsr.prepare import check_geometry, decode_row, shard_files
 from lookhear.training.avsr.recipe import DataRecipe
 from lookhear.training.avsr.shards import ShardFolder, claim_folder
@@ -53,8 +53,8 @@ class WordAligner:
     processor: AvsrProcessor
 
     def __init__(self, checkpoint: str, device: torch.device | str = "cpu"):
-        self.model = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint).to(device).eval()
-        self.processor = AutoProcessor.from_pretrained(checkpoint)
+        self.model = AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint, trust_remote_code=False).to(device).eval()
+        self.processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
 
     def align(self, clip: Clip) -> Words:
         """
@@ -216,6 +216,8 @@ def add_word_times(rows: Dataset, folders: Sequence[str], recipe: DataRecipe, ou
         "clips": digest_of_shards([file for folder in folders for file in shard_files(folder)]),
         "data.max_frames": recipe.max_frames,
     }
+    if recipe.word_times:
+        settings["data.word_times"] = digest_of_texts(recipe.word_times)
     claim_folder(shards.folder / "word_times.json", settings, "training.output_dir or data.cache_features")
     missing = sum(len(shards.items_of(number)) for number in shards.missing())
     with tqdm(total=missing, desc="align", unit="clip", disable=not missing or not state.is_main_process) as bar:

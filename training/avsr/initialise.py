@@ -8,11 +8,17 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lookhear.modeling.avsr import AvsrForConditionalGeneration, AvsrForVideoClassification
-from lookhear.modeling.avsr.configuration_avsr import wav2vec2_large_config
+from lookhear.modeling.avsr.configuration_avsr import (
+    SPEECH_ENCODERS,
+    AvsrAudioConfig,
+    speech_front_end,
+    wav2vec2_large_config,
+)
 from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder, speech_encoder_config
+from lookhear.processing.avsr import AvsrFeatureExtractor
 from lookhear.training.checkpoint_files import load_weights, read_checkpoint
 
-SPEECH_ENCODERS = ("wav2vec2", "hubert", "wavlm")
+ENCODER_TYPES = ("wav2vec2", "wav2vec2-conformer", "hubert", "wavlm", "wav2vec2-bert", "whisper")
 # How an encoder is trained further; the values are the published code's, whatever it was pre-trained with.
 FINE_TUNING: tuple[str, ...] = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length")
 FINE_TUNING += ("layerdrop", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
@@ -27,8 +33,8 @@ def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
         sources: `{checkpoint, modules}` each for a checkpoint of this library, the modules being a list of names or,
             where the names differ, a mapping of names there to names here;
             `{checkpoint, format: "moco" | "torchvision"}` for a ResNet's weights;
-            `{checkpoint, format: "speech-encoder"}` for a wav2vec2, HuBERT or WavLM folder or Hub id, or fairseq's
-            file of a wav2vec 2.0.
+            `{checkpoint, format: "speech-encoder"}` for the folder or Hub id of a speech encoder of `ENCODER_TYPES`,
+            or fairseq's file of a wav2vec 2.0.
 
     Raises:
         ValueError: a module that is missing in either model, a format that is unknown, or weights that do not fit.
@@ -68,12 +74,13 @@ def load_resnet(front_end: nn.Module, source: str | os.PathLike) -> None:
 
 def load_speech_encoder(front_end: nn.Module, source: str | os.PathLike) -> None:
     """
-    Loads a self-supervised speech encoder into an audio front-end (paper, section 3.1).
+    Loads a speech encoder into an audio front-end (paper, section 3.1).
 
     Args:
         front_end: changed in place.
-        source: folder or Hub id of a wav2vec2, HuBERT or WavLM model with or without a head, or fairseq's file of a
-            wav2vec 2.0.
+        source: folder or Hub id of a model of `ENCODER_TYPES` with or without a head, or fairseq's file of a wav2vec
+            2.0. Of a Whisper model only the encoder is read; a front-end whose window is shorter has the first of its
+            positions.
 
     Raises:
         ValueError: it cannot be read or is another encoder than the front-end's; weights that don't fit are named.
@@ -85,8 +92,11 @@ def load_speech_encoder(front_end: nn.Module, source: str | os.PathLike) -> None
         weights = convert_speech_encoder(read_checkpoint(source))
     else:
         _check_same_encoder(speech_encoder_config_of(source), encoder.config, name)
-        weights = AutoModel.from_pretrained(source).state_dict()
+        whole = AutoModel.from_pretrained(source)
+        weights = (whole.get_encoder() if whole.config.model_type == "whisper" else whole).state_dict()
     ours = encoder.state_dict()
+    if len(weights.get("embed_positions.weight", ())) > len(ours.get("embed_positions.weight", ())):
+        weights["embed_positions.weight"] = weights["embed_positions.weight"][: len(ours["embed_positions.weight"])]
     mask = weights.pop("masked_spec_embed", None)
     if "masked_spec_embed" in ours:  # only an encoder that masks while training has it
         weights["masked_spec_embed"] = ours["masked_spec_embed"] if mask is None else mask
@@ -104,10 +114,10 @@ def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ValueError(f"checkpoint {str(source)!r} cannot be loaded: {str(error).splitlines()[0]}") from None
-    if config.model_type not in SPEECH_ENCODERS:
+    if config.model_type not in ENCODER_TYPES:
         raise ValueError(
             f"checkpoint {str(source)!r} is a {config.model_type} model; an audio front-end is one of "
-            + ", ".join(SPEECH_ENCODERS)
+            + ", ".join(ENCODER_TYPES)
         )
     return config
 
@@ -132,8 +142,10 @@ def with_front_ends(fields: dict[str, Any], sources: list[dict]) -> dict[str, An
         kind, checkpoint = source.get("format", "lookhear"), source["checkpoint"]
         if kind == "speech-encoder":
             audio = dict(fields.get("audio_config") or {})
-            if not audio.get("encoder_config") and audio.get("front_end", "wav2vec2") == "wav2vec2":
-                fields["audio_config"] = {**audio, "encoder_config": _encoder_to_train(checkpoint)}
+            if not audio.get("encoder_config") and audio.get("front_end", "wav2vec2") in SPEECH_ENCODERS:
+                encoder = _encoder_to_train(checkpoint)
+                front_end = {"front_end": speech_front_end(encoder)}
+                fields["audio_config"] = {**front_end, **audio, "encoder_config": encoder}
         elif kind == "lookhear":
             for there, here in _renaming(source["modules"]).items():
                 name = f"{here.rpartition('.')[2].removesuffix('_front_end')}_config"
@@ -148,13 +160,19 @@ def _encoder_to_train(source: str | os.PathLike) -> PreTrainedConfig:
         return speech_encoder_config(read_checkpoint(source))
     encoder, published = speech_encoder_config_of(source), wav2vec2_large_config()
     settings = {name: value for name, value in encoder.to_dict().items() if name not in ("dtype", "torch_dtype")}
-    return CONFIG_MAPPING[encoder.model_type](**settings | {name: getattr(published, name) for name in FINE_TUNING})
+    settings |= {name: getattr(published, name) for name in FINE_TUNING if name in settings}
+    return CONFIG_MAPPING[encoder.model_type](**settings)
+
+
+def sound_extractor(config: AvsrAudioConfig) -> AvsrFeatureExtractor:
+    """Returns what prepares the sound for a new model: those that read log-mel energies have it as loud as it is."""
+    return AvsrFeatureExtractor(do_normalize=config.front_end not in ("whisper", "wav2vec2-bert"))
 
 
 def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:
     """Compares what the weights' names and shapes do not show."""
     fields = ("model_type", "feat_extract_norm", "do_stable_layer_norm", "num_attention_heads", "conv_stride")
-    pairs = [(field, getattr(theirs, field), getattr(ours, field)) for field in fields]
+    pairs = [(field, getattr(theirs, field, None), getattr(ours, field, None)) for field in fields]
     wrong = [f"{field} is {a}, the model's is {b}" for field, a, b in pairs if _plain(a) != _plain(b)]
     if wrong:
         raise ValueError(f"{name}: {'; '.join(wrong)}")

@@ -123,6 +123,7 @@ def prepare(
     crop_size: int | None = None,
     mouth_width: float | None = None,
     clips_per_shard: int = 200,
+    allow_outside: bool = False,
     progress: bool = True,
 ) -> PrepareSummary:
     """Prepares a corpus for training, as `lookhear prepare` does.
@@ -140,6 +141,7 @@ def prepare(
         crop_size: side of the network's input in pixels, likewise.
         mouth_width: distance between the mouth's corners in pixels, likewise.
         clips_per_shard: utterances in one Parquet file.
+        allow_outside: whether a metadata.jsonl may name files outside of its folder.
         progress: whether a progress bar is shown on stderr.
 
     Raises:
@@ -149,6 +151,7 @@ def prepare(
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
     from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 
+    options = {"allow_outside": allow_outside} if corpus == "folder" else {}
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model is None:
@@ -156,7 +159,7 @@ def prepare(
     else:
         image_processor = MouthRoiImageProcessor.from_pretrained(model, **settings)
     return prepare_corpus(
-        READERS[corpus](source, split),
+        READERS[corpus](source, split, **options),
         output,
         image_processor,
         num_proc=num_proc,

@@ -41,14 +41,17 @@ def prepare_features(
     if loaded.model.task != "recognition":
         raise ValueError("features are for the task 'recognition'; words are trained whole")
     part = parse_shard(shard)
+    from lookhear.training.avsr.examples import EvaluationClips, TrainingClips
     from lookhear.training.avsr.feature_writing import FeatureWriter
     from lookhear.training.avsr.train import build_parts
 
     parts = build_parts(loaded)
     writer = FeatureWriter(parts.model, parts.processor, loaded, parts.arguments, progress)
+    sets: dict[str, TrainingClips | EvaluationClips] = {"train": parts.train}
+    if isinstance(parts.validation, EvaluationClips):  # a recipe that stores features has one set
+        sets["validation"] = parts.validation
     lines = []
-    for name, clips in (("train", parts.train), ("validation", parts.validation)):
-        if clips is not None:
-            writer.write(name, clips, part)
-            lines.append(writer.summarize(name, clips))
+    for name, clips in sets.items():
+        writer.write(name, clips, part)
+        lines.append(writer.summarize(name, clips))
     return "\n".join(lines)

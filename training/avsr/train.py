@@ -23,11 +23,12 @@ from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, Train
 from lookhear.training.avsr.feature_writing import FeatureWriter
 from lookhear.training.avsr.features import FeatureClips, FeatureCollator
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, add_word_times, frames_of, read_words
-from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, sound_extractor, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
+from lookhear.training.avsr.word_times import with_word_times
 from lookhear.training.running import run_to_end, training_arguments
 
 logger = logging.getLogger(__name__)
@@ -43,19 +44,30 @@ class TrainingParts:
         model: to train.
         processor: makes the model's inputs.
         train: clips to train on.
-        validation: clips to evaluate on, or None.
+        validation: clips to evaluate on, by names if each set is measured by itself, or None.
     """
 
     arguments: TrainingArguments
     model: AvsrForConditionalGeneration
     processor: AvsrProcessor
     train: TrainingClips
-    validation: EvaluationClips | None
+    validation: EvaluationClips | dict[str, EvaluationClips] | None
 
     @property
     def steps_per_second(self) -> int | None:
         """Returns the CTC steps in a second if the alignment loss is used."""
         return 25 * self.model.config.ctc_upsampling if self.model.config.alignment_loss_weight else None
+
+    @property
+    def alignment_margin(self) -> int | None:
+        """Returns the steps around the windows of the alignment loss; None if it compares step by step."""
+        config = self.model.config
+        return config.alignment_margin if config.alignment_loss == "windows" else None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Returns the views of each clip that are trained on at the same time, in the order of the loss."""
+        return tuple(self.model.config.modality_loss_weights or ())
 
 
 def train(recipe: Recipe) -> AvsrTrainer:
@@ -67,13 +79,17 @@ def train(recipe: Recipe) -> AvsrTrainer:
     """
     parts = build_parts(recipe)
     clips: TrainingClips | FeatureClips = parts.train
-    validation: EvaluationClips | FeatureClips | None = parts.validation
-    collator: ClipCollator | FeatureCollator = ClipCollator(parts.processor, steps_per_second=parts.steps_per_second)
+    validation: EvaluationClips | dict[str, EvaluationClips] | FeatureClips | None = parts.validation
+    steps_per_second, margin = parts.steps_per_second, parts.alignment_margin
+    collator: ClipCollator | FeatureCollator = ClipCollator(
+        parts.processor, steps_per_second=steps_per_second, margin=margin, views=parts.views
+    )
     if recipe.data.cache_features is not None:
         writer = FeatureWriter(parts.model, parts.processor, recipe, parts.arguments)
         clips = writer.store("train", parts.train)
-        validation = parts.validation and writer.store("validation", parts.validation)
-        collator = FeatureCollator(parts.processor, parts.steps_per_second)
+        if isinstance(parts.validation, EvaluationClips):  # a recipe that stores features has one set
+            validation = writer.store("validation", parts.validation)
+        collator = FeatureCollator(parts.processor, steps_per_second, margin)
     trainer = AvsrTrainer(
         model=parts.model,
         args=parts.arguments,
@@ -98,18 +114,74 @@ def build_parts(recipe: Recipe) -> TrainingParts:
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
     rows = load_rows(recipe.data.train, recipe.data, training=True, output=arguments.output_dir)
-    validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
+    rows, held = hold_speakers(rows, recipe.data.held_speakers)
     processor = build_processor(recipe.model, recipe.data.train)
     check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)
     model = build_model(recipe.model)
     check_crop_size(model.config, processor)
+    if recipe.model.processor is None and recipe.model.checkpoint is None:
+        processor.feature_extractor = sound_extractor(model.config.audio)
     save_search(model, recipe.evaluation)
     seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     crop_size = processor.image_processor.crop_size
-    clips = TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, seed)
-    return TrainingParts(
-        arguments, model, processor, clips, None if validation is None else EvaluationClips(validation)
-    )
+    if recipe.non_speech.used and not model.config.modality_loss_weights:
+        raise ValueError("non_speech needs model.config.modality_loss_weights: {audio: 1, visual: 1, audiovisual: 1}")
+    clips = TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, seed, recipe.non_speech)
+    return TrainingParts(arguments, model, processor, clips, load_validation(recipe, held))
+
+
+def load_validation(recipe: Recipe, held: Dataset | None) -> EvaluationClips | dict[str, EvaluationClips] | None:
+    """
+    Loads the clips to evaluate on.
+
+    Args:
+        recipe: of the training.
+        held: clips of speakers who are not trained on, or None.
+
+    Returns:
+        One set, or with `evaluation.by_folder` a set for each folder, and `held_speakers`; None without any.
+    """
+    folders = recipe.data.validation
+    if not recipe.evaluation.by_folder:
+        return EvaluationClips(load_rows(folders, recipe.data)) if folders else None
+    sets = {Path(folder).name: EvaluationClips(load_rows([folder], recipe.data)) for folder in folders}
+    if len(sets) < len(folders):
+        raise ValueError(f"data.validation has folders of the same name: {', '.join(folders)}; rename one")
+    return sets if held is None else {**sets, "held_speakers": EvaluationClips(held)}
+
+
+def hold_speakers(rows: Dataset, speakers: list[str]) -> tuple[Dataset, Dataset | None]:
+    """
+    Separates the clips of some speakers from those that are trained on.
+
+    Args:
+        rows: to train on.
+        speakers: who are held out; clips of several folders and other faces are found by the last part of their name,
+            too: `astronaut af_sky` is held with `af_sky`.
+
+    Returns:
+        The clips of all others, and those without pictures of these speakers, each once; None without speakers.
+
+    Raises:
+        ValueError: a speaker has no clip, or nobody else has.
+    """
+    if not speakers:
+        return rows, None
+    names = [str(name or "") for name in rows["speaker"]]
+    wanted = set(speakers)
+    held = [bool(wanted & {name, *name.split()[-1:]}) for name in names]
+    if missing := wanted - set(names):
+        raise ValueError(
+            f"data.held_speakers: no clip of data.train is of {', '.join(sorted(missing))}; leave them out"
+        )
+    if all(held):
+        raise ValueError("data.held_speakers are all speakers of data.train: nothing is left to train on")
+    ids = rows["id"]
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in wanted:
+            first.setdefault(f"{name} {ids[index]}", index)  # a folder may be listed twice
+    return rows.select([i for i, out in enumerate(held) if not out]), rows.select(list(first.values()))
 
 
 def load_rows(
@@ -130,13 +202,15 @@ def load_rows(
     """
     if not folders:
         raise ValueError("data.train is empty; name folders that `lookhear prepare` made")
-    rows = load_prepared(folders)
+    rows = with_word_times(load_prepared(folders), recipe.word_times if training else ())
     if training and recipe.cut_long_clips == "alignment":
         rows = add_word_times(rows, folders, recipe, Path(recipe.cache_features or output or "."))
     if recipe.min_frames_with_face:
 
         def seen(report: str) -> bool:
-            return (json.loads(report).get("frames_with_face") or 0.0) >= recipe.min_frames_with_face
+            facts = json.loads(report)
+            without_pictures = facts.get("frames") == 0
+            return without_pictures or (facts.get("frames_with_face") or 0.0) >= recipe.min_frames_with_face
 
         rows = _filtered(rows, seen, ["report"], folders, "a face in too few frames (data.min_frames_with_face)")
     return _without_uncuttable(rows, folders, recipe) if training else rows

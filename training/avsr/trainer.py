@@ -25,7 +25,10 @@ def views_of(modality: str) -> tuple[str, ...]:
 
 
 class ErrorRates:
-    """`compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view."""
+    """
+    `compute_metrics` of `Trainer`: `wer_audio`, `cer_audio`, ..., and `wer` of the last view. A view that the clips
+    lack has no rates; of clips without words there are `words_audio`, ..., the mean number of words read.
+    """
 
     def __init__(self, tokenizer, views: tuple[str, ...]):
         self.tokenizer, self.views = tokenizer, views
@@ -34,10 +37,16 @@ class ErrorRates:
         references = [self._text(row[row != IGNORED]) for row in prediction.label_ids]
         metrics: dict[str, float] = {}
         for view, ids in zip(self.views, np.moveaxis(np.asarray(prediction.predictions), 2, 0)):
+            if not (ids != IGNORED).any():  # the clips have nothing to be read there
+                continue
             texts = [self._text(row[row != IGNORED]) for row in ids]
+            if not any(references):
+                metrics[f"words_{view}"] = float(np.mean([len(text.split()) for text in texts]))
+                continue
             metrics[f"wer_{view}"] = wer(references, texts)
             metrics[f"cer_{view}"] = cer(references, texts)
-        return metrics | {"wer": metrics[f"wer_{self.views[-1]}"]}
+        last = [value for name, value in metrics.items() if name.startswith("wer_")][-1:]
+        return metrics | ({"wer": last[0]} if last else {})
 
     def _text(self, ids: np.ndarray) -> str:
         return self.tokenizer.decode(ids.tolist(), skip_special_tokens=True)
@@ -91,9 +100,20 @@ class AvsrTrainer(Trainer):
         for module in self.frozen:
             module.requires_grad_(False)
         self._parts: dict[str, torch.Tensor] = {}
+        self._without_path: torch.Tensor | None = None  # clips since the last log; None without windows of time
         self.add_callback(ClipsEpoch())
         if self.args.lr_scheduler_type == "reduce_lr_on_plateau" and self.args.warmup_steps:
             self.add_callback(PlateauWarmup(int(self.args.warmup_steps)))
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
+        """Evaluates as transformers does; of several data sets also `mean_wer`, over all of their `wer_...`."""
+        several = isinstance(eval_dataset if eval_dataset is not None else self.eval_dataset, dict)
+        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if several and (rates := [value for name, value in metrics.items() if "_wer_" in name]):
+            mean = {f"{metric_key_prefix}_mean_wer": float(np.mean(rates))}
+            self.log(mean)
+            metrics |= mean
+        return metrics
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         for (
@@ -103,11 +123,16 @@ class AvsrTrainer(Trainer):
         outputs = model(**inputs)
         if model.training:
             self._parts = {name: outputs[name].detach() for name in PARTS if name in outputs}
+            if (without := outputs.get("clips_without_path")) is not None:
+                self._without_path = without + (0 if self._without_path is None else self._without_path)
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def log(self, logs: dict[str, float], *args, **kwargs) -> None:
         if "loss" in logs:
             logs |= {name: round(value.item(), 4) for name, value in self._parts.items()}
+            if self._without_path is not None:
+                logs["clips_without_path"] = int(self._without_path)
+                self._without_path = torch.zeros_like(self._without_path)
         super().log(logs, *args, **kwargs)
 
     @torch.no_grad()
@@ -125,6 +150,9 @@ class AvsrTrainer(Trainer):
         texts = []
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
+            if not seen:
+                texts.append(labels.new_full((len(labels), 1), IGNORED))
+                continue
             with self.compute_loss_context_manager():
                 encoded = core.get_encoder()(**seen)  # not by `generate`, which refuses long clips
                 ids = core.generate(encoder_outputs=encoded, **self.search)  # (batch, length)

@@ -71,7 +71,7 @@ def _load(task: str, model: str, device: str | None) -> Any:
 
     import lookhear  # noqa: F401 - registers the configurations
 
-    found, needed = AutoConfig.from_pretrained(model).model_type, MODEL_TYPES[task]
+    found, needed = AutoConfig.from_pretrained(model, trust_remote_code=False).model_type, MODEL_TYPES[task]
     if found != needed and found in MODEL_TYPES.values():
         raise ValueError(f"--model {model} is a {found}; this protocol needs a checkpoint of {needed}")
     return load_pipeline(task, model, device)

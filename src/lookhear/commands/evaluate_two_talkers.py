@@ -16,7 +16,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     Args:
         options: of the command line.
         model: the checkpoint.
-        search: `num_beams`, `ctc_weight`, where they are given.
+        search: `num_beams`, `ctc_weight`, `search`, where they are given.
         progress: called with (what, done, total).
 
     Raises:
@@ -55,6 +55,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
         about=model,
         choose=options.choose,
         progress=progress,
+        allow_outside=options.allow_outside,
         **search,
     )
     rows = [result.to_dict() for result in results]

@@ -33,6 +33,7 @@ def run(options: argparse.Namespace, model: str, progress: Callable[[str, int, i
         seed=options.seed,
         device=options.device,
         progress=progress,
+        allow_outside=options.allow_outside,
     )
     row = result.to_dict()
     print(format_words(row), end="")

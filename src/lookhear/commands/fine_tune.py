@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
 
     names = ["data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size"]
-    names += ["learning_rate", "skip_bad", "keep_empty", "seed", "shots", "overwrite"]
+    names += ["learning_rate", "skip_bad", "keep_empty", "allow_outside", "seed", "shots", "overwrite"]
     chosen = {name: getattr(options, name) for name in names}
     chosen |= {"freeze": tuple(options.freeze or ()), "patience": options.patience}
     metrics = fine_tune(FineTuneOptions(**chosen, training=training, **_sections(named)))

@@ -7,7 +7,7 @@ from typing import Any
 
 def load_pipeline(task: str, model: str, device: str | None = None, **settings: Any) -> Any:
     """
-    Loads a pipeline of this package.
+    Loads a pipeline of this package. Code that comes with a checkpoint isn't run, and nobody is asked for it.
 
     Args:
         task: `"audio-visual-speech-recognition"`, `"object-perception"` or `"reasoning-segmentation"`.
@@ -20,5 +20,5 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
     import lookhear  # noqa: F401 - registers the tasks
 
     return pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
-        task, model=model, device=device, **settings
+        task, model=model, device=device, trust_remote_code=False, **settings
     )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lookhear.commands.stills import Still
 from lookhear.evaluation.whole_files import whole_file, write_text
-from lookhear.processing.glee import coco_rle, draw_objects, read_image
+from lookhear.processing.glee import PictureLimits, coco_rle, draw_objects, read_image
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
@@ -139,6 +139,8 @@ def _looked_at(
     Yields (index, picture or what is wrong with the file, objects) for each file; without picture for those of batches
     that are done, as pictures are padded to the largest of a batch.
     """
+    most = settings.get("max_pixels")
+    limits = PictureLimits() if most is None else PictureLimits(max_pixels=most)
     for first in range(0, len(files), batch_size):
         if done is not None and all(str(file) in done for file in files[first : first + batch_size]):
             yield from ((index, None, []) for index in range(first, min(first + batch_size, len(files))))
@@ -147,7 +149,7 @@ def _looked_at(
         for index in range(first, min(first + batch_size, len(files))):
             try:
                 file = files[index]
-                read[index] = file.read() if isinstance(file, Still) else read_image(file, alone=True)
+                read[index] = file.read() if isinstance(file, Still) else read_image(file, True, limits)
             except ValueError as error:
                 read[index] = error
         images = [image for image in read.values() if not isinstance(image, ValueError)]

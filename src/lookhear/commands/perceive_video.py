@@ -62,7 +62,8 @@ def perceive_video(
         file: path, folder of numbered pictures, or URL.
         see: pipeline of the task `object-perception`.
         prompts: what to look for, about the first frame.
-        outputs: what is written. An error on the way leaves what came before it.
+        outputs: what is written. An error on the way leaves what came before it, but for one of writing itself:
+            after that nothing of this run is left.
         fps: frames per second of a folder.
         progress: show a bar; None for only on a terminal.
         settings: of the pipeline, such as `threshold`.
@@ -80,15 +81,15 @@ def perceive_video(
         with see(given, **prompts, **settings) as video:
             if Path(file).is_dir() or Path(file).suffix.lower() in ENDINGS:
                 print(f"lookhear perceive: {file} is followed as a video; --each: picture by picture", file=sys.stderr)
-            error = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
+            error, written = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
             messages = video.warnings
             frames = video.index + 1
     for message in messages:
         print(f"lookhear perceive: warning: {file}: {message}", file=sys.stderr)
-    if outputs.json != "-" and frames:
+    if outputs.json != "-" and written:
         print(format_tracks(tracks), end="")
     for path in (outputs.overlay, outputs.coco, outputs.mot):
-        if path is not None and frames:
+        if path is not None and written:
             print(path, file=sys.stderr)
     if error is None:
         return 0
@@ -101,25 +102,36 @@ def perceive_video(
     return 2
 
 
-def _run(video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track], bar: Any) -> BaseException | None:
-    """Goes through the video; returns the error that stopped it. Earlier results are written in any case."""
+def _run(
+    video: VideoPerception, writers: list[Writer], tracks: dict[int, _Track], bar: Any
+) -> tuple[BaseException | None, bool]:
+    """
+    Goes through the video; earlier results are written in any case, unless writing is what fails.
+
+    Returns:
+        The error that stopped it, and whether there are results that all files have.
+    """
     error: BaseException | None = None
+    adding = False
     try:
         with bar:
             for results in video:
+                adding = True
                 for writer in writers:
                     writer.add(video.index, video.time, results)
+                adding = False
                 for found in results:
                     tracks.setdefault(found["track_id"], _Track(found["label"])).add(video.index, video.time, found)
                 bar.update()
     except BaseException as caught:  # also Ctrl-C, and whatever the model raises
         error = caught
+    written = video.index >= 0 and not (adding and isinstance(error, Exception))
     for writer in writers:
         try:
-            writer.close() if video.index >= 0 else writer.discard()
-        except Exception as caught:  # a file that cannot be finished must not keep the others from being finished
-            error = error or caught
-    return error
+            writer.close() if written else writer.discard()
+        except Exception as caught:  # the disk is full, say: what is not finished yet need not try
+            error, written = error or caught, False
+    return error, written
 
 
 def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: Mapping[str, Any]) -> list[Writer]:

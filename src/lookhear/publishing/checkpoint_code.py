@@ -89,8 +89,8 @@ def _without_weights(
         )
     model_class, pipeline_class = PUBLISHED[kind]
     with torch.device("meta"):
-        model = model_class(AutoConfig.from_pretrained(folder))
-    return model, AutoProcessor.from_pretrained(folder), pipeline_class
+        model = model_class(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    return model, AutoProcessor.from_pretrained(folder, trust_remote_code=False), pipeline_class
 
 
 def _with_names(ours: dict, written: dict) -> dict:

@@ -8,10 +8,10 @@ from lookhear.modeling.avsr.beam_decoding_avsr import (
     AvsrBeamCache,
     ForwardDecoder,
     SharedKeysDecoder,
-    in_blocks,
-    rows_of,
 )
+from lookhear.modeling.avsr.ctc_prefix_score_avsr import rows_of
 from lookhear.modeling.avsr.generation_avsr import JointSearch
+from lookhear.modeling.avsr.layers_avsr import in_blocks
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
 from tests.modeling.avsr.conftest import build_model
 

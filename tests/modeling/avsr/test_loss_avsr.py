@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from lookhear.modeling.avsr import AvsrConfig
-from lookhear.modeling.avsr.loss_avsr import alignment_objective, attention_objective, ctc_objective
+from lookhear.modeling.avsr.loss_avsr import (
+    alignment_objective,
+    attention_objective,
+    ctc_objective,
+    windowed_ctc_objective,
+)
 
 PADDING = -100
 
@@ -108,3 +113,123 @@ def test_alignment_loss_is_the_mean_over_known_steps():
     longer[:, 4] = -100
     torch.testing.assert_close(alignment_objective(logits, longer), expected)
     assert alignment_objective(logits, labels[1:].expand(2, -1)) == 0
+
+
+def places(path):
+    """For each step of a path, which label of the text it says, or None for blank."""
+    found, number = [], -1
+    for label, before in zip(path, (0, *path)):
+        number += label not in (0, before)
+        found.append(number if label else None)
+    return found
+
+
+def windowed_log_probability(log_probs, text, windows):
+    """The same sum over those paths alone that say each label within its window."""
+    steps, vocab = log_probs.shape
+    paths = [path for path in itertools.product(range(vocab), repeat=steps) if collapse(path) == tuple(text)]
+    allowed = [
+        path
+        for path in paths
+        if all(u is None or windows[u][0] <= t < windows[u][1] for t, u in enumerate(places(path)))
+    ]
+    terms = [sum(log_probs[t, label] for t, label in enumerate(path)) for path in allowed]
+    return torch.stack(terms).logsumexp(dim=0) if terms else None
+
+
+ALL = [0, 5]
+WINDOWS = [  # of the labels of each clip of `problem`, EOS last
+    [[0, 3], [2, 5], ALL],  # they overlap
+    [[0, 2], [2, 4], ALL],  # two equal letters
+    [ALL, ALL, ALL],  # no letter
+    [ALL, ALL, ALL],  # a text that doesn't fit
+]
+
+
+@pytest.mark.parametrize("with_eos", [False, True])
+def test_windowed_ctc_is_the_sum_over_the_paths_that_the_windows_allow(make_config, monkeypatch, problem, with_eos):
+    logits, lengths, labels, texts = problem
+    monkeypatch.setattr(AvsrConfig, "ctc_target_eos", with_eos)
+    config = make_config(vocab_size=4, label_smoothing=0.3)  # which this loss doesn't have
+    logits = logits.double().requires_grad_()
+    log_probs = logits.log_softmax(dim=-1)
+    per_clip = [torch.zeros(())] * 4
+    for row, (length, text) in enumerate(zip(lengths.tolist(), texts)):
+        target = (*text, 3) if with_eos else text
+        found = windowed_log_probability(log_probs[row, :length], target, WINDOWS[row])
+        if found is not None:
+            per_clip[row] = -found / max(len(target), 1)
+    expected = sum(per_clip) / 4
+    loss, without = windowed_ctc_objective(logits, lengths, labels, torch.tensor(WINDOWS), config)
+    assert int(without) == 1 and min(one.item() for one in per_clip[:3]) > 0
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    gradients = [torch.autograd.grad(one, logits, retain_graph=True)[0] for one in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    plain = ctc_objective(logits, lengths, labels, make_config(vocab_size=4, label_smoothing=0.0))
+    assert loss.item() > plain.item() + 1e-3  # the windows leave paths out
+
+
+def test_windows_of_a_whole_clip_are_plain_ctc(make_config, problem):
+    logits, lengths, labels, _ = problem
+    windows = torch.tensor([0, 9]).expand(4, 3, 2)
+    config = make_config(vocab_size=4, label_smoothing=0.0)
+    loss, without = windowed_ctc_objective(logits, lengths, labels, windows, config)
+    torch.testing.assert_close(loss, ctc_objective(logits, lengths, labels, config))
+    assert int(without) == 1  # the text that doesn't fit
+
+
+def test_a_clip_without_a_path_has_plain_ctc_and_finite_gradients(make_config, problem):
+    """The second letter's window ends before the first one's begins, or is empty; the last clip isn't seen at all."""
+    logits, lengths, labels, _ = problem
+    lengths = lengths.clone()
+    lengths[3] = 0
+    windows = torch.tensor(WINDOWS)
+    windows[0, :2] = torch.tensor([[3, 5], [0, 3]])
+    windows[1, 1] = 0
+    config = make_config(vocab_size=4, label_smoothing=0.0)
+    logits = logits.clone().requires_grad_()
+    loss, without = windowed_ctc_objective(logits, lengths, labels, windows, config)
+    assert int(without) == 2
+    plain = ctc_objective(logits, lengths, labels, config)
+    torch.testing.assert_close(loss, plain)
+    gradients = [torch.autograd.grad(one, logits)[0] for one in (loss, plain)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].isfinite().all() and gradients[0][0].abs().sum() > 0
+
+
+def test_windowed_ctc_does_not_depend_on_batch_mates_or_padding(make_config, problem):
+    logits, lengths, labels, _ = problem
+    config, windows = make_config(vocab_size=4), torch.tensor(WINDOWS)
+    together, _ = windowed_ctc_objective(logits, lengths, labels, windows, config)
+    alone = []
+    for row, length in enumerate(lengths.tolist()):
+        used = int((labels[row] != PADDING).sum())
+        parts = logits[row : row + 1, :length], lengths[row : row + 1], labels[row : row + 1, :used]
+        alone.append(windowed_ctc_objective(*parts, windows[row : row + 1, :used], config)[0])
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+
+
+def test_a_row_without_a_text_is_left_out_of_windowed_ctc(make_config, problem):
+    logits, lengths, labels, _ = problem
+    config, windows = make_config(vocab_size=4), torch.tensor(WINDOWS)
+    unknown = labels.clone()
+    unknown[2:] = PADDING
+    found = windowed_ctc_objective(logits, lengths, unknown, windows, config)
+    expected = windowed_ctc_objective(logits[:2], lengths[:2], labels[:2], windows[:2], config)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["steps", "windows"])
+def test_the_model_takes_the_alignment_loss_of_its_configuration(make_model, make_clips, make_batch, kind):
+    """The two kinds read different inputs, and the other one's is ignored."""
+    model = make_model("grid", alignment_loss=kind, alignment_loss_weight=0.5)
+    inputs = make_batch(make_clips())
+    steps, windows = torch.full((4, 26), 3), torch.tensor([0, 26]).expand(4, 7, 2)
+    wanted = {"steps": {"alignment_labels": steps}, "windows": {"alignment_windows": windows}}[kind]
+    with torch.no_grad():
+        both = model(**inputs, alignment_labels=steps, alignment_windows=windows)
+        alone, hybrid = model(**inputs, **wanted), model(**inputs)
+    assert hybrid.alignment_loss is None
+    torch.testing.assert_close(both.loss, alone.loss)
+    torch.testing.assert_close(alone.loss, hybrid.loss + 0.5 * alone.alignment_loss)
+    assert (alone.clips_without_path is None) == (kind == "steps")

@@ -195,3 +195,12 @@ def test_txt_with_times():
     assert format_captions(several, "txt", times=True).splitlines()[2].endswith("] Speaker 2: blue")
     with pytest.raises(ValueError, match="needs times"):
         format_captions({"text": "bin"}, "txt", times=True)
+
+
+@pytest.mark.parametrize("kind", ["txt", "srt", "json"])
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(result, tmp_path, full_disk, kind):
+    path = tmp_path / f"clip.{kind}"
+    path.write_text("before")
+    with full_disk(8), pytest.raises(OSError, match=f"clip.{kind}' cannot be written: File too large"):
+        write_captions(result, path)
+    assert path.read_text() == "before" and [file.name for file in tmp_path.iterdir()] == [path.name]

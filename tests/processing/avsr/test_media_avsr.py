@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 from lookhear.processing.avsr.media_avsr import PICTURE, MediaStream, probe_media, read_audio, read_frames
-from lookhear.processing.avsr.media_source_avsr import MediaError, fetch_media
+from lookhear.processing.avsr.media_source_avsr import MediaError, TrackChoice, fetch_media
 from lookhear.processing.avsr.media_writing_avsr import write_video
 
 HEIGHT, WIDTH = 48, 64
@@ -410,6 +410,78 @@ def test_a_playlist_cannot_reach_out(tmp_path):
         probe_media(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.ffconcat", "ffconcat version 1.0\nfile clip.ts\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nclip.ts\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile clip.ts\n"),
+    ],
+)
+def test_a_playlist_opens_no_other_file(tmp_path, name, content):
+    """Not one beside it, either."""
+    make_clip(tmp_path / "clip.ts")
+    (tmp_path / name).write_text(content)
+    for reader in (probe_media, read_audio, lambda source: list(read_frames(source))):
+        with pytest.raises(MediaError, match="of a playlist, pass the files that it names"):
+            reader(tmp_path / name)
+
+
+def growing(path: Path, codec: str = "libx264") -> Path:
+    """A stream of 5 pictures of 64 x 48, and 5 of 640 x 480 after them; its header has the first size."""
+    parts = []
+    for begin, size in ((0, (64, 48)), (5, (640, 480))):
+        part = path.with_stem(f"{size[0]}")
+        with av.open(str(part), "w") as container:
+            stream = container.add_stream(codec, rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for index in range(5):
+                frame = av.VideoFrame.from_ndarray(np.zeros((size[1], size[0], 3), np.uint8), format="rgb24")
+                frame.pts, frame.time_base = begin + index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", ".ts"), ("mpeg2video", ".mpg")])
+def test_a_stream_that_grows_is_refused_where_it_does(tmp_path, codec, ending):
+    clip = growing(tmp_path / f"clip{ending}", codec)
+    assert {frame.shape[0] for frame in read_frames(clip)} == {48, 480}
+    read = []
+    with pytest.raises(MediaError, match=r"640 x 480 pixels, and `max_pixels` allows 300000"):
+        read.extend(read_frames(clip, max_pixels=300_000))
+    # What ffmpeg looks at to find out about a transport stream includes the second part of one as short as this.
+    assert {frame.shape for frame in read} == (set() if ending == ".ts" else {(48, 64, 3)})
+
+
+def test_the_decoder_makes_no_room_for_much_larger_pictures(tmp_path, monkeypatch):
+    """Beyond twice the bound and a megapixel; its refusal must not look like damage that is left out."""
+    monkeypatch.setattr("lookhear.processing.avsr.media_source_avsr.SPARE", 0)
+    clip = growing(tmp_path / "clip.mpg", "mpeg2video")
+    with pytest.raises(MediaError, match=r"much larger than `max_pixels` \(100000\)"):
+        list(read_frames(clip, max_pixels=100_000))
+
+
+def test_a_picture_that_is_too_large_is_refused_before_it_is_decoded(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4")
+    message = r"clip.mp4' has pictures of 64 x 48 pixels, and `max_pixels` allows 3000"
+    for reader in (probe_media, lambda source, **bound: list(read_frames(source, **bound))):
+        with pytest.raises(MediaError, match=message):
+            reader(clip, max_pixels=3000)
+    assert probe_media(clip, max_pixels=64 * 48).width == 64
+    with MediaStream(clip, None, 16000, tracks=TrackChoice(max_pixels=10)) as stream:  # pictures are not wanted
+        assert sum(len(samples) for _, samples in stream) > 30_000
+
+
+def test_sound_of_a_few_samples_a_second_is_refused(tmp_path):
+    """Resampled, 1000 samples of one hertz would be 16 million."""
+    soundfile.write(tmp_path / "slow.wav", np.zeros(1000), 1)
+    with pytest.raises(MediaError, match="sound of 1 samples a second: at least 1000 are needed"):
+        read_audio(tmp_path / "slow.wav")
+
+
 def test_a_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_clip(tmp_path / "clip.mp4").rename("http:1.mp4")
@@ -509,6 +581,18 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     with pytest.raises(MediaError, match="folder does not exist"):
         write_video(tmp_path / "nowhere" / "out.mp4", [], 25)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
+    """With room for nothing, for half of the file, and for all but its last byte."""
+    frames = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "whole.mp4", frames, 25, beep(2.4, 16000, CLICK))
+    size = (tmp_path / "whole.mp4").stat().st_size
+    (tmp_path / "full").mkdir()
+    for room in (0, size // 2, size - 1):
+        with full_disk(room), pytest.raises(MediaError, match="out.mp4' cannot be written: File too large"):
+            write_video(tmp_path / "full" / "out.mp4", frames, 25, beep(2.4, 16000, CLICK))
+        assert list((tmp_path / "full").iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------- several tracks

@@ -503,6 +503,58 @@ def test_every_search_gives_a_result(asr, num_beams, ctc_weight):
         assert len(result["chunks"]) == len(result["text"].split())
 
 
+@pytest.mark.parametrize("search", ["two_pass", "greedy"])
+def test_quick_searches_give_the_same_kinds_of_result(asr, search):
+    """Confidence, alternatives and times are there, and the batch changes nothing."""
+    texts = 3 if search == "two_pass" else 1
+    settings = {"search": search, "num_beams": texts, "num_return_sequences": texts, "return_timestamps": "char"}
+    clips = [sound(), sound(0.4, seed=1), {**sound(seed=2), **lips()}]
+    together = asr(clips, batch_size=3, **settings)
+    for clip, result in zip(clips, together):
+        assert heard(result) == heard(asr(clip, **settings))
+        assert 0 <= result["confidence"] <= 1 and len(result["alternatives"]) == texts - 1
+        assert "".join(chunk["text"] for chunk in result["chunks"]).split() == result["text"].split()
+    best = asr(clips[0], ctc_weight=1.0, num_beams=1)["text"]
+    if search == "greedy":
+        assert together[0]["text"] == best
+        with pytest.raises(ValueError, match=r"`num_return_sequences` \(2\) must not be more than `num_beams` \(1\)"):
+            asr(clips[0], search="greedy", num_return_sequences=2)
+        assert asr(clips[0], generate_kwargs={"search": "greedy"})["text"] == best  # the pipeline has two beams
+
+
+def test_two_passes_compare_ten_texts_by_default(processor, monkeypatch):
+    """A checkpoint's number of beams is for the search that it is saved with."""
+    model = make_model()
+    numbers, generate = [], type(model).generate
+
+    def noted(self, *args, **kwargs):
+        numbers.append(kwargs["num_beams"])
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(model), "generate", noted)
+    asr = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu")
+    for search in (None, "two_pass", "greedy"):
+        asr(sound(0.2), search=search)
+    model.generation_config.num_beams, model.generation_config.search = 4, "two_pass"
+    asr(sound(0.2))
+    asr(sound(0.2), search="two_pass")
+    assert numbers == [5, 10, 1, 4, 4]
+
+
+def test_quick_searches_judge_lips(processor):
+    """With sound and lips of a chosen speaker each character has its evidence, whatever search found it."""
+    from lookhear.processing.avsr.recognition_avsr import Recogniser
+
+    recogniser = Recogniser(make_model(), processor)
+    asr = AudioVisualSpeechRecognitionPipeline(recogniser.model, processor=processor, device="cpu")
+    inputs = asr.preprocess({**sound(), **lips()})
+    for search in ("two_pass", "greedy"):
+        found = recogniser.search(inputs, judge_lips=True, search=search)
+        assert found["lips"].shape == found["ids"].shape
+        judged = found["lips"][found["ids"] != 0]
+        assert ((judged >= 0) & (judged <= 1)).all()
+
+
 @pytest.fixture(scope="module")
 def language_model() -> GPT2LMHeadModel:
     """A random model of the recogniser's 40 ids that is sure of what it says."""
@@ -605,3 +657,32 @@ def test_a_pipeline_is_usable_while_it_is_saved(asr, processor, tmp_path, monkey
     monkeypatch.setattr(asr, "push_to_hub", lambda *names, **settings: pushed.append((*names, settings)))
     asr.save_pretrained(tmp_path / "asr", push_to_hub=True, private=True)
     assert pushed == [("asr", {"private": True})] and (tmp_path / "asr" / "config.json").is_file()
+
+
+def test_the_pixels_of_a_file_are_bounded(asr, tmp_path):
+    from lookhear.processing.avsr import write_video
+
+    write_video(tmp_path / "clip.mp4", np.zeros((10, 48, 64, 3), np.uint8), 25, np.zeros(6400, np.float32))
+    with pytest.raises(
+        ValueError, match=r"pictures of 64 x 48 pixels, and `max_pixels` allows 3071: make them smaller"
+    ):
+        asr(str(tmp_path / "clip.mp4"), max_pixels=3071)
+    with pytest.raises(ValueError, match="`max_pixels` must be a positive integer, not 0"):
+        asr(str(tmp_path / "clip.mp4"), max_pixels=0)
+    asr(str(tmp_path / "clip.mp4"), max_pixels=3072, modality="audio")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_beams", 10**6), ("num_beams", "5"), ("num_return_sequences", 10**6), ("chunk_length_s", 1e9)],
+)
+def test_what_a_checkpoint_sets_is_bounded(asr, monkeypatch, name, value):
+    """A search with a million beams does not end; whoever passes such a number means it."""
+    monkeypatch.setattr(asr, "settings", type(asr.settings)())  # none of its own
+    monkeypatch.setattr(asr.model.generation_config, name, value, raising=False)
+    clip = {"audio": np.zeros(8000, np.float32), "sampling_rate": 16000}
+    with pytest.raises(
+        ValueError, match=rf"`{name}` is .* in the checkpoint's generation_config.json.*: pass `{name}`"
+    ):
+        asr(clip)
+    asr(clip, **{name: 2})

@@ -1,7 +1,10 @@
 """Opening pictures: every kind of source gives the same pixels, and whatever cannot be read is one ValueError."""
 
+import base64
 import io
+import struct
 import threading
+import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -10,7 +13,7 @@ import torch
 from PIL import Image
 
 from lookhear.processing.glee import image_reading_glee
-from lookhear.processing.glee.image_reading_glee import is_video, read_image
+from lookhear.processing.glee.image_reading_glee import PictureLimits, is_video, read_image, read_images
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +158,58 @@ def test_downloads_are_bounded(server, monkeypatch):
     monkeypatch.setattr(image_reading_glee, "MAX_DOWNLOAD_BYTES", 100)
     with pytest.raises(ValueError, match="larger than 100 bytes"):
         read_image(server + "/good.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    """Pillow has EPS drawn by Ghostscript, whatever the file is called."""
+    import subprocess
+
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "photo.png"
+    path.write_bytes(POSTSCRIPT)
+    for source in (path, POSTSCRIPT, io.BytesIO(POSTSCRIPT)):
+        with pytest.raises(ValueError, match="is no picture in a format that is read"):
+            read_image(source)
+    text = base64.b64encode(POSTSCRIPT).decode()
+    for source in (path, text, "data:image/png;base64," + text):
+        with pytest.raises(ValueError, match="cannot be opened as an image"):
+            read_images(source)
+
+
+def test_pictures_in_base64_are_read(pixels):
+    text = base64.b64encode(encoded(pixels)).decode()
+    for source in (text, "data:image/png;base64," + text):
+        assert np.array_equal(np.asarray(read_images(source)[0]), pixels)
+    with pytest.raises(ValueError, match="there is no such file, and it is neither a URL nor base64 text"):
+        read_images("missing.png")
+
+
+def test_sizes_are_bounded_before_anything_is_decoded(tmp_path, pixels):
+    """A PNG of 2 x 40,000,000 pixels has 80 kB."""
+    path, chunks = tmp_path / "strip.png", [b"\x89PNG\r\n\x1a\n"]
+    header = struct.pack(">IIBBBBB", 2, 40_000_000, 8, 2, 0, 0, 0)
+    for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(70))), (b"IEND", b"")):
+        checked = name + content
+        chunks.append(struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked)))
+    path.write_bytes(b"".join(chunks))
+    with pytest.raises(
+        ValueError, match=r"2 x 40000000 pixels, and `max_side` allows 65535: make it smaller, or pass"
+    ):
+        read_image(path)
+    with pytest.raises(ValueError, match="item 0 has 2 x 40000000 pixels, and `max_side`"):
+        read_images(path)
+    height, width = pixels.shape[:2]
+    Image.fromarray(pixels).save(tmp_path / "good.png")
+    for limits, name in (
+        (PictureLimits(max_pixels=height * width - 1), "max_pixels"),
+        (PictureLimits(max_side=max(height, width) - 1), "max_side"),
+    ):
+        with pytest.raises(ValueError, match=f"has {width} x {height} pixels, and `{name}` allows"):
+            read_image(tmp_path / "good.png", limits=limits)
+    assert read_image(tmp_path / "good.png", limits=PictureLimits(height * width, max(height, width))).width == width
 
 
 def test_pictures_with_too_many_pixels_are_refused(pixels, monkeypatch):

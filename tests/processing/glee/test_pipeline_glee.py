@@ -462,3 +462,20 @@ def test_prompts_find_their_images():
         {"image": 2, "labels": ["cat"], "points": [], "index": 1},
     ]
     assert distribute("a.jpg", {"labels": ["cat"]}) == {"image": "a.jpg", "labels": ["cat"], "index": None}
+
+
+def test_bounds_of_files_are_settings(see, tmp_path):
+    """Of the pipeline or of a call, for pictures and for videos."""
+    Image.fromarray(picture()).save(tmp_path / "one.png")
+    (tmp_path / "film").mkdir()
+    for number in range(2):
+        Image.fromarray(picture()).save(tmp_path / "film" / f"{number}.png")
+    height, width = picture().shape[:2]
+    for name, value in (("max_pixels", height * width - 1), ("max_side", max(height, width) - 1)):
+        bound = rf"has {width} x {height} pixels, and `{name}` allows {value}: make it smaller, or pass a larger"
+        for source in (tmp_path / "one.png", tmp_path / "film"):
+            with pytest.raises(ValueError, match=bound):
+                list(see(str(source), labels=["cat"], **{name: value}))
+        with pytest.raises(ValueError, match=f"`{name}` must be a positive integer"):
+            see(picture(), labels=["cat"], **{name: 0})
+        assert see(str(tmp_path / "one.png"), labels=["cat"], threshold=0.0, **{name: value + 1})

@@ -99,3 +99,28 @@ def test_a_file_is_whole_or_as_it_was(tmp_path, make):
     writer.add(0, 0.0, FRAMES[0])
     writer.close()
     assert path.read_text() != "before" and [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "mot", "coco"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk, kind):
+    def made(path):
+        if kind == "coco":
+            return CocoVideoWriter(path, SIZE, "clip.mp4")
+        return JsonLinesWriter(path, SIZE) if kind == "jsonl" else MotWriter(path)
+
+    write(made(tmp_path / "whole.json"))
+    size = (tmp_path / "whole.json").stat().st_size
+    (tmp_path / "full").mkdir()
+    path = tmp_path / "full" / "tracks.json"
+    for room in (0, size // 2, size - 1):
+        with full_disk(room):
+            writer = made(path)
+            with pytest.raises(ValueError, match="tracks.json cannot be written: File too large"):
+                for frame in range(2000):  # more than the buffer of the file holds
+                    writer.add(frame, None, FRAMES[0])
+                writer.close()
+            writer.discard()
+        assert list(path.parent.iterdir()) == []
+        with full_disk(room), pytest.raises(ValueError, match="tracks.json cannot be written: File too large"):
+            write(made(path))  # all of it in the buffer until the end
+        assert list(path.parent.iterdir()) == []

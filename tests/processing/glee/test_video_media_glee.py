@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from lookhear.processing.glee.image_reading_glee import PictureLimits
 from lookhear.processing.glee.video_reading_glee import of_one_size, open_video
 
 
@@ -154,3 +155,45 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, write_clip, numbered)
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="`fps` is for pictures"):
         open_video(write_clip(tmp_path / "clip.mp4", numbered(2)), fps=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.ffconcat", "ffconcat version 1.0\nfile clip.ts\n"),
+        ("list.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nclip.ts\n#EXT-X-ENDLIST\n"),
+        ("list.mp4", "ffconcat version 1.0\nfile clip.ts\n"),
+    ],
+)
+def test_a_playlist_opens_no_other_file(tmp_path, write_clip, numbered, name, content):
+    """Not one beside it, either."""
+    write_clip(tmp_path / "clip.ts", numbered(3), codec="libx264")
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match="of a playlist, pass the files that it names"):
+        open_video(tmp_path / name)
+
+
+def test_frames_that_are_too_large_are_refused(tmp_path, write_clip, numbered, monkeypatch):
+    """By the header, by each decoded frame of a stream that grows, and by the decoder itself."""
+    small = write_clip(tmp_path / "a.mpg", numbered(6), codec="mpeg2video").read_bytes()
+    large = write_clip(tmp_path / "b.mpg", numbered(6, 480, 640), codec="mpeg2video").read_bytes()
+    with pytest.raises(ValueError, match=r"a frame of .*640 x 480 pixels, and `max_pixels` allows 300000"):
+        open_video(large, limits=PictureLimits(max_pixels=300_000))
+    with pytest.raises(ValueError, match=r"640 x 480 pixels, and `max_side` allows 500"):
+        open_video(large, limits=PictureLimits(max_side=500))
+    seen = []
+    with pytest.raises(ValueError, match=r"640 x 480 pixels, and `max_pixels` allows 300000"):
+        for frame in open_video(small + large, limits=PictureLimits(max_pixels=300_000)).read(print):
+            seen.append(frame.image.size)
+    assert seen and set(seen) == {(64, 48)}
+    monkeypatch.setattr("lookhear.processing.glee.video_reading_glee.SPARE", 0)
+    with pytest.raises(ValueError, match=r"much larger than `max_pixels` \(100000\)"):
+        list(open_video(small + large, limits=PictureLimits(max_pixels=100_000)).read(print))
+
+
+def test_absurd_times_are_a_broken_clock(tmp_path, write_clip, numbered):
+    """A writer of results cannot express them."""
+    times = [0, 0.04, 1e6, 1e6 + 0.04, 1e6 + 0.08]
+    frames, _ = read(write_clip(tmp_path / "clip.mkv", numbered(5), times=times))
+    assert [frame.time for frame in frames[:2]] == pytest.approx([0, 0.04], abs=2e-3)
+    assert all(later.time - frame.time < 0.1 for frame, later in zip(frames, frames[1:]))

@@ -72,3 +72,32 @@ def test_bad_files_and_pictures_are_named(tmp_path, numbered):
     with pytest.raises(ValueError, match=r"frame 3 is \(20, 20, 3\), not \(48, 64, 3\)"):
         writer.add(3, None, np.zeros((20, 20, 3), np.uint8))
     writer.discard()
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webp"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk, ending):
+    """With room for nothing, for half of the file, and for all but its last byte; FFmpeg crashed here."""
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
+
+    def write(path) -> VideoWriter:
+        writer = VideoWriter(path, (48, 64), 25)
+        try:
+            for index, pixels in enumerate(noise):
+                writer.add(index, None, pixels)
+            writer.close()
+        except ValueError:
+            with pytest.raises(ValueError, match="is closed"):  # not into the container that failed
+                writer.add(60, None, noise[0])
+            writer.close()
+            writer.discard()
+            raise
+        return writer
+
+    write(tmp_path / f"whole{ending}")
+    size = (tmp_path / f"whole{ending}").stat().st_size
+    for room in (0, size // 2, size - 1):
+        (tmp_path / str(room)).mkdir()
+        path = tmp_path / str(room) / f"clip{ending}"
+        with full_disk(room), pytest.raises(ValueError, match="cannot be written: File too large") as raised:
+            write(path)
+        assert str(raised.value).startswith(str(path)) and list(path.parent.iterdir()) == []

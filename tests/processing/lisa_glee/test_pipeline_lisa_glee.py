@@ -199,3 +199,38 @@ def test_beams_cannot_be_streamed(ask):
 def test_a_checkpoint_of_another_system_is_refused(ask, tiny_glee):
     with pytest.raises(ValueError, match="must be a checkpoint of LISA-GLEE; the processor of this one is a GleeProc"):
         ReasoningSegmentationPipeline(model=ask.model, processor=tiny_glee[1], task="reasoning-segmentation")
+
+
+def test_a_stream_that_nobody_reads_any_more_stops_generating(ask):
+    import threading
+    import time
+
+    before = set(threading.enumerate())
+    head = ask.model.language_model.lm_head
+    steps, forward = [], head.forward
+
+    def slow(states):
+        steps.append(1)
+        time.sleep(0.2)
+        return forward(states)
+
+    head.forward = slow
+    stream = ask.stream(pictures()[0], "Which is red?")
+    next(stream)
+    stream.close()
+    for worker in set(threading.enumerate()) - before:
+        worker.join(30)
+    assert len(steps) < 8  # of the answer's nine
+
+
+def test_no_program_is_started_for_a_picture(ask, tmp_path, monkeypatch):
+    """Pillow has EPS drawn by Ghostscript, whatever the file is called."""
+    import base64
+    import subprocess
+
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    (tmp_path / "photo.png").write_bytes(eps)
+    for source in (tmp_path / "photo.png", base64.b64encode(eps).decode()):
+        with pytest.raises(ValueError, match="`inputs`: not a picture that can be read: cannot identify"):
+            ask(source, "Which is red?")

@@ -10,7 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torchvision.models.resnet import Bottleneck, ResNet
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WavLMConfig, WavLMModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModel,
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
 
 from lookhear import AvsrConfig, AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrProcessor
 from lookhear.cli import main
@@ -330,6 +339,32 @@ def test_a_folder_becomes_a_recogniser_of_sound(tmp_path, make_config, make):
     settings = AvsrConfig(**{**SIZES, "modality": "audio", "audio_config": {"encoder_config": other}})
     with pytest.raises(ValueError, match="num_attention_heads is 1, the model's is 2"):
         load_published_model(tmp_path / "encoder", settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["whisper", "wav2vec2-bert", "wav2vec2-conformer"])
+def test_other_encoders_become_recognisers_of_sound(tmp_path, capsys, kind):
+    sizes = SPEECH
+    if kind == "whisper":
+        sizes = {"d_model": WIDTH, "encoder_layers": 2, "encoder_attention_heads": 1, "encoder_ffn_dim": 32}
+        sizes |= {"num_mel_bins": 20, "max_source_positions": 50, "decoder_layers": 1, "vocab_size": 9}
+        sizes |= {"pad_token_id": 0, "decoder_attention_heads": 1, "decoder_ffn_dim": 32}
+    encoder = AutoModel.from_config(CONFIG_MAPPING[kind](**sizes))
+    encoder.save_pretrained(tmp_path / "encoder")
+    audio = {"encoder_config": encoder.config, "front_end": kind if kind != "wav2vec2-conformer" else "wav2vec2"}
+    AvsrConfig(**{**SIZES, "modality": "audio", "audio_config": audio}).save_pretrained(tmp_path / "settings")
+    arguments = ["convert", "avsr", tmp_path / "encoder", tmp_path / "new", "--config", tmp_path / "settings"]
+    assert main([str(argument) for argument in arguments]) in (0, None)
+    back = AvsrForConditionalGeneration.from_pretrained(tmp_path / "new").eval()
+    theirs = encoder.get_encoder() if kind == "whisper" else encoder
+    assert same_weights(back.model.encoder.audio_front_end.encoder, theirs)
+    processor = AvsrProcessor.from_pretrained(tmp_path / "new")
+    assert processor.feature_extractor.do_normalize is (kind == "wav2vec2-conformer")
+    AvsrConfig(**{**SIZES, "modality": "audio"}).save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    assert main([str(argument) for argument in [*arguments[:3], tmp_path / "x", "--config", tmp_path / "other"]]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "\n" not in error and f"model_type is {kind}, the model's is wav2vec2" in error
 
 
 @torch.no_grad()

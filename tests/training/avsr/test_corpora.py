@@ -237,3 +237,15 @@ def test_folder_errors_name_the_line(tmp_path, lines, message):
     put(tmp_path / "metadata.jsonl", lines)
     with pytest.raises(CorpusError, match=message):
         list(read_folder(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../secret.mp4", "a/../../secret.mp4", "/etc/passwd"])
+def test_files_outside_of_the_folder_are_refused(tmp_path, name):
+    corpus = tmp_path / "corpus"
+    put(corpus / "metadata.jsonl", json.dumps({"file_name": "a/../b.mp4", "text": "x"}) + "\n")
+    assert [clip.id for clip in read_folder(corpus)] == ["a/../b"]
+    put(corpus / "metadata.jsonl", json.dumps({"file_name": name, "text": "x"}) + "\n")
+    with pytest.raises(CorpusError, match=r"line 1: file_name '.*' is outside of .*corpus; .*--allow-outside"):
+        list(read_folder(corpus))
+    (clip,) = read_folder(corpus, allow_outside=True)
+    assert clip.media == corpus / name

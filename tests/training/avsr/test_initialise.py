@@ -216,3 +216,50 @@ def test_the_encoder_of_a_new_model_is_the_checkpoints(kind, tmp_path):
     wrong = {"audio_config": {"encoder_config": {**sizes, "model_type": kind, "num_attention_heads": 4}}}
     with pytest.raises(ValueError, match="num_attention_heads is 3, the model's is 4"):
         build_model(ModelRecipe(config={"modality": "audio", **small, **wrong}, **given))  # a given one counts
+
+
+WHISPER = {"d_model": 24, "encoder_layers": 1, "encoder_attention_heads": 3, "encoder_ffn_dim": 32, "num_mel_bins": 20}
+DECODER = {
+    "decoder_layers": 1,
+    "decoder_attention_heads": 3,
+    "decoder_ffn_dim": 32,
+    "vocab_size": 50,
+    "pad_token_id": 0,
+}
+BERT = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["whisper", "wav2vec2-bert"])
+def test_encoders_of_log_mel_energies_are_copied(kind, tmp_path):
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    from lookhear.training.avsr.initialise import sound_extractor
+    from lookhear.training.avsr.recipe import ModelRecipe
+    from lookhear.training.avsr.train import build_model
+
+    sizes = WHISPER | DECODER | {"max_source_positions": 40} if kind == "whisper" else BERT
+    whole = AutoModel.from_config(CONFIG_MAPPING[kind](**sizes))
+    whole.save_pretrained(tmp_path)
+    theirs = (whole.get_encoder() if kind == "whisper" else whole).state_dict()
+    small = {"hidden_size": 16, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 2}
+    given = {"initialise": [{"checkpoint": str(tmp_path), "format": "speech-encoder"}]}
+    model = build_model(ModelRecipe(config={"modality": "audio", **small}, **given))
+    assert model.config.audio.front_end == kind and not sound_extractor(model.config.audio).do_normalize
+    encoder = model.model.encoder.audio_front_end.encoder
+    assert encoder.config.attention_dropout == 0.1 and encoder.config.activation_dropout == 0.1
+    ours = encoder.state_dict()
+    assert ours.keys() - {"masked_spec_embed"} == theirs.keys() - {"masked_spec_embed"}
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name != "masked_spec_embed")
+    wrong = {"audio_config": {"front_end": "wav2vec2"}}
+    with pytest.raises(ValueError, match=f"audio_config.front_end must be '{kind}' for"):
+        build_model(ModelRecipe(config={"modality": "audio", **small, **wrong}, **given))
+    if kind == "whisper":
+        shorter = {"model_type": "whisper", **WHISPER, "max_source_positions": 25}
+        audio = {"front_end": "whisper", "encoder_config": shorter}
+        model = build_model(ModelRecipe(config={"modality": "audio", **small, "audio_config": audio}, **given))
+        positions = model.model.encoder.audio_front_end.encoder.embed_positions.weight
+        assert torch.equal(positions, theirs["embed_positions.weight"][:25])
+        heads = {"audio_config": audio | {"encoder_config": shorter | {"encoder_attention_heads": 4}}}
+        with pytest.raises(ValueError, match="num_attention_heads is 3, the model's is 4"):
+            build_model(ModelRecipe(config={"modality": "audio", **small, **heads}, **given))

@@ -315,3 +315,56 @@ def test_what_is_on_google_drive_is_told(tmp_path, capsys, monkeypatch):
     assert "https://drive.google.com/file/d/1S-gTw2K" in line and "lookhear convert usr2 FILE" in line
     (tmp_path / "lookhear" / "usr2-base").mkdir(parents=True)
     assert converted_by_name("usr2-base") == tmp_path / "lookhear" / "usr2-base"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["flat", "compiled", "older"])
+def test_every_layout_is_converted_by_the_command(tmp_path, layout):
+    source, model = save(tmp_path, "usr2", layout)
+    assert main(["convert", "usr2", str(source), str(tmp_path / "converted")]) in (0, None)
+    loaded, expected = AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path / "converted"), model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "text": lambda content: b"<html>Google Drive - Virus scan warning</html>",
+    "half": lambda content: content[: len(content) // 2],
+    "without its end": lambda content: content[:-100],
+    "pickle": lambda content: b"\x80\x04cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_is_none_is_one_line(tmp_path, capsys, kind, damage):
+    source, _ = save(tmp_path, kind)
+    file = source if source.is_file() else source / "model.pth"
+    file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    assert "model.pth" in fail(capsys, "convert", kind, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("\udcff", "cannot be read as JSON"),
+        ("[]", "has no field adim"),
+        (json.dumps({"adim": 16}), "the field transformer_input_layer is missing"),
+        (json.dumps(MODEL_JSON | {"adim": "16"}), "adim must be a number, not '16'"),
+        (json.dumps(MODEL_JSON | {"aheads": 3}), "must be a multiple of num_attention_heads"),
+        (json.dumps(MODEL_JSON | {"cnn_module_kernel": 30}), "conformer_kernel_size must be odd"),
+        (json.dumps(MODEL_JSON | {"elayers": 3}), "missing"),
+        (json.dumps(MODEL_JSON | {"mtlalpha": "much"}), "mtlalpha must be a number"),
+        (json.dumps(MODEL_JSON | {"char_list": "ABC"}), "units"),
+        (json.dumps(MODEL_JSON | {"rel_pos_type": "latest", "eunits": 32}), "shape"),
+    ],
+)
+def test_a_model_json_that_does_not_fit_is_one_line(tmp_path, capsys, content, message):
+    source, _ = save(tmp_path, "vsr-ml")
+    (source / "model.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert message in fail(capsys, "convert", "vsr-ml", source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

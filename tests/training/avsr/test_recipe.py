@@ -143,15 +143,21 @@ WRONG = {
     "model.freeze=model.encoder": "model.freeze must be a list (of each item: text), not 'model.encoder'",
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
-    "word_window, cut_long_clips, aligner, cache_features, feature_versions; did you mean 'max_frames'?",
+    "word_window, cut_long_clips, aligner, word_times, cache_features, feature_versions, held_speakers; did you mean "
+    "'max_frames'?",
     "evaluation.num_beams=0": "evaluation.num_beams must be at least 1, not 0",
-    "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams; did you mean 'num_beams'?",
+    "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams, by_folder; did you mean 'num_beams'?",
     "data.max_frames=0": "data.max_frames must be at least 1, not 0",
     "data.min_frames_with_face=1.5": "data.min_frames_with_face must be from 0 to 1, not 1.5",
     "data.word_window=0": "data.word_window must be above 0 and at most 1, not 0",
     "data.cut_long_clips=cut": "data.cut_long_clips must be 'leave_out' or 'alignment', not 'cut'",
     "data.cut_long_clips=alignment": "data.cut_long_clips: alignment and data.aligner, a recogniser's folder or Hub "
     "id, go together: set both or neither",
+    "data.held_speakers=[a]": "data.held_speakers are measured with evaluation.by_folder: set it to true",
+    "non_speech.share=1": "non_speech.share must be at least 0 and below 1, not 1",
+    "non_speech.views=[1, 2]": "non_speech.views must be a list of 3 (a number, a number, a number), not [1, 2]",
+    "augmentation.pitch=[0.9, 3]": "augmentation.pitch[1] must be from 0.5 to 2, not 3",
+    "augmentation.slow_rates=[0, 20]": "augmentation.slow_rates[0] must be above 0 and at most 25, not 0",
     "data.feature_versions=2": "data.feature_versions is of data.cache_features: set both, or leave it out",
     "augmentation.flip=-0.1": "augmentation.flip must be from 0 to 1, not -0.1",
     "augmentation.flip=.nan": "augmentation.flip must be from 0 to 1, not nan",
@@ -238,6 +244,16 @@ def test_a_shipped_recipe_keeps_its_values(name):
     for section, content in yaml.safe_load((FOLDER / name).read_text()).items():
         if section != "system":
             assert recipe[section] | content == recipe[section]
+
+
+def test_the_recipe_that_goes_on_starts_from_the_packaged_checkpoint(repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    recipe = load_recipe(FOLDER / "tuned" / "grid_tiny_quiet_on.yaml")
+    model = build_model(recipe.model)
+    assert model.config.empty_text_length == 22 and len(model.config.modality_loss_weights) == 3
+    assert model.config.intermediate_size == 752 and recipe.augmentation.ramp_epochs == 0
+    assert recipe.training["lr_scheduler_kwargs"] is None and recipe.non_speech.share > 0
+    assert training_arguments({**recipe.training, "output_dir": "none"}).metric_for_best_model == "mean_wer"
 
 
 def test_no_data_is_named(write):

@@ -11,7 +11,14 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForSpeechSeq2Seq, AutoModelForVideoClassification, AutoProcessor
+from transformers import (
+    AutoModel,
+    AutoModelForSpeechSeq2Seq,
+    AutoModelForVideoClassification,
+    AutoProcessor,
+    WhisperConfig,
+    pipeline,
+)
 
 from lookhear.training.avsr.recipe import load_recipe
 from lookhear.training.avsr.train import main, train
@@ -121,6 +128,25 @@ def test_result_is_a_checkpoint(write, tmp_path):
     assert (tmp_path / "more" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
+def test_sound_is_trained_with_whispers_encoder(tiny_recipe, folder, tmp_path):
+    """Two steps from a folder of a Whisper model; the processor leaves the sound as loud as it is."""
+    sizes = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "num_mel_bins": 20, "vocab_size": 9}
+    sizes |= {"encoder_layers": 1, "decoder_layers": 1, "decoder_attention_heads": 2, "pad_token_id": 0}
+    AutoModel.from_config(WhisperConfig(**sizes, max_source_positions=100)).save_pretrained(tmp_path / "whisper")
+    content = tiny_recipe(folder, tmp_path / "run", max_steps=2)
+    config = content["model"]["config"] | {"modality": "audio", "audio_config": {"front_end": "whisper"}}
+    sources = [{"checkpoint": str(tmp_path / "whisper"), "format": "speech-encoder"}]
+    content["model"] = content["model"] | {"config": config, "initialise": sources}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    main(str(tmp_path / "recipe.yaml"))
+    model, processor = (kind.from_pretrained(tmp_path / "run") for kind in (AutoModelForSpeechSeq2Seq, AutoProcessor))
+    assert not processor.feature_extractor.do_normalize
+    assert model.config.audio_config.encoder_config.max_source_positions == 100
+    asr = pipeline("audio-visual-speech-recognition", model=str(tmp_path / "run"), device="cpu")
+    assert not asr.processor.feature_extractor.do_normalize
+
+
 def test_words_are_trained_from_lips(tiny_recipe, prepared_folder, tmp_path):
     words = ["ET", "OA", "IN", "TE"]
     folder = prepared_folder(tmp_path / "words", words * 4)
@@ -226,3 +252,25 @@ def test_a_run_can_be_published(write, tmp_path, task):
     assert_same_weights(kind.from_pretrained(out).state_dict(), kind.from_pretrained(run).state_dict())
     processor = AutoProcessor.from_pretrained(out)
     assert processor.image_processor.roi_size == AutoProcessor.from_pretrained(run).image_processor.roi_size
+
+
+@pytest.mark.slow
+def test_a_training_with_windows_counts_clips_without_a_path(write, prepared_folder, make_texts, tmp_path):
+    """Half of the clips have word times that lie behind their end: they have no path, and the loss stays finite."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    config = ["model.config.alignment_loss=windows", "model.config.alignment_loss_weight=0.5"]
+    recipe = load_recipe(write("right"), [*config, "model.config.alignment_margin=1"])
+    history = train(recipe).state.log_history
+    assert [entry["clips_without_path"] for entry in history if "loss" in entry] == [0] * 6
+    path = next((tmp_path / "data").glob("*.parquet"))
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for row in rows[::2]:
+        for word in row["words"]:
+            word["start"], word["end"] = word["start"] + 60, word["end"] + 60
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    history = train(load_recipe(write("wrong"), config)).state.log_history
+    counts = [entry["clips_without_path"] for entry in history if "loss" in entry]
+    assert 0 < sum(counts) <= 12 and all(entry["loss"] > 0 for entry in history if "loss" in entry)

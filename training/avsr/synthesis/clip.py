@@ -11,6 +11,7 @@ import numpy as np
 from lookhear.evaluation.whole_files import write_text
 
 from .portrait import PORTRAITS, Portrait, PortraitSource, Pose, load_portrait
+from .recording import Recording
 from .visemes import ARTICULATORS, articulate, sample_track
 from .voice import SAMPLING_RATE, VOICES, Phoneme, Speech, Word, speak
 
@@ -65,7 +66,7 @@ class _Take:
 
 
 def render_clip(
-    text: str,
+    text: str | None = None,
     *,
     portrait: PortraitSource = None,
     voice: str = "en-us",
@@ -77,6 +78,7 @@ def render_clip(
     second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
+    recording: Recording | None = None,
 ) -> tuple[Iterator[np.ndarray], np.ndarray, list[dict]]:
     """Makes a portrait say a text, without writing a file. Arguments: see `synthesize_clip`.
 
@@ -85,12 +87,12 @@ def render_clip(
         audio: (samples,) float32 at 16 kHz, as long as the frames.
         words: [{"word", "start", "end"}] in seconds, of the first speaker.
     """
-    takes = _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice)
+    takes = _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice, recording)
     return _frames(takes), _mix(takes), [asdict(word) for word in takes[0].words]
 
 
 def synthesize_clip(
-    text: str,
+    text: str | None,
     output: str | os.PathLike,
     *,
     portrait: PortraitSource = None,
@@ -103,11 +105,12 @@ def synthesize_clip(
     second: PortraitSource = None,
     second_text: str | None = None,
     second_voice: str | None = None,
+    recording: Recording | None = None,
 ) -> SynthesizedClip:
     """Makes a portrait say a text; writes `output` (MP4, H.264 and AAC) and a JSON file of the same name beside it.
 
     Args:
-        text: English text.
+        text: English text; None: what the recording says.
         output: path ending in .mp4, in a folder that exists.
         portrait: a name in `PORTRAITS` (default the first), a photo's path, a PIL image or an array (H, W, 3) uint8.
         voice: one of `VOICES`, or another voice of espeak-ng.
@@ -120,6 +123,7 @@ def synthesize_clip(
         second: a second portrait, shown to the right of the first.
         second_text: what the second speaker says; None: nothing.
         second_voice: voice of the second speaker; None: another one than the first speaker's.
+        recording: a recorded voice, which is heard as it is and moves the first speaker's lips; None: `voice` speaks.
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
@@ -132,7 +136,7 @@ def synthesize_clip(
         raise ValueError(f"output is {str(output)!r}; give a path that ends in .mp4")
     if not output.parent.is_dir():
         raise ValueError(f"output: the folder {str(output.parent)!r} does not exist; make it first")
-    takes = _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice)
+    takes = _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice, recording)
     write_video(output, _frames(takes), fps, _mix(takes), SAMPLING_RATE)
     first = takes[0]
     words = [asdict(word) for word in first.words]
@@ -143,8 +147,9 @@ def synthesize_clip(
     metadata = output.with_suffix(".json")
     write_json(metadata, record)
     settings = first.settings
+    said = settings["text"]
     return SynthesizedClip(
-        output, metadata, text, words, settings["voice"], settings["portrait"], seed, fps, record["duration"]
+        output, metadata, said, words, settings["voice"], settings["portrait"], seed, fps, record["duration"]
     )
 
 
@@ -153,12 +158,18 @@ def write_json(path: Path, record: dict) -> None:
     write_text(path, json.dumps(record, ensure_ascii=False, indent=1))
 
 
-def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice) -> list[_Take]:
+def _takes(
+    text, portrait, voice, rate, pitch, seed, fps, size, second, second_text, second_voice, recording=None
+) -> list[_Take]:
     """Returns the speakers' parts, of equal length."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed is {seed!r}; give a whole number, 0 or larger")
     if not 5 <= fps <= 120:
         raise ValueError(f"fps is {fps}; give frames per second from 5 to 120")
+    if text is None and recording is None:
+        raise ValueError("text is None, and there is no recording: give one of them")
+    if recording is not None and (rate is not None or pitch is not None):
+        raise ValueError("rate and pitch are of a synthetic voice: leave them out with a recording")
     if second is None and (second_text is not None or second_voice is not None):
         raise ValueError("second_text and second_voice need a second portrait: give second=")
     parts = [(portrait, text, voice)]
@@ -166,7 +177,10 @@ def _takes(text, portrait, voice, rate, pitch, seed, fps, size, second, second_t
         other = VOICES[(VOICES.index(voice) + 4) % len(VOICES)] if voice in VOICES else VOICES[0]
         parts.append((second, second_text, second_voice or other))
     generators = [np.random.default_rng([int(seed), index]) for index in range(len(parts))]
-    said = [_say(t, v, rate, pitch, g) for (_, t, v), g in zip(parts, generators)]
+    said = [
+        _say(t, v, rate, pitch, g) if index or recording is None else _recorded(recording, t, g)
+        for index, ((_, t, v), g) in enumerate(zip(parts, generators))
+    ]
     frames = int(np.ceil(max(speech.duration for speech, _ in said) * fps))
     return [
         _act(load_portrait(picture, size), picture, speech, settings, frames, fps, generator)
@@ -192,6 +206,13 @@ def _say(text, voice, rate, pitch, generator: np.random.Generator) -> tuple[Spee
     phonemes = [Phoneme(p.symbol, p.start + lead, p.end + lead) for p in speech.phonemes]
     words = [Word(w.word, round(w.start + lead, 3), round(w.end + lead, 3)) for w in speech.words]
     return Speech(audio.astype(np.float32), phonemes, words), settings
+
+
+def _recorded(recording: Recording, text: str | None, generator: np.random.Generator) -> tuple[Speech, dict]:
+    """Returns a recorded voice as it is; draws as many numbers as `_say`, so that a seed moves the head alike."""
+    _say(None, "", None, None, generator)
+    said = recording.text if text is None else text
+    return recording.speech, {"text": said, "voice": recording.name, "rate": None, "pitch": None}
 
 
 def _act(portrait, picture, speech: Speech, settings, frames: int, fps, generator) -> _Take:

@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from lookhear.evaluation.whole_files import remove_leftovers, write_text
 
 from .clip import DEFAULT_SIZE, synthesize_clip, write_json
 from .portrait import PORTRAITS
+from .recording import load_recording
 from .voice import VOICES
 
 # GRID's grammar (Cooke et al., "An audio-visual corpus for speech perception and automatic speech recognition", 2006)
@@ -40,6 +41,7 @@ class _Job:
     sentence: Callable[[np.random.Generator], str]
     fps: float
     size: tuple[int, int]
+    recordings: tuple[Path, ...] = ()  # metadata.jsonl, and a sound of it that is said instead of a sentence
 
 
 def synthesize_corpus(
@@ -98,6 +100,65 @@ def synthesize_corpus(
     return _write_index(folder)
 
 
+def synthesize_recordings(
+    recordings: str | os.PathLike,
+    folder: str | os.PathLike,
+    seed: int = 0,
+    *,
+    clips: int | None = None,
+    portraits: tuple = PORTRAITS,
+    fps: float = 25.0,
+    size: tuple[int, int] = DEFAULT_SIZE,
+    processes: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Gives faces to recorded voices: as `synthesize_corpus`, but each clip is one of the recordings.
+
+    Args:
+        recordings: folder with sound files and a `metadata.jsonl` (`file_name`, `text`, `words`, `phones`), as
+            `load_recording` reads it.
+        folder: created if missing.
+        seed: of everything random: which recording, which portrait, movements of the head.
+        clips: number of clips; None: one of each recording. More of them begin anew with the first recording.
+        portraits: portraits, one of which is chosen at random for each clip; see `synthesize_clip`.
+        fps: frames per second.
+        size: (width, height) of the frames.
+        processes: number of worker processes, each on one core; at least 1.
+        progress: called with (clips done, all clips) after each.
+
+    Returns:
+        The path of metadata.jsonl; its rows have file_name, speaker (portrait and voice), text, words, voice,
+        portrait, seed.
+
+    Raises:
+        ValueError: the recordings' folder has no `metadata.jsonl`, or the folder holds clips made with other settings.
+    """
+    index = Path(recordings) / "metadata.jsonl"
+    if not index.is_file():
+        raise ValueError(f"recordings: {recordings} has no metadata.jsonl; give a folder of sounds and their phones")
+    names = [json.loads(line)["file_name"] for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
+    order = np.random.default_rng([seed, 1]).permutation(len(names))
+    clips = len(names) if clips is None else clips
+    if clips < 1 or processes < 1:
+        raise ValueError(f"clips is {clips} and processes is {processes}; both must be at least 1")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "recordings": Path(recordings).name,
+                    "sounds": len(names), "fps": fps, "size": list(size)})  # fmt: skip
+    jobs = [
+        _Job(folder, number, seed, tuple(portraits), (), grid_sentence, fps, (size[0], size[1]),
+             (index, index.parent / names[order[number % len(names)]]))
+        for number in range(clips)
+        if not (folder / f"{number:06d}.json").exists()
+    ]  # fmt: skip
+    done = clips - len(jobs)
+    for _ in _run(jobs, processes):
+        done += 1
+        if progress is not None:
+            progress(done, clips)
+    return _write_index(folder)
+
+
 def _claim(folder: Path, settings: dict) -> None:
     """Writes the settings into the folder, or compares them with those written there."""
     path = folder / "synthesis.json"
@@ -126,8 +187,14 @@ def _single_thread() -> None:
 def _synthesize(job: _Job) -> int:
     """Makes one clip: its text, voice, portrait and seed follow from the corpus's seed and its number."""
     generator = np.random.default_rng([job.seed, job.index])
-    text = job.sentence(generator)
-    voice = job.voices[generator.integers(len(job.voices))]
+    recording = text = None
+    voice = ""
+    if job.recordings:
+        index, sound = job.recordings
+        recording = replace(load_recording(sound, index), name=_speaker_of(index, sound.name))
+    else:
+        text = job.sentence(generator)
+        voice = job.voices[generator.integers(len(job.voices))]
     portrait = job.portraits[generator.integers(len(job.portraits))]
     synthesize_clip(
         text,
@@ -137,8 +204,15 @@ def _synthesize(job: _Job) -> int:
         seed=int(generator.integers(2**31)),
         fps=job.fps,
         size=job.size,
+        recording=recording,
     )
     return job.index
+
+
+def _speaker_of(index: Path, name: str) -> str:
+    """Returns who speaks in a sound of a metadata.jsonl: its speaker, or its file's name."""
+    rows = (json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
+    return next((str(row.get("speaker") or name) for row in rows if row["file_name"] == name), name)
 
 
 def _write_index(folder: Path) -> Path:

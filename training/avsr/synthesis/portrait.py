@@ -3,12 +3,14 @@
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
+from ..corpora import VIDEO_SUFFIXES
 from .mouth import MouthModel, paint_inner_mouth
 from .visemes import BITE, JAW
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "MPO", "PPM", "TIFF")  # that Pillow decodes itself
 PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
@@ -266,7 +269,8 @@ def load_portrait(source: PortraitSource = None, size: tuple[int, int] = (360, 2
     """Makes a portrait of a photo.
 
     Args:
-        source: name in `PORTRAITS`, a picture's path, a PIL image or an array (H, W, 3) uint8; None: the first name.
+        source: name in `PORTRAITS`, the path of a picture or of a video, whose first picture is taken, a PIL image or
+            an array (H, W, 3) uint8; None: the first name.
         size: (width, height) of the frames, each even, 96 to 1080.
 
     Raises:
@@ -303,13 +307,24 @@ def _read(source: str) -> np.ndarray:
     except ImportError as error:
         raise ImportError(f"the portrait {source!r} needs another package: pip install lookhear[demo]") from error
     try:
-        with Image.open(source) as image:
+        if Path(source).suffix.lower() in VIDEO_SUFFIXES and Path(source).is_file():
+            return _first_frame(source)
+        with Image.open(source, formats=FORMATS) as image:
             return _as_array(image)
     except FileNotFoundError as error:
         names = ", ".join(PORTRAITS)
         raise PortraitError(f"portrait: no file {source}; give a photo's path or one of {names}") from error
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise PortraitError(f"portrait: {source} cannot be read as a picture ({error})") from error
+
+
+def _first_frame(source: str) -> np.ndarray:
+    from lookhear.processing.avsr import MediaError, read_frames
+
+    try:
+        return _as_array(next(iter(read_frames(source))))
+    except (MediaError, StopIteration) as error:
+        raise PortraitError(f"portrait: {source} has no picture that can be read ({error})") from error
 
 
 def _as_array(image) -> np.ndarray:

@@ -96,10 +96,10 @@ VISEMES: dict[str, Viseme] = {
     **dict.fromkeys("ɜɚɝ", Viseme(jaw=0.42, spread=-0.3, round=0.4, upper=0.2, lower=0.35)),
 }
 
-_STOPS = set("bptdkɡg")
+STOPS = set("bptdkɡg")
 _DECAY = 0.045  # seconds in which a sound's dominance decays before and after it
 _REACH = 0.4  # seconds beyond which it is taken as zero
-_CLOSURE_LEAD = 0.065  # espeak-ng marks a stop at its burst; the closure lies before
+CLOSURE_LEAD = 0.065  # espeak-ng marks a stop at its burst; the closure lies before
 _MIN_PAUSE = 0.09  # shorter gaps are closures of stops, not rests of the mouth
 
 
@@ -163,9 +163,9 @@ def _segments(phonemes: list[Phoneme], duration: float) -> list[_Segment]:
         if start - reached > _MIN_PAUSE:
             segments.append(_Segment(REST, reached, start - 0.06))
         sounds = split_symbol(phoneme.symbol)
-        if sounds[0] in _STOPS:
-            start = max(start - _CLOSURE_LEAD, reached - 0.04, 0.0)
-            end = min(end, start + _CLOSURE_LEAD + 0.03)
+        if sounds[0] in STOPS:
+            start = max(start - CLOSURE_LEAD, reached - 0.04, 0.0)
+            end = min(end, start + CLOSURE_LEAD + 0.03)
         edges = np.linspace(start, end, len(sounds) + 1)
         segments += [_Segment(VISEMES[s], a, b) for s, a, b in zip(sounds, edges[:-1], edges[1:])]
         reached = max(min(phoneme.end, duration), reached)

@@ -1,6 +1,7 @@
 """Corpora in COCO's JSON: COCO itself, your own pictures, LVIS, Objects365 v2, UVO's frames."""
 
 import gc
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from lookhear.training.glee.corpora.large_json import read_list
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
+    below,
     corpus_folder,
     first_file,
     first_folder,
@@ -41,6 +43,7 @@ def read_coco(
     *,
     images: str | Path | None = None,
     keep_empty: bool = False,
+    allow_outside: bool = False,
 ) -> Iterator[dict]:
     """
     Reads COCO (`annotations/instances_train2017.json`, `train2017/`), or a JSON file in its form and its pictures.
@@ -51,9 +54,11 @@ def read_coco(
         problems: where annotations that cannot be used are reported.
         images: the folder of a JSON file's pictures; None: the file's own.
         keep_empty: whether pictures without objects are rows; else they are reported.
+        allow_outside: whether pictures may be outside of their folder.
 
     Raises:
-        CorpusError: a file is missing or of another form, or something was reported and `problems` does not skip.
+        CorpusError: a file is missing, outside, or of another form; or something was reported and `problems` does not
+            skip.
     """
     root = Path(root)
     if root.suffix == ".json":
@@ -66,7 +71,8 @@ def read_coco(
         folder = (
             Path(images) if images else first_folder(root, [f"{at}{name}" for at in ("", "images/") for name in names])
         )
-    yield from coco_rows(path, picture_finder(folder), problems, empty="keep" if keep_empty else "report")
+    find = picture_finder(folder, allow_outside)
+    yield from coco_rows(path, find, problems, empty="keep" if keep_empty else "report")
 
 
 def read_lvis(
@@ -87,8 +93,8 @@ def read_lvis(
 
     def find(image: dict) -> Path:
         if "coco_url" in image:  # .../train2017/000000391895.jpg: part of LVIS' validation set is in COCO's train2017
-            return folder.joinpath(*image["coco_url"].split("/")[-2:])
-        return folder / image["file_name"]
+            return below(folder, "/".join(image["coco_url"].split("/")[-2:]))
+        return below(folder, image["file_name"])
 
     yield from coco_rows(path, find, problems, empty="omit")
 
@@ -111,7 +117,7 @@ def read_objects365(root: str | Path, split: str = "train", problems: Problems |
         patch, name = Path(image["file_name"]).parts[-2:]
         if patch not in folders:
             folders[patch] = next((place for place in places if (place / patch).is_dir()), root / split) / patch
-        return folders[patch] / name
+        return below(root, os.path.relpath(folders[patch] / name, root))
 
     yield from coco_rows(path, find, problems, empty="omit")
 
@@ -137,13 +143,13 @@ def read_uvo(
     folder = Path(images) if images is not None else first_folder(root, frames)
 
     def find(image: dict) -> Path:
-        path = folder / image["file_name"]
+        path = below(folder, image["file_name"])
         return path if path.is_file() else path.with_suffix(".jpg")
 
     yield from coco_rows(path, find, problems, empty="omit", named=False)
 
 
-def picture_finder(folder: Path) -> FindImage:
+def picture_finder(folder: Path, allow_outside: bool = False) -> FindImage:
     """
     Returns a function that finds the file of an entry of `images`, as annotation tools write `file_name`.
 
@@ -152,6 +158,7 @@ def picture_finder(folder: Path) -> FindImage:
 
     Args:
         folder: of the pictures.
+        allow_outside: whether a path may point outside of it; else the function raises CorpusError.
     """
     taken: set[Path] = set()
 
@@ -167,6 +174,7 @@ def picture_finder(folder: Path) -> FindImage:
         for wanted in dict.fromkeys((str(name), forward)):
             for place in places:
                 if (found := _with_ending(place / wanted)) is not None:
+                    below(folder, os.path.relpath(found, folder), allow_outside)
                     return found
         for place in places:
             found = _with_ending(place / last)
@@ -216,7 +224,9 @@ def coco_rows(
         annotations = by_image.get(image["id"], [])
         try:
             file = find_image(image)
-        except (KeyError, ValueError):
+        except CorpusError as error:
+            raise CorpusError(f"{path}: {name}: {error}") from None
+        except (KeyError, TypeError, ValueError):
             raise CorpusError(f"{path}: {name} has no usable file_name") from None
         if image["id"] in seen:
             problems.add(name, "its id occurs twice")

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from lookhear.processing.glee.image_reading_glee import open_picture
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.schema import make_expression, make_object, make_row
 from lookhear.training.glee.corpora.shards import list_shards, read_shard
@@ -98,7 +97,7 @@ def _entries(value: Any) -> list:
 def _picture_size(name: str, picture: Path | bytes, problems: Problems) -> tuple[int, int] | None:
     """Reads (height, width) from the header; None, reported, if it cannot be read."""
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
+        with open_picture(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
             return opened.height, opened.width
     except OSError as error:
         problems.add(f"image {name}", f"its picture cannot be read ({error})")

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from PIL import Image
-
+from lookhear.processing.glee.image_reading_glee import open_picture
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, first_file, first_folder
 from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable
 
@@ -71,7 +70,7 @@ def _object(line: dict, size: tuple[int, int], classes: dict[str, str], problems
 def _picture_size(file: Path, name: str, problems: Problems) -> tuple[int, int] | None:
     """Reads (height, width) from a file's header; None, reported, if it cannot be read."""
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             return picture.height, picture.width
     except FileNotFoundError:
         problems.add(f"image {name}", f"its file {file} is missing")

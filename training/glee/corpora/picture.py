@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from lookhear.processing.glee.geometry_glee import resized_size
-from lookhear.processing.glee.image_reading_glee import read_images
+from lookhear.processing.glee.image_reading_glee import open_picture, read_images
 from lookhear.training.glee.corpora.masks import Size, decode_mask
 from lookhear.training.glee.corpora.reading import CorpusError
 
@@ -150,7 +150,7 @@ def decode_image(row: dict, size: Size | None = None) -> Image.Image:
     """
     image = row["image"]
     try:
-        with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
+        with open_picture(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
             (picture,) = read_images(opened)
             if size is not None and (picture.height, picture.width) != size and (opened.height, opened.width) == size:
                 picture = opened.convert("RGB")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,27 @@ def corpus_folder(root: str | Path, layout: str) -> Path:
     path = Path(root)
     if not path.is_dir():
         raise CorpusError(f"{path} is not a folder; expected one with {layout}")
+    return path
+
+
+def below(folder: Path, name: str | Path, allow_outside: bool = False) -> Path:
+    """
+    Returns the path of a file that an annotation file names.
+
+    Args:
+        folder: that the name is relative to.
+        name: of the file.
+        allow_outside: whether it may point outside of the folder, as `../other/1.jpg` and `/etc/passwd` do.
+
+    Raises:
+        CorpusError: it does.
+    """
+    path = folder / name
+    if not allow_outside and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise CorpusError(
+            f"{str(name)!r} is outside of {folder}; move the file there, or pass --allow-outside (allow_outside=True) "
+            "if you trust the file that names it"
+        )
     return path
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lookhear.processing.glee.geometry_glee import coco_rle, mask_of_rle
 from lookhear.training.glee.corpora.coco import category_names, coco_object
 from lookhear.training.glee.corpora.masks import Size
-from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, need_keys, read_json
+from lookhear.training.glee.corpora.reading import CorpusError, Problems, below, corpus_folder, need_keys, read_json
 from lookhear.training.glee.corpora.schema import make_expression, make_row
 
 SPLITS_BY = {
@@ -68,7 +68,7 @@ def read_refcoco(
         if image is None:
             problems.add(f"image {number}", "it is not among the images of instances.json")
             continue
-        file, size = folder / image["file_name"], (int(image["height"]), int(image["width"]))
+        file, size = below(folder, image["file_name"]), (int(image["height"]), int(image["width"]))
         if not file.is_file():
             problems.add(f"image {number}", f"its file {file} is missing")
             continue

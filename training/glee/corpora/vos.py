@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lookhear.processing.glee.geometry_glee import coco_rle
+from lookhear.processing.glee.image_reading_glee import open_picture
 from lookhear.training.glee.corpora.masks import mask_box
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
@@ -135,7 +135,7 @@ def _object(mask: np.ndarray, number: int, categories: dict[int, str]) -> dict:
 
 def _object_numbers(path: Path) -> np.ndarray:
     """Reads `(height, width)` uint8: the number of the object in each pixel, 0 for none."""
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         if picture.mode == "P":
             numbers = np.array(picture)
             numbers[numbers == VOID] = 0

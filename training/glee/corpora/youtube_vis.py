@@ -11,6 +11,7 @@ from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
+    below,
     corpus_folder,
     first_file,
     first_folder,
@@ -33,7 +34,12 @@ FRAMES = ("{split}/JPEGImages", "Images/{split}", "{split}", "JPEGImages")
 
 
 def read_youtube_vis(
-    root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
+    root: str | Path,
+    split: str = "train",
+    problems: Problems | None = None,
+    *,
+    images: str | Path | None = None,
+    allow_outside: bool = False,
 ) -> Iterator[dict]:
     """
     Reads YouTube-VIS 2019 (`train.json`, `train/JPEGImages/VIDEO/00000.jpg`), 2021 (`train/instances.json`) or OVIS
@@ -47,10 +53,11 @@ def read_youtube_vis(
         split: `train`; the others have no public annotations.
         problems: where annotations that cannot be used are reported.
         images: the folder of a JSON file's frames and videos; None: the file's own.
+        allow_outside: whether a JSON file may name frames and videos outside of that folder.
     """
     if Path(root).suffix == ".json":
         folder = corpus_folder(images if images is not None else Path(root).parent, "the frames that the file names")
-        yield from video_rows(Path(root), folder, problems)
+        yield from video_rows(Path(root), folder, problems, allow_outside=allow_outside)
         return
     root = corpus_folder(root, f"{split}.json and {split}/JPEGImages")
     path = first_file(root, [name.format(split=split) for name in FILES])
@@ -70,8 +77,19 @@ def read_uvo_videos(root: str | Path, split: str = "train", problems: Problems |
     yield from video_rows(path, folder, problems, named=False)
 
 
-def video_rows(path: Path, folder: Path, problems: Problems | None, named: bool = True) -> Iterator[dict]:
-    """Reads the frames of all videos of a JSON file in YouTube-VIS' form; without categories if not `named`."""
+def video_rows(
+    path: Path, folder: Path, problems: Problems | None, named: bool = True, allow_outside: bool = False
+) -> Iterator[dict]:
+    """
+    Reads the frames of all videos of a JSON file in YouTube-VIS' form.
+
+    Args:
+        path: of the file.
+        folder: of the frames and videos.
+        problems: where annotations that cannot be used are reported.
+        named: whether objects have their category.
+        allow_outside: whether it may name files outside of the folder.
+    """
     problems = problems or Problems()
     content = read_json(path, dict)
     need_keys(content, ("videos", "annotations", "categories"), path)
@@ -97,12 +115,23 @@ def video_rows(path: Path, folder: Path, problems: Problems | None, named: bool 
             problems.add(f"video {video['id']}", "its id occurs twice")
             continue
         seen.add(video["id"])
-        yield from _frames(video, tracks.get(video["id"], []), categories if named else {}, folder, problems)
+        try:
+            files = [below(folder, name, allow_outside) for name in video["file_names"]]
+            decoded = _decoded(below(folder, str(video.get("file_name") or ""), allow_outside))
+        except CorpusError as error:
+            raise CorpusError(f"{path}: video {video['id']}: {error}") from None
+        found = tracks.get(video["id"], [])
+        yield from _frames(video, found, categories if named else {}, files, decoded, problems)
     problems.settle(path)
 
 
 def _frames(
-    video: dict, tracks: list[dict], categories: dict[int, str], folder: Path, problems: Problems
+    video: dict,
+    tracks: list[dict],
+    categories: dict[int, str],
+    files: list[Path],
+    decoded: Iterator[bytes],
+    problems: Problems,
 ) -> Iterator[dict]:
     size, length = (int(video["height"]), int(video["width"])), len(video["file_names"])
     whole = []
@@ -114,9 +143,8 @@ def _frames(
             )
         else:
             whole.append(entry)
-    decoded = _decoded(folder, video)
-    for index, file_name in enumerate(video["file_names"]):
-        name, file = f"video {video['id']}, frame {index}", folder / file_name
+    for index, file in enumerate(files):
+        name = f"video {video['id']}, frame {index}"
         if not file.is_file() and file.with_suffix(".jpg").is_file():
             file = file.with_suffix(".jpg")
         picture: Path | bytes | None = file if file.is_file() else next(decoded, None)
@@ -127,9 +155,8 @@ def _frames(
         yield make_row(f"{video['id']}/{index}", picture, size, objects, video=str(video["id"]), frame=index)
 
 
-def _decoded(folder: Path, video: dict) -> Iterator[bytes]:
+def _decoded(path: Path) -> Iterator[bytes]:
     """Yields the frames of the video file that a video names, as PNG; none if there is no such file."""
-    path = folder / str(video.get("file_name") or "")
     if not path.is_file():
         return
     for frame in open_video(path).read(logger.warning):

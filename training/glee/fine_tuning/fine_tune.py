@@ -73,6 +73,7 @@ class FineTuneOptions:
             other words keep their meaning).
         skip_bad: whether annotations that cannot be used are skipped; else they are refused.
         keep_empty: whether pictures without objects are trained on.
+        allow_outside: whether COCO files may name pictures outside of their folders.
         epochs: passes over all pictures, above 0.
         batch_size: pictures of a batch, at least 1.
         learning_rate: highest learning rate, above 0.
@@ -101,6 +102,7 @@ class FineTuneOptions:
     text: str = "frozen"
     skip_bad: bool = False
     keep_empty: bool = False
+    allow_outside: bool = False
     epochs: float = 12
     batch_size: int = 2
     learning_rate: float = 1e-4
@@ -289,7 +291,8 @@ def read_rows(options: FineTuneOptions) -> tuple[Dataset, Dataset, bool]:
 
     def read(data: Path, images: Path | None) -> Dataset:
         problems = Problems(skip=options.skip_bad, mend=MEND)
-        return open_corpus("coco", data, images=images, problems=problems, keep_empty=options.keep_empty)
+        kept, outside = options.keep_empty, options.allow_outside
+        return open_corpus("coco", data, images=images, problems=problems, keep_empty=kept, allow_outside=outside)
 
     rows = read(Path(options.data), options.images)
     if options.validation is not None:

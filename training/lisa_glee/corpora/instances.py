@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lookhear.training.glee.corpora.coco import coco_rows
-from lookhear.training.glee.corpora.reading import Problems, corpus_folder, first_file, first_folder
+from lookhear.training.glee.corpora.reading import Problems, below, corpus_folder, first_file, first_folder
 from lookhear.training.lisa_glee.corpora.schema import AnnotatedPicture, MaskRegion, Subject
 
 
@@ -85,7 +85,7 @@ def read_pascal_part(
     path = first_file(root, [f"{split}.json", f"annotations/{split}.json"])
     inside = ["VOCdevkit/VOC2010/JPEGImages", "VOC2010/JPEGImages", "JPEGImages"]
     folder = corpus_folder(images, "JPEGImages") if images is not None else first_folder(root, inside)
-    yield from coco_rows(path, lambda image: folder / image["file_name"], problems, empty="omit")
+    yield from coco_rows(path, lambda image: below(folder, image["file_name"]), problems, empty="omit")
 
 
 def read_paco(
@@ -107,4 +107,4 @@ def read_paco(
     root = corpus_folder(root, name)
     path = first_file(root, [name, f"annotations/{name}", f"annotations/paco_lvis_v1/{name}"])
     folder = corpus_folder(images if images is not None else root, "train2017 and val2017")
-    yield from coco_rows(path, lambda image: folder / image["file_name"], problems, empty="omit")
+    yield from coco_rows(path, lambda image: below(folder, image["file_name"]), problems, empty="omit")

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from lookhear.processing.glee.image_reading_glee import open_picture
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
     Problems,
@@ -72,7 +72,7 @@ def read_label_map(path: Path) -> np.ndarray:
         CorpusError: it is missing, damaged, or its pixels are not numbers from 0 to 255.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             if opened.mode not in ("L", "P"):
                 raise CorpusError(f"{path}: its pixels are {opened.mode!r}, not one number from 0 to 255 each")
             return np.array(opened)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from lookhear.processing.glee.image_reading_glee import open_picture
 from lookhear.training.glee.corpora.masks import Size, fill_polygons
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, need_keys, read_json
 from lookhear.training.lisa_glee.corpora.schema import AnnotatedPicture, Corpus, Kind, LabelRegion, Subject
@@ -190,7 +191,7 @@ def one_line(text: Any) -> str:
 def _size(path: Path) -> Size:
     """Returns (height, width) of an upright picture, from its header."""
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # by 90 degrees
             return (opened.width, opened.height) if turned else (opened.height, opened.width)
     except (OSError, ValueError) as error:

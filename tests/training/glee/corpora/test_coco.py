@@ -296,3 +296,20 @@ def test_coco_tiny(shared):
         for thing in rows[0]["objects"]:
             mask = decode_mask(thing["mask"], (rows[0]["height"], rows[0]["width"]))
             assert mask.any()
+
+
+def test_pictures_outside_of_the_folder_are_refused(tree, coco):
+    """Also by an absolute path, if there is such a file; a path of another machine is looked for by its name."""
+    secret = tree.picture("secret.png")
+    tree.picture("pictures/7.png")
+    tree.picture("pictures/9.png")
+    for name in ("../secret.png", "../pictures/../secret.png", str(secret)):
+        images = [{**coco["images"][0], "file_name": name}, {**coco["images"][1], "file_name": "9.png"}]
+        path = tree.json("mine.json", {**coco, "images": images})
+        with pytest.raises(CorpusError, match="image 7: '.*secret.png' is outside of .*pictures; .*--allow-outside"):
+            list(read_coco(path, images=tree.root / "pictures"))
+        rows = list(read_coco(path, images=tree.root / "pictures", allow_outside=True))
+        assert len(rows) == 2 and rows[0]["image"]["path"].endswith("secret.png")
+    images = [{**image, "file_name": f"/nowhere/{image['id']}.png"} for image in coco["images"]]
+    path = tree.json("mine.json", {**coco, "images": images})
+    assert len(list(read_coco(path, images=tree.root / "pictures"))) == 2
