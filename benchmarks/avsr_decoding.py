@@ -13,8 +13,8 @@ With `--candidates N` there are rows for the search in two passes, which compare
 that CTC has texts of that length to say, its scores are made up: a random text, one step a character, each of them
 almost certain but for one in ten, where the second best is up to 20 times less probable.
 
-With `--usr2`, ours also encodes: USR 2.0's base model, 1,049 word pieces, beam 40, on the sound and lips of a clip,
-beside ESPnet's search alone with a decoder of the same size and the published rules of its pre-beam.
+With `--usr2`, ours also encodes: USR 2.0's base model, 1,049 word pieces, beam 40, on the sound and lips of a clip of
+ten seconds, beside ESPnet's search alone with a decoder of the same size and the published rules of its pre-beam.
 
 ESPnet's column is left out where it isn't installed. To install it beside this environment, without what it would
 replace:
@@ -189,7 +189,8 @@ def print_table(cases: list[Case]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", nargs="+", type=int, default=[75, 80, 150], help="of the clips, 25 a second")
+    frames = "of the clips, 25 a second (75 80 150; with --usr2 250)"
+    parser.add_argument("--frames", nargs="+", type=int, help=frames)
     parser.add_argument("--characters", type=int, default=40, help="of each text")
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="clips that are searched together")
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each case")
@@ -202,7 +203,7 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     cases = []
-    for frames in options.frames:
+    for frames in options.frames or ([250] if options.usr2 else [75, 80, 150]):
         peer = espnet_search(frames, options.characters, USR2 if options.usr2 else PAPER)
         cases += [Case("ESPnet", frames, 1, peer)] if peer else []
         if options.usr2:

@@ -104,7 +104,8 @@ class Recogniser:
             inputs: see [`features`].
             num_beams: see `generate`; by default 10 with `search="two_pass"`, else the checkpoint's.
             num_return_sequences: as `num_beams`.
-            judge_lips: whether to return the probability of the characters under the lips alone.
+            judge_lips: whether to return the probability of the characters under the lips alone, if the model can read
+                them so.
             scores: further arguments of `generate`: `ctc_weight`, `search`, `language_model`, `language_model_weight`.
 
         Returns:
@@ -186,6 +187,8 @@ class Recogniser:
         unknown = torch.full_like(found["log_probs"], torch.nan)
         has_sound, has_lips = (inputs[name].any(dim=1) for name in ("attention_mask", "lips_seen"))
         if not (has_sound & has_lips).any() or not unknown.numel():
+            return unknown
+        if self.model.config.fusion == "mlp":  # it doesn't read lips alone
             return unknown
         lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
         log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
