@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json not in (None, "-") and Path(options.json).suffix.lower() != ".json":
         raise ValueError(f"--json {options.json}: the ending must be .json; put --json after images and questions")
     overlays = overlay_paths(files, options.out, len(questions))
-    model = checked_model(options)
+    model = checked_model(options, "lisa_glee")
 
     from lookhear.commands.ask import ask
     from lookhear.commands.loading import load_pipeline

@@ -26,5 +26,5 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     from lookhear.commands.demo import run_demo
 
-    model = checked_model(options)
+    model = checked_model(options, "avsr")
     run_demo(options.output, video=options.video, model=model, device=options.device, speaker=options.speaker)

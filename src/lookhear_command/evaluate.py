@@ -102,7 +102,9 @@ def run(options: argparse.Namespace) -> None:
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
-        return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
+        return evaluate_two_talkers.run(
+            options, checked_model(options, "avsr"), search_settings(options), _Progress("it")
+        )
     if options.data is None and options.protocol != "scene-questions":  # which is made from settings in the package
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
@@ -110,7 +112,7 @@ def run(options: argparse.Namespace) -> None:
 
         if options.model == packaged("avsr-grid-tiny"):
             options.model = packaged("lisa-glee-tiny" if options.protocol in ASKED else "glee-tiny")
-        checked_model(options)
+        options.model = checked_model(options)
         return evaluate_glee.run(options, _Progress("it"))
     if options.system == "words":
         return _words(options)
@@ -125,7 +127,7 @@ def run(options: argparse.Namespace) -> None:
     rows = [
         result.to_dict()
         for result in evaluate_avsr(
-            checked_model(options),
+            checked_model(options, "avsr"),
             options.data,
             modalities=options.modality,
             noises=options.noise,
@@ -165,7 +167,7 @@ def _words(options: argparse.Namespace) -> None:
         )
     from lookhear.commands import evaluate_words
 
-    evaluate_words.run(options, checked_model(options), _Progress("clip"))
+    evaluate_words.run(options, checked_model(options, "avsr"), _Progress("clip"))
 
 
 class _Progress:

@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     if len(stills) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(stills)}")
     pictures = overlay_paths([str(still) for still in stills], options.out)
-    checked_model(options)
+    options.model = checked_model(options, "glee")
 
     from lookhear.commands.perceive import perceive
 
@@ -169,7 +169,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
     for path in written:
         if written.count(path) > 1 or path == Path(file).absolute():
             raise ValueError(f"{path} would be overwritten")
-    checked_model(options)
+    options.model = checked_model(options, "glee")
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 

@@ -156,8 +156,11 @@ def run(options: argparse.Namespace) -> int:
     speaker, sources = _chosen(options), _sources(options)
     from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
+    from lookhear.training.named_models import local_model
 
-    asr = load_pipeline("audio-visual-speech-recognition", checked_model(options), options.device)
+    asr = load_pipeline("audio-visual-speech-recognition", checked_model(options, "avsr"), options.device)
+    if options.speaker_model is not None:
+        options.speaker_model = local_model(options.speaker_model)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
     for file, name, result, error in _results(asr, options, sources, names, timestamps, speaker):
