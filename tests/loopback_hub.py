@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +57,8 @@ class LoopbackHub:
 
     `repositories` maps ("model" | "dataset" | "space", "org/name") to what was pushed; `large` maps digests to
     contents; `calls` lists "METHOD /path" in order. `breaks`, where set, is asked with the same text before a call is
-    answered; what is true lets the line go dead there: an upload after half of its bytes.
+    answered; what is true lets the line go dead there: an upload after half of its bytes. `stops` is asked, too, when
+    a file is sent: a number of bytes after which the line goes dead, or None.
     """
 
     def __init__(self):
@@ -64,6 +66,7 @@ class LoopbackHub:
         self.large: dict[str, bytes] = {}
         self.calls: list[str] = []
         self.breaks: Callable[[str], bool] | None = None
+        self.stops: Callable[[str], int | None] | None = None
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -150,8 +153,14 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        if self.command == "HEAD":
+            return
+        stop = self.hub.stops(f"{self.command} {self.place}") if self.hub.stops is not None else None
+        self.wfile.write(content[:stop])
+        if stop is not None:
+            self.close_connection = True
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _json(self, value, status: int = 200, **headers: str) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})
@@ -301,7 +310,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(404, "EntryNotFound", f"{name} has no file {path}")
         large = len(content) >= LARGE or path.endswith(LARGE_ENDINGS)
         tag = _sha256(content) if large else _blob(content)
-        self._send(200, content, {"X-Repo-Commit": commit[0], "ETag": f'"{tag}"', "Accept-Ranges": "none"})
+        headers = {"X-Repo-Commit": commit[0], "ETag": f'"{tag}"', "Accept-Ranges": "bytes"}
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206 if start else 200, content[start:], headers)
 
 
 def _sha256(content: bytes) -> str:

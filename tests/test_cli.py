@@ -1,6 +1,7 @@
 """The command line: help, results on stdout, one clear line and exit code 2 for bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -405,3 +406,35 @@ def test_packaged_checkpoint_reads_a_synthesized_portrait(run, tmp_path):
     read = out.upper().split()
     assert code == 0 and len(read) == 6
     assert sum(word in read for word in "LAY GREEN WITH B NINE SOON".split()) >= 5, out
+
+
+SPEECH = "is a speech model (avsr), for lookhear transcribe; this command needs a model that"
+
+
+@pytest.mark.parametrize(
+    ("card", "command", "message"),
+    [
+        ("avsr-grid-tiny", "perceive a.png --labels dog", f"{SPEECH} finds objects (glee)"),
+        ("avsr-grid-tiny", "ask a.png What?", f"{SPEECH} answers questions about images (lisa_glee)"),
+        ("glee-tiny", "transcribe a.mp4", "is a model that finds objects (glee), for lookhear perceive; this command"),
+        ("glee-tiny", "evaluate avsr --data clips", "needs a speech model (avsr)"),
+        (
+            "lisa-glee-tiny",
+            "perceive a.png --labels dog",
+            "questions about images (lisa_glee), for lookhear ask; this",
+        ),
+    ],
+)
+def test_a_model_of_another_kind_is_named(repository, capsys, card, command, message):
+    model = str(repository / "model_cards" / card)
+    assert cli.main([*command.split(), "--model", model]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and f"--model {model} is a " in line and message in line
+
+
+def test_a_model_of_the_hub_is_of_the_right_kind_before_it_is_loaded(repository):
+    """Its configuration says it; a folder stands in for it here."""
+    from lookhear.commands.loading import load_pipeline
+
+    with pytest.raises(ValueError, match=re.escape(SPEECH)):
+        load_pipeline("object-perception", str(repository / "model_cards" / "avsr-grid-tiny"))

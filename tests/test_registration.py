@@ -21,6 +21,8 @@ assert transformers.AutoModel._model_mapping[lookhear.GleeConfig] is lookhear.Gl
 assert type(transformers.AutoProcessor.from_pretrained("model_cards/avsr-grid-tiny")) is lookhear.AvsrProcessor
 tasks = transformers.pipelines.PIPELINE_REGISTRY
 assert tasks.check_task("object-perception")[1]["impl"] is lookhear.ObjectPerceptionPipeline
+assert transformers.pipeline is transformers.pipelines.pipeline  # which knows models by name
+assert transformers.pipeline.__code__.co_filename.endswith("registration.py")
 assert {type(sys.modules[name]).__name__ for name in sys.modules if "transformers.models.auto." in name} == {"module"}
 '''
 assert "transformers" not in sys.modules

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import torch
 import yaml
 from transformers import Trainer, TrainingArguments
+from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
 from lookhear.evaluation.whole_files import check_folder, write_text
 from lookhear.training.checkpoints import save_result, train_to_end
@@ -142,7 +143,8 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         given: fields of `transformers.TrainingArguments`, and `overwrite`, see [`run_to_end`].
 
     Raises:
-        ValueError: a field does not exist, or one that is a number or a switch is something else or out of its range.
+        ValueError: a field does not exist, one that is a number or a switch is something else or out of its range, or
+            bfloat16 is asked for where no GPU computes in it.
     """
     needed: dict[str, Any] = {"remove_unused_columns": False, "label_names": ["labels"], "report_to": "none"}
     known, types = [field.name for field in fields(TrainingArguments) if field.init], get_type_hints(TrainingArguments)
@@ -158,6 +160,12 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
         # Fields of text are left alone: most take members of enumerations, paths or JSON as well.
         if set(get_args(types[name]) or [types[name]]) <= {bool, int, float, NoneType}:
             arguments[name] = convert(value, RANGES.get(name, types[name]), f"training.{name}")
+    short = next((name for name in ("bf16", "bf16_full_eval") if arguments.get(name)), None)
+    if short and not (arguments.get("use_cpu") or is_torch_bf16_gpu_available() or is_torch_xla_available()):
+        raise ValueError(
+            f"training.{short}: this machine has no GPU that computes in bfloat16; leave it out, or train on the "
+            "CPU by training.use_cpu=true"
+        )
     made = TrainingArguments(**{**needed, **arguments})
     check_folder(str(made.output_dir), "training.output_dir")
     return made

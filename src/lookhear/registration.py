@@ -4,8 +4,13 @@ Registers the models, processors and pipelines with transformers' Auto classes a
 [`lookhear.deferred_registration`] imports it as soon as an Auto class or `pipeline` is taken from transformers.
 """
 
+import functools
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import transformers
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -37,8 +42,10 @@ from lookhear.processing.glee import (
     ObjectPerceptionPipeline,
 )
 from lookhear.processing.lisa_glee import LisaGleeProcessor, ReasoningSegmentationPipeline
+from lookhear.training.named_models import check_converted, local_model
 
 PACKAGED = Path(__file__).parent / "model_cards"  # the tasks' default models
+TASKS = ("audio-visual-speech-recognition", "object-perception", "reasoning-segmentation")
 
 AutoConfig.register(AvsrConfig.model_type, AvsrConfig)
 AutoModel.register(AvsrConfig, AvsrModel)
@@ -103,5 +110,26 @@ GleeProcessor.register_for_auto_class()
 LisaGleeConfig.register_for_auto_class()
 LisaGleeForReasoningSegmentation.register_for_auto_class("AutoModel")
 LisaGleeProcessor.register_for_auto_class()
+
+
+def _knowing_names(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes `pipeline` take names such as `"glee-lite"`, too, see [`local_model`]."""
+
+    @functools.wraps(make)
+    def pipeline(task: Any = None, model: Any = None, *arguments: Any, **settings: Any) -> Any:
+        if isinstance(model, str):
+            if task in TASKS:
+                check_converted(model)
+            model = local_model(model)
+        return make(task, model, *arguments, **settings)
+
+    return pipeline
+
+
+# transformers asks the Hub for a model's name, and has no place where others could be entered; so the function is
+# replaced where it is taken from. While transformers is loaded, there may be two modules of its name.
+NAMING_PIPELINE = _knowing_names(transformers.pipelines.pipeline)
+for module in (transformers.pipelines, transformers, sys.modules["transformers"]):
+    vars(module)["pipeline"] = NAMING_PIPELINE
 
 end_deferral()

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--json {options.json}: the ending must be .json; put --json after images and questions")
     overlays = overlay_paths(files, options.out, len(questions))
     check_outputs(json=options.json, out=overlays[0] if overlays else None)
-    model = checked_model(options)
+    model = checked_model(options, "lisa_glee")
 
     from lookhear.commands.ask import ask
     from lookhear.commands.loading import load_pipeline

@@ -10,14 +10,14 @@ from .parsing import Commands, add_command
 
 
 def add(commands: Commands) -> None:
-    example = "lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
+    example = "lookhear convert glee glee-lite glee-lite/\n  lookhear convert glee GLEE_Lite_joint.pth glee-lite/"
     summary = "turn a published checkpoint into a folder that from_pretrained reads"
     parser = add_command(commands, "convert", summary, example, None)
     systems = parser.add_subparsers(required=True, metavar="SYSTEM", title="systems")
     glee = add_command(systems, "glee", "convert a checkpoint of GLEE", example, _convert_glee)
-    glee.add_argument(
-        "checkpoint", type=Path, metavar="FILE", help=".pth, .pt, .bin or .safetensors; no code in it is run"
-    )
+    names = "name of published weights (glee-lite, glee-plus, glee-pro, or one of these with -joint, -scaleup or "
+    names += "-pretrain), path on the Hub (hf://…), or file: .pth, .pt, .bin or .safetensors; no code in it is run"
+    glee.add_argument("checkpoint", metavar="NAME", help=names)
     glee.add_argument("output", type=Path, metavar="DIR", help="folder to make")
     clip = "openai/clip-vit-base-patch32"
     glee.add_argument("--tokenizer", metavar="FOLDER", help=f"folder or Hub id of the tokenizer ({clip})")

@@ -27,5 +27,5 @@ def run(options: argparse.Namespace) -> None:
     check_folder(options.output)
     from lookhear.commands.demo import run_demo
 
-    model = checked_model(options)
+    model = checked_model(options, "avsr")
     run_demo(options.output, video=options.video, model=model, device=options.device, speaker=options.speaker)

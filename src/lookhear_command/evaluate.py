@@ -123,7 +123,9 @@ def run(options: argparse.Namespace) -> None:
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
-        return evaluate_two_talkers.run(options, checked_model(options), search_settings(options), _Progress("it"))
+        return evaluate_two_talkers.run(
+            options, checked_model(options, "avsr"), search_settings(options), _Progress("it")
+        )
     if options.data is None and options.protocol != "scene-questions":  # which is made from settings in the package
         raise ValueError(f"evaluate {options.system} needs --data FOLDER")
     if options.system == "glee":
@@ -131,7 +133,7 @@ def run(options: argparse.Namespace) -> None:
 
         if options.model == packaged("avsr-grid-tiny"):
             options.model = packaged("lisa-glee-tiny" if options.protocol in ASKED else "glee-tiny")
-        checked_model(options)
+        options.model = checked_model(options)
         return evaluate_glee.run(options, _Progress("it"))
     if options.system == "words":
         return _words(options)
@@ -141,7 +143,7 @@ def run(options: argparse.Namespace) -> None:
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json
     from lookhear.evaluation.whole_files import write_text
 
-    model, stored = checked_model(options), _readings(options)
+    model, stored = checked_model(options, "avsr"), _readings(options)
     problems: list[dict[str, str]] = []
 
     def left_out(clip: str, error: Exception) -> None:
@@ -228,7 +230,7 @@ def _words(options: argparse.Namespace) -> None:
         )
     from lookhear.commands import evaluate_words
 
-    evaluate_words.run(options, checked_model(options), _Progress("clip"))
+    evaluate_words.run(options, checked_model(options, "avsr"), _Progress("clip"))
 
 
 def _non_speech(options: argparse.Namespace) -> None:
@@ -243,7 +245,7 @@ def _non_speech(options: argparse.Namespace) -> None:
     from lookhear.evaluation.whole_files import write_text
 
     results = evaluate_non_speech(
-        checked_model(options),
+        checked_model(options, "avsr"),
         options.data,
         modalities=options.modality,
         seed=options.seed,

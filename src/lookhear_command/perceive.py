@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     names = [str(still) for still in stills]
     pictures = overlay_paths(names, options.out)
     check_outputs(json=options.json, coco=options.coco, out=pictures[0] if pictures else None)
-    checked_model(options)
+    options.model = checked_model(options, "glee")
 
     from lookhear.commands.perceive import perceive
 
@@ -194,7 +194,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
         if written.count(path) > 1 or path == Path(file).absolute():
             raise ValueError(f"{path} would be overwritten")
     check_outputs(out=out, json=json, coco_vis=options.coco_vis, mot=options.mot)
-    checked_model(options)
+    options.model = checked_model(options, "glee")
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 

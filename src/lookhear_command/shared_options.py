@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import urllib.parse
 from pathlib import Path
@@ -13,15 +14,16 @@ from .argument_types import positive, share
 
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
-PUBLISHED = ("usr2-", "auto-avsr-", "vsr-ml-")  # how the names of other authors' recognisers begin
 
 
 def add_model(
     parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
 ) -> None:
     text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
-    if name.startswith("avsr"):
-        text += "; or a recogniser of other authors by name, such as vsr-ml-lrs3-visual"
+    others = {"avsr": "a recogniser of other authors by name, such as vsr-ml-lrs3-visual"}
+    others["glee"] = "GLEE's published weights by name, which are fetched once: glee-lite, glee-plus, glee-pro"
+    if (system := name.split("-")[0]) in others:
+        text += f"; or {others[system]}"
     parser.add_argument("--model", default=packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
 
@@ -34,17 +36,36 @@ def packaged(name: str) -> str:
     return str(Path(package.origin).parent / "model_cards" / name)
 
 
-def checked_model(options: argparse.Namespace) -> str:
-    """Returns the checkpoint; checks that it exists if it must be a folder, as a Hub id has one slash at most."""
+def checked_model(options: argparse.Namespace, needed: str | None = None) -> str:
+    """
+    Returns the checkpoint of `--model`; one that is known by name is fetched and converted the first time.
+
+    Args:
+        options: with `model`.
+        needed: `model_type` of the command's models; None to take any.
+
+    Raises:
+        ValueError: there is no such folder (a Hub id has one slash at most), or it is another kind of model.
+    """
+    from lookhear.commands.loading import check_kind
+    from lookhear.training.named_models import check_converted, local_model, named_system
+
     model = options.model
+    check_converted(model)
     if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
         raise ValueError(f"--model: there is no folder {model}")
-    if model.startswith(PUBLISHED) and not Path(model).exists():
-        from lookhear.training.avsr.published import converted_by_name, is_published
+    found = named_system(model) or _model_type(model)
+    if needed is not None and found is not None:
+        check_kind(model, found, needed)
+    return local_model(model)
 
-        if is_published(model):
-            return str(converted_by_name(model))
-    return model
+
+def _model_type(folder: str) -> str | None:
+    """Returns the `model_type` of a checkpoint's folder, None if it says none."""
+    try:
+        return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def check_outputs(**files: str | Path | None) -> None:

@@ -168,12 +168,15 @@ def run(options: argparse.Namespace) -> int:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
     speaker, sources = _chosen(options), _sources(options)
-    model = checked_model(options)
+    model = checked_model(options, "avsr")
     done = _done(options)
     from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
+    from lookhear.training.named_models import local_model
 
     asr = load_pipeline("audio-visual-speech-recognition", model, options.device)
+    if options.speaker_model is not None:
+        options.speaker_model = local_model(options.speaker_model)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
     for file, name, result, error, alone in _results(asr, options, sources, names, timestamps, speaker, done):

@@ -1,14 +1,14 @@
 """The recognisers USR 2.0, auto_avsr and VSR-ML: what is known of their files, and their conversion."""
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from lookhear.evaluation.whole_files import whole_folder
@@ -18,10 +18,12 @@ from lookhear.modeling.avsr.convert_avsr import convert_espnet, espnet_config, e
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.export import save_checkpoint
 from lookhear.training.checkpoint_files import check_new_folder, check_weights, read_checkpoint
+from lookhear.training.hub_files import HubFile, cache_folder, fetched
+from lookhear.training.named_models import converted_once
 
 PUBLISHED_BEAMS, PUBLISHED_CTC_WEIGHT = 40, 0.1
 WEIGHTS = "model.pth"  # in a folder of VSR-ML, beside model.json
-WANTED_FILES = (WEIGHTS, "model.json", "*units*.txt", "*.model")  # of a repository on the Hub
+SMALL_FILES = ("model.json", "*units*.txt", "*.model")  # of a repository on the Hub
 
 
 @dataclass(frozen=True)
@@ -114,18 +116,20 @@ def convert_published(
     output = check_new_folder(output)
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    file, folder, model_json = _files(kind, source)
-    weights = espnet_weights(read_checkpoint(file))
-    if (layout := espnet_layout(weights)) != kind:
-        others = f"it is one of {KINDS[layout].title}: lookhear convert {layout}" if layout else "it has other names"
-        raise ValueError(f"checkpoint {str(file)!r} is not one of {KINDS[kind].title}: {others}")
-    config = espnet_config(weights, model_json)
-    tokens = _tokens(kind, config.vocab_size, folder, units, model_json)
-    tokenizer = AvsrTokenizer.from_units(tokens, sentencepiece_model)
-    model = load_published_recogniser(weights, config)
-    with whole_folder(output) as partial:
-        save_checkpoint(model, published_processor(kind, tokenizer), partial, half=False)
-        (partial / "README.md").write_text(_card(kind, model), encoding="utf-8")
+    with _files(kind, source) as (file, folder, model_json):
+        weights = espnet_weights(read_checkpoint(file))
+        if (layout := espnet_layout(weights)) != kind:
+            others = "it has other names"
+            if layout:
+                others = f"it is one of {KINDS[layout].title}: lookhear convert {layout}"
+            raise ValueError(f"checkpoint {str(file)!r} is not one of {KINDS[kind].title}: {others}")
+        config = espnet_config(weights, model_json)
+        tokens = _tokens(kind, config.vocab_size, folder, units, model_json)
+        tokenizer = AvsrTokenizer.from_units(tokens, sentencepiece_model)
+        model = load_published_recogniser(weights, config)
+        with whole_folder(output) as partial:
+            save_checkpoint(model, published_processor(kind, tokenizer), partial, half=False)
+            (partial / "README.md").write_text(_card(kind, model), encoding="utf-8")
     return output
 
 
@@ -157,24 +161,30 @@ def published_processor(kind: str, tokenizer: AvsrTokenizer) -> AvsrProcessor:
     return AvsrProcessor(AvsrFeatureExtractor(do_normalize=kind != "usr2"), images, tokenizer)
 
 
-def _files(kind: str, source: str | os.PathLike) -> tuple[Path, Path, dict[str, Any] | None]:
-    """Returns the file of the weights, the folder in which other files may lie, and the content of `model.json`."""
+@contextmanager
+def _files(kind: str, source: str | os.PathLike) -> Iterator[tuple[Path, Path, dict[str, Any] | None]]:
+    """Yields the file of the weights, the folder in which other files may lie, and the content of `model.json`."""
     path = Path(source)
     if kind != "vsr-ml":
-        return path, path.parent, None
-    if not path.exists() and str(source).count("/") == 1:
-        path = _fetched(str(source))
-    folder = path if path.is_dir() else path.parent
-    for name in (WEIGHTS, "model.json"):
-        if not (folder / name).is_file():
-            raise ValueError(f"checkpoint {str(source)!r}: {name} is missing in {folder}")
-    return folder / WEIGHTS, folder, read_model_json(folder / "model.json")
+        yield path, path.parent, None
+        return
+    with ExitStack() as stack:
+        if not path.exists() and str(source).count("/") == 1:
+            folder = _small_files(str(source))
+            file = stack.enter_context(fetched(HubFile(str(source), WEIGHTS)))
+        else:
+            folder = path if path.is_dir() else path.parent
+            file = folder / WEIGHTS
+        for needed in (file, folder / "model.json"):
+            if not needed.is_file():
+                raise ValueError(f"checkpoint {str(source)!r}: {needed.name} is missing in {folder}")
+        yield file, folder, read_model_json(folder / "model.json")
 
 
-def _fetched(repository: str) -> Path:
-    """Fetches a repository from the Hub; returns its folder in the cache."""
+def _small_files(repository: str) -> Path:
+    """Fetches what a repository on the Hub has beside its weights; returns the folder in the cache."""
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(WANTED_FILES)))
+        return Path(snapshot_download(repository, allow_patterns=list(SMALL_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"checkpoint {repository!r} is no folder, and the Hub gave none: {reason}") from None
@@ -259,16 +269,6 @@ def _card(kind: str, model: AvsrForConditionalGeneration) -> str:
     return "\n".join(lines)
 
 
-def cache_folder() -> Path:
-    """Returns where recognisers that were converted by name lie."""
-    return Path(constants.HF_HOME) / "lookhear"
-
-
-def is_published(name: str) -> bool:
-    """Returns whether a model's name is one of those in `HUB_NAMES` or `DRIVE_NAMES`."""
-    return name in HUB_NAMES or name in DRIVE_NAMES
-
-
 def converted_by_name(name: str) -> Path:
     """
     Returns the folder of a recogniser that is known by name, which is fetched and converted the first time.
@@ -279,15 +279,14 @@ def converted_by_name(name: str) -> Path:
     Raises:
         ValueError: it has to be fetched in a browser; or see [`convert_published`].
     """
+    if name in HUB_NAMES:
+        kind, repository = HUB_NAMES[name]
+        return converted_once(name, KINDS[kind].terms, lambda folder: convert_published(kind, repository, folder))
     folder = cache_folder() / name
-    if folder.is_dir():
-        return folder
-    if name in DRIVE_NAMES:
+    if not folder.is_dir():
         kind, page = DRIVE_NAMES[name]
         raise ValueError(
             f"{name} is on Google Drive and has to be fetched in a browser: {page} ; then: lookhear convert {kind} "
             f"FILE {folder} --units {KINDS[kind].units}"
         )
-    kind, repository = HUB_NAMES[name]
-    print(f"{name}: {KINDS[kind].terms}", file=sys.stderr)
-    return convert_published(kind, repository, folder)
+    return folder

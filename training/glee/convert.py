@@ -13,6 +13,8 @@ from lookhear.modeling.glee.convert_glee import load_published_checkpoint
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 from lookhear.training.checkpoint_files import check_new_folder, load_config
 from lookhear.training.glee.export import save_checkpoint
+from lookhear.training.glee.published import HUB_NAMES, TERMS, checkpoint_file
+from lookhear.training.named_models import converted_once
 
 CLIP = "openai/clip-vit-base-patch32"
 CLIP_VOCABULARY = 49408
@@ -31,7 +33,8 @@ def convert_checkpoint(
     Converts one checkpoint. The folder appears once it is complete, or not at all.
 
     Args:
-        path: `.pth`, `.pt`, `.bin` or `.safetensors` of the published code; nothing in it is executed.
+        path: `.pth`, `.pt`, `.bin` or `.safetensors` of the published code; nothing in it is executed. Or a name such
+            as `"glee-lite"` or `"glee-pro-scaleup"`, or a path on the Hub, `"hf://…"`: then it is fetched.
         output: folder to create; one that is not empty is refused.
         tokenizer: folder or Hub id. None: CLIP's own, for a checkpoint with CLIP's vocabulary.
         config: folder or `config.json` of a `GleeConfig`, if the sizes cannot be read off the weights.
@@ -41,19 +44,34 @@ def convert_checkpoint(
         The folder.
 
     Raises:
-        ValueError: the file is unsafe, damaged or not GLEE's, the output exists already, or the tokenizer does not
-            fit.
+        ValueError: the file is unsafe, damaged or not GLEE's, or it cannot be fetched, the output exists already, or
+            the tokenizer does not fit.
     """
     output = check_new_folder(output)
     settings = None if config is None else load_config(config, GleeConfig)
-    model = load_published_checkpoint(path, config=settings, for_training=for_training)
-    text = model.config.text_config
-    assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
-    words = load_tokenizer(tokenizer, text.vocab_size)
-    processor = GleeProcessor(make_image_processor(model.config), words)
-    with whole_folder(output) as folder:
-        save_checkpoint(model, processor, folder, half=False)
+    with checkpoint_file(path) as file:
+        model = load_published_checkpoint(file, config=settings, for_training=for_training)
+        text = model.config.text_config
+        assert isinstance(text, CLIPTextConfig)  # GleeConfig makes it
+        words = load_tokenizer(tokenizer, text.vocab_size)
+        processor = GleeProcessor(make_image_processor(model.config), words)
+        with whole_folder(output) as folder:
+            save_checkpoint(model, processor, folder, half=False)
     return output
+
+
+def converted_by_name(name: str) -> Path:
+    """
+    Returns the folder of a published model that is known by name, which is fetched and converted the first time.
+
+    Args:
+        name: in `HUB_NAMES`.
+
+    Raises:
+        ValueError: see [`convert_checkpoint`].
+    """
+    full = HUB_NAMES[name]
+    return converted_once(full, TERMS, lambda folder: convert_checkpoint(full, folder))
 
 
 def load_tokenizer(name: str | os.PathLike | None, vocab_size: int) -> PreTrainedTokenizerBase:

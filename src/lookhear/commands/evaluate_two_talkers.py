@@ -33,6 +33,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     from lookhear.evaluation.two_talkers.running import run_two_talkers
     from lookhear.evaluation.two_talkers.showing import to_text
     from lookhear.evaluation.whole_files import write_text
+    from lookhear.training.named_models import local_model
 
     levels = [parse_snr(snr) for snr in options.snr or SNRS]
     snrs = [level for level in levels if level is not None]
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, model: str, search: dict, progress: Callabl
     if options.overwrite:
         remove_stored(options.output or Path(OUTPUT))
     if options.speaker_model is not None:
-        search = {**search, "speaker_model": options.speaker_model}
+        search = {**search, "speaker_model": local_model(options.speaker_model)}
     results = run_two_talkers(
         load_pipeline("audio-visual-speech-recognition", model, options.device),
         options.output or Path(OUTPUT),

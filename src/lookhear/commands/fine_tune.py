@@ -30,7 +30,9 @@ def run(options: argparse.Namespace, settings: list[str]) -> None:
     named = [setting for setting in settings if setting.partition("=")[0].partition(".")[0] in SECTIONS]
     training = _settings([setting for setting in settings if setting not in named])
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions, fine_tune
+    from lookhear.training.named_models import local_model
 
+    options.model = local_model(options.model)
     names = ["data", "model", "output", "images", "validation", "validation_images", "text", "epochs", "batch_size"]
     names += ["learning_rate", "skip_bad", "keep_empty", "allow_outside", "seed", "shots", "overwrite"]
     chosen = {name: getattr(options, name) for name in names}

@@ -284,3 +284,29 @@ def test_masks_of_12_megapixels_fit_into_memory():
     done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     count, height, width, kilobytes = map(int, re.findall(r"\d+", done.stdout))
     assert (count, height, width) == (80, 3000, 4000) and kilobytes < 1_500_000
+
+
+def test_supervision_takes_results_as_they_are():
+    """Boxes, masks, scores and names of `Detections.from_transformers`, of overlapping objects and of none."""
+    supervision = pytest.importorskip("supervision", reason="needs lookhear[dev]")
+    outputs, names = make_outputs(3), {0: "cat", 1: "dog", 2: "bird"}
+    whole = post_process_objects(outputs, 0.2, TARGETS)[0]
+    count = len(whole["scores"])
+    assert count > 2
+    found = post_process_object_detection(outputs, 0.0, TARGETS)[0]
+    taken = supervision.Detections.from_transformers(found, id2label=names)
+    assert torch.equal(torch.from_numpy(taken.xyxy), found["boxes"])
+    assert taken.class_id.tolist() == found["labels"].tolist()
+    assert torch.equal(torch.from_numpy(taken.confidence), found["scores"])
+    assert taken["class_name"].tolist() == [names[label] for label in found["labels"].tolist()]
+    for maps in (True, False):
+        segments = post_process_instance_segmentation(outputs, 0.2, TARGETS, return_binary_maps=maps)[0]
+        taken = supervision.Detections.from_transformers(segments, id2label=names)
+        assert taken.class_id.tolist() == whole["labels"].tolist() and len(taken) == count
+        assert taken.confidence == pytest.approx(whole["scores"].numpy(), abs=1e-5)
+        masks = whole["masks"].clone()
+        if not maps:  # in a map of ids, what is behind a better object is hidden
+            masks[1:] &= ~masks.int().cumsum(0)[:-1].bool()
+        assert torch.equal(torch.from_numpy(taken.mask), masks)
+    nothing = post_process_object_detection(outputs, 1.0, TARGETS)[0]
+    assert len(supervision.Detections.from_transformers(nothing, id2label=names)) == 0

@@ -275,7 +275,7 @@ def test_a_damaged_file_is_refused(tmp_path, capsys):
 
 
 def test_units_are_needed_and_must_be_of_the_model(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(published.constants, "HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     source, _ = save(tmp_path, "usr2")
     units = tmp_path / KINDS["usr2"].units
     content = units.read_text(encoding="utf-8")
@@ -310,7 +310,7 @@ def test_a_folder_without_model_json_is_named(tmp_path, capsys):
 
 
 def test_what_is_on_google_drive_is_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(published.constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     line = fail(capsys, "transcribe", "talk.mp4", "--model", "usr2-base")
     assert "https://drive.google.com/file/d/1S-gTw2K" in line and "lookhear convert usr2 FILE" in line
     (tmp_path / "lookhear" / "usr2-base").mkdir(parents=True)

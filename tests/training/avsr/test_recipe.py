@@ -226,6 +226,14 @@ def test_wrong_training_arguments_are_refused(write, tmp_path, given, named):
         training_arguments(recipe.training)
 
 
+def test_bfloat16_needs_a_gpu_that_computes_in_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("lookhear.training.running.is_torch_bf16_gpu_available", lambda: False)
+    for name in ("bf16", "bf16_full_eval"):
+        with pytest.raises(ValueError, match=rf"^training.{name}: this machine has no GPU .* training.use_cpu=true$"):
+            training_arguments({"output_dir": str(tmp_path), name: True})
+        assert getattr(training_arguments({"output_dir": str(tmp_path), name: True, "use_cpu": True}), name)
+
+
 def test_the_example_of_the_commands_help_can_be_run(tmp_path):
     overrides = ["training.learning_rate=5e-4", f"training.output_dir={tmp_path}", "training.use_cpu=true"]
     assert training_arguments(load_recipe(FOLDER / "grid_tiny.yaml", overrides).training).learning_rate == 5e-4
