@@ -16,7 +16,8 @@ import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource
 from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
-from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
+from .face_mesh_avsr import make_detector, require_detector
+from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
 from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead
@@ -33,7 +34,7 @@ PIECES = 4  # pieces that may wait for the reader
 MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not read: most crops would be interpolated
 LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
-Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector
+Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector | str
 LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mouths, found, cuts and absent of `ClipPiece`
 
 
@@ -295,8 +296,9 @@ def _prepare_finder(
     if PICTURE not in kinds:
         return None, None if MOUTHS in kinds else "there is no video"
     try:
-        if landmarks is None:
-            require_dlib()
+        landmarks = image_processor.landmarks if landmarks is None else landmarks
+        if isinstance(landmarks, str):
+            require_detector(landmarks)
     except ImportError as error:  # the face detector is an extra
         if modality != "auto" or SOUND not in kinds or speaker is not None:
             raise
@@ -313,13 +315,13 @@ class MouthFinder:
         speaker: who is to be read, and what finds them; None takes the most prominent face.
     """
 
-    def __init__(self, image_processor: Any, landmarks: Landmarks | None, speaker: ChosenSpeaker | None):
+    def __init__(self, image_processor: Any, landmarks: Landmarks, speaker: ChosenSpeaker | None):
         self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
         found: LandmarkSource
         if self._speaker is None:
             found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
         else:
-            detector = DlibLandmarkDetector() if landmarks is None else landmarks
+            detector = make_detector(landmarks) if isinstance(landmarks, str) else landmarks
             if not callable(detector):
                 raise ValueError("`landmarks` must be a detector where a speaker is chosen, not a clip's landmarks.")
             found = self._speaker.face(detector)

@@ -25,6 +25,7 @@ from transformers import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
+from .face_mesh_avsr import DETECTORS, check_landmarks
 from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
 from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
 
@@ -56,6 +57,7 @@ class MouthRoiKwargs(ImagesKwargs, total=False):
     smoothing_window: int
     detect_every: int
     fps: float
+    landmarks: str
 
 
 class MouthRoiImageProcessor(BaseImageProcessor):
@@ -71,6 +73,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         smoothing_window: frames over which landmarks are averaged.
         detect_every: frames between two searches for faces; in between the face is followed.
         fps: frames per second of the clips.
+        landmarks: what finds faces and their landmarks where nothing else is passed: `"mesh"`, networks that come with
+            the package, or `"dlib"`, of the extra `face`.
     """
 
     model_input_names = ["pixel_values_videos", "video_attention_mask"]
@@ -87,6 +91,7 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         smoothing_window: int = 12,
         detect_every: int = 10,
         fps: float = 25.0,
+        landmarks: str = DETECTORS[0],
         **kwargs: Any,
     ):
         # Processors saved by earlier versions name where crops are centred; other places would need other crops.
@@ -112,13 +117,15 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         self.smoothing_window = smoothing_window
         self.detect_every = detect_every
         self.fps = fps
+        check_landmarks(landmarks)
+        self.landmarks = landmarks
 
     # ------------------------------------------------------------------------------------------ frames -> mouths
 
     def extract(
         self,
         frames: Iterable[np.ndarray],
-        landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None = None,
+        landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | str | None = None,
         fps_in: float | None = None,
         warnings: Sequence[str] = (),
     ) -> MouthClip:
@@ -127,13 +134,14 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         Args:
             frames: `(height, width, 3)` uint8 RGB pictures at `fps` frames per second, any sizes, any number.
             landmarks: `(T, 68, 2)` points, rows of NaN where there is no face; or such points read from a file; or a
-                detector; None for dlib's.
+                detector, or its name; None for the one of the setting `landmarks`.
             fps_in: frame rate of the source, for the report.
             warnings: sentences for the report, such as those of `probe_media`.
 
         Raises:
-            ValueError: a frame is not a picture, or `landmarks` has another shape.
+            ValueError: a frame is not a picture, `landmarks` has another shape or is no detector's name.
         """
+        landmarks = self.landmarks if landmarks is None else landmarks
         builder = MouthBuilder(self, landmark_source(landmarks, self.fps, self.detect_every))
         report, blocks = ReportBuilder(self.mouth_width, self.fps), [MouthBlock.empty(self.roi_size)]
         for block in builder.build(map(_as_picture, frames)):

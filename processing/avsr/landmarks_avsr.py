@@ -14,7 +14,7 @@ import math
 import os
 import threading
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,16 +36,26 @@ class Face:
         box: `(x0, y0, x1, y1)` in pixels.
         points: `(68, 2)` float32, x and y in pixels.
         score: confidence of the detector; the scale is the detector's own, higher is better.
+        mesh: `(468, 3)` float32, x, y and depth in pixels of a denser set of points, where the detector finds them.
+        seen: False where a follower itself notices that there is no face any more.
     """
 
     box: Box
     points: np.ndarray
     score: float = 0.0
+    mesh: np.ndarray | None = None
+    seen: bool = True
 
     @property
     def size(self) -> float:
         """The width of the box in pixels."""
         return self.box[2] - self.box[0]
+
+    def moved(self, x: float, y: float) -> Face:
+        """Returns the face moved by these pixels, from its place in a part of the frame to that in the whole."""
+        points = self.points + np.array([x, y], self.points.dtype)
+        mesh = None if self.mesh is None else self.mesh + np.array([x, y, 0], self.mesh.dtype)
+        return replace(self, box=shifted(self.box, x, y), points=points, mesh=mesh)
 
 
 class LandmarkDetector(Protocol):
@@ -171,7 +181,7 @@ class DlibLandmarkDetector:
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
-        frame = _eight_bit(frame)
+        frame = eight_bit(frame)
         side = max(frame.shape[:2])
         scales = [min(1.0, self.search_side / side), min(2.0, 2 * self.search_side / side)]
         if side > 2 * self.search_side:
@@ -184,11 +194,11 @@ class DlibLandmarkDetector:
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
         """Fits the landmarks in this frame, starting from where the face was in the frame before."""
-        return self._face(_eight_bit(frame), box_of_points(face.points), face.score)
+        return self._face(eight_bit(frame), box_of_points(face.points), face.score)
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
         """Looks for a face around the box only, at the size at which the detector works best."""
-        frame = _eight_bit(frame)
+        frame = eight_bit(frame)
         x0, y0, x1, y1 = face.box
         margin = 0.35 * (x1 - x0)
         left, top = max(0, int(x0 - margin)), max(0, int(y0 - margin))
@@ -205,7 +215,7 @@ class DlibLandmarkDetector:
         points = dlib.module.points([dlib.module.point(round(float(x)), round(float(y))) for x, y in face.points])
         shape = dlib.module.full_object_detection(dlib.module.rectangle(*edges), points)
         with dlib.lock:
-            return np.array(network.compute_face_descriptor(_eight_bit(frame), shape))
+            return np.array(network.compute_face_descriptor(eight_bit(frame), shape))
 
     def _search(self, frame: np.ndarray, scale: float, threshold: float) -> list[tuple[Box, float]]:
         """Returns ((x0, y0, x1, y1) in pixels of `frame`, score) of the faces seen in the frame resized by `scale`."""
@@ -230,7 +240,7 @@ class DlibLandmarkDetector:
         return Face(box_of_points(points), points, float(score))
 
 
-def _eight_bit(frame: np.ndarray) -> np.ndarray:
+def eight_bit(frame: np.ndarray) -> np.ndarray:
     """Returns the frame as contiguous uint8; raises ValueError where it is no picture."""
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):

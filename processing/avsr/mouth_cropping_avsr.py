@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .face_mesh_avsr import make_detector
 from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
-from .landmarks_avsr import NUM_POINTS, Box, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
+from .landmarks_avsr import NUM_POINTS, Box, LandmarkDetector, PrecomputedLandmarks
 
 BLOCK = 24  # frames that are warped together
 PATIENCE = 250  # frames without a face after which it is given up: crops are black until it is back
@@ -142,7 +143,7 @@ class _GivenLandmarks:
 
 
 def landmark_source(
-    landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
+    landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | str, fps: float, detect_every: int
 ) -> LandmarkSource:
     """Makes the source of landmarks for `MouthBuilder`.
 
@@ -152,10 +153,10 @@ def landmark_source(
         detect_every: frames between two searches, where a detector finds the landmarks.
 
     Raises:
-        ValueError: `landmarks` is an array of another shape.
+        ValueError: `landmarks` is an array of another shape, or no detector's name.
     """
-    if landmarks is None:
-        return FaceTracker(DlibLandmarkDetector(), detect_every)
+    if isinstance(landmarks, str):
+        return FaceTracker(make_detector(landmarks), detect_every)
     if isinstance(landmarks, PrecomputedLandmarks):
         return _GivenLandmarks(landmarks.at(fps))
     if callable(landmarks):

@@ -23,7 +23,7 @@ from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import named, people_in, together
-from .landmarks_avsr import DlibLandmarkDetector
+from .face_mesh_avsr import make_detector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
 from .media_source_avsr import fetch_media, source_name
 from .recognition_avsr import Recogniser, SpeakerWords, note_others
@@ -356,7 +356,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
         name = "the input dictionary" if isinstance(source, dict) else source_name(source)
         source = source if isinstance(source, dict) else fetch_media(source)
-        people, warnings = people_in(source, self.processor.image_processor, DlibLandmarkDetector())
+        image_processor = self.processor.image_processor
+        people, warnings = people_in(source, image_processor, make_detector(image_processor.landmarks))
         results = []
         for number, person in enumerate(people, 1):
             (result,) = self._read_together([source], settings.changed(speaker={"track": person}))
