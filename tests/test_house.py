@@ -285,7 +285,7 @@ def floors(folder: Path) -> int:
 
 @pytest.mark.parametrize(
     ("folder", "files", "most"),
-    [("processing/avsr", 26, 8), ("processing/glee", 19, 6), ("modeling/glee", 12, 5), ("modeling/avsr", 12, 7)],
+    [("processing/avsr", 29, 8), ("processing/glee", 19, 6), ("modeling/glee", 12, 5), ("modeling/avsr", 12, 7)],
 )
 def test_rooms_are_few_and_not_deep(repository, folder, files, most):
     """Files of a folder, `__init__` counted, and floors of its import tree: who reads one file reads few others."""

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource
-from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel
-from .face_mesh_avsr import make_detector, require_detector
-from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
+from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel
+from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
 from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
 from .read_ahead_avsr import ReadAhead
@@ -35,7 +34,8 @@ MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not rea
 LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
 Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector | str
-LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mouths, found, cuts and absent of `ClipPiece`
+# Mouths, found, cuts, absent and lips of `ClipPiece`.
+LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class ClipPiece:
         found: `(frames,)` bool, whether a face was seen; None without mouths, as the following ones.
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
         absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
+        lips: `(frames, 20, 2)` float32, landmarks 48 to 67 in pixels of `mouths`; NaN where they are unknown.
     """
 
     start: float
@@ -59,6 +60,7 @@ class ClipPiece:
     found: np.ndarray | None
     cuts: np.ndarray | None
     absent: np.ndarray | None
+    lips: np.ndarray | None = None
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Clip:
         report: numbers and warnings about picture and sound.
         absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
         found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
+        lips: `(frames, 20, 2)` float32, see `ClipPiece`; `None` without pictures.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Clip:
     report: ClipReport = field(default_factory=ClipReport)
     absent: np.ndarray | None = None
     found: np.ndarray | None = None
+    lips: np.ndarray | None = None
 
     def to_report(self) -> dict[str, Any]:
         """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
@@ -252,7 +256,7 @@ def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: 
                 cutter.add_sound(values)
             elif kind == MOUTHS:
                 seen = np.ones(len(values), dtype=bool)
-                cutter.add_lips(values, seen, ~seen, ~seen)
+                cutter.add_lips(values, seen, ~seen, ~seen, unknown_lips(len(values)))
             elif finder is not None:
                 for rows in finder.add(values):
                     cutter.add_lips(*rows)
@@ -306,6 +310,11 @@ def _prepare_finder(
     return MouthFinder(image_processor, landmarks, speaker), None
 
 
+def unknown_lips(frames: int) -> np.ndarray:
+    """Returns the `lips` of crops whose landmarks are not known: `(frames, 20, 2)` NaN."""
+    return np.full((frames, LIP_POINTS, 2), np.nan, np.float32)
+
+
 class MouthFinder:
     """Finds the mouths in the pictures of a clip, and measures them. A context manager that ends the locator's thread.
 
@@ -350,11 +359,11 @@ class MouthFinder:
 
     def _rows(self, blocks: Iterable[MouthBlock]) -> Iterator[LipRows]:
         for block in blocks:
-            self._measured.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            self._measured.add(block.mouths, block.points, block.found, block.outside, block.cuts, block.lips)
             absent = np.zeros(len(block.found), dtype=bool)
             if self._speaker is not None:
                 absent = self._speaker.report.take_absent(len(block.found))
-            yield block.mouths, block.found, block.cuts, absent
+            yield block.mouths, block.found, block.cuts, absent, block.lips
 
     def report(self, fps_in: float | None) -> ClipReport:
         """Returns what was measured, once all pictures were added.
@@ -434,7 +443,7 @@ class PieceCutter:
         self.has_sound, self.has_lips = has_sound, has_lips
         empty = MouthBlock.empty(roi_size)
         self._sound = _RowQueue(np.zeros(0, np.float32))
-        self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
+        self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found, empty.lips)]
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
 
@@ -452,9 +461,11 @@ class PieceCutter:
         """Adds `(samples,)` float32 that follow those added before."""
         self._sound.add(samples)
 
-    def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
+    def add_lips(
+        self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray, lips: np.ndarray
+    ) -> None:
         """Adds crops that follow those added before; see `ClipPiece`."""
-        for queue, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
+        for queue, rows in zip(self._lips, (mouths, found, cuts, absent, lips), strict=True):
             queue.add(rows)
 
     @property
@@ -495,8 +506,8 @@ class PieceCutter:
         audio = self._sound.take(sample, completed) if self.has_sound else None
         if not self.has_lips:
             return ClipPiece(first / self.fps, audio, None, None, None, None)
-        mouths, found, cuts, absent = (rows.take(frame, completed) for rows in self._lips)
-        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent)
+        mouths, found, cuts, absent, lips = (rows.take(frame, completed) for rows in self._lips)
+        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, lips)
 
     def _bounds(self, count: int) -> tuple[int, int]:
         """Returns `(samples, frames)` in `count` pieces."""
@@ -531,6 +542,7 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
     clip.mouths = _joined([piece.mouths for piece in pieces])
     clip.absent = _joined([piece.absent for piece in pieces])
     clip.found = _joined([piece.found for piece in pieces])
+    clip.lips = _joined([piece.lips for piece in pieces])
     share = clip.report.frames_with_face
     if clip.absent is not None and clip.absent.any():
         share = share / max(1.0 - clip.absent.mean(), 1e-9)

@@ -26,7 +26,7 @@ SHORT_SIDE = 128
 FULL_SIDE = 192
 
 
-class _Conv(nn.Conv2d):
+class SameConv(nn.Conv2d):
     """Convolves as TensorFlow's padding "same" does: with a stride of 2 there is more of it right and below."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1):
@@ -55,12 +55,12 @@ class _Pointwise(nn.Conv2d):
         return rows.permute(0, 3, 1, 2)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Adds a depthwise separable convolution to its input, which is pooled and given more channels where needed."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, slope: bool = False):
         super().__init__()
-        self.depthwise = _Conv(inputs, inputs, 3, stride, groups=inputs)
+        self.depthwise = SameConv(inputs, inputs, 3, stride, groups=inputs)
         self.pointwise = _Pointwise(inputs, outputs)
         self.activation = nn.PReLU(outputs) if slope else nn.ReLU(inplace=True)
         self.stride = stride
@@ -82,17 +82,17 @@ class FaceMesh(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [(16, 16)] * 2 + [(16, 32)] + [(32, 32)] * 2 + [(32, 64)] + [(64, 64)] * 2 + [(64, 128)]
-        trunk = [_Block(a, b, stride=1 + (a != b), slope=True) for a, b in widths]
-        deep = [_Block(128, 128, stride, slope=True) for stride in (1, 1, 2, 1, 1)]
-        self.trunk = nn.Sequential(_Conv(3, 16, 3, 2), nn.PReLU(16), *trunk, *deep)
+        trunk = [Block(a, b, stride=1 + (a != b), slope=True) for a, b in widths]
+        deep = [Block(128, 128, stride, slope=True) for stride in (1, 1, 2, 1, 1)]
+        self.trunk = nn.Sequential(SameConv(3, 16, 3, 2), nn.PReLU(16), *trunk, *deep)
         self.points = self._head([2, 1, 1], 3 * MESH_POINTS)
         self.face = self._head([2], 1)
 
     @staticmethod
     def _head(strides: list[int], outputs: int) -> nn.Sequential:
         """Makes what follows the trunk for one of the two outputs."""
-        blocks = [_Block(128, 128, stride, slope=True) for stride in strides]
-        end = [_Pointwise(128, 32), nn.PReLU(32), _Block(32, 32, slope=True), nn.Conv2d(32, outputs, 3)]
+        blocks = [Block(128, 128, stride, slope=True) for stride in strides]
+        end = [_Pointwise(128, 32), nn.PReLU(32), Block(32, 32, slope=True), nn.Conv2d(32, outputs, 3)]
         return nn.Sequential(*blocks, *end)
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,10 +115,10 @@ class ShortRangeDetector(nn.Module):
         super().__init__()
         near = [24, 24, 28, 32, 36, 42, 48, 56, 64, 72, 80, 88]
         halves = (32, 48)
-        blocks = [_Block(a, b, stride=1 + (b in halves)) for a, b in zip(near, near[1:])]
-        self.near = nn.Sequential(_Conv(3, 24, 5, 2), nn.ReLU(inplace=True), *blocks)
+        blocks = [Block(a, b, stride=1 + (b in halves)) for a, b in zip(near, near[1:])]
+        self.near = nn.Sequential(SameConv(3, 24, 5, 2), nn.ReLU(inplace=True), *blocks)
         self.near_boxes = _Pointwise(88, 2 * 16)
-        self.far = nn.Sequential(_Block(88, 96, 2), *(_Block(96, 96) for _ in range(4)))
+        self.far = nn.Sequential(Block(88, 96, 2), *(Block(96, 96) for _ in range(4)))
         self.far_boxes = _Pointwise(96, 6 * 16)
         self.near_scores = _Pointwise(88, 2)
         self.far_scores = _Pointwise(96, 6)
@@ -153,7 +153,7 @@ class _Separable(nn.Sequential):
         super().__init__(depthwise, _Pointwise(inputs, outputs))
 
 
-class _Bottleneck(nn.Module):
+class Bottleneck(nn.Module):
     """Adds two separable convolutions with fewer channels between them to its input."""
 
     def __init__(self, channels: int, inner: int):
@@ -171,7 +171,7 @@ class _Stage(nn.Sequential):
     def __init__(self, inputs: int, inner: int, outputs: int, bottlenecks: int):
         halve = [_Separable(inputs, inner, 2), nn.ReLU(inplace=True)]
         widen = [_Separable(inner, outputs), nn.ReLU(inplace=True)]
-        super().__init__(*halve, *widen, *(_Bottleneck(outputs, inner) for _ in range(bottlenecks)))
+        super().__init__(*halve, *widen, *(Bottleneck(outputs, inner) for _ in range(bottlenecks)))
 
 
 class FullRangeDetector(nn.Module):
@@ -180,7 +180,7 @@ class FullRangeDetector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, padding=1), nn.ReLU(inplace=True))
-        self.stage_4 = nn.Sequential(stem, _Bottleneck(32, 8), _Bottleneck(32, 8), _Stage(32, 16, 64, 2))
+        self.stage_4 = nn.Sequential(stem, Bottleneck(32, 8), Bottleneck(32, 8), _Stage(32, 16, 64, 2))
         self.side_4 = _Pointwise(64, 48)
         self.stage_8 = _Stage(64, 32, 128, 2)
         self.side_8 = _Pointwise(128, 64)
@@ -188,13 +188,22 @@ class FullRangeDetector(nn.Module):
         self.side_16 = _Pointwise(192, 96)
         self.stage_32 = _Stage(192, 96, 384, 3)
         self.up_32 = _Pointwise(384, 96)
-        self.join_16 = nn.Sequential(_Bottleneck(96, 48), _Bottleneck(96, 48))
+        self.join_16 = nn.Sequential(Bottleneck(96, 48), Bottleneck(96, 48))
         self.up_16 = _Pointwise(96, 64)
-        self.join_8 = nn.Sequential(_Bottleneck(64, 32), _Bottleneck(64, 32))
+        self.join_8 = nn.Sequential(Bottleneck(64, 32), Bottleneck(64, 32))
         self.up_8 = _Pointwise(64, 48)
-        self.join_4 = _Bottleneck(48, 24)
+        self.join_4 = Bottleneck(48, 24)
         self.boxes = nn.Sequential(_Pointwise(48, 64), nn.Conv2d(64, 64, 3, 2, padding=1, groups=64))
         self.scores = nn.Sequential(_Pointwise(48, 4), nn.Conv2d(4, 4, 3, 2, padding=1, groups=4))
+
+    def encoder(self) -> list[tuple[nn.Module, nn.Module | None]]:
+        """Returns the stages, each with what makes of its result that which the decoder adds."""
+        sides = [(self.stage_4, self.side_4), (self.stage_8, self.side_8), (self.stage_16, self.side_16)]
+        return [*sides, (self.stage_32, None)]
+
+    def decoder(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Returns the steps back to a larger picture: before it is doubled, and after the encoder's is added."""
+        return [(self.up_32, self.join_16), (self.up_16, self.join_8), (self.up_8, self.join_4)]
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Looks at every place.
@@ -206,13 +215,13 @@ class FullRangeDetector(nn.Module):
             `(batch, 2304, 16)`: centre, size and six points of a face, in pixels from the middle of its cell of four
             pixels; and `(batch, 2304)` logits that there is one.
         """
-        four = self.stage_4(pictures)
-        eight = self.stage_8(four)
-        sixteen = self.stage_16(eight)
-        x = F.relu_(self.side_16(sixteen)) + _doubled(F.relu_(self.up_32(self.stage_32(sixteen))))
-        x = F.relu_(self.side_8(eight)) + _doubled(F.relu_(self.up_16(self.join_16(x))))
-        x = F.relu_(self.side_4(four)) + _doubled(F.relu_(self.up_8(self.join_8(x))))
-        x = self.join_4(x)
+        x, sides = pictures, []
+        for stage, side in self.encoder():
+            x = stage(x)
+            if side is not None:
+                sides.append(F.relu_(side(x)))
+        for up, join in self.decoder():
+            x = join(sides.pop() + _doubled(F.relu_(up(x))))
         return _unfolded(self.boxes(x)), _unfolded(self.scores(x))[..., 0]
 
 

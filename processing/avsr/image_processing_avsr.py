@@ -25,8 +25,7 @@ from transformers import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
-from .face_mesh_avsr import DETECTORS, check_landmarks
-from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
+from .landmarks_avsr import DETECTORS, LandmarkDetector, PrecomputedLandmarks, check_landmarks
 from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
 
 
@@ -145,7 +144,7 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         builder = MouthBuilder(self, landmark_source(landmarks, self.fps, self.detect_every))
         report, blocks = ReportBuilder(self.mouth_width, self.fps), [MouthBlock.empty(self.roi_size)]
         for block in builder.build(map(_as_picture, frames)):
-            report.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            report.add(block.mouths, block.points, block.found, block.outside, block.cuts, block.lips)
             blocks.append(block)
         mouths, points, found = (
             np.concatenate(parts) for parts in zip(*((block.mouths, block.points, block.found) for block in blocks))

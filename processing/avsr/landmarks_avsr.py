@@ -23,6 +23,8 @@ from PIL import Image
 
 Box = tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
 
+DETECTORS = ("dlib", "mesh")  # by name; the first is the default
+
 NUM_POINTS = 68
 HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
 STEADY = slice(17, 48)  # brows, nose, eyes: they say where the head is, however jaw and lips move
@@ -238,6 +240,46 @@ class DlibLandmarkDetector:
         shape = dlib.predictor(frame, rectangle)
         points = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float32)
         return Face(box_of_points(points), points, float(score))
+
+
+def check_landmarks(name: str) -> None:
+    """Checks the name of a detector.
+
+    Raises:
+        ValueError: there is no such detector.
+    """
+    if name not in DETECTORS:
+        raise ValueError(f"landmarks must be one of {', '.join(map(repr, DETECTORS))}, got {name!r}")
+
+
+def make_detector(name: str = DETECTORS[0]) -> LandmarkDetector:
+    """Makes the detector with that name; its models are loaded with the first frame.
+
+    Raises:
+        ValueError: there is no such detector.
+    """
+    check_landmarks(name)
+    if name == "dlib":
+        return DlibLandmarkDetector()
+    from .face_mesh_avsr import MeshLandmarkDetector  # it imports this file
+
+    return MeshLandmarkDetector()
+
+
+def require_detector(name: str) -> None:
+    """Checks that the detector with that name can run.
+
+    Raises:
+        ValueError: there is no such detector.
+        ImportError: what it needs is missing; the message says what to install.
+    """
+    check_landmarks(name)
+    if name == "dlib":
+        require_dlib()
+        return
+    from .face_networks_avsr import weights_path
+
+    weights_path()
 
 
 def eight_bit(frame: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from .chunking_avsr import (
     words_before,
 )
 from .clip_report_avsr import SILENT_DBFS
-from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, without_others
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, unknown_lips, without_others
 from .recognition_avsr import MOST_OTHERS, note_others
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class ClipWindow:
         self._found: list[np.ndarray] = []
         self._cuts: list[np.ndarray] = []
         self._absent: list[np.ndarray] = []
+        self._lips: list[np.ndarray] = []
 
     def fill(self, last: int) -> None:
         """Reads on until frame `last` is in memory or the stream ends."""
@@ -84,8 +85,10 @@ class ClipWindow:
             self._audio.append(piece.audio)
             self.last = max(self.last, start + round(len(piece.audio) / self.sampling_rate * self.fps))
         if piece.mouths is not None and len(piece.mouths):
-            values = (piece.mouths, piece.found, piece.cuts, piece.absent)
-            for held, value in zip((self._mouths, self._found, self._cuts, self._absent), values, strict=True):
+            lips = unknown_lips(len(piece.mouths)) if piece.lips is None else piece.lips
+            values = (piece.mouths, piece.found, piece.cuts, piece.absent, lips)
+            rows = (self._mouths, self._found, self._cuts, self._absent, self._lips)
+            for held, value in zip(rows, values, strict=True):
                 assert value is not None  # with the mouths
                 self._pad_to(held, start - self.first, value[:0])
                 held.append(value)
@@ -110,6 +113,7 @@ class ClipWindow:
             (self._found, frames),
             (self._cuts, frames),
             (self._absent, frames),
+            (self._lips, frames),
         ):
             if held:
                 held[:] = [np.concatenate(held)[count:].copy()]
@@ -135,9 +139,11 @@ class ClipWindow:
             mouths = None
         if there < MIN_IN_VIEW:
             audio = mouths = None
+        lips = self._slice(self._lips, start, end, self.first)
         kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
         modality = kinds[audio is not None, mouths is not None]
-        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
+        seconds = (end - start) / self.fps
+        return Clip("", audio, mouths, modality, seconds, absent=absent, found=found, lips=lips)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:

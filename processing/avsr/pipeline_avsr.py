@@ -23,7 +23,7 @@ from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import named, people_in, together
-from .face_mesh_avsr import make_detector
+from .landmarks_avsr import make_detector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
 from .media_source_avsr import fetch_media, source_name
 from .recognition_avsr import Recogniser, SpeakerWords, note_others

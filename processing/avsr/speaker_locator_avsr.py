@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from transformers import Pipeline, pipeline
 
-from .face_mesh_avsr import make_detector
-from .landmarks_avsr import Box, LandmarkDetector, grown, meet
+from .landmarks_avsr import Box, LandmarkDetector, grown, make_detector, meet
 
 EVERYONE = "everyone"
 FORMS = '"text", "everyone", {"point": (x, y)}, {"box": (x0, y0, x1, y1)} or {"track": one box a frame}'

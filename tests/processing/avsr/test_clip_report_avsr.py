@@ -47,6 +47,20 @@ def test_a_good_clip_has_no_warnings():
     assert good.interpolated_runs == [] and good.yaw == pytest.approx(0, abs=0.5)
 
 
+def test_lips_that_open_and_close_are_measured():
+    """A mouth of 36 pixels' width, and one of half of it: opened by 0, 9, 18 pixels in turn, of 25 frames a second."""
+    lips = np.zeros((30, 20, 2))
+    lips[:, 6, 0] = np.where(np.arange(30) < 20, 36.0, 18.0)  # the other corner
+    lips[:, [17, 18, 19], 1] = np.array([0.0, 9.0, 18.0])[np.arange(30) % 3, None]
+    found, cuts = np.arange(30) < 27, np.arange(30) == 12
+    measured = report(lips=lips, found=found, cuts=cuts)
+    assert (measured.lip_opening, measured.lip_width) == (0.25, 1.0)
+    # of 26 steps 18 are of 9 pixels and 8 of 18, but for the one at the cut, which is of 18
+    assert measured.lip_motion == pytest.approx((18 * 0.25 + 7 * 0.5) / 25 * 25, abs=1e-3)
+    assert report(lips=lips, found=found, cuts=cuts, blocks=4) == measured
+    assert report().lip_motion is None
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -10,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lookhear.processing.avsr import read_frames
 from lookhear.processing.avsr.face_mesh_avsr import (
     LANDMARKS_OF_MESH,
     MeshLandmarkDetector,
     Region,
     cut_out,
-    make_detector,
     region_of_landmarks,
     region_of_mesh,
-    require_detector,
 )
 from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
-from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
+from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face, make_detector, require_detector
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
 
 drawn_face = runpy.run_path(str(Path(__file__).parent / "drawn_faces.py"))["drawn_face"]
@@ -131,6 +130,32 @@ def test_confirming(detector, face):
     assert not detector.confirm(WALL, face)
     assert not detector.confirm(drawn_face(), face.moved(-200.0, -200.0))
     assert not detector.confirm(drawn_face(), face.moved(90.0, 0.0))
+
+
+def test_appearance_does_not_depend_on_the_light(detector):
+    """Darker, and under reddish light: about the same description; another face and wall: another one."""
+    picture = drawn_face().astype(np.float64)
+    darker, redder = picture * 0.7, picture * (1.0, 0.85, 0.8)
+    other = drawn_face(skin=(140, 95, 70), look=0.1, centre=(170.0, 150.0)).astype(np.float64)[:, :, ::-1]
+    plain, dark, red, another = (
+        detector.describe(one.astype(np.uint8), detector(drawn_face())[0]) for one in (picture, darker, redder, other)
+    )
+    assert plain.shape == (336,) and plain.dtype == np.float32
+    assert np.linalg.norm(plain - dark) < 0.15 and np.linalg.norm(plain - red) < 0.15
+    assert np.linalg.norm(plain - another) > 0.3
+    assert np.linalg.norm(detector.describe(np.zeros_like(WALL), detector(drawn_face())[0])) < 0.01
+
+
+@pytest.mark.shared
+def test_speakers_are_told_apart(detector, shared):
+    """Five speakers of GRID, five frames of each: the share of pairs on the wrong side of 0.55."""
+    looks = []
+    for path in sorted((shared / "data" / "grid_speakers").glob("*.mp4")):
+        frames = list(read_frames(path))[::18]
+        looks.append([detector.describe(frame, detector(frame)[0]) for frame in frames])
+    same = [np.linalg.norm(a - b) for own in looks for i, a in enumerate(own) for b in own[:i]]
+    others = [np.linalg.norm(a - b) for i, own in enumerate(looks) for more in looks[:i] for a in own for b in more]
+    assert np.mean(np.array(same) < 0.55) > 0.95 and np.mean(np.array(others) > 0.55) > 0.95
 
 
 def test_a_face_that_leaves_is_lost_at_once(detector):

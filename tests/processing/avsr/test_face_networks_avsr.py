@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from lookhear.processing.avsr.face_litert_avsr import load_litert, to_flatbuffer
 from lookhear.processing.avsr.face_networks_avsr import (
     FULL_SIDE,
     MESH_SIDE,
@@ -51,6 +52,36 @@ def test_a_detector_is_that_of_the_original_runtime(original, name, side, places
     assert np.abs(np.take_along_axis(boxes, likely[..., None], 1) - original[f"{name}_boxes"]).max() < TOLERANCE
     unlikely = np.sort(scores, axis=1)[:, : places - likely.shape[1]]
     assert (unlikely.max(axis=1) <= original[f"{name}_scores"].min(axis=1) + TOLERANCE).all()
+
+
+@pytest.mark.parametrize(("name", "side"), [("mesh", MESH_SIDE), ("short", SHORT_SIDE), ("full", FULL_SIDE)])
+def test_the_networks_run_in_litert(original, name, side):
+    """Of files that are written from torch's weights; the numbers are those of the original files."""
+    pytest.importorskip("ai_edge_litert", reason="needs LiteRT")
+    values = pictures(side) if name == "mesh" else pictures(side) * 2 - 1
+    boxes, scores = load_litert(name, side)(values.permute(0, 2, 3, 1).contiguous().numpy())
+    if name == "mesh":
+        assert np.abs(boxes.reshape(10, 468, 3) - original["points"]).max() < 1e-5
+        assert np.abs(scores.reshape(10) - original["face_logits"]).max() < 1e-5
+        return
+    likely = original[f"{name}_places"].astype(int)
+    assert np.abs(np.take_along_axis(scores[..., 0], likely, 1) - original[f"{name}_scores"]).max() < 1e-5
+    assert np.abs(np.take_along_axis(boxes, likely[..., None], 1) - original[f"{name}_boxes"]).max() < 1e-5
+
+
+def test_a_flatbuffer_by_hand():
+    """A table of a number, a list and a table, byte by byte."""
+    written = to_flatbuffer({0: 7, 1: [1, -2], 2: {0: True}})
+    table = int.from_bytes(written[:4], "little")
+    fields = table - int.from_bytes(written[table : table + 4], "little", signed=True)
+    assert written[4:8] == b"TFL3" and table % 4 == 0
+    # 10 bytes long, 16 of the table itself, then where each field is in it
+    assert written[fields : fields + 10] == bytes.fromhex("0a00 1000 0400 0800 0c00")
+    assert written[table + 4 : table + 8] == bytes([7, 0, 0, 0])
+    items = table + 8 + int.from_bytes(written[table + 8 : table + 12], "little")
+    assert written[items : items + 12] == bytes.fromhex("02000000 01000000 feffffff")
+    inner = table + 12 + int.from_bytes(written[table + 12 : table + 16], "little")
+    assert written[inner + 4] == 1
 
 
 @pytest.mark.shared
