@@ -8,6 +8,9 @@ clip after the other. The cases take turns in one run, so that a busy machine sl
 compared is the time the processor spent (least of the repetitions), with the time on the clock beside it. About five
 minutes on one thread.
 
+With `--usr2`, ours also encodes: USR 2.0's base model, 1,049 word pieces, beam 40, on the sound and lips of a clip,
+beside ESPnet's search alone with a decoder of the same size and the published rules of its pre-beam.
+
 ESPnet's column is left out where it isn't installed. To install it beside this environment, without what it would
 replace:
 
@@ -22,7 +25,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-BEAMS, CTC_WEIGHT, VOCAB, EOS = 5, 0.1, 40, 39
+CTC_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Beams, labels, and whether ours is USR 2.0's base model, encoder included."""
+
+    beams: int = 5
+    vocab: int = 40
+    usr2: bool = False
+
+
+PAPER, USR2 = Sizes(), Sizes(beams=40, vocab=1049, usr2=True)
 
 
 @dataclass
@@ -52,13 +67,31 @@ def our_search(clips: int, frames: int, characters: int) -> Callable[[], None]:
     lengths = {"min_new_tokens": characters, "max_new_tokens": characters + 1}  # the last one is EOS
 
     def search() -> None:
-        found = model.generate(encoder_outputs=encoded, num_beams=BEAMS, ctc_weight=CTC_WEIGHT, **lengths)
+        found = model.generate(encoder_outputs=encoded, num_beams=PAPER.beams, ctc_weight=CTC_WEIGHT, **lengths)
         assert found.shape == (clips, characters + 2)
 
     return search
 
 
-def espnet_search(frames: int, characters: int) -> Callable[[], None] | None:
+def our_reading(frames: int, pieces: int) -> Callable[[], None]:
+    """Returns a function that encodes the sound and lips of one clip with USR 2.0's base model and searches."""
+    import torch
+
+    from lookhear import AvsrConfig, AvsrForConditionalGeneration
+
+    torch.manual_seed(0)
+    model = AvsrForConditionalGeneration(AvsrConfig.usr2("base")).eval()
+    inputs = {"input_values": torch.randn(1, 640 * frames), "pixel_values_videos": torch.randn(1, frames, 1, 88, 88)}
+    lengths = {"min_new_tokens": pieces, "max_new_tokens": pieces + 1}
+
+    def read() -> None:
+        found = model.generate(**inputs, num_beams=USR2.beams, ctc_weight=CTC_WEIGHT, **lengths)
+        assert found.shape == (1, pieces + 2)
+
+    return read
+
+
+def espnet_search(frames: int, characters: int, sizes: Sizes = PAPER) -> Callable[[], None] | None:
     """
     Returns a function that runs ESPnet's BatchBeamSearch with its CTC prefix scorer on one clip; None without ESPnet.
     """
@@ -73,11 +106,13 @@ def espnet_search(frames: int, characters: int) -> Callable[[], None] | None:
     import torch
 
     torch.manual_seed(0)
-    decoder = TransformerDecoder(VOCAB, 512, attention_heads=8, linear_units=2048, num_blocks=6, use_flash_attn=False)
-    ctc = CTC(VOCAB, 512)
-    scorers = {"decoder": decoder.eval(), "ctc": CTCPrefixScorer(ctc=ctc.eval(), eos=EOS)}
+    vocab, eos = sizes.vocab, sizes.vocab - 1
+    decoder = TransformerDecoder(vocab, 512, attention_heads=8, linear_units=2048, num_blocks=6, use_flash_attn=False)
+    ctc = CTC(vocab, 512)
+    scorers = {"decoder": decoder.eval(), "ctc": CTCPrefixScorer(ctc=ctc.eval(), eos=eos)}
     weights = {"decoder": 1 - CTC_WEIGHT, "ctc": CTC_WEIGHT}
-    beam = BatchBeamSearch(scorers, weights, BEAMS, VOCAB, sos=EOS, eos=EOS, pre_beam_score_key="full").eval()
+    key = "decoder" if sizes.usr2 else "full"
+    beam = BatchBeamSearch(scorers, weights, sizes.beams, vocab, sos=eos, eos=eos, pre_beam_score_key=key).eval()
     states = torch.randn(frames, 512)
 
     def search() -> None:
@@ -118,6 +153,7 @@ def main() -> None:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 8], help="clips that are searched together")
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each case")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--usr2", action="store_true", help="USR 2.0's base model and beam 40 instead of the paper's")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads))
     import torch
@@ -125,8 +161,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cases = []
     for frames in options.frames:
-        peer = espnet_search(frames, options.characters)
+        peer = espnet_search(frames, options.characters, USR2 if options.usr2 else PAPER)
         cases += [Case("ESPnet", frames, 1, peer)] if peer else []
+        if options.usr2:
+            cases.append(Case("ours, with the encoder", frames, 1, our_reading(frames, options.characters)))
+            continue
         ours = [(clips, our_search(clips, frames, options.characters)) for clips in options.batch]
         cases += [Case("ours", frames, clips, search) for clips, search in ours]
     measure(cases, options.repeat)

@@ -97,7 +97,7 @@ def _question(facts: Path) -> tuple[str, str]:
 def asked(folder: Path) -> None:
     """Two questions about a scene, each with its answer in words and as drawn on the scene."""
     command("synthesize", "--scene", "--seed", 11, "-o", folder / "scene.png")
-    questions = ("Which shape is the second largest?", "Which star is the leftmost?")
+    questions = ("Which of these would roll? Show it.", "Which star is the leftmost?")
     sheets = []
     for number, question in enumerate(questions):
         overlay, facts = folder / f"{number}.png", folder / f"{number}.json"

@@ -24,6 +24,7 @@ MODALITIES = ("audio", "visual", "audiovisual")
 NOISES = ("babble", "human", "talker")
 CLEAN = "clean"
 SAMPLING_RATE = 16000  # Hz, of prepared clips
+ProblemSink = Callable[[str, Exception], object]  # gets the id of a clip, and what keeps it from being read
 NoiseMaker = Callable[[Sequence[np.ndarray], int, np.random.Generator], np.ndarray]
 
 
@@ -122,6 +123,7 @@ def evaluate_avsr(
     seed: int = 0,
     device: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    on_problem: ProblemSink | None = None,
 ) -> list[ConditionResult]:
     """Reads every clip of a folder under every condition.
 
@@ -142,6 +144,8 @@ def evaluate_avsr(
         seed: of the noise and of the bootstrap.
         device: "cpu", "cuda", "cuda:1", ...; None for the first accelerator, else the CPU.
         progress: called with a label, the number of clips done, and their number.
+        on_problem: called with the id of each clip that cannot be read, and its error; such clips are left out. None:
+            the first one raises its error.
 
     Returns:
         One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
@@ -149,7 +153,7 @@ def evaluate_avsr(
 
     Raises:
         ValueError: an argument or the folder is unusable.
-        MediaError: a clip or noise file cannot be read.
+        MediaError: a clip (without `on_problem`) or noise file cannot be read.
     """
     from lookhear.processing.avsr import normalise_text
 
@@ -164,7 +168,8 @@ def evaluate_avsr(
     makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
     recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
-    clips = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
+    settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
+    clips = load_clips(data, recogniser.image_processor, **settings)
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
         raise ValueError(
@@ -192,7 +197,11 @@ def evaluate_avsr(
                     started = time.perf_counter()
                     found = recogniser(heard, modality, partial(report, label))
                     processing = time.perf_counter() - started
-                    timed = [(clip.words, result["chunks"]) for clip, result in zip(clips, found) if clip.words]
+                    timed = [
+                        (clip.words, result["chunks"])
+                        for clip, result in zip(clips, found)
+                        if clip.words and recogniser.has_times
+                    ]
                     starts = [error for words, chunks in timed for error in word_start_errors(words, chunks)]
                     read[key] = [result["text"] for result in found], starts, processing
                 texts, starts, processing = read[key]
@@ -237,14 +246,20 @@ class Recogniser:
         """The [`MouthRoiImageProcessor`] of this checkpoint."""
         return self.asr.processor.image_processor
 
+    @property
+    def has_times(self) -> bool:
+        """Whether this checkpoint can give the times of words: whether its CTC head was trained."""
+        config = self.asr.model.config
+        return bool(config.ctc_loss_weight or config.alignment_loss_weight)
+
     def __call__(self, clips: Sequence[Clip], modality: str, progress: Callable[[int, int], None]) -> list[dict]:
         """Reads the clips and returns the pipeline's results in their order; with word times if some clip knows its
-        own.
+        own and the checkpoint can give them.
 
         A clip without sound or picture is read from what it has.
         """
         results: list[dict] = [{"text": "", "chunks": []} for _ in clips]
-        timestamps = "word" if any(clip.words for clip in clips) else False
+        timestamps = "word" if self.has_times and any(clip.words for clip in clips) else False
         inputs = [_parts(clip, modality) for clip in clips]
         readable = [i for i, parts in enumerate(inputs) if parts]
         done = len(clips) - len(readable)
@@ -279,10 +294,21 @@ def load_clips(
     *,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_problem: ProblemSink | None = None,
 ) -> list[Clip]:
     """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
     A clip in which hardly a face was found has no mouths, as in the pipeline.
+
+    Args:
+        data: the folder.
+        image_processor: crops the mouths.
+        limit: only the first clips.
+        progress: called with the number of clips done, and their number.
+        on_problem: see [`evaluate_avsr`].
+
+    Raises:
+        ValueError: the crops of a prepared folder don't fit, or no clip can be read; without `on_problem`, one can't.
     """
     from lookhear.processing.avsr import MIN_FACE_SHARE
     from lookhear.training.avsr.corpora import read_folder
@@ -296,7 +322,15 @@ def load_clips(
         rows = list(read_folder(data))[:limit]
     clips = []
     for number, row in enumerate(rows, start=1):
-        clip = decode_row(row if prepared else prepare_clip(row, image_processor))
+        if progress is not None:
+            progress(number, len(rows))
+        try:
+            clip = decode_row(row if prepared else prepare_clip(row, image_processor))
+        except (ValueError, OSError) as error:
+            if on_problem is None:
+                raise
+            on_problem(row["id"] if prepared else row.id, error)
+            continue
         if clip["mouths"] is not None and clip["mouths"].shape[-1] != image_processor.roi_size:
             raise ValueError(
                 f"{data} was prepared with crops of {clip['mouths'].shape[-1]} pixels, the checkpoint reads crops of "
@@ -304,8 +338,8 @@ def load_clips(
             )
         seen = clip["mouths"] is not None and (clip["report"].get("frames_with_face") or 0.0) >= MIN_FACE_SHARE
         clips.append(Clip(clip["id"], clip["text"], clip["audio"], clip["mouths"] if seen else None, clip["words"]))
-        if progress is not None:
-            progress(number, len(rows))
+    if rows and not clips:
+        raise ValueError(f"{data}: none of the {len(rows)} clips can be read")
     return clips
 
 

@@ -61,10 +61,17 @@ def _aligned(cells: list[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
 
 
-def to_json(rows: Sequence[dict]) -> str:
-    """Formats `{"results": [row, ...]}`; a rate that does not exist (no reference words) is null."""
+def to_json(rows: Sequence[dict], problems: Sequence[dict] = ()) -> str:
+    """
+    Formats `{"results": [row, ...]}`; a rate that does not exist (no reference words) is null.
+
+    Args:
+        rows: of the results.
+        problems: `{"id", "problem"}` of clips that were left out; `"problems"` in the file if there are any.
+    """
     plain = [{name: _finite(value) for name, value in row.items()} for row in rows]
-    return json.dumps({"results": plain}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    left_out = {"problems": list(problems)} if problems else {}
+    return json.dumps({"results": plain, **left_out}, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(rows: Sequence[dict]) -> str:

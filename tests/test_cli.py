@@ -15,7 +15,7 @@ from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
-COMMANDS += ("demo",)
+COMMANDS += ("reproduce", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
@@ -63,6 +63,11 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["transcribe", "a.mp4", "--ctc-weight", "2"], "--ctc-weight"),
         (["transcribe", "a.mp4", "--format", "doc"], "'doc'"),
         (["transcribe", "a.mp4", "--chunk-length", "1"], "--chunk-length"),
+        (["transcribe", "a.mp4", "--audio-track", "-1"], "--audio-track"),
+        (["transcribe", "a.mp4", "--channel", "middle"], "--channel"),
+        (["transcribe", "a.mp4", "b.mp4", "--audio", "c.wav"], "--audio applies to a single video"),
+        (["transcribe", "a.mp4", "--audio-offset", "1"], "--audio, which is missing"),
+        (["transcribe", "a.mp4", "--audio", "c.wav", "--audio-offset", "soon"], "--audio-offset"),
         (["transcribe", "a.mp4", "b.mp4", "--format", "srt"], "--output"),
         (["transcribe", "x/a.mp4", "y/a.mp4", "--output", "out"], "both"),
         (["evaluate", "avsr", "--model", ".", "--data", "nowhere", "--modality", "smell"], "'smell'"),
@@ -120,6 +125,51 @@ def test_transcribe_several_files_with_one_that_is_broken(run, tiny_checkpoint, 
     assert [line.split("\t")[0] for line in out.splitlines()] == [str(files[0]), str(files[2])]
     assert len([line for line in err.splitlines() if "broken.mp4" in line and "error" in line]) == 1
     assert "Traceback" not in err
+
+
+def test_each_file_of_a_batch_is_opened_once(run, tiny_checkpoint, talking_clips, tmp_path, monkeypatch):
+    """Also where one of them turns out to be bad only while it is read."""
+    from lookhear.processing.avsr import media_avsr
+    from lookhear.processing.avsr.media_source_avsr import MediaError
+
+    opened, items = [], media_avsr.MediaStream._items
+
+    def counted(self):
+        opened.append(self.name)
+        if "bad" in self.name:
+            raise MediaError(f"{self.name} breaks off")
+        return items(self)
+
+    monkeypatch.setattr(media_avsr.MediaStream, "_items", counted)
+    (tmp_path / "bad.mp4").write_bytes((talking_clips / "0.mp4").read_bytes())
+    files = [talking_clips / "0.mp4", tmp_path / "bad.mp4", talking_clips / "1.mp4"]
+    code, out, err = run("transcribe", *files, "--model", tiny_checkpoint, *FAST)
+    assert code == 2 and [line.split("\t")[0] for line in out.splitlines()] == [str(files[0]), str(files[2])]
+    assert sorted(opened) == sorted(repr(str(file)) for file in files) and err.count("bad.mp4' breaks off") == 1
+
+
+def test_transcribe_prints_times(run, tiny_checkpoint, talking_clips):
+    clip = talking_clips / "2.wav"
+    arguments = ("transcribe", clip, "--model", tiny_checkpoint, *FAST)
+    code, out, _ = run(*arguments, "--timestamps", "word")
+    assert code == 0 and all(line.startswith("[00:00:0") for line in out.splitlines())
+    assert [line.split("] ")[1] for line in out.splitlines()] == run(*arguments)[1].split()
+
+
+def test_transcribe_reads_sound_of_another_file(run, tiny_checkpoint, talking_clips):
+    options = ("--model", tiny_checkpoint, "--format", "json", *FAST)
+    code, out, _ = run("transcribe", talking_clips / "0.mp4", "--audio", talking_clips / "2.wav", *options)
+    report = json.loads(out)["report"]
+    assert code == 0 and "2.wav" in report["source"] and report["modality"] == "audiovisual"
+    moved = ("--audio-offset", "2.5")
+    out = run("transcribe", talking_clips / "0.mp4", "--audio", talking_clips / "2.wav", *moved, *options)[1]
+    assert json.loads(out)["report"]["duration"] == pytest.approx(
+        2.5 + soundfile.info(talking_clips / "2.wav").duration, abs=0.05
+    )
+    code, _, err = run("transcribe", talking_clips / "0.mp4", "--audio-track", "fr", *options)
+    assert code == 2 and "`audio_track`" in err and "no sound track 'fr'; it has 0" in err and err.count("error:") == 1
+    code, _, err = run("transcribe", talking_clips / "0.mp4", "--channel", "5", *options)
+    assert code == 2 and "`channel`: there is no channel 5" in err and err.count("error:") == 1
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -215,6 +265,22 @@ def test_evaluate_writes_what_it_prints(run, tiny_checkpoint, talking_clips, tmp
     assert all(row["rtfx"] > 0 for row in rows)
     assert all(row["clips"] == 3 and row["interval"][0] <= row["wer"] <= row["interval"][1] for row in rows)
     assert len(out.splitlines()) == 2 + len(rows)
+
+
+def test_evaluate_leaves_out_what_cannot_be_read(run, tiny_checkpoint, talking_clips, tmp_path):
+    rows = [json.loads(line) for line in (talking_clips / "metadata.jsonl").read_text().splitlines()]
+    rows = [*rows[:1], {"file_name": "bad.mp4", "text": "bin"}, rows[2]]
+    for row in rows:
+        good = talking_clips / row["file_name"]
+        (tmp_path / row["file_name"]).write_bytes(good.read_bytes() if good.exists() else b"no video")
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("evaluate", "avsr", "--data", tmp_path, "--model", tiny_checkpoint, "--modality", "audio", *FAST)
+    code, out, err = run(*arguments, "--json", tmp_path / "out.json")
+    assert code == 0 and "bad was left out: " in err and "bad.mp4' is not a media file" in err
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["results"][0]["clips"] == 2 and [problem["id"] for problem in found["problems"]] == ["bad"]
+    code, out, err = run(*arguments, "--strict")
+    assert code == 2 and out == "" and "bad.mp4' is not a media file" in err
 
 
 def test_prepare_prints_its_summary(run, tiny_checkpoint, talking_clips, tmp_path):

@@ -1,13 +1,17 @@
 """`lookhear perceive`: the table, the JSON with its masks, the overlay, and one line for bad input."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from lookhear import cli
-from lookhear.commands.perceive import run_lengths
+from lookhear.processing.glee.geometry_glee import compress_runs, mask_of_runs, run_lengths
+from lookhear.training.glee.corpora.opening import open_corpus
+from lookhear.training.glee.mixture.sources import read_vocabulary
 
 PLACED = {
     "--point": "10,20;12,22",
@@ -52,9 +56,8 @@ def photos(tmp_path_factory):
 
 
 def decoded(mask: dict) -> np.ndarray:
-    """COCO's uncompressed run lengths as bool."""
-    values = np.arange(len(mask["counts"])) % 2 == 1
-    return np.repeat(values, mask["counts"]).reshape(mask["size"], order="F")
+    """COCO's run lengths as bool."""
+    return coco_mask.decode(mask).astype(bool)
 
 
 def test_help_shows_an_example_and_needs_no_heavy_import(light_command):
@@ -70,6 +73,13 @@ def test_the_table(run, model, photos):
     assert code == 0 and lines[0].split() == ["score", "label", "xmin", "ymin", "xmax", "ymax", "area"]
     assert set(lines[1]) == {"-"} and len(lines) == 5 and all(line.split()[1] in ("cat", "dog") for line in lines[2:])
     assert "Traceback" not in err
+
+
+def test_labels_add_up_and_may_have_commas(run, model, photos):
+    asked = ["--labels", "cat,dog", "--label", "Bolt, small", "--labels", "red_car"]
+    code, out, _ = run(photos / "a.png", "--model", model, *asked, "--threshold", 0, "--json")
+    labels = {found["label"] for found in json.loads(out)["images"][0]["objects"]}
+    assert code == 0 and labels == {"cat", "dog", "Bolt, small", "red_car"}, "as they were written"
 
 
 def test_every_kind_of_prompt_in_one_call(run, model, photos):
@@ -106,6 +116,55 @@ def test_several_images(run, model, photos, tmp_path):
         "a.png": (90, 60),
         "b.png": (64, 64),
     }
+
+
+def test_a_folder_is_labelled_for_training(run, model, photos, tmp_path):
+    """`perceive --coco` -> the reader of `train glee`: the same boxes, masks and names."""
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for name in ("a.png", "b.jpg"):
+        (folder / name).write_bytes((photos / name).read_bytes())
+    out = tmp_path / "labels" / "own.json"
+    asked = ["--model", model, "--labels", "cat,red_car", "--threshold", 0, "--top-k", 4]
+    code, printed, err = run(folder, *asked, "--coco", out, "--json")
+    assert code == 0 and str(out) in err
+    content = json.loads(out.read_text())
+    assert [image["file_name"] for image in content["images"]] == ["../album/a.png", "../album/b.jpg"]
+    assert [category["name"] for category in content["categories"]] == ["cat", "red_car"]
+    assert read_vocabulary(out) == ["cat", "red car"]
+    for images in (None, folder):
+        rows = open_corpus("coco", out, images=images)
+        for row, entry in zip(rows, json.loads(printed)["images"], strict=True):
+            found = [one for one in entry["objects"] if one["area"]]
+            named = [one["label"].replace("_", " ") for one in found]
+            assert [instance["category"] for instance in row["objects"]] == named
+            for instance, one in zip(row["objects"], found):
+                assert instance["box"] == pytest.approx(list(one["box"].values()), abs=0.02)
+                assert instance["mask"]["counts"] == one["mask"]["counts"]
+    for wrong, message in (("own.txt", "its ending must be .json"), (out, "--coco is for pictures")):
+        code, _, err = run(folder, *asked, "--coco", wrong, *(["--frames", "video"] if wrong == out else []))
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_folders_and_animations(run, model, photos, tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    pictures = [Image.open(photos / "a.png").rotate(angle) for angle in (0, 90, 180)]
+    pictures[0].save(folder / "moving.webp", save_all=True, append_images=pictures[1:], lossless=True)
+    pictures[0].save(folder / "b.png")
+    asked = ["--model", model, "--expression", "a cat", "--json"]
+    code, out, _ = run(folder, *asked, "--each", "--out", tmp_path / "drawn")
+    assert code == 0 and [Path(entry["image"]).name for entry in json.loads(out)["images"]] == [
+        "b.png",
+        *(f"moving-{number}.webp" for number in (1, 2, 3)),
+    ]
+    drawn = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert drawn == ["b.png", "moving-1.png", "moving-2.png", "moving-3.png"]
+    code, out, _ = run(folder / "moving.webp", *asked, "--frames", "first")
+    assert code == 0 and len(json.loads(out)["images"]) == 1
+    code, out, err = run(folder / "moving.webp", *asked)
+    assert code == 0 and [json.loads(line)["frame"] for line in out.splitlines()] == [0, 1, 2]
+    assert "is followed as a video; --each: picture by picture" in err
 
 
 def test_one_that_is_broken_does_not_stop_the_others(run, model, photos):
@@ -179,7 +238,8 @@ def test_run_lengths():
     generator = np.random.default_rng(0)
     for shape in ((1, 1), (7, 5), (1, 9), (9, 1)):
         mask = generator.random(shape) > 0.5
-        assert np.array_equal(decoded({"size": list(shape), "counts": run_lengths(mask)}), mask)
+        assert np.array_equal(mask_of_runs(run_lengths(mask), shape), mask)
+        assert np.array_equal(decoded({"size": list(shape), "counts": compress_runs(run_lengths(mask))}), mask)
 
 
 def test_run_lengths_are_cocos():

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from lookhear import cli
-from lookhear.processing.glee.run_lengths_glee import mask_of_rle
+from lookhear.processing.glee.geometry_glee import mask_of_rle
 from lookhear.processing.glee.video_reading_glee import open_video
+from lookhear.training.glee.corpora.picture import decode_image
+from lookhear.training.glee.corpora.youtube_vis import read_youtube_vis
 
 EVERYTHING = ["--labels", "cat", "--tracking", "minvis", "--threshold", 0]
 
@@ -78,6 +80,31 @@ def test_everything_is_written(run, model, footage, tmp_path):
     frames = list(open_video(out).read(lambda message: None))
     assert len(frames) == 6 and frames[0].image.size == (64, 48)
     assert sorted(path.name for path in out.parent.iterdir()) == ["mot.txt", "out.mp4", "tracks.jsonl", "vis.json"]
+
+
+def test_tracks_are_read_back_as_youtube_vis(run, model, footage, tmp_path):
+    """Of a folder with its pictures, and of a file whose frames are decoded: the same objects in the same frames."""
+    for video in ("folder", "clip.mp4"):
+        coco, lines = tmp_path / f"{video}.json", tmp_path / f"{video}.jsonl"
+        asked = [
+            "--model",
+            model,
+            "--expression",
+            "a cat",
+            "--expression",
+            "a dog",
+            "--coco-vis",
+            coco,
+            "--json",
+            lines,
+        ]
+        code, *_ = run(footage / video, *asked)
+        rows = list(read_youtube_vis(coco))
+        assert code == 0 and [row["frame"] for row in rows] == list(range(6))
+        for row, line in zip(rows, lines.read_text().splitlines(), strict=True):
+            found = {one["track_id"]: one["mask"]["counts"] for one in json.loads(line)["objects"] if one["area"]}
+            assert {thing["track_id"]: thing["mask"]["counts"] for thing in row["objects"]} == found
+            assert decode_image(row, (48, 64)).size == (64, 48)
 
 
 def test_an_animated_picture(run, model, footage, tmp_path):

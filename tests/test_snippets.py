@@ -24,15 +24,17 @@ import pytest
 FOREIGN = {
     r"/data/": "a corpus that its owners hand out",
     r"\bGRID/": "GRID's videos",
+    r"\bcorpora/": "the papers' corpora",
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth": "GLEE's published weights",
     r"\bllava-hf/": "LLaVA's published weights",
-    r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny)\.yaml": "hours of training",
+    r"^lookhear convert (usr2|auto_avsr|vsr-ml)\b": "published recognisers",
+    r"--model (usr2-base/|lips/|vsr-)": "what a published recogniser becomes",
+    r"\b(talk\.mkv|recorder\.wav)": "a recording of the reader's",
+    r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
 }
-if not (Path(__file__).parents[1] / "model_cards" / "lisa-glee-tiny").is_dir():
-    FOREIGN[r"^lookhear ask\b|lisa-glee-tiny|\bask[.(]"] = "a checkpoint that is not there yet"
-LONG = r"^lookhear (train|evaluate|prepare)\b|--speaker everyone|runs/mine"  # more than a few seconds
+LONG = r"^lookhear (train|evaluate|prepare|reproduce)\b|--speaker everyone|runs/mine"  # more than a few seconds
 SHELL = ("sh", "bash")
 PREPARED = {"training/README.md"}  # their Python reads folders that their commands would prepare in hours
 

@@ -1,7 +1,9 @@
 """Reading of recipes: a YAML file whose sections fill dataclasses, with overrides from the command line.
 
 Besides its sections a recipe has `system`, the training that it is for: `avsr`, `glee` (corpora), `glee_scenes`,
-`lisa_glee` (corpora) or `lisa_glee_scenes`.
+`lisa_glee` (corpora) or `lisa_glee_scenes`. With `extends: FILE` it has all that FILE has, and names what differs:
+FILE is looked for beside the recipe, then among the shipped recipes. Mappings are merged field by field, lists and
+other values are replaced.
 Each value must have the type that the dataclass gives its field, and be in the [`Range`] that the type is annotated
 with.
 """
@@ -118,13 +120,69 @@ def read_recipe(path: str | Path, overrides: list[str] | tuple[str, ...], kind: 
         ValueError: no such file, not YAML, a section or field that does not exist (the known ones are named), or a
             value of another type than its field's, or out of its range.
     """
-    content = _load(Path(path), shipped)
+    content = load_content(path, shipped)
     if not isinstance(content, dict):
         raise ValueError(f"recipe {str(path)!r} must have the sections {_names(kind)}")
     content.pop("system", None)
+    apply_overrides(content, overrides)
+    return fill(kind, {name: {} if part is None else part for name, part in content.items()})
+
+
+def load_content(path: str | Path, shipped: Path) -> Any:
+    """
+    Loads a recipe's YAML, merged with that of the recipes which it extends.
+
+    Args:
+        path: YAML file.
+        shipped: a folder with folders `recipes` below it, whose files can be extended by their names.
+
+    Returns:
+        What the file holds, without `extends`: a mapping, if it is a recipe.
+
+    Raises:
+        ValueError: no such file, not YAML, or a recipe that extends itself.
+    """
+    return _load_extended(Path(path), shipped, ())
+
+
+def shipped_recipe(name: str | Path, shipped: Path) -> Path | None:
+    """
+    Finds a shipped recipe.
+
+    Args:
+        name: its file name, or the end of its path, such as `tables/base.yaml`.
+        shipped: a folder with folders `recipes` below it.
+
+    Returns:
+        Its path, the first one in alphabetical order if several have the name; None if none has it.
+    """
+    name = Path(name)
+    if not name.name or name.is_absolute() or ".." in name.parts:
+        return None
+    found = sorted(path for path in shipped.rglob(name.name) if "recipes" in path.relative_to(shipped).parts[:-1])
+    return next((path for path in found if path.parts[-len(name.parts) :] == name.parts), None)
+
+
+def merge(base: Any, changes: Any) -> Any:
+    """Merges two values of YAML: mappings field by field, of all others the second one. Neither is changed."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return base | {name: merge(base[name], value) if name in base else value for name, value in changes.items()}
+
+
+def apply_overrides(content: dict[str, Any], overrides: list[str] | tuple[str, ...]) -> None:
+    """
+    Sets fields of a recipe's content.
+
+    Args:
+        content: of the recipe, changed in place.
+        overrides: `section.field=value` strings, the value in YAML.
+
+    Raises:
+        ValueError: an override has another form, or leads into a value that has no fields.
+    """
     for override in overrides:
         _override(content, override)
-    return fill(kind, {name: {} if part is None else part for name, part in content.items()})
 
 
 def read_value(text: str, name: str) -> Any:
@@ -260,11 +318,31 @@ def read_system(path: str | Path, shipped: Path) -> str:
     Raises:
         ValueError: no such file, not YAML, or an unknown system.
     """
-    content = _load(Path(path), shipped)
+    content = load_content(path, shipped)
     system = content.get("system", SYSTEMS[0]) if isinstance(content, dict) else SYSTEMS[0]
     if system not in SYSTEMS:
         raise ValueError(f"recipe {str(path)!r}: system must be one of {', '.join(SYSTEMS)}, not {system!r}")
     return system
+
+
+def _load_extended(path: Path, shipped: Path, before: tuple[Path, ...]) -> Any:
+    """Loads a file and those that it extends; `before` are the files that lead to it."""
+    content = _load(path, shipped)
+    if path.resolve() in before:
+        chain = " -> ".join(each.name for each in (*before[before.index(path.resolve()) :], path))
+        raise ValueError(f"recipe {str(path)!r} extends itself: {chain}; take one `extends` out")
+    if not isinstance(content, dict) or "extends" not in content:
+        return content
+    name = content.pop("extends")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"recipe {str(path)!r}: extends must be the name of one file, not {name!r}")
+    base = path.parent / name
+    if not base.is_file():
+        base = shipped_recipe(name, shipped) or base
+    inherited = _load_extended(base, shipped, (*before, path.resolve()))
+    if not isinstance(inherited, dict):
+        raise ValueError(f"recipe {str(path)!r} extends {name!r}, which has no sections")
+    return merge(inherited, content)
 
 
 def _load(path: Path, shipped: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lookhear.training.recipe_reading import read_system
+from lookhear.training.recipe_reading import read_system, shipped_recipe
 
 FOLDER = Path(__file__).parent
 
@@ -19,9 +19,7 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = (), dry_ru
     Raises:
         ValueError: there is no such recipe, or it cannot be run.
     """
-    shipped = sorted(FOLDER.glob(f"*/recipes/{recipe.name}"))
-    if not recipe.exists() and len(recipe.parts) == 1 and shipped:
-        recipe = shipped[0]
+    recipe = find_recipe(recipe)
     system = read_system(recipe, FOLDER)
     if system == "lisa_glee":
         from lookhear.training.lisa_glee.train import main as train_lisa_glee
@@ -38,3 +36,8 @@ def run_recipe(recipe: Path, overrides: list[str] | tuple[str, ...] = (), dry_ru
     else:
         from lookhear.training.glee.scenes.train import main
     main(recipe, overrides)
+
+
+def find_recipe(recipe: Path) -> Path:
+    """Returns the file of a shipped recipe if there is no file of this path and the path is a shipped one's name."""
+    return recipe if recipe.exists() else shipped_recipe(recipe, FOLDER) or recipe

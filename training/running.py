@@ -12,9 +12,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import torch
 import yaml
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, convert
+from lookhear.training.run_record import begin_or_resume, recipe_record
 
 # Bounds that TrainingArguments doesn't check, of fields that are never None.
 RANGES = {
@@ -32,7 +32,7 @@ RANGES = {
     "dataloader_num_workers": CountOrZero,
 }
 
-
+OVERWRITE = ", start anew with --overwrite (training.overwrite=true)"
 # Fields that transformers has renamed and will drop under their old names.
 RENAMED = {f"gradient_checkpointing{end}": f"activation_checkpointing{end}" for end in ("", "_kwargs")}
 
@@ -79,13 +79,33 @@ def run_to_end(trainer: T, recipe: Any) -> T:
 
     Args:
         trainer: whose `output_dir` they are saved in.
-        recipe: the dataclass that the trainer was made by.
+        recipe: the dataclass that the trainer was made by; with `training.overwrite` it doesn't resume.
+
+    Raises:
+        ValueError: the last checkpoint is of a run with other settings or data.
     """
-    save_recipe(trainer, recipe)
-    trainer.train(resume_from_checkpoint=last_checkpoint(trainer.args.output_dir))
+    trainer.train(resume_from_checkpoint=resume_point(trainer, recipe))
     trainer.save_model()
     trainer.save_state()
     return trainer
+
+
+def resume_point(trainer: Trainer, recipe: Any) -> str | None:
+    """
+    Returns the checkpoint that a recipe's run is resumed from, None for a run that starts; writes what it was started
+    with, and its recipe.
+
+    Args:
+        trainer: whose `output_dir` is written to.
+        recipe: the dataclass that the trainer was made by.
+
+    Raises:
+        ValueError: the last checkpoint is of a run with other settings or data.
+    """
+    record, overwrite = recipe_record(_plain(asdict(recipe))), bool(recipe.training.get("overwrite"))
+    found = begin_or_resume(trainer.args, record, overwrite, OVERWRITE)
+    save_recipe(trainer, recipe)
+    return found
 
 
 def save_recipe(trainer: Trainer, recipe: Any) -> None:
@@ -101,7 +121,9 @@ def save_recipe(trainer: Trainer, recipe: Any) -> None:
     path = Path(trainer.args.output_dir) / "recipe.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False), encoding="utf-8")
+    content = _plain(asdict(recipe))
+    content["training"].pop("overwrite", None)
+    partial.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -119,7 +141,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     Makes training arguments from a recipe's `training` section, with those that our data sets need.
 
     Args:
-        given: fields of `transformers.TrainingArguments`.
+        given: fields of `transformers.TrainingArguments`, and `overwrite`, see [`run_to_end`].
 
     Raises:
         ValueError: a field does not exist, or one that is a number or a switch is something else or out of its range.
@@ -129,6 +151,7 @@ def training_arguments(given: dict[str, Any]) -> TrainingArguments:
     arguments: dict[str, Any] = {
         RENAMED.get(name, name): "no" if value is False and name.endswith("_strategy") else value  # YAML: no is false
         for name, value in given.items()
+        if name != "overwrite"
     }
     for name, value in arguments.items():
         if name not in known:
@@ -152,8 +175,3 @@ def with_validation(training: dict[str, Any], measured: bool) -> dict[str, Any]:
         return training
     steps = training.get("save_steps", 500)
     return {"eval_strategy": "steps", "eval_steps": steps, "eval_on_start": True, **training}
-
-
-def last_checkpoint(folder: str | None) -> str | None:
-    """Returns the newest checkpoint in a folder to resume from, or None."""
-    return get_last_checkpoint(folder) if folder is not None and Path(folder).is_dir() else None

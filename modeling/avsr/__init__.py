@@ -1,9 +1,8 @@
 """The AVSR networks."""
 
 from .configuration_avsr import AvsrAudioConfig, AvsrConfig, AvsrVisualConfig
-from .encoder_avsr import AvsrEncoderOutput
-from .modeling_avsr import AvsrForConditionalGeneration, AvsrModel
-from .modeling_avsr_classification import AvsrForVideoClassification
+from .layers_avsr import AvsrEncoderOutput
+from .modeling_avsr import AvsrForConditionalGeneration, AvsrForVideoClassification, AvsrModel
 
 __all__ = [
     "AvsrAudioConfig",

@@ -13,15 +13,39 @@
 # limitations under the License.
 """Configuration of the audio-visual speech recogniser (Pan et al., ACL 2022)."""
 
+import copy
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, Wav2Vec2Config
 
-AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram")
+AUDIO_FRONT_ENDS = ("wav2vec2", "spectrogram", "resnet")
 LENGTH_RULES = ("convolution", "division")
 MODALITIES = ("audio", "visual", "audiovisual")
 LAYOUTS = ("paper", "reference")
+FUSIONS = ("transformer", "projection", "mlp")
+ENCODER_LAYERS = ("transformer", "conformer")
+POSITIONS = ("absolute", "relative", "legacy_relative")
+ACTIVATIONS = ("relu", "silu")
+AUDIO_ENCODER_FIELDS = (  # of an audio encoder whose sizes are not the lips'
+    "hidden_size",
+    "encoder_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "conformer_kernel_size",
+    "position_type",
+)
+SIZES = ("hidden_size", "num_attention_heads", "intermediate_size", "encoder_layers", "decoder_layers")
+USR2_SIZES = {
+    "base": (512, 8, 2048, 12, 6),
+    "base+": (768, 12, 3072, 12, 6),
+    "large": (1024, 16, 4096, 24, 9),
+    "huge": (1280, 16, 5120, 32, 9),
+}
 REFERENCE_MIN_FRAMES = 80  # `reqInpLen` in the published code's scripts
 OLD_FIELDS = {  # what configurations held before `layout` took its place -> its value in each of LAYOUTS
     "conv_norm": ("frame", "utterance"),
@@ -46,6 +70,7 @@ class AvsrAudioConfig(PreTrainedConfig):
         front_end (`str`, *optional*, defaults to `"wav2vec2"`):
             `"wav2vec2"`: a self-supervised encoder of transformers (paper, section 3.1), 20 ms a step.
             `"spectrogram"`: the short-time Fourier transform of the paper's baseline (table 6), 40 ms a step.
+            `"resnet"`: a one-dimensional ResNet over the waveform (USR 2.0, auto_avsr), 40 ms a step.
         encoder_config (`dict` or `PreTrainedConfig`, *optional*):
             Of the `"wav2vec2"` front-end: any wav2vec2, HuBERT or WavLM configuration. Defaults to wav2vec 2.0 Large
             (LV-60), the paper's.
@@ -63,6 +88,10 @@ class AvsrAudioConfig(PreTrainedConfig):
             windows lie in its sound. `"division"`: the padded length is divided into equal shares, one a step, and
             those count that its sound reaches (fairseq before February 2021, which the published code may have been
             trained with; the result depends on the batch).
+        stem_channels (`int`, *optional*, defaults to 64): channels of the `"resnet"` front-end's first convolution.
+        hidden_sizes (`tuple`, *optional*, defaults to `(64, 128, 256, 512)`): channels of its four stages.
+        depths (`tuple`, *optional*, defaults to `(2, 2, 2, 2)`): its blocks in each stage.
+        activation (`str`, *optional*, defaults to `"silu"`): its activation, `"silu"` or `"relu"`.
     """
 
     model_type = "avsr_audio"
@@ -78,6 +107,10 @@ class AvsrAudioConfig(PreTrainedConfig):
     stack: int = 4
     freeze_feature_encoder: bool = True
     length_rule: str = "convolution"
+    stem_channels: int = 64
+    hidden_sizes: tuple[int, ...] | list[int] = (64, 128, 256, 512)
+    depths: tuple[int, ...] | list[int] = (2, 2, 2, 2)
+    activation: str = "silu"
 
     def __post_init__(self, **kwargs: Any):
         _require(
@@ -88,6 +121,12 @@ class AvsrAudioConfig(PreTrainedConfig):
             self.length_rule in LENGTH_RULES,
             f"audio_config.length_rule must be one of {LENGTH_RULES}, not {self.length_rule!r}.",
         )
+        _require(
+            len(self.depths) == len(self.hidden_sizes) == 4,
+            "audio_config.depths and audio_config.hidden_sizes must have four entries each: 40 ms are 4 * 2**3 * 20 "
+            "samples.",
+        )
+        _check_activation("audio_config.activation", self.activation)
         if self.front_end != "wav2vec2":
             self.encoder_config = None
         elif self.encoder_config is None:
@@ -107,7 +146,13 @@ class AvsrAudioConfig(PreTrainedConfig):
         """Returns the width of one feature step."""
         if isinstance(self.encoder_config, PreTrainedConfig):
             return self.encoder_config.hidden_size
+        if self.front_end == "resnet":
+            return self.hidden_sizes[-1]
         return self.stack * (self.num_mel_bins or self.n_fft // 2 + 1)
+
+
+def _check_activation(name: str, value: str) -> None:
+    _require(value in ACTIVATIONS, f"{name} must be one of {ACTIVATIONS}, not {value!r}.")
 
 
 def wav2vec2_large_config() -> Wav2Vec2Config:
@@ -146,6 +191,8 @@ class AvsrVisualConfig(PreTrainedConfig):
         pooling (`str`, *optional*, defaults to `"mean"`):
             How the last feature map becomes one vector: its `"mean"` over rows and columns (the paper's), or
             `"flatten"`, which preserves where in the mouth a feature is seen (worth it for narrow networks).
+        activation (`str`, *optional*, defaults to `"relu"`): of the ResNet, `"relu"` (the paper's) or `"silu"`.
+        stem_activation (`str`, *optional*): that of the stem; None: as `activation`.
     """
 
     model_type = "avsr_visual"
@@ -160,6 +207,8 @@ class AvsrVisualConfig(PreTrainedConfig):
     downsample_in_first_stage: bool = False
     crop_size: int = 112
     pooling: str = "mean"
+    activation: str = "relu"
+    stem_activation: str | None = None
 
     def __post_init__(self, **kwargs: Any):
         kernel = self.stem_kernel_size
@@ -179,6 +228,8 @@ class AvsrVisualConfig(PreTrainedConfig):
             len(self.depths) == len(self.hidden_sizes),
             "visual_config.depths and visual_config.hidden_sizes must have the same length.",
         )
+        _check_activation("visual_config.activation", self.activation)
+        _check_activation("visual_config.stem_activation", self.stem_activation or self.activation)
         super().__post_init__(**kwargs)
 
     @property
@@ -204,7 +255,8 @@ class AvsrConfig(PreTrainedConfig):
     Configuration of [`AvsrModel`], [`AvsrForConditionalGeneration`] and [`AvsrForVideoClassification`].
 
     The defaults are the full-size audio-visual model of the paper. Where the published code differs from the paper,
-    `layout` chooses between them; [`AvsrConfig.reference`] is the configuration of converted weights.
+    `layout` chooses between them; [`AvsrConfig.reference`] is the configuration of converted weights. The recognisers
+    of other authors are presets: [`AvsrConfig.usr2`], [`AvsrConfig.auto_avsr`] and [`AvsrConfig.vsr_ml`].
 
     Attributes:
         audio_config (`AvsrAudioConfig` or `dict`, *optional*): the audio front-end.
@@ -237,6 +289,30 @@ class AvsrConfig(PreTrainedConfig):
         conv_kernel_size (`int`, *optional*, defaults to 1):
             Odd width in frames of the second convolution of each Conv1d block (1 in the paper).
         head_hidden_sizes (`tuple`, *optional*, defaults to `(512, 256, 256)`): hidden layers of the two output heads.
+        modality_heads (`bool`, *optional*, defaults to `False`):
+            Whether sound, lips and both have output heads of their own (USR 2.0).
+        fusion (`str`, *optional*, defaults to `"transformer"`):
+            How sound and lips meet. `"transformer"`: an encoder for each, then layers over both (the paper's).
+            `"projection"`: the features of either or of both, concatenated, are projected to `hidden_size` for one
+            encoder (USR 2.0, auto_avsr). `"mlp"`: an encoder for each, then a perceptron over both (VSR-ML); it reads
+            sound and lips together only.
+        fusion_hidden_size (`int`, *optional*): of the `"mlp"` fusion; defaults to `hidden_size`.
+        fusion_norm (`str`, *optional*, defaults to `"batch"`): of the `"mlp"` fusion: `"batch"` or `"layer"`.
+        audio_encoder (`dict`, *optional*):
+            With the `"mlp"` fusion: fields of this configuration whose values are others in the audio encoder.
+        encoder_layer_type (`str`, *optional*, defaults to `"transformer"`): or `"conformer"`, with `norm_first` only.
+        conformer_kernel_size (`int`, *optional*, defaults to 31): odd width in frames of a Conformer's convolution.
+        position_type (`str`, *optional*, defaults to `"absolute"`):
+            Of the encoders: `"absolute"`: sines and cosines are added to the input (the paper's). `"relative"`: each
+            attention score has a term for the distance (Transformer-XL). `"legacy_relative"`: the same as older
+            versions of ESPnet computed it, a little wrong for later frames.
+        layer_scale (`float`, *optional*):
+            Initial value of the factors, one a channel, by which encoder layers multiply what they add; None: no
+            factors.
+        scale_embeddings (`bool`, *optional*, defaults to `False`):
+            Whether the inputs of encoder and decoder are multiplied by the root of their width.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-5): added to the variance in the layer norms.
+        decoder_ffn_dim (`int`, *optional*): `intermediate_size` of the decoder, if it is another one.
         ctc_upsampling (`int`, *optional*, defaults to 1):
             CTC outputs per video frame. 2 lets fast speech fit: some words have more letters than 40 ms frames.
         ctc_loss_weight (`float`, *optional*, defaults to 0.2): lambda of the hybrid loss (section 3.5).
@@ -287,6 +363,18 @@ class AvsrConfig(PreTrainedConfig):
     norm_first: bool = False
     conv_kernel_size: int = 1
     head_hidden_sizes: tuple[int, ...] | list[int] = (512, 256, 256)
+    modality_heads: bool = False
+    fusion: str = "transformer"
+    fusion_hidden_size: int | None = None
+    fusion_norm: str = "batch"
+    audio_encoder: dict | None = None
+    encoder_layer_type: str = "transformer"
+    conformer_kernel_size: int = 31
+    position_type: str = "absolute"
+    layer_scale: float | int | None = None
+    scale_embeddings: bool = False
+    layer_norm_eps: float = 1e-5
+    decoder_ffn_dim: int | None = None
     ctc_upsampling: int = 1
     ctc_loss_weight: float | int = 0.2
     alignment_loss_weight: float | int = 0.0
@@ -334,11 +422,44 @@ class AvsrConfig(PreTrainedConfig):
             set(self.modality_loss_weights or {}) <= set(MODALITIES),
             f"modality_loss_weights may name {MODALITIES}, not {list(self.modality_loss_weights or {})}.",
         )
+        self._check_parts()
         if not __name__.startswith("transformers_modules."):
             # A published checkpoint names the file of its pipeline. Where lookhear is imported its own pipeline is
             # registered, and transformers would ask for trust_remote_code if it saw the name.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
+
+    def _check_parts(self) -> None:
+        """Raises a ValueError for parts that don't exist or don't fit together."""
+        kinds = {
+            "fusion": FUSIONS,
+            "encoder_layer_type": ENCODER_LAYERS,
+            "position_type": POSITIONS,
+            "fusion_norm": ("batch", "layer"),
+        }
+        for name, known in kinds.items():
+            _require(getattr(self, name) in known, f"{name} must be one of {known}, not {getattr(self, name)!r}.")
+        fusion, conformer = self.fusion, self.encoder_layer_type == "conformer"
+        _require(not conformer or self.norm_first, "norm_first must be True with encoder_layer_type='conformer'.")
+        _require(
+            not conformer or self.layer_scale is None, "layer_scale is for encoder_layer_type='transformer' only."
+        )
+        _require(self.conformer_kernel_size % 2 == 1, "conformer_kernel_size must be odd.")
+        _require(
+            fusion == "transformer" or self.modality == "visual" or self.audio.steps_per_frame == 1,
+            f"audio_config.front_end must be 'resnet' or 'spectrogram' with fusion={fusion!r}: one vector a frame.",
+        )
+        _require(fusion == "transformer" or not self.min_frames, f"min_frames must be 0 with fusion={fusion!r}.")
+        _require(
+            fusion != "mlp" or self.modality == "audiovisual",
+            "modality must be 'audiovisual' with fusion='mlp'; one modality alone is fusion='projection'.",
+        )
+        _require(
+            not self.modality_heads or (fusion == "projection" and self.modality == "audiovisual"),
+            "modality_heads needs fusion='projection' and modality='audiovisual'.",
+        )
+        unknown = sorted(set(self.audio_encoder or {}) - set(AUDIO_ENCODER_FIELDS))
+        _require(not unknown, f"audio_encoder may have {', '.join(AUDIO_ENCODER_FIELDS)}, not {', '.join(unknown)}.")
 
     def _read_old_fields(self, fields: dict[str, Any]) -> None:
         """Takes out of `fields` what configurations held before `layout` took its place, and sets `layout`."""
@@ -425,6 +546,170 @@ class AvsrConfig(PreTrainedConfig):
     def reference(cls, **kwargs: Any) -> "AvsrConfig":
         """Returns a configuration of the published code's behaviour wherever it differs from the paper."""
         return cls(**{"layout": "reference", **kwargs})
+
+    def for_audio_encoder(self) -> "AvsrConfig":
+        """Returns the configuration of the audio encoder: this one with the values in `audio_encoder`."""
+        if not self.audio_encoder:
+            return self
+        config = copy.deepcopy(self)
+        for name, value in self.audio_encoder.items():
+            setattr(config, name, value)
+        config.audio_encoder = None
+        return config
+
+    @classmethod
+    def _espnet(cls, vocab_size: int, **kwargs: Any) -> "AvsrConfig":
+        """Returns what USR 2.0, auto_avsr and VSR-ML have in common, the modules being ESPnet's."""
+        end = vocab_size - 1
+        common = {
+            "audio_config": {"front_end": "resnet"},
+            "visual_config": AvsrVisualConfig.resnet18(activation="silu", crop_size=88),
+            "vocab_size": vocab_size,
+            "bos_token_id": end,
+            "eos_token_id": end,
+            "decoder_start_token_id": end,
+            "norm_first": True,
+            "head_hidden_sizes": (),
+            "fusion": "projection",
+            "position_type": "relative",
+            "scale_embeddings": True,
+            "layer_norm_eps": 1e-12,
+            "ctc_loss_weight": 0.1,
+            "label_smoothing": 0.1,
+        }
+        return cls(**{**common, **kwargs})
+
+    @classmethod
+    def usr2(cls, size: str = "base", **kwargs: Any) -> "AvsrConfig":
+        """
+        Returns the configuration of USR 2.0 (Haliassos et al.), one model for sound, lips and both.
+
+        Args:
+            size: `"base"` (86 million parameters), `"base+"` (171), `"large"` (503) or `"huge"` (945).
+            kwargs: fields with other values.
+
+        Raises:
+            ValueError: the size is unknown.
+        """
+        _require(size in USR2_SIZES, f"size must be one of {tuple(USR2_SIZES)}, not {size!r}.")
+        sizes = dict(zip(SIZES, USR2_SIZES[size]))
+        return cls._espnet(**{"vocab_size": 1049, "layer_scale": 0.1, "modality_heads": True, **sizes, **kwargs})
+
+    @classmethod
+    def auto_avsr(cls, modality: str = "visual", **kwargs: Any) -> "AvsrConfig":
+        """
+        Returns the configuration of auto_avsr's recognisers (Ma et al., 2023), a Conformer over sound or lips.
+
+        Args:
+            modality: `"audio"` or `"visual"`.
+            kwargs: fields with other values.
+
+        Raises:
+            ValueError: another modality.
+        """
+        _require(modality in ("audio", "visual"), f"modality must be 'audio' or 'visual', not {modality!r}.")
+        fields = {"vocab_size": 5049, "modality": modality, "encoder_layer_type": "conformer"}
+        return cls._espnet(**{**fields, **dict(zip(SIZES, (768, 12, 3072, 12, 6))), **kwargs})
+
+    @classmethod
+    def vsr_ml(cls, model_json: Mapping[str, Any] | list | str | os.PathLike[str], **kwargs: Any) -> "AvsrConfig":
+        """
+        Returns the configuration of a recogniser of "Visual Speech Recognition for Multiple Languages" (VSR-ML).
+
+        Args:
+            model_json: its `model.json`: the file, its content, or the dictionary in it.
+            kwargs: fields with other values, such as `vocab_size`, where the file has no `char_list`.
+
+        Raises:
+            ValueError: a field is missing, or asks for a part that this model doesn't have.
+        """
+        fields = read_model_json(model_json)
+        layer = _of_model_json(fields, "transformer_input_layer", ("conv3d", "conv1d"))
+        share = _of_model_json(fields, "mtlalpha")
+        _require(0 < share < 1, f"model.json: mtlalpha must be between 0 and 1, for CTC and a decoder, not {share}.")
+        activation = _vsr_ml_activation(fields, "")
+        found: dict[str, Any] = {
+            "modality": "visual" if layer == "conv3d" else "audio",
+            "audio_config": {"front_end": "resnet", "activation": activation},
+            "visual_config": AvsrVisualConfig.resnet18(activation=activation, stem_activation="silu", crop_size=88),
+            "vocab_size": len(fields.get("char_list") or ()) or 5049,
+            "encoder_layer_type": "conformer",
+            "decoder_layers": _of_model_json(fields, "dlayers"),
+            "decoder_ffn_dim": _of_model_json(fields, "dunits"),
+            **_vsr_ml_stream(fields, ""),
+        }
+        if "aux_adim" in fields:
+            norm = _of_model_json(fields, "fusion_norm", ("batchnorm", "layernorm"))
+            found |= {
+                "modality": "audiovisual",
+                "audio_config": {"front_end": "resnet", "activation": _vsr_ml_activation(fields, "aux_")},
+                "fusion": "mlp",
+                "fusion_hidden_size": _of_model_json(fields, "fusion_hdim"),
+                "fusion_norm": norm.removesuffix("norm"),
+                "audio_encoder": _vsr_ml_stream(fields, "aux_"),
+            }
+        return cls._espnet(**{**found, **kwargs})
+
+
+def read_model_json(source: Mapping[str, Any] | list | str | os.PathLike[str]) -> dict[str, Any]:
+    """
+    Reads the `model.json` of a recogniser of VSR-ML.
+
+    Args:
+        source: the file, its content (a list whose third entry counts, or that entry), or the dictionary in it.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    content: Any = source
+    if isinstance(source, (str, os.PathLike)):
+        try:
+            content = json.loads(Path(source).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"model.json: {source} cannot be read as JSON ({error}).") from None
+    if isinstance(content, list) and len(content) > 2:
+        content = content[2]
+    if not isinstance(content, Mapping) or "adim" not in content:
+        raise ValueError("model.json: this is not the model.json of a VSR-ML recogniser: it has no field adim.")
+    return dict(content)
+
+
+def _of_model_json(fields: Mapping[str, Any], name: str, known: tuple[Any, ...] = ()) -> Any:
+    """Returns a field of a `model.json`, one of those `known` if they are given."""
+    value = fields.get(name)
+    _require(value is not None, f"model.json: the field {name} is missing.")
+    _require(not known or value in known, f"model.json: {name} must be one of {known}, not {value!r}.")
+    return value
+
+
+def _vsr_ml_activation(fields: Mapping[str, Any], prefix: str) -> str:
+    """Returns the activation of a ResNet front-end, called swish or relu in a `model.json`."""
+    name = f"{prefix}relu_type"
+    return {"swish": "silu"}.get(kind := _of_model_json({name: "swish", **fields}, name, ("swish", "relu")), kind)
+
+
+def _vsr_ml_stream(fields: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Returns the fields of one encoder, whose names in a `model.json` begin with `prefix`."""
+    wanted = {"macaron_style": True, "use_cnn_module": True, "a_upsample_ratio": 1, "zero_triu": False}
+    for name, value in wanted.items():
+        _of_model_json(
+            {f"{prefix}a_upsample_ratio": 1, f"{prefix}zero_triu": False, **fields}, prefix + name, (value,)
+        )
+    kinds = {
+        # without a field rel_pos_type, the code of that time computed the legacy kind
+        "rel_mha": "relative" if fields.get("rel_pos_type") is not None else "legacy_relative",
+        "legacy_rel_mha": "legacy_relative",
+        "mha": "absolute",
+    }
+    kind = _of_model_json(fields, f"{prefix}transformer_encoder_attn_layer_type", tuple(kinds))
+    return {
+        "hidden_size": _of_model_json(fields, f"{prefix}adim"),
+        "num_attention_heads": _of_model_json(fields, f"{prefix}aheads"),
+        "intermediate_size": _of_model_json(fields, f"{prefix}eunits"),
+        "encoder_layers": _of_model_json(fields, f"{prefix}elayers"),
+        "conformer_kernel_size": _of_model_json(fields, f"{prefix}cnn_module_kernel"),
+        "position_type": kinds[kind],
+    }
 
 
 __all__ = ["AvsrAudioConfig", "AvsrConfig", "AvsrVisualConfig"]

@@ -1,13 +1,18 @@
-"""Converts published weights, of the reference code and of its front-ends, to AVSR's names and configurations."""
+"""
+Converts published weights to AVSR's names and configurations.
+
+Those of the reference code and of its front-ends, and of the recognisers USR 2.0, auto_avsr and VSR-ML, whose modules
+have ESPnet's names.
+"""
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from transformers import Wav2Vec2Config
 
-from .configuration_avsr import AvsrConfig, wav2vec2_large_config
+from .configuration_avsr import AvsrConfig, read_model_json, wav2vec2_large_config
 from .layers_avsr import sinusoidal_positions
 
 HEAD_SIZE = 64  # of the paper's Transformers and of every wav2vec 2.0
@@ -143,6 +148,56 @@ CLASSIFIER: Table = (
 )
 
 
+# ESPnet's modules, of which USR 2.0, auto_avsr and VSR-ML are built
+ESPNET_BLOCKS: Table = (
+    (r"(self_attn)\.linear_([qkv])\." + VALUES, r"\1.\2_proj.\3"),
+    (r"self_attn\.linear_out\." + VALUES, r"self_attn.o_proj.\1"),
+    (r"feed_forward\.w_([12])\." + VALUES, r"feed_forward.fc\1.\2"),
+)
+ESPNET_ENCODER_LAYER: Table = (
+    *ESPNET_BLOCKS,
+    (r"self_attn\.linear_pos\.weight", r"self_attn.pos_proj.weight"),
+    (r"self_attn\.pos_bias_u", r"self_attn.content_bias"),
+    (r"self_attn\.pos_bias_v", r"self_attn.position_bias"),
+    (r"feed_forward_macaron\.w_([12])\." + VALUES, r"first_feed_forward.fc\1.\2"),
+    (r"norm_mha\." + VALUES, r"attention_residual.norm.\1"),
+    (r"norm_ff\." + VALUES, r"feed_forward_residual.norm.\1"),
+    (r"norm_ff_macaron\." + VALUES, r"first_feed_forward_residual.norm.\1"),
+    (r"norm_conv\." + VALUES, r"convolution_residual.norm.\1"),
+    (r"norm_final\." + VALUES, r"final_norm.\1"),
+    (r"gamma_mha", r"attention_residual.scale"),
+    (r"gamma_ff", r"feed_forward_residual.scale"),
+    (r"conv_module\.pointwise_con?v1\." + VALUES, r"convolution.gate.\1"),  # "cov" in copies of ESPnet
+    (r"conv_module\.depthwise_conv\." + VALUES, r"convolution.depthwise.\1"),
+    (r"conv_module\.norm\." + STATISTICS, r"convolution.norm.\1"),
+    (r"conv_module\.pointwise_con?v2\." + VALUES, r"convolution.output.\1"),
+)
+ESPNET_DECODER_LAYER: Table = (
+    *ESPNET_BLOCKS,
+    (r"src_attn\.linear_([qkv])\." + VALUES, r"encoder_attn.\1_proj.\2"),
+    (r"src_attn\.linear_out\." + VALUES, r"encoder_attn.o_proj.\1"),
+    (r"norm1\." + VALUES, r"self_attention_residual.norm.\1"),
+    (r"norm2\." + VALUES, r"encoder_attention_residual.norm.\1"),
+    (r"norm3\." + VALUES, r"feed_forward_residual.norm.\1"),
+)
+ESPNET_FRONT_END: Table = (  # over lips or a waveform
+    (r"(?:frontend3D\.0|trunk\.conv1)\.weight", r"stem.weight"),
+    (r"(?:frontend3D\.1|trunk\.bn1)\." + STATISTICS, r"stem_norm.\1"),
+    (r"trunk\.(layer.+)", lambda match: _within("resnet", match[1], RESNET)),
+)
+ESPNET_DECODER: Table = (
+    (r"decoder\.embed\.0\.weight", r"model.decoder.embed_tokens.weight"),
+    (r"decoder\.after_norm\." + VALUES, r"model.decoder.norm.\1"),
+    (
+        r"decoder\.decoders\.(\d+)\.(.+)",
+        lambda match: _within(f"model.decoder.layers.{match[1]}", match[2], ESPNET_DECODER_LAYER),
+    ),
+    (r"decoder\.output_layer\." + VALUES, r"decoder_head.output.\1"),
+    (r"ctc\.ctc_lo\." + VALUES, r"ctc_head.output.\1"),
+)
+USR2_MODALITIES = {"a": "audio", "v": "visual", "av": "audiovisual"}
+
+
 def convert_state_dict(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
     Renames a state dict of the reference code.
@@ -260,7 +315,7 @@ def _parts(target: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: part.contiguous() for name, part in zip(names, value.chunk(3))}
     if ".both_norms." in target:
         return {target.replace("both_norms", f"{modality}_norm"): value for modality in ("audio", "video")}
-    if target.endswith("front_end.stem.weight"):
+    if target.endswith("visual_front_end.stem.weight"):
         return {target: value.squeeze(1)}  # (channels, 1, frames, rows, columns): the frames are channels here
     if "_head." in target and value.ndim == 3:
         return {target: value.squeeze(-1)}
@@ -274,6 +329,165 @@ def _check_positions(name: str, table: torch.Tensor) -> None:
     expected = sinusoidal_positions(table.shape[0], table.shape[-1], table.device)
     if not torch.allclose(table.float().flatten(1), expected, atol=1e-3):
         raise ValueError(f"checkpoint: the position encodings {name} are not the sines and cosines that AVSR computes")
+
+
+def espnet_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Removes what training has wrapped around the weights of USR 2.0, auto_avsr or VSR-ML, and older names of ESPnet.
+
+    Args:
+        weights: published names, with the prefixes of compiled, of self-distilled and of Lightning's modules.
+
+    Raises:
+        ValueError: two names are one without the prefixes.
+    """
+    plain: dict[str, torch.Tensor] = {}
+    for name, value in weights.items():
+        name = name.replace("_orig_mod.", "")
+        if name in plain:
+            raise ValueError(f"checkpoint: {name} is there twice, with and without the prefix of compiled modules")
+        plain[name] = value
+    if any(name.startswith("model.backbone.") for name in plain):  # beside it lie its teacher and the like
+        inner = {name.removeprefix("model.backbone."): v for name, v in plain.items() if name.startswith("model.back")}
+    else:
+        inner = {name.removeprefix("model."): value for name, value in plain.items()}
+    stripped = {}
+    for name, value in inner.items():
+        name = re.sub(r"(?<=coder\.)input_layer\.", "embed.", name)
+        name = re.sub(r"^((?:aux_)?encoder)\.norm\.", r"\1.after_norm.", name)
+        name = re.sub(r"^decoder\.output_norm\.", "decoder.after_norm.", name)
+        if name.endswith(".pe"):  # positions, which are computed
+            continue
+        if name in stripped:
+            raise ValueError(f"checkpoint: {name} is there twice, under its name and an older one")
+        stripped[name] = value
+    return stripped
+
+
+def espnet_layout(weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Returns `"usr2"`, `"auto_avsr"` or `"vsr-ml"`, whose names these are without prefixes; None if nobody's."""
+    starts = {"encoder.frontend_": "usr2", "proj_encoder.": "auto_avsr", "encoder.frontend.": "vsr-ml"}
+    return next((kind for start, kind in starts.items() if any(name.startswith(start) for name in weights)), None)
+
+
+def convert_espnet(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Renames the weights of USR 2.0, auto_avsr or VSR-ML to those of [`AvsrForConditionalGeneration`].
+
+    Args:
+        weights: the result of [`espnet_weights`].
+
+    Returns:
+        Convolutions over one frame are matrices, the 3D stem is a 2D one. Names that AVSR does not have are left as
+        they are.
+    """
+    table = _espnet_table(weights)
+    converted = {}
+    for name, value in weights.items():
+        target = rename(name, table) or name
+        if target.endswith(("convolution.gate.weight", "convolution.output.weight")):
+            value = value.squeeze(-1)
+        converted.update(_parts(target, value))
+    return converted
+
+
+def _espnet_table(weights: Mapping[str, torch.Tensor]) -> Table:
+    """Returns the names of one of the three layouts."""
+
+    def encoder(names: str, layers: str, norm: str) -> Table:
+        place = "model.encoder."
+        return (
+            (
+                names + r"\.encoders\.(\d+)\.(.+)",
+                lambda match: _within(f"{place}{layers}.layers.{match[1]}", match[2], ESPNET_ENCODER_LAYER),
+            ),
+            (names + r"\.after_norm\." + VALUES, rf"{place}{norm}.\1"),
+        )
+
+    def front_end(names: str, modality: str) -> Table:
+        place = f"model.encoder.{modality}_front_end"
+        return ((names + r"\.(.+)", lambda match: _within(place, match[1], ESPNET_FRONT_END)),)
+
+    def linear(names: str, place: str) -> Table:
+        return ((names + r"\." + VALUES, rf"{place}.\1"),)
+
+    layout = espnet_layout(weights)
+    if layout == "usr2":
+        table = (*front_end(r"encoder\.frontend_v", "visual"), *front_end(r"encoder\.frontend_a", "audio"))
+        for short, name in USR2_MODALITIES.items():
+            table += linear(rf"encoder\.linear_{short}", f"model.encoder.projections.{name}")
+            table += linear(rf"ctc_{short}\.ctc_lo", f"ctc_head.heads.{name}.output")
+            table += linear(rf"decoder\.out_layer_{short}", f"decoder_head.heads.{name}.output")
+        return table + encoder("encoder", "transformer", "norm") + ESPNET_DECODER
+    if any(name.startswith("aux_encoder.") for name in weights):
+        table = (*front_end(r"encoder\.frontend", "visual"), *front_end(r"aux_encoder\.frontend", "audio"))
+        for names, modality, norm in (("encoder", "visual", "norm"), ("aux_encoder", "audio", "audio_norm")):
+            table += linear(names + r"\.embed\.0", f"model.encoder.{modality}_projection")
+            table += encoder(names, f"{modality}_transformer", norm)
+        for names, place in ((r"fc1", "fusion_hidden"), (r"fc2", "fusion_output")):
+            table += linear(r"fusion\." + names, f"model.encoder.{place}")
+        norm_names: Table = ((r"fusion\.(?:bn1|norm1)\." + STATISTICS, r"model.encoder.fusion_norm.\1"),)
+        return table + norm_names + ESPNET_DECODER
+    modality = _espnet_modality(weights)
+    table = front_end(r"(?:encoder\.)?frontend", modality)
+    table += linear(r"(?:proj_encoder|encoder\.embed\.0)", f"model.encoder.projections.{modality}")
+    return table + encoder("encoder", "transformer", "norm") + ESPNET_DECODER
+
+
+def _espnet_modality(weights: Mapping[str, torch.Tensor]) -> str:
+    """Returns the modality of a recogniser with one front-end."""
+    return "visual" if any("frontend.frontend3D." in name for name in weights) else "audio"
+
+
+def espnet_config(weights: Mapping[str, torch.Tensor], model_json: Mapping | None = None) -> AvsrConfig:
+    """
+    Returns the configuration of USR 2.0, auto_avsr or VSR-ML.
+
+    Args:
+        weights: the result of [`espnet_weights`].
+        model_json: of VSR-ML, whose sizes and kinds of layers it has; those of the others are read off the weights.
+
+    Raises:
+        ValueError: a weight that is needed is missing, or `model_json` is.
+    """
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    layout = espnet_layout(weights)
+    vocabulary, hidden_size = shapes.get("decoder.embed.0.weight") or _missing("decoder.embed.0.weight", layout)
+    if layout == "vsr-ml":
+        if model_json is None:
+            raise ValueError("checkpoint: a VSR-ML model needs its model.json beside it: name their folder.")
+        return _with_channels(AvsrConfig.vsr_ml(read_model_json(model_json), vocab_size=vocabulary), shapes)
+    layer = "encoder.encoders.0."
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden_size,
+        "num_attention_heads": _size(shapes, f"{layer}self_attn.pos_bias_u", layout),
+        "intermediate_size": _size(shapes, f"{layer}feed_forward.w_1.weight", layout),
+        "encoder_layers": _count(shapes, "encoder.encoders"),
+        "decoder_layers": _count(shapes, "decoder.decoders"),
+        "decoder_ffn_dim": _size(shapes, "decoder.decoders.0.feed_forward.w_1.weight", layout),
+    }
+    if layout == "usr2":
+        return _with_channels(AvsrConfig.usr2(**sizes), shapes)
+    kernel = shapes.get(f"{layer}conv_module.depthwise_conv.weight") or _missing("conv_module.depthwise_conv", layout)
+    config = AvsrConfig.auto_avsr(_espnet_modality(weights), conformer_kernel_size=kernel[-1], **sizes)
+    return _with_channels(config, shapes)
+
+
+def _with_channels(config: AvsrConfig, shapes: Shapes) -> AvsrConfig:
+    """Sets the front-ends' channels, which are always the same in published files, to those of the weights."""
+    for name, shape in shapes.items():
+        match = re.fullmatch(r".*front\w+\.(?:trunk\.layer(\d)\.0\.conv1|frontend3D\.0|trunk\.conv1)\.weight", name)
+        if match is None:
+            continue
+        part = config.audio if len(shape) == 3 else config.visual  # convolutions over time or over pictures
+        if match[1] is None:
+            part.stem_channels = shape[0]
+        else:
+            channels = list(part.hidden_sizes)
+            channels[int(match[1]) - 1] = shape[0]
+            part.hidden_sizes = tuple(channels)
+    return config
 
 
 def config_from_state_dict(weights: Mapping[str, torch.Tensor]) -> AvsrConfig:
@@ -392,9 +606,9 @@ def _heads(hidden_size: int) -> int:
     return hidden_size // HEAD_SIZE
 
 
-def _size(shapes: Shapes, name: str) -> int:
+def _size(shapes: Shapes, name: str, kind: str | None = None) -> int:
     """Returns the first dimension of a weight."""
-    return shapes[name][0] if shapes.get(name) else _missing(name)
+    return shapes[name][0] if shapes.get(name) else _missing(name, kind)
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
@@ -403,5 +617,5 @@ def _count(shapes: Shapes, prefix: str) -> int:
     return 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
 
 
-def _missing(name: str) -> NoReturn:
-    raise ValueError(f"checkpoint: {name} is missing: this is not a published AVSR checkpoint")
+def _missing(name: str, kind: str | None = None) -> NoReturn:
+    raise ValueError(f"checkpoint: {name} is missing: this is not a published {kind or 'AVSR'} checkpoint")

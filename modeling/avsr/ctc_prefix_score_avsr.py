@@ -1,10 +1,36 @@
-"""CTC prefix scores for joint CTC/attention beam search (Watanabe et al., 2017; paper, section 3.7)."""
+"""CTC in decoding: its best path, and prefix scores for the joint search (Watanabe et al., 2017; section 3.7)."""
 
 import torch
 from torch.nn.functional import log_softmax, pad
 
 NEVER = float("-inf")
 State = tuple[torch.Tensor, torch.Tensor]  # `r_n` and `r_b`, each `(batch, beams, steps + 1)`: place t + 1 is frame t
+
+
+def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: int) -> list[torch.Tensor]:
+    """
+    Decodes CTC greedily: the best label of each step, without repetitions and blanks.
+
+    EOS is silence: its probability is added to blank's.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`.
+        lengths: `(batch,)` valid steps.
+        blank: id of CTC's blank.
+        eos: id of the end of a text.
+
+    Returns:
+        One int64 tensor of labels per clip.
+    """
+    scores = ctc_logits.clone()
+    scores[..., blank] = torch.logaddexp(ctc_logits[..., blank], ctc_logits[..., eos])
+    scores[..., eos] = NEVER
+    steps = scores.argmax(dim=-1)  # (batch, steps)
+    valid = torch.arange(steps.shape[1], device=steps.device)[None] < lengths[:, None]
+    steps = steps.masked_fill(~valid, blank)
+    previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
+    is_label = (steps != previous) & (steps != blank)
+    return [row[keep] for row, keep in zip(steps, is_label)]
 
 
 class CtcPrefixScorer:

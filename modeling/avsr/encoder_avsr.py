@@ -1,269 +1,39 @@
 """The encoder: front-ends, a Transformer for each modality, and their fusion (paper, sections 3.1 to 3.3)."""
 
-import math
-from dataclasses import dataclass
 from os import PathLike
-from typing import TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.audio_utils import mel_filter_bank
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .configuration_avsr import AvsrAudioConfig, AvsrConfig, AvsrVisualConfig
-from .layers_avsr import AvsrAttention, AvsrConvBlock, AvsrEncoderLayer, select_steps, sinusoidal_positions
+from .configuration_avsr import MODALITIES, AvsrConfig
+from .front_ends_avsr import (
+    FRAME_SAMPLES,
+    AvsrResNetWaveformFrontEnd,
+    AvsrSpectrogramFrontEnd,
+    AvsrVisualFrontEnd,
+    AvsrWaveformFrontEnd,
+)
+from .layers_avsr import (
+    AvsrAttention,
+    AvsrConformerLayer,
+    AvsrConvBlock,
+    AvsrEncoderLayer,
+    AvsrEncoderOutput,
+    AvsrRelativeAttention,
+    AvsrResidual,
+    RelativePositions,
+    masked_batch_norm,
+    select_steps,
+    sinusoidal_positions,
+)
 from .transformers_seam_avsr import OutputRecorder, capture_outputs, create_bidirectional_mask, initialization
 
 WORD_CLASSIFIER = "AvsrForVideoClassification"
-Count = TypeVar("Count", int, torch.Tensor)
 Padding = tuple[torch.Tensor, torch.Tensor]  # steps that a clip is to have and how many are put in front, `(batch,)`
-FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
-REDUCTION = 4  # of channels inside a bottleneck
-
-
-class AvsrWaveformFrontEnd(nn.Module):
-    """A self-supervised speech encoder of transformers (wav2vec 2.0, HuBERT, WavLM): a vector every 20 ms."""
-
-    def __init__(self, config: AvsrAudioConfig):
-        super().__init__()
-        if not isinstance(config.encoder_config, PreTrainedConfig):
-            raise ValueError("audio_config.encoder_config is None: set front_end='wav2vec2'.")
-        self.encoder = AutoModel.from_config(config.encoder_config)
-        self.is_frozen = config.freeze_feature_encoder
-        if self.is_frozen:
-            self.encoder.feature_extractor.requires_grad_(False)
-        self.shares_statistics = config.encoder_config.feat_extract_norm == "group"
-        self.by_division = config.length_rule == "division"
-
-    def train(self, mode: bool = True) -> "AvsrWaveformFrontEnd":
-        """Leaves frozen convolutions in evaluation mode: while training they compute the waveform's gradient."""
-        super().train(mode)
-        if self.is_frozen:
-            self.encoder.feature_extractor.eval()
-        return self
-
-    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
-        samples = attention_mask.sum(dim=1)
-        lengths = self._count_windows(samples).clamp(min=0)
-        steps = self._count_windows(input_values.shape[1])
-        if self.shares_statistics and input_values.shape[0] > 1:
-            return self._one_by_one(input_values, samples, steps), lengths
-        if self.by_division and not self.shares_statistics:
-            share = input_values.shape[1] // steps  # samples of a step
-            lengths = ((samples + share - 1) // share).clamp(max=steps)
-            places = torch.arange(input_values.shape[1], device=samples.device)[None]
-            attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
-        return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
-
-    def _count_windows(self, samples: Count) -> Count:
-        """Returns the steps whose windows fit into a number of samples; 0 or less if not even one fits."""
-        config = self.encoder.config
-        for kernel, stride in zip(config.conv_kernel, config.conv_stride):
-            samples = (samples - kernel) // stride + 1
-        return samples
-
-    def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Returns the samples that a number of steps needs: `(batch,)` -> `(batch,)`."""
-        samples, config = lengths, self.encoder.config
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
-            samples = (samples - 1) * stride + kernel
-        return torch.where(lengths > 0, samples, 0)
-
-    def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
-        """Encodes clip by clip: the `"group"` norm averages over time, so that padding would change the result."""
-        rows = []
-        for wave, length in zip(input_values, samples.tolist()):
-            # 400 samples are the first window; a shorter clip has no step, but the encoder needs one to run
-            row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
-            rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
-        return torch.stack(rows)
-
-
-class AvsrSpectrogramFrontEnd(nn.Module):
-    """
-    Log spectrogram of 40 ms windows every 10 ms, `stack` of them in a step (the paper's STFT baseline, table 6).
-
-    Each utterance's mean over the steps that are not digitally silent is removed. No parameters.
-    """
-
-    def __init__(self, config: AvsrAudioConfig):
-        super().__init__()
-        self.config = config
-        self.window = nn.Buffer(torch.empty(config.n_fft), persistent=False)
-        bands = (config.n_fft // 2 + 1, config.num_mel_bins or 0)
-        self.filters = nn.Buffer(torch.empty(bands), persistent=False)  # (frequencies, mel bands)
-        self.reset_buffers()
-
-    def reset_buffers(self) -> None:
-        """Fills the window and the mel filters; they are computed, not stored."""
-        config = self.config
-        with torch.no_grad():
-            self.window.copy_(torch.hann_window(config.n_fft))
-            if config.num_mel_bins:
-                filters = mel_filter_bank(
-                    num_frequency_bins=config.n_fft // 2 + 1,
-                    num_mel_filters=config.num_mel_bins,
-                    min_frequency=20.0,
-                    max_frequency=config.sampling_rate / 2,
-                    sampling_rate=config.sampling_rate,
-                    norm="slaney",
-                    mel_scale="slaney",
-                )
-                self.filters.copy_(torch.from_numpy(filters))
-
-    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
-        config, step = self.config, self.config.hop_length * self.config.stack
-        samples = attention_mask.sum(dim=1)
-        lengths = (samples + step - 1) // step
-        steps = (input_values.shape[1] + step - 1) // step
-        wave = input_values.float() * attention_mask.float()
-        # centred windows over zeros, so that neither a clip's ends nor its values depend on its batch
-        right = steps * step - config.hop_length + config.n_fft // 2 - input_values.shape[1]
-        wave = nn.functional.pad(wave, (config.n_fft // 2, max(right, 0)))
-        window = self.window.float()
-        spectrum = torch.stft(wave, config.n_fft, config.hop_length, window=window, center=False, return_complex=True)
-        power = spectrum.abs().square()[..., : steps * config.stack].transpose(1, 2)  # (batch, 4 steps, frequencies)
-        if config.num_mel_bins:
-            power = power @ self.filters.float()
-        features = power.clamp(min=FLOOR).log()
-        features = features.unflatten(1, (steps, config.stack)).flatten(2)  # (batch, steps, stack * bands)
-        return self._remove_mean(features, lengths).to(input_values.dtype), lengths
-
-    def _remove_mean(self, features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        valid = torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]  # (batch, steps)
-        valid = valid[..., None].to(features.dtype)
-        sounding = valid * (features.amax(dim=-1, keepdim=True) > math.log(FLOOR)).to(features.dtype)
-        bands = features.unflatten(-1, (self.config.stack, -1))  # (batch, steps, stack, bands)
-        mean = (bands.mean(dim=2) * sounding).sum(dim=1) / sounding.sum(dim=1).clamp(min=1)  # (batch, bands)
-        return (bands - mean[:, None, None]).flatten(2) * valid / 3.0  # about unit variance
-
-
-class AvsrConvUnit(nn.Module):
-    """Convolution with padding, so that only the stride changes the size; batch norm; ReLU unless `last`."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, last: bool = False):
-        super().__init__()
-        self.convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
-        self.normalization = nn.BatchNorm2d(out_channels)
-        self.last = last
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        maps = self.normalization(self.convolution(maps))
-        return maps if self.last else nn.functional.relu(maps)
-
-
-class AvsrResidualBlock(nn.Module):
-    """`relu(shortcut(x) + layer(x))` with two convolutions (`"basic"`) or three (`"bottleneck"`)."""
-
-    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int):
-        super().__init__()
-        if kind == "basic":
-            units = [
-                AvsrConvUnit(in_channels, out_channels, 3, stride),
-                AvsrConvUnit(out_channels, out_channels, 3, last=True),
-            ]
-        else:
-            inner = out_channels // REDUCTION
-            units = [
-                AvsrConvUnit(in_channels, inner, 1),
-                AvsrConvUnit(inner, inner, 3, stride),
-                AvsrConvUnit(inner, out_channels, 1, last=True),
-            ]
-        same = in_channels == out_channels and stride == 1
-        self.shortcut = nn.Identity() if same else AvsrConvUnit(in_channels, out_channels, 1, stride, last=True)
-        self.layer = nn.Sequential(*units)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return nn.functional.relu(self.layer(maps) + self.shortcut(maps))
-
-
-class AvsrResidualStage(nn.Module):
-    """Residual blocks of one width, the first of which changes the size."""
-
-    def __init__(self, kind: str, in_channels: int, out_channels: int, stride: int, depth: int):
-        super().__init__()
-        sizes = [(in_channels, stride)] + [(out_channels, 1)] * (depth - 1)
-        self.layers = nn.Sequential(*(AvsrResidualBlock(kind, size, out_channels, step) for size, step in sizes))
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.layers(maps)
-
-
-class AvsrResNetStages(nn.Module):
-    """
-    A ResNet's residual stages.
-
-    `(frames, stem_channels, height, width)` -> `(frames, hidden_sizes[-1], height', width')`. The parameters have the
-    names of transformers' ResNet, so that its weights fit.
-    """
-
-    def __init__(self, config: AvsrVisualConfig):
-        super().__init__()
-        widths = (config.stem_channels, *config.hidden_sizes)
-        strides = [2 if config.downsample_in_first_stage else 1] + [2] * (len(config.depths) - 1)
-        self.stages = nn.ModuleList(
-            AvsrResidualStage(config.layer_type, *fields)
-            for fields in zip(widths, config.hidden_sizes, strides, config.depths)
-        )
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        for stage in self.stages:
-            maps = stage(maps)
-        return maps
-
-
-class AvsrVisualFrontEnd(nn.Module):
-    """
-    3D convolution over five frames, then a ResNet without its first layer on each frame (table 1).
-
-    A 3D convolution of one grey channel is a 2D convolution whose channels are the neighbouring frames, and is
-    computed so: faster, and padding costs nothing. ResNet weights (MoCo v2's, torchvision's) fit the residual stages.
-    """
-
-    def __init__(self, config: AvsrVisualConfig):
-        super().__init__()
-        self.config = config
-        frames, rows, columns = config.stem_kernel_size
-        padding = rows // 2, columns // 2
-        self.stem = nn.Conv2d(frames, config.stem_channels, (rows, columns), stride=2, padding=padding, bias=False)
-        self.stem_norm = nn.BatchNorm2d(config.stem_channels)
-        self.stem_pool = nn.MaxPool2d(3, stride=2, padding=1) if config.stem_pool else nn.Identity()
-        self.resnet = AvsrResNetStages(config)
-
-    def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
-        """
-        Computes one vector per frame.
-
-        Args:
-            pixel_values: `(batch, frames, 1, height, width)`, normalised grey.
-            frame_mask: `(batch, frames)` bool.
-
-        Returns:
-            `(batch, frames, size)`, zeros at invalid frames.
-        """
-        video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
-        reach = self.config.stem_kernel_size[0] // 2
-        video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
-        windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
-        if torch.compiler.is_compiling() and not self.training:  # one graph, as no shape depends on the mask's values
-            vectors = self._encode_frames(windows.flatten(0, 1)).unflatten(0, frame_mask.shape)
-            return vectors.masked_fill(~frame_mask[..., None], 0.0)
-        # padding costs nothing this way, and isn't in the batch norms' statistics
-        vectors = self._encode_frames(windows[frame_mask])
-        features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
-        return features.masked_scatter(frame_mask[..., None], vectors)
-
-    def _encode_frames(self, windows: torch.Tensor) -> torch.Tensor:
-        """Computes vectors `(frames, size)` of `(frames, height, width, neighbours)`."""
-        frames = windows.movedim(-1, 1)  # (frames, neighbours, height, width), channels last in memory
-        maps = self.stem_pool(nn.functional.relu(self.stem_norm(self.stem(frames))))
-        maps = self.resnet(maps)  # (frames, channels, height', width')
-        return maps.mean(dim=(2, 3)) if self.config.pooling == "mean" else maps.flatten(1)
 
 
 class AvsrPreTrainedModel(PreTrainedModel):
@@ -274,7 +44,7 @@ class AvsrPreTrainedModel(PreTrainedModel):
     main_input_name = "input_values"
     input_modalities = ["audio", "video"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["AvsrEncoderLayer", "AvsrDecoderLayer"]
+    _no_split_modules = ["AvsrEncoderLayer", "AvsrConformerLayer", "AvsrDecoderLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -315,6 +85,12 @@ class AvsrPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 bound = module.weight[0].numel() ** -0.5
                 initialization.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, AvsrResidual):
+            if module.scale is not None and self.config.layer_scale is not None:
+                initialization.constant_(module.scale, self.config.layer_scale)
+        elif isinstance(module, AvsrRelativeAttention):
+            for bias in (module.content_bias, module.position_bias):
+                initialization.xavier_uniform_(bias)
         elif isinstance(module, (nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
             super()._init_weights(module)
 
@@ -326,33 +102,6 @@ class AvsrPreTrainedModel(PreTrainedModel):
 def shared_parameters(modules: dict[str, str]) -> dict[str, str]:
     """Turns pairs of layer norms that share their parameters, by name, into pairs of parameters."""
     return {f"{a}.{part}": f"{b}.{part}" for a, b in modules.items() for part in ("weight", "bias")}
-
-
-@dataclass
-class AvsrEncoderOutput(ModelOutput):
-    r"""
-    Output of [`AvsrEncoder`].
-
-    Attributes:
-        last_hidden_state: `(batch, frames, hidden_size)`, 25 vectors per second.
-        frame_mask: `(batch, frames)` bool, frames that have sound or lips.
-        hidden_states: with `output_hidden_states`, of the fusion or of the only modality: the input of its first
-            layer, then each layer's output, the last one after the final norm; each `(batch, frames, hidden_size)`.
-        attentions: with `output_attentions`, each of its layers' weights `(batch, heads, frames, frames)`.
-        audio_hidden_states: the same of the sound's own layers, if a model of both modalities reads sound.
-        audio_attentions: their weights.
-        visual_hidden_states: the same of the lips' own layers, if a model of both modalities reads lips.
-        visual_attentions: their weights.
-    """
-
-    last_hidden_state: torch.Tensor
-    frame_mask: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
-    audio_attentions: tuple[torch.Tensor, ...] | None = None
-    visual_hidden_states: tuple[torch.Tensor, ...] | None = None
-    visual_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def frame_padding(
@@ -405,7 +154,9 @@ class AvsrTransformer(AvsrPreTrainedModel):
 
     def __init__(self, config: AvsrConfig, num_layers: int):
         super().__init__(config)
-        self.layers = nn.ModuleList([AvsrEncoderLayer(config) for _ in range(num_layers)])
+        layer = AvsrConformerLayer if config.encoder_layer_type == "conformer" else AvsrEncoderLayer
+        self.layers = nn.ModuleList([layer(config) for _ in range(num_layers)])
+        self.scaling = config.hidden_size**0.5 if config.scale_embeddings else 1.0
         self.post_init()
 
     @capture_outputs
@@ -417,16 +168,22 @@ class AvsrTransformer(AvsrPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames) bool
-        _, length, size = hidden_states.shape
-        positions = sinusoidal_positions(length, size, device=hidden_states.device)
-        hidden_states = hidden_states + positions.to(hidden_states.dtype)
+        if self.scaling != 1.0:
+            hidden_states = hidden_states * self.scaling
+        positions = None
+        if self.config.position_type == "absolute":
+            _, length, size = hidden_states.shape
+            places = sinusoidal_positions(length, size, device=hidden_states.device)
+            hidden_states = hidden_states + places.to(hidden_states.dtype)
+        else:
+            positions = RelativePositions.of(self.config, hidden_states, frame_mask)
         # a sample without this modality attends to its (ignored) padding instead of to nothing, which would be NaN
         keys = frame_mask | ~frame_mask.any(dim=1, keepdim=True)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=keys
         )
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, **kwargs)
+            hidden_states = layer(hidden_states, attention_mask, positions, frame_mask, **kwargs)
         return BaseModelOutput(last_hidden_state=norm(hidden_states))
 
 
@@ -500,34 +257,56 @@ class AvsrEncoder(AvsrPreTrainedModel):
 
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
-        audio, visual = config.audio, config.visual
-        self.norm = nn.LayerNorm(config.hidden_size)  # the fusion's, or the only modality's
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # the fusion's, or the only modality's
         if config.modality != "visual":
-            front_end = AvsrWaveformFrontEnd if audio.front_end == "wav2vec2" else AvsrSpectrogramFrontEnd
-            self.audio_front_end = front_end(audio)
+            self.audio_front_end = AUDIO_FRONT_ENDS[config.audio.front_end](config.audio)
+        if config.modality != "audio":
+            self.visual_front_end = AvsrVisualFrontEnd(config.visual)
+        self._make_layers(config)
+        self.post_init()
+
+    def _make_layers(self, config: AvsrConfig) -> None:
+        """Makes all after the front-ends but the final norm."""
+        audio, visual = config.audio, config.visual
+        if config.modality != "visual":
             self.audio_encoder = AvsrModalityEncoder(config, audio.feature_size, audio.steps_per_frame)
         if config.modality != "audio":
-            self.visual_front_end = AvsrVisualFrontEnd(visual)
             self.visual_encoder = AvsrModalityEncoder(config, visual.feature_size, 1)
         if config.modality == "audiovisual":
-            self.audio_norm = nn.LayerNorm(config.hidden_size)
-            self.visual_norm = nn.LayerNorm(config.hidden_size)
+            self.audio_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+            self.visual_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
             self.fusion = AvsrFusion(config)
             shared = {"audio_norm": "norm", "visual_norm": "norm"} if config.tie_final_norm else {}
             if config.tie_modality_norm:
                 shared["fusion.video_norm"] = "fusion.audio_norm"
             self._tied_weights_keys = shared_parameters(shared)
-        self.post_init()
 
-    def _encode_modalities(
+    def encode_modalities(
         self,
-        input_values: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        pixel_values_videos: torch.Tensor | None,
-        video_attention_mask: torch.Tensor | None,
+        input_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
-        """Encodes each present modality: output `(batch, frames, hidden_size)` and mask, over the same frames."""
+        """
+        Encodes each modality by its front-end and back-end, without the fusion.
+
+        Args:
+            input_values: see `forward`.
+            attention_mask: see `forward`.
+            pixel_values_videos: see `forward`.
+            video_attention_mask: see `forward`.
+
+        Returns:
+            Of each present modality, `"audio"` and `"visual"`: the output, whose `last_hidden_state` is `(batch,
+            frames, hidden_size)`, and the mask of its valid frames `(batch, frames)` bool. Both have equally many
+            frames.
+
+        Raises:
+            ValueError: the network has no back-end of its own for each modality.
+        """
+        self._check_back_ends()
         audio = audio_lengths = video = video_lengths = None
         if input_values is not None:
             if attention_mask is None:
@@ -553,6 +332,24 @@ class AvsrEncoder(AvsrPreTrainedModel):
             encoded["audio"] = self.audio_encoder(audio, audio_lengths, audio_padding, frames, norms[0], **kwargs)
         if video is not None:
             encoded["visual"] = self.visual_encoder(video, video_lengths, video_padding, frames, norms[1], **kwargs)
+        return encoded
+
+    def _check_back_ends(self) -> None:
+        """Raises an error unless each modality has its back-end."""
+        if self.config.fusion != "transformer":
+            raise ValueError(f"fusion={self.config.fusion!r} has no encodings of one modality; 'transformer' has.")
+
+    def _read_encodings(
+        self, given: dict[str, tuple[torch.Tensor | None, torch.Tensor | None]]
+    ) -> dict[str, tuple[BaseModelOutput, torch.Tensor]]:
+        """Returns encodings that were computed before as `encode_modalities` does, in this network's precision."""
+        encoded = {}
+        for name, (states, mask) in given.items():
+            if states is not None and self.config.modality in (name, "audiovisual"):
+                self._check_back_ends()
+                valid = torch.ones(states.shape[:2], device=states.device) if mask is None else mask
+                states = states.to(self.norm.weight.dtype)
+                encoded[name] = BaseModelOutput(last_hidden_state=states), valid.bool()
         return encoded
 
     def _drop_modalities(
@@ -607,6 +404,10 @@ class AvsrEncoder(AvsrPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         video_attention_mask: torch.Tensor | None = None,
+        audio_encodings: torch.Tensor | None = None,
+        audio_encoding_mask: torch.Tensor | None = None,
+        visual_encodings: torch.Tensor | None = None,
+        visual_encoding_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrEncoderOutput:
         r"""
@@ -618,24 +419,57 @@ class AvsrEncoder(AvsrPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`, *optional*): mouth crops.
             video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
                 1 for frames; a row of 0: no lips.
+            audio_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                What `encode_modalities` computed of the sound before, instead of the first four inputs.
+            audio_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                The same of the lips.
+            visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
 
         Raises:
-            ValueError: none of the inputs that the model's `modality` reads is passed.
+            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
+                that they are of.
         """
+        given = {
+            "audio": (audio_encodings, audio_encoding_mask),
+            "visual": (visual_encodings, visual_encoding_mask),
+        }
+        encoded = self._read_encodings(given)
+        if encoded and (input_values is not None or pixel_values_videos is not None):
+            raise ValueError("Encodings take the place of input_values and pixel_values_videos: leave these out.")
         if self.config.modality == "visual":
             input_values = None
         if self.config.modality == "audio":
             pixel_values_videos = None
-        if input_values is None and pixel_values_videos is None:
+        if not encoded and input_values is None and pixel_values_videos is None:
             raise ValueError(
                 f"A model of modality={self.config.modality!r} needs "
                 + {"audio": "input_values.", "visual": "pixel_values_videos."}.get(
                     self.config.modality, "input_values, pixel_values_videos or both."
                 )
             )
-        encoded = self._encode_modalities(
+        if encoded:
+            return self._combine(encoded, **kwargs)
+        return self._encode(input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs)
+
+    def _encode(
+        self,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AvsrEncoderOutput:
+        """Encodes clips, of which at least one modality is there."""
+        encoded = self.encode_modalities(
             input_values, attention_mask, pixel_values_videos, video_attention_mask, **kwargs
         )
+        return self._combine(encoded, **kwargs)
+
+    def _combine(
+        self, encoded: dict[str, tuple[BaseModelOutput, torch.Tensor]], **kwargs: Unpack[TransformersKwargs]
+    ) -> AvsrEncoderOutput:
+        """Makes one sequence of what `encode_modalities` returns."""
         layers: dict[str, tuple[torch.Tensor, ...] | None] = {}
         if self.config.modality == "audiovisual":
             output, frame_mask = self._fuse(encoded, **kwargs)
@@ -647,7 +481,170 @@ class AvsrEncoder(AvsrPreTrainedModel):
         return AvsrEncoderOutput(
             last_hidden_state=output["last_hidden_state"],
             frame_mask=frame_mask,
+            modalities=None,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
             **layers,
         )
+
+
+class AvsrFrameEncoder(AvsrEncoder):
+    """Base of encoders that read one vector a frame of each modality, without padding between them."""
+
+    def _features(
+        self,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_attention_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Computes both modalities' features over the same frames, and their masks.
+
+        Returns:
+            Features of the sound and their mask, of the lips and their mask: `(batch, frames, size)`, zeros where a
+            modality is absent, and `(batch, frames)` bool.
+        """
+        if input_values is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_values, dtype=torch.long)
+            input_values = input_values * attention_mask.to(input_values.dtype)  # what comes after is silence
+        if pixel_values_videos is not None and video_attention_mask is None:
+            video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
+        if attention_mask is not None and video_attention_mask is not None:
+            attention_mask, video_attention_mask = self._equal_lengths(attention_mask, video_attention_mask)
+        audio = video = lengths = frame_mask = None
+        if input_values is not None and attention_mask is not None:
+            missing = attention_mask.shape[1] - input_values.shape[1]
+            audio, lengths = self.audio_front_end(nn.functional.pad(input_values, (0, missing)), attention_mask)
+        if pixel_values_videos is not None and video_attention_mask is not None:
+            frame_mask = video_attention_mask.bool()
+            video = self.visual_front_end(pixel_values_videos, frame_mask)
+        some = audio if audio is not None else video
+        assert some is not None  # the caller has checked that there is something
+        frames = max(part.shape[1] for part in (audio, video) if part is not None)
+        if audio is None or lengths is None:
+            audio, lengths = some.new_zeros(len(some), 1, self.config.audio.feature_size), some.new_zeros(len(some))
+        if video is None or frame_mask is None:
+            video = some.new_zeros(len(some), 1, self.config.visual.feature_size)
+            frame_mask = torch.zeros_like(video[..., 0], dtype=torch.bool)
+        audio_mask = torch.arange(frames, device=some.device)[None] < lengths[:, None]
+        audio, video = (nn.functional.pad(part, (0, 0, 0, frames - part.shape[1])) for part in (audio, video))
+        video_mask = nn.functional.pad(frame_mask, (0, frames - frame_mask.shape[1]))
+        return audio.masked_fill(~audio_mask[..., None], 0.0), audio_mask, video, video_mask
+
+    def _equal_lengths(
+        self, attention_mask: torch.Tensor, video_attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Makes the sound of clips that have both modalities as long as their lips: cut, or silent at its end."""
+        samples, frames = attention_mask.sum(dim=1), video_attention_mask.long().sum(dim=1)
+        samples = torch.where((samples > 0) & (frames > 0), FRAME_SAMPLES * frames, samples)
+        width = max(attention_mask.shape[1], FRAME_SAMPLES * video_attention_mask.shape[1])
+        places = torch.arange(width, device=samples.device)[None]
+        return (places < samples[:, None]).to(attention_mask.dtype), video_attention_mask
+
+
+class AvsrProjectionEncoder(AvsrFrameEncoder):
+    """The features of sound, lips or both, projected for one encoder that all share (USR 2.0, auto_avsr)."""
+
+    def _make_layers(self, config: AvsrConfig) -> None:
+        sizes = {"audio": config.audio.feature_size, "visual": config.visual.feature_size}
+        sizes["audiovisual"] = sum(sizes.values())
+        names = MODALITIES if config.modality == "audiovisual" else (config.modality,)
+        self.projections = nn.ModuleDict({name: nn.Linear(sizes[name], config.hidden_size) for name in names})
+        self.transformer = AvsrTransformer(config, config.encoder_layers)
+
+    def _encode(
+        self,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AvsrEncoderOutput:
+        inputs = input_values, attention_mask, pixel_values_videos, video_attention_mask
+        audio, audio_mask, video, video_mask = self._features(*inputs)
+        if self.config.modality == "audiovisual":
+            audio_mask, video_mask = self._drop_modalities(audio_mask, video_mask)
+            views, audio_mask, video_mask = self._views(audio_mask, video_mask)
+            if views:
+                audio, video = audio.repeat(len(views), 1, 1), video.repeat(len(views), 1, 1)
+        heard, seen = audio_mask.any(dim=1), video_mask.any(dim=1)
+        modalities = torch.where(heard & seen, 2, torch.where(seen, 1, 0))  # of MODALITIES, `(batch,)`
+        features = {"audio": audio, "visual": video, "audiovisual": torch.cat((video, audio), dim=-1)}
+        hidden_states = audio.new_zeros(*audio.shape[:2], self.config.hidden_size)
+        for name, projection in self.projections.items():
+            chosen = (modalities == MODALITIES.index(name))[:, None, None]
+            hidden_states = torch.where(chosen, projection(features[name]), hidden_states)
+        frame_mask = torch.where(seen[:, None], video_mask, audio_mask)
+        output = self.transformer(hidden_states, frame_mask, self.norm, return_dict=True, **kwargs)
+        return AvsrEncoderOutput(
+            last_hidden_state=output["last_hidden_state"],
+            frame_mask=frame_mask,
+            modalities=modalities if self.config.modality_heads else None,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+
+class AvsrMlpEncoder(AvsrFrameEncoder):
+    """An encoder for the sound and one for the lips, and a perceptron over both (VSR-ML)."""
+
+    def _make_layers(self, config: AvsrConfig) -> None:
+        audio, inner = config.for_audio_encoder(), config.fusion_hidden_size or config.hidden_size
+        self.audio_projection = nn.Linear(config.audio.feature_size, audio.hidden_size)
+        self.audio_transformer = AvsrTransformer(audio, audio.encoder_layers)
+        self.audio_norm = nn.LayerNorm(audio.hidden_size, audio.layer_norm_eps)
+        self.visual_projection = nn.Linear(config.visual.feature_size, config.hidden_size)
+        self.visual_transformer = AvsrTransformer(config, config.encoder_layers)
+        self.fusion_hidden = nn.Linear(config.hidden_size + audio.hidden_size, inner)
+        self.fusion_norm = nn.BatchNorm1d(inner) if config.fusion_norm == "batch" else nn.LayerNorm(inner)
+        self.fusion_output = nn.Linear(inner, config.hidden_size)
+
+    def _equal_lengths(
+        self, attention_mask: torch.Tensor, video_attention_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cuts the longer modality of each clip, to whole frames."""
+        frames = torch.minimum(attention_mask.sum(dim=1) // FRAME_SAMPLES, video_attention_mask.long().sum(dim=1))
+        masks = []
+        for mask, step in ((attention_mask, FRAME_SAMPLES), (video_attention_mask, 1)):
+            places = torch.arange(mask.shape[1], device=mask.device)[None]
+            masks.append((places < step * frames[:, None]).to(mask.dtype))
+        return masks[0], masks[1]
+
+    def _encode(
+        self,
+        input_values: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AvsrEncoderOutput:
+        masks = {"input_values": attention_mask, "pixel_values_videos": video_attention_mask}
+        for name, values in (("input_values", input_values), ("pixel_values_videos", pixel_values_videos)):
+            mask = masks[name]
+            if values is None or (mask is not None and not mask.any(dim=1).all()):
+                raise ValueError(f"{name}: this model reads sound and lips together, and a clip has only one of them.")
+        inputs = input_values, attention_mask, pixel_values_videos, video_attention_mask
+        audio, mask, video, _ = self._features(*inputs)
+        sound = self.audio_transformer(self.audio_projection(audio), mask, self.audio_norm, return_dict=True, **kwargs)
+        lips = self.visual_transformer(self.visual_projection(video), mask, self.norm, return_dict=True, **kwargs)
+        hidden = self.fusion_hidden(torch.cat((lips["last_hidden_state"], sound["last_hidden_state"]), dim=-1))
+        norm = self.fusion_norm
+        hidden = masked_batch_norm(norm, hidden, mask) if isinstance(norm, nn.BatchNorm1d) else norm(hidden)
+        return AvsrEncoderOutput(
+            last_hidden_state=self.fusion_output(nn.functional.relu(hidden)),
+            frame_mask=mask,
+            audio_hidden_states=sound.hidden_states,
+            audio_attentions=sound.attentions,
+            visual_hidden_states=lips.hidden_states,
+            visual_attentions=lips.attentions,
+        )
+
+
+AUDIO_FRONT_ENDS = {
+    "wav2vec2": AvsrWaveformFrontEnd,
+    "spectrogram": AvsrSpectrogramFrontEnd,
+    "resnet": AvsrResNetWaveformFrontEnd,
+}
+ENCODERS = {"transformer": AvsrEncoder, "projection": AvsrProjectionEncoder, "mlp": AvsrMlpEncoder}  # by `fusion`

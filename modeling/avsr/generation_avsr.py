@@ -1,8 +1,8 @@
-"""Decoding: greedy CTC, and the joint CTC/attention beam search (paper, section 3.7; Watanabe et al., 2017)."""
+"""Decoding: `generate` with its arguments, and the joint search by the rules of ESPnet."""
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,11 +24,19 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import ForwardDecoder, LanguageModelScores, SharedKeysDecoder, StepDecoder, pick_scores
+from .beam_decoding_avsr import (
+    IMPOSSIBLE,
+    ForwardDecoder,
+    JointSearch,
+    LanguageModelScores,
+    SearchSettings,
+    SharedKeysDecoder,
+    StepDecoder,
+    pick_scores,
+)
 from .configuration_avsr import AvsrConfig
-from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores
-from .encoder_avsr import AvsrEncoderOutput
-from .layers_avsr import AvsrDecoderHead
+from .ctc_prefix_score_avsr import CTC_PREFIX_SCORERS, NEVER, CtcScores, best_path
+from .layers_avsr import AvsrEncoderOutput, change_clips
 from .transformers_seam_avsr import attention_kind, cache_field
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
@@ -58,276 +66,90 @@ REFUSED = {  # arguments of transformers' `generate` that would be ignored here,
     "past_key_values": "the search makes its own",
     "synced_gpus": "each process ends its search on its own; gather the parameters before it",
 }
-IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
-SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
-STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
+BARRED = -1e10  # ESPnet's log-probability of what CTC rules out
+PRE_BEAM = 1.5  # labels that ESPnet's search lets CTC judge, in beams
+END_MARGIN = 10.0  # how much worse than the best text those of three lengths are when ESPnet's search ends
 
 
-@dataclass(frozen=True)
-class SearchSettings:
+class EspnetSearch(JointSearch):
     """
-    Settings of a search.
+    The joint search by the rules of ESPnet's `BatchBeamSearch`, by which published recognisers were measured.
 
-    Attributes:
-        start: id of the start token.
-        blank: id of CTC's blank, which texts don't contain; it pads them.
-        eos: id of the end of a text.
-        ctc_weight: w in [0, 1].
-        language_model_weight: v, 0 or more.
-        beams: hypotheses of each clip; with one, a clip's text grows label by label and ends where EOS is chosen.
-        texts: texts to return for each clip, at most `beams`.
-        steps: most labels of a text, EOS included.
-        length_penalty: a finished text's score is divided by its number of labels to this power.
-        early_stopping: when to end: `False`: when the texts are certain; `True`: with as many finished texts as beams;
-            `"never"`: at the longest possible text.
-        bounded: whether scores can't grow while a text grows, so that `early_stopping=False` can be certain.
-        sample: whether labels are drawn at random by their joint probability, instead of the best ones.
-        processors: change the decoder's log-probabilities.
-        criteria: end a hypothesis as it is.
-        streamer: gets each label as soon as it is certain; with one beam only.
-        store_scores: whether to store the joint scores of every step.
-        store_logits: whether to store the decoder's logits of every step.
+    It differs from [`JointSearch`] in these points. Blank has its share of the decoder's distribution. CTC judges only
+    the labels that the decoder finds best, 1.5 times as many as beams, and EOS; all others are as good as impossible.
+    The beam holds the best continuations, those that end among them. A clip's text has at most as many labels as CTC
+    has steps, and whatever is in the beam by then ends at no cost, a text that has just ended with a second EOS. With
+    `early_stopping="never"` a search takes all these steps; else it ends once three lengths in a row have finished
+    texts whose best is more than 10 worse than the best of all.
     """
 
-    start: int
-    blank: int
-    eos: int
-    ctc_weight: float
-    language_model_weight: float = 0.0
-    beams: int = 1
-    texts: int = 1
-    steps: int = 1
-    length_penalty: float = 0.0
-    early_stopping: bool | str = False
-    bounded: bool = True
-    sample: bool = False
-    processors: list[LogitsProcessor] = field(default_factory=list)
-    criteria: list[StoppingCriteria] = field(default_factory=list)
-    streamer: BaseStreamer | None = None
-    store_scores: bool = False
-    store_logits: bool = False
-
-
-class JointSearch:
-    """
-    Searches for the texts of the highest joint score `(1 - w) log p_attention + w log p_ctc + v log p_lm`.
-
-    The decoder's distribution is over all labels but blank, which cannot be generated. A text has at most as many
-    characters as its clip has CTC steps, even if CTC has no weight, so that a clip's text does not depend on longer
-    clips in its batch. In each step the beams' endings compete with the finished texts, and the beams' continuations
-    with each other.
-
-    Every tensor has its final shape from the start, and a step changes them in place. Back-pointers (`labels`,
-    `parents`) record which text a beam holds, so that texts are neither moved nor compared.
-
-    **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is below those of `texts`
-    finished texts is dropped, and the search ends when no clip has a prefix left. The best texts are the same as
-    without. Proof: let s(h) be the joint score of a prefix or finished text h. (1) s does not grow: the decoder
-    and the language model multiply by probabilities, and a text that begins with hc, or is h, is among those that
-    CTC counts as beginning with h. So each text that continues h scores at most s(h), which is less than the
-    threshold, the score of the last of the best texts so far; the threshold only rises; hence no continuation of h
-    is among the best. (2) A dropped prefix gives its place in the beam to nothing that matters: a beam holds the
-    best prefixes of a step, so whatever would move up scores at most what was dropped, is below the threshold as
-    well, and is dropped too. The prefixes above the threshold are the same in each step as without, by induction,
-    and so are the finished texts above it. With a length penalty the threshold is compared with the best that s(h)
-    <= 0 can become. (The published code's CTC score can grow, so that search goes to the end.)
-
-    Args:
-        decoder: [`SharedKeysDecoder`] or [`ForwardDecoder`].
-        lengths: `(clips,)` most characters of each clip's text.
-        settings: of the search.
-        ctc: CTC's part of the score; not needed with `ctc_weight=0`.
-        language_model: the language model's part of the score.
-    """
-
-    def __init__(
-        self,
-        decoder: SharedKeysDecoder | ForwardDecoder,
-        lengths: torch.Tensor,
-        settings: SearchSettings,
-        ctc: CtcScores | None = None,
-        language_model: LanguageModelScores | None = None,
-    ):
-        self.decoder, self.lengths, self.settings = decoder, lengths, settings
-        self.ctc, self.language_model = ctc, language_model
-        clips, beams, device = len(lengths), settings.beams, lengths.device
-        self.ends_compete = beams == 1 or settings.sample  # EOS is a label among others
-        counted = settings.early_stopping is True and beams > 1
-        self.pool = beams if counted else settings.texts  # most finished texts stored for each clip
-        self.beam = torch.arange(beams, device=device)
-        self.newest = lengths.new_full((clips, beams), settings.start)
-        self.ids = self.newest[..., None]  # (clips, beams, length), the texts so far
-        self.attention = torch.zeros(clips, beams, device=device)  # the decoder's weighted part of each score
-        self.total = torch.full((clips, beams), NEVER, device=device)  # scores; of empty places NEVER
-        self.total[:, 0] = 0.0
-        self.labels = lengths.new_zeros(settings.steps, clips, beams)
-        self.parents = lengths.new_zeros(settings.steps, clips, beams)
-        self.step = lengths.new_zeros(1)
-        self.scores = torch.full((clips, self.pool), NEVER, device=device)  # of finished texts, best first
-        self.ends = lengths.new_zeros(3, clips, self.pool)  # their beams, their characters, 1 if they end with EOS
-        self.step_scores: list[torch.Tensor] = []  # of each step, `(clips * beams, vocab)`
-        self.step_logits: list[torch.Tensor] = []
-
-    def run(self) -> None:
-        """Searches until nothing can change any more, or the texts have their greatest length."""
-        wait = 1 if self.lengths.device.type == "cpu" or self.settings.streamer is not None else STEPS_BETWEEN_WAITS
-        if self.settings.streamer is not None:
-            self.settings.streamer.put(self.newest.flatten().cpu())
-        for done in range(1, self.settings.steps + 1):
-            self._advance(last=done == self.settings.steps)
-            if done % wait == 0 and not (self.total > NEVER).any():
-                break
-        if self.settings.streamer is not None:
-            self.settings.streamer.end()
-
-    def _advance(self, last: bool) -> None:
-        """Extends each hypothesis by one label."""
-        settings = self.settings
-        totals, attention = self._extended()
-        if not self.ends_compete:
-            self._finish(totals[..., settings.eos], self.beam, ended=True)
-            totals[..., settings.eos] = NEVER
-            totals = self._drop_hopeless(totals)
-        parents, labels, self.total = self._choose(totals)
-        if self.ends_compete:
-            self._finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
-            self.total = self.total.masked_fill(labels == settings.eos, NEVER)
-        self.attention = pick_scores(attention, parents, labels)
-        self.labels.index_copy_(0, self.step, labels[None])
-        self.parents.index_copy_(0, self.step, parents[None])
-        self.step.add_(1)
-        self.newest.copy_(labels)
-        if settings.processors or settings.criteria:  # nothing else reads whole texts
-            moved = self.ids.gather(1, parents[..., None].expand_as(self.ids))
-            self.ids = torch.cat((moved, labels[..., None]), dim=2)
-        if last or settings.criteria:
-            self._stop(last)
-        for part in (self.decoder, self.ctc, self.language_model):
-            if part is not None and not last:
-                part.advance(parents, labels)
-        if settings.streamer is not None:
-            settings.streamer.put(labels.flatten().cpu())
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.lengths = self.lengths.clamp(max=self.settings.steps - 1)  # and EOS
+        self.total = self.total.masked_fill((self.lengths == 0)[:, None], NEVER)
+        clips = len(self.lengths)
+        self.ended = torch.full((clips, self.settings.steps + 3), NEVER, device=self.lengths.device)  # best, by ids
+        self.steps_done = 0
 
     def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Computes the scores `(clips, beams, vocab)` of all extensions by a label, and the decoder's part of them."""
         settings = self.settings
-        logits = self.decoder(self.newest)
-        log_probs = logits.float().log_softmax(dim=-1)  # (clips, beams, vocab)
-        if settings.processors:
-            rows = log_probs.flatten(0, 1)
-            for processor in settings.processors:
-                rows = processor(self.ids.flatten(0, 1), rows)
-            log_probs = rows.view_as(log_probs)
-        attention = self.attention[..., None].expand_as(log_probs)
-        if settings.ctc_weight < 1:
-            attention = attention + (1 - settings.ctc_weight) * without_label(log_probs, settings.blank)
-        totals = attention
+        log_probs = self.decoder_log_probs()
+        attention = self.attention[..., None] + (1 - settings.ctc_weight) * log_probs
+        totals = attention + settings.length_bonus * (self.steps_done + 1)
         if self.ctc is not None:
-            totals = totals + (settings.ctc_weight * self.ctc()).float()
+            scores = self.ctc().masked_fill(self._barred(log_probs), BARRED).clamp(min=BARRED)
+            totals = totals + (settings.ctc_weight * scores).float()
         if self.language_model is not None:
             totals = totals + settings.language_model_weight * self.language_model()
-        totals = totals.masked_fill(self._ruled_out(log_probs) | totals.isnan(), NEVER)  # NaN is -inf - -inf
-        if settings.store_scores:
-            self.step_scores.append((totals - self.total[..., None]).nan_to_num(nan=NEVER, neginf=NEVER).flatten(0, 1))
-        if settings.store_logits:
-            self.step_logits.append(logits.float().flatten(0, 1).clone())
-        return totals, attention
+        return self.remove(totals, torch.isneginf(self.total)[..., None] | (log_probs < IMPOSSIBLE)), attention
 
-    def _ruled_out(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """Marks blank, what processors rule out, and all after empty places or full texts, `(clips, beams, vocab)`."""
-        label = torch.arange(log_probs.shape[-1], device=log_probs.device)
-        full = (self.step >= self.lengths)[:, None, None] & (label != self.settings.eos)
-        empty = torch.isneginf(self.total)[..., None]
-        return (log_probs < IMPOSSIBLE) | (label == self.settings.blank) | full | empty
+    def _barred(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Marks blank and the labels that CTC doesn't judge, `(clips, beams, vocab)`."""
+        settings, kept = self.settings, int(PRE_BEAM * self.settings.beams)
+        barred = torch.zeros_like(log_probs, dtype=torch.bool)
+        if kept < log_probs.shape[-1]:
+            barred = torch.ones_like(barred).scatter(-1, log_probs.topk(kept, dim=-1).indices, False)
+            barred[..., settings.eos] = False
+        barred[..., settings.blank] = True
+        return barred
 
-    def _choose(self, totals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Chooses from scores `(clips, beams, vocab)`; returns parents, labels and scores, each `(clips, beams)`."""
-        flat = totals.flatten(1)  # (clips, beams * vocab)
-        ranked = flat
-        if self.settings.sample:  # the best k of scores with Gumbel noise are k draws without replacement
-            ranked = flat - torch.empty_like(flat).exponential_().log()
-        index = ranked.topk(self.settings.beams, dim=1).indices
-        return index // totals.shape[-1], index % totals.shape[-1], flat.gather(1, index)
-
-    def _finish(self, totals: torch.Tensor, beams: torch.Tensor, ended: bool) -> None:
-        """Adds hypotheses, those in `beams` of scores `(clips, beams)`, to the finished texts; the best remain."""
-        scores = totals / (self.step + int(ended)) ** self.settings.length_penalty
-        scores = torch.cat((self.scores, scores), dim=1)
-        new = torch.stack(
-            (beams.expand_as(totals), self.step.expand_as(totals), self.step.new_full((), ended).expand_as(totals))
-        )
-        self.scores, index = scores.topk(self.pool, dim=1)
-        self.ends = torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1))
-
-    def _drop_hopeless(self, totals: torch.Tensor) -> torch.Tensor:
-        """Removes from scores `(clips, beams, vocab)` what cannot become one of the texts to be returned."""
+    def _advance(self, last: bool) -> None:
         settings = self.settings
-        if settings.early_stopping is True:
-            return totals.masked_fill((self.scores[:, -1] > NEVER)[:, None, None], NEVER)
-        if settings.early_stopping == "never" or not settings.bounded:
-            return totals
-        best = totals
-        if settings.length_penalty > 0:
-            best = totals / (self.lengths + 1).clamp(max=settings.steps)[:, None, None] ** settings.length_penalty
-        elif settings.length_penalty < 0:
-            best = totals / (self.step + 2) ** settings.length_penalty
-        return totals.masked_fill(best < self.scores[:, None, settings.texts - 1 : settings.texts] - SLACK, NEVER)
+        totals, attention = self._extended()
+        parents, labels, self.total = self.choose(totals)
+        final = (self.step + 1 >= self.lengths)[:, None].expand_as(labels)  # the clip's last step
+        ends = (labels == settings.eos) & ~final
+        self.finish(self._possible(ends), parents, ended=True)
+        best = self.total.masked_fill(~ends, NEVER).amax(dim=1)
+        self.ended[:, self.steps_done + 2] = best
+        self.total = self.total.masked_fill(ends, NEVER)
+        self.attention = pick_scores(attention, parents, labels)
+        self.record(parents, labels)
+        self.finish(self._possible(final), self.beam, ended=True)
+        self.total = self.total.masked_fill(final, NEVER)
+        if settings.early_stopping != "never":
+            self._detect_end()
+        self.steps_done += 1
+        if not last:
+            self.follow(parents, labels)
 
-    def _stop(self, last: bool) -> None:
-        """Ends hypotheses as they are: by a criterion, or at the greatest length in a clip without a finished text."""
-        stopped = torch.full_like(self.total, last, dtype=torch.bool)
-        if last:
-            stopped &= torch.isneginf(self.scores[:, :1])
-        else:
-            ids, scores = self.ids.flatten(0, 1), tuple(self.step_scores)
-            for criterion in self.settings.criteria:
-                ends = torch.as_tensor(criterion(ids, scores), device=stopped.device)
-                stopped |= ends.expand(len(ids)).view_as(stopped)
-        self._finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
-        self.total = self.total.masked_fill(stopped, NEVER)
+    def _possible(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Returns the scores `(clips, beams)` of wanted texts that CTC doesn't rule out, of others NEVER."""
+        if self.settings.ctc_weight > 0:
+            wanted = wanted & (self.total > self.settings.ctc_weight * BARRED / 2)
+        return self.total.masked_fill(~wanted, NEVER)
 
-    def found(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """
-        Reads the finished texts, best first.
-
-        Returns:
-            Texts `(clips * texts, length)` with start token, EOS and padding; their scores `(clips * texts,)`; and the
-            beams in which their labels were found, `(clips * texts, length - 1)` as transformers counts them, -1 after
-            the end.
-        """
-        settings, device = self.settings, self.lengths.device
-        labels, parents = self.labels.cpu(), self.parents.cpu()
-        beam, characters, ended = self.ends[:, :, : settings.texts].cpu()  # each (clips, texts)
-        missing = torch.isneginf(self.scores[:, : settings.texts]).cpu()
-        characters, ended = characters.masked_fill(missing, 0), ended.masked_fill(missing, 1)
-        clips, steps = beam.shape[0], int((characters + ended).max())
-        ids = torch.full((clips, settings.texts, steps + 1), settings.blank)
-        rows = torch.full((clips, settings.texts, steps), -1)
-        first = torch.arange(clips)[:, None] * settings.beams
-        ids[..., 0] = settings.start
-        for step in reversed(range(steps)):
-            at_end, inside = (step == characters) & (ended == 1), step < characters
-            label, parent = labels[step].gather(1, beam), parents[step].gather(1, beam)
-            ids[..., step + 1] = torch.where(inside, label, torch.where(at_end, settings.eos, settings.blank))
-            rows[..., step] = torch.where(inside, first + parent, torch.where(at_end, first + beam, -1))
-            beam = torch.where(inside, parent, beam)
-        scores = self.scores[:, : settings.texts].flatten()
-        return ids.flatten(0, 1).to(device), scores, rows.flatten(0, 1).to(device)
+    def _detect_end(self) -> None:
+        """Ends clips whose latest finished texts are much worse than their best one."""
+        lengths = self.ended[
+            :, max(self.steps_done - 2, 0) : self.steps_done + 1
+        ]  # (clips, 3): ids with start and EOS
+        if lengths.shape[1] == 3:
+            worse = (lengths > NEVER) & (lengths - self.scores[:, :1] < -END_MARGIN)
+            self.total = self.total.masked_fill(worse.all(dim=1, keepdim=True), NEVER)
 
 
-def without_label(scores: torch.Tensor, label: int) -> torch.Tensor:
-    """
-    Removes one label from log-probabilities `(..., vocab)` and renormalises the others.
-
-    If a processor has ruled labels out (-inf), such as an EOS that would come too early, the others don't get their
-    share, only the removed label's.
-    """
-    share = scores[..., label : label + 1]
-    rest = scores.clone()
-    rest[..., label] = NEVER
-    total = rest.logsumexp(dim=-1, keepdim=True)
-    ruled_out = (scores < IMPOSSIBLE).any(dim=-1, keepdim=True)
-    return rest - torch.where(ruled_out, torch.log1p(-share.exp()), total)
+SEARCHES: dict[str, type[JointSearch]] = {"joint": JointSearch, "espnet": EspnetSearch}
 
 
 @dataclass(frozen=True)
@@ -340,12 +162,16 @@ class JointScore:
         ctc_prefix: `"exact"` or `"reference"`.
         language_model: over the recogniser's ids, or None.
         language_model_weight: 0 or more.
+        search: `"joint"` or `"espnet"`.
+        length_bonus: of each label in ESPnet's search.
     """
 
     ctc_weight: float
     ctc_prefix: str
     language_model: PreTrainedModel | None
     language_model_weight: float
+    search: str = "joint"
+    length_bonus: float = 0.0
 
     def __post_init__(self):
         if not 0 <= self.ctc_weight <= 1:
@@ -353,13 +179,19 @@ class JointScore:
         if self.ctc_prefix not in CTC_PREFIX_SCORERS:
             names = ", ".join(map(repr, CTC_PREFIX_SCORERS))
             raise ValueError(f"ctc_prefix must be one of {names}, not {self.ctc_prefix!r}.")
+        if self.search not in SEARCHES:
+            raise ValueError(f"search must be one of {', '.join(map(repr, SEARCHES))}, not {self.search!r}.")
+        if self.search == "joint" and self.length_bonus:
+            raise ValueError("length_bonus is for search='espnet': use length_penalty.")
+        if self.search == "espnet" and self.ctc_prefix != "exact":
+            raise ValueError("ctc_prefix must be 'exact' with search='espnet'.")
         if not self.language_model_weight >= 0:
             raise ValueError(f"language_model_weight must be 0 or more, not {self.language_model_weight}.")
 
     def is_best_path(self, config: GenerationConfig) -> bool:
         """Returns whether CTC's best path is requested, which needs no search."""
         alone = self.ctc_weight == 1 and self.language_model is None
-        return alone and not config.do_sample and (config.num_beams or 1) == 1
+        return alone and not config.do_sample and (config.num_beams or 1) == 1 and self.search == "joint"
 
     def settings(
         self,
@@ -371,8 +203,12 @@ class JointScore:
     ) -> SearchSettings:
         """Turns what transformers has prepared into the settings of a search."""
         exact, processors = self.ctc_prefix == "exact", list(processors)
-        if streamer is not None and config.num_beams > 1:
-            raise ValueError("`streamer` needs num_beams=1: with more, labels are certain only at the end.")
+        if streamer is not None and (config.num_beams > 1 or self.search == "espnet"):
+            raise ValueError(
+                "`streamer` needs num_beams=1 and search='joint': else labels are certain only at the end."
+            )
+        if self.search == "espnet":
+            self._check_espnet(config, list(criteria))
         return SearchSettings(
             start=model.decoder_start_token_id,
             blank=model.pad_token_id,
@@ -391,7 +227,19 @@ class JointScore:
             streamer=streamer,
             store_scores=bool(config.output_scores and config.return_dict_in_generate),
             store_logits=bool(config.output_logits and config.return_dict_in_generate),
+            length_bonus=self.length_bonus,
         )
+
+    @staticmethod
+    def _check_espnet(config: GenerationConfig, criteria: list[StoppingCriteria]) -> None:
+        """Raises a ValueError for settings that ESPnet's search doesn't have."""
+        others = [one for one in criteria if not isinstance(one, (MaxLengthCriteria, EosTokenCriteria))]
+        wrong = {"do_sample": config.do_sample, "length_penalty": config.length_penalty, "stopping_criteria": others}
+        if config.num_beams == 1:
+            wrong["length_penalty"] = 0.0
+        for name, value in wrong.items():
+            if value:
+                raise ValueError(f"`{name}` is for search='joint': leave it out with search='espnet'.")
 
     def ctc_scores(
         self, logits: torch.Tensor, lengths: torch.Tensor, model: AvsrConfig, beams: int
@@ -409,32 +257,6 @@ class JointScore:
         return LanguageModelScores(self.language_model, model.vocab_size, start)
 
 
-def best_path(ctc_logits: torch.Tensor, lengths: torch.Tensor, blank: int, eos: int) -> list[torch.Tensor]:
-    """
-    Decodes CTC greedily: the best label of each step, without repetitions and blanks.
-
-    EOS is silence: its probability is added to blank's.
-
-    Args:
-        ctc_logits: `(batch, steps, vocab)`.
-        lengths: `(batch,)` valid steps.
-        blank: id of CTC's blank.
-        eos: id of the end of a text.
-
-    Returns:
-        One int64 tensor of labels per clip.
-    """
-    scores = ctc_logits.clone()
-    scores[..., blank] = torch.logaddexp(ctc_logits[..., blank], ctc_logits[..., eos])
-    scores[..., eos] = NEVER
-    steps = scores.argmax(dim=-1)  # (batch, steps)
-    valid = torch.arange(steps.shape[1], device=steps.device)[None] < lengths[:, None]
-    steps = steps.masked_fill(~valid, blank)
-    previous = torch.cat((torch.full_like(steps[:, :1], blank), steps[:, :-1]), dim=1)
-    is_label = (steps != previous) & (steps != blank)
-    return [row[keep] for row, keep in zip(steps, is_label)]
-
-
 class AvsrGenerationMixin(GenerationMixin):
     """
     `generate` for [`AvsrForConditionalGeneration`].
@@ -447,7 +269,7 @@ class AvsrGenerationMixin(GenerationMixin):
 
     # of the model that this is mixed into
     config: AvsrConfig
-    decoder_head: AvsrDecoderHead
+    decoder_head_of: Callable[[AvsrEncoderOutput], Callable[[torch.Tensor], torch.Tensor]]
     get_encoder: Callable[..., nn.Module]
     get_decoder: Callable[[], StepDecoder]
     compute_ctc_logits: Callable[[AvsrEncoderOutput], torch.Tensor]
@@ -465,6 +287,8 @@ class AvsrGenerationMixin(GenerationMixin):
         ctc_prefix: str | None = None,
         language_model: PreTrainedModel | None = None,
         language_model_weight: float = 0.3,
+        search: str | None = None,
+        length_bonus: float = 0.0,
         generation_config: GenerationConfig | None = None,
         **kwargs: Any,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
@@ -488,6 +312,12 @@ class AvsrGenerationMixin(GenerationMixin):
             language_model (`PreTrainedModel`, *optional*):
                 A causal language model over the recogniser's ids; texts begin with `decoder_start_token_id`.
             language_model_weight (`float`, *optional*, defaults to 0.3): of its log-probabilities, 0 or more.
+            search (`str`, *optional*, defaults to the generation config's or `"joint"`):
+                `"espnet"` searches as ESPnet does, see [`EspnetSearch`], for results as they were published:
+                `early_stopping="never"` takes as many steps as there are frames (its `maxlenratio=1`), `False` ends by
+                its rule (`maxlenratio=0`).
+            length_bonus (`float`, *optional*, defaults to 0.0):
+                With `search="espnet"`, added to a text's score for each of its labels (its `penalty`).
             generation_config (`GenerationConfig`, *optional*, defaults to the model's):
                 Its fields override the model's generation config, and `kwargs` override both.
             **kwargs:
@@ -522,6 +352,8 @@ class AvsrGenerationMixin(GenerationMixin):
             getattr(config, "ctc_prefix", "exact") if ctc_prefix is None else ctc_prefix,
             language_model,
             language_model_weight,
+            getattr(config, "search", "joint") if search is None else search,
+            length_bonus,
         )
         if encoder_outputs is None:
             requested = {name: True for name in OPTIONAL_OUTPUTS if getattr(config, name)}
@@ -539,15 +371,13 @@ class AvsrGenerationMixin(GenerationMixin):
             config.length_penalty = 0.0  # a score is the log-probability of the text; transformers' default is 1
         streamer = kwargs.pop("streamer", None)
 
-        def search(model, input_ids, logits_processor, stopping_criteria, generation_config, **prepared):
+        def run(model, input_ids, logits_processor, stopping_criteria, generation_config, **prepared):
             settings = score.settings(self.config, generation_config, logits_processor, stopping_criteria, streamer)
             return self._search(encoder_outputs, ctc_logits, score, settings, generation_config)
 
         # transformers reads only the number of clips from what is encoded, and repeats it for the beams
-        first = {name: encoder_outputs[name][:, :1] for name in ("last_hidden_state", "frame_mask")}
-        return super().generate(
-            encoder_outputs=type(encoder_outputs)(**first), generation_config=config, custom_generate=search, **kwargs
-        )
+        first = change_clips(encoder_outputs, lambda part: part[:, :1] if part.ndim > 1 else part)
+        return super().generate(encoder_outputs=first, generation_config=config, custom_generate=run, **kwargs)
 
     def _search(
         self,
@@ -558,21 +388,19 @@ class AvsrGenerationMixin(GenerationMixin):
         config: GenerationConfig,
     ) -> torch.LongTensor | GenerateEncoderDecoderOutput | GenerateBeamEncoderDecoderOutput:
         """Runs the joint search; its `config` is what transformers has prepared."""
-        states, mask = encoder_outputs["last_hidden_state"], encoder_outputs["frame_mask"]
-        if settings.beams == 1 and config.num_return_sequences > 1:  # drawn at random, independently of each other
-            states, mask, ctc_logits = (
-                part.repeat_interleave(config.num_return_sequences, dim=0) for part in (states, mask, ctc_logits)
-            )
-        lengths = mask.sum(dim=1) * self.config.ctc_upsampling  # (clips,)
+        encoded, copies = change_clips(encoder_outputs, lambda part: part), config.num_return_sequences
+        if settings.beams == 1 and copies > 1:  # drawn at random, independently of each other
+            encoded = change_clips(encoded, lambda part: part.repeat_interleave(copies, dim=0))
+            ctc_logits = ctc_logits.repeat_interleave(copies, dim=0)
+        lengths = encoded["frame_mask"].sum(dim=1) * self.config.ctc_upsampling  # (clips,)
         start = lengths.new_full((len(lengths), settings.beams), settings.start)
         decoder: SharedKeysDecoder | ForwardDecoder
         if self._can_share_keys(config):
-            decoder = SharedKeysDecoder(self, states, mask, settings.beams)
+            decoder = SharedKeysDecoder(self, encoded, settings.beams)
         else:
-            encoded = type(encoder_outputs)(last_hidden_state=states, frame_mask=mask)
             options = {name: getattr(config, name) for name in ("use_cache", *OPTIONAL_OUTPUTS)}
             decoder = ForwardDecoder(self, encoded, start, **options)
-        search = JointSearch(
+        search = SEARCHES[score.search](
             decoder,
             lengths if score.ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
             settings,

@@ -1,20 +1,64 @@
-"""The building blocks of AVSR's encoders and decoder: attention, Transformer layers, Conv1d blocks, heads."""
+"""The building blocks of AVSR's encoders and decoder: attention, Transformer and Conformer layers, heads."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs
 
-from .configuration_avsr import AvsrConfig
-from .transformers_seam_avsr import attention_function
+from .configuration_avsr import MODALITIES, AvsrConfig
+from .transformers_seam_avsr import attention_function, attention_kind
+
+LEGACY_POSITIONS = 5000  # frames whose positions the legacy kind has; more would be other positions
 
 
-def sinusoidal_positions(length: int, size: int, device: torch.device, offset: int = 0) -> torch.Tensor:
+@dataclass
+class AvsrEncoderOutput(ModelOutput):
+    r"""
+    Output of [`AvsrEncoder`].
+
+    Attributes:
+        last_hidden_state: `(batch, frames, hidden_size)`, 25 vectors per second.
+        frame_mask: `(batch, frames)` bool, frames that have sound or lips.
+        modalities: with output heads for each, `(batch,)` int64: which of `MODALITIES` each clip has; else None.
+        hidden_states: with `output_hidden_states`, of the fusion or of the only modality: the input of its first
+            layer, then each layer's output, the last one after the final norm; each `(batch, frames, hidden_size)`.
+        attentions: with `output_attentions`, each of its layers' weights `(batch, heads, frames, frames)`.
+        audio_hidden_states: the same of the sound's own layers, if a model of both modalities reads sound.
+        audio_attentions: their weights.
+        visual_hidden_states: the same of the lips' own layers, if a model of both modalities reads lips.
+        visual_attentions: their weights.
+    """
+
+    last_hidden_state: torch.Tensor
+    frame_mask: torch.Tensor | None = None
+    modalities: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    audio_hidden_states: tuple[torch.Tensor, ...] | None = None
+    audio_attentions: tuple[torch.Tensor, ...] | None = None
+    visual_hidden_states: tuple[torch.Tensor, ...] | None = None
+    visual_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+def change_clips(outputs: AvsrEncoderOutput, change: Callable[[torch.Tensor], torch.Tensor]) -> AvsrEncoderOutput:
+    """Returns what a search reads of encoded clips, each tensor changed by a function, such as a repetition."""
+    mask, modalities = outputs.get("frame_mask"), outputs.get("modalities")
+    return AvsrEncoderOutput(
+        last_hidden_state=change(outputs["last_hidden_state"]),
+        frame_mask=None if mask is None else change(mask),
+        modalities=None if modalities is None else change(modalities),
+    )
+
+
+def sinusoidal_positions(
+    length: int, size: int, device: torch.device, offset: int = 0, exact: bool = False
+) -> torch.Tensor:
     """
     Computes the fixed position encoding (section 3.2), sines and cosines interleaved.
 
@@ -23,12 +67,16 @@ def sinusoidal_positions(length: int, size: int, device: torch.device, offset: i
         size: of each encoding; even.
         device: of the result.
         offset: the first position.
+        exact: whether the rates are rounded correctly, on the CPU. Positions in the thousands multiply the error in a
+            rate's last digit, which is another one on each kind of processor.
 
     Returns:
         `(length, size)` float32.
     """
     position = torch.arange(offset, offset + length, device=device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, size, 2, device=device, dtype=torch.float32) * (-math.log(10000.0) / size))
+    exponent = torch.arange(0, size, 2, device="cpu" if exact else device, dtype=torch.float32)
+    exponent = exponent * (-math.log(10000.0) / size)
+    rate = exponent.double().exp().float().to(device) if exact else torch.exp(exponent)
     angle = position * rate  # (length, size / 2)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
 
@@ -49,6 +97,26 @@ def select_steps(features: torch.Tensor, lengths: torch.Tensor, left: torch.Tens
     index = torch.arange(size, device=features.device)[None] - left[:, None]  # (batch, size)
     index = torch.minimum(index.clamp(min=0), (lengths - 1).clamp(min=0)[:, None])
     return features.gather(1, index[..., None].expand(-1, -1, features.shape[-1]))
+
+
+def masked_batch_norm(
+    norm: nn.BatchNorm1d | nn.BatchNorm2d, states: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """
+    Normalises a batch without its padding: while training, only valid steps are in the statistics.
+
+    Args:
+        norm: over the channels.
+        states: `(batch, steps, channels)`.
+        mask: `(batch, steps)` bool, the valid steps; None if all are.
+
+    Returns:
+        `(batch, steps, channels)`; zeros at padding while training.
+    """
+    if mask is None or not norm.training:
+        return norm(states.transpose(1, 2)).transpose(1, 2)
+    valid = norm(states[mask])
+    return valid.new_zeros(states.shape).masked_scatter(mask[..., None], valid)
 
 
 class AvsrConvNorm(nn.Module):
@@ -111,19 +179,9 @@ class AvsrCtcHead(nn.Module):
         logits = self.output(hidden_states)  # (batch, frames, upsampling * vocab)
         return logits.unflatten(-1, (self.upsampling, -1)).flatten(1, 2)  # (batch, frames * upsampling, vocab)
 
-    @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
         """Changes the number of characters; the weights of a new one are the mean of the old ones'."""
-        old, count = self.output, self.output.out_features // self.upsampling
-        if vocab_size == count:
-            return
-        device, dtype = old.weight.device, old.weight.dtype
-        self.output = nn.Linear(old.in_features, self.upsampling * vocab_size, device=device, dtype=dtype)
-        for name, parameter in self.output.named_parameters():
-            values = getattr(old, name).unflatten(0, (self.upsampling, count))  # (upsampling, characters, ...)
-            added = values.mean(dim=1, keepdim=True).expand(-1, max(vocab_size - count, 0), *values.shape[2:])
-            parameter.copy_(torch.cat((values[:, :vocab_size], added), dim=1).flatten(0, 1))
-            parameter.requires_grad_(getattr(old, name).requires_grad)
+        self.output = resized(self.output, vocab_size, self.upsampling)
 
 
 class AvsrDecoderHead(nn.Module):
@@ -140,6 +198,68 @@ class AvsrDecoderHead(nn.Module):
         for layer, norm in zip(self.layers, self.norms):
             hidden_states = nn.functional.relu(norm(layer(hidden_states)))
         return self.output(hidden_states)  # (batch, length, vocab)
+
+    def resize(self, vocab_size: int) -> None:
+        """Changes the number of characters; see [`resized`]."""
+        self.output = resized(self.output, vocab_size)
+
+
+@torch.no_grad()
+def resized(old: nn.Linear, vocab_size: int, copies: int = 1) -> nn.Linear:
+    """
+    Returns an output layer for another number of labels; the weights of a new one are the mean of the old ones'.
+
+    Args:
+        old: of `copies * labels` outputs.
+        vocab_size: labels of the result.
+        copies: outputs of each label.
+    """
+    count = old.out_features // copies
+    if vocab_size == count:
+        return old
+    layer = nn.Linear(old.in_features, copies * vocab_size, device=old.weight.device, dtype=old.weight.dtype)
+    for name, parameter in layer.named_parameters():
+        values = getattr(old, name).unflatten(0, (copies, count))  # (copies, labels, ...)
+        added = values.mean(dim=1, keepdim=True).expand(-1, max(vocab_size - count, 0), *values.shape[2:])
+        parameter.copy_(torch.cat((values[:, :vocab_size], added), dim=1).flatten(0, 1))
+        parameter.requires_grad_(getattr(old, name).requires_grad)
+    return layer
+
+
+class AvsrModalityHeads(nn.Module):
+    """One output head for sound, one for lips and one for both (USR 2.0); `modalities` tells which a clip has."""
+
+    def __init__(self, config: AvsrConfig, head: type[AvsrCtcHead] | type[AvsrDecoderHead]):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: head(config) for name in MODALITIES})
+
+    @property
+    def output(self) -> nn.Linear:
+        """Returns the last layer of the head for both."""
+        return self.heads["audiovisual"].get_submodule("output")  # type: ignore[return-value]  # any module, it says
+
+    @output.setter
+    def output(self, layer: nn.Linear) -> None:
+        self.heads["audiovisual"].output = layer
+
+    def of(self, modalities: torch.Tensor) -> Callable[..., torch.Tensor]:
+        """Returns the head of all clips if they have the same modalities, `(batch,)`; else what chooses for each."""
+        if len(modalities) and bool((modalities == modalities[0]).all()):
+            return self.heads[MODALITIES[int(modalities[0])]]
+        return lambda *inputs: self(*inputs, modalities=modalities)
+
+    def forward(self, *inputs: torch.Tensor, modalities: torch.Tensor) -> torch.Tensor:
+        """Computes scores `(batch, steps, vocab)`; `modalities` `(batch,)` are indices in `MODALITIES`."""
+        scores = [head(*inputs) for head in self.heads.values()]
+        chosen = scores[0]
+        for index, others in enumerate(scores[1:], start=1):
+            chosen = torch.where((modalities == index)[:, None, None], others, chosen)
+        return chosen
+
+    def resize(self, vocab_size: int) -> None:
+        """Changes the number of labels; the weights of a new one are the mean of the old ones'."""
+        for head in self.heads.values():
+            head.resize(vocab_size)  # type: ignore[operator]  # a ModuleDict's type doesn't say what it holds
 
 
 def eager_attention_forward(
@@ -223,13 +343,106 @@ class AvsrAttention(nn.Module):
         return self.o_proj(output.flatten(2)), weights  # (batch, length, hidden_size)
 
 
+@dataclass(frozen=True)
+class RelativePositions:
+    """
+    What relative attention reads of the frames' places.
+
+    Attributes:
+        encodings: `(rows, hidden_size)`. Relative: of the distances from `1 - frames` to `frames - 1` (positive: the
+            key is earlier). Legacy: of the positions 4999, 4998, ..., one for each frame.
+        lengths: `(batch,)` valid frames, which the legacy kind depends on; None: relative.
+    """
+
+    encodings: torch.Tensor
+    lengths: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, config: AvsrConfig, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> "RelativePositions":
+        """
+        Returns the positions for hidden states `(batch, frames, hidden_size)` with a mask `(batch, frames)`.
+
+        Raises:
+            ValueError: clips are longer than the legacy kind's positions reach.
+        """
+        _, frames, size = hidden_states.shape
+        if config.position_type == "relative":
+            rows = sinusoidal_positions(2 * frames - 1, size, hidden_states.device, offset=1 - frames)
+            return cls(rows.to(hidden_states.dtype))
+        if frames > LEGACY_POSITIONS:
+            raise ValueError(
+                f"`input_values` or `pixel_values_videos` has {frames} frames, and this checkpoint's positions reach "
+                f"{LEGACY_POSITIONS}: cut the clip, or use the task audio-visual-speech-recognition, which does."
+            )
+        rows = sinusoidal_positions(frames, size, hidden_states.device, LEGACY_POSITIONS - frames, exact=True)
+        return cls(rows.flip(0).to(hidden_states.dtype), frame_mask.sum(dim=1))
+
+    def arrange(self, scores: torch.Tensor) -> torch.Tensor:
+        """Turns scores `(batch, heads, frames, rows)` of queries and encodings into those of queries and keys."""
+        frames = scores.shape[2]
+        place = torch.arange(frames, device=scores.device)
+        query, key = place[:, None], place[None]
+        if self.lengths is None:
+            return scores.gather(3, (query - key + frames - 1).expand(*scores.shape[:2], -1, -1))
+        # ESPnet's older code shifts a square matrix: keys after the query get the next query's scores
+        shape = *scores.shape[:3], frames
+        earlier = (self.lengths[:, None, None] - 1 - query + key).clamp(0, frames - 1)[:, None]  # (batch, 1, i, j)
+        later = (key - query - 2).clamp(min=0)
+        following = scores.roll(-1, dims=2).gather(3, later.expand(shape))
+        return torch.where(
+            key <= query, scores.gather(3, earlier.expand(shape)), following.masked_fill(key == query + 1, 0.0)
+        )
+
+
+class AvsrRelativeAttention(AvsrAttention):
+    """Self-attention whose scores depend on the distance between query and key (Transformer-XL, ESPnet)."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__(config)
+        if (kind := attention_kind(config)) not in (None, "sdpa", "eager"):
+            raise ValueError(f"attn_implementation must be 'sdpa' or 'eager' with relative positions, not {kind!r}.")
+        self.pos_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.content_bias = nn.Parameter(torch.zeros(config.num_attention_heads, self.head_dim))
+        self.position_bias = nn.Parameter(torch.zeros(config.num_attention_heads, self.head_dim))
+
+    def forward(  # type: ignore[override]  # of the frames of one encoder only
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: RelativePositions,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self.split_heads(self.q_proj(hidden_states))
+        keys, values = self._project(hidden_states)
+        distances = self.split_heads(self.pos_proj(positions.encodings)[None])  # (1, heads, rows, head_dim)
+        by_distance = (query + self.position_bias[:, None]) @ distances.transpose(2, 3)
+        bias = positions.arrange(by_distance) * self.scaling  # (batch, heads, frames, frames)
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            bias = bias.masked_fill(~attention_mask, torch.finfo(bias.dtype).min)
+        elif attention_mask is not None:
+            bias = bias + attention_mask
+        output, weights = attention_function(self.config, eager_attention_forward)(
+            self,
+            query + self.content_bias[:, None],
+            keys,
+            values,
+            bias,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=False,
+            **kwargs,
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+
 class AvsrFeedForward(nn.Module):
     """Linear, ReLU, dropout, linear: a Transformer's feed-forward layer."""
 
-    def __init__(self, config: AvsrConfig):
+    def __init__(self, config: AvsrConfig, intermediate_size: int | None = None):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        inner = intermediate_size or config.intermediate_size
+        self.fc1 = nn.Linear(config.hidden_size, inner)
+        self.fc2 = nn.Linear(inner, config.hidden_size)
         self.dropout = config.activation_dropout
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -240,11 +453,20 @@ class AvsrFeedForward(nn.Module):
 
 
 class AvsrResidual(nn.Module):
-    """`norm(x + block(x))`, or `x + block(norm(x))` with `norm_first`."""
+    """
+    `norm(x + block(x))`, or `x + block(norm(x))` with `norm_first`.
 
-    def __init__(self, config: AvsrConfig):
+    Args:
+        config: of the model.
+        share: factor of what is added.
+        layer_scale: initial value of its learned factors, one a channel; None: there are none.
+    """
+
+    def __init__(self, config: AvsrConfig, share: float = 1.0, layer_scale: float | None = None):
         super().__init__()
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.scale = None if layer_scale is None else nn.Parameter(torch.full((config.hidden_size,), layer_scale))
+        self.share = share
         self.norm_first = config.norm_first
         self.dropout = config.dropout
 
@@ -252,7 +474,9 @@ class AvsrResidual(nn.Module):
         update = block(self.norm(hidden_states) if self.norm_first else hidden_states)
         if self.training:
             update = nn.functional.dropout(update, p=self.dropout)
-        hidden_states = hidden_states + update
+        if self.scale is not None:
+            update = update * self.scale
+        hidden_states = hidden_states + (update if self.share == 1.0 else self.share * update)
         return hidden_states if self.norm_first else self.norm(hidden_states)
 
 
@@ -261,18 +485,82 @@ class AvsrEncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: AvsrConfig):
         super().__init__()
-        self.self_attn = AvsrAttention(config)
+        self.self_attn = AvsrAttention(config) if config.position_type == "absolute" else AvsrRelativeAttention(config)
         self.feed_forward = AvsrFeedForward(config)
-        self.attention_residual = AvsrResidual(config)
-        self.feed_forward_residual = AvsrResidual(config)
+        self.attention_residual = AvsrResidual(config, layer_scale=config.layer_scale)
+        self.feed_forward_residual = AvsrResidual(config, layer_scale=config.layer_scale)
+
+    def attend(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: RelativePositions | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Adds what the frames `(batch, frames, hidden_size)` find in each other."""
+        places = {} if positions is None else {"positions": positions}
+        return self.attention_residual(
+            hidden_states, lambda states: self.self_attn(states, attention_mask, **places, **kwargs)[0]
+        )
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: RelativePositions | None = None,
+        frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        hidden_states = self.attention_residual(
-            hidden_states, lambda states: self.self_attn(states, attention_mask, **kwargs)[0]
-        )
+        hidden_states = self.attend(hidden_states, attention_mask, positions, **kwargs)
         return self.feed_forward_residual(hidden_states, self.feed_forward)
+
+
+class AvsrConformerConvolution(nn.Module):
+    """Gated linear layer, convolution over time of each channel, batch norm, SiLU, linear layer."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__()
+        size, kernel = config.hidden_size, config.conformer_kernel_size
+        self.gate = nn.Linear(size, 2 * size)
+        self.depthwise = nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=size)
+        self.norm = nn.BatchNorm1d(size)
+        self.output = nn.Linear(size, size)
+
+    def forward(self, hidden_states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        # hidden_states (batch, frames, hidden_size), frame_mask (batch, frames)
+        states = nn.functional.glu(self.gate(hidden_states), dim=-1)
+        states = states * frame_mask[..., None].to(states.dtype)  # a clip's values don't depend on its padding
+        states = self.depthwise(states.transpose(1, 2)).transpose(1, 2)
+        return self.output(nn.functional.silu(masked_batch_norm(self.norm, states, frame_mask)))
+
+
+class AvsrConformerLayer(AvsrEncoderLayer):
+    """A Conformer's layer: half a feed-forward layer, self-attention, convolution, the other half, norm."""
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__(config)
+        self.first_feed_forward = AvsrFeedForward(config)
+        self.convolution = AvsrConformerConvolution(config)
+        self.first_feed_forward_residual = AvsrResidual(config, share=0.5)
+        self.convolution_residual = AvsrResidual(config)
+        self.feed_forward_residual = AvsrResidual(config, share=0.5)
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        positions: RelativePositions | None = None,
+        frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        if frame_mask is None:
+            frame_mask = torch.ones_like(hidden_states[..., 0], dtype=torch.bool)
+        mask = frame_mask
+        hidden_states = self.first_feed_forward_residual(hidden_states, self.first_feed_forward)
+        hidden_states = self.attend(hidden_states, attention_mask, positions, **kwargs)
+        hidden_states = self.convolution_residual(hidden_states, lambda states: self.convolution(states, mask))
+        return self.final_norm(self.feed_forward_residual(hidden_states, self.feed_forward))
 
 
 class AvsrDecoderLayer(GradientCheckpointingLayer):
@@ -282,7 +570,7 @@ class AvsrDecoderLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attn = AvsrAttention(config, layer_idx, is_causal=True)
         self.encoder_attn = AvsrAttention(config, layer_idx)
-        self.feed_forward = AvsrFeedForward(config)
+        self.feed_forward = AvsrFeedForward(config, config.decoder_ffn_dim)
         self.self_attention_residual = AvsrResidual(config)
         self.encoder_attention_residual = AvsrResidual(config)
         self.feed_forward_residual = AvsrResidual(config)

@@ -11,21 +11,35 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""AVSR: speech read from sound, from lips, or from both (Pan et al., ACL 2022)."""
+"""AVSR: speech read from sound, from lips, or from both, and words from lips (Pan et al., ACL 2022)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 
 from .beam_decoding_avsr import AvsrBeamCache
 from .configuration_avsr import AvsrConfig
-from .encoder_avsr import AvsrEncoder, AvsrEncoderOutput, AvsrPreTrainedModel, shared_parameters
+from .encoder_avsr import ENCODERS, AvsrEncoder, AvsrPreTrainedModel, AvsrTransformer, shared_parameters
+from .front_ends_avsr import AvsrVisualFrontEnd
 from .generation_avsr import AvsrGenerationMixin
-from .layers_avsr import AvsrAttention, AvsrCtcHead, AvsrDecoderHead, AvsrDecoderLayer, sinusoidal_positions
+from .layers_avsr import (
+    AvsrAttention,
+    AvsrConvBlock,
+    AvsrCtcHead,
+    AvsrDecoderHead,
+    AvsrDecoderLayer,
+    AvsrEncoderOutput,
+    AvsrModalityHeads,
+    select_steps,
+    sinusoidal_positions,
+)
 from .loss_avsr import IGNORED, alignment_objective, attention_objective, ctc_objective
 from .transformers_seam_avsr import (
     OutputRecorder,
@@ -35,6 +49,8 @@ from .transformers_seam_avsr import (
     merge_with_config_defaults,
     name_for_task,
 )
+
+SHORTEST = 29  # frames of an LRW clip, and the fewest that the convolutional back-end takes
 
 
 @dataclass
@@ -128,7 +144,8 @@ class AvsrDecoder(AvsrPreTrainedModel):
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList([AvsrDecoderLayer(config, index) for index in range(config.decoder_layers)])
-        self.norm = nn.LayerNorm(config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.scaling = config.hidden_size**0.5 if config.scale_embeddings else 1.0
         self.post_init()
 
     @merge_with_config_defaults
@@ -155,7 +172,8 @@ class AvsrDecoder(AvsrPreTrainedModel):
             encoder_attention_mask: `(batch, frames)` bool, the valid frames.
             cache: keys and values of the characters before `input_ids`.
             use_cache: whether to return a cache.
-            inputs_embeds: `(batch, length, hidden_size)`, instead of `input_ids`, before positions are added.
+            inputs_embeds: `(batch, length, hidden_size)`, instead of `input_ids`, before they are scaled and positions
+                are added.
             past_key_values: older name of `cache`.
 
         Raises:
@@ -168,6 +186,8 @@ class AvsrDecoder(AvsrPreTrainedModel):
             cache = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         past = cache.get_seq_length() if cache is not None else 0
         hidden_states = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.scaling != 1.0:
+            hidden_states = hidden_states * self.scaling
         _, length, size = hidden_states.shape
         positions = sinusoidal_positions(length, size, device=hidden_states.device, offset=past)
         hidden_states = hidden_states + positions.to(hidden_states.dtype)
@@ -207,7 +227,7 @@ class AvsrDecoder(AvsrPreTrainedModel):
         """
         if not beams.layers:
             beams.prefill(self.layers, frames, frame_mask)
-        return self.norm(beams.advance(self.embed_tokens(labels)))
+        return self.norm(beams.advance(self.embed_tokens(labels) * self.scaling))
 
 
 class AvsrModel(AvsrPreTrainedModel):
@@ -215,7 +235,7 @@ class AvsrModel(AvsrPreTrainedModel):
 
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
-        self.encoder = AvsrEncoder(config)
+        self.encoder = ENCODERS[config.fusion](config)
         self.decoder = AvsrDecoder(config)
         if config.tie_final_norm:
             self._tied_weights_keys = shared_parameters({"decoder.norm": "encoder.norm"})
@@ -308,8 +328,13 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
     def __init__(self, config: AvsrConfig):
         super().__init__(config)
         self.model = AvsrModel(config)
-        self.ctc_head = AvsrCtcHead(config)
-        self.decoder_head = AvsrDecoderHead(config)
+        self.ctc_head: AvsrCtcHead | AvsrModalityHeads
+        self.decoder_head: AvsrDecoderHead | AvsrModalityHeads
+        if config.modality_heads:
+            self.ctc_head = AvsrModalityHeads(config, AvsrCtcHead)
+            self.decoder_head = AvsrModalityHeads(config, AvsrDecoderHead)
+        else:
+            self.ctc_head, self.decoder_head = AvsrCtcHead(config), AvsrDecoderHead(config)
         self.post_init()
 
     def get_encoder(self, *args, **kwargs) -> AvsrEncoder:
@@ -325,14 +350,31 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         self.decoder_head.output = value
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """Resizes the embedding and the decoder's output as transformers does, and the CTC head with them."""
+        """Resizes the embedding and the decoder's output as transformers does, and the other heads with them."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         self.ctc_head.resize(embeddings.num_embeddings)
+        self.decoder_head.resize(embeddings.num_embeddings)
         return embeddings
 
     def compute_ctc_logits(self, encoder_outputs: AvsrEncoderOutput) -> torch.Tensor:
         """Computes CTC's character scores `(batch, frames * ctc_upsampling, vocab)` of encoded clips."""
-        return self.ctc_head(encoder_outputs.last_hidden_state, encoder_outputs.frame_mask)
+        heads = self._heads_of(self.ctc_head, encoder_outputs)
+        return heads(encoder_outputs.last_hidden_state, encoder_outputs.frame_mask)
+
+    def decoder_head_of(self, encoder_outputs: AvsrEncoderOutput) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Returns what computes the decoder's scores of its hidden states, for the modalities of encoded clips."""
+        return self._heads_of(self.decoder_head, encoder_outputs)
+
+    def _heads_of(self, head: nn.Module, encoder_outputs: AvsrEncoderOutput) -> Callable[..., torch.Tensor]:
+        """Returns the head, or with one for each modality what chooses among them for each clip."""
+        modalities = encoder_outputs.get("modalities")
+        if not isinstance(head, AvsrModalityHeads):
+            return head
+        if modalities is None:
+            raise ValueError("`encoder_outputs` has no `modalities`: pass what this model's encoder returned.")
+        if self.training:  # all heads have a part in it, so that their parameters have gradients
+            return partial(head, modalities=modalities)
+        return head.of(modalities)
 
     @can_return_tuple
     def forward(
@@ -350,6 +392,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         use_cache: bool | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
+        audio_encodings: torch.Tensor | None = None,
+        audio_encoding_mask: torch.Tensor | None = None,
+        visual_encodings: torch.Tensor | None = None,
+        visual_encoding_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrOutput:
         r"""
@@ -373,9 +419,16 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             decoder_inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden_size)`, *optional*):
                 Instead of `decoder_input_ids`: what the decoder reads, before positions are added.
             past_key_values (`EncoderDecoderCache`, *optional*): older name of `cache`.
+            audio_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                What the encoder's `encode_modalities` computed of the sound before, instead of the first four inputs.
+            audio_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                The same of the lips.
+            visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
 
         Raises:
-            ValueError: none of the inputs that the model's `modality` reads is passed.
+            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
+                that they are of.
         """
         cache = cache if past_key_values is None else past_key_values
         if encoder_outputs is None:
@@ -384,6 +437,10 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
                 attention_mask,
                 pixel_values_videos,
                 video_attention_mask,
+                audio_encodings,
+                audio_encoding_mask,
+                visual_encodings,
+                visual_encoding_mask,
                 return_dict=True,
                 **kwargs,
             )
@@ -404,7 +461,7 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        logits = self.decoder_head(outputs.last_hidden_state)  # (batch, length, vocab)
+        logits = self.decoder_head_of(encoder_outputs)(outputs.last_hidden_state)  # (batch, length, vocab)
         ctc_logits = None
         losses: dict[str, torch.Tensor] = {}
         if labels is not None:
@@ -465,6 +522,155 @@ class AvsrForConditionalGeneration(AvsrGenerationMixin, AvsrPreTrainedModel):
         return losses
 
 
-name_for_task("automatic-speech-recognition", AvsrForConditionalGeneration)
+class AvsrConvClassifier(nn.Module):
+    """Two strided convolutions over time, mean, two linear layers: the published code's back-end."""
 
-__all__ = ["AvsrForConditionalGeneration", "AvsrModel", "AvsrPreTrainedModel"]
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
+        super().__init__()
+        size = config.classifier_hidden_size
+        self.conv1 = nn.Conv1d(feature_size, size, 5, stride=2, bias=False)
+        self.norm1 = nn.BatchNorm1d(size)
+        self.pool = nn.MaxPool1d(2)
+        self.conv2 = nn.Conv1d(size, size, 5, stride=2, bias=False)
+        self.norm2 = nn.BatchNorm1d(size)
+        self.hidden = nn.Linear(size, size // 4)
+        self.hidden_norm = nn.BatchNorm1d(size // 4)
+        self.output = nn.Linear(size // 4, num_labels)
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
+        # features (batch, frames, size); in a clip shorter than those of LRW, the last frame is repeated
+        frames = max(features.shape[1], SHORTEST)
+        features = select_steps(features, lengths, torch.zeros_like(lengths), frames).transpose(1, 2)
+        lengths = lengths.clamp(min=SHORTEST)
+        steps = nn.functional.relu(self.norm1(self.conv1(features)))
+        steps = nn.functional.relu(self.norm2(self.conv2(self.pool(steps))))  # (batch, size, steps)
+        valid = ((lengths - 5) // 2 + 1) // 2
+        mean = _masked_mean(steps.transpose(1, 2), (valid - 5) // 2 + 1)
+        return ImageClassifierOutput(logits=self.output(nn.functional.relu(self.hidden_norm(self.hidden(mean)))))
+
+
+class AvsrTcnLayer(nn.Module):
+    """Residual pair of dilated convolutions over time; padding is zeroed so that it doesn't reach valid frames."""
+
+    def __init__(self, in_size: int, size: int, dilation: int, dropout: float):
+        super().__init__()
+        self.conv1 = nn.Conv1d(in_size, size, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv1d(size, size, 3, padding=dilation, dilation=dilation)
+        self.norm1, self.norm2 = nn.BatchNorm1d(size), nn.BatchNorm1d(size)
+        self.shortcut = nn.Conv1d(in_size, size, 1) if in_size != size else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        # features (batch, size, frames), mask (batch, 1, frames)
+        update = self.dropout(nn.functional.relu(self.norm1(self.conv1(features)))) * mask
+        update = self.dropout(nn.functional.relu(self.norm2(self.conv2(update))))
+        return nn.functional.relu(update + self.shortcut(features)) * mask
+
+
+class AvsrTcnClassifier(nn.Module):
+    """Temporal convolutional network: four residual layers with dilations 1, 2, 4, 8, mean, linear."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
+        super().__init__()
+        size = config.classifier_hidden_size
+        sizes = (feature_size, size, size, size)
+        self.layers = nn.ModuleList(
+            [AvsrTcnLayer(in_size, size, 2**depth, config.dropout) for depth, in_size in enumerate(sizes)]
+        )
+        self.output = nn.Linear(size, num_labels)
+
+    def forward(self, features: torch.Tensor, lengths: torch.Tensor, **kwargs) -> ImageClassifierOutput:
+        mask = _length_mask(features, lengths)[:, None].to(features.dtype)
+        features = features.transpose(1, 2)
+        for layer in self.layers:
+            features = layer(features, mask)
+        return ImageClassifierOutput(logits=self.output(_masked_mean(features.transpose(1, 2), lengths)))
+
+
+class AvsrTransformerClassifier(nn.Module):
+    """The recogniser's own back-end (Conv1d block and Transformer), mean, linear: the best of table 5."""
+
+    def __init__(self, config: AvsrConfig, feature_size: int, num_labels: int):
+        super().__init__()
+        self.conv = AvsrConvBlock(config, feature_size)
+        self.transformer = AvsrTransformer(config, config.encoder_layers)
+        self.norm = nn.LayerNorm(config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, num_labels)
+
+    def forward(
+        self, features: torch.Tensor, lengths: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> ImageClassifierOutput:
+        frame_mask = _length_mask(features, lengths)
+        states = self.transformer(self.conv(features, frame_mask), frame_mask, self.norm, return_dict=True, **kwargs)
+        logits = self.output(_masked_mean(states.last_hidden_state, lengths))
+        return ImageClassifierOutput(logits=logits, hidden_states=states.hidden_states, attentions=states.attentions)
+
+
+def _length_mask(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Marks the valid frames, `(batch, frames)` bool, of features `(batch, frames, size)` and lengths `(batch,)`."""
+    return torch.arange(features.shape[1], device=features.device)[None] < lengths[:, None]
+
+
+def _masked_mean(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Averages features `(batch, frames, size)` over the valid frames, `lengths` `(batch,)`, to `(batch, size)`."""
+    mask = _length_mask(features, lengths)[..., None].to(features.dtype)
+    return (features * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+# by `config.classifier_back_end`; table 5 of the paper compares the second and the third, its code has the first
+CLASSIFIERS = {"conv": AvsrConvClassifier, "tcn": AvsrTcnClassifier, "transformer": AvsrTransformerClassifier}
+
+
+class AvsrForVideoClassification(AvsrPreTrainedModel):
+    """Classifier of words from lips (LRW: 500 words, 29 frames), with the back-end of `config.classifier_back_end`."""
+
+    main_input_name = "pixel_values_videos"
+    input_modalities = ["video"]
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: AvsrConfig):
+        super().__init__(config)
+        if config.num_labels is None:
+            raise ValueError("num_labels is None: set it, or id2label, to the words.")
+        self.visual_front_end = AvsrVisualFrontEnd(config.visual)
+        back_end = CLASSIFIERS[config.classifier_back_end]
+        self.classifier = back_end(config, config.visual.feature_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ImageClassifierOutput:
+        r"""
+        Classifies clips.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(batch, frames, 1, height, width)`): mouth crops.
+            video_attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): 1 for frames, 0 for padding.
+            labels (`torch.Tensor` of shape `(batch,)`, *optional*): classes.
+
+        Returns:
+            `loss` (cross entropy with `config.label_smoothing`), `logits` `(batch, num_labels)` and, from the
+            `"transformer"` back-end, the layers' `hidden_states` and `attentions` if requested.
+        """
+        if video_attention_mask is None:
+            video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
+        features = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
+        output = self.classifier(features, video_attention_mask.long().sum(dim=1), **kwargs)
+        loss = None
+        if labels is not None:
+            smoothing = self.config.label_smoothing
+            loss = nn.functional.cross_entropy(output.logits.float(), labels, label_smoothing=smoothing)
+        return ImageClassifierOutput(
+            loss=loss, logits=output.logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+
+
+name_for_task("automatic-speech-recognition", AvsrForConditionalGeneration)
+name_for_task("video-classification", AvsrForVideoClassification)
+
+__all__ = ["AvsrForConditionalGeneration", "AvsrForVideoClassification", "AvsrModel", "AvsrPreTrainedModel"]

@@ -47,6 +47,7 @@ from .request_glee import (
     GleeRequest,
     GleeVisualPrompts,
     boxes_in_image,
+    check_labels,
     check_prompts,
     group_by_padded_size,
     join_layers,
@@ -592,6 +593,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         rows = pixel_values if prompts.rows is None else prompts.rows
         supervision = supervision or GleeSupervision(confidence=prompts.prompt_masks is not None)
         criterion = GleeLoss(GleeLossSettings.from_config(self.config.loss_settings), draws)
+        check_labels(labels, (pixel_values.shape[-2], pixel_values.shape[-1]), supervision.masks)
         targets = GleeTargets.from_labels(labels, len(rows), supervision.masks, supervision.class_agnostic)
         denoising = distillation = None
         if (name := supervision.denoising_table) is not None:

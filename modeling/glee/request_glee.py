@@ -15,7 +15,7 @@
 
 With `config.padding_mask`, each image is padded as if it were alone; images of one padded size share a pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,8 @@ from .configuration_glee import GleeConfig
 
 # Pixels a cell of a backbone's coarsest map stands for.
 COARSEST_STRIDE = 32
+# Share of the padded image by which boxes to learn from may exceed it.
+BOX_SLACK = 0.02
 # Inputs that each input requires.
 COMPANIONS = {
     "input_ids": "attention_mask",
@@ -276,6 +278,67 @@ def _check_indices(indices: torch.Tensor | None, prompts: int, images: int) -> N
         raise ValueError(
             f"prompt_image_indices must say which of the {images} images each of the {prompts} prompts belongs to."
         )
+
+
+def check_labels(labels: Sequence[dict[str, torch.Tensor]], padded: tuple[int, int], masks: bool = True) -> None:
+    """
+    Refuses labels that a model cannot learn from, such as boxes in pixels.
+
+    Args:
+        labels: one entry a row, see [`GleeForObjectDetection.forward`].
+        padded: (height, width) of the padded images in pixels.
+        masks: whether masks are used.
+
+    Raises:
+        ValueError: something is missing or no tensor, boxes are not cxcywh as shares of the padded image, or masks are
+            not on it or not of 0 and 1.
+    """
+    height, width = padded
+    for index, entry in enumerate(labels):
+        for name in ("class_labels", "boxes", *(("masks",) if masks and "masks" in entry else ())):
+            if not isinstance(entry.get(name), torch.Tensor):
+                found = type(entry[name]).__name__ if name in entry else "nothing"
+                raise ValueError(f"labels[{index}]['{name}'] must be a tensor, not {found}.")
+        boxes = entry["boxes"]
+        if boxes.numel() and (boxes.ndim != 2 or boxes.shape[1] != 4):
+            raise ValueError(f"labels[{index}]['boxes'] must be (objects, 4), not {tuple(boxes.shape)}.")
+        if masks and len(entry.get("masks", ())) and tuple(entry["masks"].shape[1:]) != padded:
+            raise ValueError(
+                f"labels[{index}]['masks'] must be (objects, {height}, {width}), on the padded images, not "
+                f"{tuple(entry['masks'].shape)}; resize them with the image, and pad them on the right and below."
+            )
+    _refuse(
+        labels, "boxes", _usable_boxes, f"must be cxcywh as shares of the padded image ({height} x {width} pixels)"
+    )
+    if masks:
+        grey = [{} if "masks" not in entry or entry["masks"].dtype == torch.bool else entry for entry in labels]
+        _refuse(grey, "masks", _usable_masks, "must be True and False, or from 0 to 1")
+
+
+def _refuse(
+    labels: Sequence[dict[str, torch.Tensor]], name: str, usable: Callable[[torch.Tensor], torch.Tensor], form: str
+) -> None:
+    """Raises ValueError for an entry with objects for which `usable` `(objects,)` is False; of all labels, one
+    number is read, so that a GPU is waited for once."""
+    checked = {index: usable(entry[name].float()) for index, entry in enumerate(labels) if len(entry.get(name, ()))}
+    if not checked or bool(torch.cat(list(checked.values())).all()):
+        return
+    index = next(index for index, good in checked.items() if not good.all())
+    bad = int((~checked[index]).nonzero()[0])
+    shown = f": {[round(side, 4) for side in labels[index][name][bad].tolist()]}" if name == "boxes" else ""
+    raise ValueError(f"labels[{index}]['{name}'] {form}; object {bad} is not{shown}.")
+
+
+def _usable_boxes(boxes: torch.Tensor) -> torch.Tensor:
+    """Returns whether each of `(objects, 4)` boxes has an area and lies in the image, up to `BOX_SLACK`."""
+    centres, extents = boxes[:, :2], boxes[:, 2:]
+    inside = (centres - extents / 2 >= -BOX_SLACK) & (centres + extents / 2 <= 1 + BOX_SLACK)
+    return (inside & (extents > 0)).all(dim=1)  # False for NaN
+
+
+def _usable_masks(masks: torch.Tensor) -> torch.Tensor:
+    """Returns whether each of `(objects, height, width)` masks has values from 0 to 1."""
+    return ((masks >= 0) & (masks <= 1)).flatten(1).all(dim=1)
 
 
 @dataclass

@@ -58,7 +58,13 @@ class LisaGleeConfig(PreTrainedConfig):
             Queries whose boxes have a larger intersection over union than this with a better query's come after all
             others: GLEE may have several queries for an object, which would be counted twice. 1 leaves the order.
         object_boxes (`bool`, *optional*, defaults to `True`): whether it is shown each query's box and score, too.
+        object_ranks (`bool`, *optional*, defaults to `False`):
+            Whether it is shown, too, how many objects are to the left and right of each, above and below it, smaller
+            and larger.
         object_masks (`bool`, *optional*, defaults to `False`): whether it is shown each query's mask embedding, too.
+        object_attention (`str`, *optional*, defaults to `"causal"`):
+            What an object's state depends on in the language model: `"causal"`, all that comes before it, or `"full"`,
+            also the objects that follow it without a word between.
         object_layers (`int`, *optional*, defaults to 0): layers of attention among objects before they are shown.
         choose_objects (`bool`, *optional*, defaults to `False`):
             Generates the mask of the query that is most similar to the state of `[SEG]`, instead of that state's
@@ -86,7 +92,9 @@ class LisaGleeConfig(PreTrainedConfig):
     num_objects: int = 100
     object_overlap: float | int = 1.0
     object_boxes: bool = True
+    object_ranks: bool = False
     object_masks: bool = False
+    object_attention: str = "causal"
     object_layers: int = 0
     choose_objects: bool = False
     scaled_products: bool = False
@@ -117,6 +125,8 @@ class LisaGleeConfig(PreTrainedConfig):
         )
         overlap = self.object_overlap
         _require(0 < overlap <= 1, f"object_overlap must be above 0 and at most 1, not {overlap}.")
+        attention = self.object_attention
+        _require(attention in ("causal", "full"), f"object_attention must be 'causal' or 'full', not {attention!r}.")
         _require(self.object_layers >= 0, f"object_layers must be at least 0, not {self.object_layers}.")
         words = self.text_config.vocab_size
         for name in ("object_token_id", "segment_token_id"):

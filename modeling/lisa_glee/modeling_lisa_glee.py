@@ -13,7 +13,7 @@
 # limitations under the License.
 """LISA-GLEE: a language model that sees GLEE's objects and answers with masks (Wu et al., CVPR 2024)."""
 
-import math
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,46 +21,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.ops import nms
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    Cache,
+    DynamicCache,
     PreTrainedModel,
 )
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_lisa_glee import LisaGleeConfig, sub_config
 from .loss_lisa_glee import best_objects, mask_losses
+from .objects_lisa_glee import LisaGleeMLP, LisaGleeObjectEncoder, LisaGleeObjects, best_distinct
 from .references_lisa_glee import FETCHING, references, stored_weights, with_referenced, without_referenced
-
-# Octaves of the sines and cosines that a box is encoded with: from half a wave across the picture to 16 waves.
-BOX_OCTAVES = 6
-# Numbers of an encoded box: centre, size and two corners, each as it is and as a sine and a cosine of each octave.
-BOX_SIZE = 8 * (1 + 2 * BOX_OCTAVES)
-
-
-@dataclass
-class LisaGleeObjects(ModelOutput):
-    r"""
-    What GLEE sees in pictures, best objects first; see `GleeModel.get_object_queries`.
-
-    Attributes:
-        last_hidden_state (`torch.Tensor` of shape `(pictures, objects, object_size)`): GLEE's queries.
-        scores (`torch.Tensor` of shape `(pictures, objects)`): before the sigmoid, for the text "object".
-        boxes (`torch.Tensor` of shape `(pictures, objects, 4)`): cxcywh as shares of the picture without padding.
-        mask_embeddings (`torch.Tensor` of shape `(pictures, objects, object_size)`):
-            Multiplied with `mask_features` they give the objects' own masks.
-        mask_features (`torch.Tensor` of shape `(pictures, object_size, height, width)`):
-            At a quarter (Pro: an eighth) of the padded picture's height and width.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    scores: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
-    mask_embeddings: torch.Tensor | None = None
-    mask_features: torch.Tensor | None = None
 
 
 @dataclass
@@ -112,88 +87,6 @@ class LisaGleeGenerateOutput(ModelOutput):
     mask_positions: torch.Tensor | None = None
     mask_scores: torch.Tensor | None = None
     objects: LisaGleeObjects | None = None
-
-
-class LisaGleeMLP(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    def __init__(self, input_size: int, hidden_size: int, output_size: int, activation: nn.Module):
-        super().__init__()
-        self.first = nn.Linear(input_size, hidden_size)
-        self.activation = activation
-        self.last = nn.Linear(hidden_size, output_size)
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        """Maps states `(…, input_size)` to `(…, output_size)`."""
-        return self.last(self.activation(self.first(states)))
-
-
-class LisaGleeObjectEncoder(nn.Module):
-    """Shows GLEE's queries to the language model: one input embedding each."""
-
-    def __init__(self, config: LisaGleeConfig):
-        super().__init__()
-        self.config = config
-        hidden_size, object_size = config.text_config.hidden_size, sub_config(config, "perception_config").hidden_size
-        input_size = object_size
-        if config.object_boxes:
-            input_size += 1 + BOX_SIZE  # the score and the box
-        if config.object_masks:
-            input_size += object_size
-        self.projection = LisaGleeMLP(input_size, hidden_size, hidden_size, nn.GELU())
-        heads = max(1, hidden_size // 32)
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                hidden_size, heads, 3 * hidden_size, 0.0, nn.functional.gelu, batch_first=True, norm_first=True
-            )
-            for _ in range(config.object_layers)
-        )
-        # Layers make states large. Among words, which are small, such objects would stay as they are: what a layer of
-        # the language model adds to a state has to matter. So objects become as large as new embeddings of words.
-        self.norm = nn.LayerNorm(hidden_size) if config.object_layers else nn.Identity()
-        self.word_size = getattr(config.text_config, "initializer_range", 0.02) if config.object_layers else 1.0
-        self.keys = LisaGleeMLP(hidden_size, hidden_size, object_size, nn.GELU()) if config.choose_objects else None
-
-    def forward(self, objects: LisaGleeObjects) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Computes what the language model is shown, and what `[SEG]` may choose from.
-
-        Args:
-            objects: what GLEE sees, `(pictures, objects)`.
-
-        Returns:
-            embeddings `(pictures, objects, hidden_size)` and keys `(pictures, objects, object_size)`, None unless
-            `config.choose_objects`.
-        """
-        queries = objects["last_hidden_state"]
-        parts = [queries]
-        if self.config.object_boxes:
-            parts += [objects["scores"][..., None], box_encoding(objects["boxes"])]
-        if self.config.object_masks:
-            parts.append(objects["mask_embeddings"])
-        shown = self.projection(torch.cat([part.to(queries.dtype) for part in parts], dim=-1))
-        for layer in self.layers:
-            shown = layer(shown)
-        shown = self.norm(shown)
-        return self.word_size * shown, None if self.keys is None else self.keys(shown)
-
-
-def box_encoding(boxes: torch.Tensor) -> torch.Tensor:
-    """
-    Encodes centre, size and corners of boxes, as they are and as sines and cosines of `BOX_OCTAVES` octaves.
-
-    Args:
-        boxes: `(…, 4)`, cxcywh as shares of the image.
-
-    Returns:
-        `(…, BOX_SIZE)` float32.
-    """
-    boxes = boxes.float()
-    centre, size = boxes[..., :2], boxes[..., 2:]
-    places = torch.cat((boxes, centre - size / 2, centre + size / 2), dim=-1)  # (…, 8)
-    octaves = math.pi * 2.0 ** torch.arange(BOX_OCTAVES, device=boxes.device)
-    angles = (places[..., None] * octaves).flatten(-2)
-    return torch.cat((places, angles.sin(), angles.cos()), dim=-1)
 
 
 class LisaGleeSegmentHead(nn.Module):
@@ -383,7 +276,7 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             count=count if overlap == 1 else sub_config(self.config, "perception_config").num_queries,
         )
         objects = LisaGleeObjects(**found)
-        return objects if overlap == 1 else _best_distinct(objects, overlap, count)
+        return objects if overlap == 1 else best_distinct(objects, overlap, count)
 
     @can_return_tuple
     def forward(
@@ -405,7 +298,8 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         Args:
             input_ids (`torch.Tensor` of shape `(rows, length)`): with one or more runs of `config.num_objects`
                 placeholders in each row: each is the objects of the row's picture.
-            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*): 1 for text, 0 for padding.
+            attention_mask (`torch.Tensor` of shape `(rows, length)`, *optional*):
+                1 for text, 0 for padding. Or `(rows, 1, length, length)` bool: which token sees which.
             pixel_values (`torch.Tensor`, *optional*): the pictures, for a language model that reads images itself.
             perception_pixel_values (`torch.Tensor` of shape `(pictures, 3, height, width)`, *optional*):
                 GLEE's pictures.
@@ -428,11 +322,12 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
         )
         embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        causal = self.config.object_attention == "causal"
         with_states = kwargs.pop("output_hidden_states", self.config.output_hidden_states)
         with_attentions = kwargs.pop("output_attentions", self.config.output_attentions)
         outputs = self.language_model(
             inputs_embeds=embeddings,
-            attention_mask=attention_mask,
+            attention_mask=attention_mask if causal else self._visible(input_ids, attention_mask),
             output_hidden_states=True,
             output_attentions=with_attentions,
             use_cache=False,
@@ -494,10 +389,16 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
             len(input_ids), perception_pixel_values, perception_pixel_mask, picture_indices, objects
         )
         embeddings, keys = self._input_embeddings(input_ids, objects, pictures)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        eyes = {} if pixel_values is None else {"pixel_values": pixel_values}
+        if self.config.object_attention == "full":
+            kwargs |= self._read(input_ids, embeddings, attention_mask, kwargs, eyes)
+            eyes = {}  # they have been read
         generated = self.language_model.generate(
             inputs_embeds=embeddings,
-            attention_mask=torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            **({} if pixel_values is None else {"pixel_values": pixel_values}),
+            attention_mask=attention_mask,
+            **eyes,
             **{"suppress_tokens": self._placeholders(), **kwargs},
             return_dict_in_generate=True,
             output_hidden_states=True,
@@ -507,6 +408,47 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
         pictures = pictures[answers // per_row]
         masks, scores = self._answer_masks(states, objects, keys, pictures)
         return LisaGleeGenerateOutput(generated.sequences, masks, answers, positions, scores, objects)
+
+    def _visible(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Returns which token sees which, `(rows, 1, length, length)` bool; objects see those after them, too."""
+        objects = input_ids == self.config.object_token_id  # (rows, length)
+        begins = objects & ~nn.functional.pad(objects[:, :-1], (1, 0))
+        run = begins.cumsum(dim=1)  # (rows, length): the number of runs of objects so far
+        together = objects[:, :, None] & objects[:, None] & (run[:, :, None] == run[:, None])
+        if attention_mask is not None and attention_mask.ndim == 4:
+            return attention_mask | together[:, None]
+        sees = torch.ones_like(together).tril()
+        if attention_mask is not None:
+            own = torch.eye(sees.shape[-1], dtype=torch.bool, device=sees.device)  # padding, too, has to see something
+            sees &= attention_mask[:, None].bool() | own
+        return (sees | together)[:, None]
+
+    def _read(
+        self,
+        input_ids: torch.Tensor,
+        embeddings: torch.Tensor,
+        attention_mask: torch.Tensor,
+        options: dict[str, Any],
+        eyes: dict[str, torch.Tensor],
+    ) -> dict[str, Cache]:
+        """Returns keys and values of all but the last token: `generate` itself knows causal attention only."""
+        name = "cache" if "cache" in inspect.signature(self.language_model.forward).parameters else "past_key_values"
+        cache = DynamicCache(config=self.config.text_config)
+        self.language_model(
+            inputs_embeds=embeddings[:, :-1],
+            attention_mask=self._visible(input_ids, attention_mask)[..., :-1, :-1],
+            position_ids=(attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, :-1],
+            use_cache=True,
+            **eyes,
+            **{name: cache},
+        )
+        settings = options.get("generation_config") or self.language_model.generation_config
+        beams, answers = (
+            options.get(key) or getattr(settings, key, None) or 1 for key in ("num_beams", "num_return_sequences")
+        )
+        if (copies := max(beams, answers)) > 1:
+            cache.batch_repeat_interleave(copies)
+        return {name: cache}
 
     def _placeholders(self) -> list[int]:
         """Returns the tokens that stand for what is seen: no answer contains them."""
@@ -615,29 +557,6 @@ def language_auto_class(
     """Returns the Auto class of the language model, by whether it reads images itself."""
     sees = type(config.language_config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM
-
-
-def _best_distinct(objects: LisaGleeObjects, overlap: float, count: int) -> LisaGleeObjects:
-    """
-    Takes the best objects that differ from each other, and further ones only if there are too few.
-
-    Args:
-        objects: best first.
-        overlap: two objects are the same if the intersection over union of their boxes is above this.
-        count: number of objects that remain.
-    """
-    boxes = objects["boxes"].float()
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    corners = torch.cat((centre - half, centre + half), dim=-1)
-    places = []
-    for some, scores in zip(corners, objects["scores"].float(), strict=True):
-        distinct = nms(some, scores, overlap)  # best first
-        others = torch.ones_like(scores, dtype=torch.bool).index_fill(0, distinct, False).nonzero()[:, 0]
-        places.append(torch.cat((distinct, others))[:count])
-    chosen = torch.stack(places)  # (pictures, count)
-    rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-    kept = {name: value if name == "mask_features" else value[rows, chosen] for name, value in objects.items()}
-    return LisaGleeObjects(**kept)
 
 
 def resize(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

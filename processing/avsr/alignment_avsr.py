@@ -182,19 +182,48 @@ def time_characters(
     ]
 
 
+def split_pieces(pieces: Sequence[TimedText]) -> tuple[list[TimedText], list[int]]:
+    """
+    Takes the space out of word pieces that begin with one.
+
+    It becomes a text of its own, without duration, at the end of the piece before it; before the first word there is
+    none. Letters and spaces of a character vocabulary stay as they are.
+
+    Args:
+        pieces: of a text, those that begin a word with a space before it.
+
+    Returns:
+        The texts, and the index of the piece of each.
+    """
+    parts: list[TimedText] = []
+    sources: list[int] = []
+    for index, piece in enumerate(pieces):
+        word = piece.text.lstrip()
+        if not word or word == piece.text:
+            parts.append(piece)
+        else:
+            if parts:
+                end = max(parts[-1].end, 0.0)
+                parts.append(TimedText(" ", min(end, piece.start), min(end, piece.start), piece.confidence))
+                sources.append(index)
+            parts.append(replace(piece, text=word))
+        sources.append(index)
+    return parts, sources
+
+
 def delay_early_starts(characters: list[TimedText], longest_pause: float = LONGEST_PAUSE) -> list[TimedText]:
     """
     Moves the first letter of a word to its second one where CTC put it too early.
 
     CTC may emit a word's first letter anywhere in the silence before the word, and often does so in the first frame.
     Speakers don't pause within a word, so with more than `longest_pause` seconds of blank after it, the first letter
-    is moved to begin that long before the second. Other characters are not moved.
+    is moved to begin that long before the second. Other characters, and word pieces of several letters, are not moved.
     """
     moved = list(characters)
     for place, (first, second) in enumerate(zip(characters, characters[1:])):
         begins_word = place == 0 or characters[place - 1].text.isspace()
         within_word = not first.text.isspace() and not second.text.isspace()
-        if begins_word and within_word and second.start - first.end > longest_pause:
+        if begins_word and within_word and len(first.text) == 1 and second.start - first.end > longest_pause:
             start = second.start - longest_pause
             moved[place] = replace(first, start=start, end=min(start + first.end - first.start, second.start))
     return moved

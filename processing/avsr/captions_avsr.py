@@ -35,7 +35,7 @@ class Cue:
     speaker: str = ""
 
 
-def write_captions(result: dict, path: str | os.PathLike, format: str | None = None) -> Path:
+def write_captions(result: dict, path: str | os.PathLike, format: str | None = None, times: bool = False) -> Path:
     """
     Writes one result of the pipeline to a file; an existing file is replaced only when the new one is complete.
 
@@ -44,6 +44,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
             `speaker="everyone"`, the whole result or one of its `"speakers"`.
         path: the file to write.
         format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; taken from the suffix of `path` by default.
+        times: whether txt has a line for each chunk, with its times; the other formats have them anyway.
 
     Returns:
         The path.
@@ -52,7 +53,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
         ValueError: unknown format, or times are needed and `result` has none.
     """
     path = Path(path)
-    text = format_captions(result, format or path.suffix.lstrip("."))
+    text = format_captions(result, format or path.suffix.lstrip("."), times)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -64,18 +65,19 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
     return path
 
 
-def format_captions(result: dict, format: str) -> str:
+def format_captions(result: dict, format: str, times: bool = False) -> str:
     """
     Returns the text of the file that [`write_captions`] writes.
 
     Args:
         result: see [`write_captions`].
         format: see [`write_captions`].
+        times: see [`write_captions`].
 
     Raises:
         ValueError: see [`write_captions`].
     """
-    writer = WRITERS.get(format.lower())
+    writer = to_timed_txt if times and format.lower() == "txt" else WRITERS.get(format.lower())
     if writer is None:
         raise ValueError(f"`format` must be one of {', '.join(WRITERS)}, not {format!r}.")
     return writer(result)
@@ -86,6 +88,18 @@ def to_txt(result: dict) -> str:
     if "speakers" not in result:
         return _one_line(result["text"]) + "\n"
     return "".join(f"{one['speaker']}: {_one_line(one['text'])}\n" for one in result["speakers"] if one["text"])
+
+
+def to_timed_txt(result: dict) -> str:
+    """Returns a line for each chunk, a word or a character, with its times; of several speakers with their names."""
+    rows: list[tuple[float, str]] = []
+    for one in _voices(result):
+        name = f"{one['speaker']}: " if "speakers" in result else ""
+        for chunk in _timed_chunks(one):
+            if not str(chunk["text"]).isspace():
+                start, end = chunk["timestamp"]
+                rows.append((start, f"[{_clock(start, '.')} --> {_clock(end, '.')}] {name}{_one_line(chunk['text'])}"))
+    return "".join(line + "\n" for _, line in sorted(rows, key=lambda row: row[0]))
 
 
 def to_srt(result: dict) -> str:
@@ -227,12 +241,24 @@ def break_lines(words: list[str], max_characters: int = MAX_CHARACTERS) -> list[
 
 def _word_chunks(result: dict) -> list[dict]:
     """Returns the chunks of a result as words with finite times."""
+    chunks = _timed_chunks(result)
+    return _join_characters(chunks) if _are_characters(chunks, str(result.get("text", ""))) else chunks
+
+
+def _timed_chunks(result: dict) -> list[dict]:
+    """Returns the chunks of a result; a ValueError says where they are missing."""
     chunks = result.get("chunks") or []
     if not chunks and str(result.get("text", "")).strip():
         raise ValueError('This format needs times: call the pipeline with return_timestamps="word".')
-    if any(str(chunk["text"]).isspace() for chunk in chunks):
-        chunks = _join_characters(chunks)
     return chunks
+
+
+def _are_characters(chunks: list[dict], text: str) -> bool:
+    """Whether chunks are characters: spaces are among them, or they make up the only word of the text."""
+    parts = [str(chunk["text"]) for chunk in chunks]
+    if any(part.isspace() for part in parts):
+        return True
+    return len(parts) > 1 and ("".join(parts) == text.strip() or (not text and all(len(part) == 1 for part in parts)))
 
 
 def _join_characters(chunks: list[dict]) -> list[dict]:

@@ -37,15 +37,12 @@ LIP_POINTS = 20  # landmarks 48 to 67: twelve of the outer line, from the corner
 CORNERS = (0, 6)
 UPPER, LOWER = (13, 14, 15), (19, 18, 17)  # of the inner line, one above the other
 
-MOTION_AROUND = 1.0  # seconds around a frame in which its lips may move
-# Standard deviation of opening and of width, in widths of the mean mouth, below which lips are at rest: those of GRID
-# speakers vary by 0.02 and more, that of a still picture by less than 0.005.
-STILL = 0.008
+MOTION_AROUND = 1.0  # seconds before and after a frame from which the motion of its lips is measured
 
 
 @dataclass
 class ClipReport:
-    """Report on one clip. All times in seconds after the first frame, all sizes in pixels of the source picture.
+    """Report on one clip. All times in seconds on the clip's clock, all sizes in pixels of the source picture.
 
     Attributes:
         frames: number of frames at `fps_out`.
@@ -180,8 +177,10 @@ def lip_widths(lips: np.ndarray, mouth_width: float) -> np.ndarray:
     return np.linalg.norm(lips[:, CORNERS[1]] - lips[:, CORNERS[0]], axis=1) / mouth_width
 
 
-def moving_lips(lips: np.ndarray, mouth_width: float, fps: float) -> np.ndarray:
-    """Returns whether lips move around each frame: opening or width vary within a second before and after it.
+def lip_motion(lips: np.ndarray, mouth_width: float, fps: float) -> np.ndarray:
+    """Returns how much lips move around each frame: how far opening or width vary, whichever varies more.
+
+    Those of people who talk vary by 0.02 and more (GRID), those of a still picture by less than 0.005.
 
     Args:
         lips: see `lip_openings`.
@@ -189,13 +188,14 @@ def moving_lips(lips: np.ndarray, mouth_width: float, fps: float) -> np.ndarray:
         fps: frames per second.
 
     Returns:
-        `(frames,)` bool; True where the lips are unknown, as nothing says that they are at rest.
+        `(frames,)`, standard deviation from a second before the frame to a second after it, in widths of the mean
+        mouth; NaN where the lips are.
     """
     if len(lips) == 0:
-        return np.zeros(0, dtype=bool)
+        return np.zeros(0)
     shapes = np.stack([lip_openings(lips, mouth_width), lip_widths(lips, mouth_width)], axis=1)  # (T, 2)
     known = np.isfinite(shapes).all(axis=1)
-    shapes = np.where(known[:, None], shapes, 0.0)
+    shapes = np.where(known[:, None], shapes, 0.0).astype(np.float64)
     reach, frames = round(MOTION_AROUND * fps), np.arange(len(shapes))
     first, last = np.maximum(frames - reach, 0), np.minimum(frames + reach + 1, len(shapes))
 
@@ -204,10 +204,8 @@ def moving_lips(lips: np.ndarray, mouth_width: float, fps: float) -> np.ndarray:
         return sums[last] - sums[first]
 
     count = np.maximum(summed(known.astype(np.float64)), 1)[:, None]
-    mean = summed(shapes.astype(np.float64)) / count
-    variance = summed(np.square(shapes, dtype=np.float64)) / count - mean**2
-    at_rest = (np.sqrt(np.maximum(variance, 0.0)) < STILL).all(axis=1)
-    return ~(at_rest & known)
+    variance = summed(shapes**2) / count - (summed(shapes) / count) ** 2
+    return np.where(known, np.sqrt(np.maximum(variance, 0.0)).max(axis=1), np.nan)
 
 
 def laplacian_variance(crops: np.ndarray) -> np.ndarray:
@@ -246,7 +244,7 @@ class ReportBuilder:
 
     def __init__(self, mouth_width: float, fps: float):
         self._mouth_width, self.fps = mouth_width, fps
-        self._frames = self._found = self._outside = self._cuts = 0
+        self._frames = self._found = self._outside = self._cuts = self._late = 0
         self._yaw_max = 0.0
         self._missing_since: int | None = None  # frame
         self._runs: list[tuple[float, float]] = []
@@ -255,6 +253,10 @@ class ReportBuilder:
         self._steps = 0  # their number
         self._opening = math.nan  # of the frame before
         self._yaws, self._face_sizes, self._crops = _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE)
+
+    def begin(self, late: int) -> None:
+        """Notes that the first frame to be added is preceded by `late` frames of the clip without a picture."""
+        self._late = late
 
     def add(
         self,
@@ -305,7 +307,8 @@ class ReportBuilder:
         if self._missing_since is None:
             self._missing_since = frame
             return
-        run = round(self._missing_since / self.fps, 3), round(frame / self.fps, 3)
+        start, end = ((self._late + place) / self.fps for place in (self._missing_since, frame))
+        run = round(start, 3), round(end, 3)
         self._runs, self._missing_since = [*self._runs, run], None
         if len(self._runs) > MAX_RUNS:
             self._runs.remove(min(self._runs, key=lambda run: run[1] - run[0]))

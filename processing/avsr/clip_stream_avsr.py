@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import MOUTHS, ArraySource
+from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel
 from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
-from .media_avsr import MAX_PADDING, PICTURE, SOUND, MediaStream
+from .media_avsr import PICTURE, SOUND, MediaStream
+from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
-from .read_ahead_avsr import ReadAhead
 from .speaker_locator_avsr import speaker_name
 from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 
@@ -45,12 +45,13 @@ class ClipPiece:
     Arrays are shorter than the piece, or empty, where sound or pictures have come to their end.
 
     Attributes:
-        start: seconds after the first picture (after the first sound where there is no picture).
+        start: seconds on the clip's clock, which is that of the file as players show it.
         audio: `(samples,)` float32 at the stream's sampling rate, or None where there is no sound or it is not wanted.
         mouths: `(frames, roi, roi)` uint8 at the image processor's rate, or None.
         found: `(frames,)` bool, whether a face was seen; None without mouths, as the following ones.
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
         absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
+        late: frames at its beginning that come before the first picture; black crops without a face.
         lips: `(frames, 20, 2)` float32, landmarks 48 to 67 in pixels of `mouths`; NaN where they are unknown.
     """
 
@@ -60,6 +61,7 @@ class ClipPiece:
     found: np.ndarray | None
     cuts: np.ndarray | None
     absent: np.ndarray | None
+    late: int = 0
     lips: np.ndarray | None = None
 
 
@@ -77,7 +79,7 @@ class Clip:
         report: numbers and warnings about picture and sound.
         absent: `(frames,)` bool, where a speaker who was chosen is not in view; `None` without pictures.
         found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
-        lips: `(frames, 20, 2)` float32, see `ClipPiece`; `None` without pictures.
+        pieces: all of it where the pictures begin after the sound: such a clip is read piece by piece; else empty.
     """
 
     name: str
@@ -88,7 +90,7 @@ class Clip:
     report: ClipReport = field(default_factory=ClipReport)
     absent: np.ndarray | None = None
     found: np.ndarray | None = None
-    lips: np.ndarray | None = None
+    pieces: list[ClipPiece] = field(default_factory=list)
 
     def to_report(self) -> dict[str, Any]:
         """Returns the report as plain numbers, lists and strings, with what was read and for how long."""
@@ -107,7 +109,7 @@ class ClipStream:
 
     Args:
         source: path, URL, bytes, binary file object, or `{"audio", "sampling_rate", "video", "fps"}` of arrays;
-            instead of `"video"` there may be `"mouths"`, crops of the image processor.
+            instead of `"video"` there may be `"mouths"`, crops of the image processor; see `as_input` for all forms.
         modality: `"auto"` (what there is), `"audio"`, `"visual"` or `"audiovisual"`.
         sampling_rate: samples per second wanted.
         image_processor: [`MouthRoiImageProcessor`].
@@ -118,10 +120,12 @@ class ClipStream:
             `landmarks` can only be a detector.
         on_piece: called with each piece as the reader takes it, in the reader's thread; the reader gets its
             exceptions.
+        tracks: which of a file's tracks and of the sound's channels are read.
 
     Attributes:
         name: name used in error messages.
         duration: seconds that the source announces, None where it does not.
+        modality: as given.
 
     Raises:
         ValueError: names the source and the fault: it cannot be read, lacks what `modality` needs, or a speaker is
@@ -139,15 +143,14 @@ class ClipStream:
         max_lead: float = MAX_LEAD,
         speaker: ChosenSpeaker | None = None,
         on_piece: Callable[[ClipPiece], object] | None = None,
+        tracks: TrackChoice = DEFAULT_TRACKS,
     ):
         rate = sampling_rate if modality != "visual" else None
         fps = image_processor.fps if modality != "audio" else None
-        self._source: ArraySource | MediaStream
-        if isinstance(source, dict):
-            self._source, max_lead = ArraySource(source, rate, fps, image_processor.roi_size), math.inf
-        else:
-            self._source = MediaStream(source, fps, rate)
+        self._source = open_input(source, rate, fps, image_processor.roi_size, tracks)
+        max_lead = max_lead if isinstance(self._source, MediaStream) else math.inf
         self.name, self.duration = self._source.name, self._source.duration
+        self.modality = modality
         self._on_piece, self._closed = on_piece, False
         self._ahead: ReadAhead[ClipPiece] | None = None
         try:
@@ -212,7 +215,11 @@ class _Facts:
 
 
 def clip_pieces(
-    source: ArraySource | MediaStream, modality: str, finder: MouthFinder | None, cutter: PieceCutter, facts: _Facts
+    source: ArraySource | MediaStream | PairedSource,
+    modality: str,
+    finder: MouthFinder | None,
+    cutter: PieceCutter,
+    facts: _Facts,
 ) -> Iterator[ClipPiece]:
     """
     Yields the pieces of a clip, then completes the facts about it.
@@ -243,13 +250,18 @@ def clip_pieces(
     elif MOUTHS in source.kinds:
         facts.report = ClipReport(frames=cutter.lips_end, frames_with_face=1.0, fps_out=cutter.fps)
     facts.report.warn([*source.warnings, *cutter.warnings])
+    if facts.trouble is None and cutter.sound_end:
+        facts.report.warn(different_lengths(cutter.sound_end / cutter.rate, cutter.lips_end / cutter.fps))
     if cutter.has_sound:
         level.report(facts.report)
     refuse_unreadable(source.name, modality, cutter.has_sound, facts.trouble)
 
 
-def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: PieceCutter) -> Iterator[ClipPiece]:
+def _cut(
+    source: ArraySource | MediaStream | PairedSource, finder: MouthFinder | None, cutter: PieceCutter
+) -> Iterator[ClipPiece]:
     """Yields the pieces as soon as they are complete."""
+    begun = False  # whether there was a picture
     with finder or contextlib.nullcontext(), ReadAhead(iter(source), DECODED, lambda item: item[1].nbytes) as decoded:
         for kind, values in decoded:
             if kind == SOUND:
@@ -258,12 +270,23 @@ def _cut(source: ArraySource | MediaStream, finder: MouthFinder | None, cutter: 
                 seen = np.ones(len(values), dtype=bool)
                 cutter.add_lips(values, seen, ~seen, ~seen, unknown_lips(len(values)))
             elif finder is not None:
+                if not begun:
+                    finder.begin(source.pictures_late)
+                    cutter.begin_lips(source.pictures_late)
+                begun = True
                 for rows in finder.add(values):
                     cutter.add_lips(*rows)
             yield from cutter.ready()
         for rows in finder.finish() if finder is not None else ():
             cutter.add_lips(*rows)
     yield from cutter.finish(source.without_padding(cutter.sound_end))
+
+
+def different_lengths(sound: float, picture: float) -> list[str]:
+    """Returns a sentence where sound and picture differ much in length (seconds)."""
+    if abs(sound - picture) <= 0.5:
+        return []
+    return [f"sound ({sound:.1f} s) and picture ({picture:.1f} s) are of different length"]
 
 
 def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None) -> None:
@@ -346,6 +369,12 @@ class MouthFinder:
         if self._speaker is not None:
             self._speaker.__exit__(*error)
 
+    def begin(self, late: int) -> None:
+        """Notes that the first picture is preceded by `late` frames of the clip without one."""
+        self._measured.begin(late)
+        if self._speaker is not None:
+            self._speaker.report.begin(late)
+
     def add(self, picture: np.ndarray) -> Iterator[LipRows]:
         """Takes one more `(height, width, 3)` uint8 picture; yields the mouths that are final. Must be exhausted."""
         for located in [picture] if self._speaker is None else self._speaker.add(picture):
@@ -387,10 +416,10 @@ class MouthFinder:
 
 
 class _RowQueue:
-    """FIFO buffer of array rows."""
+    """FIFO buffer of array rows. Rows that are missing are filled with `blank`."""
 
-    def __init__(self, empty: np.ndarray):
-        self._parts = [empty]
+    def __init__(self, empty: np.ndarray, blank: float = 0):
+        self._parts, self._blank = [empty], blank
         self.taken = self.end = 0  # rows given so far, and rows received
         self.lost = False  # whether rows came too late
 
@@ -401,13 +430,23 @@ class _RowQueue:
             rows = rows[late:]
         self._parts.append(rows)
 
+    def skip(self, count: int) -> None:
+        """Adds blank rows; those that came too late are not missed."""
+        late, self.end = max(0, self.taken - self.end), self.end + count
+        if count > late:
+            self._parts.append(self._blanks(count - late))
+
+    def _blanks(self, count: int) -> np.ndarray:
+        like = self._parts[0]
+        return np.full((count, *like.shape[1:]), self._blank, like.dtype)
+
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """Returns the rows from `taken` to `until`; missing ones as zeros if `completed`."""
+        """Returns the rows from `taken` to `until`; missing ones blank if `completed`."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until
         if completed and len(part) < count:
-            part = np.concatenate([part, np.zeros((count - len(part), *part.shape[1:]), part.dtype)])
+            part = np.concatenate([part, self._blanks(count - len(part))])
         return part
 
     def end_at(self, end: int) -> None:
@@ -431,6 +470,7 @@ class PieceCutter:
         max_lead: in seconds.
 
     Attributes:
+        rate: as given.
         fps: as given.
         has_sound: whether the pieces have sound.
         has_lips: whether they have crops.
@@ -439,13 +479,15 @@ class PieceCutter:
     def __init__(
         self, rate: int, fps: float, roi_size: int, has_sound: bool, has_lips: bool, max_lead: float = MAX_LEAD
     ):
-        self.fps, self._rate, self._max_lead = fps, rate, max_lead
+        self.fps, self.rate, self._max_lead = fps, rate, max_lead
         self.has_sound, self.has_lips = has_sound, has_lips
         empty = MouthBlock.empty(roi_size)
         self._sound = _RowQueue(np.zeros(0, np.float32))
-        self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found, empty.lips)]
+        self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
+        self._lips.append(_RowQueue(empty.lips, blank=math.nan))
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
+        self._late: int | None = None if has_lips else 0  # crops that are missing at the beginning, once it is known
 
     @property
     def sound_end(self) -> int:
@@ -461,10 +503,17 @@ class PieceCutter:
         """Adds `(samples,)` float32 that follow those added before."""
         self._sound.add(samples)
 
+    def begin_lips(self, late: int) -> None:
+        """Notes that the first crop is preceded by `late` frames of the clip without a picture."""
+        self._late = late
+        for queue in self._lips:
+            queue.skip(late)
+
     def add_lips(
         self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray, lips: np.ndarray
     ) -> None:
         """Adds crops that follow those added before; see `ClipPiece`."""
+        self._late = self._late or 0
         for queue, rows in zip(self._lips, (mouths, found, cuts, absent, lips), strict=True):
             queue.add(rows)
 
@@ -480,12 +529,12 @@ class PieceCutter:
 
     def ready(self) -> Iterator[ClipPiece]:
         """Yields the pieces that are complete."""
-        hold = round(MAX_PADDING * self._rate)  # may be padding, to be cut off at the end
+        hold = round(MAX_PADDING * self.rate)  # may be padding, to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
             leads = []  # seconds by which sound and crops reach beyond the next piece
             if self.has_sound:
-                leads.append((self._sound.end - hold - sample) / self._rate)
+                leads.append((self._sound.end - hold - sample) / self.rate)
             if self.has_lips:
                 leads.append((self.lips_end - frame) / self.fps)
             if max(leads) < 0 or (min(leads) < 0 and max(leads) < self._max_lead):
@@ -507,12 +556,13 @@ class PieceCutter:
         if not self.has_lips:
             return ClipPiece(first / self.fps, audio, None, None, None, None)
         mouths, found, cuts, absent, lips = (rows.take(frame, completed) for rows in self._lips)
-        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, lips)
+        late = len(mouths) if self._late is None else min(max(self._late - first, 0), len(mouths))
+        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, late, lips)
 
     def _bounds(self, count: int) -> tuple[int, int]:
         """Returns `(samples, frames)` in `count` pieces."""
         frames = count * self._frames
-        return round(frames / self.fps * self._rate), frames
+        return round(frames / self.fps * self.rate), frames
 
 
 # ------------------------------------------------------------------------------------------------- a clip as a whole
@@ -538,11 +588,11 @@ def read_clip(source: Any, modality: str, sampling_rate: int, image_processor: A
         pieces = list(stream)
         trouble = stream.trouble
     clip = Clip(stream.name, report=stream.report)
+    clip.pieces = pieces if any(piece.late for piece in pieces) else []
     clip.audio = _joined([piece.audio for piece in pieces])
     clip.mouths = _joined([piece.mouths for piece in pieces])
     clip.absent = _joined([piece.absent for piece in pieces])
     clip.found = _joined([piece.found for piece in pieces])
-    clip.lips = _joined([piece.lips for piece in pieces])
     share = clip.report.frames_with_face
     if clip.absent is not None and clip.absent.any():
         share = share / max(1.0 - clip.absent.mean(), 1e-9)
@@ -591,20 +641,26 @@ def _settle_modality(clip: Clip, modality: str, trouble: str | None) -> None:
     refuse_unreadable(clip.name, modality, clip.audio is not None, trouble)
     silent = clip.audio is not None and not clip.audio.any()
     if modality == "auto" and clip.mouths is None:
-        clip.report.warn([f"read from sound only: {trouble}"])
+        clip.report.warn([sound_only(trouble)])
     elif modality == "auto" and (clip.audio is None or silent):
         clip.audio = None
-        clip.report.warn([f"read from lips only: {'the sound is silent' if silent else 'there is no sound'}"])
+        clip.report.warn([lips_only(silent)])
     sound, lips = clip.audio is not None, clip.mouths is not None
     clip.modality = "audiovisual" if sound and lips else "audio" if sound else "visual"
+
+
+def sound_only(trouble: str | None) -> str:
+    return f"read from sound only: {trouble}"
+
+
+def lips_only(silent: bool) -> str:
+    return f"read from lips only: {'the sound is silent' if silent else 'there is no sound'}"
 
 
 def _settle_duration(clip: Clip, sampling_rate: int, fps: float) -> None:
     """Notes the length in seconds; pads sound shorter than a frame to one."""
     sound = 0.0 if clip.audio is None else len(clip.audio) / sampling_rate
     picture = 0.0 if clip.mouths is None else len(clip.mouths) / fps
-    if sound and picture and abs(sound - picture) > 0.5:
-        clip.report.warn([f"sound ({sound:.1f} s) and picture ({picture:.1f} s) are of different length"])
     if clip.audio is not None:
         clip.audio = np.pad(clip.audio, (0, max(0, round(sampling_rate / fps) - len(clip.audio))))
     clip.duration = max(sound, picture)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import ArraySource
+from .clip_arrays_avsr import open_input
 from .face_tracking_avsr import Change, SceneWatch, inside
 from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
-from .media_avsr import PICTURE, MediaStream
-from .media_source_avsr import MediaSource
+from .media_avsr import PICTURE
+from .media_source_avsr import DEFAULT_TRACKS, TrackChoice
 
 MOST = 8  # most people who are read: each of them takes as long as a clip of one person
 
@@ -29,7 +29,7 @@ MARGIN = 0.25  # of a face's width, added on each side: the face is searched for
 
 
 def people_in(
-    source: MediaSource | dict, image_processor: Any, detector: LandmarkDetector
+    source: Any, image_processor: Any, detector: LandmarkDetector, tracks: TrackChoice = DEFAULT_TRACKS
 ) -> tuple[list[Person], list[str]]:
     """
     Finds the people whose faces are long enough in a source, see `FaceTrackCollector.people`; it is read once.
@@ -38,6 +38,7 @@ def people_in(
         source: path, bytes, seekable binary file object, or arrays; see [`ClipStream`].
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         detector: finds the faces.
+        tracks: which of several videos is looked at.
 
     Returns:
         At most eight people, in the order of their appearance; and sentences for the user.
@@ -46,11 +47,7 @@ def people_in(
         ValueError: the source cannot be read, has no pictures, or no face is long enough in them.
     """
     fps = image_processor.fps
-    pictures: ArraySource | MediaStream
-    if isinstance(source, dict):
-        pictures = ArraySource(source, None, fps, image_processor.roi_size)
-    else:
-        pictures = MediaStream(source, fps, None)
+    pictures = open_input(source, None, fps, image_processor.roi_size, tracks)
     try:
         if PICTURE not in pictures.kinds:
             raise ValueError(f"{pictures.name}: people cannot be found: there is no video.")

@@ -26,7 +26,9 @@ from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
 from .landmarks_avsr import DETECTORS, LandmarkDetector, PrecomputedLandmarks, check_landmarks
-from .mouth_cropping_avsr import MouthBlock, MouthBuilder, landmark_source
+from .mouth_cropping_avsr import GEOMETRIES, MouthBlock, MouthBuilder, landmark_source
+
+AUTO_AVSR_MOUTH_WIDTH = 45.0  # pixels between the mouth corners of its mean face
 
 
 @dataclass
@@ -57,6 +59,8 @@ class MouthRoiKwargs(ImagesKwargs, total=False):
     detect_every: int
     fps: float
     landmarks: str
+    geometry: str
+    grey_after_crop: bool
 
 
 class MouthRoiImageProcessor(BaseImageProcessor):
@@ -74,6 +78,10 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         fps: frames per second of the clips.
         landmarks: what finds faces and their landmarks where nothing else is passed: `"mesh"`, networks that come with
             the package, or `"dlib"`, of the extra `face`.
+        geometry: how a face becomes a mouth region. `"lookhear"`: as in the paper, with this project's mean face.
+            `"auto_avsr"`: as auto_avsr, VSR-ML and USR 2.0 do it: their mean face and stable points, the mean shape of
+            the frames around, a region at whole pixels, black outside of the picture; `mouth_width` is 45 then.
+        grey_after_crop: whether colours become grey after the warp (USR 2.0, auto_avsr) instead of before it.
     """
 
     model_input_names = ["pixel_values_videos", "video_attention_mask"]
@@ -91,6 +99,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         detect_every: int = 10,
         fps: float = 25.0,
         landmarks: str = DETECTORS[0],
+        geometry: str = "lookhear",
+        grey_after_crop: bool = False,
         **kwargs: Any,
     ):
         # Processors saved by earlier versions name where crops are centred; other places would need other crops.
@@ -118,6 +128,39 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         self.fps = fps
         check_landmarks(landmarks)
         self.landmarks = landmarks
+        if geometry not in GEOMETRIES:
+            raise ValueError(f"geometry must be one of {GEOMETRIES}, got {geometry!r}")
+        if geometry == "auto_avsr" and mouth_width != AUTO_AVSR_MOUTH_WIDTH:
+            raise ValueError(f"mouth_width must be {AUTO_AVSR_MOUTH_WIDTH} with geometry='auto_avsr': leave it out")
+        self.geometry = geometry
+        self.grey_after_crop = grey_after_crop
+
+    @classmethod
+    def auto_avsr(cls, **kwargs: Any) -> MouthRoiImageProcessor:
+        """Returns the processor of auto_avsr and USR 2.0: regions of 96 pixels, of which 88 are seen.
+
+        Args:
+            kwargs: arguments with other values.
+        """
+        published = {
+            "roi_size": 96,
+            "crop_size": 88,
+            "mouth_width": AUTO_AVSR_MOUTH_WIDTH,
+            "image_mean": 0.421,
+            "image_std": 0.165,
+            "geometry": "auto_avsr",
+            "grey_after_crop": True,
+        }
+        return cls(**{**published, **kwargs})
+
+    @classmethod
+    def vsr_ml(cls, **kwargs: Any) -> MouthRoiImageProcessor:
+        """Returns the processor of VSR-ML: as auto_avsr's, but frames become grey before the warp.
+
+        Args:
+            kwargs: arguments with other values.
+        """
+        return cls.auto_avsr(**{"grey_after_crop": False, **kwargs})
 
     # ------------------------------------------------------------------------------------------ frames -> mouths
 

@@ -28,7 +28,7 @@ from .chunking_avsr import (
     words_before,
 )
 from .clip_report_avsr import SILENT_DBFS
-from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, unknown_lips, without_others
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, lips_only, sound_only, without_others
 from .recognition_avsr import MOST_OTHERS, note_others
 
 logger = logging.getLogger(__name__)
@@ -56,18 +56,18 @@ class ClipWindow:
         first: the first frame in memory.
         last: the frame after the last one in memory.
         ended: whether the stream is over.
+        pictures_from: the first frame with a picture; 0 unless the sound begins earlier.
     """
 
     def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float):
         self._pieces, self.sampling_rate, self.fps = pieces, sampling_rate, fps
-        self.first = self.last = 0
+        self.first = self.last = self.pictures_from = 0
         self.ended = False
         self._audio: list[np.ndarray] = []  # from `first` on
         self._mouths: list[np.ndarray] = []
         self._found: list[np.ndarray] = []
         self._cuts: list[np.ndarray] = []
         self._absent: list[np.ndarray] = []
-        self._lips: list[np.ndarray] = []
 
     def fill(self, last: int) -> None:
         """Reads on until frame `last` is in memory or the stream ends."""
@@ -85,14 +85,13 @@ class ClipWindow:
             self._audio.append(piece.audio)
             self.last = max(self.last, start + round(len(piece.audio) / self.sampling_rate * self.fps))
         if piece.mouths is not None and len(piece.mouths):
-            lips = unknown_lips(len(piece.mouths)) if piece.lips is None else piece.lips
-            values = (piece.mouths, piece.found, piece.cuts, piece.absent, lips)
-            rows = (self._mouths, self._found, self._cuts, self._absent, self._lips)
-            for held, value in zip(rows, values, strict=True):
+            values = (piece.mouths, piece.found, piece.cuts, piece.absent)
+            for held, value in zip((self._mouths, self._found, self._cuts, self._absent), values, strict=True):
                 assert value is not None  # with the mouths
                 self._pad_to(held, start - self.first, value[:0])
                 held.append(value)
             self.last = max(self.last, start + len(piece.mouths))
+            self.pictures_from = start + piece.late if piece.late else self.pictures_from
 
     @staticmethod
     def _pad_to(held: list[np.ndarray], length: int, like: np.ndarray) -> None:
@@ -113,7 +112,6 @@ class ClipWindow:
             (self._found, frames),
             (self._cuts, frames),
             (self._absent, frames),
-            (self._lips, frames),
         ):
             if held:
                 held[:] = [np.concatenate(held)[count:].copy()]
@@ -124,7 +122,7 @@ class ClipWindow:
         Returns sound and mouths of `start <= frame < end` as a clip; silent sound, or mouths hardly seen, are `None`.
 
         Its modality is empty if there is nothing to read, or a chosen speaker is not in view. Its sound is silent
-        while they are out of view for long.
+        while they are out of view for long. A clip that begins before the first picture has sound only.
         """
         audio = self._slice(self._audio, self._sample(start), self._sample(end), self._sample(self.first))
         mouths = self._slice(self._mouths, start, end, self.first)
@@ -137,13 +135,13 @@ class ClipWindow:
         found = self._slice(self._found, start, end, self.first)
         if mouths is not None and found is not None and found.mean() < MIN_FACE_SHARE * max(there, 1e-9):
             mouths = None
+        if start < self.pictures_from:
+            mouths = None
         if there < MIN_IN_VIEW:
             audio = mouths = None
-        lips = self._slice(self._lips, start, end, self.first)
         kinds = {(True, True): "audiovisual", (True, False): "audio", (False, True): "visual", (False, False): ""}
         modality = kinds[audio is not None, mouths is not None]
-        seconds = (end - start) / self.fps
-        return Clip("", audio, mouths, modality, seconds, absent=absent, found=found, lips=lips)
+        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:
@@ -155,9 +153,10 @@ class ClipWindow:
         return part if len(part) else None
 
     def changes(self, start: int, end: int) -> list[int]:
-        """Returns the frames of `start < frame < end` with which another scene or face begins."""
+        """Returns the frames of `start < frame < end` with which another scene or face, or the pictures, begin."""
         cuts = self._slice(self._cuts, start + 1, end, self.first)
-        return [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
+        frames: list[int] = [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
+        return sorted({*frames, self.pictures_from}) if start < self.pictures_from < end else frames
 
 
 @dataclass(frozen=True)
@@ -295,7 +294,10 @@ class LongFormDecoder:
             end = window.last if last else window.first + chunk
             clip = window.take(window.first, end)
             next_start = clip.duration
-            if last and window.first == 0 and window.last <= chunk:
+            if not clip.modality and window.first < window.pictures_from < window.last:
+                window.drop(window.pictures_from)  # neither sound nor pictures
+                continue
+            if last and window.first == 0 and window.last <= chunk and not window.pictures_from:
                 yield from self._finish(self._read_parts([(0.0, clip)] if clip.modality else []))
             elif clip.modality:
                 plan = self._plan(clip, last)
@@ -494,20 +496,26 @@ class SpeechStream:
         statistics, report = self._reading.statistics, self.source.report
         read = {kind for kind, seconds in statistics.seconds.items() if seconds}
         modality = read.pop() if len(read) == 1 else "audiovisual" if read else ""
-        sound_only = statistics.sound_only if report.frames else []
-        runs = [[round(start, 3), round(end, 3)] for start, end in sound_only]
+        without_lips = statistics.sound_only if report.frames else []
+        runs = [[round(start, 3), round(end, 3)] for start, end in without_lips]
         about = {"source": self.name, "modality": modality, "duration": round(self.position, 3), "sound_only": runs}
         facts = report.to_dict()
         facts = {**about, **facts, "warnings": [*facts["warnings"], *self._warnings(runs)]}
         return note_others(facts, statistics.others, statistics.others_count)
 
-    def _warnings(self, sound_only: list[list[float]]) -> list[str]:
+    def _warnings(self, runs: list[list[float]]) -> list[str]:
+        """Returns what is known once all was read, in words; `runs` are those that were read without lips."""
         statistics = self._reading.statistics
         sentences: list[str] = []
-        if sound_only:
-            share = sum(end - start for start, end in sound_only) / max(sum(statistics.seconds.values()), 1e-9)
-            named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in sound_only[:RUNS_NAMED])
-            more = f" and {len(sound_only) - RUNS_NAMED} more" if len(sound_only) > RUNS_NAMED else ""
+        level = self.source.report.audio_level_dbfs
+        if self.source.modality == "auto" and self.source.trouble:
+            sentences.append(sound_only(self.source.trouble))
+        elif self.source.modality == "auto" and self.source.report.frames and (level is None or level < SILENT_DBFS):
+            sentences.append(lips_only(silent=level is not None))
+        if runs and not self.source.trouble:
+            share = sum(end - start for start, end in runs) / max(sum(statistics.seconds.values()), 1e-9)
+            named = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in runs[:RUNS_NAMED])
+            more = f" and {len(runs) - RUNS_NAMED} more" if len(runs) > RUNS_NAMED else ""
             sentences.append(f"{min(share, 1):.0%} of the speech was read from sound only: {named}{more}")
         if statistics.changes:
             sentences.append(

@@ -1,9 +1,8 @@
 """From a media file to 16 kHz sound and 25 fps pictures that share one clock.
 
-All times are in seconds after the first video frame (after the first sound where there is no video), so that
-`read_audio` and `read_frames` stay together whatever the container says. `MediaStream` reads both in one pass: it
-takes the streams that `StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their
-frames.
+All times are in seconds on the container's clock from where its first stream begins, as players show them, so that
+`read_audio` and `read_frames` stay together. `MediaStream` reads both in one pass: it takes the streams that
+`StreamSelection` chooses and gives what `FrameResampler` and `AudioResampler` make of their frames.
 """
 
 from __future__ import annotations
@@ -17,30 +16,35 @@ from typing import Any
 
 import numpy as np
 
+from .feature_extraction_avsr import Channel, ChannelMixer, checked_channel
 from .media_source_avsr import (
+    DEFAULT_TRACKS,
+    LATE,
+    MAX_PADDING,
+    MAX_PAUSE,
     MediaError,
     MediaSource,
     StreamDecoder,
+    StreamSelection,
+    Track,
+    TrackChoice,
     WarningSink,
-    audio_streams,
     frame_duration,
     import_av,
     opened,
     packets_of,
+    reorder_delay,
     seek,
     silent,
-    stream_start,
-    video_streams,
+    tail_warning,
 )
 
 PICTURE, SOUND = "picture", "sound"
 
-MAX_PAUSE = 60.0  # seconds: a longer step between two timestamps is a broken clock, not a pause
 MAX_STEP_BACK = 1.0  # seconds by which a clock may go back before it counts as broken
 
 AUDIO_JITTER = 0.04  # seconds: smaller gaps and overlaps between sound packets are rounding, not silence
 MAX_WARNINGS = 100  # sentences about one file that are stored
-MAX_PADDING = 0.5  # seconds: sound that is longer than the video by less than this is padding of its encoder
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class MediaInfo:
         width: in pixels as it is shown: after rotation and with square pixels.
         height: as `width`.
         rotation: degrees (0, 90, 180, 270) by which the stored picture is turned clockwise to be shown.
-        duration: seconds from the first video frame to the end of the last one; of the sound without video.
+        duration: seconds from time 0 to the end of the last picture; to that of the sound without video.
+        video_start: seconds from time 0 to the first picture; more than 0 where the sound starts before it.
         audio_offset: seconds by which the sound starts after the first video frame; negative when it starts before.
         warnings: sentences for the user: cut-off file, several video streams, sound that is longer than the video, ...
     """
@@ -66,6 +71,7 @@ class MediaInfo:
     height: int = 0
     rotation: int = 0
     duration: float = 0.0
+    video_start: float = 0.0
     audio_offset: float = 0.0
     warnings: tuple[str, ...] = ()
 
@@ -76,18 +82,21 @@ def read_frames(
     *,
     start: float = 0.0,
     end: float | None = None,
+    video_track: Track | None = None,
     on_warning: WarningSink | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields the pictures of a video on a regular clock, one at a time.
 
     The frame shown at time k / fps is the one whose timestamp is nearest, whatever the stored frame rate is (23.976,
-    29.97, 60, variable). Rotation and mirroring of the container and non-square pixels are undone.
+    29.97, 60, variable). Where the sound begins before the pictures, black ones come first. Rotation and mirroring of
+    the container and non-square pixels are undone.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         fps: frames per second to yield.
-        start: yield only what comes from this time on; seconds after the first frame.
+        start: yield only what comes from this time on; seconds.
         end: yield only what comes before this time; None: all.
+        video_track: which of several videos: its number, from 0 on, or its language; None: the default one.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Yields:
@@ -96,9 +105,13 @@ def read_frames(
     Raises:
         MediaError: the source cannot be read, or holds a video of which no frame can be decoded.
     """
-    with MediaStream(source, fps, None, start, end, on_warning) as stream:
-        if stream.pictures is not None:
-            yield from (picture for _, picture in stream)
+    with MediaStream(source, fps, None, start, end, on_warning, TrackChoice(video=video_track)) as stream:
+        if stream.pictures is None:
+            return
+        for number, (_, picture) in enumerate(stream):
+            if number == 0:
+                yield from (np.zeros_like(picture) for _ in range(stream.pictures_late))
+            yield picture
 
 
 def read_audio(
@@ -108,11 +121,13 @@ def read_audio(
     start: float = 0.0,
     end: float | None = None,
     trim_to_video: bool = True,
+    audio_track: Track | None = None,
+    channel: Channel | None = None,
     on_warning: WarningSink | None = None,
 ) -> np.ndarray | None:
-    """Reads the sound, mixed to one channel and resampled, on the clock of the pictures.
+    """Reads the sound, one channel of it, resampled, on the clock of the pictures.
 
-    Sample 0 is the time of the first video frame: late sound gets zeros in front, early sound is cut, holes between
+    Sample 0 is time 0 of the container: sound that begins after the pictures gets zeros in front, holes between
     packets are silent. The padding that encoders such as AAC add after the end of the video is cut; sound that
     continues for longer is speech without a picture and is not cut. Without video the sound starts at its own first
     sample.
@@ -120,9 +135,12 @@ def read_audio(
     Args:
         source: path, http(s) URL, bytes, or binary file object.
         sampling_rate: samples per second to return.
-        start: return only what comes from this time on; seconds after the first video frame.
+        start: return only what comes from this time on; seconds.
         end: return only what comes before this time; None: all.
         trim_to_video: whether up to `MAX_PADDING` seconds of sound after the last video frame are cut.
+        audio_track: which of several sound tracks: its number, from 0 on, or its language; None: the default one.
+        channel: which of several channels: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the average;
+            None: those in which somebody speaks, never an average that cancels out.
         on_warning: called with one sentence for each fault that does not prevent reading.
 
     Returns:
@@ -132,7 +150,8 @@ def read_audio(
         MediaError: the source cannot be read, or has no video and no sound that can be decoded.
     """
     warn = on_warning or silent
-    with MediaStream(source, None, sampling_rate, start, end, warn) as stream:
+    tracks = TrackChoice(audio=audio_track, channel=channel)
+    with MediaStream(source, None, sampling_rate, start, end, warn, tracks) as stream:
         if stream.sound is None:
             return None
         trims = trim_to_video and stream.selection.video is not None
@@ -150,15 +169,22 @@ def read_audio(
     return sound[:length]
 
 
-def probe_media(source: MediaSource) -> MediaInfo:
+def probe_media(
+    source: MediaSource, *, audio_track: Track | None = None, video_track: Track | None = None
+) -> MediaInfo:
     """Returns what a source holds. Reads all packets, but decodes one picture and a little sound only.
+
+    Args:
+        source: path, http(s) URL, bytes, or binary file object.
+        audio_track: which of several sound tracks: its number, from 0 on, or its language; None: the default one.
+        video_track: as `audio_track`, of the video.
 
     Raises:
         MediaError: the source cannot be read or holds neither video nor sound.
     """
     av = import_av()
     with opened(source) as (container, name):
-        selection, first = StreamSelection(container, name), {}
+        selection, first = StreamSelection(container, name, TrackChoice(audio_track, video_track)), {}
         for packet in packets_of(container, selection.streams, name, selection.warnings.append):
             selection.note(packet)
             if packet.stream.index not in first:
@@ -172,9 +198,10 @@ def probe_media(source: MediaSource) -> MediaInfo:
         if video is None:
             return MediaInfo(has_audio=True, duration=selection.sound_end, warnings=warnings)
         picture, samples = first[video.index], None if sound is None else first.get(sound.index)
-        late = 0.0
+        begin = 0.0 if picture.pts is None else float(picture.pts * video.time_base) - selection.origin
+        begin, late = begin if LATE < begin <= MAX_PAUSE else 0.0, 0.0
         if sound is not None and samples is not None and samples.pts is not None:
-            late = float(samples.pts * sound.time_base) - selection.origin
+            late = float(samples.pts * sound.time_base) - selection.origin - begin
         width, height = shown_size(picture, video)
         return MediaInfo(
             has_audio=sound is not None,
@@ -184,6 +211,7 @@ def probe_media(source: MediaSource) -> MediaInfo:
             height=height,
             rotation=-90 * orientation(picture)[0] % 360,
             duration=selection.video_end,
+            video_start=begin,
             audio_offset=late,
             warnings=warnings,
         )
@@ -192,9 +220,9 @@ def probe_media(source: MediaSource) -> MediaInfo:
 class MediaStream:
     """Reads a source once from its beginning to its end, and decodes each frame once.
 
-    All times are in seconds after the first picture (after the first sound where there is no video). Pictures
-    come at a fixed rate, the k-th at `start + k / fps`; the pieces of sound follow each other without a
-    break from `start` on. Both come in the order in which the file holds them.
+    All times are in seconds on the container's clock from where its first stream begins. Pictures come at a fixed
+    rate, the k-th at `start + (pictures_late + k) / fps`; the pieces of sound follow each other without a break from
+    `start` on. Both come in the order in which the file holds them.
 
     Args:
         source: path, http(s) URL, bytes, or binary file object.
@@ -203,6 +231,7 @@ class MediaStream:
         start: give only what comes from this time on; seconds on the clip's clock.
         end: give only what comes before this time; None: all.
         on_warning: called with one sentence for each fault that does not prevent reading.
+        tracks: which of several tracks and channels are read.
 
     Attributes:
         name: name used in error messages.
@@ -227,6 +256,7 @@ class MediaStream:
         start: float = 0.0,
         end: float | None = None,
         on_warning: WarningSink | None = None,
+        tracks: TrackChoice = DEFAULT_TRACKS,
     ):
         if fps is not None and not (fps > 0 and math.isfinite(fps)):
             raise ValueError(f"fps must be a positive number, got {fps}")
@@ -242,7 +272,7 @@ class MediaStream:
         self._container, self.name = self._open.enter_context(opened(source))
         with contextlib.ExitStack() as failed:
             failed.push(self._open)
-            self.selection = selection = StreamSelection(self._container, self.name)
+            self.selection = selection = StreamSelection(self._container, self.name, tracks)
             self.duration = selection.announced
             self.pictures: FrameResampler | None = None
             self.sound: AudioResampler | None = None
@@ -250,11 +280,22 @@ class MediaStream:
                 selection.video.thread_type = "AUTO"
                 self.pictures = FrameResampler(selection.video, fps, selection.origin, start, end, self._warn)
             if sampling_rate is not None and selection.sound is not None:
-                self.sound = AudioResampler(selection.sound, sampling_rate, selection.origin, start, self._warn)
+                try:
+                    checked_channel(tracks.channel, selection.sound.codec_context.layout.nb_channels)
+                except ValueError as error:
+                    raise MediaError(f"{error}: {self.name}") from None
+                self.sound = AudioResampler(
+                    selection.sound, sampling_rate, selection.origin, start, self._warn, tracks.channel
+                )
             failed.pop_all()
         both = {PICTURE: self.pictures, SOUND: self.sound}
         self._resamplers = {kind: resampler for kind, resampler in both.items() if resampler is not None}
         self.kinds = frozenset(self._resamplers)
+
+    @property
+    def pictures_late(self) -> int:
+        """How many pictures are missing at the beginning, known from the first one on."""
+        return 0 if self.pictures is None else self.pictures.late
 
     @property
     def fps_in(self) -> float | None:
@@ -315,7 +356,7 @@ class MediaStream:
             if self.selection.video is None:
                 raise MediaError(f"{self.name} holds sound that cannot be decoded")
             self._warn("the sound cannot be decoded: only the pictures are used")
-        self.selection.finish()
+        self.selection.finish(both=len(self._resamplers) == 2)
 
     def _resampled(self, kind: str, frame: Any) -> Iterator[tuple[str, np.ndarray]]:
         """Yields what is certain with one more decoded frame."""
@@ -339,128 +380,14 @@ def _adds_to(sentences: list[str]) -> WarningSink:
     return lambda sentence: sentences.append(sentence) if len(sentences) < MAX_WARNINGS else None
 
 
-@dataclass
-class _Span:
-    """The packets of one stream so far: the end of the last one on the container's clock, and their number."""
-
-    end: float
-    packets: int = 0
-
-
-class StreamSelection:
-    """Chooses the streams that are read, and notes how long they are.
-
-    Args:
-        container: as opened by PyAV.
-        name: name used in error messages.
-
-    Attributes:
-        video: the stream whose pictures are read, or None.
-        sound: the stream whose sound is read, or None.
-        origin: time 0 of the clip on the container's clock: the first picture, or the first sound without video.
-        warnings: sentences for the user.
-        fps: mean frame rate of the video as stored, once all packets were noted; 0.0 without video.
-        video_end: seconds from the clip's time 0 to the end of the video's latest packet; 0.0 where there is none.
-        sound_end: as `video_end`, of the sound.
-
-    Raises:
-        MediaError: there is neither video nor sound.
-    """
-
-    def __init__(self, container: Any, name: str):
-        videos, sounds = video_streams(container), audio_streams(container)
-        if not videos and not sounds:
-            raise MediaError(f"{name} holds neither video nor sound")
-        self.video, self.sound = videos[0] if videos else None, sounds[0] if sounds else None
-        self.warnings = [
-            f"the file holds {len(streams)} {what}: the first is used"
-            for streams, what in ((videos, "videos"), (sounds, "sound tracks"))
-            if len(streams) > 1
-        ]
-        self._container, self._name = container, name
-        self._spans = {stream.index: _Span(stream_start(stream)) for stream in self.streams}
-        self.origin = stream_start(self.video or self.sound)
-        self.fps = self.video_end = self.sound_end = 0.0
-
-    @property
-    def streams(self) -> list[Any]:
-        """The chosen streams, video first."""
-        return [stream for stream in (self.video, self.sound) if stream is not None]
-
-    def note(self, packet: Any) -> None:
-        """Notes one more packet of the chosen streams."""
-        span = self._spans.get(packet.stream.index)
-        if span is None or packet.size == 0:  # empty: PyAV's own end mark
-            return
-        span.packets += 1
-        if packet.pts is not None:
-            lasting = float(packet.duration * packet.time_base) if packet.duration else frame_duration(packet.stream)
-            span.end = max(span.end, float(packet.pts * packet.time_base) + lasting)
-
-    @property
-    def announced(self) -> float | None:
-        """Seconds that the headers announce; None where they announce nothing."""
-        return max(self._announced(self.video), self._announced(self.sound), self._whole) or None
-
-    @property
-    def _whole(self) -> float:
-        """Duration in seconds that the container announces."""
-        return self._container.duration / import_av().time_base if self._container.duration else 0.0
-
-    @staticmethod
-    def _announced(stream: Any) -> float:
-        return float(stream.duration * stream.time_base) if stream is not None and stream.duration else 0.0
-
-    def _length(self, stream: Any) -> float:
-        return 0.0 if stream is None else max(0.0, self._spans[stream.index].end - self.origin)
-
-    def lose_video(self, sound_is_read: bool) -> None:
-        """Gives up the video, no frame of which can be decoded.
-
-        Args:
-            sound_is_read: whether there is sound that is read instead.
-
-        Raises:
-            MediaError: there is no such sound.
-        """
-        if not sound_is_read:
-            raise MediaError(f"{self._name} holds a video of which no frame can be decoded")
-        self.warnings.append("no frame of the video can be decoded: only the sound is used")
-        self.video, self.origin = None, stream_start(self.sound)
-
-    def finish(self) -> None:
-        """Computes lengths, once all packets were noted; warns of a cut-off file and of sound without picture."""
-        self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
-        main, present = self.video or self.sound, self.video_end if self.video else self.sound_end
-        announced = self._announced(main)
-        if present >= announced - 0.2:
-            end = max(span.end for span in self._spans.values())
-            present = end - (self._container.start_time or 0) / import_av().time_base
-            announced = self._whole
-        if present < announced - 0.2:
-            self.warnings.append(
-                f"the file is cut off: {present:.1f} s of the {announced:.1f} s it announces are there"
-            )
-        if self.video is None:
-            return
-        packets = self._spans[self.video.index].packets
-        self.fps = packets / self.video_end if self.video_end > 0 else float(self.video.average_rate or 0.0)
-        if (tail := self.sound_end - self.video_end) > MAX_PADDING:
-            self.warnings.append(tail_warning(tail))
-
-
-def tail_warning(seconds: float) -> str:
-    return f"the sound continues for {seconds:.1f} s after the last picture: that part is read without lips"
-
-
 def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> int:
     """Returns how many samples remain without the encoder's padding after the video's end.
 
     Args:
         samples: their number, the first at `start` seconds.
         rate: samples per second.
-        start: seconds after the first picture.
-        video_end: when the last picture ends, in seconds after the first one.
+        start: in seconds.
+        video_end: when the last picture ends, in seconds.
     """
     tail = start + samples / rate - video_end
     return max(0, round((video_end - start) * rate)) if 0 < tail <= MAX_PADDING else samples
@@ -468,7 +395,7 @@ def trimmed_length(samples: int, rate: int, start: float, video_end: float) -> i
 
 @dataclass(frozen=True)
 class _Timed:
-    """A decoded frame, when it begins, and for how long it is shown (seconds after the first one)."""
+    """A decoded frame, when it begins, and for how long it is shown (seconds)."""
 
     frame: Any
     time: float
@@ -478,26 +405,28 @@ class _Timed:
 class FrameResampler:
     """Resamples the decoded frames of one video to pictures at a fixed rate, one at a time.
 
-    Output k is the frame whose timestamp is nearest to `start + k / fps`. Frames without timestamps
+    Output k is the frame whose timestamp is nearest to `start + (late + k) / fps`. Frames without timestamps
     follow the previous one at the nominal rate; jumps of the clock are removed; rotation, mirroring and non-square
     pixels are undone.
 
     Args:
         stream: the video's PyAV stream.
         fps: pictures per second to give.
-        origin: the first frame's time on the container's clock, in seconds.
-        start: give only what comes from this time on; seconds after the first frame.
+        origin: time 0 on the container's clock, in seconds.
+        start: give only what comes from this time on; seconds after `origin`.
         end: give only what comes before this time; None: all.
         warn: called with one sentence for each fault that does not prevent reading.
 
     Attributes:
-        count: pictures given so far.
-        time: seconds after the first frame of the latest frame taken.
+        late: pictures that are missing at the beginning, as the first frame comes more than `LATE` after `start`.
+        count: pictures given so far, and those missing at the beginning.
+        time: seconds after `origin` of the latest frame taken.
     """
 
     def __init__(self, stream: Any, fps: float, origin: float, start: float, end: float | None, warn: WarningSink):
         self.stream, self.fps, self.start, self.warn = stream, fps, start, warn
-        self.count, self.time = 0, -math.inf
+        self.late = self.count = 0
+        self.time = -math.inf
         self._origin = origin
         self._nominal = frame_duration(stream) or 1.0 / fps
         self._limit = math.inf if end is None else max(1, round((end - start) * fps))
@@ -520,7 +449,10 @@ class FrameResampler:
         entry = self._timed(frame, other_time)
         if entry is None:
             return
-        if self._current is not None:
+        if self._current is None and entry.time - self.start > LATE:
+            nearest = math.ceil((entry.time - self.start) * self.fps - 0.5 - 1e-6)
+            self.late = self.count = int(min(nearest, self._limit))
+        elif self._current is not None:
             until = (self._current.time + entry.time) / 2  # where the next frame becomes the nearer one
             wanted = math.ceil((until - 1e-6 - self.start) * self.fps)
             yield from self._repeated(wanted)
@@ -530,18 +462,22 @@ class FrameResampler:
         """Yields the last pictures, once there are no more frames."""
         if self._current is not None:
             total = round((self._current.time + self._current.duration - self.start) * self.fps)
-            yield from self._repeated(max(total, 1) if self.start == 0.0 else total)
+            yield from self._repeated(max(total, self.late + 1) if self.start == 0.0 else total)
 
     def _timed(self, frame: Any, other_time: float) -> _Timed | None:
         """Returns the frame with its time; None if it comes too late to be shown, as times only grow."""
-        first, base = self._current is None and self.time == -math.inf, self.stream.time_base
+        first, base = self.time == -math.inf, self.stream.time_base
         duration = float(frame.duration * base) if frame.duration else self._nominal
-        expected = 0.0 if first else self.time + self._nominal
+        before = self.start if first else self.time
+        expected = before if first else before + self._nominal
         # In the stream's time base: delayed frames of the decoder have none of their own.
+        if first and frame.pts is not None:
+            self._origin += reorder_delay(self.stream, float(frame.pts * base))
         time = expected if frame.pts is None else float(frame.pts * base) - self._origin
-        if not first and not self.time - MAX_STEP_BACK < time < max(self.time, other_time) + MAX_PAUSE:
-            jump = time - self.time
-            self.warn(f"the video's clock jumps by {jump:.1f} s at {self.time:.1f} s: the jump was removed")
+        earliest = before - (MAX_PAUSE if first else MAX_STEP_BACK)  # a seek may land long before `start`
+        if not earliest < time < max(before, other_time) + MAX_PAUSE:
+            jump = time - before
+            self.warn(f"the video's clock jumps by {jump:.1f} s at {before:.1f} s: the jump was removed")
             self._origin += time - expected
             time = expected
         if time <= self.time:
@@ -616,7 +552,7 @@ class AudioResampler:
     """Resamples the decoded frames of one sound track to samples without a break, from `start` on.
 
     Gaps between frames become silence, samples before `start` or given already are dropped, jumps of the clock are
-    removed, channels averaged.
+    removed, and `ChannelMixer` makes one channel of several.
 
     Args:
         stream: the sound's PyAV stream.
@@ -624,18 +560,28 @@ class AudioResampler:
         origin: time 0 on the container's clock, in seconds.
         start: the first sample's time, in seconds after `origin`.
         warn: called with one sentence for each fault that does not prevent reading.
+        channel: see `ChannelMixer`.
 
     Attributes:
-        count: samples given so far.
+        count: samples taken so far.
         time: seconds after `origin` that the sound has reached.
     """
 
-    def __init__(self, stream: Any, rate: int, origin: float, start: float, warn: WarningSink):
+    def __init__(
+        self,
+        stream: Any,
+        rate: int,
+        origin: float,
+        start: float,
+        warn: WarningSink,
+        channel: Channel | None = None,
+    ):
         self.stream, self.rate, self.start, self.warn = stream, rate, start, warn
         self.count, self.time = 0, 0.0
         self._origin = origin
         self._format: tuple[Any, ...] | None = None  # of the frames that the resampler takes now
         self._resampler: Any = None
+        self._channel, self._mixer = channel, ChannelMixer(1, rate)
         self._place = 0  # where the resampler's next sample goes
         self._bad = 0
 
@@ -667,6 +613,7 @@ class AudioResampler:
     def finish(self) -> Iterator[np.ndarray]:
         """Yields the last samples, once there are no more frames."""
         yield from self._resampled(None)
+        yield from self._mixer.finish()
         if self._bad:
             self.warn(
                 f"{self._bad} samples of the sound are not numbers (NaN or infinite): they were replaced by silence"
@@ -689,15 +636,18 @@ class AudioResampler:
     def _resampled(self, frame: Any) -> Iterator[np.ndarray]:
         """Yields the samples of one more frame (None: the rest), with silence where some are missing before them."""
         for piece in [] if self._resampler is None else self._resampler.resample(frame):
-            samples = piece.to_ndarray().astype(np.float32, copy=False).mean(axis=0)  # (n,)
-            place, self._place = self._place, self._place + len(samples)
+            samples = piece.to_ndarray().astype(np.float32, copy=False)  # (channels, n)
+            if len(samples) != self._mixer.channels:
+                yield from self._mixer.finish()
+                self._mixer = ChannelMixer(len(samples), self.rate, self._channel, self.warn)
+            place, self._place = self._place, self._place + samples.shape[1]
             while self.count < place:  # a gap
                 silence = min(place - self.count, self.rate)
                 self.count += silence
-                yield np.zeros(silence, dtype=np.float32)
-            if len(samples := samples[self.count - place :]):
-                self.count += len(samples)
-                yield samples
+                yield from self._mixer.push(np.zeros((len(samples), silence), dtype=np.float32))
+            if (samples := samples[:, self.count - place :]).shape[1]:
+                self.count += samples.shape[1]
+                yield from self._mixer.push(samples)
 
 
 def _finite(frame: Any) -> tuple[Any, int]:

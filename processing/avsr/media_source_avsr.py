@@ -1,30 +1,73 @@
-"""Opening media: what a source may be, how it is fetched, and its streams, packets and frames through PyAV.
+"""Opening media: what a source may be, how it is fetched, which streams are read, their packets and frames, and
+reading ahead in a thread.
 
-A source is a path, an http(s) URL, the bytes of a file, or a readable binary file object. Whatever cannot be read ends
-in one `MediaError` that names the source. Files are opened as files only: neither a name that looks like another
-protocol nor a playlist inside makes ffmpeg reach out.
+A source is a path, a file or http(s) URL, the bytes of a file, or a readable binary file object. Whatever cannot be
+read ends in one `MediaError` that names the source. Files are opened as files only: neither a name that looks like
+another protocol nor a playlist inside makes ffmpeg reach out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import tempfile
+import threading
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
-from typing import IO, Any, TypeGuard
+from typing import IO, Any, Generic, TypeGuard, TypeVar
 
 MediaSource = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes]
 WarningSink = Callable[[str], None]
+Item = TypeVar("Item")
+Track = int | str  # number of a track, from 0 on, or its language
+
+
+@dataclass(frozen=True)
+class TrackChoice:
+    """
+    What is read of a file that holds several tracks or channels.
+
+    Attributes:
+        audio: number of the sound track among those that can be read, from 0 on, or its language; None: the one that
+            is flagged as default, or the first.
+        video: as `audio`, of the video.
+        channel: number of the sound's channel, from 0 on, `"left"`, `"right"`, or `"mean"` for the average; None: the
+            channels in which somebody speaks.
+    """
+
+    audio: Track | None = None
+    video: Track | None = None
+    channel: int | str | None = None
+
+
+DEFAULT_TRACKS = TrackChoice()
 
 MAX_DOWNLOAD_BYTES = 4 << 30  # an http source larger than this is refused
 MAX_DOWNLOAD_SECONDS = 3600.0  # and one that takes longer than this
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
+LATE = 0.1  # seconds: pictures that begin this little after the sound begin with it, as encoders pad the sound
+MAX_PAUSE = 60.0  # seconds: a longer step between two timestamps is a broken clock, not a pause
+MAX_PADDING = 0.5  # seconds: sound that is longer than the video by less than this is padding of its encoder
 TEXT_CODECS = ("ansi", "bintext", "xbin", "idf")  # ffmpeg "plays" text files as pictures of text
+
+# Codes of one language, ISO 639-1 and 639-2: files have those of three letters, people type those of two.
+LANGUAGES = (
+    "ar ara", "bg bul", "bn ben", "ca cat", "cs ces cze", "cy cym wel", "da dan", "de deu ger", "el ell gre",
+    "en eng", "es spa", "et est", "eu eus baq", "fa fas per", "fi fin", "fr fra fre", "ga gle", "gl glg", "he heb",
+    "hi hin", "hr hrv", "hu hun", "hy hye arm", "id ind", "is isl ice", "it ita", "ja jpn", "ka kat geo", "ko kor",
+    "lt lit", "lv lav", "mk mkd mac", "ms msa may", "nl nld dut", "no nor nob nno", "pl pol", "pt por", "ro ron rum",
+    "ru rus", "sk slk slo", "sl slv", "sq sqi alb", "sr srp", "sv swe", "sw swa", "ta tam", "te tel", "th tha",
+    "tr tur", "uk ukr", "ur urd", "vi vie", "zh zho chi",
+)  # fmt: skip
 
 
 class MediaError(ValueError):
@@ -116,7 +159,7 @@ def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
             raise MediaError(f"{name} is empty")
         return io.BytesIO(source)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(os.fsdecode(source))
+        path = _local_path(source, name)
         try:
             if path.is_dir():
                 raise MediaError(f"{name} is a folder, not a media file")
@@ -136,6 +179,17 @@ def _checked_file(source: MediaSource, name: str) -> str | IO[bytes]:
     if not hasattr(source, "read"):
         raise MediaError(f"{name} is not a media source: pass a path, a URL, bytes, or a readable binary file object")
     return _rewound(source, name)
+
+
+def _local_path(source: str | os.PathLike, name: str) -> Path:
+    """Returns the path; that of a `file://` address, too."""
+    text = os.fsdecode(source)
+    if not text.lower().startswith("file://"):
+        return Path(text)
+    parts = urllib.parse.urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise MediaError(f"{name} is on another machine, {parts.netloc!r}: copy the file and pass its path")
+    return Path(urllib.request.url2pathname(parts.path))
 
 
 def _rewound(source: IO[bytes], name: str) -> IO[bytes]:
@@ -194,15 +248,235 @@ def audio_streams(container: Any) -> list[Any]:
     return [s for s in streams if s.codec_context.sample_rate > 0]
 
 
-def stream_start(stream: Any) -> float:
-    """Returns the seconds on the container's clock at which a stream begins."""
-    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+def stream_start(stream: Any) -> float | None:
+    """Returns the seconds on the container's clock at which a stream begins; None where no header says it."""
+    return float(stream.start_time * stream.time_base) if stream.start_time is not None else None
+
+
+def reorder_delay(stream: Any, first: float) -> float:
+    """
+    Returns by how many seconds the first picture comes later than its stream begins, because a file without times of
+    presentation (AVI) counts from the first one decoded; 0.0 elsewhere.
+
+    Args:
+        stream: of the pictures.
+        first: time of the first picture, in seconds on the container's clock.
+    """
+    begin = stream_start(stream)
+    delay = 0.0 if begin is None or stream.type != "video" else first - begin
+    return delay if 0 < delay <= LATE else 0.0
 
 
 def frame_duration(stream: Any) -> float:
     """Returns the mean duration of a video's frames in seconds; 0 if the stream does not announce it."""
     rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
     return 1.0 / float(rate) if rate else 0.0
+
+
+@dataclass
+class _Span:
+    """The packets of one stream so far: their beginning and end on the container's clock, and their number."""
+
+    end: float
+    begin: float = math.inf
+    packets: int = 0
+
+
+class StreamSelection:
+    """Chooses the streams that are read, and notes how long they are.
+
+    Time 0 of a clip is where players begin: where the first of the container's streams begins. A sound encoder's
+    padding, which begins a few hundredths of a second before the pictures, doesn't count.
+
+    Args:
+        container: as opened by PyAV.
+        name: name used in error messages.
+        tracks: which of several are read.
+
+    Attributes:
+        video: the stream whose pictures are read, or None.
+        sound: the stream whose sound is read, or None.
+        origin: time 0 of the clip on the container's clock, in seconds.
+        warnings: sentences for the user.
+        fps: mean frame rate of the video as stored, once all packets were noted; 0.0 without video.
+        video_end: seconds from the clip's time 0 to the end of the video's latest packet; 0.0 where there is none.
+        sound_end: as `video_end`, of the sound.
+
+    Raises:
+        MediaError: there is neither video nor sound, or not the track that was chosen.
+    """
+
+    def __init__(self, container: Any, name: str, tracks: TrackChoice = DEFAULT_TRACKS):
+        videos, sounds = video_streams(container), audio_streams(container)
+        if not videos and not sounds:
+            raise MediaError(f"{name} holds neither video nor sound")
+        self._container, self._name = container, name
+        self.warnings: list[str] = []
+        self.video = self._choose(videos, tracks.video, "video", "video_track")
+        self.sound = self._choose(sounds, tracks.audio, "sound track", "audio_track")
+        self._spans = {stream.index: _Span(stream_start(stream) or 0.0) for stream in self.streams}
+        self.origin = _time_zero(self.video, self.sound, [*videos, *sounds])
+        self.fps = self.video_end = self.sound_end = 0.0
+
+    def _choose(self, streams: list[Any], track: Track | None, kind: str, argument: str) -> Any:
+        """Returns the stream that is read, None where there is none; warns where it was chosen among several."""
+        if track is None and len(streams) < 2:
+            return streams[0] if streams else None
+        there = ", ".join(f"{number}{_described(stream)}" for number, stream in enumerate(streams))
+        if track is None:
+            number = min(range(len(streams)), key=lambda number: (*_rank(streams[number]), number))
+            several = f"the file holds {len(streams)} {kind}s: {there}"
+            self.warnings.append(f"{several}; number {number} is read, `{argument}` chooses another")
+            return streams[number]
+        found = [stream for number, stream in enumerate(streams) if _is_track(stream, number, track)]
+        if not found:
+            raise MediaError(f"`{argument}`: {self._name} has no {kind} {track!r}; it has {there or 'none'}")
+        return min(found, key=_rank)
+
+    @property
+    def streams(self) -> list[Any]:
+        """The chosen streams, video first."""
+        return [stream for stream in (self.video, self.sound) if stream is not None]
+
+    def note(self, packet: Any) -> None:
+        """Notes one more packet of the chosen streams."""
+        span = self._spans.get(packet.stream.index)
+        if span is None or packet.size == 0:  # empty: PyAV's own end mark
+            return
+        span.packets += 1
+        if packet.pts is not None:
+            lasting = float(packet.duration * packet.time_base) if packet.duration else frame_duration(packet.stream)
+            begin = float(packet.pts * packet.time_base)
+            span.begin, span.end = min(span.begin, begin), max(span.end, begin + lasting)
+
+    @property
+    def announced(self) -> float | None:
+        """Seconds that the headers announce; None where they announce nothing."""
+        ends = [self._announced(stream) + self._begin(stream) for stream in self.streams if self._announced(stream)]
+        return max([*ends, self._whole]) or None
+
+    @property
+    def _whole(self) -> float:
+        """Duration in seconds that the container announces."""
+        return self._container.duration / import_av().time_base if self._container.duration else 0.0
+
+    @staticmethod
+    def _announced(stream: Any) -> float:
+        return float(stream.duration * stream.time_base) if stream is not None and stream.duration else 0.0
+
+    def _begin(self, stream: Any) -> float:
+        """Returns the second at which a stream begins; 0 where the headers don't say it, or it is no time to wait."""
+        begin = (stream_start(stream) or self.origin) - self.origin
+        return begin if 0 < begin < MAX_PAUSE else 0.0
+
+    def _length(self, stream: Any) -> float:
+        """Returns the seconds from time 0 to a stream's end; without the pause before it where its clock is broken."""
+        if stream is None:
+            return 0.0
+        span = self._spans[stream.index]
+        others = [other.end - self.origin for other in self._spans.values() if other is not span]
+        if math.isfinite(span.begin) and span.begin - self.origin > max([0.0, *others]) + MAX_PAUSE:
+            return span.end - span.begin
+        return max(0.0, span.end - self.origin - reorder_delay(stream, span.begin))
+
+    def lose_video(self, sound_is_read: bool) -> None:
+        """Gives up the video, no frame of which can be decoded.
+
+        Args:
+            sound_is_read: whether there is sound that is read instead.
+
+        Raises:
+            MediaError: there is no such sound.
+        """
+        if not sound_is_read:
+            raise MediaError(f"{self._name} holds a video of which no frame can be decoded")
+        self.warnings.append("no frame of the video can be decoded: only the sound is used")
+        self.video = None
+
+    def finish(self, both: bool = True) -> None:
+        """
+        Computes lengths, once all packets were noted; warns of a cut-off file and of sound without picture.
+
+        Args:
+            both: whether sound and pictures are both read.
+        """
+        self.video_end, self.sound_end = self._length(self.video), self._length(self.sound)
+        main, present = self.video or self.sound, self.video_end if self.video else self.sound_end
+        present -= self._begin(main)
+        announced = self._announced(main)
+        if present >= announced - 0.2:
+            end = max(span.end for span in self._spans.values())
+            present = end - (self._container.start_time or 0) / import_av().time_base
+            announced = self._whole
+        if present < announced - 0.2:
+            self.warnings.append(
+                f"the file is cut off: {present:.1f} s of the {announced:.1f} s it announces are there"
+            )
+        if self.video is None:
+            return
+        both &= self.sound is not None
+        span = self._spans[self.video.index]
+        seconds = span.end - span.begin
+        self.fps = span.packets / seconds if 0 < seconds < math.inf else float(self.video.average_rate or 0.0)
+        if both and (lead := self.video_end - seconds) > LATE and seconds > 0:
+            self.warnings.append(
+                f"the sound begins {lead:.1f} s before the first picture: that part is read without lips"
+            )
+        if both and (tail := self.sound_end - self.video_end) > MAX_PADDING:
+            self.warnings.append(tail_warning(tail))
+
+
+def tail_warning(seconds: float) -> str:
+    return f"the sound continues for {seconds:.1f} s after the last picture: that part is read without lips"
+
+
+def _time_zero(video: Any, sound: Any, streams: list[Any]) -> float:
+    """Returns the time on the container's clock at which a clip begins, in seconds.
+
+    Args:
+        video: the stream whose pictures are read, or None.
+        sound: the stream whose sound is read, or None.
+        streams: all that can be read, these two among them.
+    """
+    known = [begin for stream in (video, sound) if stream is not None and (begin := stream_start(stream)) is not None]
+    if not known:
+        return 0.0
+    others = [begin for stream in streams if (begin := stream_start(stream)) is not None]
+    zero = min([*known, *(begin for begin in others if min(known) - MAX_PAUSE < begin)])
+    begins = None if video is None else stream_start(video)
+    return begins if begins is not None and begins - zero <= LATE else zero
+
+
+def _rank(stream: Any) -> tuple[bool, bool]:
+    """Returns a key that sorts tracks: flagged as default first, comments and descriptions of the picture last."""
+    flags = import_av().stream.Disposition
+    aside = flags.comment | flags.visual_impaired | flags.descriptions
+    return not stream.disposition & flags.default, bool(stream.disposition & aside)
+
+
+def _described(stream: Any) -> str:
+    """Returns what the headers say of a track, in parentheses: language, title, size of the picture, flags."""
+    flags = import_av().stream.Disposition
+    title = stream.metadata.get("title")
+    facts = [_language(stream), repr(title) if title else ""]
+    if stream.type == "video":
+        facts.append(f"{stream.codec_context.width}x{stream.codec_context.height}")
+    named = {"default": flags.default, "comment": flags.comment, "description": flags.visual_impaired}
+    facts += [word for word, flag in named.items() if stream.disposition & flag]
+    return f" ({said})" if (said := ", ".join(fact for fact in facts if fact)) else ""
+
+
+def _language(stream: Any) -> str:
+    language = stream.metadata.get("language", "").lower()
+    return "" if language == "und" else language
+
+
+def _is_track(stream: Any, number: int, track: Track) -> bool:
+    """Whether a stream is the track of this number, or in this language (`de`, `deu`, `ger` and `de-AT` are one)."""
+    if isinstance(track, int) or track.isdecimal():
+        return number == int(track)
+    said, wanted = _language(stream).split("-")[0], track.lower().replace("_", "-").split("-")[0]
+    return bool(said) and (said == wanted or any({said, wanted} <= set(codes.split()) for codes in LANGUAGES))
 
 
 def packets_of(container: Any, streams: list[Any], name: str, warn: WarningSink) -> Iterator[Any]:
@@ -254,3 +528,97 @@ def seek(container: Any, seconds: float) -> None:
 
 def silent(message: str) -> None:
     """Discards a warning."""
+
+
+# ------------------------------------------------------------------------------------------------ reading ahead
+
+
+class _End:
+    """Marks the end of the items; `error` is what ended them, if anything did."""
+
+    def __init__(self, error: BaseException | None):
+        self.error = error
+
+
+class ReadAhead(Generic[Item]):
+    """Runs a generator in a thread; iterating gives its items, at most `room` of them waiting.
+
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block,
+    or dropping the object ends the thread and closes the generator.
+
+    Args:
+        items: a generator. Only the thread touches it from here on.
+        room: how much may wait, in the unit of `size`; two items may always wait.
+        size: how much room an item takes; 1 by default.
+    """
+
+    # Two simple queues, as garbage collection may drop a reader in any thread at any moment: a lock that this thread
+    # holds already, such as that of a `queue.Queue`, would never be free then. `SimpleQueue.put` needs none.
+
+    def __init__(self, items: Iterator[Item], room: float, size: Callable[[Item], float] = lambda item: 1):
+        self._made: SimpleQueue[tuple[Item, float] | _End] = SimpleQueue()
+        self._taken: SimpleQueue[float | None] = SimpleQueue()  # sizes of the items taken; None: take no more
+        self._over = False
+        self._thread = threading.Thread(
+            target=_work, args=(items, room, size, self._made, self._taken), name="read ahead", daemon=True
+        )
+        self._dropped = weakref.finalize(self, self._taken.put, None)
+        self._thread.start()
+
+    def __iter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        made = None if self._over else self._made.get()
+        if made is None or self._over:  # closed meanwhile, too
+            raise StopIteration
+        if isinstance(made, _End):
+            self._over = True
+            raise made.error or StopIteration
+        item, size = made
+        self._taken.put(size)
+        return item
+
+    def __enter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread and closes the generator; returns when both are done."""
+        self._over = True
+        self._dropped()
+        self._thread.join()
+        self._made = SimpleQueue()  # frees the items that nobody took
+
+
+def _work(
+    items: Iterator[Item],
+    room: float,
+    size: Callable[[Item], float],
+    made: SimpleQueue[tuple[Item, float] | _End],
+    taken: SimpleQueue[float | None],
+) -> None:
+    """Runs the generator. It holds no reference to the reader, so garbage collection of the reader stops it."""
+    error: BaseException | None = None
+    try:
+        waiting, filled = 0, 0.0
+        for item in items:
+            needed = size(item)
+            while not taken.empty() or (waiting >= 2 and filled + needed > room):
+                freed = taken.get()
+                if freed is None:
+                    return
+                waiting, filled = waiting - 1, filled - freed
+            made.put((item, needed))
+            waiting, filled = waiting + 1, filled + needed
+            del item  # the reader's now, and may be large
+    except BaseException as caught:  # the reader raises it
+        error = caught
+    finally:
+        try:
+            if isinstance(items, Generator):
+                items.close()
+        finally:
+            made.put(_End(error))

@@ -63,6 +63,48 @@ MEAN_FACE = np.array(
 )  # fmt: skip
 
 
+# The mean face of auto_avsr, VSR-ML and USR 2.0, (68, 2), in pixels of a picture of 256 x 256, out of which they cut
+# the mouth: the numbers of `20words_mean_face.npy` (github.com/mpc001/auto_avsr, Apache-2.0), rounded to 0.001.
+AUTO_AVSR_FACE = np.array(
+    [
+        [70.924, 97.138], [72.625, 114.904], [75.989, 131.074], [79.270, 146.212],
+        [83.613, 163.260], [91.331, 177.445], [100.272, 187.089], [112.124, 196.004],
+        [130.742, 200.530], [149.855, 195.312], [163.102, 186.441], [173.653, 176.573],
+        [182.436, 162.280], [187.167, 145.094], [190.229, 129.724], [193.021, 113.459],
+        [194.439, 95.580], [81.331, 80.795], [87.759, 75.280], [96.227, 73.839],
+        [104.555, 74.740], [112.232, 76.977], [144.496, 76.424], [152.348, 73.833],
+        [161.131, 72.636], [170.587, 73.848], [178.214, 79.438], [128.734, 95.360],
+        [128.489, 106.925], [128.245, 118.273], [128.266, 127.699], [118.760, 135.194],
+        [122.963, 136.146], [128.870, 137.303], [134.943, 135.997], [139.483, 134.878],
+        [92.522, 94.369], [97.585, 90.960], [105.414, 90.913], [112.772, 94.944],
+        [106.104, 97.085], [98.046, 97.363], [145.525, 94.535], [152.590, 90.215],
+        [160.612, 90.199], [166.677, 93.566], [160.560, 96.481], [152.205, 96.473],
+        [107.168, 157.196], [114.476, 152.120], [123.849, 148.519], [128.976, 149.416],
+        [134.144, 148.426], [144.177, 151.793], [152.193, 156.987], [143.860, 164.003],
+        [136.744, 167.943], [129.153, 168.819], [121.795, 168.023], [115.275, 164.152],
+        [109.231, 157.002], [122.503, 154.407], [129.029, 154.121], [135.836, 154.312],
+        [150.758, 156.795], [135.662, 160.630], [128.952, 161.288], [122.488, 160.509],
+    ]
+)  # fmt: skip
+AUTO_AVSR_STABLE_POINTS = (28, 33, 36, 39, 42, 45, 48, 54)
+AUTO_AVSR_SIDE = 256  # pixels of the picture of the whole face
+
+GEOMETRIES = ("lookhear", "auto_avsr")
+
+
+def eye_distance(geometry: str, mouth_width: float) -> float:
+    """
+    Returns the distance between the outer corners of the mean face's eyes, in pixels of the mouth region.
+
+    Args:
+        geometry: one of `GEOMETRIES`.
+        mouth_width: see [`roi_transforms`].
+    """
+    if geometry == "auto_avsr":
+        return float(np.linalg.norm(AUTO_AVSR_FACE[45] - AUTO_AVSR_FACE[36]))
+    return mouth_width / float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
+
+
 @dataclass(frozen=True)
 class MouthBlock:
     """A run of consecutive mouth crops from `MouthBuilder`.
@@ -89,7 +131,8 @@ class MouthBlock:
     def empty(cls, roi_size: int) -> MouthBlock:
         """Returns a block without frames."""
         mouths, points = np.zeros((0, roi_size, roi_size), np.uint8), np.zeros((0, NUM_POINTS, 2), np.float32)
-        return cls(mouths, points, *(np.zeros(0, dtype=bool) for _ in range(3)), points[:, MOUTH])
+        none = np.zeros(0, dtype=bool)
+        return cls(mouths, points, found=none, outside=none, cuts=none, lips=points[:, MOUTH])
 
 
 # -------------------------------------------------------------------------------------------- where landmarks are from
@@ -198,8 +241,7 @@ class MouthBuilder:
 
     def __init__(self, processor: Any, source: LandmarkSource):
         self.config, self.source = processor, source
-        mean_width = float(np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER]))
-        self._unit = processor.mouth_width / mean_width  # region pixels to one distance of the outer eye corners
+        self._unit = eye_distance(processor.geometry, processor.mouth_width)
         self._hold = max(processor.smoothing_window, FLASH + 1)  # frames until a row is final
         self._watch = SceneWatch()
         self._rows: list[_Row] = []  # not warped yet
@@ -255,15 +297,19 @@ class MouthBuilder:
         """Cuts twice the region around the mouth; more while the face is lost; the whole frame before it is found."""
         if self._missing > PATIENCE:
             return None
+        published, colour = self.config.geometry != "lookhear", self.config.grey_after_crop
         if self._last is None:
-            return grey_patch(frame, None, -(-max(frame.shape[:2]) // UNKNOWN_SIDE))
+            step = 1 if published else -(-max(frame.shape[:2]) // UNKNOWN_SIDE)
+            return grey_patch(frame, None, step, colour)
         eyes = max(1.0, float(np.linalg.norm(self._last[45] - self._last[36])))
         shrink = eyes / self._unit  # frame pixels to one region pixel
-        if not 0.8 <= shrink / self._step <= 2.2:  # else sharpness would flicker while the face comes nearer
+        if published:  # that code samples the frame as it is
+            self._step = 1
+        elif not 0.8 <= shrink / self._step <= 2.2:  # else sharpness would flicker while the face comes nearer
             self._step = max(1, int(shrink))
         half = (1.0 if self._missing == 0 else 2.0) * self.config.roi_size * shrink
         x, y = self._last[MOUTH].mean(axis=0)
-        return grey_patch(frame, (x - half, y - half, x + half, y + half), self._step)
+        return grey_patch(frame, (x - half, y - half, x + half, y + half), self._step, colour)
 
     def _certain(self) -> Iterator[MouthBlock]:
         """Yields the crops that no later frame can change."""
@@ -298,9 +344,11 @@ class MouthBuilder:
         raw = [row.points if row.points is not None else _NOWHERE for row in self._rows[:end]]
         points = np.concatenate([self._context, np.stack(raw)]).astype(np.float32)
         filled = interpolate_missing(points)
-        smoothed = smooth(filled, window)[before : before + count]
-        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width)
-        mouths = crop_mouths(patches, transforms, self.config.roi_size)
+        geometry = self.config.geometry
+        smoothing = smooth if geometry == "lookhear" else smooth_around
+        smoothed = smoothing(filled, window)[before : before + count]
+        transforms = roi_transforms(smoothed, self.config.roi_size, self.config.mouth_width, geometry)
+        mouths = crop_mouths(patches, transforms, self.config.roi_size, geometry != "lookhear")
         first = max(0, before + count - window)
         while first > 0 and not np.isfinite(points[first]).all():
             first -= 1  # so that gaps are filled from the same neighbours in every block
@@ -333,10 +381,10 @@ def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:
 
 @dataclass(frozen=True)
 class GreyPatch:
-    """A part of one grey frame, possibly reduced: all that is stored of a frame until it is warped.
+    """A part of one frame, possibly reduced: all that is stored of a frame until it is warped.
 
     Attributes:
-        pixels: `(height, width)` uint8.
+        pixels: `(height, width)` uint8 grey, or `(height, width, 3)` where it becomes grey after the warp.
         left: first column of the part, in the frame's pixels.
         top: first row of the part, in the frame's pixels.
         step: frame pixels to one pixel of the patch, each being the mean of `step` x `step`.
@@ -348,7 +396,7 @@ class GreyPatch:
     step: int = 1
 
 
-def grey_patch(frame: np.ndarray, box: Box | None = None, step: int = 1) -> GreyPatch:
+def grey_patch(frame: np.ndarray, box: Box | None = None, step: int = 1, colour: bool = False) -> GreyPatch:
     """Cuts the box out of a frame, makes it grey (ITU-R BT.601) and reduces it `step` times by averaging.
 
     Args:
@@ -356,18 +404,20 @@ def grey_patch(frame: np.ndarray, box: Box | None = None, step: int = 1) -> Grey
         box: `(x0, y0, x1, y1)` in pixels, clipped to the frame; None takes the whole frame. At least one pixel
             remains.
         step: whole number of at least 1.
+        colour: whether a frame with colours is left as it is.
     """
     height, width = frame.shape[:2]
     x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
     left, top = int(np.clip(np.floor(x0), 0, width - 1)), int(np.clip(np.floor(y0), 0, height - 1))
     right, bottom = int(np.clip(np.ceil(x1), left + 1, width)), int(np.clip(np.ceil(y1), top + 1, height))
-    grey = _grey(frame[top:bottom, left:right])
-    step = max(1, min(step, *grey.shape))
+    part = frame[top:bottom, left:right]
+    grey = part.copy() if colour else _grey(part)
+    step = max(1, min(step, *grey.shape[:2]))
     return GreyPatch(np.array(Image.fromarray(grey).reduce(step)) if step > 1 else grey, left, top, step)
 
 
 def _grey(part: np.ndarray) -> np.ndarray:
-    """Converts (h, w, 3) or (h, w) uint8 to (h, w) uint8, a copy."""
+    """Converts (..., h, w, 3) or (h, w) uint8 to (..., h, w) uint8, a copy."""
     if part.ndim == 2:
         return part.copy()
     return (part.astype(np.float32) @ LUMA + 0.5).astype(np.uint8)
@@ -435,6 +485,27 @@ def smooth(points: np.ndarray, window: int = 12) -> np.ndarray:
     return line.reshape(points.shape).astype(points.dtype)
 
 
+def smooth_around(points: np.ndarray, window: int = 12) -> np.ndarray:
+    """Averages the shape over the frames around each one, as auto_avsr, VSR-ML and USR 2.0 do.
+
+    Frame t takes the mean over the frames from t - m to t + m, where m is half the window, or less near the ends of
+    the clip, moved so that its centroid is the frame's own.
+
+    Args:
+        points: `(frames, n, 2)` without NaN.
+        window: twice the frames on each side.
+
+    Returns:
+        an array like `points`.
+    """
+    time = np.arange(len(points))
+    reach = np.minimum(window // 2, np.minimum(time, time[::-1]))
+    sums = np.concatenate([np.zeros_like(points[:1], np.float64), np.cumsum(points, axis=0, dtype=np.float64)])
+    mean = (sums[time + reach + 1] - sums[time - reach]) / (2 * reach + 1)[:, None, None]
+    moved = mean + (points.mean(axis=1, keepdims=True, dtype=np.float64) - mean.mean(axis=1, keepdims=True))
+    return moved.astype(points.dtype)
+
+
 def similarity_transforms(
     points: np.ndarray, target: np.ndarray, indices: Sequence[int] = STABLE_POINTS
 ) -> np.ndarray:
@@ -460,25 +531,37 @@ def similarity_transforms(
     return np.concatenate([linear, shift[..., None]], axis=2)
 
 
-def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float) -> np.ndarray:
+def roi_transforms(points: np.ndarray, roi_size: int, mouth_width: float, geometry: str = "lookhear") -> np.ndarray:
     """Returns the transforms from frame pixels to the pixels of the mouth region, for smoothed landmarks without gaps.
 
-    The mean of the aligned mouth points is in the middle of the region.
+    The mean of the aligned mouth points is in the middle of the region. In the geometry of auto_avsr the region is cut
+    out of a picture of the whole face at whole pixels, and moved into it where the mouth is near its border.
 
     Args:
         points: `(frames, 68, 2)` pixels.
         roi_size: side of the square region, in its own pixels.
-        mouth_width: distance between the mean face's mouth corners in the region, in its own pixels.
+        mouth_width: distance between the mean face's mouth corners in the region, in its own pixels; in the geometry
+            of auto_avsr it is 45.
+        geometry: one of `GEOMETRIES`.
 
     Returns:
         `(frames, 2, 3)` float64; pixel centres are at whole numbers.
     """
+    if geometry == "auto_avsr":
+        transforms = similarity_transforms(points, AUTO_AVSR_FACE, AUTO_AVSR_STABLE_POINTS)
+        transforms[:, :, 2] -= window_corners(apply_transforms(transforms, points[:, MOUTH]).mean(axis=1), roi_size)
+        return transforms
     scale = mouth_width / np.linalg.norm(MEAN_FACE[RIGHT_CORNER] - MEAN_FACE[LEFT_CORNER])
     target = MEAN_FACE * scale
     transforms = similarity_transforms(points, target)
     centre = apply_transforms(transforms, points[:, MOUTH]).mean(axis=1)  # (T, 2)
     transforms[:, :, 2] += (roi_size - 1) / 2 - centre
     return transforms
+
+
+def window_corners(centre: np.ndarray, roi_size: int) -> np.ndarray:
+    """Returns the first column and row `(frames, 2)` of the mouth region around `centre` in auto_avsr's picture."""
+    return np.clip(np.round(centre - roi_size / 2), 0, AUTO_AVSR_SIDE - roi_size)
 
 
 def apply_transforms(transforms: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -493,14 +576,16 @@ def invert_transforms(transforms: np.ndarray) -> np.ndarray:
 
 
 def crop_mouths(
-    frames: Sequence[np.ndarray] | Sequence[GreyPatch], transforms: np.ndarray, roi_size: int
+    frames: Sequence[np.ndarray] | Sequence[GreyPatch], transforms: np.ndarray, roi_size: int, black: bool = False
 ) -> np.ndarray:
     """Warps all frames of a clip together, bilinearly; outside of the picture its border is repeated.
 
     Args:
-        frames: `(height, width)` uint8 grey pictures or `GreyPatch`es, of any sizes.
+        frames: `(height, width)` uint8 grey pictures or `GreyPatch`es, of any sizes; patches with colours become grey
+            after the warp.
         transforms: `(frames, 2, 3)` from frame pixels to region pixels.
         roi_size: side of the region.
+        black: whether it is black outside of the picture instead.
 
     Returns:
         `(frames, roi_size, roi_size)` uint8.
@@ -510,32 +595,35 @@ def crop_mouths(
         raise ValueError(f"{len(patches)} frames but {len(transforms)} transforms")
     if not patches:
         return np.zeros((0, roi_size, roi_size), dtype=np.uint8)
-    height, width = np.max([patch.pixels.shape for patch in patches], axis=0)
-    stack = np.empty((len(patches), height, width), dtype=np.uint8)  # (T, H, W)
+    height, width = np.max([patch.pixels.shape[:2] for patch in patches], axis=0)
+    stack = np.zeros((len(patches), height, width, *patches[0].pixels.shape[2:]), dtype=np.uint8)  # (T, H, W, ...)
     for whole, patch in zip(stack, patches):
-        rows, columns = patch.pixels.shape
+        rows, columns = patch.pixels.shape[:2]
         whole[:rows, :columns] = patch.pixels
-        whole[rows:, :columns] = patch.pixels[-1]
-        whole[:, columns:] = whole[:, columns - 1 : columns]
+        if not black:
+            whole[rows:, :columns] = patch.pixels[-1]
+            whole[:, columns:] = whole[:, columns - 1 : columns]
     # From region pixels to frame pixels to patch pixels: a patch pixel is the mean of step x step frame pixels.
     back = invert_transforms(transforms)
     step = np.array([p.step for p in patches], dtype=np.float64)[:, None]
     corner = np.array([(p.left, p.top) for p in patches], dtype=np.float64)
     back[:, :, 2] -= corner + (step - 1) / 2
     back /= step[:, :, None]
-    return _bilinear(torch.from_numpy(stack), torch.from_numpy(back), roi_size).numpy()
+    channels = torch.from_numpy(stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2))
+    warped = _bilinear(channels, torch.from_numpy(back), roi_size, black).numpy()  # (T, channels, roi, roi)
+    return warped[:, 0] if stack.ndim == 3 else _grey(np.ascontiguousarray(warped.transpose(0, 2, 3, 1)))
 
 
-def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int) -> torch.Tensor:
-    """Samples a (T, H, W) uint8 stack by (T, 2, 3) float64 from region to stack pixels: (T, roi, roi) uint8."""
+def _bilinear(stack: torch.Tensor, back: torch.Tensor, roi_size: int, black: bool) -> torch.Tensor:
+    """Samples a (T, C, H, W) uint8 stack by (T, 2, 3) float64 from region to stack pixels: (T, C, roi, roi) uint8."""
     # `affine_grid` counts from -1 to 1 over the region, `grid_sample` over the stack.
     half = (roi_size - 1) / 2
     theta = torch.cat([back[:, :, :2] * half, back[:, :, 2:] + back[:, :, :2].sum(-1, keepdim=True) * half], dim=2)
-    size = torch.tensor([[stack.shape[2] - 1], [stack.shape[1] - 1]], dtype=theta.dtype).clamp_min(1.0) / 2  # (2, 1)
+    size = torch.tensor([[stack.shape[3] - 1], [stack.shape[2] - 1]], dtype=theta.dtype).clamp_min(1.0) / 2  # (2, 1)
     theta = theta / size
     theta[:, :, 2] -= 1.0
     grid = torch.nn.functional.affine_grid(theta.float(), [len(stack), 1, roi_size, roi_size], align_corners=True)
     warped = torch.nn.functional.grid_sample(
-        stack[:, None].float(), grid, mode="bilinear", padding_mode="border", align_corners=True
-    )  # (T, 1, roi, roi)
-    return warped[:, 0].round().clamp(0, 255).to(torch.uint8)
+        stack.float(), grid, mode="bilinear", padding_mode="zeros" if black else "border", align_corners=True
+    )  # (T, C, roi, roi)
+    return warped.round().clamp(0, 255).to(torch.uint8)

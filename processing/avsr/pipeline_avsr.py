@@ -8,8 +8,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
+from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_many
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import named, people_in, together
+from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .landmarks_avsr import make_detector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
-from .media_source_avsr import fetch_media, source_name
+from .media_source_avsr import Track, TrackChoice, source_name
 from .recognition_avsr import Recogniser, SpeakerWords, note_others
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
@@ -36,7 +39,19 @@ TASK = "audio-visual-speech-recognition"
 
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
-TIMESTAMPS = (False, "word", "char")
+TIMESTAMPS = (False, True, "word", "char")  # True: words
+NUMBERS: tuple[str, ...] = (
+    "num_beams",
+    "num_return_sequences",
+    "ctc_weight",
+    "language_model_weight",
+    "chunk_length_s",
+    "lip_evidence",
+)
+NUMBERS += ("batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate", "return_timestamps")
+GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "language_model", "language_model_weight")
+
+SEARCHES = ("joint", "espnet")
 
 
 @dataclass(frozen=True)
@@ -46,10 +61,11 @@ class ReadingSettings:
 
     Attributes:
         modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
-        return_timestamps: False, `"word"` or `"char"`; None: False in a call, `"word"` in a stream.
+        return_timestamps: False, `"word"` (or True) or `"char"`; None: False in a call, `"word"` in a stream.
         num_beams: 1 or more; None: the checkpoint's.
         num_return_sequences: 1 to `num_beams`; None: the checkpoint's.
         ctc_weight: 0 to 1; None: the checkpoint's.
+        search: `"joint"` or `"espnet"`; None: the checkpoint's.
         language_model: a model, its folder or Hub id; None: none.
         language_model_weight: 0 or more; None: 0.3.
         chunk_length_s: seconds, 2 or more; None: the checkpoint's.
@@ -57,6 +73,10 @@ class ReadingSettings:
         speaker_locator: a pipeline or function that finds them; None: `speaker_model` is loaded.
         speaker_model: folder or Hub id of a locator; None: the default one.
         lip_evidence: 0 to 1; None: the checkpoint's.
+        audio_track: number of a file's sound track, from 0 on, or its language; None: the default one.
+        video_track: as `audio_track`, of the video.
+        channel: number of the sound's channel, from 0 on, `"left"`, `"right"` or `"mean"`; None: those with speech.
+        sampling_rate: Hz, of samples that come without one.
         on_piece: called with each piece as it is read.
         batch_size: clips that go through the model together, 1 or more; None: 1.
         num_workers: every pipeline takes it; not used, as clips are read by threads of their own.
@@ -70,6 +90,7 @@ class ReadingSettings:
     num_beams: int | None = None
     num_return_sequences: int | None = None
     ctc_weight: float | None = None
+    search: str | None = None
     language_model: torch.nn.Module | str | os.PathLike | None = None
     language_model_weight: float | None = None
     chunk_length_s: float | None = None
@@ -77,15 +98,25 @@ class ReadingSettings:
     speaker_locator: Any = None
     speaker_model: str | os.PathLike | None = None
     lip_evidence: float | None = None
+    audio_track: Track | None = None
+    video_track: Track | None = None
+    channel: Channel | None = None
+    sampling_rate: int | None = None
     on_piece: Callable[[ClipPiece], object] | None = None
     batch_size: int | None = None
     num_workers: int | None = None
 
     def __post_init__(self) -> None:
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a number of numpy or torch
+                object.__setattr__(self, name, value.item())
         if self.modality not in MODALITIES:
             raise ValueError(f"`modality` must be one of {', '.join(map(repr, MODALITIES))}, not {self.modality!r}.")
         if self.return_timestamps is not None and self.return_timestamps not in TIMESTAMPS:
             raise ValueError(f'`return_timestamps` must be False, "word" or "char", not {self.return_timestamps!r}.')
+        if self.return_timestamps and not isinstance(self.return_timestamps, str):
+            object.__setattr__(self, "return_timestamps", "word")
         self._check_search()
         length = self.chunk_length_s
         if length is not None and not (_is_number(length) and SHORTEST_CHUNK <= length < math.inf):
@@ -93,6 +124,7 @@ class ReadingSettings:
                 f"`chunk_length_s` must be None or a number of seconds, {SHORTEST_CHUNK:g} or more, not {length!r}."
             )
         self._check_speaker()
+        self._check_tracks()
         if self.on_piece is not None and not callable(self.on_piece):
             raise ValueError(f"`on_piece` must be a function, not {self.on_piece!r}.")
         if self.batch_size is not None and not _is_count(self.batch_size):
@@ -108,6 +140,8 @@ class ReadingSettings:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({beams}).")
         if self.ctc_weight is not None and not (_is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
             raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {self.ctc_weight!r}.")
+        if self.search is not None and self.search not in SEARCHES:
+            raise ValueError(f"`search` must be one of {', '.join(map(repr, SEARCHES))}, not {self.search!r}.")
         self._check_language_model()
 
     def _check_language_model(self) -> None:
@@ -131,20 +165,52 @@ class ReadingSettings:
         if self.lip_evidence is not None and not (_is_number(self.lip_evidence) and 0 <= self.lip_evidence <= 1):
             raise ValueError(f"`lip_evidence` must be a number from 0 to 1, not {self.lip_evidence!r}.")
 
+    def _check_tracks(self) -> None:
+        for name in ("audio_track", "video_track"):
+            track = getattr(self, name)
+            if track is not None and not (_is_index(track) or (isinstance(track, str) and track.strip())):
+                raise ValueError(f"`{name}` must be a track's number, from 0 on, or a language, not {track!r}.")
+        if self.channel is not None and not (_is_index(self.channel) or self.channel in (*CHANNEL_NAMES, MEAN)):
+            names = ", ".join(f'"{name}"' for name in (*CHANNEL_NAMES, MEAN))
+            raise ValueError(f"`channel` must be a channel's number, from 0 on, or {names}, not {self.channel!r}.")
+        if self.sampling_rate is not None and not _is_count(self.sampling_rate):
+            raise ValueError(f"`sampling_rate` must be a positive integer (Hz), not {self.sampling_rate!r}.")
+
+    @property
+    def tracks(self) -> TrackChoice:
+        """Which of a file's tracks and of the sound's channels are read."""
+        return TrackChoice(self.audio_track, self.video_track, self.channel)
+
     def changed(self, **given: Any) -> ReadingSettings:
         """
         Returns these settings with those that a caller gave instead.
 
         Args:
-            given: names and values; None leaves a setting as it is.
+            given: names and values; None leaves a setting as it is. `generate_kwargs` holds more of them, those of
+                the search, as in the pipelines of transformers.
 
         Raises:
             ValueError: a name is unknown, or a value invalid.
         """
+        given = _with_generation(**given)
         if unknown := [name for name in given if name not in SETTING_NAMES]:
             known = ", ".join(SETTING_NAMES)
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))}: there are {known}.")
         return replace(self, **{name: value for name, value in given.items() if value is not None})
+
+
+def _with_generation(generate_kwargs: Any = None, **given: Any) -> dict[str, Any]:
+    """Returns settings together with those in `generate_kwargs`."""
+    if generate_kwargs is None:
+        return given
+    if not isinstance(generate_kwargs, Mapping):
+        raise ValueError(f"`generate_kwargs` must be a dictionary, not {generate_kwargs!r}.")
+    for name in generate_kwargs:
+        if name not in GENERATION:
+            raise ValueError(f"`generate_kwargs` may hold {', '.join(GENERATION)}, and {name!r} is none of these.")
+        if given.get(name) is not None:
+            raise ValueError(f"`{name}` is given twice, as an argument and in `generate_kwargs`: leave one out.")
+    return {**given, **generate_kwargs}
 
 
 SETTING_NAMES = tuple(field.name for field in fields(ReadingSettings))
@@ -152,6 +218,10 @@ SETTING_NAMES = tuple(field.name for field in fields(ReadingSettings))
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_number(value: Any) -> bool:
@@ -175,13 +245,24 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     - inputs: a path, a URL, bytes, a binary file object, or
       `{"audio": (samples,), "sampling_rate": Hz, "video": (frames, height, width, 3) uint8, "fps": float}`, either
-      half of which may be missing. Any sampling rate and frame rate. Instead of `"video"` there may be `"mouths"`:
-      crops of the image processor.
+      half of which may be missing. Any sampling rate, frame rate and type of samples, `(channels, samples)` too.
+      Instead of `"video"` there may be `"mouths"`: crops of the image processor. Either half may be a file:
+      `{"video": "take.mp4", "audio": "recorder.wav", "audio_offset": 1.5}` reads lips of one and sound of the other,
+      which begins 1.5 s after the video. Also an array or tensor of samples with `sampling_rate`,
+      `{"array", "sampling_rate"}` and `{"path", "bytes"}` of a data set, its column, a pandas Series, and torchcodec's
+      decoders.
+    - sampling_rate: of samples that come without one.
+    - audio_track, video_track: which track of a file is read, by its number, from 0 on, or its language (`"de"`). By
+      default the one that the file flags as default, or the first; a warning lists all where there are several.
+    - channel: which channel of the sound is read: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the
+      average. By default those in which somebody speaks, averaged where that doesn't cancel them out.
     - batch_size: clips that go through the model together; the results do not depend on it.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
-    - return_timestamps: `False`, `"word"` or `"char"`.
-    - num_beams, num_return_sequences, ctc_weight: see `generate`; the checkpoint's values by default.
+    - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
+      show it: 0 is where the first of its tracks begins. A model that was trained without a CTC loss has no times.
+    - generate_kwargs: a dictionary of the next five arguments, as other pipelines take them.
+    - num_beams, num_return_sequences, ctc_weight, search: see `generate`; the checkpoint's values by default.
     - language_model: a causal language model over the recogniser's ids (a model of transformers, its folder or Hub
       id), whose log-probability counts in the search, times `language_model_weight` (0.3 by default); see `generate`.
     - chunk_length_s: seconds (2 or more) that the model reads in one pass; the checkpoint's, or 12, by default. A
@@ -233,19 +314,31 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.settings = self.settings.changed(**{name: kwargs[name] for name in SETTING_NAMES if name in kwargs})
+        names = (*SETTING_NAMES, "generate_kwargs")
+        self.settings = self.settings.changed(**{name: kwargs[name] for name in names if name in kwargs})
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # transformers: *args
         settings = self._settings(kwargs)
-        if isinstance(inputs, tuple):
-            inputs = list(inputs)
-        if isinstance(inputs, list) and not inputs:
-            raise ValueError("`inputs` is an empty list: pass at least one clip.")
-        if isinstance(inputs, list):
-            return list(self._read_all(inputs, settings))
-        if isinstance(inputs, (Iterator, Dataset)) and not hasattr(inputs, "read"):
+        if not is_many(inputs):
+            return self._read_together([inputs], settings)[0]
+        if isinstance(inputs, (Iterator, Dataset)) or not hasattr(inputs, "__len__"):
             return self._read_all(inputs, settings)
-        return self._read_together([inputs], settings)[0]
+        if len(inputs) == 0:
+            raise ValueError("`inputs` is an empty list: pass at least one clip.")
+        return list(self._read_all(inputs, settings))
+
+    def attempt(self, inputs: Sequence[Any], **kwargs: Any) -> list[dict[str, Any] | ValueError | OSError]:
+        """
+        Reads several inputs together, as a call does, and goes on where one of them cannot be read.
+
+        Args:
+            inputs: see `__call__`.
+            kwargs: see `__call__`.
+
+        Returns:
+            For each input its result, or the error that a call would raise.
+        """
+        return self._read_together(inputs, self._settings(kwargs), strict=False)
 
     def stream(self, inputs: Any, **kwargs: Any) -> SpeechStream:
         """
@@ -265,7 +358,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         settings = self._settings(kwargs)
         if settings.speaker == EVERYONE:
             raise ValueError('`speaker`: `stream` reads one speaker; for "everyone" call the pipeline.')
-        timestamps = "word" if settings.return_timestamps is None else settings.return_timestamps
+        timestamps = settings.return_timestamps
+        if timestamps is None:
+            self._check_alignment('`return_timestamps` is "word" in a stream')
+            timestamps = "word"
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -276,7 +372,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _sanitize_parameters(self, **given: Any) -> tuple[dict, dict, dict]:
         """Checks the arguments, once a call: `preprocess`, `_forward` and `postprocess` share one object."""
-        settings = {"settings": self.settings.changed(**given)}
+        changed = self.settings.changed(**given)
+        if changed.return_timestamps:
+            self._check_alignment(f"`return_timestamps` is {changed.return_timestamps!r}")
+        settings = {"settings": changed}
         return settings, settings, settings
 
     # The three steps are typed by what is passed on: transformers declares any keyword and `ModelOutput`.
@@ -315,6 +414,15 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the pipeline's settings with those of a call."""
         return self._sanitize_parameters(**given)[0]["settings"]
 
+    def _check_alignment(self, what: str) -> None:
+        """Raises a ValueError if nothing has trained the CTC head, whose alignment gives times; `what` asks for it."""
+        config = self.model.config
+        if not (config.ctc_loss_weight or config.alignment_loss_weight):
+            raise ValueError(
+                f"{what}, and times come from the CTC head, which this model was trained without (its "
+                "ctc_loss_weight is 0): pass return_timestamps=False, or load another checkpoint."
+            )
+
     def _read_all(self, inputs: Any, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
         """
         Yields the results of many inputs, in batches of `batch_size`.
@@ -327,26 +435,46 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         while batch := list(itertools.islice(items, settings.batch_size or 1)):
             yield from self._read_together(batch, settings)
 
-    def _read_together(self, inputs: list, settings: ReadingSettings) -> list[dict[str, Any]]:
-        """Returns the results of a few inputs: short ones go through the model together, long ones by themselves."""
+    def _read_together(self, inputs: Sequence[Any], settings: ReadingSettings, strict: bool = True) -> list[Any]:
+        """
+        Returns the results of a few inputs: short ones go through the model together, long ones by themselves.
+
+        Args:
+            inputs: of the call.
+            settings: of the call.
+            strict: whether an input that cannot be read raises its error; else the error is its result.
+        """
+        attempt = partial(_attempt, strict=strict)
         if settings.speaker == EVERYONE:
-            return [self._read_everyone(source, settings) for source in inputs]
-        streams = [self._open(source, settings) for source in inputs]
-        are_long = [self._is_long(stream, settings) for stream in streams]
-        done = iter(self._read_short([s for s, is_long in zip(streams, are_long) if not is_long], settings))
-        return [self._read_long(s, settings) if is_long else next(done) for s, is_long in zip(streams, are_long)]
+            return [attempt(self._read_everyone, source, settings) for source in inputs]
+        streams = [attempt(self._open, source, settings) for source in inputs]
+        clips = [attempt(self._start_reading, stream, settings) for stream in streams]
+        whole = [clip for clip in clips if isinstance(clip, Clip) and not clip.pieces]
+        outputs = self.forward(self._recogniser.features(whole), settings=settings) if whole else {}
+        results = (self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(whole))
+        done: list[Any] = []
+        for stream, clip in zip(streams, clips):
+            if isinstance(clip, Exception):
+                done.append(clip)
+            elif isinstance(clip, Clip) and not clip.pieces:
+                done.append(next(results))
+            else:
+                done.append(
+                    attempt(self._read_long, stream, settings, clip.pieces if isinstance(clip, Clip) else None)
+                )
+        return done
 
-    def _read_short(self, streams: list[ClipStream], settings: ReadingSettings) -> list[dict[str, Any]]:
-        """Returns the results of clips that go through the model together."""
-        if not streams:
-            return []
-        clips = [self._read_clip(stream, settings) for stream in streams]
-        outputs = self.forward(self._recogniser.features(clips), settings=settings)
-        return [self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(clips)]
+    def _start_reading(self, stream: ClipStream | Exception, settings: ReadingSettings) -> Any:
+        """Returns all of a short clip, and a long one, or an error, as it is."""
+        if isinstance(stream, Exception) or self._is_long(stream, settings):
+            return stream
+        return self._read_clip(stream, settings)
 
-    def _read_long(self, stream: ClipStream, settings: ReadingSettings) -> dict[str, Any]:
-        """Returns the result of a clip that is longer than a chunk."""
-        with self._listen(stream, settings, settings.return_timestamps or False) as speech:
+    def _read_long(
+        self, stream: ClipStream, settings: ReadingSettings, pieces: list[ClipPiece] | None = None
+    ) -> dict[str, Any]:
+        """Returns the result of a clip that is longer than a chunk, or of one that was read and has these pieces."""
+        with self._listen(stream, settings, settings.return_timestamps or False, pieces) as speech:
             result = speech.to_result(list(speech))
         if (settings.num_return_sequences or self.model.generation_config.num_return_sequences or 1) > 1:
             result["report"]["warnings"].append("a clip that is read in chunks has no alternatives")
@@ -354,10 +482,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _read_everyone(self, source: Any, settings: ReadingSettings) -> dict[str, Any]:
         """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
-        name = "the input dictionary" if isinstance(source, dict) else source_name(source)
-        source = source if isinstance(source, dict) else fetch_media(source)
+        source = fetch_input(as_input(source, settings.sampling_rate))
+        name = source.name if isinstance(source, ClipInput) else source_name(source)
         image_processor = self.processor.image_processor
-        people, warnings = people_in(source, image_processor, make_detector(image_processor.landmarks))
+        detector = make_detector(image_processor.landmarks)
+        people, warnings = people_in(source, image_processor, detector, settings.tracks)
         results = []
         for number, person in enumerate(people, 1):
             (result,) = self._read_together([source], settings.changed(speaker={"track": person}))
@@ -384,14 +513,18 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return settings.chunk_length_s or saved or CHUNK_LENGTH
 
     def _open(self, source: Any, settings: ReadingSettings) -> ClipStream:
+        """Returns one input as a stream; one that was opened already as it is."""
+        if isinstance(source, ClipStream):
+            return source
         return ClipStream(
-            source,
+            as_input(source, settings.sampling_rate),
             self._modality(settings),
             self.processor.feature_extractor.sampling_rate,
             self.processor.image_processor,
             max_lead=max(MAX_LEAD, STRETCH * self._chunk_length(settings)),
             speaker=self._chosen(settings),
             on_piece=settings.on_piece,
+            tracks=settings.tracks,
         )
 
     def _is_long(self, stream: ClipStream, settings: ReadingSettings) -> bool:
@@ -401,7 +534,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns all of a short clip."""
         extractor, image_processor = self.processor.feature_extractor, self.processor.image_processor
         clip = read_clip(stream, self._modality(settings), extractor.sampling_rate, image_processor)
-        for warning in clip.report.warnings:
+        for warning in [] if clip.pieces else clip.report.warnings:
             logger.warning(f"{clip.name}: {warning}")
         return clip
 
@@ -432,8 +565,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return Recogniser(self.model, self.processor)
 
     def _scores(self, settings: ReadingSettings) -> dict[str, Any]:
-        """Returns the arguments of `generate` that weigh the parts of a text's score."""
-        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight}
+        """Returns the arguments of `generate` for a text's score and how it is searched for."""
+        scores: dict[str, Any] = {"ctc_weight": settings.ctc_weight, "search": settings.search}
         if settings.language_model is not None:
             scores["language_model"] = self._loaded_language_model(settings.language_model)
         if settings.language_model_weight is not None:
@@ -478,13 +611,21 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             "report": report,
         }
 
-    def _listen(self, source: ClipStream, settings: ReadingSettings, timestamps: bool | str) -> SpeechStream:
-        window = ClipWindow(source, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
-        pieces = settings.changed(num_return_sequences=1)
+    def _listen(
+        self,
+        source: ClipStream,
+        settings: ReadingSettings,
+        timestamps: bool | str,
+        pieces: list[ClipPiece] | None = None,
+    ) -> SpeechStream:
+        """Returns the words of a stream; of its pieces if it was read already."""
+        read = iter(pieces or source)
+        window = ClipWindow(read, self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps)
+        one_text = settings.changed(num_return_sequences=1)
         reading = LongFormDecoder(
             window,
             self._nonblank_probability,
-            lambda clips: self._read_pieces(clips, pieces),
+            lambda clips: self._read_pieces(clips, one_text),
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
         )
@@ -512,6 +653,16 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         if own.characters:
             return round(mean_confidence(own.characters), 4)
         return round(math.exp(own.log_silence if own.others else float(silence)), 4)
+
+
+def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:
+    """Returns what `read` returns; if it is not `strict`, the error of an input that cannot be read."""
+    try:
+        return read(*arguments)
+    except (ValueError, OSError) as error:
+        if strict:
+            raise
+        return error
 
 
 def _text(characters: list[TimedText]) -> str:

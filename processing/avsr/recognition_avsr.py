@@ -5,14 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from .alignment_avsr import TimedText, align_ctc, delay_early_starts, merge_into_blank, time_characters, time_words
-from .clip_report_avsr import moving_lips
-from .clip_stream_avsr import Clip
+from .alignment_avsr import (
+    TimedText,
+    align_ctc,
+    delay_early_starts,
+    merge_into_blank,
+    split_pieces,
+    time_characters,
+    time_words,
+)
+
+if TYPE_CHECKING:
+    from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
 
@@ -45,8 +53,7 @@ class Recogniser:
 
         Returns:
             `input_values`, `attention_mask` (B, samples), `pixel_values_videos` (B, frames, 1, H, W),
-            `video_attention_mask`, `lips_seen` and `lips_moving` (B, frames), 1 where the face was found and where
-            the lips move within a second or may do so.
+            `video_attention_mask` and `lips_seen` (B, frames), 1 where the face was found.
         """
         size, batch = self.processor.image_processor.crop_size, len(clips)
         absent = {
@@ -66,17 +73,7 @@ class Recogniser:
         for row, clip in zip(features["lips_seen"], clips):
             if clip.mouths is not None and clip.found is not None:
                 row[: len(clip.found)] &= torch.from_numpy(clip.found[: len(row)]).long()
-        features["lips_moving"] = features["video_attention_mask"].clone()
-        for row, clip in zip(features["lips_moving"], clips):
-            if clip.mouths is not None and clip.found is not None and clip.lips is not None:
-                row[: len(clip.lips)] &= torch.from_numpy(self._moving(clip)[: len(row)]).long()
         return features
-
-    def _moving(self, clip: Clip) -> np.ndarray:
-        """Returns `(frames,)` bool: False where the lips are seen to be at rest."""
-        settings = self.processor.image_processor
-        lips = np.where(clip.found[:, None, None], clip.lips, np.nan)  # not where landmarks are interpolated
-        return moving_lips(lips, settings.mouth_width, settings.fps)
 
     def nonblank_probability(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """Returns `(batch, steps)`: CTC's probability of any letter."""
@@ -105,8 +102,8 @@ class Recogniser:
 
         Returns:
             `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
-            `judge_lips` their characters' `"lips"`, 0 to 1, 0 where the lips are at rest, NaN where the clip has no
-            sound or the lips are not visible; all are `(batch, num_return_sequences, …)`.
+            `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
+            visible; all are `(batch, num_return_sequences, …)`.
         """
         defaults = self.model.generation_config
         num_beams = num_beams or defaults.num_beams or NUM_BEAMS
@@ -156,8 +153,6 @@ class Recogniser:
         middles = (found["starts"] + found["ends"]) // 2 // self.model.config.ctc_upsampling
         visible = inputs["lips_seen"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
         visible &= (middles < frames) & has_sound[:, None, None]
-        moving = inputs["lips_moving"].gather(1, middles.clamp(max=frames - 1).flatten(1)).view_as(middles) > 0
-        evidence = torch.where(moving, evidence, 0.0)
         return torch.where(visible, evidence, unknown)
 
     def _present(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -216,24 +211,31 @@ class Recogniser:
             duration: of the clip in seconds.
             least: mean evidence, 0 to 1, that makes words the lips'; the checkpoint's by default.
         """
-        characters = self.timed(outputs, clip, index, duration)
+        characters, sources = self._spelled(outputs, clip, index, duration)
         if "lips" not in outputs:
             return SpeakerWords(characters)
         if least is None:
             least = getattr(self.model.generation_config, "lip_evidence", None)
-        return assign_words(
-            characters, outputs["lips"][clip, index].tolist(), LIP_EVIDENCE if least is None else least
-        )
+        lips = outputs["lips"][clip, index].tolist()
+        return assign_words(characters, [lips[place] for place in sources], LIP_EVIDENCE if least is None else least)
 
     def timed(self, outputs: dict[str, Any], clip: int, index: int, duration: float) -> list[TimedText]:
-        """Returns the characters of one text of one clip, none of them after the clip's end."""
+        """Returns the characters, or spaces and word pieces, of one text of one clip, none after the clip's end."""
+        return self._spelled(outputs, clip, index, duration)[0]
+
+    def _spelled(
+        self, outputs: dict[str, Any], clip: int, index: int, duration: float
+    ) -> tuple[list[TimedText], list[int]]:
+        """Returns [`timed`], and which label of the text each of them is from."""
         ids = [i for i in outputs["ids"][clip, index].tolist() if i != self.model.config.pad_token_id]
-        tokens = [self.processor.tokenizer.decode([i]) for i in ids]
+        tokens = [self.processor.tokenizer.spell(i) for i in ids]
         starts, ends, scores = (outputs[name][clip, index].tolist() for name in ("starts", "ends", "log_probs"))
-        return [
+        characters, sources = split_pieces(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
+        characters = [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
+            for c in delay_early_starts(characters)
         ]
+        return characters, sources
 
 
 @dataclass(frozen=True)

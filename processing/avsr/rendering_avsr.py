@@ -15,8 +15,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .captions_avsr import MAX_CHARACTERS, Cue, Word, make_cues, words_of
-from .media_avsr import probe_media, read_audio, read_frames
-from .media_source_avsr import MediaSource, fetch_media
+from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_media, open_input
+from .feature_extraction_avsr import Channel
+from .media_avsr import SOUND, probe_media, read_audio, read_frames
+from .media_source_avsr import DEFAULT_TRACKS, MediaSource, Track, TrackChoice
 from .media_writing_avsr import write_video
 
 # ---------------------------------------------------------------------------------------------------- captioned video
@@ -28,7 +30,15 @@ SPOKEN, CURRENT, COMING = (255, 255, 255), (255, 214, 77), (176, 182, 190)  # RG
 BACKGROUND = (12, 16, 22, 190)  # RGBA of the box under them
 
 
-def write_captioned_video(source: MediaSource, result: dict, path: str | os.PathLike) -> Path:
+def write_captioned_video(
+    source: MediaSource | Mapping[str, Any],
+    result: dict,
+    path: str | os.PathLike,
+    *,
+    audio_track: Track | None = None,
+    video_track: Track | None = None,
+    channel: Channel | None = None,
+) -> Path:
     """
     Writes the video again with its words burnt in: white when spoken, yellow while spoken, grey before.
 
@@ -36,9 +46,13 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
     the sound, which is read whole). A video lower than 480 pixels is enlarged by a whole number.
 
     Args:
-        source: path, http(s) URL, bytes, or binary file object, with a video.
+        source: path, http(s) URL, bytes, or binary file object, with a video; or `{"video", "audio", "audio_offset"}`,
+            where `"video"` and `"audio"` are such sources.
         result: `{"text", "chunks"}` of the pipeline, with `return_timestamps`.
         path: mp4 file to write; its folder must exist.
+        audio_track: as the pipeline was told.
+        video_track: as the pipeline was told.
+        channel: as the pipeline was told.
 
     Returns:
         The path.
@@ -47,14 +61,15 @@ def write_captioned_video(source: MediaSource, result: dict, path: str | os.Path
         MediaError: the source cannot be read, or the file cannot be written.
         ValueError: there is no video, or there are no times.
     """
-    return rewrite_video(source, result, path)
+    return rewrite_video(source, result, path, tracks=TrackChoice(audio_track, video_track, channel))
 
 
 def rewrite_video(
-    source: MediaSource,
+    source: MediaSource | Mapping[str, Any],
     result: dict,
     path: str | os.PathLike,
     change: Callable[[Iterator[np.ndarray], float], Iterator[np.ndarray]] | None = None,
+    tracks: TrackChoice = DEFAULT_TRACKS,
 ) -> Path:
     """
     Writes the video again with its words burnt in, and with other changes.
@@ -64,6 +79,7 @@ def rewrite_video(
         result: see [`write_captioned_video`].
         path: see [`write_captioned_video`].
         change: draws on the frames before the words are: (frames, frames per second) -> frames.
+        tracks: which of several tracks and channels are taken.
 
     Returns:
         The path.
@@ -72,16 +88,33 @@ def rewrite_video(
         MediaError: the source cannot be read, or the file cannot be written.
         ValueError: there is no video, or there are no times.
     """
-    source = fetch_media(source)
-    info = probe_media(source)
+    given = fetch_input(as_input(source))
+    video = given.get("video") if isinstance(given, ClipInput) else given
+    if not is_media(video):
+        raise ValueError('`source` must be a video file, or a dictionary whose "video" is one')
+    info = probe_media(video, video_track=tracks.video)
     if not info.has_video:
         raise ValueError("there is no video to write captions on: the source holds sound only")
     fps = min(info.fps, MAX_FPS) if info.fps > 0 else 25.0
-    audio = read_audio(source, CAPTION_RATE) if info.has_audio else None
-    frames = read_frames(source, fps=fps)
+    audio = None
+    if isinstance(given, ClipInput):
+        audio = _sound_beside(given, tracks)
+    elif info.has_audio:
+        audio = read_audio(video, CAPTION_RATE, audio_track=tracks.audio, channel=tracks.channel)
+    frames = read_frames(video, fps=fps, video_track=tracks.video)
     frames = frames if change is None else change(frames, fps)
     write_video(path, caption_frames(frames, words_of(result), fps), fps, audio, CAPTION_RATE)
     return Path(path)
+
+
+def _sound_beside(source: ClipInput, tracks: TrackChoice) -> np.ndarray | None:
+    """Returns the sound of an input whose pictures and sound are in two places, on the clock of the pictures."""
+    sound = open_input(source, CAPTION_RATE, None, 1, tracks)
+    try:
+        parts = [values for kind, values in sound if kind == SOUND]
+    finally:
+        sound.close()
+    return np.concatenate(parts) if parts else None
 
 
 def enlarged(frame: np.ndarray) -> np.ndarray:
@@ -201,7 +234,15 @@ DARKER = 0.45  # factor of the brightness outside of the speaker's box
 WIDTH = 1 / 160  # of the outline, in units of the picture's height
 
 
-def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str | os.PathLike) -> Path:
+def write_speaker_video(
+    source: MediaSource | Mapping[str, Any],
+    result: dict[str, Any],
+    path: str | os.PathLike,
+    *,
+    audio_track: Track | None = None,
+    video_track: Track | None = None,
+    channel: Channel | None = None,
+) -> Path:
     """
     Writes the video again with an outline around the chosen speaker and their words below.
 
@@ -209,9 +250,12 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
     enlarged by a whole number.
 
     Args:
-        source: path, http(s) URL, bytes, or binary file object, with a video.
+        source: see [`write_captioned_video`].
         result: `{"text", "chunks", "report"}` of the pipeline with `speaker` and `return_timestamps`.
         path: mp4 file to write; its folder must exist.
+        audio_track: as the pipeline was told.
+        video_track: as the pipeline was told.
+        channel: as the pipeline was told.
 
     Returns:
         The path.
@@ -224,7 +268,8 @@ def write_speaker_video(source: MediaSource, result: dict[str, Any], path: str |
     if "speaker" not in report:
         raise ValueError("the result has no speaker: call the pipeline with `speaker=`")
     seconds = report["speaker"]["seconds"]
-    return rewrite_video(source, result, path, lambda frames, fps: outline_speaker(frames, seconds, fps))
+    tracks = TrackChoice(audio_track, video_track, channel)
+    return rewrite_video(source, result, path, lambda frames, fps: outline_speaker(frames, seconds, fps), tracks)
 
 
 def outline_speaker(frames: Iterator[np.ndarray], seconds: Sequence[dict], fps: float) -> Iterator[np.ndarray]:

@@ -516,13 +516,17 @@ class SpeakerReport:
     def __init__(self, asked: Speaker, fps: float):
         self.asked, self._fps = asked, fps
         self._seconds: list[dict[str, Any]] = []
-        self._now = _Second()
+        self._now, self._late, self._second = _Second(), 0, 0
         self._frames = self._located = self._faces = self._several = self._most = 0
         self._sure = 0.0
         self._strange = False
         self._strange_from: list[int] = []  # frames from which on the face looks like another one
         self._elsewhere = False  # whether the person found is not where the speaker was said to be
         self._absent: list[bool] = []  # not taken yet
+
+    def begin(self, late: int) -> None:
+        """Notes that the first frame to be added is preceded by `late` frames of the clip without a picture."""
+        self._late, self._second = late, int(late / self._fps)
 
     @property
     def located(self) -> float:
@@ -544,7 +548,7 @@ class SpeakerReport:
         self._strange = strange
         if self._frames == 0 and here is not None:
             self._elsewhere = not _is_near(asked_place(self.asked), here.box)
-        if int(self._frames / self._fps) > len(self._seconds):
+        if int((self._late + self._frames) / self._fps) > self._second:
             self._end_second()
         self._frames += 1
         self._located += here is not None
@@ -561,8 +565,8 @@ class SpeakerReport:
         return np.array(absent, dtype=bool)
 
     def _end_second(self) -> None:
-        self._seconds.append(self._now.to_dict(len(self._seconds)))
-        self._now = _Second()
+        self._seconds.append(self._now.to_dict(self._second))
+        self._now, self._second = _Second(), self._second + 1
 
     def finish(self) -> dict[str, Any]:
         """
@@ -598,7 +602,7 @@ class SpeakerReport:
                 f"up to {self._most} faces are where {name} is: the one seen first or most central was followed"
             )
         if self._strange_from:
-            times = [f"{frame / self._fps:.1f}" for frame in self._strange_from[:STRANGERS_NAMED]]
+            times = [f"{(self._late + frame) / self._fps:.1f}" for frame in self._strange_from[:STRANGERS_NAMED]]
             more = ", …" if len(self._strange_from) > STRANGERS_NAMED else ""
             said.append(f"from {', '.join(times)}{more} s on the face of {name} looks like another one than before")
         return said

@@ -1,12 +1,12 @@
 """GLEE: from images, videos and prompts to tensors, and from the network's answers to boxes, masks and tracks."""
 
+from .geometry_glee import coco_rle, run_lengths
 from .image_processing_glee import GleeImageProcessor
 from .image_reading_glee import read_image
 from .pipeline_glee import ObjectPerceptionPipeline
 from .processing_glee import GleeProcessor
 from .prompt_processing_glee import GleePromptProcessor
 from .rendering_glee import draw_objects
-from .run_lengths_glee import run_lengths
 from .track_state_glee import FrameCandidates
 from .tracker_settings_glee import LifetimePolicy, MatchPolicy, ReidentifyPolicy, TrackerSettings
 from .tracking_glee import GleeTracker, ObjectFollower
@@ -31,6 +31,7 @@ __all__ = [
     "TrackerSettings",
     "VideoPerception",
     "VideoWriter",
+    "coco_rle",
     "draw_objects",
     "is_video_source",
     "json_line",

@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -27,13 +28,15 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs
 
-from .geometry_glee import padded_size, resized_size
+from .geometry_glee import fill_polygons, mask_of_rle, padded_size, resize_mask, resized_size, scale_points
 from .image_reading_glee import read_images
 from .post_processing_glee import (
+    post_process_grounded_object_detection,
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
     post_process_object_detection,
+    post_process_objects,
     post_process_open_world,
 )
 
@@ -110,6 +113,8 @@ class GleeImageProcessor(BaseImageProcessor):
     # From the model's outputs to pixels of the picture; functions, so that they can be used without a processor.
     post_process_object_detection = staticmethod(post_process_object_detection)
     post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
+    post_process_objects = staticmethod(post_process_objects)
+    post_process_grounded_object_detection = staticmethod(post_process_grounded_object_detection)
     post_process_grounding = staticmethod(post_process_grounding)
     post_process_open_world = staticmethod(post_process_open_world)
     post_process_interactive = staticmethod(post_process_interactive)
@@ -134,10 +139,12 @@ class GleeImageProcessor(BaseImageProcessor):
     def preprocess(
         self,
         images: Any,
+        annotations: Any = None,
         do_resize: bool | None = None,
         do_rescale: bool | None = None,
         do_normalize: bool | None = None,
         do_pad: bool | None = None,
+        return_segmentation_masks: bool = False,
         **settings: Any,
     ) -> BatchFeature:
         """
@@ -145,20 +152,26 @@ class GleeImageProcessor(BaseImageProcessor):
 
         Args:
             images: one image or a list, see [`read_images`].
+            annotations: for each image `{"image_id", "annotations"}`, the latter in COCO's form, with `bbox` (x, y,
+                width, height in pixels), `category_id`, and where known `iscrowd` and `segmentation`; crowds are left
+                out. They become `labels`, as the model learns from them.
             do_resize: whether images are resized.
             do_rescale: whether 8-bit values are multiplied by `rescale_factor`.
             do_normalize: whether the mean is subtracted, and the result divided by the standard deviation.
             do_pad: whether images are padded to one size.
+            return_segmentation_masks: whether `labels` have masks, which all annotations must have then.
             settings: other settings of the processor, for this call; also `return_tensors` and `input_data_format`.
 
         Returns:
             `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image. For an image that is
             not in a list also `own_labels` `(1,)` int64: if such images are put together in a batch with a label each,
             as transformers' `zero-shot-object-detection` does, the model knows by it which label belongs to which
-            image.
+            image. With `annotations` also `labels`, for each image `class_labels` `(n,)`, the category ids, `boxes`
+            `(n, 4)`, cxcywh as shares of the padded image, `masks` `(n, H, W)` bool, if asked for, `image_id`, and
+            `orig_size` and `size`, (height, width) of the image before and after resizing.
 
         Raises:
-            ValueError: an image cannot be used, or a setting is wrong.
+            ValueError: an image cannot be used, a setting is wrong, or an annotation is.
         """
         steps = {"do_resize": do_resize, "do_rescale": do_rescale, "do_normalize": do_normalize, "do_pad": do_pad}
         settings |= {name: value for name, value in steps.items() if value is not None}
@@ -166,7 +179,12 @@ class GleeImageProcessor(BaseImageProcessor):
         own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
         pictures = read_images(images, settings.get("input_data_format"))
         alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
-        return BatchFeature(self._batch(pictures, **own) | alone, tensor_type=settings.get("return_tensors"))
+        batch = self._batch(pictures, **own) | alone
+        features = BatchFeature(batch, tensor_type=settings.get("return_tensors"))
+        if annotations is not None:
+            targets = _targets(pictures, annotations, batch["pixel_mask"], return_segmentation_masks)
+            features["labels"] = [BatchFeature(entry, tensor_type=settings.get("return_tensors")) for entry in targets]
+        return features
 
     def _batch(
         self,
@@ -204,6 +222,74 @@ class GleeImageProcessor(BaseImageProcessor):
             part /= std
             mask[row, : picture.height, : picture.width] = 1
         return {"pixel_values": values, "pixel_mask": mask}
+
+
+def _targets(
+    pictures: list[Image.Image], annotations: Any, pixel_mask: np.ndarray, masks: bool
+) -> list[dict[str, np.ndarray]]:
+    """Converts annotations in COCO's form to labels on the padded images, whose mask is `(B, H, W)`."""
+    entries = [annotations] if isinstance(annotations, Mapping) else list(annotations)
+    if len(entries) != len(pictures) or not all("annotations" in entry for entry in entries):
+        raise ValueError(
+            f"annotations must be {{'image_id', 'annotations'}} for each of the {len(pictures)} images, the latter a "
+            "list in COCO's form"
+        )
+    targets = []
+    for index, (picture, entry, seen) in enumerate(zip(pictures, entries, pixel_mask)):
+        original, resized = (picture.height, picture.width), (int(seen[:, 0].sum()), int(seen[0].sum()))
+        objects = [found for found in entry["annotations"] if found.get("iscrowd", 0) != 1]
+        named = f"annotations: image {index}"
+        boxes = scale_points(_corners(objects, original, named), original, resized)
+        size = np.array([seen.shape[1], seen.shape[0]] * 2)
+        centres = np.concatenate([boxes[:, :2] + boxes[:, 2:], 2 * (boxes[:, 2:] - boxes[:, :2])], axis=1) / 2 / size
+        target = {
+            "class_labels": np.array([found["category_id"] for found in objects], dtype=np.int64),
+            "boxes": centres.astype(np.float32),
+            "image_id": np.array([entry.get("image_id", index)]),
+            "orig_size": np.array(original),
+            "size": np.array(resized),
+        }
+        if masks:
+            target["masks"] = np.zeros((len(objects), *seen.shape), dtype=bool)
+            for place, found in enumerate(objects):
+                pixels = _pixels_of(found.get("segmentation"), original, f"{named}, object {place}")
+                target["masks"][place, : resized[0], : resized[1]] = resize_mask(pixels, resized)
+        targets.append(target)
+    return targets
+
+
+def _corners(objects: list[Mapping[str, Any]], size: tuple[int, int], named: str) -> np.ndarray:
+    """Returns COCO's boxes as `(n, 4)` x0, y0, x1, y1, cut to the picture of (height, width) pixels."""
+    boxes = np.zeros((len(objects), 4))
+    for index, found in enumerate(objects):
+        box = found.get("bbox")
+        try:
+            x, y, width, height = (float(value) for value in box)  # type: ignore[union-attr]  # None is refused below
+        except (TypeError, ValueError):
+            raise ValueError(f"{named}, object {index}: its bbox must be x, y, width, height, got {box!r}") from None
+        boxes[index] = np.clip([x, y, x + width, y + height], 0, [size[1], size[0]] * 2)
+        sides = boxes[index, 2:] - boxes[index, :2]
+        if not (sides > 0).all() or max(boxes[index, 2:]) <= 1 < min(size):
+            raise ValueError(
+                f"{named}, object {index}: its bbox {[x, y, width, height]} must be x, y, width, height in pixels of "
+                f"the image, whose width is {size[1]} and height {size[0]}"
+            )
+    return boxes
+
+
+def _pixels_of(segmentation: Any, size: tuple[int, int], named: str) -> np.ndarray:
+    """Decodes COCO's segmentation, run lengths or polygons, `(height, width)` bool."""
+    if not segmentation:
+        raise ValueError(f"{named}: it has no segmentation; leave return_segmentation_masks out")
+    try:
+        if not isinstance(segmentation, Mapping):
+            return fill_polygons(segmentation, size)
+        pixels = mask_of_rle(segmentation)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{named}: its segmentation cannot be used: {error}") from None
+    if pixels.shape != size:
+        raise ValueError(f"{named}: its segmentation is {pixels.shape}, its image {size}")
+    return pixels
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ cannot be read."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import urllib.error
@@ -26,6 +27,8 @@ MAX_DOWNLOAD_BYTES = 256 << 20  # a larger picture is refused
 MAX_DOWNLOAD_SECONDS = 600.0  # and so is one whose download takes longer
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+SEVERAL = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # formats in which a file may hold several pictures
+BEGINNINGS = (b"GIF8", b"RIFF", b"\x89PNG", b"II*\0", b"MM\0*")  # of such files; AVIF has `PICTURE_BRANDS`
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures in mp4's container
 
 
@@ -37,6 +40,9 @@ def read_images(images: Any, input_data_format: str | ChannelDimension | None = 
     transformers' `load_image`. Arrays have one, three or four (alpha) channels, first or last, or no channel axis.
     Values are bool; 8 bits, in any integer type; 16 bits in `uint16` or in PIL's modes "I;16" and "I", where 65535 is
     white; or floats from 0 (black) to 1 (white).
+
+    A file of several pictures, such as an animated GIF, is refused; of an opened `PIL.Image.Image` the current one is
+    taken.
 
     Args:
         images: a path, a URL, a `PIL.Image.Image`, an array or tensor `(H, W)`, `(H, W, C)` or `(C, H, W)`; a list of
@@ -77,9 +83,19 @@ def _read_image(item: Any, name: str, input_data_format: str | ChannelDimension 
 def _open(path: str | os.PathLike, name: str) -> Image.Image:
     """Opens the image at a path; a URL or base64 text goes to transformers."""
     try:
-        return Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
+        opened = Image.open(path) if os.path.isfile(path) else load_image(os.fspath(path))
+        if (count := count_pictures(opened)) == 1:
+            return opened
+        opened.close()
     except Exception as error:  # PIL, httpx and base64 raise many kinds for a broken file or URL
         raise ValueError(f"{name} cannot be opened as an image: {str(path)[:200]} ({_first_line(error)})") from error
+    raise ValueError(f"{name} holds {count} pictures: {str(path)[:200]}; pass the one you mean as a PIL image")
+
+
+def count_pictures(image: Image.Image) -> int:
+    """Counts the pictures of an opened file: those of an animation, or the pages of a TIFF; layers, previews and the
+    like are not counted."""
+    return getattr(image, "n_frames", 1) if image.format in SEVERAL else 1
 
 
 def _from_pil(image: Image.Image, name: str) -> Image.Image:
@@ -173,21 +189,23 @@ def _first_line(error: Exception) -> str:
 # ------------------------------------------------------------------------------------------ one picture, from anywhere
 
 
-def read_image(source: ImageSource) -> Image.Image:
+def read_image(source: ImageSource, alone: bool = False) -> Image.Image:
     """
     Reads one picture, in RGB and upright.
 
     Args:
         source: path, http(s) URL, bytes of a file, binary file object, PIL image, or array or tensor as `read_images`
             takes it.
+        alone: whether a file of several pictures, such as an animated GIF, is refused; else the first is taken.
 
     Raises:
-        ValueError: there is no such file, it is no picture, it is broken, too large, or a video; or `read_images`
+        ValueError: there is no such file, it is no picture, it is broken, too large, or a video; it holds several
+            pictures, and `alone` is set; or `read_images`
             refuses its pixels. The message names the source.
     """
     name = source_name(source)
     if not isinstance(source, (Image.Image, np.ndarray, torch.Tensor)):
-        source = _opened(_content(source, name), name)
+        source = _opened(_content(source, name), name, alone)
     elif not isinstance(source, Image.Image) and source.ndim == 4:
         raise ValueError(
             f"`inputs`: {name} holds several pictures: pass them as a list, or by themselves as the frames of a video."
@@ -219,11 +237,36 @@ def is_video(content: bytes) -> bool:
     )
 
 
+def is_animation(source: Any) -> bool:
+    """
+    Returns whether a file holds several pictures, as animated GIFs and WebPs do.
+
+    Args:
+        source: path, bytes, or seekable binary file object, which stays where it is.
+    """
+    place = source.tell() if hasattr(source, "tell") else None
+    try:
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            source = io.BytesIO(source)
+        with contextlib.ExitStack() as opened:
+            file = source if hasattr(source, "read") else opened.enter_context(open(source, "rb"))
+            start = file.read(12)
+            file.seek(-len(start), os.SEEK_CUR)
+            if not (start.startswith(BEGINNINGS) or start[8:12] in PICTURE_BRANDS):
+                return False
+            return count_pictures(Image.open(io.BytesIO(file.read()) if place else file)) > 1
+    except Exception:  # the reader of the file reports the error
+        return False
+    finally:
+        if place is not None:
+            source.seek(place)
+
+
 def _no_video(name: str) -> ValueError:
     return ValueError(f'`inputs`: {name} is a video, not an image: pass one video by itself, or as {{"video": …}}.')
 
 
-def _opened(content: bytes, name: str) -> Image.Image:
+def _opened(content: bytes, name: str, alone: bool) -> Image.Image:
     """Reads all pixels, so that a broken file fails here, with its name."""
     if not content:
         raise ValueError(f"`inputs`: {name} is empty.")
@@ -233,8 +276,10 @@ def _opened(content: bytes, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
-            image.load()
-            return image
+            count = count_pictures(image) if alone else 1
+            if count == 1:
+                image.load()
+                return image
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ValueError(f"`inputs`: {name} has more than {Image.MAX_IMAGE_PIXELS} pixels: make it smaller.") from None
     except Image.UnidentifiedImageError:
@@ -242,6 +287,10 @@ def _opened(content: bytes, name: str) -> Image.Image:
     except Exception as error:  # decoders raise many kinds: OSError, SyntaxError, struct.error, ...
         reason = error or type(error).__name__
         raise ValueError(f"`inputs`: {name} is broken and cannot be decoded ({reason}).") from None
+    raise ValueError(
+        f'`inputs`: {name} holds {count} pictures: pass it by itself, as {{"video": …}}, to follow it or, with '
+        "frames='each' (--each), to look at one after the other; frames='first' (--frames first) looks at the first."
+    )
 
 
 def _content(source: Any, name: str) -> bytes:

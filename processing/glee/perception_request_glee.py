@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .geometry_glee import RunLengthMask, plain_prompt
 from .image_reading_glee import read_image
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
 PROMPTS = (*TEXTS, *VISUAL)
+CANDIDATES = "candidate_labels"  # what transformers' zero-shot pipelines call labels
 FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  # nesting of one object's prompt
 
 
@@ -37,6 +39,28 @@ class PerceptionRequest:
         """Adds the image's place among several to an error."""
         place = "" if self.index is None else f"`inputs[{self.index}]`: "
         return ValueError(f"{place}{error}")
+
+
+def understood(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """
+    Renames `candidate_labels`, names in a list or with commas in between, to `labels`; and `masks`, if it is no prompt
+    but True or False, to `with_masks`.
+
+    Args:
+        given: arguments of a call, or the keys of an input.
+
+    Raises:
+        ValueError: both are given.
+    """
+    given = dict(given)
+    names = given.pop(CANDIDATES, None)
+    if names is not None:
+        if given.get("labels") is not None:
+            raise ValueError("'candidate_labels' and 'labels' are two names of one argument: pass one of them.")
+        given["labels"] = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    if isinstance(given.get("masks"), bool):
+        given["with_masks"] = given.pop("masks")
+    return given
 
 
 def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | Iterator[dict]:
@@ -75,13 +99,14 @@ def distribute(inputs: Any, prompts: Mapping[str, Any]) -> dict | list[dict] | I
     return (_with_image(item, prompts, index) for index, item in enumerate(inputs))
 
 
-def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> PerceptionRequest:
+def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any], alone: bool = True) -> PerceptionRequest:
     """
     Reads an image and checks its prompts.
 
     Args:
         given: image and prompts, from `distribute`.
         defaults: prompts of an image that comes without any.
+        alone: see `read_image`.
 
     Raises:
         ValueError: the image cannot be read, or there is no prompt, or one cannot be used.
@@ -89,7 +114,7 @@ def make_request(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Perce
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
         prompts = check_prompts(_or_defaults(given, defaults), may_be_empty=given["index"] is not None)
-        image = read_image(given["image"])
+        image = read_image(given["image"], alone)
     except ValueError as error:
         raise place.named(error) from None
     return PerceptionRequest(
@@ -118,7 +143,7 @@ def make_video_request(
     Raises:
         ValueError: there is no prompt, or one cannot be used, or a key of `inputs` is unknown.
     """
-    given: Mapping[str, Any] = inputs if isinstance(inputs, Mapping) else {"video": inputs}
+    given: Mapping[str, Any] = understood(inputs) if isinstance(inputs, Mapping) else {"video": inputs}
     if unknown := set(given) - {"video", "fps", *PROMPTS}:
         raise ValueError(
             f"`inputs` has an unknown key {sorted(map(str, unknown))[0]!r}; known: video, fps, {', '.join(PROMPTS)}."
@@ -135,7 +160,7 @@ def check_prompts(prompts: Mapping[str, Any], may_be_empty: bool = False) -> dic
         may_be_empty: whether lists may be empty, as for one of several images.
 
     Returns:
-        the same prompts.
+        the same prompts; visual ones as [`plain_prompt`] returns them.
 
     Raises:
         ValueError: there are none, or one has the wrong form.
@@ -148,8 +173,13 @@ def check_prompts(prompts: Mapping[str, Any], may_be_empty: bool = False) -> dic
             raise ValueError(f"`{name}` must be a list of {what}, not {type(value).__name__}.")
         if len(value) == 0 and not may_be_empty:
             raise ValueError(f"`{name}` is empty: pass at least one.")
+    plain = {
+        name: [plain_prompt(name, prompt) for prompt in value] if name in VISUAL else value
+        for name, value in prompts.items()
+    }
+    for name, value in plain.items():
         _check_objects(name, value)
-    return dict(prompts)
+    return plain
 
 
 def _or_defaults(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,12 +198,13 @@ def _check_objects(name: str, value: Sequence[Any]) -> None:
 
 def _depth(value: Any) -> int:
     """Counts how deep lists are nested; a number has 0."""
-    return 1 + (_depth(value[0]) if len(value) else 0) if hasattr(value, "__len__") else 0
+    return 1 + (_depth(value[0]) if len(value) else 0) if isinstance(value, (list, tuple)) else 0
 
 
 def _with_image(item: Any, prompts: Mapping[str, Any], index: int | None) -> dict[str, Any]:
     if not isinstance(item, Mapping):
         return {"image": item, **prompts, "index": index}
+    item = understood(item)
     place = "`inputs`" if index is None else f"`inputs[{index}]`"
     if "image" not in item:
         raise ValueError(f'{place} must have the key "image"; it has {", ".join(map(repr, item)) or "none"}.')
@@ -188,8 +219,9 @@ def _for_each(name: str, value: Any, count: int) -> Sequence[Any]:
     """Checks that there is one value per image."""
     if _is_flat(name, value):
         return [value] * count
-    if isinstance(value, str) or not isinstance(value, (list, tuple)) or len(value) != count:
-        got = len(value) if isinstance(value, (list, tuple)) else type(value).__name__
+    listed = isinstance(value, (list, tuple)) or (hasattr(value, "shape") and len(value.shape) > 1)
+    if not listed or len(value) != count:
+        got = len(value) if listed else type(value).__name__
         shared = ", or one list of strings for all of them" if name in TEXTS else ""
         raise ValueError(f"`{name}` must be one list for each of the {count} images{shared}; got {got}.")
     return value
@@ -207,7 +239,52 @@ def _is_series(inputs: Any) -> bool:
     return not one and not array and (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"))
 
 
-def plain_result(score: float, label: str, box: torch.Tensor, mask: torch.Tensor, **further: Any) -> dict[str, Any]:
+class FoundObject(dict):
+    """
+    A result of the pipeline: a dictionary whose `"mask"` is stored as run lengths, and decoded to a new bool array
+    each time that it is looked at.
+    """
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        return value.decode() if isinstance(value, RunLengthMask) else value
+
+    def __iter__(self) -> Iterator[Any]:  # of its own, so that `dict(found)` and `{**found}` look at each value, too
+        return super().__iter__()
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self[key] if key in self else default
+
+    def items(self) -> Any:
+        return ItemsView(self)
+
+    def values(self) -> Any:
+        return ValuesView(self)
+
+    def pop(self, key: Any, *default: Any) -> Any:
+        value = self.get(key)
+        super().pop(key, *default)
+        return value if value is not None else (default or (None,))[0]
+
+    def copy(self) -> FoundObject:
+        return FoundObject(super().items())
+
+    def __or__(self, other: Any) -> dict[Any, Any]:  # a plain one
+        return {**self, **other}
+
+    def __ror__(self, other: Any) -> dict[Any, Any]:  # a plain one
+        return {**other, **self}
+
+    def __repr__(self) -> str:
+        return repr({**self})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FoundObject, (list(super().items()),)
+
+
+def plain_result(
+    score: float, label: str, box: torch.Tensor, mask: RunLengthMask | None, size: tuple[int, int], **further: Any
+) -> dict[str, Any]:
     """
     Makes one result of the pipeline, in plain values.
 
@@ -215,20 +292,23 @@ def plain_result(score: float, label: str, box: torch.Tensor, mask: torch.Tensor
         score: from 0 to 1.
         label: its name.
         box: `(4,)`, (x0, y0, x1, y1) in pixels.
-        mask: `(height, width)` bool of the whole picture.
+        mask: of the whole picture; None leaves it out.
+        size: (height, width) of the picture.
         further: entries that come first.
 
     Returns:
         `{**further, "score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: the score with 4 decimals,
-        the box with 2 and clipped to the picture, the mask as an array of numpy.
+        the box with 2 and clipped to the picture, the mask as a `(height, width)` bool array of numpy.
     """
-    height, width = mask.shape
+    height, width = size
     x0, y0, x1, y1 = box.float().tolist()
     sides = (min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height))
-    return {
-        **further,
-        "score": round(score, 4),
-        "label": label,
-        "box": {name: round(float(side), 2) for name, side in zip(("xmin", "ymin", "xmax", "ymax"), sides)},
-        "mask": mask.cpu().numpy(),
-    }
+    found = FoundObject(further)
+    found.update(
+        score=round(score, 4),
+        label=label,
+        box={name: round(float(side), 2) for name, side in zip(("xmin", "ymin", "xmax", "ymax"), sides)},
+    )
+    if mask is not None:
+        found["mask"] = mask
+    return found

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import numbers
 import os
+import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -22,11 +25,14 @@ from .perception_request_glee import (
     make_request,
     make_video_request,
     plain_result,
+    understood,
 )
 from .post_processing_glee import (
+    encoded,
+    encoded_objects,
     post_process_grounding,
-    post_process_instance_segmentation,
     post_process_interactive,
+    post_process_object_detection,
 )
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
 from .tracking_glee import MODES
@@ -34,6 +40,8 @@ from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
+FRAMES = ("video", "each", "first")  # followed, looked at one by one, or only the first
+UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
 CAPACITY = 16  # lists of labels that are cached; 80 labels take about 350 kB
 
 
@@ -53,6 +61,9 @@ class PerceptionSettings:
         prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
         tracking: how objects of labels are tracked in a video, "memory" or "minvis".
         reprompt: whether an expression's object in a video is also looked for by its own mask.
+        frames: what the pictures of a folder, an animation or a video are, see `FRAMES`.
+        one_label: whether an object has its best label only.
+        with_masks: whether results have masks.
 
     Raises:
         ValueError: a value cannot be used.
@@ -65,6 +76,9 @@ class PerceptionSettings:
     prompts_at_once: int = 4
     tracking: str = "memory"
     reprompt: bool = False
+    frames: str = FRAMES[0]
+    one_label: bool = False
+    with_masks: bool = True
 
     def __post_init__(self) -> None:
         if not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
@@ -73,8 +87,11 @@ class PerceptionSettings:
             _check_count(name, getattr(self, name))
         if self.tracking not in MODES:
             raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {self.tracking!r}.")
-        if not isinstance(self.reprompt, bool):
-            raise ValueError(f"`reprompt` must be True or False, not {self.reprompt!r}.")
+        if self.frames not in FRAMES:
+            raise ValueError(f"`frames` must be one of {', '.join(map(repr, FRAMES))}, not {self.frames!r}.")
+        for name in ("reprompt", "one_label", "with_masks"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` must be True or False, not {getattr(self, name)!r}.")
 
     def updated(self, given: dict[str, Any]) -> PerceptionSettings:
         """
@@ -88,22 +105,35 @@ class PerceptionSettings:
         """
         if unknown := sorted(given.keys() - {field.name for field in fields(self)}):
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of the pipeline object-perception.")
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        return replace(self, **{name: _plain_number(value) for name, value in given.items() if value is not None})
 
-    @property
-    def prompts(self) -> dict[str, Sequence[str] | None]:
-        """Returns the prompts of inputs that come without any."""
+    def prompts(self, config: Any) -> dict[str, Sequence[str] | None]:
+        """Returns the prompts of inputs that come without any; the classes of the model's configuration, if there are
+        none and it names some."""
+        if self.labels is None and self.expressions is None:
+            return {"labels": class_names(config)}
         return {"labels": self.labels, "expressions": self.expressions}
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Returns the classes that a model was fine-tuned on, in its configuration's `id2label`; None if it names none."""
+    names = [config.id2label[number] for number in sorted(config.id2label or {})]
+    return None if all(UNNAMED.fullmatch(name) for name in names) else names
 
 
 def _check_count(name: str, value: Any) -> None:
     """Raises ValueError: the value isn't a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _plain_number(value: Any) -> Any:
+    """Converts a number of numpy or torch to Python's; leaves other values as they are."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 class LabelCache:
@@ -180,25 +210,36 @@ class ObjectPerceptionPipeline(Pipeline):
     - inputs: a path, an http(s) URL, bytes, a binary file object, a PIL image, or an array; `{"image": image,
       "labels": …}` with prompts of its own; a list of those; a generator or data set of those, for which an iterator
       is returned. A video is a path or URL with a video's file extension, a file or bytes that begin as a video does,
-      a folder of numbered pictures, an array `(frames, height, width, 3)`, or any input that is marked as one:
-      `{"video": video, "labels": …}`, where `video` may also be a list or generator of pictures, and `"fps"` is their
-      number per second.
-    - labels: names of categories, any number of objects each; `["object"]` finds everything.
+      a folder of numbered pictures, an animated GIF, WebP or PNG, an array `(frames, height, width, 3)`, or any input
+      that is marked as one: `{"video": video, "labels": …}`, where `video` may also be a list or generator of
+      pictures, and `"fps"` is their number per second.
+    - labels: names of categories, any number of objects each; without any prompt, the classes that the model was
+      fine-tuned on are looked for; `["object"]` finds everything. `Red_triangle.` is looked
+      for as `red triangle`; results have the name as it was written.
+      `candidate_labels` is another name of it.
     - expressions: sentences about one object each.
     - points: for each object a list of `(x, y)`; boxes: `(x0, y0, x1, y1)`; scribbles: a line `[(x, y), …]` or
-      `(height, width)` bool; masks: `(height, width)` bool. Coordinates are pixels of the upright image.
+      `(height, width)` bool; masks: `(height, width)` bool. They may be lists, arrays or tensors; a box may also be
+      `{"xmin", "ymin", "xmax", "ymax"}`, a box or mask also a result of this pipeline. Coordinates are pixels of the
+      upright image; what is smaller than a pixel, as coordinates in shares of the image are, is refused.
     - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is
       for all images.
     - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a
       video the threshold is also for expressions and visual prompts, whose objects may be out of view: a frame in
       which no candidate reaches it has no result of them.
-    - batch_size: images that go through the model together (1). As in the published code padding is seen as image, so
-      results depend a little on the other images of a batch, unless the model's configuration has `padding_mask=True`.
-      For a video, the number of frames that go through the model together (4).
+    - one_label: whether each object has its best label only (False): else an object that several labels fit is a
+      result of each of them. In a video an object always has one label at a time.
+    - masks=False: results without masks, in a fraction of the time where pictures are large.
+    - batch_size: images that go through the model together (1): of these, the ones whose padded sizes are equal, so
+      that results do not depend on the other images. For a video, the number of frames that go through the model
+      together (4).
     - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on
       it; at 800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
     - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and
       removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
+    - frames: what the pictures of a folder, an animation or a video are: "video" (one video, which is followed),
+      "each" (pictures of their own, in the order of their names: an iterator with one list of results per picture is
+      returned) or "first" (only the first one is looked at).
     - reprompt: in a video, whether the object of an expression is also looked for by its own mask (False): it may be
       found where the sentence alone loses it; it takes about as much time again.
 
@@ -208,7 +249,8 @@ class ObjectPerceptionPipeline(Pipeline):
     For each image it returns a list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first
     the objects of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
     order and in the order in which they were passed, however low its score is. The label of an expression is its text,
-    that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool.
+    that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool. They are
+    stored as run lengths, and `found["mask"]` is a new array each time.
 
     The text embeddings of the last 16 lists of labels are cached; after changing the model's weights call
     `pipe.label_cache.clear()`.
@@ -236,7 +278,7 @@ class ObjectPerceptionPipeline(Pipeline):
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:
         """Stores the settings that the pipeline is made with; those of a call are added to them in `__call__`."""
-        self.settings = PerceptionSettings().updated(settings)
+        self.settings = PerceptionSettings().updated(understood(settings))
         return {}, {}, {}
 
     def __call__(  # type: ignore[override]  # further positional arguments are errors here
@@ -245,22 +287,39 @@ class ObjectPerceptionPipeline(Pipeline):
         if batch_size is not None:
             _check_count("batch_size", batch_size)
         batch_size = batch_size or self.batch_size
+        kwargs = understood(kwargs)
         prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
         settings = self.settings.updated(kwargs)
         if is_video_source(inputs):
-            return self._follow(inputs, prompts, batch_size or WINDOW, settings)
+            if settings.frames == "video":
+                return self._follow(inputs, prompts, batch_size or WINDOW, settings)
+            inputs, prompts = self._pictures(inputs, prompts, settings)
         given = distribute(inputs, prompts)
         if isinstance(given, dict):
             return self._perceive([self.preprocess(given, settings)], settings)[0]
         results = self._stream(given, batch_size or 1, settings)
         return list(results) if isinstance(given, list) else results
 
+    def _pictures(
+        self, inputs: Any, prompts: dict[str, Any], settings: PerceptionSettings
+    ) -> tuple[Any, dict[str, Any]]:
+        """Opens a video whose frames are looked at as pictures: all of them, one after the other, or the first."""
+        source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
+        video = open_video(source, fps, numbered=False)
+        pictures = (frame.image for frame in video.read(warnings.warn))
+        if settings.frames == "each":
+            return pictures, prompts
+        first = next(pictures, None)
+        if first is None:
+            raise ValueError(f"`inputs`: {video.name} has no frames that can be decoded.")
+        return first, prompts
+
     def _follow(
         self, inputs: Any, prompts: dict[str, Any], window: int, settings: PerceptionSettings
     ) -> VideoPerception:
         """Opens a video; frames are read and go through the model when their results are taken."""
-        source, fps, prompts = make_video_request(inputs, prompts, settings.prompts)
-        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt")
+        source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
+        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "with_masks")
         for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
         video = open_video(source, fps)
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
@@ -286,22 +345,39 @@ class ObjectPerceptionPipeline(Pipeline):
         self, inputs: dict, settings: PerceptionSettings
     ) -> PerceptionRequest:
         """Reads one image and checks its prompts; `inputs` has both."""
-        return make_request(inputs, settings.prompts)
+        return make_request(inputs, settings.prompts(self.model.config), alone=settings.frames != "first")
 
     def _perceive(
         self, requests: Sequence[PerceptionRequest], settings: PerceptionSettings
     ) -> list[list[dict[str, Any]]]:
-        """Returns the results of images that form a batch: of labels, then expressions, then visual prompts."""
-        batch = _ImageBatch.of(requests, self.processor)
-        # Prompts may be refused, so they are checked before the backbone runs.
-        kinds = self._expressions(requests), self._visual_prompts(requests, batch)
+        """Returns the results of images, of which those that are padded to one size form a batch."""
+        groups = []
+        for places, batch in _ImageBatch.groups(requests, self.processor):
+            group = [requests[place] for place in places]
+            # Prompts may be refused, so they are checked before the backbone runs.
+            groups.append((places, group, batch, (self._expressions(group), self._visual_prompts(group, batch))))
+        results: list[list[dict[str, Any]]] = [[] for _ in requests]
+        for places, group, batch, kinds in groups:
+            for place, found in zip(places, self._perceive_batch(group, batch, kinds, settings)):
+                results[place] = found
+        return results
+
+    def _perceive_batch(
+        self,
+        requests: Sequence[PerceptionRequest],
+        batch: _ImageBatch,
+        kinds: Sequence[Sequence[_Prompt]],
+        settings: PerceptionSettings,
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the results of images that form a batch: of labels, then those of expressions and visual prompts,
+        which are `kinds`."""
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         features = self._image_features(batch)
         for labels, images in _images_of_labels(requests).items():
             inputs = batch.images(images) | self._label_inputs(labels)
             found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
             for image, objects in zip(images, found["objects"]):
-                results[image] += self.postprocess(objects, labels)
+                results[image] += self.postprocess(objects, labels, requests[image].size, settings.with_masks)
         for prompts in kinds:
             for first in range(0, len(prompts), settings.prompts_at_once):
                 several = prompts[first : first + settings.prompts_at_once]
@@ -309,7 +385,8 @@ class ObjectPerceptionPipeline(Pipeline):
                 inputs = self._prompt_inputs(several, images, batch)
                 found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
                 for prompt, objects in zip(several, found["objects"]):
-                    results[prompt.image] += self.postprocess(objects, (prompt.label,))
+                    size = requests[prompt.image].size
+                    results[prompt.image] += self.postprocess(objects, (prompt.label,), size, settings.with_masks)
         return results
 
     def _image_features(self, batch: _ImageBatch) -> Any:
@@ -371,17 +448,23 @@ class ObjectPerceptionPipeline(Pipeline):
             return {"objects": post_process_interactive(outputs, sizes, indices)}
         if "expression_input_ids" in inputs:
             return {"objects": post_process_grounding(outputs, sizes, indices)}
-        return {"objects": post_process_instance_segmentation(outputs, settings.threshold, sizes, settings.top_k)}
+        find = encoded_objects if settings.with_masks else post_process_object_detection
+        return {"objects": find(outputs, settings.threshold, sizes, settings.top_k, settings.one_label)}
 
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value
 
     def postprocess(  # type: ignore[override]  # see `preprocess`
-        self, model_outputs: dict[str, torch.Tensor], labels: Sequence[str]
+        self, model_outputs: dict[str, Any], labels: Sequence[str], size: tuple[int, int], with_masks: bool = True
     ) -> list[dict[str, Any]]:
         """Converts tensors of one image or prompt to plain results."""
-        found = zip(*(model_outputs[name] for name in ("scores", "labels", "boxes", "masks")))
-        return [plain_result(float(score), labels[label], box, mask) for score, label, box, mask in found]
+        results = []
+        pairs = zip(model_outputs["scores"].tolist(), model_outputs["labels"].tolist())
+        for place, (score, label) in enumerate(pairs):
+            mask = model_outputs["masks"][place] if with_masks else None
+            mask = encoded(mask) if isinstance(mask, torch.Tensor) else mask
+            results.append(plain_result(score, labels[label], model_outputs["boxes"][place], mask, size))
+        return results
 
 
 @dataclass(frozen=True)
@@ -412,10 +495,20 @@ class _ImageBatch:
     original: list[tuple[int, int]]
 
     @classmethod
-    def of(cls, requests: Sequence[PerceptionRequest], processor: Any) -> _ImageBatch:
-        """Resizes and pads the images of some requests."""
-        features = processor.image_processor([request.image for request in requests], return_tensors="pt")
-        return cls(features["pixel_values"], features["pixel_mask"], [request.size for request in requests])
+    def groups(cls, requests: Sequence[PerceptionRequest], processor: Any) -> list[tuple[list[int], _ImageBatch]]:
+        """Resizes and pads the images of some requests, each as if it were alone, so that no result depends on the
+        other images; returns the places and the batch of those of one padded size."""
+        prepared = [processor.image_processor([request.image], return_tensors="pt") for request in requests]
+        sizes: dict[torch.Size, list[int]] = {}
+        for place, features in enumerate(prepared):
+            sizes.setdefault(features["pixel_values"].shape, []).append(place)
+        groups = []
+        for places in sizes.values():
+            values, masks = (
+                torch.cat([prepared[place][name] for place in places]) for name in ("pixel_values", "pixel_mask")
+            )
+            groups.append((places, cls(values, masks, [requests[place].size for place in places])))
+        return groups
 
     def images(self, places: Sequence[int]) -> dict[str, Any]:
         """Returns the model's inputs of some images."""

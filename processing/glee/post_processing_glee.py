@@ -10,13 +10,18 @@ enlarged for the best queries only, one after another, each query once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torchvision.ops import box_iou
 
-from .geometry_glee import Size, boxes_to_picture, masks_to_picture
+from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
 
+Keep = Callable[[torch.Tensor], Any]  # what is kept of a (height, width) bool mask
+
+SAME = 0.8  # overlap of boxes and of masks from which two queries are of one object
+LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image
 TOP_K = 100  # results of one image before the threshold, as COCO counts them; LVIS counts 300
 
 
@@ -25,6 +30,7 @@ def post_process_object_detection(
     threshold: float = 0.1,
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
+    one_label: bool = False,
 ) -> list[dict[str, torch.Tensor]]:
     """
     Returns the objects of each image, best first.
@@ -36,16 +42,51 @@ def post_process_object_detection(
             to 1, and masks have the size of the resized image.
         top_k: number of pairs of query and label with the highest class probability that may be results; `None` for
             all.
+        one_label: whether an object is a result of its best label only.
 
     Returns:
         One dict per row: `scores` `(n,)` float32 from 0 to 1, `labels` `(n,)` int64 indices of the labels, `boxes`
         `(n, 4)` float32 (x0, y0, x1, y1), which may reach beyond the picture. One query may be a result of several
-        labels.
+        labels, unless `one_label` is set. Of pictures above 4 megapixels, scores may differ by thousandths from those
+        that are computed with masks.
 
     Raises:
         ValueError: `target_sizes` doesn't have one size per row, or `top_k` is less than 1.
     """
-    return _post_process(outputs, threshold, target_sizes, top_k, with_masks=False)
+    return _post_process(outputs, threshold, target_sizes, top_k, one_label)
+
+
+def post_process_objects(
+    outputs: Mapping[str, Any],
+    threshold: float = 0.1,
+    target_sizes: torch.Tensor | Sequence[Size] | None = None,
+    top_k: int | None = TOP_K,
+    one_label: bool = False,
+) -> list[dict[str, torch.Tensor]]:
+    """Returns the objects of each image as `post_process_object_detection` does, with `masks` `(n, height, width)`
+    bool."""
+    return _post_process(outputs, threshold, target_sizes, top_k, one_label, _pixels)
+
+
+def encoded_objects(
+    outputs: Mapping[str, Any],
+    threshold: float,
+    target_sizes: torch.Tensor | Sequence[Size] | None,
+    top_k: int | None = TOP_K,
+    one_label: bool = False,
+) -> list[dict[str, Any]]:
+    """Returns the objects of each image as `post_process_objects` does, with `masks` as a list of [`RunLengthMask`]:
+    the pixels of one mask are in memory at a time."""
+    return _post_process(outputs, threshold, target_sizes, top_k, one_label, encoded)
+
+
+def encoded(mask: torch.Tensor) -> RunLengthMask:
+    """Encodes a `(height, width)` bool mask."""
+    return RunLengthMask(mask.cpu().numpy())
+
+
+def _pixels(mask: torch.Tensor) -> torch.Tensor:
+    return mask
 
 
 def post_process_instance_segmentation(
@@ -53,10 +94,86 @@ def post_process_instance_segmentation(
     threshold: float = 0.1,
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
     top_k: int | None = TOP_K,
-) -> list[dict[str, torch.Tensor]]:
-    """Returns the objects of each image as `post_process_object_detection` does, with `masks` `(n, height, width)`
-    bool."""
-    return _post_process(outputs, threshold, target_sizes, top_k, with_masks=True)
+    one_label: bool = False,
+    return_binary_maps: bool = False,
+) -> list[dict[str, Any]]:
+    """
+    Returns the objects of each image in the form of transformers' models for segmentation, and in our own.
+
+    Args:
+        outputs: see above.
+        threshold: the lowest score of a result; 0.0 returns everything.
+        target_sizes: see `post_process_object_detection`.
+        top_k: see there.
+        one_label: see there.
+        return_binary_maps: whether `segmentation` is `(n, height, width)`, one map of 0 and 1 for each object.
+
+    Returns:
+        One dict per row: `segmentation` `(height, width)` int32, in each pixel the id of the best object there, -1 for
+        none; `segments_info`, for each object `{"id", "label_id", "score", "was_fused"}`, best first; and `scores`,
+        `labels`, `boxes` and `masks`, see `post_process_objects`, which does not lose hidden parts.
+
+    Raises:
+        ValueError: see `post_process_object_detection`.
+    """
+    results: list[dict[str, Any]] = []
+    for found in post_process_objects(outputs, threshold, target_sizes, top_k, one_label):
+        masks, pairs = found["masks"], zip(found["labels"].tolist(), found["scores"].tolist())
+        segments = [
+            {"id": place, "label_id": label, "score": round(score, 6), "was_fused": False}
+            for place, (label, score) in enumerate(pairs)
+        ]
+        if return_binary_maps:
+            segmentation = masks.int()
+        else:
+            segmentation = torch.full(masks.shape[1:], -1, dtype=torch.int32, device=masks.device)
+            for place in reversed(range(len(masks))):  # the best last, on top
+                segmentation[masks[place]] = place
+        results.append({"segmentation": segmentation, "segments_info": segments, **found})
+    return results
+
+
+def post_process_grounded_object_detection(
+    outputs: Mapping[str, Any],
+    input_ids: torch.Tensor | None = None,
+    threshold: float = 0.25,
+    text_threshold: float | None = None,
+    target_sizes: torch.Tensor | Sequence[Size] | None = None,
+    text_labels: Sequence[Any] | None = None,
+) -> list[dict[str, Any]]:
+    """
+    Returns the objects of each image with the names of their labels, as transformers' grounding models do.
+
+    Args:
+        outputs: see above.
+        input_ids: not needed; other models find names in it.
+        threshold: the lowest score of a result.
+        text_threshold: not needed, as a label is scored as a whole.
+        target_sizes: see `post_process_object_detection`.
+        text_labels: the labels that were looked for, one list for all images, or one for each.
+
+    Returns:
+        One dict per row, see `post_process_object_detection`, with `text_labels`, the names of its n labels, or None
+        without `text_labels`.
+
+    Raises:
+        ValueError: `text_labels` are not those of `outputs`, or see `post_process_object_detection`.
+    """
+    rows, count = len(outputs["logits"]), outputs["logits"].shape[-1]
+    names = None
+    if text_labels is not None:
+        flat = all(isinstance(label, str) for label in text_labels)
+        names = [list(text_labels)] * rows if flat else [list(labels) for labels in text_labels]
+        if len(names) != rows or any(len(labels) != count for labels in names):
+            raise ValueError(
+                f"text_labels must be the {count} labels that were looked for, or a list of them for each of {rows} "
+                f"images, got {text_labels!r}"
+            )
+    results: list[dict[str, Any]] = []
+    for row, found in enumerate(post_process_object_detection(outputs, threshold, target_sizes)):
+        named = None if names is None else [names[row][label] for label in found["labels"].tolist()]
+        results.append({**found, "text_labels": named})
+    return results
 
 
 def post_process_open_world(
@@ -75,13 +192,13 @@ def post_process_open_world(
         top_k: number of queries with the highest class probability that may be results; `None` for all.
 
     Returns:
-        One dict per row, see `post_process_instance_segmentation`.
+        One dict per row, see `post_process_objects`.
 
     Raises:
         ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
     _check_one_class(outputs)
-    return _post_process(outputs, threshold, target_sizes, top_k, with_masks=True)
+    return _post_process(outputs, threshold, target_sizes, top_k, keep=_pixels)
 
 
 def post_process_grounding(
@@ -100,14 +217,14 @@ def post_process_grounding(
         threshold: the lowest score of a result.
 
     Returns:
-        One dict per expression, see `post_process_instance_segmentation`, with n = 1, or 0 below the threshold.
+        One dict per expression, see `post_process_objects`, with n = 1, or 0 below the threshold.
 
     Raises:
         ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
     _check_one_class(outputs)
     target_sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
-    return _post_process(outputs, threshold, target_sizes, top_k=1, with_masks=True)
+    return _post_process(outputs, threshold, target_sizes, top_k=1, keep=_pixels)
 
 
 @torch.no_grad()
@@ -125,7 +242,7 @@ def post_process_interactive(
         prompt_image_indices: `(R,)`, the image of each row, as the processor returns it.
 
     Returns:
-        One dict per prompt, see `post_process_instance_segmentation`, with n = 1: the query of the highest probability
+        One dict per prompt, see `post_process_objects`, with n = 1: the query of the highest probability
         of the class "object", as in the demo of GLEE. That probability is the score.
 
     Raises:
@@ -137,10 +254,10 @@ def post_process_interactive(
     results = []
     sizes = _checked_sizes(_sizes_of_rows(target_sizes, prompt_image_indices), num_rows)
     for row, size in enumerate(sizes):
-        _, masks = _enlarge(outputs, row, queries[row], size, with_masks=True)
+        _, kept = _enlarge(outputs, row, queries[row], size, _pixels)
         boxes = _boxes(outputs, row, queries[row], size)
         labels = torch.zeros_like(queries[row])
-        results.append({"scores": logits[row].sigmoid(), "labels": labels, "boxes": boxes, "masks": masks})
+        results.append({"scores": logits[row].sigmoid(), "labels": labels, "boxes": boxes, "masks": torch.stack(kept)})
     return results
 
 
@@ -150,12 +267,14 @@ def _post_process(
     threshold: float,
     target_sizes: torch.Tensor | Sequence[Size] | None,
     top_k: int | None,
-    with_masks: bool,
-) -> list[dict[str, torch.Tensor]]:
+    one_label: bool = False,
+    keep: Keep | None = None,
+) -> list[dict[str, Any]]:
+    """Returns the objects of each row; `keep` converts each mask, None leaves masks out."""
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, or None for all, got {top_k}")
     sizes = _checked_sizes(target_sizes, len(outputs["logits"]))
-    return [_detect(outputs, row, threshold, size, top_k, with_masks) for row, size in enumerate(sizes)]
+    return [_detect(outputs, row, threshold, size, top_k, one_label, keep) for row, size in enumerate(sizes)]
 
 
 def _detect(
@@ -164,46 +283,69 @@ def _detect(
     threshold: float,
     target_size: Size | None,
     top_k: int | None,
-    with_masks: bool,
-) -> dict[str, torch.Tensor]:
+    one_label: bool,
+    keep: Keep | None,
+) -> dict[str, Any]:
     """Returns the objects of one row."""
     probabilities = outputs["logits"][row].float().sigmoid()  # (Q, K)
     num_labels = probabilities.shape[1]
+    if one_label:
+        best = probabilities == probabilities.amax(dim=1, keepdim=True)
+        probabilities = probabilities.where(best & (best.cumsum(dim=1) == 1), -1.0)  # the first of equal ones
     probabilities, index = probabilities.flatten().topk(min(top_k or probabilities.numel(), probabilities.numel()))
-    index = index[probabilities >= threshold]  # a mask can only lower a score
+    index = index[probabilities >= max(threshold, 0.0)]  # a mask can only lower a score
     queries, places = (index // num_labels).unique(return_inverse=True)
-    qualities, masks = _enlarge(outputs, row, queries, target_size, with_masks)
+    qualities, kept = _enlarge(outputs, row, queries, target_size, keep)
 
     scores, order = (probabilities[: len(index)] * qualities[places]).sort(descending=True, stable=True)
-    order = order[scores >= threshold]
-    results = {
-        "scores": scores[: len(order)],
-        "labels": (index % num_labels)[order],
-        "boxes": _boxes(outputs, row, queries[places[order]], target_size),
-    }
-    if masks is not None:
-        results["masks"] = masks[places[order]]
+    above = scores >= threshold
+    scores, order = scores[above], order[above]
+    boxes = _boxes(outputs, row, queries[places[order]], target_size)
+    if one_label:
+        distinct = _distinct(boxes, outputs["pred_masks"][row, queries[places[order]]])
+        scores, order, boxes = scores[distinct], order[distinct], boxes[distinct]
+    results = {"scores": scores, "labels": (index % num_labels)[order], "boxes": boxes}
+    if keep is not None:
+        masks = [kept[place] for place in places[order].tolist()]
+        if keep is _pixels:
+            size = target_size or _sizes(outputs, row)[1]
+            results["masks"] = torch.stack(masks) if masks else scores.new_zeros((0, *size), dtype=torch.bool)
+        else:
+            results["masks"] = masks
     return results
 
 
+def _distinct(boxes: torch.Tensor, logits: torch.Tensor) -> list[int]:
+    """Chooses the best of the results, n `boxes` and masks `(n, h, w)`, best first, that are of one object."""
+    masks = (logits > 0).flatten(1).float()
+    areas, shared = masks.sum(dim=1), masks @ masks.T
+    overlaps = shared / (areas[:, None] + areas - shared).clamp(min=1)
+    same = (box_iou(boxes, boxes) > SAME) & (overlaps > SAME)
+    chosen: list[int] = []
+    for place in range(len(boxes)):
+        if not bool(same[place, chosen].any()):
+            chosen.append(place)
+    return chosen
+
+
 def _enlarge(
-    outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None, with_masks: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Computes `(n,)` mean probabilities inside the masks of n queries, 0 for an empty mask, and `(n, height, width)`
-    bool masks."""
+    outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None, keep: Keep | None
+) -> tuple[torch.Tensor, list[Any]]:
+    """Computes `(n,)` mean probabilities inside the masks of n queries, 0 for an empty mask, and what is kept of each
+    `(height, width)` bool mask."""
     padded_size, image_size = _sizes(outputs, row)
     target_size = target_size or image_size
+    if keep is None and target_size[0] * target_size[1] > LARGE:
+        target_size = image_size
     logits = outputs["pred_masks"][row, queries]  # (n, h, w)
-    qualities, masks = logits.new_zeros(len(queries), dtype=torch.float32), None
-    if with_masks:
-        masks = torch.zeros((len(queries), *target_size), dtype=torch.bool, device=logits.device)
+    qualities, kept = logits.new_zeros(len(queries), dtype=torch.float32), []
     for index, low in enumerate(logits.float()):
         full = masks_to_picture(low[None], padded_size, image_size, target_size)[0]  # (height, width)
         inside = full > 0
         qualities[index] = full[inside].sigmoid().mean().nan_to_num(0.0)  # of no pixel the mean is NaN
-        if masks is not None:
-            masks[index] = inside
-    return qualities, masks
+        if keep is not None:
+            kept.append(keep(inside))
+    return qualities, kept
 
 
 def _boxes(outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None) -> torch.Tensor:
@@ -232,9 +374,7 @@ def _checked_sizes(target_sizes: torch.Tensor | Sequence[Size] | None, num_rows:
 def _check_one_class(outputs: Mapping[str, Any]) -> None:
     num_labels = outputs["logits"].shape[-1]
     if num_labels != 1:
-        raise ValueError(
-            f"outputs are those of {num_labels} labels: post-process them with post_process_instance_segmentation"
-        )
+        raise ValueError(f"outputs are those of {num_labels} labels: post-process them with post_process_objects")
 
 
 def _sizes_of_rows(

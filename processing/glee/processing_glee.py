@@ -23,10 +23,12 @@ from transformers.utils import auto_docstring
 
 from .image_reading_glee import read_images
 from .post_processing_glee import (
+    post_process_grounded_object_detection,
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
     post_process_object_detection,
+    post_process_objects,
     post_process_open_world,
 )
 from .prompt_processing_glee import GleePromptProcessor
@@ -41,6 +43,8 @@ from .prompt_processing_glee import GleePromptProcessor
 class GleeProcessor(ProcessorMixin):
     post_process_object_detection = staticmethod(post_process_object_detection)
     post_process_instance_segmentation = staticmethod(post_process_instance_segmentation)
+    post_process_objects = staticmethod(post_process_objects)
+    post_process_grounded_object_detection = staticmethod(post_process_grounded_object_detection)
     post_process_grounding = staticmethod(post_process_grounding)
     post_process_open_world = staticmethod(post_process_open_world)
     post_process_interactive = staticmethod(post_process_interactive)
@@ -52,7 +56,7 @@ class GleeProcessor(ProcessorMixin):
     def __call__(
         self,
         images: Any = None,
-        text: list[str] | None = None,
+        text: list[str] | str | None = None,
         labels: list[str] | None = None,
         expressions: Any = None,
         points: Any = None,
@@ -69,13 +73,14 @@ class GleeProcessor(ProcessorMixin):
 
         Args:
             images: one image or a list: PIL images of any mode, arrays, tensors, paths, URLs.
-            text (`list[str]`): another name of `labels`.
+            text (`list[str]`): another name of `labels`; also one text with full stops in between, "a cat. a dog.".
             labels (`list[str]`): names of categories, such as `["person", "traffic light"]`.
             expressions (`list[list[str]]`): sentences, each about one object of its image.
             points (`list[list[list[tuple]]]`): per image and object a list of `(x, y)`.
             boxes (`list[list[tuple]]`): per image and object `(x0, y0, x1, y1)`.
             scribbles (`list[list]`): per image and object a line `[(x, y), ...]`, or a bool array `(height, width)`.
             masks (`list[list]`): per image and object a bool array `(height, width)`.
+            kwargs: of the image processor, such as `annotations`.
 
         Returns:
             `BatchFeature` with `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image;
@@ -93,7 +98,7 @@ class GleeProcessor(ProcessorMixin):
         if text is not None and labels is not None:
             raise ValueError("text and labels are two names of the same argument: pass one of them")
         prompts = {
-            "labels": text if labels is None else labels,
+            "labels": _listed(text) if labels is None else labels,
             "expressions": expressions,
             "points": points,
             "boxes": boxes,
@@ -103,10 +108,16 @@ class GleeProcessor(ProcessorMixin):
         any_prompt = any(value is not None for value in prompts.values())
         if images is None and not any_prompt:
             raise ValueError("nothing to process: pass images, labels, or both")
+        for name in ("padding", "truncation", "max_length"):  # other processors' choices; here texts are always padded
+            kwargs.pop(name, None)
         features, sizes = ({}, {}) if images is None else self._pictures(images, **kwargs)
         if any_prompt:
             features.update(GleePromptProcessor(self.tokenizer)(**prompts, **sizes))
-        return BatchFeature(features, tensor_type=return_tensors)
+        targets = features.pop("labels", None)
+        inputs = BatchFeature(features, tensor_type=return_tensors)
+        if targets is not None:  # of annotations; a list, as each image has its own number of objects
+            inputs["labels"] = [BatchFeature(dict(entry), tensor_type=return_tensors) for entry in targets]
+        return inputs
 
     def _pictures(self, images: Any, **kwargs: Any) -> tuple[dict, dict]:
         """Returns the images as arrays, and their sizes before and after, by the names that prompts need."""
@@ -127,3 +138,10 @@ class GleeProcessor(ProcessorMixin):
             *("expression_input_ids", "expression_attention_mask"),
             *("prompt_masks", "prompt_types", "prompt_image_indices"),
         ]
+
+
+def _listed(text: Any) -> Any:
+    """Splits labels that are one text, as other grounding models take them; leaves lists as they are."""
+    if not isinstance(text, str):
+        return text
+    return [label.strip() for label in text.split(".") if label.strip()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +11,18 @@ import torch
 from PIL import Image, ImageDraw
 from transformers import PreTrainedTokenizerBase
 
-from .geometry_glee import Size, resize_mask, scale_points
+from .geometry_glee import Size, is_mask, plain_prompt, resize_mask, scale_points
 
 MAX_LENGTH = 77  # tokens of CLIP's text encoder, its first and last included
 VISUAL_LABEL = "object"  # the label that visual prompts are scored against
 REMOVED = ".,:;!?'\"()*#"  # characters that expressions are trained without
-SPACED = "-/"  # characters that become a space
+SPACED = "-/_"  # characters that become a space
+EDGES = " .,;:!?"  # characters that labels are stripped of at both ends
 
 POINT_FRACTION = 40  # a point becomes a rectangle that extends by a 40th of the image to each side
 SCRIBBLE_FRACTION = 100  # the width of a drawn line is a 100th of the short side
 SCRIBBLE_WIDTH = 3  # pixels, at least
+LEAST_SIDE = 0.999  # pixels; a box or line that is smaller is most probably one in shares of the image
 
 
 # --------------------------------------------------------------------------------------------------- prompts as pixels
@@ -33,6 +35,8 @@ SCRIBBLE_WIDTH = 3  # pixels, at least
 def draw_points(points: Any, image_size: Size, resized_size: Size) -> np.ndarray:
     """Draws `(n, 2)` points (x, y) of one object: a rectangle round each."""
     points = _coordinates(points, "a list of (x, y) points", 2)
+    if _in_first_pixel(points) and (points % 1).any():
+        raise ValueError(f"the point ({points[0, 0]:g}, {points[0, 1]:g}) is less than a pixel {_shares(image_size)}")
     for x, y in points:
         if not (0 <= x < image_size[1] and 0 <= y < image_size[0]):
             raise ValueError(
@@ -57,6 +61,9 @@ def draw_box(box: Any, image_size: Size, resized_size: Size) -> np.ndarray:
             f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is outside of the image of width {image_size[1]} and height "
             f"{image_size[0]}"
         )
+    seen = np.minimum([x1, y1], image_size[::-1]) - np.maximum([x0, y0], 0)  # width and height within the image
+    if _in_first_pixel(corners) or seen.min() < LEAST_SIDE:
+        raise ValueError(f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) is smaller than a pixel {_shares(image_size)}")
     x0, y0, x1, y1 = scale_points(corners, image_size, resized_size)[0]
     drawn = np.zeros(resized_size, dtype=bool)
     drawn[_pixels(y0, y1, resized_size[0]), _pixels(x0, x1, resized_size[1])] = True
@@ -68,6 +75,9 @@ def draw_scribble(scribble: Any, image_size: Size, resized_size: Size) -> np.nda
     if is_mask(scribble):
         return draw_mask(scribble, image_size, resized_size)
     points = _coordinates(scribble, "a line of (x, y) points, or a bool array as large as the image", 2)
+    extents = np.ptp(points, axis=0)
+    if extents.any() and (_in_first_pixel(points) or extents.max() < LEAST_SIDE):
+        raise ValueError(f"the line is shorter than a pixel {_shares(image_size)}")
     line = [(x, y) for x, y in scale_points(points, image_size, resized_size)]
     width = max(SCRIBBLE_WIDTH, round(min(resized_size) / SCRIBBLE_FRACTION))
     picture = Image.new("1", resized_size[::-1])
@@ -99,15 +109,6 @@ def draw_mask(mask: Any, image_size: Size, resized_size: Size) -> np.ndarray:
     return resize_mask(mask != 0, resized_size)
 
 
-def is_mask(value: Any) -> bool:
-    """Returns whether a prompt is a picture of pixels rather than a list of coordinates."""
-    if isinstance(value, Image.Image):
-        return True
-    if not isinstance(value, (np.ndarray, torch.Tensor)) or value.ndim != 2:
-        return False
-    return value.shape[1] != 2 or value.dtype in (bool, torch.bool)
-
-
 def _coordinates(value: Any, form: str, columns: int) -> np.ndarray:
     """Converts nested lists or arrays to `(n, columns)` float64, n at least 1; `form` describes them in the error."""
     try:
@@ -119,6 +120,19 @@ def _coordinates(value: Any, form: str, columns: int) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError("it has NaN or infinite coordinates")
     return array
+
+
+def _in_first_pixel(coordinates: np.ndarray) -> bool:
+    """Returns whether all coordinates are from 0 to 1, as shares of an image are."""
+    return bool(((coordinates >= 0) & (coordinates <= 1)).all())
+
+
+def _shares(image_size: Size) -> str:
+    """Says what to do about coordinates that seem to be shares of the image."""
+    return (
+        f"of the image: coordinates are pixels, not shares; multiply x by the width {image_size[1]} and y by the "
+        f"height {image_size[0]}"
+    )
 
 
 def _as_array(value: Any) -> Any:
@@ -199,7 +213,7 @@ class GleePromptProcessor:
         the original image.
 
         Args:
-            labels: names of categories, such as `["person", "traffic light"]`, used as they are. All differ.
+            labels: names of categories, such as `["person", "traffic light"]`; see [`clean_label`]. All differ.
             expressions: sentences, each about one object of its image. They are lower-cased, and punctuation is
                 removed.
             points: lists of `(x, y)`, one list per object. Each becomes a rectangle of a 20th of the image.
@@ -243,15 +257,18 @@ class GleePromptProcessor:
         }
 
     def encode_labels(self, labels: Sequence[str]) -> dict[str, np.ndarray]:
-        """Tokenizes K labels: `input_ids` and `attention_mask` `(K, L)`, padded to the longest."""
-        texts = [text.strip() for text in _checked_texts("labels", labels)]
+        """Tokenizes K labels as [`clean_label`] writes them: `input_ids` and `attention_mask` `(K, L)`, padded to the
+        longest."""
+        given = _checked_texts("labels", labels)
+        texts = [clean_label(text) for text in given]
         for index, text in enumerate(texts):
             if not text:
                 raise ValueError(f"labels: item {index} is empty: take it out, or name something")
             if text in texts[:index]:
-                raise ValueError(
-                    f"labels: {text!r} is there twice, items {texts.index(text)} and {index}: take one out"
-                )
+                first = texts.index(text)
+                other = given[first].strip() != given[index].strip()
+                also = f" (as {given[first]!r} and {given[index]!r})" if other else ""
+                raise ValueError(f"labels: {text!r} is there twice{also}, items {first} and {index}: take one out")
         return dict(zip(("input_ids", "attention_mask"), self._encode("labels", texts)))
 
     def encode_expressions(self, expressions: Any, num_images: int) -> dict[str, np.ndarray]:
@@ -291,9 +308,24 @@ class GleePromptProcessor:
         return ids, mask
 
 
+def clean_label(text: str) -> str:
+    """
+    Writes the name of a category as it is looked for: lower case, underscores as spaces, single spaces, and no
+    punctuation at its ends. Punctuation within a name stays.
+
+    Example:
+
+    ```python
+    >>> clean_label(" Red_triangle."), clean_label("T-shirt,  size M")
+    ('red triangle', 't-shirt, size m')
+    ```
+    """
+    return " ".join(text.lower().replace("_", " ").split()).strip(EDGES)
+
+
 def clean_expression(text: str) -> str:
     """
-    Normalises a sentence as in training: lower case, without punctuation, single spaces.
+    Normalises a sentence as in training: lower case, without punctuation, underscores and hyphens as single spaces.
 
     Example:
 
@@ -337,7 +369,7 @@ def draw_visual_prompts(
     for row, (name, image, index, prompt) in enumerate(rows):
         height, width = resized_sizes[image]
         try:
-            pixels = VISUAL_PROMPTS[name].draw(prompt, image_sizes[image], resized_sizes[image])
+            pixels = VISUAL_PROMPTS[name].draw(plain_prompt(name, prompt), image_sizes[image], resized_sizes[image])
         except ValueError as error:
             raise ValueError(f"{name}: image {image}, object {index}: {error}") from None
         drawn[row, :height, :width] = pixels
@@ -382,6 +414,8 @@ def _axes(value: Any) -> int:
         return value.ndim
     if isinstance(value, Image.Image):
         return 2
+    if isinstance(value, Mapping):  # a box, or a result
+        return 1
     if isinstance(value, (list, tuple)):
         return 1 + max(map(_axes, value), default=0)
     return 0

@@ -13,7 +13,6 @@ from PIL import Image
 
 from .perception_request_glee import VISUAL, check_prompts
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, draw_visual_prompts
-from .read_ahead_glee import ReadAhead
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_queries_glee import (
     ExpressionPrompt,
@@ -25,7 +24,7 @@ from .video_queries_glee import (
     VisualPrompt,
     look,
 )
-from .video_reading_glee import Video, VideoFrame, of_one_size
+from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
 
 WINDOW = 4  # frames that go through the model together
 
@@ -42,6 +41,7 @@ class VideoSettings:
         window: number of frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
+        with_masks: whether results have masks.
     """
 
     threshold: float
@@ -50,6 +50,7 @@ class VideoSettings:
     window: int = WINDOW
     tracking: str = "memory"
     reprompt: bool = False
+    with_masks: bool = True
 
 
 class VideoPerception:
@@ -76,6 +77,7 @@ class VideoPerception:
         fps: frames per second; None where the source doesn't say.
         frames: number of frames; None where the source doesn't say.
         duration: in seconds; None where the source doesn't say.
+        names: the frames' files, in a folder of pictures; else None.
         size: (height, width) of the frames in pixels, upright.
         frame: the last frame that results were returned for, an RGB picture; None before the first.
         index: its place, from 0; -1 before the first.
@@ -107,6 +109,7 @@ class VideoPerception:
         self._model, self._processor, self._encode_labels = model, processor, encode_labels
         self._settings, self._name = settings, video.name
         self.fps, self.frames, self.duration = video.fps, video.frames, video.duration
+        self.names = video.names
         self.warnings: list[str] = []
         self._warned = 0
         self._frames = ReadAhead(_prepared(video, processor.image_processor, self.warnings), settings.window)
@@ -143,7 +146,11 @@ class VideoPerception:
         if window is None or self._place == len(window):
             window = self._next_window()
         self._look([prompt for prompt in self._prompts.values() if prompt.window is not window], window)
-        results = [found for prompt in self._in_order() for found in prompt.results(self._place, window.sizes)]
+        results = [
+            found
+            for prompt in self._in_order()
+            for found in prompt.results(self._place, window.sizes, self._settings.with_masks)
+        ]
         self._last = window.frames[self._place]
         self._place += 1
         return results

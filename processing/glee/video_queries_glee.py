@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .geometry_glee import Size, boxes_to_picture, masks_to_picture
+from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
 from .perception_request_glee import plain_result
 from .track_state_glee import FrameCandidates, TrackedObject, mask_colours
 from .tracking_glee import GleeTracker, ObjectFollower
@@ -255,7 +255,7 @@ class VideoPrompt(ABC):
         """Takes the model's candidates in the frames of a window, from the frame `first` on."""
         self.window, self.start, self.candidates = window, first, candidates
 
-    def results(self, place: int, sizes: FrameSizes) -> list[dict[str, Any]]:
+    def results(self, place: int, sizes: FrameSizes, with_masks: bool = True) -> list[dict[str, Any]]:
         """Returns its objects in one frame of the window; to be called once for each frame, in order."""
         candidates = self.candidates[place - self.start]
         objects = self._track(candidates)
@@ -265,7 +265,8 @@ class VideoPrompt(ABC):
                 found.score,
                 self.labels[found.label],
                 candidates.boxes[found.candidate],
-                sizes.mask(candidates.masks[found.candidate]),
+                RunLengthMask(sizes.mask(candidates.masks[found.candidate]).cpu().numpy()) if with_masks else None,
+                sizes.frame,
                 track_id=found.track_id,
             )
             for found in objects

@@ -1,4 +1,4 @@
-"""Reads videos frame by frame: files and URLs through PyAV, and arrays, folders or series of pictures."""
+"""Reads videos frame by frame, ahead in a thread: files and URLs through PyAV, arrays, folders, series of pictures."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from queue import SimpleQueue
+from typing import IO, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .image_reading_glee import VIDEO_ENDINGS, fetch, is_video, read_images, source_name
+from .image_reading_glee import (
+    VIDEO_ENDINGS,
+    count_pictures,
+    fetch,
+    is_animation,
+    is_video,
+    read_images,
+    source_name,
+)
 
+Item = TypeVar("Item")
 Warn = Callable[[str], None]
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
@@ -73,11 +85,11 @@ class PictureVideo:
         frames: int | None = None,
         names: list[str] | None = None,
     ):
-        self.name, self.fps, self.frames = name, fps, frames
-        self._pictures, self._names = pictures, names
+        self.name, self.fps, self.frames, self.names = name, fps, frames, names
+        self._pictures = pictures
 
     @classmethod
-    def of_folder(cls, folder: Path, name: str, fps: float | None = None) -> PictureVideo:
+    def of_folder(cls, folder: Path, name: str, fps: float | None = None, numbered: bool = True) -> PictureVideo:
         """
         Takes the numbered pictures of a folder in the order of their numbers; other files are ignored.
 
@@ -85,6 +97,7 @@ class PictureVideo:
             folder: with the pictures.
             name: name used in error messages.
             fps: frames per second, if known.
+            numbered: whether each must have a number of its own.
 
         Raises:
             ValueError: there are none, one has no number, or two have the same.
@@ -93,11 +106,11 @@ class PictureVideo:
         if not files:
             raise ValueError(f"`inputs`: {name} is a folder without pictures ({', '.join(FRAME_ENDINGS)}).")
         keyed = sorted((_numbers(path.stem), path) for path in files)
-        for key, path in keyed:
+        for key, path in keyed if numbered else ():
             if len(key) == 1:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} has no number that says which frame it is.")
         for (key, path), (other, twin) in itertools.pairwise(keyed):
-            if key == other:
+            if key == other and numbered:
                 raise ValueError(f"`inputs`: {name}: {path.name!r} and {twin.name!r} have the same number.")
         ordered = [os.fspath(path) for _, path in keyed]
         return cls(ordered, name, fps, len(ordered), ordered)
@@ -121,7 +134,7 @@ class PictureVideo:
             try:
                 image = read_images(picture)[0]
             except ValueError as error:
-                place = self._names[index] if self._names else f"{self.name}, frame {index}"
+                place = self.names[index] if self.names else f"{self.name}, frame {index}"
                 what = str(error).removeprefix("images: item 0 ").removeprefix("images ")
                 raise ValueError(f"`inputs`: {place} {what}") from None
             yield VideoFrame(index, None if self.fps is None else index / self.fps, image)
@@ -131,6 +144,67 @@ def _numbers(stem: str) -> tuple[Any, ...]:
     """Splits a name into texts and numbers, so that frame 10 sorts after frame 9."""
     parts = re.split(r"(\d+)", stem)
     return tuple(int(part) if place % 2 else part for place, part in enumerate(parts))
+
+
+class AnimatedVideo:
+    """
+    The pictures of an animated GIF, WebP, PNG or AVIF, or the pages of a TIFF, as frames of a video.
+
+    Args:
+        source: path, bytes of a file, or seekable binary file object.
+        name: name used in error messages.
+
+    Attributes:
+        fps: frames per second, by the first picture's duration; None where the file doesn't say.
+        frames: number of pictures.
+        duration: in seconds, if all pictures last as long as the first; None where the file doesn't say.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+
+    names: list[str] | None = None  # of the frames, where they are files
+
+    def __init__(self, source: Any, name: str):
+        self.name = name
+        file = source if hasattr(source, "read") else None
+        self._file = file or (
+            io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else os.fspath(source)
+        )
+        try:
+            with Image.open(self._file) as image:
+                self.frames = count_pictures(image)
+                image.load()  # the durations of a WebP are known after that only
+                lasts = float(image.info.get("duration") or 0) / 1000
+        except Exception as error:  # decoders raise many kinds
+            raise ValueError(f"`inputs`: {name} cannot be read ({_reason(error)}).") from None
+        self.fps = 1 / lasts if lasts else None
+        self.duration = lasts * self.frames if lasts else None
+
+    def read(self, warn: Warn) -> Iterator[VideoFrame]:
+        """
+        Yields the frames.
+
+        Args:
+            warn: not used: a fault of a picture is an error.
+
+        Raises:
+            ValueError: a picture is damaged; the message says which.
+        """
+        time = 0.0
+        if not isinstance(self._file, str):
+            self._file.seek(0)
+        with Image.open(self._file) as image:
+            for index in range(self.frames):
+                try:
+                    image.seek(index)
+                    (picture,) = read_images(image)
+                except Exception as error:  # decoders raise many kinds
+                    raise ValueError(
+                        f"`inputs`: {self.name}: picture {index} cannot be read ({_reason(error)})."
+                    ) from None
+                yield VideoFrame(index, None if self.fps is None else time, picture)
+                time += float(image.info.get("duration") or 0) / 1000
 
 
 def of_one_size(frames: Iterator[VideoFrame], name: str, warn: Warn) -> Iterator[VideoFrame]:
@@ -189,6 +263,8 @@ class MediaVideo:
     Raises:
         ValueError: there is no such file, it cannot be read, or it has no video stream.
     """
+
+    names: list[str] | None = None  # of the frames, where they are files
 
     def __init__(self, source: Any, name: str):
         self.name = name
@@ -397,7 +473,7 @@ def _path(path: Path, name: str) -> str:
 # ----------------------------------------------------------------------------------------------------- opening a video
 
 
-Video = MediaVideo | PictureVideo
+Video = MediaVideo | PictureVideo | AnimatedVideo
 
 
 def is_video_source(inputs: Any) -> bool:
@@ -405,22 +481,23 @@ def is_video_source(inputs: Any) -> bool:
     Returns whether inputs of the pipeline are one video rather than images.
 
     A video is `{"video": …}`; a path or URL with a video's file extension; a file, bytes, or a seekable file object
-    that begins as a video does; a folder; an array or tensor `(frames, …)` of four axes. Other inputs are images,
-    including a list or a generator of pictures, which must be passed as `{"video": …}` to be a video.
+    that begins as a video does, or that holds several pictures, as animated GIFs and WebPs do; a folder; an array or
+    tensor `(frames, …)` of four axes. Other inputs are images, including a list or a generator of pictures, which must
+    be passed as `{"video": …}` to be a video.
     """
     if isinstance(inputs, Mapping):
         return "video" in inputs
     if isinstance(inputs, (np.ndarray, torch.Tensor)):
         return inputs.ndim == 4
     if isinstance(inputs, (bytes, bytearray, memoryview)):
-        return is_video(bytes(inputs[:BEGINNING]))
+        return is_video(bytes(inputs[:BEGINNING])) or is_animation(inputs)
     if isinstance(inputs, (str, os.PathLike)):
         return _is_video_path(os.fsdecode(inputs))
     if hasattr(inputs, "read") and hasattr(inputs, "seekable") and inputs.seekable():
         place = inputs.tell()
         beginning = inputs.read(BEGINNING)
         inputs.seek(place)
-        return isinstance(beginning, bytes) and is_video(beginning)
+        return isinstance(beginning, bytes) and (is_video(beginning) or is_animation(inputs))
     return False
 
 
@@ -433,12 +510,12 @@ def _is_video_path(path: str) -> bool:
         if not os.path.isfile(path):  # opening a pipe would consume its data
             return False
         with open(path, "rb") as file:
-            return is_video(file.read(BEGINNING))
+            return is_video(file.read(BEGINNING)) or is_animation(path)
     except (OSError, ValueError):  # the reader of the file reports the error
         return False
 
 
-def open_video(source: Any, fps: float | None = None) -> Video:
+def open_video(source: Any, fps: float | None = None, numbered: bool = True) -> Video:
     """
     Opens a video.
 
@@ -446,6 +523,7 @@ def open_video(source: Any, fps: float | None = None) -> Video:
         source: path, http(s) URL, bytes, binary file object; folder of numbered pictures; array or tensor
             `(frames, height, width, 3)`; list, generator or data set of PIL images or arrays.
         fps: frames per second of a folder, an array or pictures; files have their own.
+        numbered: whether the pictures of a folder must have numbers; else they are in the order of their names.
 
     Raises:
         ValueError: it cannot be read, is no video, or has no frames.
@@ -458,11 +536,13 @@ def open_video(source: Any, fps: float | None = None) -> Video:
             raise ValueError(f"`inputs`: {name} must be (frames, height, width, 3) with at least one frame.")
         return PictureVideo((source[index] for index in range(len(source))), name, fps, len(source))
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
-        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps)
+        return PictureVideo.of_folder(Path(os.fsdecode(source)), name, fps, numbered)
     if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(source, "read"):
         if fps is not None:
             raise ValueError(f"`fps` is for pictures without times; {name} is a file that has its own.")
-        return MediaVideo(source, name)
+        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+            source = _file(source, name)
+        return AnimatedVideo(source, name) if is_animation(source) else MediaVideo(source, name)
     if isinstance(source, Image.Image) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
         raise ValueError(
             f"`inputs`: {name} is no video: pass a path, a URL, bytes, a folder, "
@@ -472,3 +552,97 @@ def open_video(source: Any, fps: float | None = None) -> Video:
     if count == 0:
         raise ValueError("`inputs`: the video has no frames.")
     return PictureVideo(source, "the video", fps, count)
+
+
+# ------------------------------------------------------------------------------------------------ reading ahead
+
+
+class _End:
+    """Marks the end of the items; `error` is what ended them, if anything did."""
+
+    def __init__(self, error: BaseException | None):
+        self.error = error
+
+
+class ReadAhead(Generic[Item]):
+    """Runs a generator in a thread; iterating gives its items, at most `room` of them waiting.
+
+    An error of the generator is raised once, after the items that came before it. `close`, the end of a `with` block,
+    or dropping the object ends the thread and closes the generator.
+
+    Args:
+        items: a generator. Only the thread touches it from here on.
+        room: how much may wait, in the unit of `size`; two items may always wait.
+        size: how much room an item takes; 1 by default.
+    """
+
+    # Two simple queues, as garbage collection may drop a reader in any thread at any moment: a lock that this thread
+    # holds already, such as that of a `queue.Queue`, would never be free then. `SimpleQueue.put` needs none.
+
+    def __init__(self, items: Iterator[Item], room: float, size: Callable[[Item], float] = lambda item: 1):
+        self._made: SimpleQueue[tuple[Item, float] | _End] = SimpleQueue()
+        self._taken: SimpleQueue[float | None] = SimpleQueue()  # sizes of the items taken; None: take no more
+        self._over = False
+        self._thread = threading.Thread(
+            target=_work, args=(items, room, size, self._made, self._taken), name="read ahead", daemon=True
+        )
+        self._dropped = weakref.finalize(self, self._taken.put, None)
+        self._thread.start()
+
+    def __iter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __next__(self) -> Item:
+        made = None if self._over else self._made.get()
+        if made is None or self._over:  # closed meanwhile, too
+            raise StopIteration
+        if isinstance(made, _End):
+            self._over = True
+            raise made.error or StopIteration
+        item, size = made
+        self._taken.put(size)
+        return item
+
+    def __enter__(self) -> ReadAhead[Item]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread and closes the generator; returns when both are done."""
+        self._over = True
+        self._dropped()
+        self._thread.join()
+        self._made = SimpleQueue()  # frees the items that nobody took
+
+
+def _work(
+    items: Iterator[Item],
+    room: float,
+    size: Callable[[Item], float],
+    made: SimpleQueue[tuple[Item, float] | _End],
+    taken: SimpleQueue[float | None],
+) -> None:
+    """Runs the generator. It holds no reference to the reader, so garbage collection of the reader stops it."""
+    error: BaseException | None = None
+    try:
+        waiting, filled = 0, 0.0
+        for item in items:
+            needed = size(item)
+            while not taken.empty() or (waiting >= 2 and filled + needed > room):
+                freed = taken.get()
+                if freed is None:
+                    return
+                waiting, filled = waiting - 1, filled - freed
+            made.put((item, needed))
+            waiting, filled = waiting + 1, filled + needed
+            del item  # the reader's now, and may be large
+    except BaseException as caught:  # the reader raises it
+        error = caught
+    finally:
+        try:
+            if isinstance(items, Generator):
+                items.close()
+        finally:
+            made.put(_End(error))

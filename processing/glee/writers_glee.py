@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from .run_lengths_glee import coco_rle
+from .geometry_glee import coco_rle
 
 Results = Sequence[Mapping[str, Any]]  # of one frame
 
@@ -224,9 +224,9 @@ class CocoVideoWriter:
     """
     Writes COCO's layout for videos, as used by YouTube-VIS.
 
-    It is `{"videos", "categories", "annotations"}`, one annotation per track with `"segmentations"`, `"bboxes"` (left,
-    top, width, height) and `"areas"`, one entry per frame or null, and `"score"`, the mean of its frames. Its category
-    is the label that it had in most of them.
+    It is `{"videos", "categories", "annotations"}`: one video, and one annotation per track with `"segmentations"`,
+    `"bboxes"` (left, top, width, height) and `"areas"`, one entry per frame or null, and `"score"`, the mean of its
+    frames. Its category is the label that it had in most of them.
 
     A track is complete at the end of the video. Until then masks are in a file beside the target, and only their
     places in memory.
@@ -234,12 +234,21 @@ class CocoVideoWriter:
     Args:
         path: of the file.
         size: (height, width) of the frames in pixels.
-        name: of the video.
+        name: file name of the video.
         labels: categories that get the first numbers; others follow in order of appearance.
+        frames: file names of its frames, or a pattern for them such as `"walk/{:05d}.jpg"`, as readers of YouTube-VIS
+            expect them; None leaves them out.
     """
 
-    def __init__(self, path: str | os.PathLike, size: tuple[int, int], name: str, labels: Sequence[str] = ()):
-        self._whole, self._size, self._name = WholeFile(path), size, name
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        size: tuple[int, int],
+        name: str,
+        labels: Sequence[str] = (),
+        frames: Sequence[str] | str | None = None,
+    ):
+        self._whole, self._size, self._name, self._frames = WholeFile(path), size, name, frames
         self._categories = {label: number + 1 for number, label in enumerate(dict.fromkeys(labels))}
         self._tracks: dict[int, _Track] = {}
         self._length = 0
@@ -250,9 +259,10 @@ class CocoVideoWriter:
         """Writes one frame: its number from 0, its time (which the format doesn't have), and its results."""
         self._length = index + 1
         for found in results:
-            rle = coco_rle(found["mask"])
+            area = int(found["mask"].sum())
+            rle = coco_rle(found["mask"]) if area else None  # readers refuse empty masks
             box = [round(side, 2) for side in _corner_and_size(found["box"])]
-            entry = json.dumps([rle, box, int(found["mask"].sum())]).encode()
+            entry = json.dumps([rle, box, area]).encode()
             track = self._tracks.setdefault(found["track_id"], _Track())
             track.frames.append(index)
             track.places.append(self._masks.tell())
@@ -266,7 +276,12 @@ class CocoVideoWriter:
         if self._whole.file.closed:
             return
         height, width = self._size
-        video = {"id": 1, "file_name": self._name, "height": height, "width": width, "length": self._length}
+        video: dict[str, Any] = {"id": 1, "file_name": self._name, "height": height, "width": width}
+        video["length"] = self._length
+        if isinstance(self._frames, str):
+            video["file_names"] = [self._frames.format(index) for index in range(self._length)]
+        elif self._frames is not None:
+            video["file_names"] = list(self._frames[: self._length])
         categories = [{"id": number, "name": label} for label, number in self._categories.items()]
         out = self._whole.file
         out.write(f'{{"videos": {json.dumps([video])}, "categories": {json.dumps(categories)}, "annotations": [')

@@ -41,15 +41,14 @@ people who agree to it.</p></footer>
 """
 
 
-def build_app(asr: Any, see: Any, load_ask: Callable[[], Any] | None, examples: Examples, limits: Limits) -> gr.Blocks:
+def build_app(asr: Any, see: Any, load_ask: Callable[[], Any], examples: Examples, limits: Limits) -> gr.Blocks:
     """
     Builds the page.
 
     Args:
         asr: pipeline of the task `audio-visual-speech-recognition`.
         see: pipeline of the task `object-perception`.
-        load_ask: returns the pipeline of the task `reasoning-segmentation`; called when somebody asks. Without it the
-            page has no tab for questions.
+        load_ask: returns the pipeline of the task `reasoning-segmentation`; called when somebody asks.
         examples: what may be tried.
         limits: what is refused.
     """
@@ -60,9 +59,8 @@ def build_app(asr: Any, see: Any, load_ask: Callable[[], Any] | None, examples: 
                 ReadTab(asr, see, examples, limits)
             with gr.Tab("See", id="see"):
                 SeeTab(see, examples, limits)
-            if load_ask is not None:
-                with gr.Tab("Ask", id="ask"):
-                    AskTab(load_ask, examples, limits)
+            with gr.Tab("Ask", id="ask"):
+                AskTab(load_ask, examples, limits)
         gr.HTML(SMALL_PRINT, apply_default_css=False, elem_id="small-print")
     return app.queue(max_size=16, default_concurrency_limit=1)
 
@@ -86,8 +84,7 @@ def main() -> None:
     see = pipeline("object-perception", model=checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny"))
     ask = checkpoint("LOOKHEAR_SPACE_ASK_MODEL", "lisa-glee-tiny")
     load_ask = functools.cache(functools.partial(pipeline, "reasoning-segmentation", model=ask))
-    can_ask = "LOOKHEAR_SPACE_ASK_MODEL" in os.environ or Path(ask).is_dir()  # lookhear may come without it
-    build_app(asr, see, load_ask if can_ask else None, examples, limits).launch(
+    build_app(asr, see, load_ask, examples, limits).launch(
         theme=theme(),
         # as it is, not through `css`, which puts every rule below the page's frame
         head=f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}</style>",

@@ -82,6 +82,7 @@ PIPELINE_REGISTRY.register_pipeline(
     "reasoning-segmentation",
     pipeline_class=ReasoningSegmentationPipeline,
     pt_model=AutoModel,
+    default={"model": (str(PACKAGED / "lisa-glee-tiny"), None)},
     type="multimodal",
 )
 

@@ -1,5 +1,5 @@
-"""The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | convert | publish |
-synthesize | demo`.
+"""The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | reproduce | convert |
+publish | synthesize | demo`.
 
 One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
 stderr. Bad input ends in one line and exit code 2.
@@ -17,10 +17,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import ask, convert, demo, evaluate, perceive, prepare, publish, synthesize, train, transcribe
+from . import ask, convert, demo, evaluate, perceive, prepare, publish, reproduce, synthesize, train, transcribe
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, convert, publish, synthesize, demo)
+COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, publish, synthesize, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,11 +58,16 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parses arguments; questions may come after options that follow the image, where argparse expects no more."""
+    """
+    Parses arguments; questions and settings may come after options that follow the image, recipe or table, where
+    argparse expects no more.
+    """
     parser = build_parser()
     options, further = parser.parse_known_args(arguments)
-    if further and options.command == "ask" and not any(text.startswith("-") for text in further):
-        options.rest += further
+    rest = {"ask": "rest", "train": "settings", "reproduce": "settings"}.get(options.command)
+    expected = all(not text.startswith("-") and (rest == "rest" or "=" in text) for text in further)
+    if further and rest is not None and expected:
+        getattr(options, rest).extend(further)
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     return options

@@ -16,6 +16,27 @@ def count(text: str) -> int:
     return int(text)
 
 
+def track(text: str) -> int | str:
+    """Reads the number of a track, from 0 on, or a language."""
+    text = text.strip()
+    if not text or text.startswith("-"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a track's number, from 0 on, nor a language")
+    return int(text) if text.isdecimal() else text
+
+
+def channel(text: str) -> int | str:
+    if not text.isdecimal() and text not in ("left", "right", "mean"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a channel's number, from 0 on, nor left, right or mean")
+    return int(text) if text.isdecimal() else text
+
+
+def seconds(text: str) -> float:
+    number = _number(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return number
+
+
 def rate(text: str) -> float:
     number = _number(text)
     if not 0 < number < math.inf:

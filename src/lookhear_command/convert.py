@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .parsing import Commands, add_command
@@ -32,6 +33,37 @@ def add(commands: Commands) -> None:
     avsr.add_argument(
         "--config", metavar="FOLDER", help="an AvsrConfig's folder or config.json (read off the weights)"
     )
+
+    _add_published(systems)
+
+
+def _add_published(systems: Commands) -> None:
+    """Adds the recognisers of other authors."""
+    beside = "its list of units (the one beside the checkpoint, or model.json's list of characters)"
+    for name, title, source in (
+        ("usr2", "USR 2.0, which reads sound, lips or both", "FILE"),
+        ("auto_avsr", "auto_avsr, of sound or of lips", "FILE"),
+        ("vsr-ml", "Visual Speech Recognition for Multiple Languages", "FOLDER"),
+    ):
+        example = f"lookhear convert {name} {'LRS3_V_WER19.1/' if source == 'FOLDER' else 'model.pth'} {name}/"
+        parser = add_command(systems, name, f"convert a recogniser of {title}", example, _convert_published)
+        what = "its checkpoint; no code in it is run"
+        if source == "FOLDER":
+            what = "folder or Hub id with model.pth and model.json; no code in them is run"
+        parser.add_argument("checkpoint", metavar=source, help=what)
+        parser.add_argument("output", type=Path, metavar="DIR", help="folder to make")
+        parser.add_argument("--units", type=Path, metavar="FILE", help=beside)
+        pieces = "the SentencePiece model of its texts, which training and alignment use (none)"
+        parser.add_argument("--sentencepiece", type=Path, metavar="FILE", help=pieces)
+        parser.set_defaults(kind=name)
+
+
+def _convert_published(options: argparse.Namespace) -> None:
+    from lookhear.training.avsr.published import KINDS, convert_published
+
+    settings = {"units": options.units, "sentencepiece_model": options.sentencepiece}
+    print(convert_published(options.kind, options.checkpoint, options.output, **settings))
+    print(f"{KINDS[options.kind].title}: {KINDS[options.kind].terms}", file=sys.stderr)
 
 
 def _convert_glee(options: argparse.Namespace) -> None:

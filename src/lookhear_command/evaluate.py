@@ -49,6 +49,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--noise", type=comma_list, default=["babble"], help=noise)
     part = "probability of each clip to be disturbed, the same clips at every SNR (1; the paper's test: 0.25)"
     parser.add_argument("--noise-probability", type=share, metavar="P", help=part)
+    strict = "avsr: end at the first clip that cannot be read; else it is left out, and listed on stderr and in --json"
+    parser.add_argument("--strict", action="store_true", help=strict)
     add_search(parser)
     parser.set_defaults(batch_size=None)  # 8 clips, 32 words, or 1 picture: padding changes a little what is found
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and intervals (0)")
@@ -115,6 +117,11 @@ def run(options: argparse.Namespace) -> None:
     from lookhear.evaluation.avsr_conditions import evaluate_avsr
     from lookhear.evaluation.tables import draw_results, format_table, format_word_times, to_csv, to_json, write_text
 
+    problems: list[dict[str, str]] = []
+
+    def left_out(clip: str, error: Exception) -> None:
+        problems.append({"id": clip, "problem": " ".join(str(error).split()) or type(error).__name__})
+
     rows = [
         result.to_dict()
         for result in evaluate_avsr(
@@ -129,14 +136,17 @@ def run(options: argparse.Namespace) -> None:
             device=options.device,
             batch_size=options.batch_size or 8,
             progress=_Progress(),
+            on_problem=None if options.strict else left_out,
             **search_settings(options),
         )
     ]
+    for problem in problems:
+        print(f"lookhear evaluate: {problem['id']} was left out: {problem['problem']}", file=sys.stderr)
     print(format_table(rows), end="")
     if times := format_word_times(rows):
         print("\n" + times, end="")
     if options.json:
-        write_text(options.json, to_json(rows))
+        write_text(options.json, to_json(rows, problems))
     if options.csv:
         write_text(options.csv, to_csv(rows))
     if options.picture:

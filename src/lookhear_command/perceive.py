@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .parsing import Commands, add_command
 from .shared_options import add_model, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
+STILL = (".jpg", ".jpeg", ".bmp")  # pictures that are one picture
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webp")  # that are written; the last is an animated picture
 
 
@@ -24,15 +26,18 @@ def add(commands: Commands) -> None:
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
-    files = "image file, or URL; or one video: file, URL, or folder of numbered pictures"
+    files = "image file, or URL; or one video: file, URL, folder of numbered pictures, or animated GIF or WebP"
     parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
     add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
     parser.add_argument(
         "--labels",
         type=comma_list,
-        help="comma-separated names, any number of objects each; 'object' finds all objects",
+        action="extend",
+        help="comma-separated names, any number of objects each; 'object' finds all objects; may be repeated",
     )
     again = "; may be repeated"
+    one = "one name, which may have a comma in it" + again
+    parser.add_argument("--label", dest="labels", action="append", metavar="NAME", help=one)
     parser.add_argument("--expression", action="append", metavar="TEXT", help="a sentence about one object" + again)
     parser.add_argument(
         "--point", action="append", type=points, metavar="X,Y[;X,Y…]", help="points of one object" + again
@@ -50,6 +55,11 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--top-k", type=positive, default=100, metavar="N", help="at most N objects are found by --labels (100)"
     )
+    best = "give an object its best label only, not each that fits"
+    parser.add_argument("--one-label", action="store_true", help=best)
+    frames = "what a folder or an animated picture is: a video, each of its pictures by itself, or the first (video)"
+    parser.add_argument("--frames", choices=("video", "each", "first"), help=frames)
+    parser.add_argument("--each", dest="frames", action="store_const", const="each", help="short for --frames each")
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
     out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
@@ -60,6 +70,9 @@ def add(commands: Commands) -> None:
     )
     results += "stdout instead of the table"
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help=results)
+    coco = "write what was found in images in COCO's form, which 'lookhear train glee' reads; of a folder, in each of "
+    coco += "its pictures"
+    parser.add_argument("--coco", type=Path, metavar="FILE", help=coco)
     video = parser.add_argument_group("options for a video")
     video.add_argument(
         "--coco-vis", type=Path, metavar="FILE", help="tracks in COCO's layout for videos (YouTube-VIS)"
@@ -76,34 +89,71 @@ def add(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     asked = [name for name in ASKED if getattr(options, name) is not None]
-    if not asked:
+    if not asked and not _knows_classes(options.model):
         raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
         raise ValueError(f"--json would write text to {options.json}; put --json after the images")
-    if any(Path(file).suffix.lower() not in PICTURES and _is_video(file) for file in options.files):
+    _check_coco(options)
+    frames = options.frames or ("video" if options.coco is None else "each")
+    moving = [file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(file)]
+    if moving and frames == "video":
         return _perceive_video(options)
     for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is not one")
-    pictures = overlay_paths(options.files, options.out)
+            which = "looked at as pictures" if moving else "not one"
+            raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is {which}")
+    stills = options.files
+    if moving:
+        from lookhear.commands.stills import as_stills
+
+        stills = as_stills(options.files, moving, frames)
+        if options.coco is not None and (parts := [still for still in stills if not isinstance(still, str)]):
+            raise ValueError(f"--coco names files of one picture each, and {parts[0].file} holds several")
+    if len(stills) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
+        raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(stills)}")
+    pictures = overlay_paths([str(still) for still in stills], options.out)
     checked_model(options)
 
     from lookhear.commands.perceive import perceive
 
     prompts = _prompts(options)
     failed = perceive(
-        options.files,
+        stills,
         _seeing(options),
         prompts,
         pictures=pictures,
         json_path=options.json,
+        coco=options.coco,
         batch_size=options.batch_size or 1,
         threshold=options.threshold,
         top_k=options.top_k,
+        one_label=options.one_label,
     )
     return 2 if failed else 0
+
+
+def _knows_classes(model: str) -> bool:
+    """Returns whether a checkpoint's folder names the classes that it was fine-tuned on."""
+    path = Path(model) / "config.json"
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("id2label")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return bool(names)
+
+
+def _check_coco(options: argparse.Namespace) -> None:
+    """Raises ValueError where `--coco` cannot be written."""
+    if options.coco is None:
+        return
+    if options.frames == "video":
+        raise ValueError("--coco is for pictures; for a video pass --coco-vis")
+    if options.coco.suffix.lower() != ".json":
+        raise ValueError(f"--coco {options.coco}: its ending must be .json")
+    if any(Path(file).absolute() == options.coco.absolute() for file in [*options.files, options.json or "-"]):
+        raise ValueError(f"{options.coco} would be overwritten")
 
 
 def _perceive_video(options: argparse.Namespace) -> int:

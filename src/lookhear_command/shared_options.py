@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 from .argument_types import positive, share
 
 MODALITIES = ("audio", "visual", "audiovisual")
+PUBLISHED = ("usr2-", "auto-avsr-", "vsr-ml-")  # how the names of other authors' recognisers begin
 
 
 def add_model(
     parser: argparse.ArgumentParser, name: str = "avsr-grid-tiny", knows: str = "English commands of the GRID corpus"
 ) -> None:
     text = f"checkpoint folder or Hub id (the packaged {name}: {knows})"
+    if name.startswith("avsr"):
+        text += "; or a recogniser of other authors by name, such as vsr-ml-lrs3-visual"
     parser.add_argument("--model", default=packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
 
@@ -34,6 +38,11 @@ def checked_model(options: argparse.Namespace) -> str:
     model = options.model
     if (model.startswith((".", os.sep)) or model.count("/") > 1) and not Path(model).is_dir():
         raise ValueError(f"--model: there is no folder {model}")
+    if model.startswith(PUBLISHED) and not Path(model).exists():
+        from lookhear.training.avsr.published import converted_by_name, is_published
+
+        if is_published(model):
+            return str(converted_by_name(model))
     return model
 
 
@@ -52,4 +61,6 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def result_name(file: str) -> str:
     """Returns the name of a file's or URL's result: the file's name without its ending."""
+    if file.lower().startswith("file://"):
+        file = urllib.parse.unquote(file)
     return Path(file.split("?")[0].rstrip("/")).stem or "result"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .argument_types import positive
+from .argument_types import comma_list, positive
 from .parsing import Commands, add_command
 
 
@@ -16,9 +16,12 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "train", summary, example, run)
     recipe = "a file, the name of a shipped recipe, or 'glee' with the options below"
     parser.add_argument("recipe", type=Path, metavar="RECIPE.yaml", help=recipe)
-    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="replaces one setting")
+    setting = "replaces one setting; options may come before"
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help=setting)
     dry = "print a LISA-GLEE recipe's shapes, trained weights and memory instead, without data or network"
     parser.add_argument("--dry-run", action="store_true", help=dry)
+    again = "remove the checkpoints of an earlier run in the output folder (it is resumed, if nothing has changed)"
+    parser.add_argument("--overwrite", action="store_true", help=again)
     _add_own_classes(parser)
 
 
@@ -35,6 +38,14 @@ def _add_own_classes(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--shots", type=positive, metavar="N", help="train on some pictures only, with N objects of each class (all)"
     )
+    own.add_argument(
+        "--freeze",
+        type=comma_list,
+        metavar="PARTS",
+        help="what learns nothing: backbone, text, or a module's name",
+    )
+    patience = "stop after N evaluations in a row without a better AP (never)"
+    own.add_argument("--patience", type=positive, metavar="N", help=patience)
     own.add_argument("--text", choices=("frozen", "trained"), default="frozen", help="the text encoder (frozen)")
     own.add_argument(
         "--epochs", type=float, default=12, metavar="N", help="passes over the data (12); AP is measured after each"
@@ -61,4 +72,5 @@ def run(options: argparse.Namespace) -> None:
         return run(options, options.settings)
     from lookhear.training.run_recipe import run_recipe
 
-    run_recipe(options.recipe, options.settings, options.dry_run)
+    anew = ["training.overwrite=true"] if options.overwrite else []
+    run_recipe(options.recipe, [*options.settings, *anew], options.dry_run)

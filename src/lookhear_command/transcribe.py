@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import chunk_length, positive, rate, weight
+from .argument_types import channel, chunk_length, positive, rate, seconds, track, weight
 from .parsing import Commands, add_command
 from .shared_options import MODALITIES, add_model, add_search, checked_model, result_name, search_settings
 
@@ -30,25 +30,36 @@ def add(commands: Commands) -> None:
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
     parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write DIR/NAME.FORMAT for each file")
-    parser.add_argument("--timestamps", choices=("word", "char"), help="put times into the json")
+    parser.add_argument("--timestamps", choices=("word", "char"), help="put times into txt and json")
     chunk = "length that the model reads in one pass; longer files are read utterance by utterance (the checkpoint's)"
     parser.add_argument("--chunk-length", type=chunk_length, metavar="SECONDS", help=chunk)
     bar = "show a progress bar for long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
+    rules = "rules of the search: joint, exact and with an early end, or espnet, as others measured (the checkpoint's)"
+    parser.add_argument("--search", choices=("joint", "espnet"), help=rules)
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
     parser.add_argument("--language-model", metavar="MODEL", help=model)
     parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
+    what = parser.add_argument_group("what to read of files that hold several tracks or channels")
+    number = "number, from 0 on, or language (the default one; a warning lists them)"
+    what.add_argument("--audio-track", type=track, metavar="TRACK", help=f"sound track: {number}")
+    what.add_argument("--video-track", type=track, metavar="TRACK", help=f"video: {number}")
+    choice = "channel of the sound: number, from 0 on, left, right, or mean of all (those in which somebody speaks)"
+    what.add_argument("--channel", type=channel, metavar="CHANNEL", help=choice)
+    what.add_argument("--audio", type=Path, metavar="SOUND", help="file with the sound, instead of the video's own")
+    offset = "seconds after the video's beginning at which that file begins (0)"
+    what.add_argument("--audio-offset", type=seconds, metavar="SECONDS", help=offset)
     who = parser.add_argument_group("whom to read if several people are in view")
     forms = (
         "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
     )
     forms += "track each"
     who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
-    track = (
+    boxes = (
         "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
     )
-    who.add_argument("--speaker-track", type=Path, metavar="FILE", help=track)
+    who.add_argument("--speaker-track", type=Path, metavar="FILE", help=boxes)
     who.add_argument("--speaker-track-id", type=positive, metavar="N", help="track_id in that file (the only one)")
     who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
@@ -124,6 +135,17 @@ def _seen(frame: dict[str, Any]) -> tuple[float | None, dict[int, list[float]]]:
     return frame["time"], {found["track_id"]: [found["box"][edge] for edge in edges] for found in frame["objects"]}
 
 
+def _sources(options: argparse.Namespace) -> list[Any]:
+    """Returns the pipeline's input for each file."""
+    if options.audio is None:
+        if options.audio_offset is not None:
+            raise ValueError("--audio-offset applies to the file of --audio, which is missing")
+        return list(options.files)
+    if len(options.files) > 1:
+        raise ValueError(f"--audio applies to a single video, and there are {len(options.files)}")
+    return [{"video": options.files[0], "audio": options.audio, "audio_offset": options.audio_offset or 0.0}]
+
+
 def run(options: argparse.Namespace) -> int:
     names = [result_name(file) for file in options.files]
     if options.output is None and len(names) > 1 and options.format in ("srt", "vtt", "tsv"):
@@ -131,19 +153,19 @@ def run(options: argparse.Namespace) -> int:
     if options.output is not None and len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
-    speaker = _chosen(options)
+    speaker, sources = _chosen(options), _sources(options)
     from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
 
     asr = load_pipeline("audio-visual-speech-recognition", checked_model(options), options.device)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
     failed = 0
-    for file, name, result, error in _results(asr, options, names, timestamps, speaker):
+    for file, name, result, error in _results(asr, options, sources, names, timestamps, speaker):
         if result is not None and options.output is not None:
-            _write(result, options.output, name, options.format)
+            _write(result, options.output, name, options)
         elif result is not None:
             start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
-            lines = format_captions(result, options.format).splitlines(keepends=True)
+            lines = format_captions(result, options.format, options.timestamps is not None).splitlines(keepends=True)
             print("".join(start + line for line in lines), end="", flush=True)
         if error is not None:
             failed += 1
@@ -155,45 +177,51 @@ def run(options: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _write(result: dict[str, Any], folder: Path, name: str, kind: str) -> None:
+def _write(result: dict[str, Any], folder: Path, name: str, options: argparse.Namespace) -> None:
     """Writes the result; if it has times and several people, also a file for each of them."""
     from lookhear.processing.avsr import write_captions
 
-    print(write_captions(result, folder / f"{name}.{kind}", kind))
+    kind = options.format
+    print(write_captions(result, folder / f"{name}.{kind}", kind, options.timestamps is not None))
     for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
         speaker = one["speaker"].lower().replace(" ", "-")
         print(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
 
 
 def _results(
-    asr: Any, options: argparse.Namespace, names: list[str], timestamps: str | bool, speaker: Any
+    asr: Any,
+    options: argparse.Namespace,
+    sources: list[Any],
+    names: list[str],
+    timestamps: str | bool,
+    speaker: Any,
 ) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None]]:
-    """
-    Yields (file, name, result, error) for each file; a batch in which one file cannot be read is read file by file.
-    """
+    """Yields (file, name, result, error) for each file; each is opened and read once, whatever the others hold."""
     settings = {"modality": options.modality, "chunk_length_s": options.chunk_length, **search_settings(options)}
-    settings |= {"language_model": options.language_model, "language_model_weight": options.language_model_weight}
+    settings |= {
+        "search": options.search,
+        "language_model": options.language_model,
+        "language_model_weight": options.language_model_weight,
+    }
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
+    settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
     if speaker == EVERYONE:
-        for file, name in zip(options.files, names, strict=True):
-            yield file, name, *_attempt(asr, file, **settings)
+        for file, source, name in zip(options.files, sources, names, strict=True):
+            yield file, name, *_attempt(asr, source, **settings)
         return
     for first in range(0, len(names), options.batch_size):
         files = options.files[first : first + options.batch_size]
-        opened = [_attempt(asr.stream, file, **settings) for file in files]
+        opened = [_attempt(asr.stream, source, **settings) for source in sources[first : first + len(files)]]
         short = [speech.source for speech, error in opened if error is None and not speech.chunked]
-        together, failed = _attempt(asr, short, batch_size=len(short), **settings) if short else ([], None)
-        together = iter(together or [])
+        together = iter(asr.attempt(short, **settings) if short else [])
         error: BaseException | None
         for file, name, (speech, error) in zip(files, names[first:], opened):
-            if error is not None:
-                result = None
-            elif speech.chunked:
+            result = None
+            if error is None and speech.chunked:
                 result, error = _read_long(speech, name, options.progress)
-            elif failed is not None:
-                result, error = _attempt(asr, file, **settings)
-            else:
+            elif error is None:
                 result = next(together)
+                result, error = (None, result) if isinstance(result, Exception) else (result, None)
             yield file, name, result, error
 
 

@@ -30,6 +30,7 @@ class Listener:
     """Stands in for a checkpoint: keeps what it was given, reads every clip right."""
 
     image_processor = None
+    has_times = True
 
     def __init__(self):
         self.calls: list[tuple[str, list[Clip]]] = []

@@ -63,7 +63,13 @@ def lisa_config() -> LisaGleeConfig:
         vocab_size=60, hidden_size=32, intermediate_size=48, num_hidden_layers=LANGUAGE_LAYERS, num_attention_heads=2
     )
     ids = {"object_token_id": 3, "segment_token_id": 4, "object_label_ids": [58, 7, 59]}
-    options = {"object_masks": True, "object_layers": 1, "choose_objects": True, "scaled_products": True}
+    options = {
+        "object_masks": True,
+        "object_ranks": True,
+        "object_layers": 1,
+        "choose_objects": True,
+        "scaled_products": True,
+    }
     return LisaGleeConfig(
         perception_config=glee_config(), language_config=language, num_objects=OBJECTS_SHOWN, **ids, **options
     )

@@ -6,8 +6,8 @@ import torch
 from lookhear import GleeForObjectDetection
 from lookhear.processing.glee.post_processing_glee import (
     post_process_grounding,
-    post_process_instance_segmentation,
     post_process_interactive,
+    post_process_objects,
     post_process_open_world,
 )
 
@@ -63,7 +63,7 @@ def test_detection(glee, model):
         input_ids=stored["in.input_ids"],
         attention_mask=stored["in.attention_mask"],
     )
-    results = post_process_instance_segmentation(outputs, 0.0, stored.facts["output_sizes"], stored.facts["topk"])
+    results = post_process_objects(outputs, 0.0, stored.facts["output_sizes"], stored.facts["topk"])
     for index, result in enumerate(results):
         check_set(stored, f"post.{index}.", result)
 

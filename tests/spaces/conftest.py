@@ -100,14 +100,12 @@ def hub() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def space(repository: Path, tmp_path_factory: pytest.TempPathFactory, answering_checkpoint: Path) -> Iterator[Space]:
+def space(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Space]:
     """The Space as `lookhear publish` composes it, served as on the Hub, with examples that it made itself."""
     pytest.importorskip("gradio", reason="needs Gradio: pip install 'lookhear[demo]'")
     folder = tmp_path_factory.mktemp("space")
     published = publish(repository / "spaces" / "lookhear", folder / "published")
     settings = {"LOOKHEAR_SPACE_READ_SECONDS": "20", "LOOKHEAR_SPACE_MEGABYTES": "5"}
-    if not (repository / "model_cards" / "lisa-glee-tiny").is_dir():
-        settings["LOOKHEAR_SPACE_ASK_MODEL"] = str(answering_checkpoint)
     with served(repository, published, folder, settings) as space:
         yield space
 

@@ -16,7 +16,6 @@ READ, SEE, ASK = (f"button[role=tab]:nth-of-type({number})" for number in (1, 2,
 QUESTION = "#ask-question :is(textarea, input)"
 BUBBLES = "return [...document.querySelectorAll('#ask-chat [data-testid=' + arguments[0] + '] .message-content')].map("
 BUBBLES += "bubble => bubble.innerText.trim())"
-PACKAGED = Path(__file__).parents[2] / "model_cards" / "lisa-glee-tiny"
 LOADED = "return document.querySelector(arguments[0])?.readyState >= 1"
 TOAST = "[class*=toast]"
 SHOWN = "return document.querySelector(arguments[0])?.naturalWidth > 0"
@@ -251,7 +250,6 @@ def test_a_picture_is_asked_about_and_asked_about_again(page, space):
     page.wait_for("return !document.querySelector('#ask-chat [data-testid=user]')")
 
 
-@pytest.mark.skipif(not PACKAGED.is_dir(), reason="model_cards/lisa-glee-tiny is not there yet")
 def test_what_is_asked_for_is_named_and_shown(page, space):
     ask_page(page, space.examples / "scene.png")
     for number, label in enumerate(("white star", "yellow square"), 1):

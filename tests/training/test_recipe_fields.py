@@ -32,6 +32,7 @@ RECIPES = [
     scenes.GleeRecipe,
     scenes.GleeModelRecipe,
     scenes.SceneDataRecipe,
+    scenes.FixedScenesRecipe,
     scenes.SceneValidationRecipe,
     SceneRecipe,
     MovingRecipe,

@@ -1,8 +1,49 @@
 """CTC targets for each step, from known word times: on little data they show a new model where the letters are."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
+import torch
+
+from lookhear.processing.avsr import AvsrTokenizer
 
 IGNORED = -100
+
+
+class TimedClip(Protocol):
+    """A clip whose word times may be known."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def words(self) -> tuple[tuple[str, float, float], ...] | None: ...
+
+    @property
+    def frames(self) -> int: ...
+
+
+def alignment_labels(clips: Sequence[TimedClip], tokenizer: AvsrTokenizer, steps_per_second: float) -> torch.Tensor:
+    """
+    Makes the targets of the alignment loss.
+
+    Args:
+        clips: of one batch.
+        tokenizer: of the model.
+        steps_per_second: 25 times `config.ctc_upsampling`.
+
+    Returns:
+        `(batch, steps)` int64; a row of -100 for a clip whose word times are not known.
+    """
+    labels = np.full((len(clips), round(max(clip.frames for clip in clips) * steps_per_second / 25)), IGNORED)
+    blank, space = tokenizer.pad_token_id, tokenizer.space_id
+    for row, clip in zip(labels, clips):
+        if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
+            words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]
+            steps = round(clip.frames * steps_per_second / 25)
+            row[:steps] = spread_letters(words, steps, steps_per_second, blank, space)
+    return torch.from_numpy(labels)
 
 
 def spread_letters(

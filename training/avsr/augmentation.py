@@ -1,5 +1,7 @@
 """Augmentations of training clips that keep sound and lips in step. Every function takes a random generator."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +10,9 @@ from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_
 from lookhear.training.avsr.recipe import AugmentationRecipe
 
 SAMPLES_PER_FRAME = 640  # 16 kHz sound, 25 frames a second
+TOLERANCE = 1e-3  # of a frame: less than a sample of sound, more than the rounding of stored times
+
+Words = tuple[tuple[str, float, float], ...]  # with start and end in seconds
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Clip:
     text: str
     audio: np.ndarray | None = None
     mouths: np.ndarray | None = None
-    words: tuple[tuple[str, float, float], ...] | None = None
+    words: Words | None = None
 
     @property
     def frames(self) -> int:
@@ -70,6 +75,55 @@ def word_window(clip: Clip, share: float, generator: np.random.Generator, max_fr
         chosen = chosen[:-1]
     start, end = int(chosen[0][1] * 25), int(np.ceil(chosen[-1][2] * 25))
     return replace(cut(clip, start, min(end, start + max_frames)), text=" ".join(word for word, *_ in chosen))
+
+
+def first_words(words: Sequence[tuple[str, float, float]], max_frames: int) -> tuple[int, range] | None:
+    """
+    Finds the first words of a clip that fit into a number of frames.
+
+    The excerpt begins with the clip if the first word ends in time, else with the first word that is short enough.
+
+    Args:
+        words: each with its start and end in seconds, in order.
+        max_frames: of the excerpt, at least 1.
+
+    Returns:
+        The excerpt's first frame, and the places of its words; None if no word fits.
+    """
+    for start, first in ((0, 0), *((_frame_at(word[1]), place) for place, word in enumerate(words))):
+        count = 0
+        while first + count < len(words) and _frame_after(words[first + count][2]) <= start + max_frames:
+            count += 1
+        if count:
+            return start, range(first, first + count)
+    return None
+
+
+def cut_at_words(clip: Clip, max_frames: int) -> Clip:
+    """
+    Cuts a clip with word times to at most `max_frames` frames, before a word: no word is heard, seen or written in
+    part. See [`first_words`]; of a clip no word of which fits, the first frames remain.
+    """
+    words = clip.words or ()
+    found = first_words(words, max_frames)
+    if found is None:
+        return cut(clip, 0, max_frames)
+    start, places = found
+    chosen, rest = words[places.start : places.stop], words[places.stop :]
+    end = max(_frame_at(rest[0][1]) if rest else clip.frames, _frame_after(chosen[-1][2]))
+    text = " ".join(word for word, *_ in chosen) if len(chosen) < len(words) else clip.text
+    shifted = tuple((word, a - start / 25, b - start / 25) for word, a, b in chosen)
+    return replace(cut(clip, start, min(end, start + max_frames)), text=text, words=shifted)
+
+
+def _frame_at(seconds: float) -> int:
+    """Returns the frame in which a time lies."""
+    return math.floor(25 * seconds + TOLERANCE)
+
+
+def _frame_after(seconds: float) -> int:
+    """Returns the first frame that begins at or after a time."""
+    return math.ceil(25 * seconds - TOLERANCE)
 
 
 def cut_silence(clip: Clip, generator: np.random.Generator) -> Clip:

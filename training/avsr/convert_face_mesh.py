@@ -189,7 +189,8 @@ def _in_full(values: np.ndarray, shape: list[int], sparsity: Table) -> np.ndarra
 def _indices(dimension: Table, field: int) -> np.ndarray:
     """Returns a list of whole numbers, whose format the field before says."""
     form = INDEX_FORMATS[dimension.number(field - 1, "B")]
-    return np.array(dimension.table(field).numbers(0, form), dtype=np.int64)
+    table = dimension.table(field)
+    return np.array(table.numbers(0, form) if table else [], dtype=np.int64)
 
 
 def convert(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -205,7 +206,7 @@ def convert(folder: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: a file is missing, or of another kind.
     """
-    converted = {}
+    converted: dict[str, torch.Tensor] = {}
     for name, file in SOURCES.items():
         path = Path(folder) / file
         if not path.is_file():

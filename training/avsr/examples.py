@@ -1,15 +1,16 @@
 """Prepared clips as a data set of training examples, and batches of them."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from datasets import Dataset
 
 from lookhear.processing.avsr import AvsrProcessor
-from lookhear.training.avsr.alignment import IGNORED, spread_letters
-from lookhear.training.avsr.augmentation import Clip, augment, cut, splice_word, word_window
+from lookhear.training.avsr.alignment import alignment_labels
+from lookhear.training.avsr.augmentation import Clip, augment, cut_at_words, splice_word, word_window
+from lookhear.training.avsr.forced_alignment import FOUND_WORDS, read_words
 from lookhear.training.avsr.prepare import decode_audio, decode_row
 from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe
 
@@ -18,6 +19,7 @@ def read_clip(row: dict) -> Clip:
     """Returns a row of a prepared folder as a [`Clip`]."""
     decoded = decode_row(row)
     words = decoded["words"] and tuple((word["word"], word["start"], word["end"]) for word in decoded["words"])
+    words = words or read_words(row.get(FOUND_WORDS))
     return Clip(decoded["text"], decoded["audio"], decoded["mouths"], words)
 
 
@@ -69,12 +71,15 @@ class TrainingClips(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Clip:
         generator = np.random.default_rng([self.seed, self.epoch, index])
         augmentation = self.augmentation.at(self.epoch)
-        clip = read_clip(self.rows[index])
+        row = self.rows[index]
+        clip = read_clip(row)
         clip = self._splice(clip, index, augmentation.splice_probability, generator)
         if self.data.word_window:
             clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
         if clip.frames > self.data.max_frames:
-            clip = cut(clip, 0, self.data.max_frames)
+            clip = cut_at_words(clip, self.data.max_frames)
+        if not row["words"]:  # times that an aligner found are for cutting only
+            clip = replace(clip, words=None)
         others = [wave for row, wave in self.voices if row != index]
         return augment(clip, augmentation, self.crop_size, others, generator)
 
@@ -128,17 +133,5 @@ class ClipCollator:
         if self.classes is not None:
             inputs["labels"] = torch.tensor([self.classes[clip.text.upper()] for clip in clips])
         elif self.steps_per_second is not None:
-            inputs["alignment_labels"] = self._alignment_labels(clips, self.steps_per_second)
+            inputs["alignment_labels"] = alignment_labels(clips, self.processor.tokenizer, self.steps_per_second)
         return dict(inputs)
-
-    def _alignment_labels(self, clips: list[Clip], rate: float) -> torch.Tensor:
-        """Returns `(batch, steps)`; a row of -100 for a clip whose word times are not known."""
-        tokenizer = self.processor.tokenizer
-        labels = np.full((len(clips), round(max(clip.frames for clip in clips) * rate / 25)), IGNORED)
-        for row, clip in zip(labels, clips):
-            if clip.words and " ".join(word for word, *_ in clip.words) == clip.text:
-                words = [(tokenizer(word).input_ids[:-1], start, end) for word, start, end in clip.words]
-                steps = round(clip.frames * rate / 25)
-                blank, space = tokenizer.pad_token_id, tokenizer.convert_tokens_to_ids(" ")
-                row[:steps] = spread_letters(words, steps, rate, blank, space)
-        return torch.from_numpy(labels)

@@ -2,15 +2,20 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from lookhear.modeling.avsr import AvsrForConditionalGeneration, AvsrForVideoClassification
-from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder
+from lookhear.modeling.avsr.configuration_avsr import wav2vec2_large_config
+from lookhear.modeling.avsr.convert_avsr import convert_resnet, convert_speech_encoder, speech_encoder_config
 from lookhear.training.checkpoint_files import load_weights, read_checkpoint
 
 SPEECH_ENCODERS = ("wav2vec2", "hubert", "wavlm")
+# How an encoder is trained further; the values are the published code's, whatever it was pre-trained with.
+FINE_TUNING: tuple[str, ...] = ("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length")
+FINE_TUNING += ("layerdrop", "hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout")
 
 
 def initialise_modules(model: PreTrainedModel, sources: list[dict]) -> None:
@@ -105,6 +110,45 @@ def speech_encoder_config_of(source: str | os.PathLike) -> PreTrainedConfig:
             + ", ".join(SPEECH_ENCODERS)
         )
     return config
+
+
+def with_front_ends(fields: dict[str, Any], sources: list[dict]) -> dict[str, Any]:
+    """
+    Adds the configurations of the front-ends that a new model copies, unless the fields have their own.
+
+    Args:
+        fields: of `AvsrConfig`; not changed.
+        sources: see [`initialise_modules`].
+
+    Returns:
+        The fields. Of a speech encoder the sizes are the checkpoint's, masking and dropout those of the published
+        code; a front-end of a checkpoint of this library is as it is there.
+
+    Raises:
+        ValueError: a checkpoint cannot be read, or is no speech encoder.
+    """
+    fields = dict(fields)
+    for source in sources:
+        kind, checkpoint = source.get("format", "lookhear"), source["checkpoint"]
+        if kind == "speech-encoder":
+            audio = dict(fields.get("audio_config") or {})
+            if not audio.get("encoder_config") and audio.get("front_end", "wav2vec2") == "wav2vec2":
+                fields["audio_config"] = {**audio, "encoder_config": _encoder_to_train(checkpoint)}
+        elif kind == "lookhear":
+            for there, here in _renaming(source["modules"]).items():
+                name = f"{here.rpartition('.')[2].removesuffix('_front_end')}_config"
+                if here.endswith("_front_end") and there.endswith("_front_end") and not fields.get(name):
+                    fields[name] = getattr(AutoConfig.from_pretrained(checkpoint), name)
+    return fields
+
+
+def _encoder_to_train(source: str | os.PathLike) -> PreTrainedConfig:
+    """Returns the configuration of a speech encoder, to be trained as the published code does."""
+    if Path(source).is_file():
+        return speech_encoder_config(read_checkpoint(source))
+    encoder, published = speech_encoder_config_of(source), wav2vec2_large_config()
+    settings = {name: value for name, value in encoder.to_dict().items() if name not in ("dtype", "torch_dtype")}
+    return CONFIG_MAPPING[encoder.model_type](**settings | {name: getattr(published, name) for name in FINE_TUNING})
 
 
 def _check_same_encoder(theirs: PreTrainedConfig, ours: PreTrainedConfig, name: str) -> None:

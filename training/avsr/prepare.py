@@ -32,14 +32,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lookhear.evaluation.tables import write_text
 from lookhear.training.avsr.corpora import READERS, Utterance
 from lookhear.training.avsr.pixels import GreyValues
+from lookhear.training.avsr.shards import ROWS_PER_GROUP, claim_folder
 
 if TYPE_CHECKING:
     from lookhear.processing.avsr import MouthRoiImageProcessor
 
 SAMPLING_RATE = 16000  # Hz
-ROWS_PER_GROUP = 32  # rows that are compressed together: bounds the memory of writing and of streaming
 ROI_SETTINGS = (
     "roi_size",
     "mouth_width",
@@ -215,7 +216,8 @@ def prepare_corpus(
         raise ValueError("there are no utterances to prepare; check the corpus folder and the split")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    _claim_folder(output, _settings(utterances, image_processor, clips_per_shard))
+    settings = _settings(utterances, image_processor, clips_per_shard)
+    claim_folder(output / "prepare.json", settings, earlier={"landmarks": FIRST_LANDMARKS})
     shards = math.ceil(len(utterances) / clips_per_shard)
     missing = [number for number in range(index, shards, jobs) if not (output / shard_name(number, shards)).exists()]
     clips = sum(len(utterances[number * clips_per_shard : (number + 1) * clips_per_shard]) for number in missing)
@@ -374,33 +376,10 @@ def _write_shard(path: Path, rows: Iterator[dict]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:
     digest = hashlib.sha256("\n".join(f"{utterance.id}\t{utterance.text}" for utterance in utterances).encode())
     settings = {name: getattr(image_processor, name) for name in ROI_SETTINGS}
     return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
-
-
-def _claim_folder(output: Path, settings: dict) -> None:
-    """Writes `prepare.json`; refuses a folder that was begun with another corpus or other settings."""
-    path = output / "prepare.json"
-    if not path.exists():
-        _write_text(path, json.dumps(settings, indent=1) + "\n")
-        return
-    there = _read_settings(output)
-    other = [
-        f"{name} {there.get(name)} there, {value} now" for name, value in settings.items() if there.get(name) != value
-    ]
-    if other:
-        raise ValueError(
-            f"{output} was begun with other settings ({'; '.join(other)}); "
-            "choose another output folder or empty this one"
-        )
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -439,8 +418,8 @@ def summarize(output: str | Path) -> PrepareSummary:
         summary.pixels, summary.pixel_mean, summary.pixel_std = grey.pixels, grey.mean, grey.deviation
     summary.with_face = float(np.mean(shares)) if shares else None
     summary.problems, summary.warnings = len(problems), dict(warnings.most_common())
-    _write_text(output / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
-    _write_text(output / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
+    write_text(output / "problems.jsonl", "".join(json.dumps(problem) + "\n" for problem in problems))
+    write_text(output / "summary.json", json.dumps(asdict(summary), indent=1) + "\n")
     if summary.shards == summary.shards_in_all and not summary.clips:
         raise ValueError(f"no clip could be read; the first of {len(problems)} problems: {problems[0]['problem']}")
     return summary

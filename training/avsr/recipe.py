@@ -28,11 +28,18 @@ class DataRecipe:
         validation: folders to evaluate on.
         min_frames_with_face: clips whose mouth was seen in a smaller share of their frames, in [0, 1], are left out;
             0: none is.
-        max_frames: longer training clips are cut to this number of frames, at least 1, and so is their text where the
-            times of the words are known; where they are not, clips are left out, as their text cannot be cut. The
-            paper cuts at 160.
+        max_frames: longer training clips are cut between two words to at most this number of frames, at least 1, and
+            so is their text; see `cut_long_clips` for those whose words have no times. The paper cuts at 160.
         word_window: share of the words of a clip that a training excerpt has, in (0, 1] (1/3 for LRS2's and LRS3's
             `pretrain`); None: all.
+        cut_long_clips: training clips over `max_frames` whose words have no times are left out (`"leave_out"`), or
+            `aligner` finds the times (`"alignment"`), which are stored in `word_times` in `cache_features` or the
+            training's `output_dir`; clips that it cannot align are left out.
+        aligner: folder or Hub id of a recogniser, for `cut_long_clips: alignment`.
+        cache_features: folder in which the outputs of frozen front-ends and back-ends are stored, as in the paper's
+            last stage: they are computed once, not in every step. None: they are not stored.
+        feature_versions: versions of each training clip, at least 1, whose outputs are stored: version n has the
+            augmentation of epoch n, counted from 0, and after the last version the first one is seen again.
     """
 
     train: list[str] = field(default_factory=list)
@@ -40,6 +47,19 @@ class DataRecipe:
     min_frames_with_face: Share = 0.0
     max_frames: Count = 160
     word_window: Annotated[float, Range(0, 1, above=True)] | None = None
+    cut_long_clips: Literal["leave_out", "alignment"] = "leave_out"
+    aligner: str | None = None
+    cache_features: str | None = None
+    feature_versions: Count = 1
+
+    def __post_init__(self) -> None:
+        if (self.cut_long_clips == "alignment") != (self.aligner is not None):
+            raise ValueError(
+                "data.cut_long_clips: alignment and data.aligner, a recogniser's folder or Hub id, go together: "
+                "set both or neither"
+            )
+        if self.feature_versions > 1 and self.cache_features is None:
+            raise ValueError("data.feature_versions is of data.cache_features: set both, or leave it out")
 
 
 @dataclass
@@ -115,7 +135,9 @@ class ModelRecipe:
             `lookhear prepare` has computed them; else LRS2's, or those in `image_processor`.
         tokenizer: fields of a new processor's `AvsrTokenizer`.
         initialise: list of {checkpoint, modules}: modules (such as `model.encoder.visual_front_end`) that are copied
-            from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end.
+            from other checkpoints; `format: moco | torchvision` reads a ResNet's weights into the visual front-end,
+            `format: speech-encoder` a wav2vec 2.0, HuBERT or WavLM into the audio front-end. Of front-ends that are
+            copied a new model takes the configuration, too, unless `config` has its own.
         freeze: modules that are not trained, batch norms included.
     """
 

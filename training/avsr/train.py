@@ -6,20 +6,24 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 
 import json
 import logging
-import math
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, set_seed
+from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, TrainingArguments, set_seed
 
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.avsr import AvsrConfig, AvsrForConditionalGeneration
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
+from lookhear.training.avsr.augmentation import first_words
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
-from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.feature_writing import FeatureWriter
+from lookhear.training.avsr.features import FeatureClips, FeatureCollator
+from lookhear.training.avsr.forced_alignment import FOUND_WORDS, add_word_times, frames_of, read_words
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
@@ -29,6 +33,31 @@ from lookhear.training.running import run_to_end, training_arguments
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class TrainingParts:
+    """
+    What a training is put together from.
+
+    Attributes:
+        arguments: of the trainer.
+        model: to train.
+        processor: makes the model's inputs.
+        train: clips to train on.
+        validation: clips to evaluate on, or None.
+    """
+
+    arguments: TrainingArguments
+    model: AvsrForConditionalGeneration
+    processor: AvsrProcessor
+    train: TrainingClips
+    validation: EvaluationClips | None
+
+    @property
+    def steps_per_second(self) -> int | None:
+        """Returns the CTC steps in a second if the alignment loss is used."""
+        return 25 * self.model.config.ctc_upsampling if self.model.config.alignment_loss_weight else None
+
+
 def train(recipe: Recipe) -> AvsrTrainer:
     """
     Trains by a recipe, resuming from the last checkpoint in its `output_dir`; the result is in `output_dir`.
@@ -36,42 +65,65 @@ def train(recipe: Recipe) -> AvsrTrainer:
     Raises:
         ValueError: the recipe names data, modules or training arguments that do not exist.
     """
+    parts = build_parts(recipe)
+    clips: TrainingClips | FeatureClips = parts.train
+    validation: EvaluationClips | FeatureClips | None = parts.validation
+    collator: ClipCollator | FeatureCollator = ClipCollator(parts.processor, steps_per_second=parts.steps_per_second)
+    if recipe.data.cache_features is not None:
+        writer = FeatureWriter(parts.model, parts.processor, recipe, parts.arguments)
+        clips = writer.store("train", parts.train)
+        validation = parts.validation and writer.store("validation", parts.validation)
+        collator = FeatureCollator(parts.processor, parts.steps_per_second)
+    trainer = AvsrTrainer(
+        model=parts.model,
+        args=parts.arguments,
+        data_collator=collator,
+        train_dataset=clips,
+        eval_dataset=validation,
+        compute_metrics=ErrorRates(parts.processor.tokenizer, views_of(parts.model.config.modality)),
+        processing_class=parts.processor,
+        frozen=select_modules(parts.model, recipe.model.freeze),
+        search=search_settings(parts.model.config, recipe.evaluation),
+    )
+    return run_to_end(trainer, recipe)
+
+
+def build_parts(recipe: Recipe) -> TrainingParts:
+    """
+    Loads and checks what a recipe names.
+
+    Raises:
+        ValueError: the recipe names data, modules or training arguments that do not exist.
+    """
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
-    rows = load_rows(recipe.data.train, recipe.data, training=True)
+    rows = load_rows(recipe.data.train, recipe.data, training=True, output=arguments.output_dir)
     validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
     processor = build_processor(recipe.model, recipe.data.train)
     check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)
     model = build_model(recipe.model)
     check_crop_size(model.config, processor)
     save_search(model, recipe.evaluation)
+    seed = arguments.seed if arguments.data_seed is None else arguments.data_seed
     crop_size = processor.image_processor.crop_size
-    trainer = AvsrTrainer(
-        model=model,
-        args=arguments,
-        data_collator=ClipCollator(
-            processor,
-            steps_per_second=25 * model.config.ctc_upsampling if model.config.alignment_loss_weight else None,
-        ),
-        train_dataset=TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, arguments.seed),
-        eval_dataset=None if validation is None else EvaluationClips(validation),
-        compute_metrics=ErrorRates(processor.tokenizer, views_of(model.config.modality)),
-        processing_class=processor,
-        frozen=select_modules(model, recipe.model.freeze),
-        search=search_settings(model.config, recipe.evaluation),
+    clips = TrainingClips(rows, recipe.augmentation, recipe.data, crop_size, seed)
+    return TrainingParts(
+        arguments, model, processor, clips, None if validation is None else EvaluationClips(validation)
     )
-    return run_to_end(trainer, recipe)
 
 
-def load_rows(folders: list[str], recipe: DataRecipe, training: bool = False) -> Dataset:
+def load_rows(
+    folders: list[str], recipe: DataRecipe, training: bool = False, output: str | Path | None = None
+) -> Dataset:
     """
     Loads the clips of prepared folders, without those that the recipe leaves out, whose number is logged.
 
     Args:
         folders: made by `lookhear prepare`.
         recipe: of the data.
-        training: whether the clips are trained on: those that are longer than `max_frames` and whose words have no
-            times cannot be cut and are left out.
+        training: whether the clips are trained on: those that are longer than `max_frames` and cannot be cut are left
+            out.
+        output: of the training, for the word times that `aligner` finds where there is no `cache_features`.
 
     Raises:
         ValueError: no folders are named, they cannot be loaded, or no clip remains.
@@ -79,20 +131,39 @@ def load_rows(folders: list[str], recipe: DataRecipe, training: bool = False) ->
     if not folders:
         raise ValueError("data.train is empty; name folders that `lookhear prepare` made")
     rows = load_prepared(folders)
+    if training and recipe.cut_long_clips == "alignment":
+        rows = add_word_times(rows, folders, recipe, Path(recipe.cache_features or output or "."))
     if recipe.min_frames_with_face:
 
         def seen(report: str) -> bool:
             return (json.loads(report).get("frames_with_face") or 0.0) >= recipe.min_frames_with_face
 
         rows = _filtered(rows, seen, ["report"], folders, "a face in too few frames (data.min_frames_with_face)")
-    if training:
+    return _without_uncuttable(rows, folders, recipe) if training else rows
 
-        def fits(duration: float, words: list | None) -> bool:
-            # a thousandth of a frame is less than a sample of sound and more than the duration's rounding
-            return bool(words) or math.ceil(25 * duration - 1e-3) <= recipe.max_frames
 
-        reason = f"more than data.max_frames ({recipe.max_frames}) frames, and no word times to cut the text by"
-        rows = _filtered(rows, fits, ["duration", "words"], folders, reason)
+def _without_uncuttable(rows: Dataset, folders: list[str], recipe: DataRecipe) -> Dataset:
+    """Returns the rows without clips that are too long and cannot be cut; logs how many, and how many are cut."""
+    most = recipe.max_frames
+    columns = ["duration", "words", *([FOUND_WORDS] if FOUND_WORDS in rows.column_names else [])]
+
+    def has_times(duration: float, words: list | None, found: str = "") -> bool:
+        return bool(words or found) or frames_of(duration) <= most
+
+    def has_room(duration: float, words: list | None, found: str = "") -> bool:
+        known = [(word["word"], word["start"], word["end"]) for word in words or []] or read_words(found)
+        return frames_of(duration) <= most or first_words(known or (), most) is not None
+
+    reason = f"more than data.max_frames ({most}) frames, and no word times to cut the text by"
+    rows = _filtered(rows, has_times, columns, folders, reason)
+    reason = f"more than data.max_frames ({most}) frames, and no word that is as short"
+    rows = _filtered(rows, has_room, columns, folders, reason)
+    long = sum(frames_of(row["duration"]) > most for row in rows.select_columns(["duration"]))
+    if long and os.environ.get("RANK", "0") == "0":
+        logger.warning(
+            "%s: %d of %d clips have more than data.max_frames (%d) frames and are cut between words",
+            *(", ".join(folders), long, len(rows), most),
+        )
     return rows
 
 
@@ -141,11 +212,14 @@ def build_processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...] = ()
 
 
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
-    """Returns the recipe's model, with the modules that it copies from other checkpoints."""
+    """
+    Returns the recipe's model, with the modules that it copies from other checkpoints; a new model has front-ends as
+    they are there, unless the recipe's configuration says how they are.
+    """
     if recipe.checkpoint is not None:
         model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
     else:
-        fields = dict(recipe.config)
+        fields = with_front_ends(dict(recipe.config), recipe.initialise)
         attention = fields.pop("attn_implementation", None)
         model = AutoModelForSpeechSeq2Seq.from_config(AvsrConfig(**fields), attn_implementation=attention)
     initialise_modules(model, recipe.initialise)

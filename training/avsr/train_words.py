@@ -7,7 +7,7 @@ from transformers import AutoModelForVideoClassification, EvalPrediction, set_se
 
 from lookhear.modeling.avsr import AvsrConfig, AvsrForVideoClassification
 from lookhear.training.avsr.examples import ClipCollator, EvaluationClips, TrainingClips
-from lookhear.training.avsr.initialise import initialise_modules, select_modules
+from lookhear.training.avsr.initialise import initialise_modules, select_modules, with_front_ends
 from lookhear.training.avsr.prepare import check_geometry
 from lookhear.training.avsr.recipe import ModelRecipe, Recipe
 from lookhear.training.avsr.train import build_processor, check_crop_size, load_rows
@@ -24,9 +24,11 @@ def train_words(recipe: Recipe) -> AvsrTrainer:
     """
     if recipe.evaluation.num_beams is not None:
         raise ValueError("evaluation.num_beams is for the task 'recognition'; words are not searched: leave it out")
+    if recipe.data.cache_features is not None:
+        raise ValueError("data.cache_features is for the task 'recognition'; words are trained whole: leave it out")
     arguments = training_arguments(recipe.training)
     set_seed(arguments.seed)
-    rows = load_rows(recipe.data.train, recipe.data, training=True)
+    rows = load_rows(recipe.data.train, recipe.data, training=True, output=arguments.output_dir)
     validation = load_rows(recipe.data.validation, recipe.data) if recipe.data.validation else None
     processor = build_processor(recipe.model, recipe.data.train)
     check_geometry([*recipe.data.train, *recipe.data.validation], processor.image_processor)
@@ -66,7 +68,7 @@ def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVid
     if recipe.checkpoint is not None:
         model = AvsrForVideoClassification.from_pretrained(recipe.checkpoint, **recipe.config, **labels)
     else:
-        fields = dict(recipe.config)
+        fields = with_front_ends(dict(recipe.config), recipe.initialise)
         attention = fields.pop("attn_implementation", None)
         config = AvsrConfig(**fields, **labels)
         model = AutoModelForVideoClassification.from_config(config, attn_implementation=attention)

@@ -12,8 +12,8 @@ from transformers import EvalPrediction, Trainer, TrainerCallback
 IGNORED = -100
 VIEWS = ("audio", "visual", "audiovisual")
 INPUTS: dict[str, tuple[str, ...]] = {
-    "audio": ("input_values", "attention_mask"),
-    "visual": ("pixel_values_videos", "video_attention_mask"),
+    "audio": ("input_values", "attention_mask", "audio_encodings", "audio_encoding_mask"),
+    "visual": ("pixel_values_videos", "video_attention_mask", "visual_encodings", "visual_encoding_mask"),
 }
 PARTS = ("ctc_loss", "attention_loss", "alignment_loss")
 INPUTS["audiovisual"] = INPUTS["audio"] + INPUTS["visual"]

@@ -14,6 +14,29 @@ DETECTOR_PARTS = ("hidden_states_norms.", "pyramid.")
 SIZES = {"lite": GleeConfig.lite, "plus": GleeConfig.plus, "pro": GleeConfig.pro}
 
 
+def check_glee(checkpoint: str) -> None:
+    """
+    Checks that a checkpoint is one of GLEE, by its configuration.
+
+    Args:
+        checkpoint: folder or Hub id.
+
+    Raises:
+        ValueError: there is none, or it is of another model.
+    """
+    try:
+        fields, _ = GleeConfig.get_config_dict(checkpoint)
+    except (OSError, ValueError, TypeError):
+        fields = {}
+    if not fields.get("model_type"):
+        raise ValueError(
+            f"model {checkpoint!r} is no checkpoint: there is no such folder with a config.json, and the Hub has none "
+            "or cannot be reached; convert a published .pth by `lookhear convert glee`"
+        )
+    if (kind := fields["model_type"]) != GleeConfig.model_type:
+        raise ValueError(f"model {checkpoint!r} is a checkpoint of {kind}, not of GLEE: name another one")
+
+
 def load_for_training(checkpoint: str, **config: Any) -> GleeForObjectDetection:
     """
     Loads a checkpoint's model, with other fields of its configuration.

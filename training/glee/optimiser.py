@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import TrainerCallback
 
 from lookhear.training.recipe_reading import CountOrZero, NotNegative, Range, Share
-from lookhear.training.running import last_checkpoint
+from lookhear.training.run_record import last_checkpoint
 
 BLOCK = re.compile(r"model\.backbone\.layers\.(\d+)\.")
 MOVING_AVERAGE = "moving_average.pt"  # beside the weights of each checkpoint

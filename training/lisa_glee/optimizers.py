@@ -1,4 +1,4 @@
-"""Muon for a language model's matrices and AdamW for all else, as one optimizer."""
+"""Muon for the matrices of layers and AdamW for all else, as one optimizer."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class MuonAndAdamW(Optimizer):
 
     Args:
         model: whose parameters are trained; those of `layers` that are matrices are Muon's.
-        layers: name of the modules that hold the layers, such as "language_model.model.layers".
+        layers: last part of the names of the modules that hold the layers, such as "layers".
         matrix_learning_rate: of Muon, whose updates are scaled to the size of AdamW's.
         learning_rate: of AdamW.
         betas: of AdamW.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lookhear.processing.lisa_glee import LisaGleeProcessor
@@ -53,11 +54,12 @@ class QuestionBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
+        families = self.recipe.first_families if index < self.recipe.first_batches else self.recipe.families
         scenes: list[Scene] = []
         rows: list[tuple[int, list[Question]]] = []
         while len(scenes) < self.recipe.scenes_per_batch:
             scene = make_scene(random, (height, width), self.look)
-            questions = choose_questions(scene, random, sum(self.recipe.conversations), self.recipe.families)
+            questions = choose_questions(scene, random, sum(self.recipe.conversations), families)
             rows += [(len(scenes), turns) for turns in _conversations(questions, self.recipe.conversations)]
             scenes.append(scene)
         return QuestionBatch(scenes, rows)
@@ -73,6 +75,8 @@ class QuestionCollator:
     """
     Converts a batch to a model's inputs: pictures, conversations, the answers as labels, and a mask for each `[SEG]`.
 
+    A scene is one row of conversations, which don't see each other.
+
     Args:
         processor: of the model.
     """
@@ -85,9 +89,11 @@ class QuestionCollator:
     def __call__(self, batches: list[QuestionBatch]) -> dict[str, Any]:
         (batch,) = batches  # a step has one
         texts = [self.processor.apply_chat_template(conversation(row), tokenize=False) for _, row in batch.rows]
-        inputs: dict[str, Any] = dict(self.processor(text=texts, padding_side="right"))
+        tokens = self.processor(text=texts, padding_side="right")
+        said = [ids[seen] for ids, seen in zip(tokens["input_ids"], tokens["attention_mask"].bool())]
+        by_scene = [[ids for ids, (of, _) in zip(said, batch.rows) if of == one] for one in range(len(batch.scenes))]
+        inputs: dict[str, Any] = pack(by_scene, self.processor.tokenizer.pad_token_id)
         inputs.update(self.processor(images=[scene.image for scene in batch.scenes]))
-        inputs["picture_indices"] = torch.tensor([scene for scene, _ in batch.rows])
         inputs["labels"] = self._labels(inputs["input_ids"])
         shown = [
             batch.scenes[scene].shapes[index].mask
@@ -107,6 +113,28 @@ class QuestionCollator:
         begins, ends = (input_ids == self.begin).long(), (input_ids == self.end).long()
         answer = (begins.cumsum(dim=1) - begins) > (ends.cumsum(dim=1) - ends)
         return input_ids.masked_fill(~answer, -100)
+
+
+def pack(rows: list[list[torch.Tensor]], padding: int) -> dict[str, torch.Tensor]:
+    """
+    Writes conversations into one row, so that they don't see each other.
+
+    Args:
+        rows: for each row its conversations, `(tokens,)` int64.
+        padding: the token after the end of a row.
+
+    Returns:
+        `input_ids` and `position_ids` `(rows, length)`, each conversation's positions as if it were alone, and
+        `attention_mask` `(rows, 1, length, length)` bool: whether the first token sees the second.
+    """
+    numbers = [torch.cat([torch.full_like(ids, number) for number, ids in enumerate(row)]) for row in rows]
+    positions = [torch.cat([torch.arange(len(ids)) for ids in row]) for row in rows]
+    number = pad_sequence(numbers, True, -1)  # (rows, length): the conversation of each token, -1 for padding
+    return {
+        "input_ids": pad_sequence([torch.cat(row) for row in rows], True, padding),
+        "position_ids": pad_sequence(positions, True, 0),
+        "attention_mask": (number[:, :, None] == number[:, None]).tril()[:, None],
+    }
 
 
 def conversation(turns: list[Question], ask: bool = False) -> list[dict[str, Any]]:

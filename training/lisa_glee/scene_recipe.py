@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES, LISTING
+from lookhear.training.glee.scenes.questions import EVENLY, FAMILIES, TRAINED
 from lookhear.training.glee.scenes.recipe import scene_recipe
 from lookhear.training.glee.scenes.scenes import SceneRecipe
 from lookhear.training.recipe_reading import NotNegative
@@ -19,6 +19,8 @@ class QuestionDataRecipe:
         scenes_per_batch: scenes of a batch.
         conversations: number of questions of each conversation about a scene.
         families: relative frequency of each family of questions; there are no questions of families that are left out.
+        first_families: as `families`, of the first batches: what is to be learned before all else.
+        first_batches: number of batches that `first_families` are for; each process takes its share of them.
         scenes: fields of `SceneRecipe` that differ from its defaults.
         hold_out: whether scenes have no shapes of the pairs of colour and kind that are for evaluation.
     """
@@ -27,13 +29,18 @@ class QuestionDataRecipe:
     scenes_per_batch: int = 12
     conversations: list[int] = field(default_factory=lambda: [1, 1, 1, 3])
     families: dict[str, float] = field(default_factory=lambda: dict(EVENLY))
+    first_families: dict[str, float] = field(default_factory=dict)
+    first_batches: NotNegative = 0
     scenes: dict[str, Any] = field(default_factory=dict)
     hold_out: bool = True
 
     def __post_init__(self) -> None:
-        known = (*FAMILIES, LISTING)
-        if unknown := set(self.families) - set(known):
-            raise ValueError(f"data.families has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+        known = (*FAMILIES, *TRAINED)
+        for name in ("families", "first_families"):
+            if unknown := set(getattr(self, name)) - set(known):
+                raise ValueError(f"data.{name} has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
+        if self.first_batches and not self.first_families:
+            raise ValueError("data.first_batches needs data.first_families, whose questions they have")
         if not self.conversations or min(self.conversations) < 1:
             raise ValueError(f"data.conversations must be numbers of questions from 1 on, not {self.conversations}")
         self.scene_recipe()  # raises for fields of `scenes` that are wrong

@@ -22,7 +22,7 @@ from lookhear.training.lisa_glee.mixture import ConversationMixture, Source, rat
 from lookhear.training.lisa_glee.recipe import ConversationDataRecipe, LisaRecipe
 from lookhear.training.lisa_glee.trainer import ConversationTrainer
 from lookhear.training.recipe_reading import Positive, convert, read_recipe
-from lookhear.training.running import last_checkpoint, save_recipe, training_arguments
+from lookhear.training.running import resume_point, training_arguments
 
 
 def train(recipe: LisaRecipe) -> ConversationTrainer:
@@ -56,8 +56,7 @@ def train(recipe: LisaRecipe) -> ConversationTrainer:
         processing_class=processor,
         lora=recipe.model.lora,
     )
-    save_recipe(trainer, recipe)
-    trainer.train(resume_from_checkpoint=last_checkpoint(arguments.output_dir))
+    trainer.train(resume_from_checkpoint=resume_point(trainer, recipe))
     trainer.save_result()
     trainer.save_state()
     return trainer

@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoProcessor, LlamaConfig, Trainer, set_see
 import lookhear  # noqa: F401  (registers the Auto classes)
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
-from lookhear.training.glee.scenes.questions import all_questions
+from lookhear.training.glee.scenes.questions import FAMILIES, TRAINED, all_questions
 from lookhear.training.glee.scenes.scenes import make_scene
 from lookhear.training.lisa_glee.optimizers import MuonAndAdamW
 from lookhear.training.lisa_glee.scene_data import QuestionBatches, QuestionCollator
@@ -54,7 +54,7 @@ class LisaGleeTrainer(Trainer):
         if self.optimizer is None:
             self.optimizer = MuonAndAdamW(
                 trained,
-                "language_model.model.layers",
+                "layers",  # of objects and of the language model; GLEE's are not trained
                 self.matrix_learning_rate,
                 self.args.learning_rate,
                 (self.args.adam_beta1, self.args.adam_beta2),
@@ -124,7 +124,10 @@ def build(recipe: LisaSceneModelRecipe) -> tuple[LisaGleeForReasoningSegmentatio
     perception = AutoModel.from_pretrained(recipe.perception, dtype=torch.float32)
     scenes = [make_scene(np.random.default_rng((0, index)), (128, 160)) for index in range(VOCABULARY_SCENES)]
     tokenizer = word_tokenizer(
-        text for scene in scenes for question in all_questions(scene) for text in (question.text, question.answer)
+        text
+        for scene in scenes
+        for question in all_questions(scene, (*FAMILIES, *TRAINED))
+        for text in (question.text, question.answer)
     )
     vocabulary = tokenizer.get_vocab()
     language = LlamaConfig(

@@ -11,7 +11,7 @@ from lookhear.training.lisa_glee.chat import WORDS
 PADDING, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "</s>", "<user>", "<assistant>"
 SPECIAL = (PADDING, UNKNOWN, END, USER, ASSISTANT, OBJECTS, SEGMENT)
 # A conversation: questions and answers; an answer ends with </s>. The picture's objects are shown after each question,
-# so that the language model looks at them with the question in mind: causal attention lets it know what came before.
+# so that what becomes of an object depends on what is asked.
 CHAT_TEMPLATE = (
     WORDS
     + """\

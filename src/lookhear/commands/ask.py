@@ -44,7 +44,7 @@ def ask(
     entries, failed = [], 0
     for index, file in enumerate(files):
         try:
-            image = read_image(file)
+            image = read_image(file, alone=True)
         except ValueError as error:
             failed += 1
             print(f"lookhear ask: error: {' '.join(str(error).split())}", file=sys.stderr)

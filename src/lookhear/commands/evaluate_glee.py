@@ -42,8 +42,8 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
             options.protocol,
             options.data or CARD,
             options.output or Path(options.protocol),
-            see=_lazy("object-perception", options.model, options.device),
-            ask=_lazy("reasoning-segmentation", options.model, options.device),
+            see=lazy_pipeline("object-perception", options.model, options.device),
+            ask=lazy_pipeline("reasoning-segmentation", options.model, options.device),
             model=str(options.model),
             split=options.split,
             images=options.images,
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, progress: Callable[[str, int, int], None]) 
         write_text(options.json, to_json(report))
 
 
-def _lazy(task: str, model: str, device: str | None) -> Callable[..., Any]:
+def lazy_pipeline(task: str, model: str, device: str | None) -> Callable[..., Any]:
     """Returns a pipeline, loaded at its first call: after the protocol has checked its folder, or never."""
     load = cache(partial(_load, task, model, device))
     return lambda inputs, **settings: load()(inputs, **settings)

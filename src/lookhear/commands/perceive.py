@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lookhear.commands.stills import Still
 from lookhear.evaluation.tables import whole_file, write_text
-from lookhear.processing.glee import draw_objects, read_image, run_lengths
+from lookhear.processing.glee import coco_rle, draw_objects, read_image
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
 
 def perceive(
-    files: Sequence[str],
+    files: Sequence[str | Still],
     see: Any,
     prompts: Mapping[str, Any],
     *,
     pictures: Sequence[Path] | None = None,
     json_path: str | None = None,
+    coco: Path | None = None,
     batch_size: int = 1,
     **settings: Any,
 ) -> int:
@@ -31,11 +34,12 @@ def perceive(
     Runs the pipeline on pictures; prints and writes what was found.
 
     Args:
-        files: paths or URLs. One that cannot be read is reported; the others are still searched.
+        files: paths or URLs, or pictures of a file. One that cannot be read is reported; the others are searched.
         see: pipeline of the task `object-perception`.
         prompts: `labels` and `expressions` for all pictures, or any prompts for one.
         pictures: where each file's overlay goes; None for none.
         json_path: of the JSON; "-" prints it instead of the table, None leaves it out.
+        coco: of a file in COCO's form, which `lookhear train glee` reads; None for none.
         batch_size: pictures that go through the model together.
         settings: of the pipeline, such as `threshold`.
 
@@ -47,6 +51,7 @@ def perceive(
     """
     from tqdm.auto import tqdm
 
+    names = [str(file) for file in files]
     rows, entries, failed = [], [], 0
     looked_at = _looked_at(files, see, prompts, batch_size, settings)
     for index, image, objects in tqdm(looked_at, "images", len(files), file=sys.stderr, disable=len(files) == 1):
@@ -55,9 +60,9 @@ def perceive(
             print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
             continue
         if not objects:
-            print(f"lookhear perceive: nothing found in {files[index]}", file=sys.stderr)
-        rows += [_row(files[index], found) for found in objects]
-        entries.append(to_entry(files[index], image, objects))
+            print(f"lookhear perceive: nothing found in {names[index]}", file=sys.stderr)
+        rows += [_row(names[index], found) for found in objects]
+        entries.append(to_entry(names[index], image, objects))
         if pictures is not None:
             drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if name in prompts}
             with whole_file(pictures[index]) as partial:
@@ -69,18 +74,51 @@ def perceive(
     print(text if json_path == "-" else format_table(rows, len(files) > 1), end="")
     if json_path not in (None, "-"):
         write_text(json_path, text)
+    if coco is not None:
+        labels = [*(prompts.get("labels") or ()), *(prompts.get("expressions") or ())]
+        write_text(coco, json.dumps(as_coco(entries, coco.parent, labels), ensure_ascii=False) + "\n")
+        print(coco, file=sys.stderr)
     return failed
 
 
+def as_coco(entries: Sequence[Mapping[str, Any]], folder: Path, labels: Sequence[str]) -> dict[str, list]:
+    """
+    Returns what was found in COCO's form, with masks as run lengths and the score of each object.
+
+    Args:
+        entries: pictures, see [`to_entry`].
+        folder: that the names of files are relative to.
+        labels: categories that get the first numbers; others follow in order of appearance.
+    """
+    numbers = {label: number + 1 for number, label in enumerate(dict.fromkeys(labels))}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for entry in entries:
+        name = Path(os.path.relpath(entry["image"], folder)).as_posix()
+        images.append({"id": len(images) + 1, "file_name": name, "height": entry["height"], "width": entry["width"]})
+        for found in entry["objects"]:
+            x0, y0, x1, y1 = found["box"].values()
+            if found["area"] == 0 or x1 <= x0 or y1 <= y0:
+                continue  # an object without pixels teaches nothing
+            box = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
+            category = numbers.setdefault(found["label"], len(numbers) + 1)
+            places = {"id": len(annotations) + 1, "image_id": len(images), "category_id": category, "iscrowd": 0}
+            what = {"bbox": box, "area": found["area"], "segmentation": found["mask"], "score": found["score"]}
+            annotations.append(places | what)
+    categories = [{"id": number, "name": label} for label, number in numbers.items()]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
 def _looked_at(
-    files: Sequence[str], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
+    files: Sequence[str | Still], see: Any, prompts: Mapping[str, Any], batch_size: int, settings: Mapping[str, Any]
 ) -> Iterator[tuple[int, Image.Image | ValueError, list[dict]]]:
     """Yields (index, picture or what is wrong with the file, objects) for each file."""
     for first in range(0, len(files), batch_size):
         read: dict[int, Image.Image | ValueError] = {}
         for index in range(first, min(first + batch_size, len(files))):
             try:
-                read[index] = read_image(files[index])
+                file = files[index]
+                read[index] = file.read() if isinstance(file, Still) else read_image(file, alone=True)
             except ValueError as error:
                 read[index] = error
         images = [image for image in read.values() if not isinstance(image, ValueError)]
@@ -127,17 +165,10 @@ def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]
 
 
 def objects_entry(objects: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns objects for the JSON: their `area` in pixels is added, the `mask` is `{"size", "counts"}`."""
-    return [
-        {
-            **found,
-            "area": int(found["mask"].sum()),
-            "mask": {"size": list(found["mask"].shape), "counts": run_lengths(found["mask"])},
-        }
-        for found in objects
-    ]
+    """Returns objects for the JSON: their `area` in pixels is added, the `mask` is in COCO's compressed form."""
+    return [{**found, "area": int(found["mask"].sum()), "mask": coco_rle(found["mask"])} for found in objects]
 
 
 def read_mask(path: str) -> np.ndarray:
     """Reads a mask: the pixels of a picture that are not black, `(height, width)` bool."""
-    return np.asarray(read_image(path).convert("L")) > 0
+    return np.asarray(read_image(path, alone=True).convert("L")) > 0

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lookhear.commands.stills import ENDINGS
 from lookhear.processing.glee import (
     CocoVideoWriter,
     JsonLinesWriter,
@@ -77,6 +78,8 @@ def perceive_video(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # reported below, in the command's format
         with see(given, **prompts, **settings) as video:
+            if Path(file).is_dir() or Path(file).suffix.lower() in ENDINGS:
+                print(f"lookhear perceive: {file} is followed as a video; --each: picture by picture", file=sys.stderr)
             error = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
             messages = video.warnings
             frames = video.index + 1
@@ -124,7 +127,7 @@ def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: 
     labels = [*(prompts.get("labels") or ()), *(prompts.get("expressions") or ())]
     makers = [
         (outputs.json, lambda path: _StandardOutput(video) if path == "-" else JsonLinesWriter(path, video.size)),
-        (outputs.coco, lambda path: CocoVideoWriter(path, video.size, Path(file).name, labels)),
+        (outputs.coco, lambda path: _coco_video(Path(path), video, file, labels)),
         (outputs.mot, MotWriter),
         (outputs.overlay, lambda path: _Overlay(path, video, prompts)),
     ]
@@ -136,6 +139,15 @@ def _writers(outputs: VideoOutputs, video: VideoPerception, file: str, prompts: 
                 unfinished.callback(made[-1].discard)
         unfinished.pop_all()
     return made
+
+
+def _coco_video(path: Path, video: VideoPerception, file: str, labels: Sequence[str]) -> CocoVideoWriter:
+    """Opens a file in COCO's form for videos; names of files are relative to its folder, as its readers want them."""
+    frames: list[str] | str = f"{Path(file).stem.replace('{', '(').replace('}', ')')}/{{:05d}}.jpg"
+    if video.names is not None:
+        frames = [Path(os.path.relpath(name, path.parent)).as_posix() for name in video.names]
+    name = file if "://" in file else Path(os.path.relpath(file, path.parent)).as_posix()
+    return CocoVideoWriter(path, video.size, name, labels, frames)
 
 
 class _StandardOutput:

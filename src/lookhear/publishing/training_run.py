@@ -15,6 +15,7 @@ LEFT_OUT = frozenset(
     {
         STATE,
         RECIPE,
+        "started.json",
         "training_args.bin",
         "checkpoint-*",
         "global_step*",

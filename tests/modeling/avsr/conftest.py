@@ -47,6 +47,8 @@ def speech_encoder(norm: str) -> dict:
     return {"front_end": "wav2vec2", "encoder_config": encoder}
 
 
+RESNET = {"front_end": "resnet", "stem_channels": 4, "hidden_sizes": (4, 4, 8, 8), "depths": (1, 1, 1, 1)}
+ESPNET = {"norm_first": True, "scale_embeddings": True, "layer_norm_eps": 1e-12, "head_hidden_sizes": ()}
 VARIANTS = {
     "spectrogram": {},
     "wav2vec2-layer": {"audio_config": speech_encoder("layer"), "visual_config": BOTTLENECK},
@@ -61,6 +63,24 @@ VARIANTS = {
         "visual_config": BASIC | {"stem_pool": False, "downsample_in_first_stage": True, "pooling": "flatten"},
     },
     "reference": {"audio_config": speech_encoder("layer"), "min_frames": 12},
+    "usr2": {
+        "audio_config": RESNET,
+        "visual_config": BASIC | {"activation": "silu"},
+        "fusion": "projection",
+        "modality_heads": True,
+        "position_type": "relative",
+        "layer_scale": 0.5,
+        **ESPNET,
+    },
+    "conformer": {
+        "modality": "visual",
+        "fusion": "projection",
+        "encoder_layers": 2,
+        "encoder_layer_type": "conformer",
+        "conformer_kernel_size": 5,
+        "position_type": "legacy_relative",
+        **ESPNET,
+    },
 }
 
 
@@ -75,8 +95,9 @@ def build_model(variant: str = "spectrogram", attention: str = "sdpa", **fields)
     config = build_config(variant, **fields)
     model = AvsrForConditionalGeneration._from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
-        for layer in (model.ctc_head.output, model.decoder_head.output):
-            layer.weight.mul_(5)
+        for head in (model.ctc_head, model.decoder_head):
+            for one in getattr(head, "heads", {"": head}).values():
+                one.output.weight.mul_(5)
     return model
 
 

@@ -62,7 +62,7 @@ def test_same_input_same_output(model, batch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "reference"])
+@pytest.mark.parametrize("variant", ["spectrogram", "wav2vec2-layer", "reference", "usr2"])
 def test_attention_backends_agree(make_model, make_clips, make_batch, variant):
     batch = make_batch(make_clips())
     sdpa, eager = (make_model(variant, attention)(**batch) for attention in ("sdpa", "eager"))
@@ -108,11 +108,12 @@ def test_one_modality_records_its_own_layers(make_model, make_clips, make_batch)
     assert not any(name.startswith(("audio", "visual")) for name in outputs)
 
 
-def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch):
-    batch = make_batch(make_clips())
+@pytest.mark.parametrize("variant", ["spectrogram", "usr2", "conformer"])
+def test_gradient_checkpointing_changes_nothing(make_model, make_clips, make_batch, variant):
     results = []
     for checkpointing in (False, True):
-        model = make_model().train()
+        model = make_model(variant).train()
+        batch = make_batch(make_clips(model.config.modality))
         if checkpointing:
             model.activation_checkpointing_enable()
             assert model.is_activation_checkpointing
@@ -163,6 +164,32 @@ def test_missing_input_is_named(make_model, make_clips, make_batch, variant, giv
     for call in (make_model(variant), make_model(variant).generate, make_model(variant).model):
         with pytest.raises(ValueError, match=named):
             call(**given)
+
+
+@torch.no_grad()
+def test_encodings_take_the_place_of_sound_and_lips(model, batch):
+    """Nothing but the valid frames counts, unless the layout's loss counts padding as well."""
+    if model.config.fusion != "transformer":
+        with pytest.raises(ValueError, match="has no encodings of one modality"):
+            model.get_encoder().encode_modalities(**inputs_of(batch))
+        return
+    labels = {"labels": batch["labels"]}
+    encoded = model.get_encoder().encode_modalities(**inputs_of(batch))
+    given = {}
+    for name, (output, mask) in encoded.items():
+        states = output.last_hidden_state
+        if not model.config.smooth_padding:
+            states = states.masked_fill(~mask[..., None], 7.0)
+        given |= {f"{name}_encodings": states, f"{name}_encoding_mask": mask.long()}
+    expected, found = model(**batch), model(**given, **labels)
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert torch.equal(found.frame_mask, expected.frame_mask)
+    valid = expected.frame_mask
+    torch.testing.assert_close(found.encoder_last_hidden_state[valid], expected.encoder_last_hidden_state[valid])
+    halves = {name: states.bfloat16() if states.is_floating_point() else states for name, states in given.items()}
+    torch.testing.assert_close(model(**halves, **labels).loss, expected.loss, rtol=2e-2, atol=2e-2)
+    with pytest.raises(ValueError, match="Encodings take the place of input_values and pixel_values_videos"):
+        model(**given, **batch)
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1])

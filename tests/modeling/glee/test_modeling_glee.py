@@ -603,3 +603,36 @@ def test_images_with_own_labels_are_as_if_alone(make_model, make_inputs, padding
         queries = alone.logits.shape[1]
         torch.testing.assert_close(together.logits[row, :queries], alone.logits[0], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(together.pred_boxes[row, :queries], alone.pred_boxes[0], atol=1e-4, rtol=1e-4)
+
+
+CANVAS = torch.zeros(1, 64, 96, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"boxes": torch.tensor([[4.0, 8.0, 20.0, 30.0]])},
+            r"labels\[1\]\['boxes'\] must be cxcywh as shares .*64 x 96",
+        ),
+        (
+            {"boxes": torch.tensor([[0.6, 0.6, 0.9, 0.9]])},
+            "cxcywh as shares .* object 0 is not: .0.6, 0.6, 0.9, 0.9",
+        ),  # corners
+        ({"boxes": torch.tensor([[0.5, 0.5, 0.0, 0.2]])}, "cxcywh as shares"),
+        ({"boxes": torch.tensor([[0.5, torch.nan, 0.1, 0.2]])}, "cxcywh as shares"),
+        ({"boxes": [[0.5, 0.5, 0.1, 0.2]]}, "'boxes'. must be a tensor, not list"),
+        ({"boxes": torch.tensor([0.5, 0.5, 0.1, 0.2])}, r"must be \(objects, 4\), not \(4,\)"),
+        ({"class_labels": None}, "'class_labels'. must be a tensor, not NoneType"),
+        (
+            {"masks": torch.zeros(1, 40, 56)},
+            r"'masks'. must be \(objects, 64, 96\), on the padded images, not \(1, 40, 56\)",
+        ),
+        ({"masks": CANVAS.float() + 255}, "'masks'. must be True and False, or from 0 to 1; object 0 is not"),
+    ],
+)
+def test_labels_that_cannot_teach_are_refused(make_model, make_inputs, wrong, message):
+    entry = {"class_labels": torch.tensor([0]), "boxes": torch.tensor([[0.5, 0.5, 0.2, 0.2]]), "masks": CANVAS}
+    with pytest.raises(ValueError, match=message) as raised:
+        make_model()(**make_inputs("labels"), labels=[entry, {**entry, **wrong}])
+    assert "\n" not in str(raised.value)

@@ -19,6 +19,8 @@ TEXT = {
     "num_attention_heads": 4,
 }
 TEXT |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TINY = {"object_ranks": True, "object_masks": True, "object_attention": "full"}
+TINY |= {"choose_objects": True, "scaled_products": True}
 FIELDS = {"object_token_id": OBJECT, "segment_token_id": SEGMENT, "num_objects": OBJECTS}
 
 
@@ -51,7 +53,7 @@ def model(kind, build) -> LisaGleeForReasoningSegmentation:
     if kind == "paper":
         return build()
     if kind == "tiny":
-        return build(object_layers=1, object_masks=True, choose_objects=True, scaled_products=True)
+        return build(**TINY)
     vision = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
     )

@@ -9,7 +9,7 @@ import torch
 
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.modeling.lisa_glee.loss_lisa_glee import best_objects, mask_losses
-from lookhear.modeling.lisa_glee.modeling_lisa_glee import box_encoding
+from lookhear.modeling.lisa_glee.objects_lisa_glee import RANKS_SCALE, RANKS_SIZE, box_encoding, rank_encoding
 
 OBJECT, SEGMENT, OBJECTS = 3, 4, 6  # as in conftest.py
 
@@ -58,6 +58,22 @@ def test_boxes_are_encoded_with_corners_and_octaves():
     assert encoded[0, 8 + 48 + 6 + 1].item() == pytest.approx(math.cos(2 * math.pi * 0.25), abs=1e-6)
 
 
+def test_ranks_say_how_many_objects_are_beside_each():
+    """Three objects: the fourth query is none. By hand."""
+    boxes = torch.tensor([[[0.1, 0.5, 0.2, 0.2], [0.5, 0.1, 0.1, 0.3], [0.9, 0.9, 0.1, 0.1], [0.3, 0.7, 0.4, 0.4]]])
+    encoded = rank_encoding(boxes, torch.tensor([[2.0, 0.1, 3.0, -0.1]]))
+    assert encoded.shape == (1, 4, RANKS_SIZE)
+    left, above, smaller, right, below, larger = (encoded[0].unflatten(-1, (6, -1)) / RANKS_SCALE).unbind(dim=1)
+    assert torch.allclose(2 * left[:, 0], torch.tensor([0.0, 1, 2, 1]))
+    assert torch.allclose(2 * right[:, 0], torch.tensor([2.0, 1, 0, 2]))
+    assert torch.allclose(2 * above[:, 0], torch.tensor([1.0, 0, 2, 2]))
+    assert torch.allclose(2 * below[:, 0], torch.tensor([1.0, 2, 0, 1]))
+    assert torch.allclose(2 * smaller[:, 0], torch.tensor([1.0, 2, 0, 3]))
+    assert torch.allclose(2 * larger[:, 0], torch.tensor([1.0, 0, 2, 0]))
+    assert torch.equal(left[:, 1:4], torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 1, 0]]))
+    assert not left[:, 4:].any()
+
+
 def test_masks_come_from_the_states_that_predict_them(model, batch):
     """By hand: the language model on the same embeddings, its state one place before each [SEG], times the pixels."""
     outputs = model(**batch)
@@ -66,9 +82,12 @@ def test_masks_come_from_the_states_that_predict_them(model, batch):
     embeddings = model.get_input_embeddings()(batch["input_ids"]).clone()
     embeddings[batch["input_ids"] == OBJECT] = shown.reshape(-1, shown.shape[-1])
     eyes = {"pixel_values": batch["pixel_values"]} if "pixel_values" in batch else {}
-    seen = model.language_model(
-        inputs_embeds=embeddings, attention_mask=batch["attention_mask"], output_hidden_states=True, **eyes
-    )
+    sees = batch["attention_mask"]
+    if model.config.object_attention == "full":
+        sees = (torch.ones(13, 13).tril() * sees[:, None] + torch.eye(13)) > 0
+        sees[:, :OBJECTS, :OBJECTS] = True  # the rows begin with their objects
+        sees = sees[:, None]
+    seen = model.language_model(inputs_embeds=embeddings, attention_mask=sees, output_hidden_states=True, **eyes)
     places = (batch["labels"] == SEGMENT).nonzero().tolist()
     assert outputs.mask_rows.tolist() == [row for row, _ in places] == [0, 0, 1]
     for mask, (row, place) in zip(outputs.mask_logits, places):
@@ -101,6 +120,10 @@ def test_generated_masks_are_those_of_reading_the_answer_in_one_pass(model, batc
     with torch.no_grad():  # random weights rarely say [SEG]
         model.get_output_embeddings().weight[SEGMENT] = 0.6 * model.get_output_embeddings().weight.mean(dim=0)
         model.get_output_embeddings().weight[SEGMENT] += 0.05
+        if model.config.choose_objects:  # nor do they tell objects apart
+            for head in (model.segment_head.choice, model.object_encoder.keys):
+                head.first.weight *= 20
+                head.last.weight *= 20
     torch.manual_seed(0)
     given = model.generate(**asked, max_new_tokens=8, eos_token_id=2, pad_token_id=0, **options)
     assert len(given.mask_logits) == len(given.mask_scores) == int((given.sequences == SEGMENT).sum())
@@ -176,14 +199,39 @@ def test_objects_are_the_best_and_bring_their_masks(tiny_glee):
         assert torch.allclose(masks, outputs.pred_masks[image][best], atol=1e-4)
 
 
-def test_new_objects_are_as_large_as_new_words(build):
-    """After any number of layers; larger ones would stay as they are, whatever the language model's layers add."""
+def test_objects_see_each_other_and_are_chosen_as_they_are(build):
+    """Another first object changes what the language model is shown of all, and only its own key."""
     for layers in (1, 3):
-        model = build(object_layers=layers, object_masks=True)
-        words = model.get_input_embeddings().weight.std().item()
-        objects = model.get_objects(torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
-        shown, _ = model.object_encoder(objects)
-        assert 0.7 * words < shown.std().item() < 1.4 * words
+        model = build(object_layers=layers, object_masks=True, choose_objects=True)
+        objects = model.get_objects(torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+        shown, keys = model.object_encoder(objects)
+        assert 0.7 < shown.std().item() < 1.4  # however many layers; larger ones would outweigh what is added to them
+        objects["last_hidden_state"][:, 0] += 1
+        others, changed = model.object_encoder(objects)
+        assert (shown - others).abs().amax(dim=-1).gt(1e-4).all()
+        assert torch.equal(keys[:, 1:], changed[:, 1:]) and not torch.allclose(keys[:, 0], changed[:, 0])
+
+
+@pytest.mark.parametrize("attention", ["causal", "full"])
+def test_with_full_attention_an_object_depends_on_the_next_and_a_word_does_not(build, attention):
+    """Two runs of objects with a word between: what a token's logits depend on, by changing one embedding."""
+    model = build(object_attention=attention)
+    ids = torch.tensor([[10, *[OBJECT] * OBJECTS, 11, *[OBJECT] * OBJECTS, 12]])
+    objects = model.get_objects(torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
+    embeddings = model._input_embeddings(ids, objects, torch.tensor([0]))[0].detach().requires_grad_(True)
+    visible = model._visible(ids, None) if attention == "full" else None
+    logits = model.language_model(inputs_embeds=embeddings, attention_mask=visible).logits[0]
+    first, last, word, second = 1, OBJECTS, OBJECTS + 1, OBJECTS + 2
+    for token, other, depends in (
+        (first, last, attention == "full"),
+        (first, second, False),
+        (second, last, True),
+        (second, 2 * OBJECTS + 1, attention == "full"),
+        (0, first, False),
+        (word, second, False),
+    ):
+        (gradient,) = torch.autograd.grad(logits[token].sum(), embeddings, retain_graph=True)
+        assert bool(gradient[0, other].any()) == depends, (token, other)
 
 
 def test_an_object_that_two_queries_stand_for_is_shown_once(build):
@@ -276,7 +324,9 @@ def test_what_does_not_fit_is_named(build, change, message):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_objects": 13}, {"segment_token_id": 40}, {"object_layers": -1}, {"object_overlap": 0}]
+    "wrong",
+    [{"num_objects": 13}, {"segment_token_id": 40}, {"object_layers": -1}, {"object_overlap": 0}]
+    + [{"object_attention": "none"}],
 )
 def test_configuration_refuses_what_cannot_be(build, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

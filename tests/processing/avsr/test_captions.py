@@ -172,3 +172,26 @@ def test_one_of_the_speakers_alone(dialogue):
     assert "<v Speaker 2>SET" in format_captions(dialogue["speakers"][1], "vtt")
     assert "Speaker" not in format_captions(dialogue["speakers"][1], "srt")
     assert format_captions(dialogue["speakers"][2], "vtt") == "WEBVTT\n\n"
+
+
+def test_the_characters_of_one_word_are_joined():
+    """Without a space among them, characters look like words."""
+    chunks = [{"text": c, "timestamp": (i / 10, i / 10 + 0.1), "confidence": 0.5} for i, c in enumerate("now")]
+    result = {"text": "now", "chunks": chunks}
+    assert [(word.text, word.start, word.end) for word in words_of(result)] == [("now", 0.0, pytest.approx(0.3))]
+    assert "now" in format_captions(result, "srt") and format_captions(result, "tsv").count("\n") == 2
+    letters = {"text": "b c", "chunks": [{**chunk, "text": c} for chunk, c in zip(chunks, "bc")]}
+    assert [word.text for word in words_of(letters)] == ["b", "c"]
+    assert [word.text for word in words_of({"text": "b", "chunks": letters["chunks"][:1]})] == ["b"]
+
+
+def test_txt_with_times():
+    chunks = [{"text": c, "timestamp": (i, i + 0.5)} for i, c in enumerate(("bin", "blue"))]
+    result = {"text": "bin blue", "chunks": chunks}
+    assert format_captions(result, "txt") == "bin blue\n"
+    lines = format_captions(result, "txt", times=True).splitlines()
+    assert lines == ["[00:00:00.000 --> 00:00:00.500] bin", "[00:00:01.000 --> 00:00:01.500] blue"]
+    several = {"text": "", "speakers": [{"speaker": "Speaker 2", **result}, {"speaker": "Speaker 1", **result}]}
+    assert format_captions(several, "txt", times=True).splitlines()[2].endswith("] Speaker 2: blue")
+    with pytest.raises(ValueError, match="needs times"):
+        format_captions({"text": "bin"}, "txt", times=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from lookhear.processing.avsr import media_source_avsr
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream, PieceCutter, read_clip
@@ -163,6 +164,87 @@ def test_sound_that_outlasts_the_picture_is_kept(tmp_path):
     assert [len(piece.mouths) for piece in pieces] == [25, 5, 0, 0][: len(pieces)]
     assert len(joined(pieces, "audio")) >= 3 * RATE
     assert any("after the last picture" in sentence for sentence in clip.report.warnings)
+
+
+def test_sound_that_begins_before_the_pictures_is_kept(tmp_path):
+    """Two seconds of sound, then pictures: black crops without a face come first, and all times are the file's."""
+    write_video(tmp_path / "clip.mp4", pictures(50), 25, tone(2.0))
+    with av.open(str(tmp_path / "clip.mp4")) as whole, av.open(str(tmp_path / "late.mp4"), "w") as late:
+        streams = {stream.index: late.add_stream_from_template(stream) for stream in whole.streams}
+        for packet in whole.demux():
+            if packet.dts is not None:
+                shift = round(2.2 / packet.time_base) if packet.stream.type == "video" else 0
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + shift,
+                    packet.dts + shift,
+                    streams[packet.stream.index],
+                )
+                late.mux(packet)
+    faces = landmarks(50)
+    faces[:10] = np.nan
+    with ClipStream(tmp_path / "late.mp4", "auto", RATE, PROCESSOR, landmarks=faces) as clip:
+        pieces = list(clip)
+    found = joined(pieces, "found")
+    assert [piece.late for piece in pieces] == [25, 25, 5, 0, 0] and len(found) == 105
+    assert not joined(pieces, "mouths")[:55].any() and found.tolist() == [False] * 65 + [True] * 40
+    assert np.abs(joined(pieces, "audio")[:32000] - tone(2.0)[:32000]).max() < 0.1
+    assert clip.report.frames == 50 and clip.report.interpolated_runs == [(2.2, 2.6)]
+    assert "the sound begins 2.2 s before the first picture: that part is read without lips" in clip.report.warnings
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, -0.5])
+def test_sound_in_a_file_of_its_own(video, tmp_path, offset):
+    """The video's own sound is not read; the other sound begins half a second later, or earlier."""
+    other = tone(4.32)[::-1].copy()
+    soundfile.write(tmp_path / "other.wav", other, RATE, subtype="FLOAT")
+    moved = np.concatenate(
+        [np.zeros(max(0, round(offset * RATE)), np.float32), other[max(0, round(-offset * RATE)) :]]
+    )
+    frames = np.stack(list(pictures(108)))
+    ways = [
+        {"video": video, "audio": tmp_path / "other.wav"},
+        {"video": str(video), "audio": other, "sampling_rate": RATE},
+        {"video": frames, "fps": 25, "audio": (tmp_path / "other.wav").read_bytes()},
+        {"video": frames, "fps": 25, "audio": other, "sampling_rate": RATE},
+    ]
+    for source in ways:
+        with stream({**source, "audio_offset": offset}) as clip:
+            pieces = list(clip)
+        assert np.array_equal(joined(pieces, "audio"), moved) and len(joined(pieces, "mouths")) == 108
+        assert clip.duration == pytest.approx(max(4.32, 4.32 + offset), abs=0.1)
+        left_out = any("0.5 s of the sound come before the pictures' clock" in said for said in clip.report.warnings)
+        assert left_out == (offset < 0)
+    with stream({**ways[0], "audio_offset": offset}, "audio") as clip:
+        assert np.array_equal(joined(list(clip), "audio"), moved)
+    with stream({**ways[0], "audio_offset": offset}, "visual") as clip:
+        assert len(joined(list(clip), "mouths")) == 108
+
+
+def test_half_of_a_clip_in_a_dictionary(video):
+    whole = joined(list(stream(video)), "audio")
+    for source in ({"video": video}, {"path": None, "bytes": video.read_bytes()}, {"path": str(video)}):
+        pieces = list(stream(source))
+        assert np.array_equal(joined(pieces, "audio"), whole) and len(joined(pieces, "mouths")) == 108
+    with stream({"audio": video}) as clip:
+        pieces = list(clip)
+    assert pieces[0].mouths is None and clip.trouble == "there is no video"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"video": "nowhere.mp4", "audio": "other.wav"}, "nowhere.mp4' does not exist"),
+        ({"mouths": np.zeros((5, 24, 24), np.uint8), "audio": "nowhere.wav"}, "nowhere.wav' does not exist"),
+        ({"audio": tone(1.0), "sampling_rate": RATE, "audio_offset": 1}, '"audio_offset".*pass both'),
+        ({"audio": tone(1.0), "sampling_rate": RATE, "audio_offset": "x"}, "\"audio_offset\".*not 'x'"),
+        ({"path": None, "bytes": None}, '"path" and "bytes" are None'),
+    ],
+    ids=str,
+)
+def test_sound_and_pictures_that_do_not_belong_together(source, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        stream(source)
+    assert "\n" not in str(caught.value)
 
 
 def test_cuts_are_marked_and_counted():

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 
 from lookhear.processing.avsr import read_frames
-from lookhear.processing.avsr.face_mesh_avsr import (
+from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
+from lookhear.processing.avsr.landmarks_avsr import (
     LANDMARKS_OF_MESH,
+    DlibLandmarkDetector,
+    Face,
     MeshLandmarkDetector,
     Region,
     cut_out,
+    make_detector,
     region_of_landmarks,
     region_of_mesh,
+    require_detector,
 )
-from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
-from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face, make_detector, require_detector
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
 
 drawn_face = runpy.run_path(str(Path(__file__).parent / "drawn_faces.py"))["drawn_face"]
@@ -72,6 +75,7 @@ def test_landmarks_are_in_the_usual_order(face):
     assert np.abs(aligned - MEAN_FACE).mean() < 0.12  # in units of the distance of the eyes
 
 
+@pytest.mark.slow
 def test_small_faces_are_found_by_the_second_search_and_smaller_ones_in_parts(detector):
     small = drawn_face(480, 640, centre=(400.0, 250.0), size=24.0)
     assert detector._search_large(small) == []
@@ -132,6 +136,7 @@ def test_confirming(detector, face):
     assert not detector.confirm(drawn_face(), face.moved(90.0, 0.0))
 
 
+@pytest.mark.slow
 def test_appearance_does_not_depend_on_the_light(detector):
     """Darker, and under reddish light: about the same description; another face and wall: another one."""
     picture = drawn_face().astype(np.float64)
@@ -147,6 +152,7 @@ def test_appearance_does_not_depend_on_the_light(detector):
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_speakers_are_told_apart(detector, shared):
     """Five speakers of GRID, five frames of each: the share of pairs on the wrong side of 0.55."""
     looks = []

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lookhear.processing.avsr.face_litert_avsr import load_litert, to_flatbuffer
 from lookhear.processing.avsr.face_networks_avsr import (
     FULL_SIDE,
     MESH_SIDE,
     SHORT_SIDE,
+    load_litert,
     load_network,
+    to_flatbuffer,
     weights_path,
 )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import itertools
+import re
 import struct
 import threading
 from fractions import Fraction
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
+from lookhear.processing.avsr.media_avsr import PICTURE, MediaStream, probe_media, read_audio, read_frames
 from lookhear.processing.avsr.media_source_avsr import MediaError, fetch_media
 from lookhear.processing.avsr.media_writing_avsr import write_video
 
@@ -110,14 +112,101 @@ def test_variable_frame_rate_keeps_the_clock(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
 @pytest.mark.parametrize("video_start, audio_start", [(0.0, 0.3), (0.3, 0.0), (0.0, 0.0)])
-def test_sound_and_picture_stay_together(tmp_path, suffix, video_start, audio_start):
+def test_sound_and_picture_stay_together_on_the_containers_clock(tmp_path, suffix, video_start, audio_start):
     clip = make_clip(tmp_path / f"clip{suffix}", video_start=video_start, audio_start=audio_start)
-    frames, sound = list(read_frames(clip)), read_audio(clip)
-    assert beep_time(sound) == pytest.approx(CLICK - video_start, abs=0.005)
-    assert flash_time(frames) == pytest.approx(CLICK - video_start, abs=0.0201)
+    frames, sound, info = list(read_frames(clip)), read_audio(clip), probe_media(clip)
+    # A transport stream begins with the padding of its sound, which the other formats don't play.
+    click = CLICK + (0.064 if suffix == ".ts" and video_start else 0.0)
+    assert beep_time(sound) == pytest.approx(click, abs=0.005)
+    assert flash_time(frames) == pytest.approx(click, abs=0.0201)
     if audio_start:
         assert not np.abs(sound[: int(0.29 * 16000)]).any()  # zeros where the sound has not begun
-    assert probe_media(clip).audio_offset == pytest.approx(audio_start - video_start, abs=0.065)
+    assert info.audio_offset == pytest.approx(audio_start - video_start, abs=0.065)
+    assert info.video_start == pytest.approx(video_start, abs=0.065) and info.fps == pytest.approx(25, rel=1e-3)
+    assert len(frames) == pytest.approx(25 * info.duration, abs=0.51)
+    assert [frame.any() for frame in frames[:9]] == [k / 25 > info.video_start - 0.0201 for k in range(9)]
+
+
+def test_a_part_before_the_first_picture(tmp_path):
+    """Three seconds of sound before the pictures: parts of it lie before, across and after the first one."""
+    clip = make_clip(tmp_path / "clip.mkv", video_start=3.0, seconds=6.0)
+    whole, sound, info = list(read_frames(clip)), read_audio(clip), probe_media(clip)
+    assert len(whole) == 225 and not any(frame.any() for frame in whole[:75]) and all(f.any() for f in whole[75:])
+    assert info.duration == pytest.approx(9.0, abs=0.01) and beep_time(sound) == pytest.approx(CLICK, abs=0.005)
+    assert "the sound begins 3.0 s before the first picture: that part is read without lips" in info.warnings
+    for start, end in ((2.6, 3.4), (3.6, 4.4)):
+        part = list(read_frames(clip, start=start, end=end))
+        assert np.array_equal(np.stack(part), np.stack(whole[round(25 * start) : round(25 * end)]))
+    assert list(read_frames(clip, start=1.0, end=2.0)) == []
+    assert np.allclose(read_audio(clip, start=2.6, end=3.4), sound[41600:54400], atol=1e-3)
+
+
+def late_avi(path: Path, seconds: int) -> Path:
+    """An AVI of 1.2 s whose header says that its pictures begin after so many seconds."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=25)
+        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for _ in range(30):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture(True), format="rgb24")))
+        frame = av.AudioFrame.from_ndarray(np.ones((1, 19200), np.int16), format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, 0, Fraction(1, 16000)
+        container.mux(sound.encode(frame))
+        for stream in (pictures, sound):
+            container.mux(stream.encode(None))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"strh") + 8 + 28  # dwStart of the first stream, in units of 1/25 s
+    content[place : place + 4] = struct.pack("<I", 25 * seconds)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_an_avi_gives_as_many_pictures_as_it_holds(tmp_path, b_frames):
+    """AVI has no times of presentation: with pictures that are decoded ahead, the first one seems to come later."""
+    with av.open(str(tmp_path / "clip.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.max_b_frames = b_frames
+        for index in range(75):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index >= 25), format="rgb24")))
+        container.mux(stream.encode(None))
+    frames, info = list(read_frames(tmp_path / "clip.avi")), probe_media(tmp_path / "clip.avi")
+    assert len(frames) == 75 and flash_time(frames) == CLICK
+    assert info.duration == pytest.approx(3.0, abs=1e-6) and info.fps == pytest.approx(25, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["avi", "mkv"])
+def test_a_first_picture_that_is_absurdly_late_is_not_waited_for(tmp_path, kind):
+    if kind == "avi":
+        clip = late_avi(tmp_path / "clip.avi", 3600)
+    else:
+        clip = make_clip(tmp_path / "clip.mkv", video_start=3600.0, seconds=1.2)
+    said: list[str] = []
+    frames, info = list(itertools.islice(read_frames(clip, on_warning=said.append), 100)), probe_media(clip)
+    assert len(frames) == pytest.approx(30, abs=1) and all(frame.any() for frame in frames)
+    assert info.duration == pytest.approx(1.2, abs=0.1) and info.fps == pytest.approx(25, rel=0.02)
+    assert said[0] == "the video's clock jumps by 3600.0 s at 0.0 s: the jump was removed"
+
+
+def test_pictures_that_the_sound_confirms_are_waited_for(tmp_path):
+    """The pictures begin after 70 seconds of sound."""
+    with av.open(str(tmp_path / "radio.mkv"), "w") as container:
+        video = container.add_stream("mjpeg", rate=25)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for second in range(72):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 8000), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, second * 8000, Fraction(1, 8000)
+            container.mux(sound.encode(frame))
+            for number in range(25) if second >= 70 else ():
+                frame = av.VideoFrame.from_ndarray(picture(True), format="rgb24")
+                frame.pts, frame.time_base = 25 * second + number, Fraction(1, 25)
+                container.mux(video.encode(frame))
+    with MediaStream(tmp_path / "radio.mkv", 25.0, 8000) as stream:
+        counts = collections.Counter(kind for kind, _ in stream)
+    assert stream.pictures_late == 1750 and counts[PICTURE] == 50
+    assert probe_media(tmp_path / "radio.mkv").duration == pytest.approx(72.0, abs=0.05)
 
 
 def test_padding_of_aac_is_trimmed_to_the_video(tmp_path):
@@ -420,3 +509,107 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     with pytest.raises(MediaError, match="folder does not exist"):
         write_video(tmp_path / "nowhere" / "out.mp4", [], 25)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------------- several tracks
+
+
+def several_tracks(path: Path, sounds: list[tuple[float, str, int]], videos: list[tuple[int, int]] = ()) -> Path:
+    """Writes sound tracks of (level, language, disposition) and videos of (brightness, disposition)."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for _, flags in videos:
+            stream = container.add_stream("mjpeg", rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+            stream.disposition = av.stream.Disposition(flags)
+            streams.append(stream)
+        for _, language, flags in sounds:
+            stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+            stream.metadata["language"], stream.disposition = language, av.stream.Disposition(flags)
+            streams.append(stream)
+        for stream, (level, *_) in zip(streams, [*videos, *sounds], strict=True):
+            for index in range(25):
+                if stream.type == "video":
+                    frame = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), level, np.uint8), format="rgb24")
+                else:
+                    samples = np.full((1, 640), round(level * 32767), np.int16)
+                    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+                    frame.sample_rate = 16000
+                frame.pts = index * (1 if stream.type == "video" else 640)
+                frame.time_base = Fraction(1, 25 if stream.type == "video" else 16000)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+DEFAULT, COMMENT = (int(flag) for flag in (av.stream.Disposition.default, av.stream.Disposition.comment))
+
+
+@pytest.mark.parametrize(
+    ("flags", "chosen", "level"),
+    [
+        ((0, DEFAULT, 0), None, 0.4),
+        ((COMMENT, 0, 0), None, 0.4),
+        ((0, 0, 0), None, 0.2),
+        ((DEFAULT, DEFAULT, 0), None, 0.2),
+        ((DEFAULT, 0, 0), 2, 0.6),
+        ((DEFAULT, 0, 0), "de", 0.4),
+        ((DEFAULT, 0, 0), "GER", 0.4),
+        ((DEFAULT, 0, 0), "de-AT", 0.4),
+        ((DEFAULT, 0, 0), "fra", 0.6),
+        ((0, DEFAULT, 0), "0", 0.2),
+    ],
+    ids=str,
+)
+def test_which_sound_track_is_read(tmp_path, flags, chosen, level):
+    clip = several_tracks(tmp_path / "clip.mkv", list(zip((0.2, 0.4, 0.6), ("eng", "ger", "fre"), flags)))
+    assert read_audio(clip, audio_track=chosen).mean() == pytest.approx(level, abs=0.01)
+    said = probe_media(clip, audio_track=chosen).warnings
+    if chosen is not None:
+        assert said == ()
+    else:
+        number = round(level / 0.2) - 1
+        assert f"number {number} is read, `audio_track` chooses another" in said[0] and "0 (eng" in said[0]
+
+
+def test_which_video_is_read(tmp_path):
+    """The screen comes first, and the camera is flagged."""
+    clip = several_tracks(tmp_path / "clip.mkv", [(0.2, "eng", 0)], [(50, 0), (200, DEFAULT)])
+    assert next(read_frames(clip)).mean() == pytest.approx(200, abs=3)
+    assert next(read_frames(clip, video_track=0)).mean() == pytest.approx(50, abs=3)
+    assert f"0 ({WIDTH}x{HEIGHT}), 1 ({WIDTH}x{HEIGHT}, default); number 1 is read" in probe_media(clip).warnings[0]
+
+
+def test_tracks_and_channels_that_are_not_there(tmp_path):
+    clip = several_tracks(tmp_path / "clip.mkv", [(0.2, "eng", 0), (0.4, "ger", DEFAULT)])
+    for track, words in ((2, "no sound track 2; it has 0 (eng), 1 (ger, default)"), ("es", "no sound track 'es'")):
+        with pytest.raises(MediaError, match=re.escape(words)) as caught:
+            read_audio(clip, audio_track=track)
+        assert str(caught.value).startswith("`audio_track`: ") and "clip.mkv" in str(caught.value)
+    with pytest.raises(MediaError, match="no video 0; it has none"):
+        list(read_frames(clip, video_track=0))
+    with pytest.raises(
+        MediaError, match="`channel`: there is no channel 1, as the sound has one channel, number 0.*mkv"
+    ):
+        read_audio(clip, channel=1)
+
+
+def test_a_channel_of_a_file(tmp_path):
+    tones = np.stack([0.1 * np.sin(np.arange(32000) / 5), 0.5 * np.sin(np.arange(32000) / 5)], axis=1)
+    soundfile.write(tmp_path / "two.wav", tones, 16000)
+    for channel, level in ((0, 0.1), ("right", 0.5), ("mean", 0.3)):
+        assert np.abs(read_audio(tmp_path / "two.wav", channel=channel)).max() == pytest.approx(level, abs=0.01)
+    soundfile.write(tmp_path / "phase.wav", tones[:, :1] * (1, -1), 16000)
+    said: list[str] = []
+    assert np.abs(read_audio(tmp_path / "phase.wav", on_warning=said.append)).max() == pytest.approx(0.1, abs=0.01)
+    assert "cancel each other out" in said[0]
+
+
+def test_a_file_address(tmp_path):
+    clip = make_clip(tmp_path / "a clip.mp4")
+    for address in (clip.as_uri(), f"file://localhost{clip.as_uri()[7:]}", str(clip)):
+        assert probe_media(address).has_video
+    with pytest.raises(MediaError, match="on another machine, 'server'"):
+        probe_media("file://server/clip.mp4")
+    with pytest.raises(MediaError, match="does not exist"):
+        probe_media("file:///nowhere/clip.mp4")

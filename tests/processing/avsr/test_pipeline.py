@@ -1,10 +1,13 @@
 """AudioVisualSpeechRecognitionPipeline: inputs, modalities, batches, refusals. The model is tiny and random."""
 
+import array
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -112,6 +115,26 @@ def test_characters_have_times_too(asr):
     assert asr(sound())["chunks"] == []
 
 
+def test_a_model_whose_ctc_head_was_not_trained_gives_text_but_no_times(processor):
+    """One line that says what to pass; the alignment loss alone trains the head, too."""
+    model = make_model("audio")
+    model.config.ctc_loss_weight = 0.0
+    pipe = AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu", num_beams=2, ctc_weight=0.0)
+    clip = {"audio": np.random.default_rng(0).normal(size=8000).astype(np.float32), "sampling_rate": 16000}
+    text = pipe(clip)["text"]
+    for ask in (lambda: pipe(clip, return_timestamps="word"), lambda: pipe.stream(clip)):
+        with pytest.raises(
+            ValueError, match=r"`return_timestamps`.*trained without.*return_timestamps=False"
+        ) as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="`return_timestamps` is 'char'"):
+        AudioVisualSpeechRecognitionPipeline(model, processor=processor, device="cpu", return_timestamps="char")
+    assert "".join(word["text"] for word in pipe.stream(clip, return_timestamps=False)).split() == text.split()
+    model.config.alignment_loss_weight = 0.5
+    assert pipe(clip, return_timestamps="word")["text"] == text
+
+
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 1.0])
 def test_results_do_not_depend_on_the_batch(asr, ctc_weight):
     """Clips of different lengths and modalities, alone and together; the same again gives the same."""
@@ -208,7 +231,17 @@ def test_integer_sound_is_scaled(asr):
         ({"audio": np.zeros(9), "sampling_rate": 0}, "sampling_rate"),
         ({"audio": np.zeros(9), "sampling_rate": 16000.5}, "sampling_rate"),
         ({"audio": np.zeros(0), "sampling_rate": 16000}, "is empty"),
-        ({"audio": np.zeros((2, 9)), "sampling_rate": 16000}, "one channel"),
+        ({"audio": np.zeros((2, 3, 9)), "sampling_rate": 16000}, "one channel"),
+        ({"audio": np.zeros((99, 99)), "sampling_rate": 16000}, "one channel"),
+        ({"audio": np.zeros(9, complex), "sampling_rate": 16000}, "must be numbers, not complex128"),
+        ({"audio": np.full(9, 2**40), "sampling_rate": 16000}, "beyond 32 bits"),
+        ({"audio": [[1, 2], [3]], "sampling_rate": 16000}, '`"audio"` of the input dictionary is no array'),
+        ({"array": np.zeros(9)}, '"sampling_rate"` of the input dictionary'),
+        ({"path": None, "bytes": None}, '"path" and "bytes" are None'),
+        (np.zeros(9), "`sampling_rate` is missing: pass it"),
+        (torch.zeros(9), "`sampling_rate` is missing: pass it"),
+        ([0.1, 0.2], "`sampling_rate` is missing: pass it"),
+        ({"array": np.zeros(9), "sampling_rate": 16000, "text": "bin"}, "'text' is none of these"),
         ({"audio": np.full(9, np.nan), "sampling_rate": 16000}, "9 NaN or infinite"),
         ({"audio": ["a"], "sampling_rate": 16000}, "must be numbers"),
         ({"video": noise_video()}, "fps"),
@@ -243,7 +276,17 @@ def test_unusable_inputs_get_one_clear_error(asr, clip, message):
     [
         ({"modality": "smell"}, "`modality`.*'smell'"),
         ({"return_timestamps": "line"}, "`return_timestamps`"),
-        ({"return_timestamps": True}, "`return_timestamps`"),
+        ({"return_timestamps": 2}, "`return_timestamps`"),
+        ({"channel": "middle"}, "`channel`"),
+        ({"channel": 1}, "`channel`: there is no channel 1, as the sound has one channel"),
+        ({"channel": -1}, "`channel`"),
+        ({"audio_track": -1}, "`audio_track`"),
+        ({"audio_track": 1}, "`audio_track` chooses among the tracks of a file"),
+        ({"video_track": ""}, "`video_track`"),
+        ({"sampling_rate": 0}, "`sampling_rate`"),
+        ({"generate_kwargs": ["num_beams"]}, "`generate_kwargs` must be a dictionary"),
+        ({"generate_kwargs": {"max_new_tokens": 3}}, "`generate_kwargs` may hold num_beams.*'max_new_tokens' is none"),
+        ({"generate_kwargs": {"num_beams": 2}, "num_beams": 3}, "`num_beams` is given twice"),
         ({"num_beams": 0}, "`num_beams`"),
         ({"num_beams": -1}, "`num_beams`"),
         ({"num_beams": 2.5}, "`num_beams`"),
@@ -266,6 +309,133 @@ def test_unusable_inputs_get_one_clear_error(asr, clip, message):
 def test_wrong_arguments_are_named(asr, arguments, message):
     with pytest.raises(ValueError, match=message):
         asr(sound(), **arguments)
+
+
+class Samples:
+    """What torchcodec's `AudioDecoder.get_all_samples` returns."""
+
+    def __init__(self, data: torch.Tensor, rate: int):
+        self.data, self.sample_rate, self.pts_seconds = data, rate, 0.0
+
+
+class AudioDecoder:
+    def __init__(self, samples: Samples):
+        self.samples = samples
+
+    def get_all_samples(self) -> Samples:
+        return self.samples
+
+
+class VideoDecoder:
+    """As torchcodec's: frames are `(3, height, width)` tensors."""
+
+    def __init__(self, frames: np.ndarray, fps: float):
+        self.frames, self.metadata = torch.from_numpy(frames).permute(0, 3, 1, 2), type("M", (), {"average_fps": fps})
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.frames[index]
+
+    get_frame_at = __getitem__
+
+
+def test_every_form_of_the_same_sound(asr):
+    """16-bit samples at 16 kHz, in the forms of numpy, torch, datasets, torchcodec and other pipelines."""
+    pandas = pytest.importorskip("pandas")
+    samples = (32767 * sound()["audio"].clip(-1, 1)).astype(np.int16)
+    wave = samples.astype(np.float32) / 2**15
+    expected = heard(asr({"audio": wave, "sampling_rate": 16000}, return_timestamps="char"))
+    tensor = torch.from_numpy(wave)
+    bare = [wave, samples, samples.tolist(), samples.astype(np.int64), samples.astype(np.int32), tensor]
+    bare += [wave[:, None], wave[None], np.stack([wave, wave]), np.stack([wave, wave], axis=1), tensor[None]]
+    bare += [tensor.clone().requires_grad_(), wave.tolist(), array.array("h", samples), wave.astype(">f4")]
+    bare += [pandas.Series(wave)]
+    for inputs in bare:
+        result = asr(inputs, sampling_rate=16000, return_timestamps="char")
+        assert heard(result) == expected and result["report"]["source"] == "the input array"
+    rated = [(16000, samples), (wave, 16000), AudioDecoder(Samples(tensor[None], 16000))]
+    rated += [{name: wave, "sampling_rate": np.int64(16000)} for name in ("array", "raw", "audio")]
+    rated += [{"path": "x.wav", "array": wave, "sampling_rate": 16000.0}]
+    rated += [
+        {"audio": {"path": None, "array": wave, "sampling_rate": 16000}},
+        {"audio": AudioDecoder(Samples(tensor, 16000))},
+    ]
+    assert [heard(asr(inputs, return_timestamps="char")) for inputs in rated] == [expected] * len(rated)
+    assert isinstance(asr(tensor.bfloat16(), sampling_rate=16000)["text"], str)
+    levels = {asr(inputs, sampling_rate=16000)["report"]["audio_level_dbfs"] for inputs in bare}
+    assert len(levels) == 1 and -25 < levels.pop() < -15
+
+
+def test_several_inputs_in_every_form(asr, tmp_path):
+    datasets, pandas = pytest.importorskip("datasets"), pytest.importorskip("pandas")
+    paths = []
+    for seed in (0, 1):
+        paths.append(str(tmp_path / f"{seed}.wav"))
+        soundfile.write(paths[-1], sound(seed=seed)["audio"], 16000)
+    expected = [asr(path)["text"] for path in paths]
+    waves = [sound(seed=seed)["audio"] for seed in (0, 1)]
+    table = datasets.Dataset.from_dict({"audio": paths}).cast_column("audio", datasets.Audio(decode=False))
+    rows = [{"array": wave, "sampling_rate": 16000} for wave in waves]
+    stored = [{"path": "gone.wav", "bytes": Path(path).read_bytes()} for path in paths]
+    for inputs in (
+        table["audio"],
+        table[:]["audio"],
+        rows,
+        stored,
+        pandas.Series(paths),
+        np.array(paths),
+        tuple(paths),
+    ):
+        results = asr(inputs)
+        assert isinstance(results, list) and [result["text"] for result in results] == expected
+    several = asr(waves, sampling_rate=16000)
+    assert [result["text"] for result in several] == expected
+    assert [result["text"] for result in asr(row["audio"] for row in table)] == expected
+    assert asr(Path(paths[0]).as_uri())["text"] == expected[0]
+
+
+def test_pictures_of_a_decoder(asr):
+    face, wave = face_video(), sound(0.48)
+    both = {"video": VideoDecoder(face, 25.0), "audio": AudioDecoder(Samples(torch.from_numpy(wave["audio"]), 16000))}
+    assert heard(asr(both)) == heard(asr({**wave, "video": face, "fps": 25}))
+    assert heard(asr(VideoDecoder(face, 25.0))) == heard(asr({"video": torch.from_numpy(face), "fps": np.float32(25)}))
+
+
+def test_settings_of_numpy_and_of_other_pipelines(asr):
+    clip = {**sound(), **lips()}
+    expected = asr(clip, num_beams=3, ctc_weight=0.5, return_timestamps="word")
+    numbers = {"num_beams": np.int64(3), "ctc_weight": np.float64(0.5), "batch_size": np.int32(1)}
+    assert asr(clip, return_timestamps=True, chunk_length_s=np.float32(12), **numbers) == expected
+    assert asr(clip, return_timestamps=np.True_, generate_kwargs={"num_beams": 3, "ctc_weight": 0.5}) == expected
+    assert asr(clip, num_beams=torch.tensor(3), ctc_weight=torch.tensor(0.5), return_timestamps="word") == expected
+
+
+def test_long_and_short_clips_give_the_same_warnings(asr):
+    """A long clip says what a short one does about what is missing."""
+    silence, fallback = np.zeros(5 * 16000, np.float32), "read from lips only: "
+    for clip, words in (
+        (lips(125), fallback + "there is no sound"),
+        ({**lips(125), "audio": silence, "sampling_rate": 16000}, fallback + "the sound is silent"),
+        (sound(5.0), "read from sound only: there is no video"),
+        ({**sound(5.0), **lips(100)}, "sound (5.0 s) and picture (4.0 s) are of different length"),
+    ):
+        for length in (2, 30):
+            assert words in asr(clip, chunk_length_s=length)["report"]["warnings"]
+        speech = asr.stream(clip, chunk_length_s=2)
+        list(speech)
+        assert words in speech.to_report()["warnings"]
+
+
+def test_what_cannot_be_read_does_not_stop_the_others(asr):
+    clips = [sound(0.5), {"audio": np.zeros(0), "sampling_rate": 16000}, sound(5.0), "nowhere.mp4", sound(0.4)]
+    results = asr.attempt(clips, chunk_length_s=2)
+    assert [type(result).__name__ for result in results] == ["dict", "ValueError", "dict", "MediaError", "dict"]
+    for index in (0, 2, 4):
+        assert heard(results[index]) == heard(asr(clips[index], chunk_length_s=2))
+    with pytest.raises(ValueError, match="is empty"):
+        asr(clips)
 
 
 def test_a_file_as_path_bytes_and_file_object(asr, tmp_path):

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lookhear.processing.avsr.read_ahead_avsr import ReadAhead
+from lookhear.processing.avsr.media_source_avsr import ReadAhead
 
 
 class Source:

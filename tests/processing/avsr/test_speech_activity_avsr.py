@@ -8,7 +8,6 @@ import torch
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
 from lookhear.processing.avsr.alignment_avsr import TimedText
-from lookhear.processing.avsr.clip_report_avsr import lip_openings, lip_widths, moving_lips
 from lookhear.processing.avsr.recognition_avsr import CONTEXT, assign_words, lip_evidence
 
 from .test_pipeline import face_video, processor, sound  # noqa: F401
@@ -99,35 +98,6 @@ def test_no_least_evidence_keeps_everything():
     assert assign_words(characters, [0.0] * 8, least=0.0).characters == characters
 
 
-def lips_with(openings, widths=40.0) -> np.ndarray:
-    """(frames, 20, 2) lips that are so many pixels open and wide."""
-    lips = np.zeros((len(openings), 20, 2), np.float32)
-    lips[:, [17, 18, 19], 1] = np.asarray(openings)[:, None]
-    lips[:, 6, 0] = widths
-    return lips
-
-
-def test_opening_and_width_of_lips():
-    lips = lips_with([0.0, 10.0, 20.0], [40.0, 20.0, 30.0])
-    assert lip_openings(lips, 40.0).tolist() == [0.0, 0.25, 0.5]
-    assert lip_widths(lips, 40.0).tolist() == [1.0, 0.5, 0.75]
-
-
-def test_lips_move_from_a_second_before_to_a_second_after_their_opening_varies():
-    """At ten frames a second, of which the fiftieth and the next are open."""
-    openings = np.zeros(100)
-    openings[50:52] = 20.0
-    lips = lips_with(openings)
-    assert np.flatnonzero(moving_lips(lips, 40.0, 10.0)).tolist() == list(range(40, 62))
-    widths = np.full(100, 40.0)
-    widths[50:52] = 20.0
-    assert np.flatnonzero(moving_lips(lips_with(np.zeros(100), widths), 40.0, 10.0)).tolist() == list(range(40, 62))
-    lips[::2] = np.nan  # every second frame is unknown, which is no sign of rest
-    moving = moving_lips(lips, 40.0, 10.0)
-    assert moving[::2].all() and np.flatnonzero(moving[1::2]).tolist() == list(range(20, 31))
-    assert moving_lips(lips[:0], 40.0, 10.0).shape == (0,)
-
-
 # ------------------------------------------------------------------------------------------------------- the pipeline
 
 SIDE = 260
@@ -158,18 +128,6 @@ def test_words_that_the_lips_do_not_say_are_left_out(asr, clip):
     assert others == everything["chunks"]
     count = f"{len(others)} words were" if len(others) > 1 else "a word was"
     assert any(warning.startswith(f"{count} heard that") for warning in nothing["report"]["warnings"])
-
-
-def test_lips_at_rest_say_nothing(asr, clip):
-    """The same picture all the time: whatever a random model finds in it, the lips did not say it."""
-    still = {**clip, "video": np.repeat(clip["video"][:1], 75, axis=0)}
-    settings = {"speaker": THERE, "return_timestamps": "word"}
-    points = np.repeat(asr.processor.image_processor.extract(clip["video"][:1]).landmarks, 75, axis=0)
-    assert not moving_lips(points[:, 48:], 60.0, 25.0).any()
-    read = asr(still, lip_evidence=1e-6, **settings)
-    assert read["text"] == "" and read["report"]["speaker"]["others_said"]
-    assert read["report"]["lip_motion"] == pytest.approx(0.0, abs=0.03)
-    assert asr(clip, lip_evidence=1e-6, **settings)["text"]
 
 
 def test_long_clips_and_streams_leave_them_out_too(asr, clip):

@@ -1,6 +1,8 @@
 """The pipeline `object-perception`: what it returns for every kind of prompt and input, and what it refuses."""
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -70,6 +72,102 @@ def test_they_are_those_of_model_and_processor(see, tiny_glee):
     np.testing.assert_array_equal([r["mask"] for r in results], expected["masks"].numpy())
 
 
+def test_masks_are_stored_as_run_lengths(see):
+    asked = {"labels": LABELS, "expressions": ["a cat"], "points": [[(5, 6)]], "threshold": 0.0}
+    results = see(picture(), **asked)
+    for found in results:
+        assert isinstance(found, dict) and not isinstance(dict.__getitem__(found, "mask"), np.ndarray)
+        mask = found["mask"]
+        assert type(mask) is np.ndarray and mask.dtype == bool and mask.shape == (60, 90) and mask.flags.writeable
+        copies = [{**found}, dict(found), found | {}, {} | found, dict(found.items()), found.copy(), {**found.copy()}]
+        copies += [copy.copy(found), copy.deepcopy(found), pickle.loads(pickle.dumps(found))]
+        copies += [{"mask": found.get("mask")}, dict(zip(found, found.values()))]
+        for other in copies:
+            assert type(other["mask"]) is np.ndarray and np.array_equal(other["mask"], mask)
+        assert list(found) == ["score", "label", "box", "mask"] and "RunLength" not in repr(found)
+        assert np.array_equal(found.copy().pop("mask"), mask) and found.pop("none", 3) == 3
+    boxes = see(picture(), **asked, masks=False)
+    for plain, found in zip(boxes, results, strict=True):
+        assert plain == {name: value for name, value in found.items() if name != "mask"}
+
+
+def test_one_label_of_each_object(see):
+    every = see(picture(), labels=LABELS, threshold=0.0)
+    results = see(picture(), labels=LABELS, threshold=0.0, one_label=True)
+    sides = [tuple(found["box"].values()) for found in results]
+    assert len(sides) == len(set(sides)) and {tuple(found["box"].values()) for found in every} >= set(sides)
+    for found in results:
+        same_object = [one["score"] for one in every if one["box"] == found["box"]]
+        assert found["score"] == max(same_object)
+    with see(np.stack([picture()] * 2), labels=LABELS, threshold=0.0, one_label=True, masks=False) as video:
+        for frame in video:
+            assert len({found["track_id"] for found in frame}) == len(frame)
+            assert all(list(found) == ["track_id", "score", "label", "box"] for found in frame)
+    with pytest.raises(ValueError, match="`one_label` must be True or False"):
+        see(picture(), labels=LABELS, one_label=1)
+
+
+def test_prompts_of_every_container(see):
+    image, box = picture(), (5.0, 6.0, 40.0, 30.0)
+    sides = dict(zip(("xmin", "ymin", "xmax", "ymax"), box))
+    (expected,) = see(image, boxes=[box])
+    for boxes in (
+        torch.tensor([box]),
+        [torch.tensor(box)],
+        [[torch.tensor(side) for side in box]],
+        np.array([box]),
+        [sides],
+        [{"score": 0.5, "label": "cat", "box": sides, "mask": np.ones((60, 90), bool)}],
+    ):
+        assert same(see(image, boxes=boxes), [expected], 0)
+        assert same(see([image, image], boxes=[boxes, boxes])[1], [expected])
+    (expected,) = see(image, points=[[(10, 20), (30, 25)]])
+    both = torch.tensor([[[10, 20], [30, 25]]])
+    for points in (both, [both[0]], [[both[0, 0], (30, 25)]]):
+        assert same(see(image, points=points), [expected], 0)
+    (again,) = see(image, masks=[expected])
+    assert same([again], see(image, masks=[expected["mask"]]), 0)
+    with see(np.stack([image] * 2), boxes=[sides]) as video:
+        assert len(next(video)) <= 1
+    with pytest.raises(ValueError, match="`boxes`: object 0 must be"):
+        see(image, boxes=[{"left": 3}])
+    with pytest.raises(ValueError, match="`points`: object 0 must be"):
+        see(image, points=[{"x": 3, "y": 4}])
+
+
+def test_numbers_of_numpy_and_candidate_labels(see):
+    asked = {"labels": ["cat", "dog"], "threshold": 0.3, "top_k": 5}
+    expected = see(picture(), **asked)
+    numbers = {"threshold": np.float32(0.3), "top_k": np.int64(5), "batch_size": np.int32(1)}
+    assert same(see(picture(), candidate_labels="cat, dog", **numbers), expected, 0)
+    item = {"image": picture(), "candidate_labels": ["cat", "dog"]}
+    assert same(see(item, threshold=torch.tensor(0.3), top_k=5), expected)
+    with pytest.raises(ValueError, match="'candidate_labels' and 'labels' are two names"):
+        see(picture(), candidate_labels=["cat"], labels=["dog"])
+
+
+def test_what_the_pictures_of_a_folder_or_an_animation_are(see, tmp_path):
+    pictures = [Image.fromarray(picture(seed=seed)) for seed in range(3)]
+    pictures[0].save(tmp_path / "moving.png", save_all=True, append_images=pictures[1:], duration=100)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, image in zip(["beach.png", "cat 2.png", "cat 10.png"], pictures):
+        image.save(folder / name)
+    asked = {"labels": ["cat"], "threshold": 0.0}
+    expected = [see(image, **asked) for image in pictures]
+    for source in (tmp_path / "moving.png", folder):
+        assert all(map(same, list(see(source, **asked, frames="each")), expected))
+        assert same(see(source, **asked, frames="first"), expected[0])
+    with see(tmp_path / "moving.png", **asked) as video:
+        assert video.frames == 3 and video.fps == pytest.approx(10)
+    (first,) = see([str(tmp_path / "moving.png")], **asked, frames="first")
+    assert same(first, expected[0])
+    with pytest.raises(ValueError, match=r"inputs\[0\].*holds 3 pictures.*frames='first'"):
+        see([str(tmp_path / "moving.png")], **asked)
+    with pytest.raises(ValueError, match="`frames` must be one of 'video', 'each', 'first', not 'all'"):
+        see(folder, **asked, frames="all")
+
+
 def test_threshold_and_top_k(see):
     everything = see(picture(), labels=LABELS, threshold=0.0)
     middle = everything[len(everything) // 2]["score"]
@@ -133,7 +231,10 @@ def test_several_images_of_one_size(see):
     assert same(result, see(images[0], labels=["cat"], threshold=0.0), 0)
 
 
-def test_images_of_several_sizes_do_not_disturb_each_other_with_a_padding_mask(alone):
+@pytest.mark.parametrize("pipe", ["see", "alone"])
+def test_images_of_several_sizes_do_not_disturb_each_other(pipe, request):
+    """Whether or not the model sees padding as image."""
+    alone = request.getfixturevalue(pipe)
     images = [picture(*size, seed=seed) for seed, size in enumerate(SIZES)]
     prompts = {
         "labels": [["cat"], ["dog", "cat"], ["cat"]],
@@ -146,6 +247,16 @@ def test_images_of_several_sizes_do_not_disturb_each_other_with_a_padding_mask(a
         mine = {name: values[index] for name, values in prompts.items() if len(values[index])}
         assert same(result, alone(image, threshold=0.0, **mine)), index
         assert all(found["mask"].shape == size for found in result)
+
+
+def test_batches_of_mixed_sizes_are_as_if_one_by_one(see):
+    random = np.random.default_rng(0)
+    images = [picture(*random.integers(40, 130, 2), seed=seed) for seed in range(6)]
+    images += [picture(60, 90, seed=7), picture(60, 90, seed=8)]
+    asked = {"labels": LABELS, "expressions": ["a cat"], "threshold": 0.0}
+    singles = [see(image, **asked) for image in images]
+    results = see(images, **asked, batch_size=8)
+    assert all(same(*pair, tolerance=1e-4) for pair in zip(results, singles, strict=True))
 
 
 def test_without_one_they_have_their_own_sizes_and_counts(see):

@@ -1,5 +1,9 @@
 """Answers of the network in pixels of the picture, against the plain way: enlarge every mask, then choose."""
 
+import re
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,10 +11,13 @@ from transformers.utils import ModelOutput
 
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor, post_processing_glee
 from lookhear.processing.glee.post_processing_glee import (
+    encoded_objects,
+    post_process_grounded_object_detection,
     post_process_grounding,
     post_process_instance_segmentation,
     post_process_interactive,
     post_process_object_detection,
+    post_process_objects,
     post_process_open_world,
 )
 
@@ -69,7 +76,7 @@ def check(result: dict, expected: dict, names=("scores", "labels", "boxes", "mas
 @pytest.mark.parametrize("top_k", [1, 20, 60, None])
 def test_instance_segmentation(dtype, top_k):
     outputs = make_outputs(5, dtype)
-    results = post_process_instance_segmentation(outputs, 0.0, TARGETS, top_k)
+    results = post_process_objects(outputs, 0.0, TARGETS, top_k)
     for row, (result, target) in enumerate(zip(results, TARGETS, strict=True)):
         expected = plain(outputs, row, target, top_k or 60)
         if dtype == torch.bfloat16:  # equally good pairs may change places
@@ -81,13 +88,13 @@ def test_instance_segmentation(dtype, top_k):
 
 def test_threshold_and_order():
     outputs = make_outputs(5)
-    everything = post_process_instance_segmentation(outputs, 0.0, TARGETS)
-    for result, whole in zip(post_process_instance_segmentation(outputs, 0.5, TARGETS), everything):
+    everything = post_process_objects(outputs, 0.0, TARGETS)
+    for result, whole in zip(post_process_objects(outputs, 0.5, TARGETS), everything):
         kept = whole["scores"] >= 0.5
         assert 0 < kept.sum() < len(kept)
         check(result, {name: value[kept] for name, value in whole.items()})
         assert (result["scores"].diff() <= 0).all()
-    assert all(len(result["scores"]) == 0 for result in post_process_instance_segmentation(outputs, 1.0, TARGETS))
+    assert all(len(result["scores"]) == 0 for result in post_process_objects(outputs, 1.0, TARGETS))
 
 
 @pytest.mark.parametrize(("kept", "threshold"), [(1, 0.5), (12, 0.0)])
@@ -99,7 +106,7 @@ def test_masks_of_the_best_queries_are_enlarged_once_each(monkeypatch, kept, thr
     monkeypatch.setattr(
         post_processing_glee, "masks_to_picture", lambda masks, *sizes: calls.extend(masks) or real(masks, *sizes)
     )
-    results = post_process_instance_segmentation(outputs, threshold, TARGETS, top_k=None)
+    results = post_process_objects(outputs, threshold, TARGETS, top_k=None)
     assert len(results[0]["scores"]) == 5 * kept
     assert len(calls) == 3 * kept
 
@@ -107,13 +114,13 @@ def test_masks_of_the_best_queries_are_enlarged_once_each(monkeypatch, kept, thr
 def test_object_detection_is_the_same_without_masks():
     outputs = make_outputs(5)
     results = post_process_object_detection(outputs, 0.3, torch.tensor(TARGETS))
-    for result, expected in zip(results, post_process_instance_segmentation(outputs, 0.3, TARGETS)):
+    for result, expected in zip(results, post_process_objects(outputs, 0.3, TARGETS)):
         check(result, expected, names=("scores", "labels", "boxes"))
 
 
 def test_without_sizes_boxes_are_relative_and_masks_as_seen():
     outputs = make_outputs(2)
-    for row, result in enumerate(post_process_instance_segmentation(outputs, 0.0)):
+    for row, result in enumerate(post_process_objects(outputs, 0.0)):
         height, width = IMAGE_SIZES[row]
         expected = plain(outputs, row, (height, width), 24)
         expected["boxes"] /= torch.tensor([width, height] * 2)
@@ -123,7 +130,7 @@ def test_without_sizes_boxes_are_relative_and_masks_as_seen():
 def test_open_world_is_one_label():
     outputs = make_outputs(1)
     for result, expected in zip(
-        post_process_open_world(outputs, 0.2, TARGETS), post_process_instance_segmentation(outputs, 0.2, TARGETS)
+        post_process_open_world(outputs, 0.2, TARGETS), post_process_objects(outputs, 0.2, TARGETS)
     ):
         check(result, expected)
 
@@ -149,8 +156,8 @@ def test_interactive_has_one_result_a_prompt():
 def test_model_outputs_and_mappings_are_alike():
     outputs = make_outputs(5)
     for result, expected in zip(
-        post_process_instance_segmentation(ModelOutput(outputs), 0.1, TARGETS),
-        post_process_instance_segmentation(outputs, 0.1, TARGETS),
+        post_process_objects(ModelOutput(outputs), 0.1, TARGETS),
+        post_process_objects(outputs, 0.1, TARGETS),
     ):
         check(result, expected)
 
@@ -177,3 +184,103 @@ def test_processors_offer_the_functions(tokenizer):
 def test_wrong_arguments_are_named(function, num_labels, arguments, words):
     with pytest.raises(ValueError, match=words):
         function(make_outputs(num_labels), **arguments)
+
+
+def only(result: dict, *names: str) -> dict:
+    return {name: result[name] for name in names}
+
+
+def test_the_form_of_transformers_models_for_segmentation():
+    outputs = make_outputs(3)
+    wholes = post_process_objects(outputs, 0.2, TARGETS)
+    for result, whole, target in zip(post_process_instance_segmentation(outputs, 0.2, TARGETS), wholes, TARGETS):
+        check(only(result, *whole), whole)
+        segmentation, segments = result["segmentation"], result["segments_info"]
+        assert segmentation.shape == target
+        assert [segment["id"] for segment in segments] == list(range(len(whole["scores"])))
+        assert [segment["label_id"] for segment in segments] == whole["labels"].tolist()
+        assert [segment["score"] for segment in segments] == pytest.approx(whole["scores"].tolist(), abs=1e-5)
+        above = torch.zeros(target, dtype=torch.bool)
+        for place, mask in enumerate(whole["masks"]):  # the best on top
+            assert torch.equal(segmentation == place, mask & ~above)
+            above |= mask
+        assert torch.equal(segmentation == -1, ~above)
+    (maps, *_) = post_process_instance_segmentation(outputs, 0.2, TARGETS, return_binary_maps=True)
+    assert torch.equal(maps["segmentation"].bool(), wholes[0]["masks"])
+    (nothing, *_) = post_process_instance_segmentation(outputs, 1.0, TARGETS)
+    assert nothing["segments_info"] == [] and (nothing["segmentation"] == -1).all()
+
+
+def test_labels_by_name():
+    outputs, names = make_outputs(3), ["cat", "dog", "bird"]
+    plain = post_process_object_detection(outputs, 0.2, TARGETS)
+    for texts in (names, [names] * 3):
+        found = post_process_grounded_object_detection(outputs, None, 0.2, target_sizes=TARGETS, text_labels=texts)
+        for result, whole in zip(found, plain, strict=True):
+            check(only(result, *whole), whole, ("scores", "labels", "boxes"))
+            assert result["text_labels"] == [names[label] for label in whole["labels"].tolist()]
+    with pytest.raises(ValueError, match="text_labels must be the 3 labels"):
+        post_process_grounded_object_detection(outputs, text_labels=["cat"])
+
+
+def test_supervision_takes_results():
+    supervision = pytest.importorskip("supervision")
+    outputs = make_outputs(3)
+    (found, *_) = post_process_instance_segmentation(outputs, 0.2, TARGETS)
+    taken = supervision.Detections.from_transformers(found, {0: "cat", 1: "dog", 2: "bird"})
+    assert taken.class_id.tolist() == found["labels"].tolist() and taken.mask.shape[1:] == TARGETS[0]
+    (boxes, *_) = post_process_object_detection(outputs, 0.2, TARGETS)
+    assert len(supervision.Detections.from_transformers(boxes)) == len(boxes["scores"])
+
+
+def test_an_object_has_its_best_label_only():
+    outputs = make_outputs(5)
+    outputs["pred_masks"][0, 5], outputs["pred_boxes"][0, 5] = outputs["pred_masks"][0, 4], outputs["pred_boxes"][0, 4]
+    outputs["logits"][0, 4, 1], outputs["logits"][0, 5, 3] = 6.0, 5.0  # two queries of one object
+    everything = post_process_objects(outputs, 0.0, TARGETS, top_k=None)
+    for row, (result, whole) in enumerate(zip(post_process_objects(outputs, 0.0, TARGETS, None, True), everything)):
+        best: dict = {}
+        for score, label, box in zip(*(whole[name].tolist() for name in ("scores", "labels", "boxes"))):
+            best.setdefault(tuple(box), (score, label))  # the first is the best
+        assert len(result["scores"]) == len(best) and len(best) == (11 if row == 0 else 12)
+        for score, label, box in zip(*(result[name].tolist() for name in ("scores", "labels", "boxes"))):
+            if score:
+                assert best[tuple(box)] == (pytest.approx(score), label)
+    boxes = post_process_object_detection(outputs, 0.3, TARGETS, one_label=True)
+    for result, expected in zip(boxes, post_process_objects(outputs, 0.3, TARGETS, one_label=True)):
+        plain = ("scores", "labels", "boxes")
+        check(result, only(expected, *plain), plain)
+
+
+def test_masks_as_run_lengths():
+    outputs = make_outputs(3)
+    for result, expected in zip(encoded_objects(outputs, 0.2, TARGETS), post_process_objects(outputs, 0.2, TARGETS)):
+        plain = ("scores", "labels", "boxes")
+        check(only(result, *plain), only(expected, *plain), plain)
+        assert len(result["masks"]) == len(expected["masks"])
+        for mask, pixels in zip(result["masks"], expected["masks"]):
+            assert (mask.decode() == pixels.numpy()).all()
+
+
+LARGE = """
+import resource
+import torch
+from lookhear.processing.glee.post_processing_glee import encoded_objects
+
+yx = torch.stack(torch.meshgrid(torch.arange(200), torch.arange(268), indexing="ij"))
+centres = torch.rand(100, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([200, 268])
+masks = 20 - (yx[None] - centres[:, :, None, None]).norm(dim=1)  # discs
+outputs = {"logits": torch.linspace(3, -3, 100)[None, :, None], "pred_boxes": torch.rand(1, 100, 4)}
+outputs |= {"pred_masks": masks[None], "image_sizes": torch.tensor([[800, 1067]])}
+outputs["padded_sizes"] = torch.tensor([[800, 1072]])
+(found,) = encoded_objects(outputs, 0.1, [(3000, 4000)], 80)
+print(len(found["masks"]), found["masks"][0].decode().shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_masks_of_12_megapixels_fit_into_memory():
+    """80 objects: their pixels alone would fill 960 MB, more than twice, sorted by their scores."""
+    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    count, height, width, kilobytes = map(int, re.findall(r"\d+", done.stdout))
+    assert (count, height, width) == (80, 3000, 4000) and kilobytes < 1_500_000

@@ -122,3 +122,50 @@ def test_save_and_load(processor, images, tmp_path):
     for arguments in ({"labels": ["cat", "person"]}, {"boxes": [[(0, 0, 9, 9)], [(1, 1, 5, 5)]]}):
         before, after = processor(images, **arguments), loaded(images, **arguments)
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_example_scripts_pass(processor, images):
+    expected = processor(images, labels=["cat", "person"])
+    for texts in (["cat", "person"], "cat. person.", "Cat . person"):
+        inputs = processor(images=images, text=texts, padding=True, truncation=True, return_tensors="pt")
+        assert all(torch.equal(inputs[name], value) for name, value in expected.items())
+
+
+def test_annotations_become_labels_of_the_model(processor, images):
+    """Pictures of 48 x 64 and 64 x 48 become 80 x 107 and 107 x 80, on a padded image of 128 x 128."""
+    box = {"category_id": 3, "bbox": [16, 12, 32, 24], "segmentation": [[16, 12, 48, 12, 48, 36, 16, 36]]}
+    lengths = {"size": [64, 48], "counts": [0] + [32, 32] * 48}
+    runs = {"category_id": 1, "bbox": [0, 0, 48, 32], "segmentation": lengths}
+    annotations = [
+        {"image_id": 7, "annotations": [box, {**box, "iscrowd": 1}]},
+        {"image_id": 9, "annotations": [runs]},
+    ]
+    inputs = processor(images=images, annotations=annotations, return_segmentation_masks=True)
+    first, second = inputs["labels"]
+    assert first["class_labels"].tolist() == [3] and second["class_labels"].tolist() == [1]
+    scale = 107 / 64  # of x; of y it is 80 / 48
+    centre = [32 * scale / 128, 24 * 80 / 48 / 128, 32 * scale / 128, 24 * 80 / 48 / 128]
+    assert first["boxes"][0].tolist() == pytest.approx(centre) and first["boxes"].dtype == torch.float32
+    assert first["masks"].shape == (1, 128, 128) and first["masks"].dtype == torch.bool
+    rows, columns = first["masks"][0].nonzero().T
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (20, 60, 27, 80)
+    assert second["masks"].sum() == 80 * 53 and second["masks"][0, 0, 0]
+    assert (first["image_id"].item(), first["size"].tolist(), first["orig_size"].tolist()) == (7, [80, 107], [48, 64])
+    alone = processor.image_processor(images[0], annotations=annotations[0], return_tensors="pt")
+    assert "masks" not in alone["labels"][0] and len(alone["labels"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"bbox": [0.1, 0.2, 0.5, 0.5]}, "image 0, object 0: its bbox .* in pixels of the image"),
+        ({"bbox": [4, 4, 0, 9]}, "image 0, object 0: its bbox"),
+        ({"bbox": None}, "its bbox must be x, y, width, height, got None"),
+        ({"bbox": [4, 4, 9, 9]}, "it has no segmentation"),
+        ({"bbox": [4, 4, 9, 9], "segmentation": {"size": [9, 9], "counts": [81]}}, "its segmentation is .9, 9., its"),
+    ],
+)
+def test_annotations_that_cannot_be_used(processor, images, entry, message):
+    given = {"image_id": 1, "annotations": [{"category_id": 0, **entry}]}
+    with pytest.raises(ValueError, match=f"^annotations: .*{message}"):
+        processor(images=images[0], annotations=given, return_segmentation_masks=True)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from lookhear.processing.glee import GleePromptProcessor
-from lookhear.processing.glee.prompt_processing_glee import clean_expression
+from lookhear.processing.glee.prompt_processing_glee import clean_expression, clean_label
 
 ONE = {"image_sizes": [(100, 200)], "resized_sizes": [(200, 400)], "padded_size": (224, 416)}
 TWO = {"image_sizes": [(100, 200), (50, 50)], "resized_sizes": [(200, 400), (200, 200)], "padded_size": (224, 416)}
@@ -69,11 +69,24 @@ def test_expressions_of_one_image(prompts, expressions):
         ("The man in red, left of the dog.", "the man in red left of the dog"),
         ("  left/right\n (2nd) T-shirt: #1 *; “ok” ?!", "left right 2nd t shirt 1 “ok”"),
         ("Café crème", "café crème"),
+        ("the red_triangle", "the red triangle"),
         ("!?", ""),
     ],
 )
 def test_clean_expression(text, expected):
     assert clean_expression(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["red_triangle", "Red Triangle", "red triangle.", " red\u00a0 triangle ; ", "RED__triangle"]
+)
+def test_a_name_means_the_same_however_it_is_written(prompts, text):
+    assert clean_label(text) == "red triangle"
+    assert np.array_equal(prompts(labels=[text])["input_ids"], prompts(labels=["red triangle"])["input_ids"])
+
+
+def test_punctuation_within_a_name_stays():
+    assert clean_label("Bolt, small (M4) 3/4.") == "bolt, small (m4) 3/4" and clean_label("...") == ""
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -96,9 +109,9 @@ def test_points_of_one_object_are_one_mask(prompts):
 
 
 def test_boxes_are_filled_and_cut_off_at_the_image(prompts):
-    boxes = [(10, 20, 30, 40), (-5, -5, 5, 5), (190, 90, 300, 300), (10, 10, 10.1, 10.1), (199.9, 99.9, 200, 100)]
+    boxes = [(10, 20, 30, 40), (-5, -5, 5, 5), (190, 90, 300, 300), (10, 10, 11, 11.1), (199, 99, 200, 100)]
     inputs = prompts(boxes=boxes, **ONE)
-    expected = [(20, 40, 60, 80), (0, 0, 10, 10), (380, 180, 400, 200), (20, 20, 21, 21), (399, 199, 400, 200)]
+    expected = [(20, 40, 60, 80), (0, 0, 10, 10), (380, 180, 400, 200), (20, 20, 22, 22), (398, 198, 400, 200)]
     assert [extent(mask) for mask in inputs["prompt_masks"]] == expected
     assert inputs["prompt_types"].tolist() == [BOX] * 5
 
@@ -160,6 +173,7 @@ def test_one_image_may_have_the_outer_list(prompts):
 
 EMPTY, FULL = np.zeros((100, 200), bool), np.ones((100, 200), bool)
 NAN = float("nan")
+SHARES = "coordinates are pixels, not shares; multiply x by the width 200 and y by the height 100"
 
 
 @pytest.mark.parametrize(
@@ -173,6 +187,8 @@ NAN = float("nan")
         ({"labels": [["person"]]}, "labels: item 0 must be a string, got list"),
         ({"labels": ["a", "  "]}, "labels: item 1 is empty"),
         ({"labels": ["a", "b", "a "]}, "labels: 'a' is there twice, items 0 and 2"),
+        ({"labels": ["a", "."]}, "labels: item 1 is empty"),
+        ({"labels": ["A_b", "a b."]}, "labels: 'a b' is there twice \\(as 'A_b' and 'a b.'\\), items 0 and 1"),
         ({"labels": ["a", "b" * 76]}, "labels: item 1 has 78 tokens, 77 fit"),
         ({"expressions": []}, "expressions is empty"),
         ({"expressions": ["a", "?"]}, "expressions: image 0, item 1 has no word"),
@@ -196,6 +212,17 @@ NAN = float("nan")
         ({"boxes": [(9, 5, 5, 9)]}, "boxes: .* has no area"),
         ({"boxes": [(0, 0, 5, NAN)]}, "boxes: .* NaN"),
         ({"boxes": [(0, 0, 5, 5), (200, 0, 210, 5)]}, "boxes: image 0, object 1: the box .* is outside"),
+        (
+            {"points": [[(0.4, 0.6)]]},
+            f"points: image 0, object 0: the point .0.4, 0.6. is less than a pixel .*{SHARES}",
+        ),
+        ({"points": [[(0, 1), (0.5, 0.5)]]}, f"points: .*{SHARES}"),
+        ({"boxes": [(0.1, 0.2, 0.5, 0.9)]}, f"boxes: .* smaller than a pixel .*{SHARES}"),
+        ({"boxes": [(0, 0, 1, 1)]}, f"boxes: .*{SHARES}"),
+        ({"boxes": [(10, 10, 40, 10.5)]}, f"boxes: .*{SHARES}"),
+        ({"boxes": [(199.9, 99.9, 200, 100)]}, f"boxes: .*{SHARES}"),
+        ({"scribbles": [[(0.1, 0.2), (0.9, 0.4)]]}, f"scribbles: .* shorter than a pixel .*{SHARES}"),
+        ({"scribbles": [[(0, 0), (1, 1)]]}, f"scribbles: .*{SHARES}"),
         ({"scribbles": []}, "scribbles is empty"),
         ({"scribbles": [[]]}, "scribbles: image 0, object 0: it must be a line"),
         ({"scribbles": [EMPTY]}, "scribbles: image 0, object 0: it marks no pixel"),

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from lookhear.processing.glee.read_ahead_glee import ReadAhead
+from lookhear.processing.glee.video_reading_glee import ReadAhead
 
 
 def settled(condition) -> bool:

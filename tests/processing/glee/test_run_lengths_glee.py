@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import (
+from lookhear.processing.glee.geometry_glee import (
+    RunLengthMask,
     coco_rle,
     compress_runs,
     expand_runs,
@@ -56,3 +57,15 @@ def test_damaged_ones_are_refused(text):
 def test_those_of_another_size_are_refused(lengths):
     with pytest.raises(ValueError, match="run lengths cover . pixels, but a mask of 3 x 3 has 9"):
         mask_of_runs(lengths, (3, 3))
+
+
+def test_what_is_stored_is_small_and_the_same_mask():
+    for mask in masks():
+        stored = RunLengthMask(mask)
+        assert np.array_equal(stored.decode(), mask) and stored.decode().dtype == bool
+        plain = np.flatnonzero(np.diff(mask.flatten(order="F"))) + 1  # the plain way
+        lengths = np.diff([0, *plain, mask.size]).tolist()
+        assert stored.lengths.tolist() == ([0, *lengths] if mask[0, 0] else lengths)
+    large = np.zeros((3000, 4000), bool)
+    large[500:2500, 1000:3000] = True
+    assert RunLengthMask(large).lengths.nbytes < 20_000

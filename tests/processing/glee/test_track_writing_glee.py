@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import mask_of_rle
+from lookhear.processing.glee.geometry_glee import mask_of_rle
 from lookhear.processing.glee.writers_glee import CocoVideoWriter, JsonLinesWriter, MotWriter
 
 SIZE = (20, 30)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lookhear.processing.glee.image_reading_glee import read_image, read_images
 from lookhear.processing.glee.video_reading_glee import is_video_source, open_video
 
 BEGINNING = b"\0\0\0\x20ftypisom" + bytes(8)
@@ -51,6 +52,28 @@ def test_videos_are_told_from_images(tmp_path, numbered):
         "a\0b",
     ):
         assert not is_video_source(images), images
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
+def test_a_file_of_several_pictures_is_a_video(tmp_path, ending):
+    levels = [20, 120, 220]
+    pictures = [Image.new("RGB", (16, 16), (level, level, level)) for level in levels]
+    times = {"duration": [100, 200, 100]} if ending != "tif" else {}
+    path = tmp_path / f"moving.{ending}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], **times)
+    opened = io.BytesIO(path.read_bytes())
+    for source in (path, str(path), path.read_bytes(), opened):
+        assert is_video_source(source)
+    assert opened.tell() == 0
+    seconds, found = times_and_levels(path)
+    assert found == pytest.approx(levels, abs=3)
+    assert seconds == ([None] * 3 if ending == "tif" else pytest.approx([0, 0.1, 0.3]))
+    assert open_video(path).frames == 3 and times_and_levels(opened)[1] == found
+    assert read_image(path).getpixel((0, 0)) == pytest.approx((20, 20, 20), abs=3)
+    for read, settings in ((read_image, {"alone": True}), (read_images, {})):
+        with pytest.raises(ValueError, match="holds 3 pictures") as raised:
+            read(path, **settings)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_file_object_stays_where_it_is():

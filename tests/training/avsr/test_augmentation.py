@@ -12,7 +12,9 @@ from lookhear.training.avsr.augmentation import (
     change_speed,
     crop_and_flip,
     cut,
+    cut_at_words,
     cut_silence,
+    first_words,
     mask_stretches,
     splice_word,
     word_window,
@@ -54,6 +56,44 @@ def test_cut_takes_sound_lips_and_words():
     whole = cut(counting_clip(), 5, 60)
     assert whole.text == "BIN BLUE AT F"
     assert cut(Clip("NO TIMES", mouths=counting_clip().mouths), 0, 10).text == "NO TIMES"
+
+
+@pytest.mark.parametrize(
+    ("most", "frames", "text", "times"),
+    [
+        (59, (0, 59), "BIN BLUE AT F", [(0.4, 0.8), (0.8, 1.2), (1.4, 1.6), (1.6, 1.8)]),  # silence goes first
+        (45, (0, 45), "BIN BLUE AT F", [(0.4, 0.8), (0.8, 1.2), (1.4, 1.6), (1.6, 1.8)]),  # F ends with frame 44
+        (44, (0, 40), "BIN BLUE AT", [(0.4, 0.8), (0.8, 1.2), (1.4, 1.6)]),  # F would be cut: it begins at frame 40
+        (39, (0, 35), "BIN BLUE", [(0.4, 0.8), (0.8, 1.2)]),  # of the pause before AT all, of AT nothing
+        (34, (0, 34), "BIN BLUE", [(0.4, 0.8), (0.8, 1.2)]),
+        (20, (0, 20), "BIN", [(0.4, 0.8)]),
+        (19, (10, 20), "BIN", [(0.0, 0.4)]),  # BIN ends with frame 19, but not from the beginning on
+        (9, (35, 40), "AT", [(0.0, 0.2)]),  # the first word of less than ten frames
+    ],
+)
+def test_long_clips_are_cut_between_words(most, frames, text, times):
+    part = cut_at_words(counting_clip(), most)
+    assert seen(part).tolist() == heard(part).tolist() == list(range(*frames))
+    assert part.text == text == " ".join(word for word, *_ in part.words)
+    assert [time for _, *span in part.words for time in span] == pytest.approx([t for span in times for t in span])
+
+
+def test_cut_between_words_is_exact_to_the_frame():
+    """Times as float32 stores them, of which some are a little less than a whole number of frames."""
+    words = tuple((str(n), float(np.float32(n / 25)), float(np.float32((n + 1) / 25))) for n in range(60))
+    for most in range(1, 60):
+        part = cut_at_words(counting_clip(words=words), most)
+        assert seen(part).tolist() == list(range(most)) and part.text.split() == [str(n) for n in range(most)]
+
+
+def test_words_that_are_too_long_or_overlap():
+    assert first_words(WORDS, 4) is None and first_words((), 100) is None
+    assert first_words((("LONG", 0.0, 4.0), ("AT", 4.2, 4.4), ("ON", 4.4, 4.6)), 11) == (105, range(1, 3))
+    overlapping = (("A", 0.0, 0.4), ("B", 0.32, 0.8))
+    part = cut_at_words(counting_clip(words=overlapping), 15)
+    assert part.text == "A" and seen(part).tolist() == list(range(10))  # A is whole, though B begins before its end
+    written = Clip("Bin, blue: at F!", None, counting_clip().mouths, WORDS)
+    assert cut_at_words(written, 50).text == "Bin, blue: at F!"  # no word is lost, so the text stays
 
 
 def test_length_is_that_of_the_longer_part():

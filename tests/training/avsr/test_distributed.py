@@ -25,9 +25,11 @@ def run(recipe: Path, *launcher: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("weights", [None, {"audio": 0.5, "visual": 1.0, "audiovisual": 1.0}])
+@pytest.mark.parametrize(
+    ("weights", "stored"), [(None, False), ({"audio": 0.5, "visual": 1.0, "audiovisual": 1.0}, False), (None, True)]
+)
 def test_two_processes_are_one_with_twice_the_accumulation(
-    tiny_recipe, prepared_folder, make_texts, tmp_path, unused_port, weights
+    tiny_recipe, prepared_folder, make_texts, tmp_path, unused_port, weights, stored
 ):
     folder = prepared_folder(tmp_path / "data", make_texts(12))
     # plain gradient descent: Adam's first steps make a full step of a gradient's rounding error
@@ -37,6 +39,11 @@ def test_two_processes_are_one_with_twice_the_accumulation(
         content["model"] = content["model"] | {
             "config": content["model"]["config"] | {"modality_loss_weights": weights}
         }
+        if stored:  # each run computes and reads features of its own
+            parts = ("front_end", "encoder", "norm")
+            frozen = [f"model.encoder.{modality}_{part}" for modality in ("audio", "visual") for part in parts]
+            content["model"]["freeze"] = frozen
+            content["data"] |= {"cache_features": str(tmp_path / f"features_{name}"), "feature_versions": 2}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
     run(tmp_path / "one.yaml")
     run(

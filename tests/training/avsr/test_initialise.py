@@ -187,3 +187,32 @@ def test_speech_encoder_comes_from_a_wav2vec2_folder(tmp_path):
     model = AvsrForConditionalGeneration(config)
     initialise_modules(model, [{"checkpoint": str(tmp_path), "format": "speech-encoder"}])
     assert same(model.model.encoder.audio_front_end.encoder, theirs)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "hubert"])
+def test_the_encoder_of_a_new_model_is_the_checkpoints(kind, tmp_path):
+    """A layout with a group norm, which the default configuration has not; trained as the published code does."""
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    from lookhear.training.avsr.recipe import ModelRecipe
+    from lookhear.training.avsr.train import build_model
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 32}
+    sizes |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    theirs = AutoModel.from_config(CONFIG_MAPPING[kind](**sizes, mask_time_prob=0.05, layerdrop=0.1, hidden_dropout=0))
+    theirs.half().save_pretrained(tmp_path)
+    small = {"hidden_size": 16, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 2}
+    given = {"initialise": [{"checkpoint": str(tmp_path), "format": "speech-encoder"}]}
+    model = build_model(ModelRecipe(config={"modality": "audio", **small}, **given))
+    ours = model.model.encoder.audio_front_end.encoder
+    assert type(ours) is type(theirs) and ours.config.num_attention_heads == 3
+    assert (ours.config.feat_extract_norm, ours.config.do_stable_layer_norm) == ("group", False)
+    assert (ours.config.mask_time_prob, ours.config.layerdrop, ours.config.hidden_dropout) == (0.5, 0.0, 0.1)
+    for name, weight in theirs.state_dict().items():
+        if name != "masked_spec_embed":
+            assert (
+                torch.equal(ours.state_dict()[name], weight.float()) and ours.state_dict()[name].dtype == torch.float32
+            )
+    wrong = {"audio_config": {"encoder_config": {**sizes, "model_type": kind, "num_attention_heads": 4}}}
+    with pytest.raises(ValueError, match="num_attention_heads is 3, the model's is 4"):
+        build_model(ModelRecipe(config={"modality": "audio", **small, **wrong}, **given))  # a given one counts

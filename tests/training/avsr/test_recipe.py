@@ -143,12 +143,16 @@ WRONG = {
     "model.freeze=model.encoder": "model.freeze must be a list (of each item: text), not 'model.encoder'",
     "data.train=[a": "override 'data.train=[a' is not YAML: while parsing a flow sequence",
     "data.max_frame=100": "data has no field 'max_frame'; it has train, validation, min_frames_with_face, max_frames, "
-    "word_window; did you mean 'max_frames'?",
+    "word_window, cut_long_clips, aligner, cache_features, feature_versions; did you mean 'max_frames'?",
     "evaluation.num_beams=0": "evaluation.num_beams must be at least 1, not 0",
     "evaluation.beams=5": "evaluation has no field 'beams'; it has num_beams; did you mean 'num_beams'?",
     "data.max_frames=0": "data.max_frames must be at least 1, not 0",
     "data.min_frames_with_face=1.5": "data.min_frames_with_face must be from 0 to 1, not 1.5",
     "data.word_window=0": "data.word_window must be above 0 and at most 1, not 0",
+    "data.cut_long_clips=cut": "data.cut_long_clips must be 'leave_out' or 'alignment', not 'cut'",
+    "data.cut_long_clips=alignment": "data.cut_long_clips: alignment and data.aligner, a recogniser's folder or Hub "
+    "id, go together: set both or neither",
+    "data.feature_versions=2": "data.feature_versions is of data.cache_features: set both, or leave it out",
     "augmentation.flip=-0.1": "augmentation.flip must be from 0 to 1, not -0.1",
     "augmentation.flip=.nan": "augmentation.flip must be from 0 to 1, not nan",
     "augmentation.crop_jitter=-1": "augmentation.crop_jitter must be at least 0, not -1",
@@ -259,6 +263,7 @@ def test_long_clips_without_word_times_are_left_out_and_counted(prepared_folder,
         rows = load_rows([str(folder)], recipe.data, training=True)
     assert rows["text"][:] == ["ET", "OA", "NO TA", "NE"]
     assert "2 of 6 clips are left out: more than data.max_frames (12) frames, and no word times" in caplog.text
+    assert "1 of 4 clips have more than data.max_frames (12) frames and are cut between words" in caplog.text
     caplog.clear()
     assert len(load_rows([str(folder)], recipe.data)) == 6 and not caplog.text  # evaluation reads whole clips
     recipe.data.max_frames = 15  # exactly as long as the longest

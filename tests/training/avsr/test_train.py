@@ -90,6 +90,8 @@ def test_result_is_a_checkpoint(write, tmp_path):
     assert processor.image_processor.crop_size == model.config.visual_config.crop_size
     assert not list(run.glob("pytorch_model*")) and (run / "trainer_state.json").is_file()
     main(str(write("run", max_steps=3)))  # goes on from where it ended
+    with pytest.raises(ValueError, match="started with training.learning_rate .*, not 0.5. Repeat .* --overwrite"):
+        main(str(write("run", max_steps=3)), ["training.learning_rate=0.5"])
     main(str(write("more", max_steps=1)), [f"model.checkpoint={run}", "model.config={}", "model.image_processor={}"])
     assert (tmp_path / "more" / "model.safetensors").is_file()
 
@@ -193,7 +195,7 @@ def test_a_run_can_be_published(write, tmp_path, task):
     for file in publication.files:
         (out / file.path).write_bytes(file.read())  # no folder is among them
     assert not list(out.glob("*.pt")) and not list(out.glob("*.bin")) and not (out / "recipe.yaml").exists()
-    code = "modeling_avsr_classification.py" if task == "words" else "pipeline_avsr.py"
+    code = "modeling_avsr.py" if task == "words" else "pipeline_avsr.py"
     assert (out / code).is_file() and "`data`" in (out / "README.md").read_text()
     kind = AutoModelForVideoClassification if task == "words" else AutoModelForSpeechSeq2Seq
     assert_same_weights(kind.from_pretrained(out).state_dict(), kind.from_pretrained(run).state_dict())

@@ -32,7 +32,7 @@ def rectangles():
     """
     from datasets import Dataset
 
-    from lookhear.processing.glee.run_lengths_glee import coco_rle
+    from lookhear.processing.glee.geometry_glee import coco_rle
     from lookhear.training.glee.corpora.schema import features, make_expression, make_row
 
     def make(count, names=("cup", "dog", "cat"), masks=True, sentences=False, video=0, seed=0):

@@ -9,11 +9,13 @@ import pytest
 
 from lookhear.training.glee.scenes.questions import (
     CLASSES,
+    COMPARING,
     FAMILIES,
     KNOWLEDGE,
     LISTING,
     NUMBERS,
     SEGMENT,
+    TALLIES,
     all_questions,
     choose_questions,
     is_held_out,
@@ -107,7 +109,7 @@ def fits(words: str, found: Shape) -> bool:
 def test_listings_name_a_whole_group_in_order_and_are_for_training_only(scenes):
     seen = 0
     for index, scene in enumerate(scenes):
-        assert not any(question.family == LISTING for question in all_questions(scene))
+        assert not any(question.family in (LISTING, COMPARING) for question in all_questions(scene))
         measures = {
             "left": lambda s: s.box[0] + s.box[2],
             "right": lambda s: -s.box[0] - s.box[2],
@@ -126,6 +128,37 @@ def test_listings_name_a_whole_group_in_order_and_are_for_training_only(scenes):
             assert question.answer == " and ".join(names)
             seen += 1
     assert seen > 300
+
+
+def test_comparisons_agree_with_a_count_by_hand_and_show_nothing(scenes):
+    beyond = {
+        "left of": lambda s, t: s.box[0] + s.box[2] < t.box[0] + t.box[2],
+        "right of": lambda s, t: s.box[0] + s.box[2] > t.box[0] + t.box[2],
+        "above": lambda s, t: s.box[1] + s.box[3] < t.box[1] + t.box[3],
+        "below": lambda s, t: s.box[1] + s.box[3] > t.box[1] + t.box[3],
+        "larger than": lambda s, t: (
+            max(s.box[2] - s.box[0], s.box[3] - s.box[1]) > max(t.box[2] - t.box[0], t.box[3] - t.box[1])
+        ),
+    }
+    beyond["smaller than"] = lambda s, t: beyond["larger than"](t, s)
+    seen = {"how many": 0, "yes": 0, "no": 0}
+    for index, scene in enumerate(scenes):
+        for question in choose_questions(scene, np.random.default_rng(index), 50, {COMPARING: 1.0}):
+            *said, relation, words = re.fullmatch(
+                rf"(How many) shapes are ({'|'.join(beyond)}) the (.+)\?|Is the (.+) ({'|'.join(beyond)}) the (.+)\?",
+                question.text,
+            ).groups()[slice(0, 3) if question.form == "how many" else slice(3, 6)]
+            (landmark,) = [found for found in scene.shapes if fits(words, found)]
+            if question.form == "how many":
+                ahead = sum(beyond[relation](found, landmark) for found in scene.shapes if found is not landmark)
+                assert question.answer == TALLIES[ahead], question
+                seen["how many"] += 1
+            else:
+                (other,) = [found for found in scene.shapes if fits(said[0], found)]
+                assert question.answer == ("yes" if beyond[relation](other, landmark) else "no"), question
+                seen[question.answer] += 1
+            assert question.objects == ()
+    assert min(seen.values()) > 100
 
 
 def test_order_and_count_agree_with_sorting_by_hand(scenes):

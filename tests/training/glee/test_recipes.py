@@ -27,7 +27,7 @@ from lookhear.training.glee.mixture.train_corpora import (
 )
 from lookhear.training.glee.scenes.recipe import GleeRecipe
 from lookhear.training.glee.validation import KNOWN
-from lookhear.training.recipe_reading import read_recipe
+from lookhear.training.recipe_reading import merge, read_recipe, read_system
 from lookhear.training.running import training_arguments, with_validation
 
 RECIPES = Path(lookhear.__file__).parent / "training" / "glee" / "recipes"
@@ -43,7 +43,7 @@ def shipped(name: str) -> CorpusTrainingRecipe:
 
 
 def test_every_recipe_is_looked_at():
-    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*CORPUS_RECIPES, "scenes_tiny"}
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*CORPUS_RECIPES, "scenes_tiny", "data_scale_tiny"}
 
 
 @pytest.mark.parametrize("name", CORPUS_RECIPES)
@@ -79,10 +79,10 @@ def plain(value):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_shipped_recipe_keeps_its_values(path):
     content = yaml.safe_load(path.read_text())
-    kind = GleeRecipe if content.pop("system") == "glee_scenes" else CorpusTrainingRecipe
+    kind = GleeRecipe if read_system(path, RECIPES) == "glee_scenes" else CorpusTrainingRecipe
     recipe = plain(asdict(read_recipe(path, [], kind, RECIPES)))
-    for section, given in content.items():
-        assert recipe[section] | given == recipe[section]
+    for section in content.keys() - {"system", "extends"}:
+        assert merge(recipe[section], content[section]) == recipe[section]
 
 
 WRONG_CORPORA = {

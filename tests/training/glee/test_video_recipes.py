@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import lookhear
-from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.processing.glee.geometry_glee import coco_rle
 from lookhear.training.glee.mixture.corpus_recipe import CorpusTrainingRecipe
 from lookhear.training.glee.mixture.train_corpora import open_sources, train
 from lookhear.training.recipe_reading import read_recipe

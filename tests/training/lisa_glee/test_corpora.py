@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.processing.glee.geometry_glee import coco_rle
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.lisa_glee.corpora.instances import spoken
 from lookhear.training.lisa_glee.corpora.opening import NAMES, open_corpus

@@ -33,8 +33,9 @@ from lookhear.training.recipe_reading import fill
 
 GLEE_TINY = Path(__file__).parents[3] / "model_cards" / "glee-tiny"
 LANGUAGE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+CONFIG = {"num_objects": 6, "object_attention": "full"}
 RECIPE = {
-    "model": {"perception": str(GLEE_TINY), "language": LANGUAGE, "config": {"num_objects": 6}},
+    "model": {"perception": str(GLEE_TINY), "language": LANGUAGE, "config": CONFIG},
     "data": {"canvases": [[128, 160]], "scenes_per_batch": 2, "conversations": [1, 2]},
     "training": {"max_steps": 3, "logging_steps": 1, "use_cpu": True, "learning_rate": 1.0e-3, "seed": 3},
 }
@@ -63,6 +64,14 @@ def test_a_batch_depends_on_its_seed_and_index_only():
         shorter[3]
 
 
+def test_first_batches_have_their_own_families():
+    data = QuestionDataRecipe(**RECIPE["data"], first_families={"count": 1}, first_batches=2)
+    families = [{turn.family for _, turns in QuestionBatches(data, 4)[i].rows for turn in turns} for i in range(4)]
+    assert families[:2] == [{"count"}] * 2 and len(families[2] | families[3]) > 1
+    with pytest.raises(ValueError, match="first_batches needs data.first_families"):
+        QuestionDataRecipe(first_batches=2)
+
+
 def test_a_scene_has_conversations_of_the_recipes_lengths():
     batch = QuestionBatches(DATA, 1)[0]
     assert [scene for scene, _ in batch.rows] == [0, 0, 1, 1]
@@ -74,11 +83,11 @@ def test_labels_are_the_answers_and_masks_follow_their_order(untrained):
     processor = untrained[1]
     batch = QuestionBatches(DATA, 4, seed=5)[1]
     inputs = QuestionCollator(processor)([batch])
-    for labels, (_, turns) in zip(inputs["labels"], batch.rows, strict=True):
+    for scene, labels in enumerate(inputs["labels"]):
         said = processor.tokenizer.decode(labels[labels != -100]).split(END)
-        expected = [turn.answer.replace(",", "").split() for turn in turns]
+        expected = [turn.answer.replace(",", "").split() for of, turns in batch.rows if of == scene for turn in turns]
         assert [words.split() for words in said] == [*expected, []]  # each answer ends with </s>, and nothing follows
-    assert inputs["picture_indices"].tolist() == [scene for scene, _ in batch.rows]
+    assert len(inputs["labels"]) == len(inputs["perception_pixel_values"]) == len(batch.scenes)
 
     segment = processor.tokenizer.convert_tokens_to_ids(SEGMENT)
     shown = [batch.scenes[scene].shapes[i].mask for scene, turns in batch.rows for turn in turns for i in turn.objects]
@@ -87,6 +96,24 @@ def test_labels_are_the_answers_and_masks_follow_their_order(untrained):
         rows, columns = mask.shape[0] // 4, mask.shape[1] // 4  # averages of 4 x 4 pixels
         shares = mask.reshape(rows, 4, columns, 4).mean(axis=(1, 3))
         assert np.allclose(found[:rows, :columns], shares) and found.sum().item() == pytest.approx(shares.sum())
+
+
+def test_conversations_in_one_row_are_as_if_alone(untrained):
+    """The logits of every answer are those of its conversation by itself; scenes differ in number and length."""
+    model, processor = untrained
+    scenes = QuestionBatches(DATA, 4, seed=5)[1]
+    batch = QuestionBatch(scenes.scenes, scenes.rows[:3])  # the second scene has one conversation
+    inputs = QuestionCollator(processor)([batch])
+    alone: list[list[torch.Tensor]] = [[], []]
+    with torch.no_grad():
+        logits = model(**inputs).logits
+        for scene, turns in batch.rows:
+            text = processor.apply_chat_template(conversation(turns), tokenize=False)
+            plain = processor(images=batch.scenes[scene].image, text=text)
+            answers = QuestionCollator(processor)([QuestionBatch([batch.scenes[scene]], [(0, turns)])])["labels"]
+            alone[scene].append(model(**plain).logits[0, :-1][answers[0, 1:] != -100])
+    for row, labels, others in zip(logits[:, :-1], inputs["labels"][:, 1:], alone, strict=True):
+        assert torch.allclose(row[labels != -100], torch.cat(others), atol=1e-4)
 
 
 def test_a_conversation_alternates_and_may_leave_out_the_last_answer():

@@ -4,7 +4,9 @@ import gc
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from lookhear.processing.glee.prompt_processing_glee import clean_label
 from lookhear.training.glee.corpora.large_json import read_list
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
@@ -14,11 +16,21 @@ from lookhear.training.glee.corpora.reading import (
     first_folder,
     need_keys,
 )
-from lookhear.training.glee.corpora.schema import make_object, make_row, readable, usable, xyxy
+from lookhear.training.glee.corpora.schema import (
+    are_shares,
+    crowd_flag,
+    is_apart,
+    make_object,
+    make_row,
+    readable,
+    usable,
+    xyxy,
+)
 
 FindImage = Callable[[dict], Path]
 KEYS = ("images", "annotations", "categories")
 USED = ("id", "image_id", "category_id", "bbox", "segmentation", "iscrowd")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 OBJECTS365_VERSIONS = ("", "images/v1/", "images/v2/", "images/")
 
 
@@ -54,9 +66,7 @@ def read_coco(
         folder = (
             Path(images) if images else first_folder(root, [f"{at}{name}" for at in ("", "images/") for name in names])
         )
-    yield from coco_rows(
-        path, lambda image: folder / image["file_name"], problems, empty="keep" if keep_empty else "report"
-    )
+    yield from coco_rows(path, picture_finder(folder), problems, empty="keep" if keep_empty else "report")
 
 
 def read_lvis(
@@ -133,6 +143,55 @@ def read_uvo(
     yield from coco_rows(path, find, problems, empty="omit", named=False)
 
 
+def picture_finder(folder: Path) -> FindImage:
+    """
+    Returns a function that finds the file of an entry of `images`, as annotation tools write `file_name`.
+
+    That is a path below the folder, its `images` or its `data`, also with backslashes, or a name or number without its
+    ending. Of a path of another machine, or a URL, the last part is looked for, if no other entry has the same.
+
+    Args:
+        folder: of the pictures.
+    """
+    taken: set[Path] = set()
+
+    def find(image: dict) -> Path:
+        name = image["file_name"]
+        if isinstance(name, float) and name.is_integer():
+            name = int(name)
+        if not isinstance(name, (str, int)) or not str(name).strip():
+            raise ValueError(f"file_name {name!r}")
+        forward = str(name).replace("\\", "/")
+        last = forward.split("?")[0].rstrip("/").rpartition("/")[2]
+        places = (folder, folder / "images", folder / "data")
+        for wanted in dict.fromkeys((str(name), forward)):
+            for place in places:
+                if (found := _with_ending(place / wanted)) is not None:
+                    return found
+        for place in places:
+            found = _with_ending(place / last)
+            if found is not None and found not in taken:
+                taken.add(found)
+                return found
+        return folder / forward
+
+    return find
+
+
+def _with_ending(path: Path) -> Path | None:
+    """Returns a file, or the only picture of that name where an ending is missing."""
+    try:
+        if path.is_file():
+            return path
+        if path.suffix or not path.parent.is_dir():
+            return None
+        found = [other for end in ENDINGS for other in (path.with_suffix(end), path.with_suffix(end.upper()))]
+        found = [other for other in dict.fromkeys(found) if other.is_file()]
+        return found[0] if len(found) == 1 else None
+    except OSError:  # such as a name that is too long
+        return None
+
+
 def coco_rows(
     path: Path, find_image: FindImage, problems: Problems | None, empty: str = "report", named: bool = True
 ) -> Iterator[dict]:
@@ -153,7 +212,7 @@ def coco_rows(
     seen = set()
     for image in content["images"]:
         need_keys(image, ("id",), f"{path}: images")
-        name, size = f"image {image['id']}", (int(image.get("height") or 0), int(image.get("width") or 0))
+        name, size = f"image {image['id']}", (_pixels(image.get("height")), _pixels(image.get("width")))
         annotations = by_image.get(image["id"], [])
         try:
             file = find_image(image)
@@ -162,7 +221,7 @@ def coco_rows(
         if image["id"] in seen:
             problems.add(name, "its id occurs twice")
         elif not all(side > 0 for side in size):
-            problems.add(name, f"its height and width are {size[0]} and {size[1]}")
+            problems.add(name, f"its height and width are {image.get('height', 0)} and {image.get('width', 0)}")
         elif not file.is_file():
             problems.add(name, f"its file {file} is missing")
         else:
@@ -203,14 +262,23 @@ def _used(element: object, name: str, path: Path) -> dict:
 
 
 def category_names(categories: list[dict], place: Path) -> dict[int, str]:
-    """Maps category ids to names. Raises CorpusError for an entry without name, or two of one name or id."""
+    """
+    Maps category ids to names. Several ids may have one name, as exports of Roboflow have, in whatever way it is
+    written (see [`clean_label`]): they have that of the first.
+
+    Raises:
+        CorpusError: an entry has no name, or two of one id have different names.
+    """
     names: dict[int, str] = {}
+    spelt: dict[str, str] = {}
     for entry in categories:
         need_keys(entry, ("id", "name"), f"{place}: categories")
         name = readable(str(entry["name"]))
-        if entry["id"] in names or name in names.values():
-            raise CorpusError(f"{place}: the category {name!r} (id {entry['id']}) occurs twice; give it another name")
-        names[entry["id"]] = name
+        name = spelt.setdefault(clean_label(name), name)
+        if names.setdefault(entry["id"], name) != name:
+            raise CorpusError(
+                f"{place}: the categories {names[entry['id']]!r} and {name!r} have one id, {entry['id']}; change it"
+            )
     return names
 
 
@@ -222,15 +290,25 @@ def coco_object(
     if entry.get("category_id") not in categories:
         problems.add(name, f"its category {entry.get('category_id')!r} is not among the categories")
         return None
-    return make_object(
+    crowd = crowd_flag(name, entry, problems)
+    if crowd is None:
+        return None
+    if entry.get("bbox") is not None and are_shares(entry["bbox"]):
+        problems.add(name, f"its bbox {entry['bbox']} is in shares of the picture, not in pixels")
+        return None
+    found = make_object(
         name,
         size,
         problems,
         box=xyxy(entry["bbox"]) if entry.get("bbox") is not None else None,
         segmentation=entry.get("segmentation"),
         category=categories[entry["category_id"]] if named else None,
-        crowd=bool(entry.get("iscrowd", 0)),
+        crowd=crowd,
     )
+    if found is not None and is_apart(found):
+        problems.add(name, "its polygons lie outside of its box")
+        return None
+    return found
 
 
 def _annotations_by_image(content: dict, problems: Problems, path: Path) -> dict[int, list[dict]]:
@@ -247,6 +325,14 @@ def _annotations_by_image(content: dict, problems: Problems, path: Path) -> dict
             by_image[entry["image_id"]].append(entry)
         seen.add(entry["id"])
     return by_image
+
+
+def _pixels(value: Any) -> int:
+    """Returns a picture's height or width; 0 for anything but a whole number, which is reported as such."""
+    try:
+        return int(value) if int(value) == float(value) else 0
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 def _incomplete(image: dict, categories: dict[int, str]) -> list[str]:

@@ -65,4 +65,5 @@ def _reason(error: ijson.JSONError) -> str:
     if "premature EOF" in text:
         return "it breaks off; copy or download it again"
     found = re.match(r"(?:\w+ error: )?(.+)\n\s*(.*)", text)  # the second line is the text around the error
-    return f"{found[1]}, in {found[2]!r}" if found else " ".join(text.split())
+    hint = "; JSON has no NaN: write 0 or null, or leave the key out" if "NaN" in text else ""
+    return f"{found[1]}, in {found[2]!r}{hint}" if found else " ".join(text.split())

@@ -27,11 +27,13 @@ class Problems:
 
     Attributes:
         skip: whether what is reported is skipped, with one warning.
+        mend: how the user of the caller skips it, for the error message.
         found: (id, what is wrong) of the first thousand.
         count: number of all.
     """
 
     skip: bool = False
+    mend: str = "skip them: data.skip_bad=true in a recipe, Problems(skip=True) in Python"
     found: list[tuple[str, str]] = field(default_factory=list)
     count: int = 0
     _settled: int = 0
@@ -61,10 +63,7 @@ class Problems:
             self._warned.add(str(corpus))
             self._settled = self.count
             return
-        raise CorpusError(
-            f"{corpus}: {self.summary()}; fix them, or skip them: "
-            "data.skip_bad=true in a recipe, --skip-bad, or Problems(skip=True)"
-        )
+        raise CorpusError(f"{corpus}: {self.summary()}; fix them, or {self.mend}")
 
     def summary(self) -> str:
         """Lists the first twenty problems in one line: `3 problems: annotation 7: ...; ...`."""

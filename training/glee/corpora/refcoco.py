@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle, mask_of_rle
+from lookhear.processing.glee.geometry_glee import coco_rle, mask_of_rle
 from lookhear.training.glee.corpora.coco import category_names, coco_object
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, corpus_folder, need_keys, read_json

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lookhear.processing.glee.run_lengths_glee import compress_runs, expand_runs, mask_of_runs
+from lookhear.processing.glee.geometry_glee import compress_runs, expand_runs, mask_of_runs
 from lookhear.training.glee.corpora.masks import Size, mask_box, polygon_box
 from lookhear.training.glee.corpora.reading import Problems
 
@@ -114,7 +114,7 @@ def make_object(
         The object, or None, reported, if it cannot be used.
     """
     mask = _checked_mask(name, size, problems, segmentation)
-    if segmentation and mask is None:
+    if has_mask(segmentation) and mask is None:
         return None
     if box is None and mask is not None:
         box = polygon_box(mask["polygons"]) if mask["polygons"] is not None else _runs_box(mask["counts"], size)
@@ -141,6 +141,9 @@ def _checked_box(name: str, size: Size, problems: Problems, box: Any) -> list[fl
     if not (x1 > x0 and y1 > y0):  # also for NaN
         problems.add(name, f"{shown} has no area")
         return None
+    if are_shares((x0, y0, x1, y1)):
+        problems.add(name, f"{shown} is in shares of the picture, not in pixels")
+        return None
     slack_x, slack_y = max(2.0, SLACK * width), max(2.0, SLACK * height)
     outside = x0 < -slack_x or y0 < -slack_y or x1 > width + slack_x or y1 > height + slack_y
     cut = [max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))]
@@ -150,9 +153,27 @@ def _checked_box(name: str, size: Size, problems: Problems, box: Any) -> list[fl
     return cut
 
 
+def are_shares(numbers: Any) -> bool:
+    """Returns whether coordinates are from 0 to 1 and not whole, so that they would all be in the first pixel."""
+    try:
+        values = [float(value) for value in numbers]
+    except (TypeError, ValueError):
+        return False
+    return all(0 <= value <= 1 for value in values) and any(0 < value < 1 for value in values)
+
+
+def is_apart(found: dict) -> bool:
+    """Returns whether an object's polygons lie outside of its box, by more than a pixel."""
+    if found["mask"] is None or not found["mask"]["polygons"]:
+        return False
+    x0, y0, x1, y1 = polygon_box(found["mask"]["polygons"])
+    left, top, right, bottom = found["box"]
+    return x0 > right + 1 or x1 < left - 1 or y0 > bottom + 1 or y1 < top - 1
+
+
 def _checked_mask(name: str, size: Size, problems: Problems, segmentation: Any) -> dict | None:
     """Returns polygons, or run lengths as a string; None if there is no mask, or an invalid one, which is reported."""
-    if not segmentation:
+    if not has_mask(segmentation):
         return None
     try:
         if isinstance(segmentation, dict):
@@ -180,18 +201,48 @@ def _checked_runs(segmentation: dict, size: Size) -> str:
     return counts if isinstance(counts, str) else compress_runs(counts)
 
 
+def has_mask(segmentation: Any) -> bool:
+    """Returns whether an annotation has a segmentation at all; `[[]]`, as some tools write it, is none."""
+    return bool(segmentation) and (isinstance(segmentation, dict) or segmentation != [[]])
+
+
 def _checked_polygons(segmentation: list) -> list[list[float]]:
-    polygons = [[float(value) for value in polygon] for polygon in segmentation]
+    if all(isinstance(value, (int, float)) for value in segmentation):  # one polygon, without the list around it
+        segmentation = [segmentation]
+    elif len(segmentation) > 2 and all(map(_is_point, segmentation)):  # one polygon of pairs
+        segmentation = [segmentation]
+    polygons = [[float(value) for value in _flat(polygon)] for polygon in segmentation]
     polygons = [polygon for polygon in polygons if len(polygon) >= 6]
     if not polygons:
         raise ValueError("a polygon needs three points")
+    if are_shares(value for polygon in polygons for value in polygon):
+        raise ValueError("its coordinates are shares of the picture, not pixels")
     if any(len(polygon) % 2 for polygon in polygons):
         raise ValueError("a polygon has an odd number of coordinates")
     return polygons
 
 
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(number, (int, float)) for number in value)
+
+
+def _flat(polygon: list) -> list:
+    """Returns x and y in turn, also of a polygon of pairs."""
+    return [number for point in polygon for number in point] if polygon and all(map(_is_point, polygon)) else polygon
+
+
 def _runs_box(counts: str, size: Size) -> tuple[float, float, float, float] | None:
     return mask_box(mask_of_runs(expand_runs(counts), size))
+
+
+def crowd_flag(name: str, entry: dict, problems: Problems) -> bool | None:
+    """Returns whether an annotation's `iscrowd` is set; null is as good as 0. None, reported, for anything but 0 or 1,
+    such as the NaN that pandas writes for an empty cell."""
+    crowd = entry.get("iscrowd") or 0
+    if crowd not in (0, 1):
+        problems.add(name, f"its iscrowd is {crowd!r}, not 0 or 1")
+        return None
+    return bool(crowd)
 
 
 def xyxy(box: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.processing.glee.geometry_glee import coco_rle
 from lookhear.training.glee.corpora.masks import mask_box
 from lookhear.training.glee.corpora.reading import (
     CorpusError,

@@ -1,9 +1,12 @@
 """Videos with tracked masks in YouTube-VIS' JSON: YouTube-VIS 2019 and 2021, OVIS, UVO's dense videos."""
 
+import io
+import logging
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from lookhear.processing.glee.video_reading_glee import open_video
 from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.reading import (
     CorpusError,
@@ -14,8 +17,9 @@ from lookhear.training.glee.corpora.reading import (
     need_keys,
     read_json,
 )
-from lookhear.training.glee.corpora.schema import make_object, make_row, usable, xyxy
+from lookhear.training.glee.corpora.schema import crowd_flag, make_object, make_row, usable, xyxy
 
+logger = logging.getLogger(__name__)
 FILES = (
     "{split}.json",
     "annotations/instances_{split}_sub.json",
@@ -28,16 +32,26 @@ FILES = (
 FRAMES = ("{split}/JPEGImages", "Images/{split}", "{split}", "JPEGImages")
 
 
-def read_youtube_vis(root: str | Path, split: str = "train", problems: Problems | None = None) -> Iterator[dict]:
+def read_youtube_vis(
+    root: str | Path, split: str = "train", problems: Problems | None = None, *, images: str | Path | None = None
+) -> Iterator[dict]:
     """
     Reads YouTube-VIS 2019 (`train.json`, `train/JPEGImages/VIDEO/00000.jpg`), 2021 (`train/instances.json`) or OVIS
     (`annotations_train.json`, `train/VIDEO/img_0000001.jpg`). A row is a frame, even without objects.
 
+    A JSON file in this form is read, too, such as `lookhear perceive --coco-vis` writes. Where a video's frames are
+    not there as pictures, they are those of the video file that it names.
+
     Args:
-        root: the folder of the JSON file and the frames.
+        root: the folder of the JSON file and the frames, or a JSON file.
         split: `train`; the others have no public annotations.
         problems: where annotations that cannot be used are reported.
+        images: the folder of a JSON file's frames and videos; None: the file's own.
     """
+    if Path(root).suffix == ".json":
+        folder = corpus_folder(images if images is not None else Path(root).parent, "the frames that the file names")
+        yield from video_rows(Path(root), folder, problems)
+        return
     root = corpus_folder(root, f"{split}.json and {split}/JPEGImages")
     path = first_file(root, [name.format(split=split) for name in FILES])
     folder = first_folder(root, [name.format(split=split) for name in FRAMES])
@@ -100,15 +114,28 @@ def _frames(
             )
         else:
             whole.append(entry)
+    decoded = _decoded(folder, video)
     for index, file_name in enumerate(video["file_names"]):
         name, file = f"video {video['id']}, frame {index}", folder / file_name
         if not file.is_file() and file.with_suffix(".jpg").is_file():
             file = file.with_suffix(".jpg")
-        if not file.is_file():
+        picture: Path | bytes | None = file if file.is_file() else next(decoded, None)
+        if picture is None:
             problems.add(name, f"its file {file} is missing")
             continue
         objects = usable(_object(entry, index, size, categories, problems) for entry in whole)
-        yield make_row(f"{video['id']}/{index}", file, size, objects, video=str(video["id"]), frame=index)
+        yield make_row(f"{video['id']}/{index}", picture, size, objects, video=str(video["id"]), frame=index)
+
+
+def _decoded(folder: Path, video: dict) -> Iterator[bytes]:
+    """Yields the frames of the video file that a video names, as PNG; none if there is no such file."""
+    path = folder / str(video.get("file_name") or "")
+    if not path.is_file():
+        return
+    for frame in open_video(path).read(logger.warning):
+        content = io.BytesIO()
+        frame.image.save(content, "png")
+        yield content.getvalue()
 
 
 def _object(
@@ -120,6 +147,9 @@ def _object(
     box = boxes[frame] if boxes is not None else None
     if not mask and (not box or masks is not None):
         return None
+    crowd = crowd_flag(f"annotation {entry['id']}", entry, problems)
+    if crowd is None:
+        return None
     return make_object(
         f"annotation {entry['id']}, frame {frame}",
         size,
@@ -128,5 +158,5 @@ def _object(
         segmentation=mask,
         category=categories.get(entry["category_id"]),
         track_id=int(entry["id"]),
-        crowd=bool(entry.get("iscrowd", 0)),
+        crowd=crowd,
     )

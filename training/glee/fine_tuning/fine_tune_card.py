@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
     from lookhear.training.glee.fine_tuning.fine_tune import FineTuneOptions
@@ -32,22 +32,32 @@ class FineTuneFacts:
     Attributes:
         options: of the training.
         classes: names of the classes.
-        trained: number of pictures trained on.
-        measured: number of pictures evaluated on.
-        held_out: whether those were held out of training.
-        masks: whether masks were trained and evaluated, too.
+        arguments: of the training, as they were used.
         state: of the training.
         metrics: of the result, in [0, 1].
+        held_out: whether the pictures evaluated on were held out of training.
+        masks: whether masks were trained and evaluated, too.
+        trained: number of pictures trained on.
+        measured: number of pictures evaluated on.
+        unmasked: number of objects to train on that have no mask.
     """
 
     options: FineTuneOptions
     classes: Sequence[str]
-    trained: int
-    measured: int
-    held_out: bool
-    masks: bool
+    arguments: TrainingArguments
     state: TrainerState
     metrics: dict[str, float]
+    held_out: bool
+    masks: bool
+    trained: int
+    measured: int
+    unmasked: int = 0
+
+    @property
+    def batch(self) -> int:
+        """Returns the number of pictures of a step, in all processes."""
+        per_process = self.options.batch_size * self.arguments.gradient_accumulation_steps
+        return per_process * self.arguments.world_size
 
 
 def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
@@ -71,7 +81,8 @@ def write_card(path: Path, facts: FineTuneFacts, threshold: float) -> None:
         else "**No picture was held out: these figures only show how well the model remembers its training pictures.**"
         "\n\n"
     )
-    annotated = "boxes and masks" if facts.masks else "boxes only: not every object has a mask"
+    lacking = f"; {facts.unmasked} objects have no mask" if facts.unmasked else ""
+    annotated = f"boxes and masks{lacking}" if facts.masks else f"boxes only{lacking}"
     text = f"""\
 # {Path(options.output).name}
 
@@ -82,7 +93,7 @@ import lookhear
 from transformers import pipeline
 
 see = pipeline("object-perception", model="{Path(options.output).name}")
-see("picture.jpg", labels=[{shown}])
+see("picture.jpg")  # the classes above; others: labels=[{shown}]
 ```
 
 Without lookhear: `pipeline("object-perception", model=..., trust_remote_code=True)`; the code is in the folder.
@@ -103,8 +114,8 @@ chosen by hand.
 {_class_table(facts)}{_epoch_table(facts, found)}## How it was made
 
 - Data: `{Path(options.data).name}`{_shots(facts)}.
-- {facts.state.global_step} steps of {options.batch_size} pictures per process, learning rate {options.learning_rate:g}
-  (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {annotated}.
+- {facts.state.global_step} steps of {facts.batch} pictures, learning rate {facts.arguments.learning_rate:g}
+  (backbone x {options.optimiser.backbone:g}), text encoder {options.text}, {annotated}.{_frozen(facts)}
 {_choice(facts)}
 ## Limits
 
@@ -127,6 +138,16 @@ Apache-2.0.
     path.write_text(f"---\n{LICENCE}{head}---\n\n{text}", encoding="utf-8")
 
 
+def _frozen(facts: FineTuneFacts) -> str:
+    """Says which parts did not learn, and whether the training stopped early."""
+    parts, said = facts.options.freeze, ""
+    if parts:
+        said += f"\n  Frozen: {', '.join(parts)}."
+    if facts.state.global_step < facts.arguments.max_steps:
+        said += f"\n  It stopped after {facts.options.patience} evaluations in a row without a better one."
+    return said
+
+
 def _shots(facts: FineTuneFacts) -> str:
     """Says which of the pictures were used; nothing if all were."""
     options = facts.options
@@ -137,12 +158,18 @@ def _shots(facts: FineTuneFacts) -> str:
 
 
 def _choice(facts: FineTuneFacts) -> str:
-    if facts.state.best_metric is None:
+    if facts.state.best_metric is None or not facts.arguments.load_best_model_at_end:
         return ""
-    return """\
-- This is the checkpoint, of those after each epoch, with the best average precision on the pictures above, which makes
+    return f"""\
+- This is the checkpoint, of those {_times(facts)}, with the best average precision on the pictures above, which makes
   the figures slightly optimistic.
 """
+
+
+def _times(facts: FineTuneFacts) -> str:
+    """Says when was evaluated."""
+    steps = facts.options.training.get("eval_steps")
+    return "after each epoch" if steps is None else f"after every {steps:g} steps"
 
 
 def _metadata(facts: FineTuneFacts, found: Sequence[str]) -> dict[str, Any]:
@@ -181,5 +208,5 @@ def _epoch_table(facts: FineTuneFacts, found: Sequence[str]) -> str:
         f"| {entry['step']} | " + " | ".join(f"{100 * entry[f'eval_{name}']:.1f}" for name in found) + " |"
         for entry in measured
     ]
-    head = "After each epoch:\n\n| step | " + " | ".join(NAMES[name] for name in found) + " |\n|---|"
+    head = f"{_times(facts).capitalize()}:\n\n| step | " + " | ".join(NAMES[name] for name in found) + " |\n|---|"
     return head + "---|" * len(found) + "\n" + "\n".join(lines) + "\n\n"

@@ -10,7 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from lookhear.modeling.glee.loss_glee import GleeSupervision
 from lookhear.processing.glee import GleeProcessor
-from lookhear.processing.glee.prompt_processing_glee import GleePromptProcessor, clean_expression
+from lookhear.processing.glee.prompt_processing_glee import (
+    VISUAL_LABEL,
+    GleePromptProcessor,
+    clean_expression,
+    clean_label,
+)
 from lookhear.training.glee.corpora.masks import Size
 from lookhear.training.glee.corpora.picture import Picture
 from lookhear.training.glee.mixture.asking import Query
@@ -59,7 +64,8 @@ class QueryCollator:
         """
         processor = GleePromptProcessor(self.processor.tokenizer)
         if "labels" in prompts:
-            texts = [shortened(text, processor.tokenizer, processor.max_length) for text in prompts["labels"]]
+            names = [clean_label(text) or VISUAL_LABEL for text in prompts["labels"]]
+            texts = [shortened(text, processor.tokenizer, processor.max_length) for text in names]
             labels = list(dict.fromkeys(texts))
             return {"labels": labels}, [labels.index(text) for text in texts]
         if "expressions" in prompts:

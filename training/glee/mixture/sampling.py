@@ -110,9 +110,13 @@ def draw_prompt(kind: str, box: Sequence[float], mask: np.ndarray | None, random
     if kind == "masks":
         return mask
     if kind == "boxes":
-        return tuple(float(value) for value in box)
+        x0, y0, x1, y1 = (float(value) for value in box)
+        # The first pixel's own box would be refused as one in shares of the picture.
+        return (x0, y0, max(x1, 1.01), y1) if y1 <= 1 else (x0, y0, x1, y1)
     if mask is None:
         return [((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)]
     rows, columns = mask.nonzero()
     picked = random.integers(len(rows), size=1 if kind == "points" else SCRIBBLE_POINTS)
+    if kind == "points":  # (0.5, 0.5) would be refused as a share of the picture; corner and centre are drawn alike
+        return [(float(columns[index]), float(rows[index])) for index in picked]
     return [(float(columns[index]) + 0.5, float(rows[index]) + 0.5) for index in picked]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lookhear.processing.glee.prompt_processing_glee import clean_label
 from lookhear.training.glee.corpora.coco import category_names
 from lookhear.training.glee.corpora.opening import corpus_shards, open_corpus, read_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems, need_keys, read_json
@@ -16,6 +19,8 @@ from lookhear.training.glee.mixture.mixture import Source
 from lookhear.training.glee.mixture.row_order import RowStream
 from lookhear.training.glee.mixture.sampling import category_vocabulary
 from lookhear.training.recipe_reading import fill
+
+logger = logging.getLogger(__name__)
 
 
 def open_source(
@@ -78,13 +83,38 @@ def open_source(
 
 
 def read_vocabulary(path: str | Path) -> list[str]:
-    """Reads the category names of a JSON file in COCO's form, in its order. Raises CorpusError if there are none."""
+    """
+    Reads the category names of a JSON file in COCO's form, in its order.
+
+    A category without objects that only stands above others, as their `supercategory`, is left out: Roboflow writes
+    one.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        CorpusError: there are none.
+    """
     content = read_json(Path(path), dict)
     need_keys(content, ("categories",), path)
-    names = list(category_names(content["categories"], Path(path)).values())
+    categories = content["categories"]
+    names = category_names(categories, Path(path))
+    above = {
+        clean_label(str(entry["supercategory"]))
+        for entry in categories
+        if entry.get("supercategory") and clean_label(str(entry["supercategory"])) != clean_label(str(entry["name"]))
+    }
+    annotations = content.get("annotations") or ()
+    numbers = [entry["category_id"] for entry in annotations if isinstance(entry, dict) and "category_id" in entry]
+    used = {names.get(number) for number in numbers}
+    if annotations:
+        names = {number: name for number, name in names.items() if name in used or clean_label(name) not in above}
     if not names:
         raise CorpusError(f"{path}: categories is empty; name at least one")
-    return names
+    if len(set(names.values())) < len(names):
+        several = [name for name, count in Counter(names.values()).items() if count > 1]
+        logger.warning("%s: categories of one name are one class: %s", path, ", ".join(several[:10]))
+    return list(dict.fromkeys(names.values()))
 
 
 def _vocabulary(given: Sequence[str] | str | Path | None, rows: Any, task: str) -> list[str]:

@@ -83,7 +83,7 @@ class SceneEvaluation:
             some = scenes[start : start + self.batch]
             query = ask_labels(some, np.random.default_rng(start), mode)
             _, outputs = self.answer(query)
-            answers = self.processor.post_process_instance_segmentation(
+            answers = self.processor.post_process_objects(
                 outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
             )
             labels = query.prompts["labels"]

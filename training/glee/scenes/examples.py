@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.mixture.sampling import draw, draw_prompt
 from lookhear.training.glee.scenes.expressions import EVENLY, choose_expressions
+from lookhear.training.glee.scenes.fixed_scenes import FixedScenes
 from lookhear.training.glee.scenes.recipe import SceneDataRecipe
 from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
@@ -53,6 +54,9 @@ class SceneBatches(Dataset):
         self.recipe, self.length, self.seed = recipe, length, seed
         self.look = recipe.scene_recipe()
         self.material = material or SceneMaterial()
+        self.fixed: FixedScenes | None = None
+        if recipe.fixed.stills or recipe.fixed.videos:
+            self.fixed = FixedScenes(recipe.fixed, recipe.canvases, self.look, self.material)
 
     def __len__(self) -> int:
         return self.length
@@ -62,16 +66,21 @@ class SceneBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         task = draw(random, self.recipe.tasks)
-        height, width = self.recipe.canvases[random.integers(len(self.recipe.canvases))]
-        material = self.material
-        if material.portraits and material.frames and random.random() < 0.5:
-            material = replace(material, frames=[])
-        scenes = [make_scene(random, (height, width), self.look, material) for _ in range(self.recipe.images[task])]
+        scenes = self._scenes(random, self.recipe.images[task])
         if task == "labels":
             return ask_labels(scenes, random)
         if task == "expressions":
             return ask_expressions(scenes, random, self.recipe.expressions, self.recipe.forms)
         return ask_prompts(scenes, random, self.recipe.prompts)
+
+    def _scenes(self, random: np.random.Generator, count: int) -> list[Scene]:
+        canvas = int(random.integers(len(self.recipe.canvases)))
+        if self.fixed is not None:
+            return [self.fixed.draw(random, canvas) for _ in range(count)]
+        material = self.material
+        if material.portraits and material.frames and random.random() < 0.5:
+            material = replace(material, frames=[])
+        return [make_scene(random, self.recipe.canvases[canvas], self.look, material) for _ in range(count)]
 
 
 def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | None = None) -> SceneBatch:

@@ -18,9 +18,14 @@ EVENLY = dict.fromkeys(FAMILIES, 1.0)
 # Asks for a whole group in order. It is for training only: an answer says where each shape comes, so a model learns to
 # compare shapes from far fewer answers than those of "order" and "place", of which each is about one shape.
 LISTING = "listing"
+# Asks for numbers and for yes or no instead of shapes: how many are left of one, whether one is larger than another.
+# It is for training only: to say how two shapes compare is a first step to finding the one that comes first.
+COMPARING = "comparing"
+TRAINED = (LISTING, COMPARING)
 # Kinds that a word describes; their common noun is "shape", as for a colour: "the largest round shape".
 CLASSES = {"round": ("circle", "ring"), "pointed": ("star", "triangle")}
 NUMBERS = ("none", "one", "two", "three", "four")
+TALLIES = (*NUMBERS, "five", "six", "seven", "eight")
 MOST_SHOWN = len(NUMBERS) - 1  # more objects in one answer would be hard to tell apart
 # Sizes differ if one is 15 % above the other; one neighbour is nearer than another if that is 25 % farther away.
 SIZE_RATIO, DISTANCE_RATIO = 1.15, 1.25
@@ -58,7 +63,7 @@ class Question:
     Attributes:
         text: the question, such as "Which circle is the second largest?".
         answer: lower case, with `[SEG]` after the words for each object: "the red circle [SEG]".
-        family: one of `FAMILIES`, or `LISTING`.
+        family: one of `FAMILIES`, `LISTING` or `COMPARING`.
         form: what kind of question of its family, such as "second largest".
         objects: indices of the scene's shapes, one for each `[SEG]` of the answer, in its order.
     """
@@ -80,15 +85,16 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % HELD_OUT_SHARE == 0
 
 
-def all_questions(scene: Scene) -> list[Question]:
+def all_questions(scene: Scene, families: Iterable[str] = FAMILIES) -> list[Question]:
     """
     Returns every question that the scene answers without doubt, in each of its wordings.
 
     Args:
         scene: the picture.
+        families: of `FAMILIES` and `TRAINED`.
     """
     view = _View(scene)
-    return [question for family in FAMILIES for question in _MAKERS[family](view)]
+    return [question for family in families for question in _MAKERS[family](view)]
 
 
 def choose_questions(
@@ -382,9 +388,41 @@ def _listings(view: _View) -> Iterator[Question]:
                 yield from view.question(wordings, view.listing(line), LISTING, first, *line)
 
 
-_MAKERS: dict[str, Callable[[_View], Iterator[Question]]] = dict(
-    zip((*FAMILIES, LISTING), (_attributes, _places, _orders, _relations, _counts, _absences, _reasoning, _listings))
-)
+def _comparisons(view: _View) -> Iterator[Question]:
+    """Asks how many shapes are on a side of one or larger than it, and whether another one is."""
+    sizes, near = np.log(view.size), np.log(LISTED_RATIO)
+    measures = {
+        "left of": (-view.x, LEFT_TO_RIGHT),
+        "right of": (view.x, LEFT_TO_RIGHT),
+        "above": (-view.y, LEFT_TO_RIGHT),
+        "below": (view.y, LEFT_TO_RIGHT),
+        "larger than": (sizes, near),
+        "smaller than": (-sizes, near),
+    }
+    for words, index in view.landmarks.items():
+        for relation, (measure, margin) in measures.items():
+            ahead = measure - measure[index]
+            more = int((ahead > 0).sum())
+            if (np.delete(np.abs(ahead), index) > margin).all() and more < len(TALLIES):
+                wordings = (f"How many shapes are {relation} the {words}?",)
+                yield from view.question(wordings, TALLIES[more], COMPARING, "how many")
+            for other_words, other in view.landmarks.items():
+                if abs(ahead[other]) > margin:
+                    wordings = (f"Is the {other_words} {relation} the {words}?",)
+                    yield from view.question(wordings, "yes" if ahead[other] > 0 else "no", COMPARING, "whether")
+
+
+_MAKERS: dict[str, Callable[[_View], Iterator[Question]]] = {
+    "attribute": _attributes,
+    "place": _places,
+    "order": _orders,
+    "relation": _relations,
+    "count": _counts,
+    "absence": _absences,
+    "reasoning": _reasoning,
+    LISTING: _listings,
+    COMPARING: _comparisons,
+}
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """Recipes of training on scenes: one YAML file with the model, the scenes, the tasks, and the length of training."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from lookhear.modeling.glee import GleeConfig
 from lookhear.training.glee.scenes.backgrounds import read_photos
 from lookhear.training.glee.scenes.expressions import EVENLY, FORMS
 from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
-from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, check_config, fill
+from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, check_config, fill
 
 
 def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
@@ -27,9 +27,28 @@ def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
 
 
 @dataclass
+class FixedScenesRecipe:
+    """
+    A fixed set of scenes, for studies of how much data a training needs. Without stills and videos there is none:
+    scenes are fresh in every step.
+
+    Attributes:
+        stills: scenes of the set.
+        videos: videos of the set, whose frames are used as scenes; half of the scenes are frames where there are both.
+        fraction: share of both that is used, in (0, 1]; a larger one contains the smaller.
+        seed: of the set; that of the training is another one.
+    """
+
+    stills: CountOrZero = 0
+    videos: CountOrZero = 0
+    fraction: Annotated[float, Range(0, 1, above=True)] = 1.0
+    seed: CountOrZero = 0
+
+
+@dataclass
 class SceneDataRecipe:
     """
-    Generated scenes, fresh in every step.
+    Generated scenes, fresh in every step unless they are `fixed`.
 
     Attributes:
         canvases: sizes (height, width) in pixels of the scenes of a batch, one of which is chosen at random; multiples
@@ -46,6 +65,7 @@ class SceneDataRecipe:
         portraits: whether scenes show people from scikit-image and matplotlib, where these packages are installed.
         frames: videos of talking faces, or folders of such videos, each with a plain background.
         most_frames: most frames that are used of all these videos, at least 1.
+        fixed: a set of scenes to choose from; by default they are endless.
     """
 
     canvases: list[tuple[Count, Count]] = field(default_factory=lambda: [(128, 128)])
@@ -61,6 +81,7 @@ class SceneDataRecipe:
     portraits: bool = True
     frames: list[str] = field(default_factory=list)
     most_frames: Count = 200
+    fixed: FixedScenesRecipe = field(default_factory=FixedScenesRecipe)
 
     def __post_init__(self):
         for name, known in (("tasks", ("labels", "expressions", "prompts")), ("forms", FORMS)):

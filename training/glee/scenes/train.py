@@ -5,6 +5,7 @@ accelerate launch --config_file training/accelerate/two_cpu.yaml -m lookhear.tra
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from lookhear.modeling.glee import GleeConfig, GleeForObjectDetection
 from lookhear.processing.glee import GleeImageProcessor, GleeProcessor
 from lookhear.training.glee.scenes.examples import SceneBatches, SceneCollator
 from lookhear.training.glee.scenes.expressions import all_expressions
-from lookhear.training.glee.scenes.recipe import GleeModelRecipe, GleeRecipe
+from lookhear.training.glee.scenes.recipe import FixedScenesRecipe, GleeModelRecipe, GleeRecipe
 from lookhear.training.glee.scenes.scenes import SceneMaterial
 from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 from lookhear.training.glee.trainer import GleeTrainer
@@ -60,7 +61,8 @@ def build_processor(recipe: GleeRecipe, material: SceneMaterial | None = None) -
     """Returns the checkpoint's processor, or a new one whose tokenizer is trained on the sentences of some scenes."""
     if recipe.model.checkpoint is not None:
         return AutoProcessor.from_pretrained(recipe.model.checkpoint)
-    batches = SceneBatches(recipe.data, VOCABULARY_SCENES, VOCABULARY_SEED, material)
+    fresh = replace(recipe.data, fixed=FixedScenesRecipe())  # the vocabulary is the same for every share of a set
+    batches = SceneBatches(fresh, VOCABULARY_SCENES, VOCABULARY_SEED, material)
     scenes = [scene for index in range(VOCABULARY_SCENES) for scene in batches[index].scenes[:1]]
     texts = ["object"] + [expression.text for scene in scenes for expression in all_expressions(scene)]
     tokenizer = learn_tokenizer(texts, recipe.model.merges, recipe.model.max_length)

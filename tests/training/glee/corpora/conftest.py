@@ -63,7 +63,7 @@ def square():
 @pytest.fixture
 def coco(tree, square):
     """A COCO tree of two pictures and three objects: polygon, plain run lengths (a crowd), compressed run lengths."""
-    from lookhear.processing.glee.run_lengths_glee import coco_rle, run_lengths
+    from lookhear.processing.glee.geometry_glee import coco_rle, run_lengths
 
     box, polygon, mask = square
     size = list(tree.size)

@@ -7,10 +7,11 @@ import copy
 import numpy as np
 import pytest
 
-from lookhear.training.glee.corpora.coco import read_coco, read_lvis, read_objects365, read_uvo
+from lookhear.training.glee.corpora.coco import picture_finder, read_coco, read_lvis, read_objects365, read_uvo
 from lookhear.training.glee.corpora.masks import decode_mask
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
-from lookhear.training.glee.corpora.schema import features
+from lookhear.training.glee.corpora.schema import crowd_flag, features
+from lookhear.training.glee.mixture.sources import read_vocabulary
 
 
 def test_coco_folder(tree, coco, square):
@@ -68,6 +69,21 @@ def spoil(content, what):
     if what == "polygon":
         annotations[0]["segmentation"] = [[5, 8, 15, 8]]
         return content, "annotation 1: its mask cannot be used: a polygon needs three points"
+    if what == "crowd":
+        annotations[0]["iscrowd"] = "0"
+        return content, "annotation 1: its iscrowd is '0', not 0 or 1"
+    if what == "box in shares":
+        annotations[0]["bbox"] = [0.2, 0.3, 0.6, 0.9]
+        return content, "annotation 1: its bbox .*0.9. is in shares of the picture, not in pixels"
+    if what == "polygon in shares":
+        annotations[0]["segmentation"] = [[0.2, 0.3, 0.6, 0.3, 0.6, 0.9]]
+        return content, "annotation 1: its mask cannot be used: its coordinates are shares of the picture"
+    if what == "polygon elsewhere":
+        annotations[0]["segmentation"] = [[25, 8, 35, 8, 35, 18]]
+        return content, "annotation 1: its polygons lie outside of its box"
+    if what == "height":
+        images[1]["height"] = "high"
+        return content, "image 9: its height and width are high and 40"
     if what == "annotation twice":
         annotations[1]["id"] = 1
         return content, "annotation 1: its id occurs twice"
@@ -89,6 +105,7 @@ def spoil(content, what):
 
 
 FAULTS = ["box outside", "no area", "no numbers", "category", "size of the mask", "length of the mask", "damaged mask"]
+FAULTS += ["crowd", "box in shares", "polygon in shares", "polygon elsewhere", "height"]
 FAULTS += ["polygon", "annotation twice", "image twice", "unknown image", "empty image", "size of the image", "file"]
 
 
@@ -103,10 +120,21 @@ def test_a_fault_is_refused_with_its_id_or_left_out(tree, coco, fault, caplog):
     rows = list(read_coco(tree.root, problems=problems))
     assert len(problems.found) == problems.count == 1 and "left out" in caplog.text
     objects = sum(len(row["objects"]) for row in rows)
-    images = fault in ("image twice", "empty image", "size of the image", "file")
+    images = fault in ("image twice", "empty image", "size of the image", "height", "file")
     assert (len(rows), objects) == (
         (1, 2) if images else (1 if fault in ("size of the mask", "damaged mask") else 2, 2)
     )
+
+
+def test_nan_is_no_json_and_no_crowd(tree, coco):
+    coco["annotations"][0]["iscrowd"] = float("nan")
+    tree.json("annotations/instances_train2017.json", coco)
+    with pytest.raises(CorpusError, match="is not JSON: .* JSON has no NaN: write 0 or null"):
+        list(read_coco(tree.root))
+    problems = Problems()
+    assert crowd_flag("annotation 1", {"iscrowd": float("nan")}, problems) is None
+    assert problems.found == [("annotation 1", "its iscrowd is nan, not 0 or 1")]
+    assert [crowd_flag("", {"iscrowd": flag}, problems) for flag in (0, 1, None, True)] == [False, True, False, True]
 
 
 def test_all_faults_stand_in_one_list(tree, coco):
@@ -155,11 +183,69 @@ def test_a_wrong_file_is_refused_in_one_line(tree, name, content, message):
     assert "\n" not in str(error.value)
 
 
-def test_two_categories_of_one_name_are_refused(tree, coco):
-    coco["categories"].append({"id": 8, "name": "dog"})
+def test_categories_of_one_name_are_one(tree, coco, caplog):
+    """As Roboflow exports them: a category above the others that never occurs, and names twice."""
+    coco["categories"] = [
+        {"id": 0, "name": "animals", "supercategory": "none"},
+        *({**category, "supercategory": "animals"} for category in coco["categories"]),
+        {"id": 8, "name": "Dog", "supercategory": "animals"},
+        {"id": 9, "name": "cat", "supercategory": "animals"},
+    ]
+    coco["annotations"][2]["category_id"] = 8
+    path = tree.json("annotations/instances_train2017.json", coco)
+    named = [thing["category"] for row in read_coco(tree.root) for thing in row["objects"]]
+    assert named == ["traffic light", "dog", "dog"]
+    assert read_vocabulary(path) == ["traffic light", "dog", "cat"], "without what only stands above others"
+    assert "categories of one name are one class: dog" in caplog.text
+    coco["annotations"][2]["category_id"] = 0
+    assert read_vocabulary(tree.json("used.json", coco))[0] == "animals"
+    coco["categories"][3]["id"] = 5
+    coco["categories"].append({"id": 9, "name": "x"})
     tree.json("annotations/instances_train2017.json", coco)
-    with pytest.raises(CorpusError, match="'dog' .id 8. occurs twice"):
+    with pytest.raises(CorpusError, match="the categories 'cat' and 'x' have one id, 9"):
         list(read_coco(tree.root))
+
+
+def test_polygons_of_every_form(tree, coco, square):
+    corners = [5, 8, 15, 8, 15, 18, 5, 18]
+    pairs = [[5, 8], [15, 8], [15, 18], [5, 18]]
+    for form in ([corners], corners, pairs, [pairs]):
+        for entry in coco["annotations"]:
+            entry["segmentation"] = form
+        tree.json("annotations/instances_train2017.json", coco)
+        for row in read_coco(tree.root):
+            for thing in row["objects"]:
+                assert np.array_equal(decode_mask(thing["mask"], (30, 40)), square[2])
+    coco["annotations"][0]["segmentation"] = [[]]
+    tree.json("annotations/instances_train2017.json", coco)
+    assert next(read_coco(tree.root))["objects"][0]["mask"] is None
+
+
+def test_file_names_as_tools_write_them(tree, coco):
+    for name in ("pictures/7.png", "pictures/sub/a.jpg", "pictures/images/b.jpg", "pictures/12.jpg"):
+        tree.picture(name)
+    folder, files = tree.root / "pictures", {}
+    for name, file in {
+        "sub\\a.jpg": "sub/a.jpg",
+        7: "7.png",
+        "12": "12.jpg",
+        "C:\\data\\7.png": "7.png",
+        "/home/other/7.png": "7.png",
+        "https://example.org/upload/7.png?size=3": "7.png",
+        "../upload/b.jpg": "images/b.jpg",
+        "b.jpg": "images/b.jpg",
+    }.items():
+        files[name] = picture_finder(folder)({"file_name": name})
+        assert files[name] == folder / file, name
+    assert picture_finder(folder)({"file_name": 7.0}) == folder / "7.png"
+    find = picture_finder(folder)
+    assert find({"file_name": "x/7.png"}) == folder / "7.png"
+    assert find({"file_name": "y/7.png"}) == folder / "y/7.png", "two pictures of one name: which is which?"
+    tree.picture("pictures/12.png")
+    assert picture_finder(folder)({"file_name": 12}) == folder / "12"
+    for wrong in (None, "", float("nan"), ["7.png"]):
+        with pytest.raises(ValueError, match="file_name"):
+            find({"file_name": wrong})
 
 
 def test_lvis(tree, coco):

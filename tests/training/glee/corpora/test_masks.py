@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle, mask_of_runs
+from lookhear.processing.glee.geometry_glee import coco_rle, mask_of_runs
 from lookhear.training.glee.corpora.masks import decode_mask, fill_polygons, mask_box, polygon_box
 
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.processing.glee.geometry_glee import coco_rle
 from lookhear.training.glee.corpora.bdd100k import read_bdd100k
 from lookhear.training.glee.corpora.masks import decode_mask
 from lookhear.training.glee.corpora.openimages import read_openimages

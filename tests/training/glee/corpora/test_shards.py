@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from lookhear.processing.glee.run_lengths_glee import coco_rle
+from lookhear.processing.glee.geometry_glee import coco_rle
 from lookhear.training.glee.corpora.grit import read_grit
 from lookhear.training.glee.corpora.opening import stream_corpus
 from lookhear.training.glee.corpora.reading import CorpusError, Problems

@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from lookhear.processing.glee.run_lengths_glee import run_lengths
+from lookhear.processing.glee.geometry_glee import run_lengths
 from lookhear.training.glee.corpora.masks import decode_mask
 from lookhear.training.glee.corpora.reading import CorpusError, Problems
 from lookhear.training.glee.corpora.vos import read_refer_youtube_vos, read_vos

@@ -1,0 +1,38 @@
+"""A recogniser of other authors by name: fetched from the Hub, converted into the cache, and there from then on."""
+
+import pytest
+
+from lookhear.training.avsr import published
+from tests.loopback_hub import Repository
+from tests.training.avsr.test_published import save
+
+
+@pytest.fixture
+def here(hub, online, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(published.constants, "HF_HOME", str(tmp_path / "home"))
+    return hub
+
+
+def test_a_name_is_fetched_and_converted_once(here, tmp_path, capsys):
+    made = tmp_path / "made"
+    made.mkdir()
+    save(made, "vsr-ml")
+    _, repository = published.HUB_NAMES["vsr-ml-lrs3-visual"]
+    here.repositories["model", repository] = Repository({})
+    here.repositories["model", repository].commit({file.name: file.read_bytes() for file in made.iterdir()})
+    folder = published.converted_by_name("vsr-ml-lrs3-visual")
+    assert folder == tmp_path / "home" / "lookhear" / "vsr-ml-lrs3-visual" and (folder / "config.json").is_file()
+    assert published.KINDS["vsr-ml"].terms in capsys.readouterr().err
+    here.calls.clear()
+    assert published.converted_by_name("vsr-ml-lrs3-visual") == folder and not here.calls
+
+
+def test_a_repository_that_is_not_there_is_one_line(here):
+    with pytest.raises(
+        ValueError, match=r"^checkpoint 'Amanvir/LRS3_V_WER19.1' is no folder, and the Hub gave none: "
+    ):
+        published.converted_by_name("vsr-ml-lrs3-visual")
