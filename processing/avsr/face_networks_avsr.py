@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import shutil
 import struct
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,13 +23,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import hf_hub_download
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
 FILE = "model.safetensors"  # in FOLDER, of the package
+FILES = (FILE, "README.md", "LICENSE", "NOTICE")  # all that travels
 FOLDER = Path("model_cards", "face-mesh")
+EXPORTED = "face-mesh"  # their folder in a checkpoint
+
+_OFFERED: dict[str, dict[str, Any]] = {}  # checkpoints that may hold them -> arguments of `hf_hub_download`
 
 MESH_POINTS = 468
 MESH_SIDE = 192  # pixels of the square picture that each network sees
@@ -257,18 +264,60 @@ def _unfolded(x: torch.Tensor) -> torch.Tensor:
 NETWORKS: dict[str, type[nn.Module]] = {"short": ShortRangeDetector, "full": FullRangeDetector, "mesh": FaceMesh}
 
 
+def offer_weights(checkpoint: str | os.PathLike, **fetching: Any) -> None:
+    """
+    Names a checkpoint that may hold the weights: code that came with a checkpoint has no package to take them from.
+
+    Args:
+        checkpoint: folder or Hub id.
+        fetching: arguments of `hf_hub_download`, such as `revision`.
+    """
+    _OFFERED[os.fspath(checkpoint)] = fetching
+
+
+def copy_weights(checkpoint: str | os.PathLike) -> None:
+    """
+    Copies the weights with their card, licence and notice into a checkpoint's folder, for use without the package.
+
+    Args:
+        checkpoint: folder, which is created if missing.
+
+    Raises:
+        ImportError: the weights are missing here.
+    """
+    folder = Path(checkpoint, EXPORTED)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        aside = folder / f".{name}.{os.getpid()}"
+        shutil.copyfile(weights_path().with_name(name), aside)
+        aside.replace(folder / name)
+
+
+@functools.lru_cache(maxsize=1)
 def weights_path() -> Path:
     """Returns the file with the weights of all three networks.
 
     Raises:
-        ImportError: this code was copied without the package that holds it; the message says what to install.
+        ImportError: neither the package nor a checkpoint has them; the message says what to install.
     """
     spec = importlib.util.find_spec("lookhear")
     packages = [Path(__file__).parents[2], *map(Path, (spec and spec.submodule_search_locations) or [])]
-    for package in packages:
-        if (package / FOLDER / FILE).is_file():
-            return package / FOLDER / FILE
-    raise ImportError("Finding faces needs the networks that come with the package: pip install lookhear")
+    folders = [*(package / FOLDER for package in packages), *(Path(name, EXPORTED) for name in _OFFERED)]
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return folder / FILE
+    for name, fetching in _OFFERED.items():
+        try:
+            for file in FILES[1:]:
+                hf_hub_download(name, file, subfolder=EXPORTED, **fetching)
+            return Path(hf_hub_download(name, FILE, subfolder=EXPORTED, **fetching))
+        except (OSError, ValueError):  # not there, not reachable, or a folder's name and no repository's
+            continue
+    there = f" ({', '.join(_OFFERED)} has none)" if _OFFERED else ""
+    raise ImportError(
+        f"Finding faces needs {EXPORTED}/{FILE}, which lookhear has and saves with checkpoints{there}: pip install "
+        'lookhear, or choose landmarks="dlib"'
+    )
 
 
 @functools.lru_cache(maxsize=1)

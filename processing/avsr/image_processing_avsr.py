@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,11 @@ from transformers import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
+from .face_networks_avsr import offer_weights
 from .landmarks_avsr import DETECTORS, LandmarkDetector, PrecomputedLandmarks, check_landmarks
 from .mouth_cropping_avsr import GEOMETRIES, MouthBlock, MouthBuilder, landmark_source
 
+FETCHING = ("cache_dir", "local_files_only", "revision", "token")  # arguments that say how files are fetched
 AUTO_AVSR_MOUTH_WIDTH = 45.0  # pixels between the mouth corners of its mean face
 
 
@@ -161,6 +164,20 @@ class MouthRoiImageProcessor(BaseImageProcessor):
             kwargs: arguments with other values.
         """
         return cls.auto_avsr(**{"grey_after_crop": False, **kwargs})
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the base class lists its arguments
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> MouthRoiImageProcessor:
+        """Loads the processor of a checkpoint, from which the networks for `landmarks="mesh"` may be read later.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: of the base class's method; settings with other values.
+        """
+        fetching = {name: value for name, value in kwargs.items() if name in FETCHING and value is not None}
+        offer_weights(pretrained_model_name_or_path, **fetching)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     # ------------------------------------------------------------------------------------------ frames -> mouths
 

@@ -47,6 +47,9 @@ LEFT_EYE, RIGHT_EYE = 33, 263  # outer corners, as they are seen in the picture
 AROUND = 1.5  # side of the square that the mesh sees, in units of the longer side of the box around the face
 SAME_FACE = 0.3  # intersection over union from which on two boxes of a detector are of one face
 CONFIRMING = 0.3  # lowest score of a face where one is expected
+# Of a point's move by m distances of the eyes, (1 + PACE * m) / (2 + PACE * m) counts. On 13 clips of GRID the second
+# differences of eyes and nose are 0.0026 of the eyes' distance with this, and 0.0049 without.
+PACE = 60.0
 PRESENT = 0.5  # probability below which the mesh sees no face
 TILE_OVERLAP = 0.25  # of a tile's side
 
@@ -444,7 +447,8 @@ class MeshLandmarkDetector:
         """Finds the points in this frame, looking around where the face was in the frame before."""
         mesh = face.mesh
         region = region_of_landmarks(face.points) if mesh is None else region_of_mesh(mesh)
-        return self._faces(_coloured(frame), [region], [face.score])[0]
+        (found,) = self._faces(_coloured(frame), [region], [face.score])
+        return found if mesh is None or not found.seen else steadied(found, mesh)
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
         """Looks for a face around the box only, turned level, with a detector and by a lower threshold."""
@@ -503,6 +507,26 @@ class MeshLandmarkDetector:
             seen = bool(logit > math.log(PRESENT / (1 - PRESENT)))
             faces.append(Face(box_of_points(landmarks), landmarks, score, points, seen))
         return faces
+
+
+def steadied(face: Face, before: np.ndarray) -> Face:
+    """Returns a face whose points jitter less: of a small move since the frame before, about half counts.
+
+    Of larger moves more counts, so that the points are not left behind; those of the lips stay as they were found.
+
+    Args:
+        face: with a mesh.
+        before: `(468, 3)`, the mesh in the frame before, in pixels.
+    """
+    assert face.mesh is not None
+    moves = face.mesh - before
+    eyes = float(np.linalg.norm((face.mesh[RIGHT_EYE] - face.mesh[LEFT_EYE])[:2]))
+    pace = 1 + PACE * np.linalg.norm(moves[:, :2], axis=1, keepdims=True) / max(eyes, 1e-6)
+    share = pace / (1 + pace)
+    share[LANDMARKS_OF_MESH[48:]] = 1.0
+    mesh = (before + share * moves).astype(np.float32)
+    landmarks = mesh[LANDMARKS_OF_MESH, :2]
+    return replace(face, box=box_of_points(landmarks), points=landmarks, mesh=mesh)
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -18,11 +18,13 @@ from lookhear.processing.avsr.landmarks_avsr import (
     Face,
     MeshLandmarkDetector,
     Region,
+    box_of_points,
     cut_out,
     make_detector,
     region_of_landmarks,
     region_of_mesh,
     require_detector,
+    steadied,
 )
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
 
@@ -122,6 +124,22 @@ def test_following_finds_the_face_again_or_says_that_it_is_gone(detector, face):
     by_landmarks = detector.follow(drawn_face(), replace(face, mesh=None))
     assert np.abs(by_landmarks.points - same.points).mean() < 2.0
     assert not detector.follow(WALL, face).seen
+
+
+def test_of_small_moves_half_counts_and_of_large_ones_nearly_all(face):
+    """Moves of 0.001, 0.01 and 0.2 of the eyes' distance; the lips are where they were found."""
+    eyes = float(np.linalg.norm((face.mesh[263] - face.mesh[33])[:2]))
+    lips = np.zeros(468, bool)
+    lips[LANDMARKS_OF_MESH[48:]] = True
+    for move, share in ((0.001, 1.06 / 2.06), (0.01, 1.6 / 2.6), (0.2, 13 / 14)):
+        found = replace(face, mesh=face.mesh + np.float32([move * eyes, 0, 0]))
+        calm = steadied(found, face.mesh)
+        assert calm.mesh[~lips] - face.mesh[~lips] == pytest.approx(
+            np.tile([share * move * eyes, 0, 0], (448, 1)), abs=1e-3
+        )
+        assert np.array_equal(calm.mesh[lips], found.mesh[lips])
+        assert np.array_equal(calm.points, calm.mesh[LANDMARKS_OF_MESH, :2]) and calm.points.dtype == np.float32
+        assert calm.box == box_of_points(calm.points) and calm.score == face.score
 
 
 def test_a_grey_picture_is_a_picture(detector):
