@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +71,23 @@ with torch.no_grad():
         "asr": asr(clip, return_timestamps="word", num_beams=3),
         "batch": asr([clip, {**clip, "mouths": None}], batch_size=2, num_beams=3),
     }
+print("RESULT" + json.dumps(result))
+"""
+
+
+# Reads a drawn face where lookhear cannot be imported; the networks that find it came with the checkpoint, or did not.
+FACES = """
+import json, sys
+import numpy as np
+from transformers import pipeline
+
+folder, clip = sys.argv[1], {"video": np.load(sys.argv[2]), "fps": 25.0}
+asr = pipeline("audio-visual-speech-recognition", model=folder, device="cpu", trust_remote_code=True)
+try:
+    result = asr(clip)
+except ImportError as error:
+    result = str(error)
+assert not [name for name in sys.modules if name.split(".")[0] == "lookhear"]
 print("RESULT" + json.dumps(result))
 """
 
@@ -212,6 +233,43 @@ def test_without_lookhear_the_results_are_equal(folder, arrays, no_prompt, tmp_p
     here = asr(clip, return_timestamps="word", num_beams=3)
     assert there["asr"] == json.loads(json.dumps(here))
     assert there["batch"] == json.loads(json.dumps(asr([clip, {**clip, "mouths": None}], batch_size=2, num_beams=3)))
+
+
+def test_face_networks_are_saved_with_the_processor_that_needs_them(processor, tmp_path):
+    names = ("README.md", "LICENSE", "NOTICE", "model.safetensors")
+    for landmarks, expected in (("dlib", set()), ("mesh", set(names))):
+        images = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0, landmarks=landmarks)
+        AvsrProcessor(processor.feature_extractor, images, processor.tokenizer).save_pretrained(tmp_path / landmarks)
+        assert {path.name for path in (tmp_path / landmarks / "face-mesh").glob("*")} == expected
+        assert AutoProcessor.from_pretrained(tmp_path / landmarks).image_processor.landmarks == landmarks
+    packaged = Path(lookhear.__file__).parent / "model_cards" / "face-mesh"
+    assert all((packaged / name).read_bytes() == (tmp_path / "mesh/face-mesh" / name).read_bytes() for name in names)
+
+
+@pytest.mark.slow
+def test_faces_are_found_without_lookhear(processor, tmp_path, without_lookhear):
+    """By networks from the checkpoint's folder; where it lacks them, one line says so."""
+    images = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0, landmarks="mesh")
+    whole = AvsrProcessor(processor.feature_extractor, images, processor.tokenizer)
+    folder = save_checkpoint(make_model(), whole, tmp_path / "published")
+    drawn = runpy.run_path(str(Path(__file__).parent / "processing/avsr/drawn_faces.py"))["drawn_face"]()
+    np.save(tmp_path / "video.npy", np.repeat(drawn[None], 10, axis=0))
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-c", without_lookhear(FACES), str(folder), str(tmp_path / "video.npy")]
+
+    def read() -> Any:
+        options = {"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 240}
+        child = subprocess.run(command, cwd=tmp_path, env=environment, **options)
+        assert child.returncode == 0, child.stderr[-3000:]
+        return json.loads(child.stdout.split("RESULT")[1])
+
+    here = pipeline(TASK, model=str(folder), device="cpu")({"video": np.load(tmp_path / "video.npy"), "fps": 25.0})
+    there = read()
+    assert there == json.loads(json.dumps(here)) and there["report"]["frames_with_face"] == 1.0
+    shutil.rmtree(folder / "face-mesh")
+    assert re.fullmatch(
+        rf"Finding faces needs face-mesh/model.safetensors.*\({folder} has none\): pip.*dlib\"", read()
+    )
 
 
 @pytest.mark.parametrize("trust", [None, False, True])

@@ -24,7 +24,7 @@ DARK, BRIGHT = 30.0, 235.0  # mean grey value of the mouth crops
 OUTSIDE = 0.05  # share of frames
 FEW_FPS = 20.0
 QUIET_DBFS, SILENT_DBFS = -45.0, -70.0
-STILL = 0.06  # of `lip_motion`, at most that of a photo: with grain .05; GRID's speech has .14 to .28, its rests .11
+STILL = 0.06  # of `mouth_motion`, at most that of a photo: with grain .05; GRID's speech has .14 to .28, its rests .11
 SHORTEST_MOTION = 20  # frames on which motion is judged: a syllable may be said with lips that hardly move
 MOTION_CELLS = 16  # squares on a side of a mouth crop, of which the motion is measured
 FLAT = 1.0  # grey levels of contrast below which a crop shows nothing that could move
@@ -36,6 +36,12 @@ MAX_RUNS = 1000  # stretches without a face that are listed, at most; the longes
 
 NOSE_TIP, LEFT_EYE, RIGHT_EYE = 30, 36, 45
 NOSE_DEPTH = 0.5  # how far the nose stands out before the eyes' outer corners, in units of their distance
+
+LIP_POINTS = 20  # landmarks 48 to 67: twelve of the outer line, from the corner on the left, and eight of the inner
+CORNERS = (0, 6)
+UPPER, LOWER = (13, 14, 15), (19, 18, 17)  # of the inner line, one above the other
+
+MOTION_AROUND = 1.0  # seconds before and after a frame from which the motion of its lips is measured
 
 
 @dataclass
@@ -56,6 +62,9 @@ class ClipReport:
             small means blurred.
         brightness: median grey value of the crops, 0 to 255.
         face_size: median width of the face's box.
+        lip_opening: median height between the inner lines of the lips, in widths of the mean face's mouth.
+        lip_width: median width of the mouth in the same unit.
+        lip_motion: mean speed at which the lips open and close, in the same unit per second.
         faces_max: most faces seen at once.
         faces_share: share of searches that saw more than one face.
         fps_in, fps_out: stored frame rate (None where unknown) and that of the result.
@@ -74,6 +83,9 @@ class ClipReport:
     blur: float | None = None
     brightness: float | None = None
     face_size: float | None = None
+    lip_opening: float | None = None
+    lip_width: float | None = None
+    lip_motion: float | None = None
     faces_max: int = 0
     faces_share: float = 0.0
     fps_in: float | None = None
@@ -131,7 +143,7 @@ def is_silent(audio: np.ndarray) -> bool:
     return float(np.square(audio, dtype=np.float64).mean()) < 10 ** (SILENT_DBFS / 10) if len(audio) else True
 
 
-def lip_motion(mouths: np.ndarray) -> float:
+def mouth_motion(mouths: np.ndarray) -> float:
     """Measures how much a mouth changes its shape.
 
     Shifts, zoom, roll, brightness and contrast are taken out, to first order: landmarks that flicker, a camera or a
@@ -169,7 +181,7 @@ def stands_still(mouths: np.ndarray, found: np.ndarray | None) -> bool:
     """
     seen = mouths if found is None else mouths[found[: len(mouths)]]
     judged = len(seen) >= SHORTEST_MOTION and min(seen.shape[1:]) >= MOTION_CELLS
-    return judged and lip_motion(seen) <= STILL
+    return judged and mouth_motion(seen) <= STILL
 
 
 def estimate_yaw(points: np.ndarray) -> np.ndarray:
@@ -186,6 +198,64 @@ def estimate_yaw(points: np.ndarray) -> np.ndarray:
     distance = np.maximum((eyes**2).sum(axis=1), 1e-6)
     shift = ((points[:, NOSE_TIP] - middle) * eyes).sum(axis=1) / distance  # along the line of the eyes
     return np.degrees(np.arctan(shift / NOSE_DEPTH))
+
+
+def lip_openings(lips: np.ndarray, mouth_width: float) -> np.ndarray:
+    """Returns how far lips are open: the mean height between the inner lines, in widths of the mean mouth.
+
+    Args:
+        lips: `(frames, 20, 2)` landmarks 48 to 67 in pixels of the crop.
+        mouth_width: of the mean face in the crop, in pixels.
+
+    Returns:
+        `(frames,)`, about 0 where lips are closed; NaN where the lips are.
+    """
+    heights = np.linalg.norm(lips[:, LOWER] - lips[:, UPPER], axis=2)
+    return heights.mean(axis=1) / mouth_width
+
+
+def lip_widths(lips: np.ndarray, mouth_width: float) -> np.ndarray:
+    """Returns how wide mouths are, from corner to corner, in widths of the mean mouth.
+
+    Args:
+        lips: see `lip_openings`.
+        mouth_width: see `lip_openings`.
+
+    Returns:
+        `(frames,)`; NaN where the lips are.
+    """
+    return np.linalg.norm(lips[:, CORNERS[1]] - lips[:, CORNERS[0]], axis=1) / mouth_width
+
+
+def lip_motion(lips: np.ndarray, mouth_width: float, fps: float) -> np.ndarray:
+    """Returns how much lips move around each frame: how far opening or width vary, whichever varies more.
+
+    Those of people who talk vary by 0.02 and more (GRID), those of a still picture by less than 0.005.
+
+    Args:
+        lips: see `lip_openings`.
+        mouth_width: see `lip_openings`.
+        fps: frames per second.
+
+    Returns:
+        `(frames,)`, standard deviation from a second before the frame to a second after it, in widths of the mean
+        mouth; NaN where the lips are.
+    """
+    if len(lips) == 0:
+        return np.zeros(0)
+    shapes = np.stack([lip_openings(lips, mouth_width), lip_widths(lips, mouth_width)], axis=1)  # (T, 2)
+    known = np.isfinite(shapes).all(axis=1)
+    shapes = np.where(known[:, None], shapes, 0.0).astype(np.float64)
+    reach, frames = round(MOTION_AROUND * fps), np.arange(len(shapes))
+    first, last = np.maximum(frames - reach, 0), np.minimum(frames + reach + 1, len(shapes))
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        sums = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+        return sums[last] - sums[first]
+
+    count = np.maximum(summed(known.astype(np.float64)), 1)[:, None]
+    variance = summed(shapes**2) / count - (summed(shapes) / count) ** 2
+    return np.where(known, np.sqrt(np.maximum(variance, 0.0)).max(axis=1), np.nan)
 
 
 def laplacian_variance(crops: np.ndarray) -> np.ndarray:
@@ -228,6 +298,10 @@ class ReportBuilder:
         self._yaw_max = 0.0
         self._missing_since: int | None = None  # frame
         self._runs: list[tuple[float, float]] = []
+        self._openings, self._widths = _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE_NUMBERS)
+        self._motion = 0.0  # sum of the changes of the opening
+        self._steps = 0  # their number
+        self._opening = math.nan  # of the frame before
         self._yaws, self._face_sizes, self._crops = _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE_NUMBERS), _Sample(SAMPLE)
 
     def begin(self, late: int) -> None:
@@ -235,7 +309,13 @@ class ReportBuilder:
         self._late = late
 
     def add(
-        self, mouths: np.ndarray, points: np.ndarray, found: np.ndarray, outside: np.ndarray, cuts: np.ndarray
+        self,
+        mouths: np.ndarray,
+        points: np.ndarray,
+        found: np.ndarray,
+        outside: np.ndarray,
+        cuts: np.ndarray,
+        lips: np.ndarray | None = None,
     ) -> None:
         """Adds some more frames.
 
@@ -245,6 +325,7 @@ class ReportBuilder:
             found: `(frames,)` bool.
             outside: `(frames,)` bool, where part of the mouth is outside of the picture.
             cuts: `(frames,)` bool, where a new scene or another face begins.
+            lips: `(frames, 20, 2)`, landmarks 48 to 67 in pixels of the crops; None where they are not measured.
         """
         for index in np.flatnonzero(np.diff(found, prepend=self._missing_since is None)):
             self._turn(self._frames + int(index))
@@ -258,6 +339,18 @@ class ReportBuilder:
             self._yaws.add(yaw)
             self._face_sizes.add(face_sizes(points[found]))
             self._crops.add(mouths[found])
+        if lips is not None:
+            self._add_lips(lips, found, cuts)
+
+    def _add_lips(self, lips: np.ndarray, found: np.ndarray, cuts: np.ndarray) -> None:
+        """Measures the lips where the face is seen, and how they move from frame to frame of one scene."""
+        openings = np.where(found, lip_openings(lips, self._mouth_width), math.nan)  # (T,)
+        self._openings.add(openings[found])
+        self._widths.add(lip_widths(lips[found], self._mouth_width))
+        changes = np.abs(np.diff(openings, prepend=self._opening))
+        changes = changes[~cuts & np.isfinite(changes)]
+        self._motion, self._steps = self._motion + float(changes.sum()), self._steps + len(changes)
+        self._opening = float(openings[-1]) if len(openings) else self._opening
 
     def _turn(self, frame: int) -> None:
         """Notes that the face is lost or found at this frame."""
@@ -295,6 +388,11 @@ class ReportBuilder:
             report.blur = round(measure_blur(crops, self._mouth_width), 1)
             report.brightness = round(float(np.median(crops)), 1)
             report.face_size = round(float(np.median(self._face_sizes.items)), 1)
+        if self._openings.items:
+            report.lip_opening = round(float(np.median(self._openings.items)), 3)
+            report.lip_width = round(float(np.median(self._widths.items)), 3)
+        if self._steps:
+            report.lip_motion = round(self._motion / self._steps * self.fps, 3)
         report.warn(_sentences(report, switches))
         return report
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
-from .clip_report_avsr import ClipReport, ReportBuilder, SoundLevel, is_silent, stands_still
-from .landmarks_avsr import DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks, require_dlib
+from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel, is_silent, stands_still
+from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
 from .media_avsr import PICTURE, SOUND, MediaStream
 from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
 from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
@@ -35,8 +35,9 @@ MIN_FACE_SHARE = 0.2  # share of frames with a face below which lips are not rea
 STANDS_STILL = "the picture stands still"
 LONG_ABSENCE = 0.5  # seconds: words heard while the chosen speaker is out of view longer than this are dropped
 
-Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector
-LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # mouths, found, cuts and absent of `ClipPiece`
+Landmarks = np.ndarray | PrecomputedLandmarks | LandmarkDetector | str
+# Mouths, found, cuts, absent and lips of `ClipPiece`.
+LipRows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ClipPiece:
         cuts: `(frames,)` bool, the first frame after a change of scene or of another face.
         absent: `(frames,)` bool, whether a speaker who was chosen is not in view; False where none was.
         late: frames at its beginning that come before the first picture; black crops without a face.
+        lips: `(frames, 20, 2)` float32, landmarks 48 to 67 in pixels of `mouths`; NaN where they are unknown.
     """
 
     start: float
@@ -62,6 +64,7 @@ class ClipPiece:
     cuts: np.ndarray | None
     absent: np.ndarray | None
     late: int = 0
+    lips: np.ndarray | None = None
 
 
 @dataclass
@@ -270,7 +273,7 @@ def _cut(
                 cutter.add_sound(values)
             elif kind == MOUTHS:
                 seen = np.ones(len(values), dtype=bool)
-                cutter.add_lips(values, seen, ~seen, ~seen)
+                cutter.add_lips(values, seen, ~seen, ~seen, unknown_lips(len(values)))
             elif finder is not None:
                 if not begun:
                     finder.begin(source.pictures_late)
@@ -325,13 +328,19 @@ def _prepare_finder(
     if PICTURE not in kinds:
         return None, None if MOUTHS in kinds else "there is no video"
     try:
-        if landmarks is None:
-            require_dlib()
+        landmarks = image_processor.landmarks if landmarks is None else landmarks
+        if isinstance(landmarks, str):
+            require_detector(landmarks)
     except ImportError as error:  # the face detector is an extra
         if modality != "auto" or SOUND not in kinds or speaker is not None:
             raise
         return None, str(error)
     return MouthFinder(image_processor, landmarks, speaker), None
+
+
+def unknown_lips(frames: int) -> np.ndarray:
+    """Returns the `lips` of crops whose landmarks are not known: `(frames, 20, 2)` NaN."""
+    return np.full((frames, LIP_POINTS, 2), np.nan, np.float32)
 
 
 class MouthFinder:
@@ -343,13 +352,13 @@ class MouthFinder:
         speaker: who is to be read, and what finds them; None takes the most prominent face.
     """
 
-    def __init__(self, image_processor: Any, landmarks: Landmarks | None, speaker: ChosenSpeaker | None):
+    def __init__(self, image_processor: Any, landmarks: Landmarks, speaker: ChosenSpeaker | None):
         self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
         found: LandmarkSource
         if self._speaker is None:
             found = landmark_source(landmarks, image_processor.fps, image_processor.detect_every)
         else:
-            detector = DlibLandmarkDetector() if landmarks is None else landmarks
+            detector = make_detector(landmarks) if isinstance(landmarks, str) else landmarks
             if not callable(detector):
                 raise ValueError("`landmarks` must be a detector where a speaker is chosen, not a clip's landmarks.")
             found = self._speaker.face(detector)
@@ -384,11 +393,11 @@ class MouthFinder:
 
     def _rows(self, blocks: Iterable[MouthBlock]) -> Iterator[LipRows]:
         for block in blocks:
-            self._measured.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            self._measured.add(block.mouths, block.points, block.found, block.outside, block.cuts, block.lips)
             absent = np.zeros(len(block.found), dtype=bool)
             if self._speaker is not None:
                 absent = self._speaker.report.take_absent(len(block.found))
-            yield block.mouths, block.found, block.cuts, absent
+            yield block.mouths, block.found, block.cuts, absent, block.lips
 
     def report(self, fps_in: float | None) -> ClipReport:
         """Returns what was measured, once all pictures were added.
@@ -412,10 +421,10 @@ class MouthFinder:
 
 
 class _RowQueue:
-    """FIFO buffer of array rows."""
+    """FIFO buffer of array rows. Rows that are missing are filled with `blank`."""
 
-    def __init__(self, empty: np.ndarray):
-        self._parts = [empty]
+    def __init__(self, empty: np.ndarray, blank: float = 0):
+        self._parts, self._blank = [empty], blank
         self.taken = self.end = 0  # rows given so far, and rows received
         self.lost = False  # whether rows came too late
 
@@ -427,18 +436,22 @@ class _RowQueue:
         self._parts.append(rows)
 
     def skip(self, count: int) -> None:
-        """Adds rows of zeros; those that came too late are not missed."""
+        """Adds blank rows; those that came too late are not missed."""
         late, self.end = max(0, self.taken - self.end), self.end + count
         if count > late:
-            self._parts.append(np.zeros((count - late, *self._parts[0].shape[1:]), self._parts[0].dtype))
+            self._parts.append(self._blanks(count - late))
+
+    def _blanks(self, count: int) -> np.ndarray:
+        like = self._parts[0]
+        return np.full((count, *like.shape[1:]), self._blank, like.dtype)
 
     def take(self, until: int, completed: bool) -> np.ndarray:
-        """Returns the rows from `taken` to `until`; missing ones as zeros if `completed`."""
+        """Returns the rows from `taken` to `until`; missing ones blank if `completed`."""
         rows = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
         count = until - self.taken
         part, self._parts, self.taken = rows[:count].copy(), [rows[count:]], until
         if completed and len(part) < count:
-            part = np.concatenate([part, np.zeros((count - len(part), *part.shape[1:]), part.dtype)])
+            part = np.concatenate([part, self._blanks(count - len(part))])
         return part
 
     def end_at(self, end: int) -> None:
@@ -476,6 +489,7 @@ class PieceCutter:
         empty = MouthBlock.empty(roi_size)
         self._sound = _RowQueue(np.zeros(0, np.float32))
         self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
+        self._lips.append(_RowQueue(empty.lips, blank=math.nan))
         self._frames = max(1, round(fps))  # of a piece
         self._count = 0  # pieces so far
         self._late: int | None = None if has_lips else 0  # crops that are missing at the beginning, once it is known
@@ -500,10 +514,12 @@ class PieceCutter:
         for queue in self._lips:
             queue.skip(late)
 
-    def add_lips(self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray) -> None:
+    def add_lips(
+        self, mouths: np.ndarray, found: np.ndarray, cuts: np.ndarray, absent: np.ndarray, lips: np.ndarray
+    ) -> None:
         """Adds crops that follow those added before; see `ClipPiece`."""
         self._late = self._late or 0
-        for queue, rows in zip(self._lips, (mouths, found, cuts, absent), strict=True):
+        for queue, rows in zip(self._lips, (mouths, found, cuts, absent, lips), strict=True):
             queue.add(rows)
 
     @property
@@ -544,9 +560,9 @@ class PieceCutter:
         audio = self._sound.take(sample, completed) if self.has_sound else None
         if not self.has_lips:
             return ClipPiece(first / self.fps, audio, None, None, None, None)
-        mouths, found, cuts, absent = (rows.take(frame, completed) for rows in self._lips)
+        mouths, found, cuts, absent, lips = (rows.take(frame, completed) for rows in self._lips)
         late = len(mouths) if self._late is None else min(max(self._late - first, 0), len(mouths))
-        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, late)
+        return ClipPiece(first / self.fps, audio, mouths, found, cuts, absent, late, lips)
 
     def _bounds(self, count: int) -> tuple[int, int]:
         """Returns `(samples, frames)` in `count` pieces."""

@@ -257,9 +257,9 @@ def pause_of(lost: int) -> int:
 
 
 def inside(face: Face, frame: np.ndarray) -> bool:
-    """Returns whether the middle of the face is in the picture."""
+    """Returns whether the middle of the face is in the picture, and its follower still sees it."""
     x, y = face.points[STEADY].mean(axis=0)
-    return 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
+    return face.seen and 0 <= x < frame.shape[1] and 0 <= y < frame.shape[0] and face.size > 8
 
 
 def distance(first: Face, second: Face) -> float:

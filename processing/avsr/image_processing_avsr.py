@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,9 +26,11 @@ from transformers import BaseImageProcessor, BatchFeature
 from transformers.processing_utils import ImagesKwargs
 
 from .clip_report_avsr import ClipReport, ReportBuilder
-from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks
+from .face_networks_avsr import offer_weights
+from .landmarks_avsr import DETECTORS, LandmarkDetector, PrecomputedLandmarks, check_landmarks
 from .mouth_cropping_avsr import GEOMETRIES, MouthBlock, MouthBuilder, landmark_source
 
+FETCHING = ("cache_dir", "local_files_only", "revision", "token")  # arguments that say how files are fetched
 AUTO_AVSR_MOUTH_WIDTH = 45.0  # pixels between the mouth corners of its mean face
 
 
@@ -58,6 +61,7 @@ class MouthRoiKwargs(ImagesKwargs, total=False):
     smoothing_window: int
     detect_every: int
     fps: float
+    landmarks: str
     geometry: str
     grey_after_crop: bool
 
@@ -75,6 +79,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         smoothing_window: frames over which landmarks are averaged.
         detect_every: frames between two searches for faces; in between the face is followed.
         fps: frames per second of the clips.
+        landmarks: what finds faces and their landmarks where nothing else is passed: `"mesh"`, networks that come with
+            the package, or `"dlib"`, of the extra `face`.
         geometry: how a face becomes a mouth region. `"lookhear"`: as in the paper, with this project's mean face.
             `"auto_avsr"`: as auto_avsr, VSR-ML and USR 2.0 do it: their mean face and stable points, the mean shape of
             the frames around, a region at whole pixels, black outside of the picture; `mouth_width` is 45 then.
@@ -95,6 +101,7 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         smoothing_window: int = 12,
         detect_every: int = 10,
         fps: float = 25.0,
+        landmarks: str = DETECTORS[0],
         geometry: str = "lookhear",
         grey_after_crop: bool = False,
         **kwargs: Any,
@@ -122,6 +129,8 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         self.smoothing_window = smoothing_window
         self.detect_every = detect_every
         self.fps = fps
+        check_landmarks(landmarks)
+        self.landmarks = landmarks
         if geometry not in GEOMETRIES:
             raise ValueError(f"geometry must be one of {GEOMETRIES}, got {geometry!r}")
         if geometry == "auto_avsr" and mouth_width != AUTO_AVSR_MOUTH_WIDTH:
@@ -156,12 +165,26 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         """
         return cls.auto_avsr(**{"grey_after_crop": False, **kwargs})
 
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # the base class lists its arguments
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> MouthRoiImageProcessor:
+        """Loads the processor of a checkpoint, from which the networks for `landmarks="mesh"` may be read later.
+
+        Args:
+            pretrained_model_name_or_path: folder or Hub id.
+            kwargs: of the base class's method; settings with other values.
+        """
+        fetching = {name: value for name, value in kwargs.items() if name in FETCHING and value is not None}
+        offer_weights(pretrained_model_name_or_path, **fetching)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
     # ------------------------------------------------------------------------------------------ frames -> mouths
 
     def extract(
         self,
         frames: Iterable[np.ndarray],
-        landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None = None,
+        landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | str | None = None,
         fps_in: float | None = None,
         warnings: Sequence[str] = (),
     ) -> MouthClip:
@@ -170,17 +193,18 @@ class MouthRoiImageProcessor(BaseImageProcessor):
         Args:
             frames: `(height, width, 3)` uint8 RGB pictures at `fps` frames per second, any sizes, any number.
             landmarks: `(T, 68, 2)` points, rows of NaN where there is no face; or such points read from a file; or a
-                detector; None for dlib's.
+                detector, or its name; None for the one of the setting `landmarks`.
             fps_in: frame rate of the source, for the report.
             warnings: sentences for the report, such as those of `probe_media`.
 
         Raises:
-            ValueError: a frame is not a picture, or `landmarks` has another shape.
+            ValueError: a frame is not a picture, `landmarks` has another shape or is no detector's name.
         """
+        landmarks = self.landmarks if landmarks is None else landmarks
         builder = MouthBuilder(self, landmark_source(landmarks, self.fps, self.detect_every))
         report, blocks = ReportBuilder(self.mouth_width, self.fps), [MouthBlock.empty(self.roi_size)]
         for block in builder.build(map(_as_picture, frames)):
-            report.add(block.mouths, block.points, block.found, block.outside, block.cuts)
+            report.add(block.mouths, block.points, block.found, block.outside, block.cuts, block.lips)
             blocks.append(block)
         mouths, points, found = (
             np.concatenate(parts) for parts in zip(*((block.mouths, block.points, block.found) for block in blocks))

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
-from .landmarks_avsr import NUM_POINTS, Box, DlibLandmarkDetector, LandmarkDetector, PrecomputedLandmarks
+from .landmarks_avsr import NUM_POINTS, Box, LandmarkDetector, PrecomputedLandmarks, make_detector
 
 BLOCK = 24  # frames that are warped together
 PATIENCE = 250  # frames without a face after which it is given up: crops are black until it is back
@@ -116,6 +116,8 @@ class MouthBlock:
         found: `(frames,)` bool, False where the landmarks are interpolated.
         outside: `(frames,)` bool, where part of the mouth is outside of the picture.
         cuts: `(frames,)` bool, the first frame of another scene or of another face.
+        lips: `(frames, 20, 2)` float32, the mouth's landmarks (48 to 67) in pixels of the crop, not smoothed but for
+            the crop's own place; NaN where the crop is black.
     """
 
     mouths: np.ndarray
@@ -123,12 +125,14 @@ class MouthBlock:
     found: np.ndarray
     outside: np.ndarray
     cuts: np.ndarray
+    lips: np.ndarray
 
     @classmethod
     def empty(cls, roi_size: int) -> MouthBlock:
         """Returns a block without frames."""
         mouths, points = np.zeros((0, roi_size, roi_size), np.uint8), np.zeros((0, NUM_POINTS, 2), np.float32)
-        return cls(mouths, points, *(np.zeros(0, dtype=bool) for _ in range(3)))
+        none = np.zeros(0, dtype=bool)
+        return cls(mouths, points, found=none, outside=none, cuts=none, lips=points[:, MOUTH])
 
 
 # -------------------------------------------------------------------------------------------- where landmarks are from
@@ -184,7 +188,7 @@ class _GivenLandmarks:
 
 
 def landmark_source(
-    landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | None, fps: float, detect_every: int
+    landmarks: np.ndarray | PrecomputedLandmarks | LandmarkDetector | str, fps: float, detect_every: int
 ) -> LandmarkSource:
     """Makes the source of landmarks for `MouthBuilder`.
 
@@ -194,10 +198,10 @@ def landmark_source(
         detect_every: frames between two searches, where a detector finds the landmarks.
 
     Raises:
-        ValueError: `landmarks` is an array of another shape.
+        ValueError: `landmarks` is an array of another shape, or no detector's name.
     """
-    if landmarks is None:
-        return FaceTracker(DlibLandmarkDetector(), detect_every)
+    if isinstance(landmarks, str):
+        return FaceTracker(make_detector(landmarks), detect_every)
     if isinstance(landmarks, PrecomputedLandmarks):
         return _GivenLandmarks(landmarks.at(fps))
     if callable(landmarks):
@@ -349,19 +353,22 @@ class MouthBuilder:
         while first > 0 and not np.isfinite(points[first]).all():
             first -= 1  # so that gaps are filled from the same neighbours in every block
         self._context = points[first : before + count]
-        return self._block(mouths, filled[before : before + count])
+        filled = filled[before : before + count]
+        return self._block(mouths, filled, apply_transforms(transforms, filled[:, MOUTH]))
 
     def _black(self, count: int) -> MouthBlock:
         """Makes black crops of the first `count` rows."""
         side = self.config.roi_size
-        return self._block(np.zeros((count, side, side), np.uint8), np.stack([_NOWHERE] * count))
+        nowhere = np.stack([_NOWHERE] * count)
+        return self._block(np.zeros((count, side, side), np.uint8), nowhere, nowhere[:, MOUTH])
 
-    def _block(self, mouths: np.ndarray, points: np.ndarray) -> MouthBlock:
+    def _block(self, mouths: np.ndarray, points: np.ndarray, lips: np.ndarray) -> MouthBlock:
         """Makes a block of these crops, whose rows are removed from the buffer."""
         rows, self._rows = self._rows[: len(mouths)], self._rows[len(mouths) :]
         found = np.array([row.points is not None for row in rows])
         outside = np.array([row.outside for row in rows])
-        return MouthBlock(mouths, points, found, outside, np.array([row.cut for row in rows]))
+        cuts = np.array([row.cut for row in rows])
+        return MouthBlock(mouths, points, found, outside, cuts, lips.astype(np.float32))
 
 
 def _leaves_picture(points: np.ndarray, frame: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_many
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import named, people_in, together
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
-from .landmarks_avsr import DlibLandmarkDetector
+from .landmarks_avsr import make_detector
 from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
 from .media_source_avsr import MAX_PIXELS, Track, TrackChoice, source_name
 from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
@@ -491,7 +491,9 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
         source = fetch_input(as_input(source, settings.sampling_rate))
         name = source.name if isinstance(source, ClipInput) else source_name(source)
-        people, warnings = people_in(source, self.processor.image_processor, DlibLandmarkDetector(), settings.tracks)
+        image_processor = self.processor.image_processor
+        detector = make_detector(image_processor.landmarks)
+        people, warnings = people_in(source, image_processor, detector, settings.tracks)
         results = []
         for number, person in enumerate(people, 1):
             (result,) = self._read_together([source], settings.changed(speaker={"track": person}))

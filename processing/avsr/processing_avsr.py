@@ -13,9 +13,17 @@
 # limitations under the License.
 """From sound, mouths and text to the model's inputs, and from ids back to text."""
 
+import logging
+import os
+from pathlib import Path
+
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import auto_docstring
+
+from .face_networks_avsr import copy_weights
+
+logger = logging.getLogger(__name__)
 
 LABEL_PADDING = -100  # labels with this value do not count in the loss
 
@@ -29,6 +37,27 @@ LABEL_PADDING = -100  # labels with this value do not count in the loss
 class AvsrProcessor(ProcessorMixin):
     def __init__(self, feature_extractor, image_processor, tokenizer, **kwargs):
         super().__init__(feature_extractor, image_processor, tokenizer, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+        """
+        Saves the parts, and the face networks if the image processor finds mouths with them.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder, which is created if missing.
+            push_to_hub (`bool`, *optional*, defaults to `False`):
+                Whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+            kwargs:
+                Of `push_to_hub`.
+        """
+        super().save_pretrained(save_directory)
+        if self.image_processor.landmarks == "mesh":
+            try:
+                copy_weights(save_directory)
+            except ImportError as error:
+                logger.warning(f"saved without the networks that find faces. {error}")
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
 
     @auto_docstring
     def __call__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,9 @@ from .alignment_avsr import (
     time_words,
 )
 from .chunking_avsr import SHORTEST_CHUNK
-from .clip_stream_avsr import Clip
+
+if TYPE_CHECKING:
+    from .clip_stream_avsr import Clip
 
 NUM_BEAMS = 5  # unless the call or the checkpoint sets another number (paper, section 4.2)
 CANDIDATES = 10  # of `search="two_pass"`, likewise

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import Pipeline, pipeline
 
-from .landmarks_avsr import Box, DlibLandmarkDetector, LandmarkDetector, grown, meet
+from .landmarks_avsr import Box, LandmarkDetector, grown, make_detector, meet
 
 EVERYONE = "everyone"
 FORMS = '"text", "everyone", {"point": (x, y)}, {"box": (x0, y0, x1, y1)} or {"track": one box a frame}'
@@ -127,7 +127,7 @@ class ObjectLocator:
             list of `{"score", "box": {"xmin", "ymin", "xmax", "ymax"}}` for each frame.
         every: it sees one frame in this many; the boxes between are interpolated.
         faces: finds the faces of the first frame: a point on one of them stands for the box around the head, since a
-            point alone may mean a nose or a tie, too. None for dlib's detector, where it is installed.
+            point alone may mean a nose or a tie, too. None for the default detector, where it is installed.
 
     Raises:
         ValueError: `every` is not a positive integer.
@@ -136,7 +136,7 @@ class ObjectLocator:
     def __init__(self, see: Pipeline, every: int = LOOK_EVERY, faces: LandmarkDetector | None = None):
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be a positive integer, not {every!r}.")
-        self.see, self.every, self._faces = see, every, faces or DlibLandmarkDetector()
+        self.see, self.every, self._faces = see, every, faces or make_detector()
 
     def __call__(self, frames: Iterator[np.ndarray], prompt: Speaker) -> Iterator[FoundBox | None]:
         """

@@ -19,7 +19,7 @@ import numpy as np
 
 from .clip_report_avsr import ClipReport
 from .face_tracking_avsr import Change, FaceTracker, inside, prominence
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet, shifted
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, meet
 from .speaker_locator_avsr import Speaker, asked_place, plain_speaker, speaker_name
 
 SpeakerLocator = Callable[[Iterator[np.ndarray], Any], Iterable[Any]]
@@ -388,7 +388,7 @@ class SpeakerFace(FaceTracker):
         part = frame[top : max(top, int(y1 + 1)), left : max(left, int(x1 + 1))]
         if min(part.shape[:2]) < 16:
             return []
-        found = [_moved(face, left, top) for face in self.detector(np.ascontiguousarray(part))]
+        found = [face.moved(left, top) for face in self.detector(np.ascontiguousarray(part))]
         return [face for face in found if self._is_in_box(face)]
 
     def belongs(self, face: Face, frame: np.ndarray) -> bool:
@@ -476,11 +476,6 @@ class SpeakerFace(FaceTracker):
         height = min(face.box[3], y1) - max(face.box[1], y0)
         area = (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
         return width > 0 and height > 0 and width * height >= BELONGS * area
-
-
-def _moved(face: Face, x: float, y: float) -> Face:
-    """Returns a face moved by these pixels, from its place in a part of the frame to that in the whole."""
-    return Face(shifted(face.box, x, y), face.points + np.array([x, y], face.points.dtype), face.score)
 
 
 @dataclass

@@ -118,6 +118,8 @@ def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         *(fact("faces_max", "Faces in view, at most", "{:.0f}") if lips else []),
         *fact("face_size", "Width of the face", "{:.0f} pixels"),
         *fact("yaw", "Turn of the head", "{:.0f}\u00b0"),
+        *fact("lip_opening", "Lips open, typically", "{:.0f} % of a mouth's width", 100),
+        *fact("lip_motion", "Lips move", "{:.2f} mouth widths a second"),
         *fact("mouth_outside", "Mouth cut by the edge", "{:.0f} % of the frames", 100),
         *fact("blur", "Sharpness of the mouth", "{:.0f} (below 15 is blurred)"),
         *fact("brightness", "Brightness of the mouth", "{:.0f} of 255"),

@@ -213,8 +213,8 @@ class ReadTab:
             return presenting.remark("Lips were not read.")
         crop, rows = self._asr.processor.image_processor.crop_size, 2 if len(reading.mouths) == 1 else 1
         people = [
-            (name, as_data_url(Image.fromarray(crop_strip(mouths, crop, rows=rows))))
-            for name, mouths in reading.mouths
+            (name, as_data_url(Image.fromarray(crop_strip(mouths, crop, rows=rows, lips=lips))))
+            for (name, mouths), lips in zip(reading.mouths, reading.lips, strict=True)
         ]
-        note = f"{crop} x {crop} pixels, spread over the clip; the model sees 25 a second."
+        note = f"{crop} x {crop} pixels, spread over the clip; the model sees 25 a second, without the lips' lines."
         return presenting.strips(people) + presenting.remark(note)

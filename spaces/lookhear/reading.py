@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from boxes import are_near
 from lookhear.processing.avsr import ClipPiece, write_captioned_video, write_captions, write_speaker_video
@@ -27,10 +28,12 @@ class Reading:
         result: of the pipeline, with words.
         mouths: of each person whose lips were read the name ("" where there is one person) and some of the crops,
             `(crops, side, side)` uint8.
+        lips: of the same people `(crops, 20, 2)`, the points of their lips in pixels of the crops.
     """
 
     result: dict[str, Any]
     mouths: list[tuple[str, np.ndarray]] = field(repr=False)
+    lips: list[np.ndarray] = field(repr=False, default_factory=list)
 
 
 class Watch:
@@ -46,12 +49,16 @@ class Watch:
     def __init__(self, seconds: float, several: bool, on_progress: OnProgress):
         self._seconds, self._several, self._on_progress = seconds, several, on_progress
         self._kept: list[list[np.ndarray]] = []
+        self._lips: list[list[np.ndarray]] = []
 
     def __call__(self, piece: ClipPiece) -> None:
         if piece.start == 0:
             self._kept.append([])
+            self._lips.append([])
         if piece.mouths is not None:
             self._kept[-1].append(piece.mouths[piece.found][::4].copy())
+            if piece.lips is not None:
+                self._lips[-1].append(piece.lips[piece.found][::4].copy())
         number, share = len(self._kept), min(1.0, piece.start / max(self._seconds, 1.0))
         if self._several:  # each takes half of what is left
             self._on_progress(0.7 - 0.65 * (1 - share / 2) / 2 ** (number - 1), f"Reading speaker {number}")
@@ -62,6 +69,11 @@ class Watch:
     def mouths(self) -> list[np.ndarray]:
         """`(crops, side, side)` uint8 of each person, empty without any."""
         return [np.concatenate(kept) if kept else np.zeros((0, 1, 1), np.uint8) for kept in self._kept]
+
+    @property
+    def lips(self) -> list[np.ndarray]:
+        """`(crops, 20, 2)` of each person, in pixels of the crops; empty where they are unknown."""
+        return [np.concatenate(kept) if kept else np.zeros((0, 20, 2), np.float32) for kept in self._lips]
 
 
 def read_video(
@@ -100,9 +112,12 @@ def read_video(
     if "speaker" in result["report"]:
         _check_followed(speaker, result["report"]["speaker"])
     people = result.get("speakers", [{"speaker": "", **result}])
-    mouths = zip(people, watch.mouths, strict=True)
-    read = [(one["speaker"], crops) for one, crops in mouths if one["report"]["modality"] != "audio" and len(crops)]
-    return Reading(result, read)
+    seen = [
+        (one["speaker"], crops, lips)
+        for one, crops, lips in zip(people, watch.mouths, watch.lips, strict=True)
+        if one["report"]["modality"] != "audio" and len(crops)
+    ]
+    return Reading(result, [(name, crops) for name, crops, _ in seen], [lips for _, _, lips in seen])
 
 
 def _check_followed(speaker: Any, followed: dict[str, Any]) -> None:
@@ -145,7 +160,17 @@ def write_files(reading: Reading, video: str, folder: Path, on_progress: OnProgr
     return captioned, files
 
 
-def crop_strip(mouths: np.ndarray, crop: int, columns: int = 8, rows: int = 2, scale: int = 2) -> np.ndarray:
+LINE = (64, 224, 128)  # colour of the lips' line
+
+
+def crop_strip(
+    mouths: np.ndarray,
+    crop: int,
+    columns: int = 8,
+    rows: int = 2,
+    scale: int = 2,
+    lips: np.ndarray | None = None,
+) -> np.ndarray:
     """
     Arranges evenly spread crops in rows, cropped as the network reads them.
 
@@ -155,9 +180,11 @@ def crop_strip(mouths: np.ndarray, crop: int, columns: int = 8, rows: int = 2, s
         columns: of the picture; fewer if there are fewer frames.
         rows: of the picture; fewer if there are fewer frames.
         scale: whole number by which crops are enlarged.
+        lips: `(frames, 20, 2)`, the outer and the inner line of the lips in pixels of the crops, which are drawn; as
+            many as there are crops, or none.
 
     Returns:
-        `(height, width)` uint8, white between the crops.
+        `(height, width)` uint8, white between the crops; `(height, width, 3)` where lips are drawn.
     """
     count = min(len(mouths), columns * rows)
     columns = min(columns, count)
@@ -170,4 +197,22 @@ def crop_strip(mouths: np.ndarray, crop: int, columns: int = 8, rows: int = 2, s
         top, left = (side + gap) * (number // columns), (side + gap) * (number % columns)
         shown = mouths[place, first : first + crop, first : first + crop].repeat(scale, 0).repeat(scale, 1)
         picture[top : top + side, left : left + side] = shown
-    return picture
+    if lips is None or len(lips) != len(mouths):
+        return picture
+    drawn = Image.fromarray(picture).convert("RGB")
+    for number, place in enumerate(places):
+        corner = (side + gap) * (number % columns), (side + gap) * (number // columns)
+        crop_of_frame = (corner[0], corner[1], corner[0] + side, corner[1] + side)
+        part = drawn.crop(crop_of_frame)  # so that no line leaves its crop
+        _draw_lips(part, (lips[place] - first + 0.5) * scale)
+        drawn.paste(part, crop_of_frame)
+    return np.asarray(drawn)
+
+
+def _draw_lips(picture: Image.Image, lips: np.ndarray) -> None:
+    """Draws the outer and the inner line of (20, 2) points of the lips, if they are known."""
+    if not np.isfinite(lips).all():
+        return
+    draw = ImageDraw.Draw(picture)
+    for line in (lips[:12], lips[12:]):
+        draw.line([tuple(point) for point in (*line.tolist(), line[0].tolist())], fill=LINE)

@@ -309,11 +309,26 @@ def test_crop_strip(space_module):
     assert space_module("reading").crop_strip(mouths[:3], crop=14).shape == (28, 3 * 28 + 2 * 4)
 
 
+def test_lips_are_drawn_into_their_crops(space_module):
+    """A square around the mouth's points 8 to 11 of the crop, which is cut by 3 pixels and enlarged twice."""
+    crop_strip, line = space_module("reading").crop_strip, space_module("reading").LINE
+    mouths, lips = np.zeros((3, 20, 20), np.uint8), np.full((3, 20, 2), np.nan, np.float32)
+    corners = np.array([(8, 8), (11, 8), (11, 11), (8, 11)], np.float32)
+    lips[0, :12], lips[0, 12:] = np.repeat(corners, 3, axis=0), np.repeat(corners, 2, axis=0)
+    lips[1] = 100.0  # far outside of its crop
+    strip = crop_strip(mouths, crop=14, rows=1, lips=lips)
+    assert strip.shape == (28, 3 * 28 + 2 * 4, 3)
+    drawn = (strip == line).all(axis=2)
+    rows, columns = np.nonzero(drawn)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (11, 17, 11, 17)
+    assert drawn.sum() == 4 * 6  # the outline of 7 x 7 pixels
+    assert crop_strip(mouths, crop=14, lips=lips[:2]).ndim == 2  # of other crops
+
+
 def piece(start: float, value: int) -> SimpleNamespace:
     """A second of a clip with 25 mouths, 4 of them without a face."""
-    return SimpleNamespace(
-        start=start, mouths=np.full((25, 20, 20), value, np.uint8), found=np.arange(25) >= 4, audio=None
-    )
+    mouths, lips = np.full((25, 20, 20), value, np.uint8), np.full((25, 20, 2), value, np.float32)
+    return SimpleNamespace(start=start, mouths=mouths, found=np.arange(25) >= 4, audio=None, lips=lips)
 
 
 def person(name: str, modality: str = "audiovisual") -> dict:
@@ -345,6 +360,7 @@ def test_a_reading_is_watched(space_module):
     reading, told = read(space_module, [piece(0.0, 1), piece(1.0, 2)], result, None)
     ((name, mouths),) = reading.mouths
     assert name == "" and mouths.shape == (12, 20, 20) and [int(m.max()) for m in mouths] == [1] * 6 + [2] * 6
+    assert [lips[:, 0, 0].tolist() for lips in reading.lips] == [[1.0] * 6 + [2.0] * 6]
     assert told[-1] == (pytest.approx(0.05 + 0.65 / 2), "Following the speaker")
     assert not read(space_module, [piece(0.0, 1)], {"report": {"modality": "audio"}}, None)[0].mouths
 

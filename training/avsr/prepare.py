@@ -46,8 +46,10 @@ ROI_SETTINGS = (
     "smoothing_window",
     "detect_every",
     "fps",
+    "landmarks",
 )  # what the stored crops depend on
 GEOMETRY = ("roi_size", "mouth_width", "fps")  # of them, what a network has to be told
+FIRST_LANDMARKS = "dlib"  # of folders that do not say which landmarks their crops were made with: there were no others
 
 PREPARED_SCHEMA = pa.schema(
     [
@@ -122,6 +124,7 @@ def prepare(
     roi_size: int | None = None,
     crop_size: int | None = None,
     mouth_width: float | None = None,
+    landmarks: str | None = None,
     clips_per_shard: int = 200,
     allow_outside: bool = False,
     progress: bool = True,
@@ -140,6 +143,7 @@ def prepare(
         roi_size: side of the mouth region in pixels, instead of that image processor's.
         crop_size: side of the network's input in pixels, likewise.
         mouth_width: distance between the mouth's corners in pixels, likewise.
+        landmarks: what finds the mouths, `"mesh"` or `"dlib"`, likewise.
         clips_per_shard: utterances in one Parquet file.
         allow_outside: whether a metadata.jsonl may name files outside of its folder.
         progress: whether a progress bar is shown on stderr.
@@ -152,7 +156,7 @@ def prepare(
     from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 
     options = {"allow_outside": allow_outside} if corpus == "folder" else {}
-    given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width}
+    given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width, "landmarks": landmarks}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if model is None:
         image_processor = MouthRoiImageProcessor(**settings)
@@ -214,7 +218,8 @@ def prepare_corpus(
         raise ValueError("there are no utterances to prepare; check the corpus folder and the split")
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    claim_folder(output / "prepare.json", _settings(utterances, image_processor, clips_per_shard))
+    settings = _settings(utterances, image_processor, clips_per_shard)
+    claim_folder(output / "prepare.json", settings, earlier={"landmarks": FIRST_LANDMARKS})
     shards = math.ceil(len(utterances) / clips_per_shard)
     missing = [number for number in range(index, shards, jobs) if not (output / shard_name(number, shards)).exists()]
     clips = sum(len(utterances[number * clips_per_shard : (number + 1) * clips_per_shard]) for number in missing)
@@ -374,6 +379,11 @@ def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcess
     return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
 
 
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Returns what `prepare.json` says about a folder of shards."""
+    return {"landmarks": FIRST_LANDMARKS} | json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
+
+
 def summarize(output: str | Path) -> PrepareSummary:
     """Summarises the finished shards of a folder; writes `summary.json` and `problems.jsonl` there.
 
@@ -382,7 +392,7 @@ def summarize(output: str | Path) -> PrepareSummary:
     """
     output = Path(output)
     files = shard_files(output)
-    settings = json.loads((output / "prepare.json").read_text(encoding="utf-8"))
+    settings = _read_settings(output)
     summary = PrepareSummary(
         shards=len(files), shards_in_all=math.ceil(settings["clips"] / settings["clips_per_shard"])
     )
@@ -450,12 +460,12 @@ def load_prepared(
         cache_dir: folder for the memory-mapped copy of `datasets`; None for its default.
 
     Raises:
-        ValueError: nothing prepared there, unfinished, or crops of different geometry.
+        ValueError: nothing prepared there, unfinished, or crops of different geometry or landmarks.
     """
     from datasets import load_dataset
 
     paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
-    files, geometry = [], {}
+    files, geometry, landmarks = [], {}, {}
     for folder in paths:
         shards = shard_files(folder)
         if not shards or not (folder / "prepare.json").is_file():
@@ -465,10 +475,16 @@ def load_prepared(
             raise ValueError(
                 f"{folder} has {len(shards)} of {in_all} shards; run `lookhear prepare` again to finish it"
             )
-        settings = json.loads((folder / "prepare.json").read_text(encoding="utf-8"))
+        settings = _read_settings(folder)
         geometry[folder] = {name: settings[name] for name in GEOMETRY}
+        landmarks[folder] = settings["landmarks"]
         if geometry[folder] != geometry[paths[0]]:
             raise ValueError(f"{paths[0]} and {folder} have different crops: {geometry[paths[0]]}, {geometry[folder]}")
+        if landmarks[folder] != landmarks[paths[0]]:
+            raise ValueError(
+                f"{paths[0]} and {folder} were made with different landmarks ({landmarks[paths[0]]}, "
+                f"{landmarks[folder]}): prepare one of them again with --landmarks"
+            )
         files += [str(path) for path in shards]
     cache = None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)
@@ -488,7 +504,7 @@ def check_geometry(folders: Sequence[str | Path], image_processor: MouthRoiImage
     """
     needed = {name: getattr(image_processor, name) for name in GEOMETRY}
     for folder in folders:
-        settings = json.loads((Path(folder) / "prepare.json").read_text(encoding="utf-8"))
+        settings = _read_settings(Path(folder))
         wrong = [
             f"{name} {settings[name]:g}, not {value:g}" for name, value in needed.items() if settings[name] != value
         ]

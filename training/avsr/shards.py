@@ -96,7 +96,9 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict]) -> None:
         writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def claim_folder(path: Path, settings: dict[str, Any], name: str = "output folder") -> None:
+def claim_folder(
+    path: Path, settings: dict[str, Any], name: str = "output folder", earlier: dict[str, Any] | None = None
+) -> None:
     """
     Writes settings into a folder, or compares them with those that it was begun with.
 
@@ -104,6 +106,7 @@ def claim_folder(path: Path, settings: dict[str, Any], name: str = "output folde
         path: JSON file of the settings, in the folder, which is created if missing.
         settings: values that JSON has.
         name: what the folder is called where the user sets it.
+        earlier: values of settings that folders begun with an earlier version don't name.
 
     Raises:
         ValueError: the folder was begun with other ones, which are named.
@@ -112,7 +115,8 @@ def claim_folder(path: Path, settings: dict[str, Any], name: str = "output folde
     if not path.exists():
         write_text(path, json.dumps(settings, indent=1) + "\n")
         return
-    there, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+    there = (earlier or {}) | json.loads(path.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
     other = [f"{name} {there.get(name)} there, {value} now" for name, value in now.items() if there.get(name) != value]
     if other:
         raise ValueError(

@@ -14,6 +14,9 @@ from lookhear.processing.avsr.clip_report_avsr import (
     ReportBuilder,
     estimate_yaw,
     laplacian_variance,
+    lip_motion,
+    lip_openings,
+    lip_widths,
     measure_blur,
 )
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
@@ -45,6 +48,50 @@ def test_a_good_clip_has_no_warnings():
     assert good.warnings == []
     assert (good.frames, good.frames_with_face, good.faces_max, good.face_size) == (30, 1.0, 1, 109.8)
     assert good.interpolated_runs == [] and good.yaw == pytest.approx(0, abs=0.5)
+
+
+def test_lips_that_open_and_close_are_measured():
+    """A mouth of 36 pixels' width, and one of half of it: opened by 0, 9, 18 pixels in turn, of 25 frames a second."""
+    lips = np.zeros((30, 20, 2))
+    lips[:, 6, 0] = np.where(np.arange(30) < 20, 36.0, 18.0)  # the other corner
+    lips[:, [17, 18, 19], 1] = np.array([0.0, 9.0, 18.0])[np.arange(30) % 3, None]
+    found, cuts = np.arange(30) < 27, np.arange(30) == 12
+    measured = report(lips=lips, found=found, cuts=cuts)
+    assert (measured.lip_opening, measured.lip_width) == (0.25, 1.0)
+    # of 26 steps 18 are of 9 pixels and 8 of 18, but for the one at the cut, which is of 18
+    assert measured.lip_motion == pytest.approx((18 * 0.25 + 7 * 0.5) / 25 * 25, abs=1e-3)
+    assert report(lips=lips, found=found, cuts=cuts, blocks=4) == measured
+    assert report().lip_motion is None
+
+
+def lips_with(openings, widths=40.0) -> np.ndarray:
+    """(frames, 20, 2) lips that are so many pixels open and wide."""
+    lips = np.zeros((len(openings), 20, 2), np.float32)
+    lips[:, [17, 18, 19], 1] = np.asarray(openings)[:, None]
+    lips[:, 6, 0] = widths
+    return lips
+
+
+def test_opening_and_width_of_lips():
+    lips = lips_with([0.0, 10.0, 20.0], [40.0, 20.0, 30.0])
+    assert lip_openings(lips, 40.0).tolist() == [0.0, 0.25, 0.5]
+    assert lip_widths(lips, 40.0).tolist() == [1.0, 0.5, 0.75]
+
+
+def test_the_motion_of_lips_is_how_far_they_vary_within_a_second():
+    """At ten frames a second, of which the fiftieth and the next are open, or narrow."""
+    openings, widths = np.zeros(100), np.full(100, 40.0)
+    openings[50:52], widths[50:52] = 20.0, 20.0
+    motion = lip_motion(lips_with(openings), 40.0, 10.0)
+    by_hand = [np.std(openings[max(0, frame - 10) : frame + 11] / 40) for frame in range(100)]
+    assert motion == pytest.approx(by_hand, abs=1e-9)
+    assert np.flatnonzero(motion > 1e-6).tolist() == list(range(40, 62))
+    assert lip_motion(lips_with(np.zeros(100), widths), 40.0, 10.0) == pytest.approx(by_hand, abs=1e-9)
+    lips = lips_with(openings)
+    lips[::2] = np.nan  # every second frame is unknown
+    motion = lip_motion(lips, 40.0, 10.0)
+    assert np.isnan(motion[::2]).all() and np.flatnonzero(motion[1::2] > 1e-6).tolist() == list(range(20, 31))
+    assert lip_motion(lips[:0], 40.0, 10.0).shape == (0,)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MouthBlock, MouthBuilder, landmark_source
 
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
-NAMES = ("mouths", "points", "found", "outside", "cuts")
+NAMES = ("mouths", "points", "found", "outside", "cuts", "lips")
 
 
 def picture(seed: int) -> np.ndarray:
@@ -48,6 +48,18 @@ def test_scenes_are_cropped_as_if_they_were_clips_of_their_own():
     for name in ("mouths", "points", "found", "outside"):
         assert np.array_equal(getattr(together, name), np.concatenate([getattr(part, name) for part in apart]))
     assert np.allclose(together.points[37:40], points[36]) and np.allclose(together.points[40:43], points[43])
+
+
+def test_lips_are_in_pixels_of_their_crop():
+    """The head moves and turns; the mean face's lips stay where the crop has them."""
+    turn = np.array([[0.96, -0.28], [0.28, 0.96]])
+    points = np.stack([(MEAN_FACE * 30) @ turn + (60 + 0.4 * i, 60) for i in range(40)]).astype(np.float32)
+    lips = built([picture(1)] * 40, points).lips
+    width = np.linalg.norm(MEAN_FACE[54] - MEAN_FACE[48])
+    expected = (MEAN_FACE[48:] - MEAN_FACE[48:].mean(axis=0)) * 12.0 / width + 11.5
+    assert lips.shape == (40, 20, 2) and lips.dtype == np.float32
+    assert np.abs(lips - expected).max() < 0.05
+    assert np.isnan(built([picture(1)] * 5, lambda frame: []).lips).all()
 
 
 def test_a_flash_leaves_landmarks_connected():

@@ -14,7 +14,7 @@ from lookhear.processing.avsr import (
     MouthRoiImageProcessor,
 )
 from lookhear.processing.avsr.alignment_avsr import TimedText
-from lookhear.processing.avsr.clip_report_avsr import is_silent, lip_motion, stands_still
+from lookhear.processing.avsr.clip_report_avsr import is_silent, mouth_motion, stands_still
 from lookhear.processing.avsr.recognition_avsr import LeftOut, SpeakerWords, note_doubt
 
 from .test_pipeline import ROI, lips, make_model, sound
@@ -59,11 +59,11 @@ def speaking(picture: np.ndarray, frames: int) -> np.ndarray:
 
 def test_motion_is_what_remains_of_shifts_light_and_grain(face):
     generator = np.random.default_rng(0)
-    assert lip_motion(frames_of([face] * 20)) == 0.0
-    light = lip_motion(frames_of(face * (1 + 0.1 * math.sin(n)) + 5 * math.cos(n) for n in range(30)))
-    shift = lip_motion(frames_of(shifted(face, 0.6 * math.sin(n)) for n in range(30)))
-    grain = lip_motion(frames_of(face + generator.normal(0, 2, face.shape) for _ in range(30)))
-    talk = lip_motion(speaking(face, 30))
+    assert mouth_motion(frames_of([face] * 20)) == 0.0
+    light = mouth_motion(frames_of(face * (1 + 0.1 * math.sin(n)) + 5 * math.cos(n) for n in range(30)))
+    shift = mouth_motion(frames_of(shifted(face, 0.6 * math.sin(n)) for n in range(30)))
+    grain = mouth_motion(frames_of(face + generator.normal(0, 2, face.shape) for _ in range(30)))
+    talk = mouth_motion(speaking(face, 30))
     assert max(light, shift) < 0.03 and grain < 0.06 and talk > 0.15
 
 

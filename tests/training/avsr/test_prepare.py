@@ -35,7 +35,7 @@ class Clip:
 class CornerCrops:
     """Stands in for MouthRoiImageProcessor: the upper left corner of each frame, landmarks that count frames."""
 
-    roi_size, mouth_width, smoothing_window, detect_every, fps = 8, 4.0, 12, 10, 25.0
+    roi_size, mouth_width, smoothing_window, detect_every, fps, landmarks = 8, 4.0, 12, 10, 25.0, "dlib"
 
     def __init__(self):
         self.calls = 0
