@@ -123,7 +123,7 @@ def exchange(asked: Sequence[Asked], seed: int = EVALUATION_SEED) -> list[Asked]
 
 
 def _of_another_scene(item: Asked, asked: Sequence[Asked], random: np.random.Generator) -> Asked:
-    while (other := asked[random.integers(len(asked))]).scene is item.scene:
+    while (other := asked[int(random.integers(len(asked)))]).scene is item.scene:
         pass
     return other
 
