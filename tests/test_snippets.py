@@ -28,6 +28,7 @@ FOREIGN = {
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth|^lookhear convert glee glee-|model=\"glee-lite\"": "GLEE's published weights",
     r"\bphoto\.jpg": "a photo of the reader's",
+    r"^lookhear export|\bonnxruntime\b": "packages of lookhear[export]",
     r"\bllava-hf/": "LLaVA's published weights",
     r"^lookhear convert (usr2|auto_avsr|vsr-ml)\b": "published recognisers",
     r"--model (usr2-base/|lips/|vsr-)": "what a published recogniser becomes",
