@@ -16,7 +16,7 @@ from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
-COMMANDS += ("reproduce", "demo")
+COMMANDS += ("reproduce", "export", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 

@@ -28,10 +28,12 @@ FOREIGN = {
     r"\bORG/MODEL\b": "a checkpoint of the reader's",
     r"\bGLEE_Lite_joint\.pth|^lookhear convert glee glee-|model=\"glee-lite\"": "GLEE's published weights",
     r"\bphoto\.jpg": "a photo of the reader's",
+    r"^lookhear export|\bonnxruntime\b": "packages of lookhear[export]",
     r"\bllava-hf/": "LLaVA's published weights",
     r"^lookhear convert (usr2|auto_avsr|vsr-ml)\b": "published recognisers",
     r"--model (usr2-base/|lips/|vsr-)": "what a published recogniser becomes",
-    r"\b(talk\.mkv|recorder\.wav)": "a recording of the reader's",
+    r"\b(talk\.mkv|recorder\.wav|voice\.wav)": "a recording of the reader's",
+    r"^python -m pytest tests/reliability": "an hour of kills and damaged files",
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
 }

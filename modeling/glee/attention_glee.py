@@ -146,7 +146,7 @@ def sample_by_grid(
         feature_map = level.flatten(0, 1).unflatten(-1, shape)  # (batch * heads, head size, height, width)
         samples = nn.functional.grid_sample(feature_map, place, align_corners=False)  # (…, head size, queries, points)
         total = total + (samples * share).sum(-1)
-    return total.unflatten(0, (len(value), -1)).flatten(1, 2).transpose(1, 2)
+    return total.unflatten(0, (value.shape[0], -1)).flatten(1, 2).transpose(1, 2)
 
 
 class CellTable:

@@ -701,7 +701,7 @@ def _sizes_of_rows(
     pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, prompts: GleePrompts
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns (height, width) of the image of each row and of its padded image, both `(rows, 2)` int64."""
-    padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(len(pixel_values), -1)
+    padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(pixel_values.shape[0], -1)
     sizes = padded if pixel_mask is None else sizes_of_images(pixel_mask)
     if prompts.rows is None or (images := prompts.prompt_image_indices) is None:
         return sizes, padded

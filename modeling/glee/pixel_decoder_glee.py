@@ -97,7 +97,7 @@ class GleeEarlyFusion(nn.Module):
             the fused pixels and text; with `discard_fused_text`, `None` for the text.
         """
         pixels, text = self.pixel_norm(pixels), self.text_norm(text)
-        text = text.expand(len(pixels), -1, -1)
+        text = text.expand(pixels.shape[0], -1, -1)
         key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
 
         def fuse(part: torch.Tensor) -> torch.Tensor:
@@ -265,7 +265,7 @@ class GleePixelDecoder(nn.Module):
         hidden_states, text = self.fusion(hidden_states, text, attention_mask, **kwargs)  # (batch, tokens, size)
         positions = self._positions(shapes, hidden_states)
         centres = pixel_centres(shapes, hidden_states.device)[None, :, None]  # (1, tokens, 1, 2)
-        centres = centres.expand(len(hidden_states), -1, len(shapes), -1)
+        centres = centres.expand(hidden_states.shape[0], -1, len(shapes), -1)
         for layer in self.layers:
             hidden_states = layer(hidden_states, positions, centres, shapes)
         sizes = [height * width for height, width in shapes]

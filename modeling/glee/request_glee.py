@@ -260,7 +260,7 @@ def _check_kind(config: GleeConfig, prompts: GleePrompts) -> None:
             raise ValueError(
                 "expression_input_ids can't be combined with input_ids or prompt_masks: one call for each."
             )
-    elif labels is None or not len(labels):
+    elif labels is None or labels.shape[0] == 0:
         raise ValueError(NOTHING_TO_FIND)
     elif prompts.prompt_masks is not None:
         if len(labels) != 1:

@@ -30,7 +30,7 @@ MAX_DOWNLOAD_SECONDS = 600.0  # and so is one whose download takes longer
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 # Formats that Pillow decodes itself: others start programs (EPS) or open further files.
-PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SEVERAL = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # formats in which a file may hold several pictures
 BEGINNINGS = (b"GIF8", b"RIFF", b"\x89PNG", b"II*\0", b"MM\0*")  # of such files; AVIF has `PICTURE_BRANDS`
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures in mp4's container

@@ -40,7 +40,7 @@ from .processing_lisa_glee import LisaGleeProcessor
 TASK, MODEL = "reasoning-segmentation", "AutoModel"
 Message = dict[str, Any]
 # Formats that Pillow decodes itself: others start programs (EPS) or open further files.
-PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MOST_PIXELS, MOST_SIDE = 89_478_485, 65_535  # of a file's picture
 MOST_BYTES = 256 << 20  # of a picture that a URL names
 FETCH_SECONDS = 20.0  # the longest wait for a server that a picture's URL names

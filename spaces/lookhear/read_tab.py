@@ -113,9 +113,8 @@ class ReadTab:
         )
         self.modality = gr.Radio(FROM, value="auto", label="Read from", elem_id="read-from")
         self.search = gr.Radio(SEARCHES, value="saved", label="Search", elem_id="read-search")
-        with gr.Row():
-            self.stop = gr.Button("Stop", variant="secondary", size="lg", elem_id="read-stop")
-            self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
+        self.button = gr.Button("Read", variant="primary", size="lg", elem_id="read-run")
+        self.stop = gr.Button("Stop", variant="secondary", size="md", elem_id="read-stop")
 
     def _lay_out_answer(self) -> None:
         self.said = gr.HTML(WAITING, apply_default_css=False, elem_id="read-said")

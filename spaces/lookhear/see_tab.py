@@ -88,9 +88,8 @@ class SeeTab:
             label="Lowest score of what names and sentences find",
             elem_id="see-threshold",
         )
-        with gr.Row():
-            self.stop = gr.Button("Stop", variant="secondary", size="lg", elem_id="see-stop")
-            self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
+        self.button = gr.Button("Find", variant="primary", size="lg", elem_id="see-run")
+        self.stop = gr.Button("Stop", variant="secondary", size="md", elem_id="see-stop")
 
     def _connect(self, examples: Examples) -> None:
         question = [self.file, self.labels, self.sentences]

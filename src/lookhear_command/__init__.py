@@ -1,5 +1,5 @@
 """The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | reproduce | convert |
-publish | synthesize | demo`.
+export | publish | synthesize | demo`.
 
 One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
 stderr. Bad input ends in one line and exit code 2.
@@ -18,11 +18,24 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from . import ask, convert, demo, evaluate, perceive, prepare, publish, reproduce, synthesize, train, transcribe
+from . import (
+    ask,
+    convert,
+    demo,
+    evaluate,
+    export,
+    perceive,
+    prepare,
+    publish,
+    reproduce,
+    synthesize,
+    train,
+    transcribe,
+)
 from .errors import EXPECTED, explained
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, publish, synthesize, demo)
+COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, export, publish, synthesize, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -79,6 +79,13 @@ def comma_list(text: str) -> list[str]:
     return items
 
 
+def picture_size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 480x640")
+    return int(height), int(width)
+
+
 def box(text: str) -> tuple[float, ...]:
     return _numbers(text, 4)
 

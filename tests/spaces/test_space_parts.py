@@ -154,7 +154,7 @@ def test_a_stopped_question_frees_the_model(tabs, uploads, tab, monkeypatch, cap
 
     with pytest.raises(gradio.Error, match="Stopped"):
         if tab == "read":
-            next(tabs.read._read(str(uploads / "grey.mp4"), "prominent", [], "", "auto", progress, who))
+            next(tabs.read._read(str(uploads / "grey.mp4"), "prominent", [], "", "auto", "saved", progress, who))
         elif tab == "see":
             short = str(uploads / "short.mp4")
             film(short, 5)

@@ -108,7 +108,7 @@ def test_each_frame_is_decoded_once_from_a_file_opened_once(video, monkeypatch):
 
     def counting(method):
         def counted_method(self, *packet):
-            frames = method(self, *packet)
+            frames = list(method(self, *packet))
             counted[self.stream.type] += len(frames)
             return frames
 
