@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Names of the photos that are part of other packages: scikit-image's Eileen Collins, matplotlib's Grace Hopper.
 PORTRAITS = ("astronaut", "hopper")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "MPO", "PPM", "TIFF")  # that Pillow decodes itself
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")  # that Pillow decodes itself
 PortraitSource: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray | None"  # None: the first of PORTRAITS
 
 _EYES = (36, 45)  # outer eye corners of the 68 points
