@@ -61,7 +61,7 @@ def make_rows(settings: SceneSettings) -> Iterator[dict[str, Any]]:
         `id`; `image` ({"bytes": of a PNG file, "path": its name}); `question`; `answer`, with `[SEG]` after the words
         for each object; `masks`, the run lengths of each object, in the order of the `[SEG]`; `family` and `form` of
         the question; `new_pair`, whether an object has one of the pairs of colour and kind that training leaves out;
-        `other_question`, of the same family, about another picture; `scene`, the picture's index; `seed`.
+        `other_question`, about another picture; `scene`, the picture's index; `seed`.
     """
     from lookhear.evaluation.measures.mask_runs import encode_mask
     from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS

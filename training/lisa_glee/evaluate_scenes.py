@@ -35,7 +35,7 @@ class Asked:
     Attributes:
         scene: the picture.
         question: the question and its answer.
-        text: what the model is asked; may be another scene's question.
+        text: what the model is asked; may be a question about another scene.
     """
 
     scene: Scene
@@ -100,22 +100,32 @@ def scene_questions(index: int, seed: int = EVALUATION_SEED) -> list[Asked]:
     ]
 
 
-def exchange(asked: Sequence[Asked]) -> list[Asked]:
+def exchange(asked: Sequence[Asked], seed: int = EVALUATION_SEED) -> list[Asked]:
     """
-    Exchanges the texts of questions: each becomes that of the next question of the same family.
+    Gives each question the text of a random question about another scene.
+
+    It may be of any family: within one, the right answers about two scenes are often the same ("there is none").
 
     Args:
-        asked: questions with their own texts.
+        asked: questions with their own texts, about at least two scenes.
+        seed: of the choice.
 
     Returns:
         the same scenes and right answers, asked for with other texts.
+
+    Raises:
+        ValueError: `asked` holds one scene only.
     """
-    exchanged = list(asked)
-    for family in FAMILIES:
-        indices = [index for index, item in enumerate(asked) if item.question.family == family]
-        for index, other in zip(indices, indices[1:] + indices[:1]):
-            exchanged[index] = replace(asked[index], text=asked[other].text)
-    return exchanged
+    if asked and all(item.scene is asked[0].scene for item in asked):
+        raise ValueError("asked: the questions are about one scene; take at least two (--scenes 2)")
+    random = np.random.default_rng(seed)
+    return [replace(item, text=_of_another_scene(item, asked, random).text) for item in asked]
+
+
+def _of_another_scene(item: Asked, asked: Sequence[Asked], random: np.random.Generator) -> Asked:
+    while (other := asked[int(random.integers(len(asked)))]).scene is item.scene:
+        pass
+    return other
 
 
 @torch.no_grad()
@@ -219,13 +229,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=EVALUATION_SEED, help="other seeds give other scenes")
     parser.add_argument("--mistakes", type=int, default=0, help="number of wrong answers to print")
     options = parser.parse_args(arguments)
+    asked = held_out_questions(options.scenes, options.seed)
+    try:
+        exchanged = exchange(asked)
+    except ValueError as error:
+        parser.error(str(error))
     model = LisaGleeForReasoningSegmentation.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     processor = LisaGleeProcessor.from_pretrained(options.checkpoint)
-    asked = held_out_questions(options.scenes, options.seed)
     print("| asked | family | gIoU % | cIoU % | words % | none % | questions |\n|---|---|---|---|---|---|---|")
     mistakes: list[str] = []
     for condition in CONDITIONS:
-        given = exchange(asked) if condition == "others" else asked
+        given = exchanged if condition == "others" else asked
         answers = list(answer(model, processor, given, blind=condition == "blind"))
         for row in summarise(answers):
             shares = (row["gIoU"], row["cIoU"], row["words"], row["none"])
