@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, Wav2Vec2BertConfig, WhisperConfig
-from transformers.audio_utils import mel_filter_bank, window_function
+from transformers.audio_utils import mel_filter_bank
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
 from .layers_avsr import masked_batch_norm
@@ -186,7 +186,7 @@ class AvsrFilterBankFrontEnd(nn.Module):
         band = (20.0, 8000.0, 16000)  # lowest and highest frequency, sampling rate
         filters = mel_filter_bank(frequencies, bands, *band, mel_scale="kaldi", triangularize_in_mel_space=True)
         with torch.no_grad():
-            self.window.copy_(torch.from_numpy(window_function(WINDOW, "povey", periodic=False)))
+            self.window.copy_(torch.hann_window(WINDOW, periodic=False, dtype=torch.float64).pow(0.85))  # Povey's
             self.filters.copy_(torch.from_numpy(filters))
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
