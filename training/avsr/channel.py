@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 RATE = 16000  # Hz
@@ -107,7 +106,7 @@ def encode(audio: np.ndarray, codec: str, bit_rate: int) -> np.ndarray:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_name) as container:
         stream = container.add_stream(encoder, rate=RATE, options=options, layout="mono")
-        assert isinstance(stream, AudioStream)  # the encoders are of sound
+        assert isinstance(stream, av.AudioStream)  # the encoders are of sound
         stream.bit_rate = bit_rate
         form = stream.codec_context.format.name if stream.codec_context.format is not None else "fltp"
         values = audio[None] if form.startswith("flt") else np.round(audio[None] * 32767).astype(np.int16)
