@@ -73,7 +73,9 @@ DOCUMENTED = {
     "accelerate.utils": "documented helpers of several processes",
     "huggingface_hub.dataclasses": "strict configurations, as transformers' are",
     "huggingface_hub.errors": "documented exceptions",
+    "huggingface_hub.file_download.http_get": "continues a file that has arrived in part, as hf_hub_download does not",
     "huggingface_hub.utils.HFValidationError": "documented exception",
+    "huggingface_hub.utils.build_hf_headers": "documented function",
     "huggingface_hub.utils.validate_repo_id": "documented check",
     "pycocotools.cocoeval.COCOeval": "the module that COCO's own examples import",
     "torchvision.ops": "documented package",
@@ -97,6 +99,8 @@ DOCUMENTED = {
     "transformers.utils.TransformersKwargs": "the type of a model's other arguments",
     "transformers.utils.auto_docstring": "documented decorator",
     "transformers.utils.can_return_tuple": "`return_dict=False`, as every model in the tree has it",
+    "transformers.utils.is_torch_bf16_gpu_available": "what TrainingArguments asks before it takes bf16",
+    "transformers.utils.is_torch_xla_available": "the same, of a TPU",
     "transformers.utils.logging": "documented module",
 }
 # In the modules that list them with their reasons, nowhere else.
