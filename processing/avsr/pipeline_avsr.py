@@ -40,15 +40,9 @@ TASK = "audio-visual-speech-recognition"
 MODEL_CLASS = "AutoModelForSpeechSeq2Seq"
 
 TIMESTAMPS = (False, True, "word", "char")  # True: words
-NUMBERS: tuple[str, ...] = (
-    "num_beams",
-    "num_return_sequences",
-    "ctc_weight",
-    "language_model_weight",
-    "chunk_length_s",
-)
-NUMBERS += ("lip_evidence", "batch_size", "num_workers", "audio_track", "video_track", "channel", "sampling_rate")
-NUMBERS += ("return_timestamps", "max_pixels")
+NUMBERS = tuple("num_beams num_return_sequences ctc_weight language_model_weight chunk_length_s lip_evidence".split())
+NUMBERS += tuple("batch_size num_workers audio_track video_track channel sampling_rate return_timestamps".split())
+NUMBERS += ("max_pixels",)
 GENERATION = ("num_beams", "num_return_sequences", "ctc_weight", "language_model", "language_model_weight")
 
 SEARCHES = ("joint", "espnet")
