@@ -194,7 +194,7 @@ def test_a_picture_that_cannot_be_read_ends_in_one_line(run, answering_checkpoin
 
 def test_a_checkpoint_of_another_system_is_named(run, photos):
     code, out, err = run(photos / "a.png", QUESTION, "--model", PACKAGED.parent / "glee-tiny")
-    assert (code, out) == (2, "") and "must be a checkpoint of LISA-GLEE" in err
+    assert (code, out) == (2, "") and "needs a model that answers questions about images (lisa_glee)" in err
 
 
 def test_packaged_checkpoint_names_and_shows_shapes(run, tmp_path):

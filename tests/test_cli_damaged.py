@@ -71,10 +71,10 @@ def sound(tmp_path) -> Path:
         (list_of_nothing, "is damaged, or of another kind"),
         (change(hidden_size="wide"), "is damaged, or of another kind"),
         (change(audio_config="none"), "is damaged, or of another kind"),
-        (of_unknown_type, "model type `nosuch`"),
+        (of_unknown_type, "is a model of another kind (nosuch)"),
         (
             change(model_type="nosuch", auto_map={"AutoConfig": "evil.Config"}),
-            "the code that comes with it is not run",
+            "is a model of another kind (nosuch)",
         ),
     ],
 )
