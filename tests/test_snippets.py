@@ -284,6 +284,9 @@ def check_module(words: list[str], repository: Path) -> None:
     if words[0] == "lookhear.cli":
         check_lookhear([word for word in words if word != "..."], repository)
         return
+    if words[0] == "pytest":
+        check_options(repository / words[1] / "conftest.py", [word for word in words if word.startswith("--")])
+        return
     origin = Path(importlib.util.find_spec(words[0]).origin)
     check_options(origin.with_name("__main__.py") if origin.name == "__init__.py" else origin, words[1:])
     for word in words[1:]:

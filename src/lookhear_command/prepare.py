@@ -17,6 +17,7 @@ OF_CORPORA = {
     "roi_size": None,
     "crop_size": None,
     "mouth_width": None,
+    "landmarks": None,
     "clips_per_shard": 200,
     "allow_outside": False,
 }
