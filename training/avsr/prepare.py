@@ -152,7 +152,7 @@ def prepare(
     """
     if corpus not in READERS:
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width, "landmarks": landmarks}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
