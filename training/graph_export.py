@@ -176,7 +176,8 @@ def avsr_graph(model: AvsrForConditionalGeneration, processor: AvsrProcessor) ->
         return {name: drawn[name] for name in axes}
 
     tokens = processor.tokenizer.convert_ids_to_tokens(list(range(config.vocab_size)))
-    facts = {"tokens": tokens, "blank": config.pad_token_id, "steps_per_frame": config.ctc_upsampling}
+    facts = {"tokens": tokens, "blank": config.pad_token_id, "end": config.eos_token_id}
+    facts["steps_per_frame"] = config.ctc_upsampling
     facts |= {"sampling_rate": config.audio.sampling_rate, "frame_rate": 25, "crop_size": crop}
     facts |= {name: getattr(images, name, None) for name in ("image_mean", "image_std", "rescale_factor")}
     return Graph(AvsrNetwork(model), ("ctc_logits", "last_hidden_state", "frame_mask"), draw, axes, facts)

@@ -525,10 +525,11 @@ class AvsrFrameEncoder(AvsrEncoder):
         some = audio if audio is not None else video
         assert some is not None  # the caller has checked that there is something
         frames = max(part.shape[1] for part in (audio, video) if part is not None)
+        clips = some.shape[0]
         if audio is None or lengths is None:
-            audio, lengths = some.new_zeros(len(some), 1, self.config.audio.feature_size), some.new_zeros(len(some))
+            audio, lengths = some.new_zeros(clips, 1, self.config.audio.feature_size), some.new_zeros(clips)
         if video is None or frame_mask is None:
-            video = some.new_zeros(len(some), 1, self.config.visual.feature_size)
+            video = some.new_zeros(clips, 1, self.config.visual.feature_size)
             frame_mask = torch.zeros_like(video[..., 0], dtype=torch.bool)
         audio_mask = torch.arange(frames, device=some.device)[None] < lengths[:, None]
         audio, video = (nn.functional.pad(part, (0, 0, 0, frames - part.shape[1])) for part in (audio, video))

@@ -1,6 +1,7 @@
 """`lookhear export`: graphs of `torch.export` and ONNX give the model's numbers, for any batch and any length."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor
 
 from lookhear.cli import main
 from lookhear.training.graph_export import Graph, avsr_graph, check_graph_file, export_program, glee_graph, write_graph
+from tests.training.avsr.test_published import tiny
 
 AVSR, GLEE = "model_cards/avsr-grid-tiny", "model_cards/glee-tiny"
 
@@ -149,3 +151,15 @@ def test_avsr_by_onnx_and_torch_export(repository, tmp_path, capsys, monkeypatch
         for one, other in zip(found, wanted, strict=True):
             other = other.float().numpy()
             np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=1e-4 * max(1, abs(other).max()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["usr2", "auto_avsr", "vsr-ml"])
+def test_recognisers_of_other_authors_by_torch_export(kind):
+    """Conformers with relative positions; one modality or both, and a head for each."""
+    tokenizer = SimpleNamespace(convert_ids_to_tokens=lambda numbers: [str(number) for number in numbers])
+    graph = avsr_graph(tiny(kind).eval(), SimpleNamespace(image_processor=None, tokenizer=tokenizer))
+    run, inputs = export_program(graph).module(), graph.draw(3)
+    with torch.no_grad():
+        for one, other in zip(run(**inputs), graph.network(**inputs), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
