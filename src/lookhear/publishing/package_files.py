@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, PublishedFile, walk
+from lookhear.publishing.publication import LICENCES, PICTURES, TEXTS, WEIGHTS, PublishedFile, walk
 
 NAME, PACKAGES = "lookhear", ("lookhear", "lookhear_command")
 ENDINGS = TEXTS | PICTURES | WEIGHTS | {".npz", ".typed"}
@@ -66,5 +66,5 @@ def requirements(extras: set[str]) -> list[str]:
 def _package() -> Iterator[PublishedFile]:
     for package in PACKAGES:
         for path, file in sorted(walk(Path(str(resources.files(package))))):
-            if file.suffix.lower() in ENDINGS:
+            if file.suffix.lower() in ENDINGS or file.name in LICENCES:
                 yield PublishedFile(f"{package}/{path}", file)

@@ -11,6 +11,7 @@ from pathlib import Path
 TEXTS = frozenset(
     {".css", ".csv", ".html", ".jinja", ".js", ".json", ".jsonl", ".md", ".py", ".svg", ".txt", ".yaml", ".yml"}
 )
+LICENCES = frozenset({"LICENSE", "NOTICE"})  # of weights that others made, beside them
 PICTURES = frozenset({".gif", ".jpeg", ".jpg", ".png", ".webp"})
 CLIPS = frozenset({".flac", ".mp3", ".mp4", ".ogg", ".wav", ".webm"})
 WEIGHTS = frozenset({".safetensors"})
@@ -91,12 +92,13 @@ def folder_files(
     """
     files = [PublishedFile(path, file) for path, file in sorted(walk(folder, left_out=left_out))]
     for file in files:
-        if Path(file.path).suffix.lower() not in endings:
+        name = Path(file.path)
+        if name.suffix.lower() not in endings and name.name not in LICENCES:
             raise ValueError(
                 f"{folder / file.path} does not belong in the repository (allowed: {', '.join(sorted(endings))}); "
                 "move it away"
             )
-        if Path(file.path).suffix.lower() in TEXTS and SECRET.search(file.read()):
+        if (name.suffix.lower() in TEXTS or name.name in LICENCES) and SECRET.search(file.read()):
             raise ValueError(f"{folder / file.path} holds what looks like a key or token; take it out")
     return files
 
