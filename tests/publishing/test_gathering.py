@@ -394,7 +394,7 @@ def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
     assert {"lookhear/__init__.py", "lookhear_command/publish.py"} <= there
     assert expected - there == set()
     needed = text(publication, "requirements.txt").splitlines()
-    assert {"torch", "gradio", "ai-edge-litert", "lookhear-other"} <= {line.split("<")[0] for line in needed}
+    assert {"torch", "gradio", "dlib-bin", "lookhear-other"} <= {line.split("<")[0] for line in needed}
     assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
 
 
