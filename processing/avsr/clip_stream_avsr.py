@@ -16,6 +16,7 @@ import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel
+from .face_networks_avsr import offer_weights
 from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
 from .media_avsr import PICTURE, SOUND, MediaStream
 from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
@@ -325,6 +326,9 @@ def _prepare_finder(
     try:
         landmarks = image_processor.landmarks if landmarks is None else landmarks
         if isinstance(landmarks, str):
+            # A checkpoint's code is loaded once for its processor and once for its pipeline: this is the pipeline's.
+            if landmarks == "mesh" and (loaded_from := getattr(image_processor, "loaded_from", None)):
+                offer_weights(loaded_from[0], **loaded_from[1])
             require_detector(landmarks)
     except ImportError as error:  # the face detector is an extra
         if modality != "auto" or SOUND not in kinds or speaker is not None:

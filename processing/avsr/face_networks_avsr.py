@@ -300,7 +300,10 @@ def weights_path() -> Path:
     Raises:
         ImportError: neither the package nor a checkpoint has them; the message says what to install.
     """
-    spec = importlib.util.find_spec("lookhear")
+    try:
+        spec = importlib.util.find_spec("lookhear")
+    except ImportError:  # from an import hook that refuses it
+        spec = None
     packages = [Path(__file__).parents[2], *map(Path, (spec and spec.submodule_search_locations) or [])]
     folders = [*(package / FOLDER for package in packages), *(Path(name, EXPORTED) for name in _OFFERED)]
     for folder in folders:

@@ -16,6 +16,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
@@ -38,7 +39,7 @@ class AvsrProcessor(ProcessorMixin):
     def __init__(self, feature_extractor, image_processor, tokenizer, **kwargs):
         super().__init__(feature_extractor, image_processor, tokenizer, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
         """
         Saves the parts, and the face networks if the image processor finds mouths with them.
 
