@@ -330,6 +330,9 @@ def _prepare_finder(
     try:
         landmarks = image_processor.landmarks if landmarks is None else landmarks
         if isinstance(landmarks, str):
+            # A checkpoint's code is loaded once for its processor and once for its pipeline: this is the pipeline's.
+            if landmarks == "mesh" and (loaded_from := getattr(image_processor, "loaded_from", None)):
+                offer_weights(loaded_from[0], **loaded_from[1])
             require_detector(landmarks)
     except ImportError as error:  # the face detector is an extra
         if modality != "auto" or SOUND not in kinds or speaker is not None:

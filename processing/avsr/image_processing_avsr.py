@@ -89,6 +89,9 @@ class MouthRoiImageProcessor(BaseImageProcessor):
 
     model_input_names = ["pixel_values_videos", "video_attention_mask"]
     valid_kwargs = MouthRoiKwargs
+    loaded_from: tuple[str, dict[str, Any]] | None = (
+        None  # checkpoint, and arguments that say how its files are fetched
+    )
 
     def __init__(
         self,
@@ -175,9 +178,16 @@ class MouthRoiImageProcessor(BaseImageProcessor):
             pretrained_model_name_or_path: folder or Hub id.
             kwargs: of the base class's method; settings with other values.
         """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         fetching = {name: value for name, value in kwargs.items() if name in FETCHING and value is not None}
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded  # a tuple with `return_unused_kwargs`
+        processor.loaded_from = (os.fspath(pretrained_model_name_or_path), fetching)
         offer_weights(pretrained_model_name_or_path, **fetching)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        return loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings, without the place that they were loaded from."""
+        return {name: value for name, value in super().to_dict().items() if name != "loaded_from"}
 
     # ------------------------------------------------------------------------------------------ frames -> mouths
 

@@ -16,6 +16,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, ProcessorMixin
