@@ -16,6 +16,7 @@ import numpy as np
 
 from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel, is_silent, stands_still
+from .face_networks_avsr import offer_weights
 from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
 from .media_avsr import PICTURE, SOUND, MediaStream
 from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
