@@ -89,6 +89,7 @@ def test_the_test_split_is_read_as_it_is_published(classifier, lrw):
     assert len(evaluate_words(classifier, lrw, limit=1).ids) == 1
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_gives_the_same(classifier, lrw, tmp_path):
     prepare("lrw", lrw, tmp_path / "test", split="test", model=classifier, progress=False)
     direct, prepared = evaluate_words(classifier, lrw), evaluate_words(classifier, tmp_path / "test", batch_size=1)

@@ -9,6 +9,7 @@ BOUNDS = {"audio": 0.04, "visual": 0.06, "audiovisual": 0.04}  # seconds, of the
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_words_begin_where_the_corpus_says(repository, shared):
     """The first words too, which CTC alone would put up to half a second early."""
     model, data = repository / "model_cards" / "avsr-grid-tiny", shared / "data" / "grid_s1" / "test"

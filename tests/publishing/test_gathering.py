@@ -313,6 +313,7 @@ def test_the_mixtures_of_the_two_talker_benchmark_are_those_that_are_drawn(repos
     assert [json.loads(line) for line in listed] == [describe(mixture) for mixture in plan_mixtures(*clips)]
 
 
+@pytest.mark.slow
 def test_the_scene_benchmark_is_ready_and_its_data_are_made(repository, tmp_path):
     folder = repository / "evaluation" / "dataset_cards" / "scene-questions"
     publication = gather(folder, "org/scene-questions")

@@ -100,6 +100,7 @@ def test_the_published_code_is_todays(folder, repository):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_what_was_published_answers_with_and_without_lookhear(
     tiny_lisa_glee, folder, command, child, without_lookhear, shared_hub, tmp_path
 ):

@@ -35,6 +35,7 @@ def folder(repository, tmp_path):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_published_benchmark_is_loaded_and_evaluated(
     command, shared_hub, child, without_lookhear, repository, folder
 ):

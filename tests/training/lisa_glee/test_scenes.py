@@ -180,6 +180,7 @@ def test_muon_and_adamw_are_one_optimizer_that_resumes_exactly(untrained):
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_recipe_names_the_matrices_of_its_language_model(tmp_path):
     training = {**RECIPE["training"], "output_dir": str(tmp_path), "max_steps": 1}
     recipe = fill(LisaSceneRecipe, {**RECIPE, "matrix_learning_rate": 0.005, "training": training})

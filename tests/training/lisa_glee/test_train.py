@@ -351,6 +351,7 @@ def overlap(model: LisaGleeForReasoningSegmentation, processor: LisaGleeProcesso
 
 @needs_peft
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_eight_pictures_are_learnt_by_heart(write, tmp_path):
     settings = {"max_steps": 420, "per_device_train_batch_size": 4, "logging_steps": 60, "warmup_steps": 20}
     trainer = run(write("heart", lora={"r": 8}, both=False, adam_beta2=0.95, **settings))
