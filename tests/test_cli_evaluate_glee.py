@@ -191,6 +191,7 @@ def test_scene_questions(run, asker, tmp_path):
     assert printed[0] == printed[1]
 
 
+@pytest.mark.slow
 def test_scene_questions_needs_no_folder(run, asker, tmp_path):
     options = ("--protocol", "scene-questions", "--limit", "1", "--model", asker, "--output", tmp_path / "out")
     code, out, err = run(*options)

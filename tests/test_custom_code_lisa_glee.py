@@ -125,6 +125,7 @@ def test_each_part_is_saved_with_all_code_that_it_needs(tiny_lisa_glee, tmp_path
     assert "from .modeling_glee import GleeModel" in (tmp_path / "perception_lisa_glee.py").read_text()
 
 
+@pytest.mark.slow
 def test_without_lookhear_the_results_are_equal(folder, image, no_prompt, tmp_path, without_lookhear):
     """Bit for bit, and once more from what is saved there."""
     np.save(tmp_path / "image.npy", image)

@@ -150,6 +150,7 @@ def test_transformers_knows_our_classes_whatever_is_imported_first(repository, i
     assert "FAILED" not in printed, printed
 
 
+@pytest.mark.slow
 def test_transformers_knows_our_classes_in_threads_that_import_it_at_once(repository):
     run(repository, "-c", THREADS)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for the server, too
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first test waits for the server, too
 
 RIVAL = {"clean_audio": 9.0, "babble_5_audio": 12.0, "babble_0_audio": 15.0, "babble_minus_5_audio": 30.0}
 NOISE, TALKERS, OBJECTS, QUESTIONS, SUBMIT = (f"button[role=tab]:nth-of-type({number})" for number in range(1, 6))

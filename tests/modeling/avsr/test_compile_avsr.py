@@ -84,6 +84,7 @@ def test_other_lengths_do_not_compile_anew(make_model, make_batch, variant):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_the_decoders_steps_are_one_graph(make_model, make_batch):
     """A step with a cache that grows; the first one, without a past, is a graph of its own."""
     model, batch = make_model("visual"), make_inputs(make_batch, *SHAPES[0])

@@ -134,6 +134,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_broken_off_and_resumed(write, tmp_path, monkeypatch):
     """With accumulation, a moving average and the published schedule: the next losses and the end are the same."""
     optimiser = {"moving_average": 0.9, "milestones": [3]}

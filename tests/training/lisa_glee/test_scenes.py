@@ -127,6 +127,7 @@ def test_a_conversation_alternates_and_may_leave_out_the_last_answer():
     assert conversation(turns, ask=True) == messages[:-1]
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_checkpoint_that_answers(tmp_path):
     recipe = fill(LisaSceneRecipe, {**RECIPE, "training": {**RECIPE["training"], "output_dir": str(tmp_path)}})
     trainer = train(recipe)

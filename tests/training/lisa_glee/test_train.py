@@ -245,6 +245,7 @@ class Stopped(Exception):
 
 
 @needs_peft
+@pytest.mark.slow
 def test_broken_off_and_resumed(write, tmp_path, monkeypatch):
     settings = {"save_strategy": "steps", "save_steps": 2, "gradient_accumulation_steps": 2, "max_steps": 5}
     whole = run(write("whole", **settings))
@@ -403,6 +404,7 @@ def test_the_larger_model_is_described_as_well():
 
 
 @needs_peft
+@pytest.mark.slow
 def test_a_dry_run_needs_neither_data_nor_network(tmp_path):
     """In an empty folder, without connections."""
     code = "import socket, sys; socket.socket.connect = None\n"
