@@ -383,6 +383,7 @@ def test_synthesize_makes_a_scene(run, tmp_path):
     assert code == 2 and "scene.txt" in err
 
 
+@pytest.mark.slow
 def test_demo_synthesizes_its_own_clip(run, tiny_checkpoint, tmp_path):
     code, out, _ = run("demo", "--model", tiny_checkpoint, "--output", tmp_path)
     assert code == 0 and out.startswith("said: bin blue at f two now")

@@ -162,6 +162,7 @@ def test_a_spawned_process_knows_our_classes(repository, tmp_path):
     run(repository, str(tmp_path / "spawning.py"))
 
 
+@pytest.mark.slow
 def test_the_source_of_watched_modules_is_found(repository):
     """Tracebacks, `inspect` and documentation tools ask a module's loader."""
     script = """

@@ -71,6 +71,7 @@ def killed(shared_hub, child, folder):
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_killed_push_leaves_nothing_behind(killed):
     code, commits = killed
     assert code == -signal.SIGKILL and len(commits) == 1 and commits[0][1] == {}
