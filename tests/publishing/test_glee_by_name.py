@@ -43,16 +43,11 @@ print([round(one["score"], 6) for one in found])
 
 
 @pytest.fixture
-def here(hub, online, monkeypatch, tmp_path):
+def here(here, monkeypatch):
     """The tests' Hub in place of the real one, with a file under the name of GLEE-Lite's."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)  # what is lost at most: else 10 MB
-    put(hub, CONTENT)
-    return hub
+    put(here, CONTENT)
+    return here
 
 
 def put(hub, content: bytes) -> None:

@@ -7,16 +7,6 @@ from tests.loopback_hub import Repository
 from tests.training.avsr.test_published import save
 
 
-@pytest.fixture
-def here(hub, online, monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
-    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
-    return hub
-
-
 def test_a_name_is_fetched_and_converted_once(here, tmp_path, capsys):
     made = tmp_path / "made"
     made.mkdir()

@@ -41,7 +41,7 @@ class _Job:
     sentence: Callable[[np.random.Generator], str]
     fps: float
     size: tuple[int, int]
-    recordings: tuple[Path, ...] = ()  # metadata.jsonl, and a sound of it that is said instead of a sentence
+    recording: tuple[Path, Path, str] | None = None  # metadata.jsonl, a sound that is said instead, and its speaker
 
 
 def synthesize_corpus(
@@ -81,23 +81,14 @@ def synthesize_corpus(
     Raises:
         ValueError: the folder holds clips made with other settings, or clips or processes is not positive.
     """
-    if clips < 1 or processes < 1:
-        raise ValueError(f"clips is {clips} and processes is {processes}; both must be at least 1")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "voices": list(voices), "fps": fps,
-                    "size": list(size), "sentence": sentence.__qualname__})  # fmt: skip
+    settings = {"seed": seed, "portraits": [str(p) for p in portraits], "voices": list(voices), "fps": fps,
+                "size": list(size), "sentence": sentence.__qualname__}  # fmt: skip
     jobs = [
         _Job(folder, index, seed, tuple(portraits), tuple(voices), sentence, fps, (size[0], size[1]))
         for index in range(clips)
-        if not (folder / f"{index:06d}.json").exists()
     ]
-    done = clips - len(jobs)
-    for _ in _run(jobs, processes):
-        done += 1
-        if progress is not None:
-            progress(done, clips)
-    return _write_index(folder)
+    return _synthesize_missing(folder, jobs, settings, processes, progress)
 
 
 def synthesize_recordings(
@@ -136,26 +127,37 @@ def synthesize_recordings(
     index = Path(recordings) / "metadata.jsonl"
     if not index.is_file():
         raise ValueError(f"recordings: {recordings} has no metadata.jsonl; give a folder of sounds and their phones")
-    names = [json.loads(line)["file_name"] for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
-    order = np.random.default_rng([seed, 1]).permutation(len(names))
-    clips = len(names) if clips is None else clips
-    if clips < 1 or processes < 1:
-        raise ValueError(f"clips is {clips} and processes is {processes}; both must be at least 1")
+    rows = [json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip()]
+    sounds = [
+        (index, index.parent / row["file_name"], str(row.get("speaker") or Path(row["file_name"]).name))
+        for row in rows
+    ]
+    order = np.random.default_rng([seed, 1]).permutation(len(sounds))
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, {"seed": seed, "portraits": [str(p) for p in portraits], "recordings": Path(recordings).name,
-                    "sounds": len(names), "fps": fps, "size": list(size)})  # fmt: skip
+    settings = {"seed": seed, "portraits": [str(p) for p in portraits], "recordings": Path(recordings).name,
+                "sounds": len(sounds), "fps": fps, "size": list(size)}  # fmt: skip
     jobs = [
         _Job(folder, number, seed, tuple(portraits), (), grid_sentence, fps, (size[0], size[1]),
-             (index, index.parent / names[order[number % len(names)]]))
-        for number in range(clips)
-        if not (folder / f"{number:06d}.json").exists()
+             sounds[order[number % len(sounds)]])
+        for number in range(len(sounds) if clips is None else clips)
     ]  # fmt: skip
-    done = clips - len(jobs)
-    for _ in _run(jobs, processes):
+    return _synthesize_missing(folder, jobs, settings, processes, progress)
+
+
+def _synthesize_missing(
+    folder: Path, jobs: list[_Job], settings: dict, processes: int, progress: Callable[[int, int], None] | None
+) -> Path:
+    """Makes the clips that the folder lacks, and its index; returns the path of the index."""
+    if not jobs or processes < 1:
+        raise ValueError(f"clips is {len(jobs)} and processes is {processes}; both must be at least 1")
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, settings)
+    missing = [job for job in jobs if not (folder / f"{job.index:06d}.json").exists()]
+    done = len(jobs) - len(missing)
+    for _ in _run(missing, processes):
         done += 1
         if progress is not None:
-            progress(done, clips)
+            progress(done, len(jobs))
     return _write_index(folder)
 
 
@@ -189,9 +191,9 @@ def _synthesize(job: _Job) -> int:
     generator = np.random.default_rng([job.seed, job.index])
     recording = text = None
     voice = ""
-    if job.recordings:
-        index, sound = job.recordings
-        recording = replace(load_recording(sound, index), name=_speaker_of(index, sound.name))
+    if job.recording is not None:
+        index, sound, speaker = job.recording
+        recording = replace(load_recording(sound, index), name=speaker)
     else:
         text = job.sentence(generator)
         voice = job.voices[generator.integers(len(job.voices))]
@@ -207,12 +209,6 @@ def _synthesize(job: _Job) -> int:
         recording=recording,
     )
     return job.index
-
-
-def _speaker_of(index: Path, name: str) -> str:
-    """Returns who speaks in a sound of a metadata.jsonl: its speaker, or its file's name."""
-    rows = (json.loads(line) for line in index.read_text(encoding="utf-8").splitlines() if line.strip())
-    return next((str(row.get("speaker") or name) for row in rows if row["file_name"] == name), name)
 
 
 def _write_index(folder: Path) -> Path:
