@@ -174,7 +174,6 @@ def test_notebooks_are_stored_without_outputs(repository, name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebooks_run(repository, tmp_path, name):
     pytest.importorskip("nbclient", reason="needs lookhear[dev]")
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     import nbformat
     from nbclient import NotebookClient
 

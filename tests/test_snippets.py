@@ -87,7 +87,6 @@ DOCUMENTS = documents()
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
     """Clips, a picture, a video of a few frames and a COCO file, under the names that the texts use."""
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     pytest.importorskip("espeakng_loader", reason="needs lookhear[demo]")
     from lookhear.training.avsr.synthesis import synthesize_clip
     from lookhear.training.glee.scenes.scene_file import write_scene

@@ -1,7 +1,7 @@
 """Sixty-eight facial landmarks of the faces in a picture.
 
 The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
-(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[face]`), from the networks of
+(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[dlib]`), from the networks of
 `face_networks_avsr`, which come with the package, or from a file made by any other tool. dlib's 68-point model was
 trained on the iBUG 300-W images, which have terms of their own.
 """
@@ -27,7 +27,7 @@ from .face_networks_avsr import MESH_SIDE, SHORT_SIDE, detect_faces, run_network
 
 Box = tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
 
-DETECTORS = ("dlib", "mesh")  # by name; the first is the default
+DETECTORS = ("mesh", "dlib")  # by name; the first is the default
 
 NUM_POINTS = 68
 HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
@@ -171,7 +171,7 @@ def _load_dlib() -> _Dlib:
     try:
         import dlib
     except ImportError:
-        raise ImportError("Finding faces needs dlib: pip install lookhear[face]") from None
+        raise ImportError("Finding faces needs dlib: pip install lookhear[dlib]") from None
     predictor = dlib.shape_predictor(_model_path("shape_predictor_68_face_landmarks.dat", "68-point model"))
     return _Dlib(dlib, dlib.get_frontal_face_detector(), predictor, threading.Lock())
 
@@ -191,7 +191,7 @@ def _model_path(file: str, name: str) -> str:
         path = Path(folder) / "models" / file
         if path.is_file():
             return str(path)
-    raise ImportError(f"The {name} is missing: pip install lookhear[face] (package face_recognition_models)")
+    raise ImportError(f"The {name} is missing: pip install lookhear[dlib] (package face_recognition_models)")
 
 
 def require_dlib() -> None:

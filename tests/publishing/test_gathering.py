@@ -21,6 +21,7 @@ TASKS = {
     "lisa_glee": "reasoning-segmentation",
 }
 SYSTEMS = [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee"), ("lisa-glee-tiny", "lisa_glee")]
+FACE_NETWORKS = ("LICENSE", "NOTICE", "README.md", "model.safetensors")
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -148,6 +149,29 @@ def test_code_in_the_folder_is_published_as_it_is(checkpoint):
     publication = gather(checkpoint, "org/tiny")
     assert text(publication, "loss_avsr.py").endswith("# mine\n")
     assert [file.path for file in publication.files if file.is_made] == ["README.md"]
+
+
+def test_face_networks_go_along_where_the_processor_needs_them(repository, tmp_path):
+    """The packaged checkpoint's folder has none; whatever part of them a folder has stays as it is."""
+    packaged = repository / "model_cards" / "face-mesh"
+    expected = {f"face-mesh/{name}": (packaged / name).read_bytes() for name in FACE_NETWORKS}
+    name = "avsr-grid-tiny"
+    folder = shutil.copytree(repository / "model_cards" / name, tmp_path / name)
+    assert not (folder / "face-mesh").exists()
+
+    def networks() -> dict[str, bytes]:
+        files = gather(folder, f"org/{name}").files
+        return {file.path: file.read() for file in files if file.path.startswith("face-mesh/")}
+
+    assert networks() == expected and not (folder / "face-mesh").exists()
+    (folder / "face-mesh").mkdir()
+    (folder / "face-mesh/NOTICE").write_text("mine")
+    assert networks() == expected | {"face-mesh/NOTICE": b"mine"}
+    shutil.rmtree(folder / "face-mesh")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["landmarks"] = "dlib"
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    assert networks() == {}
 
 
 def test_no_code_is_committed_beside_a_checkpoint(repository):
@@ -395,7 +419,7 @@ def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
     assert {"lookhear/__init__.py", "lookhear_command/publish.py"} <= there
     assert expected - there == set()
     needed = text(publication, "requirements.txt").splitlines()
-    assert {"torch", "gradio", "dlib-bin", "lookhear-other"} <= {line.split("<")[0] for line in needed}
+    assert {"torch", "gradio", "ai-edge-litert", "lookhear-other"} <= {line.split("<")[0] for line in needed}
     assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
 
 

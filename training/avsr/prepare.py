@@ -153,7 +153,7 @@ def prepare(
     """
     if corpus not in READERS:
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
     options = {"allow_outside": allow_outside} if corpus == "folder" else {}
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width, "landmarks": landmarks}

@@ -213,5 +213,5 @@ def test_detectors_by_name():
     assert type(make_detector("mesh")) is MeshLandmarkDetector and type(make_detector("dlib")) is DlibLandmarkDetector
     require_detector("mesh")
     for call in (make_detector, require_detector):
-        with pytest.raises(ValueError, match="landmarks must be one of 'dlib', 'mesh', got 'hog'"):
+        with pytest.raises(ValueError, match="landmarks must be one of 'mesh', 'dlib', got 'hog'"):
             call("hog")

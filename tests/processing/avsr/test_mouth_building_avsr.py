@@ -7,9 +7,9 @@ import pytest
 
 from lookhear.processing.avsr import mouth_cropping_avsr
 from lookhear.processing.avsr.face_tracking_avsr import Change, FaceTracker
-from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MouthBlock, MouthBuilder, landmark_source
+from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
 NAMES = ("mouths", "points", "found", "outside", "cuts", "lips")

@@ -260,7 +260,7 @@ def test_processes_give_what_one_process_gives(corpus, tmp_path):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_a_grid_clip_becomes_a_row_with_a_mouth(shared):
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
     utterance = next(read_folder(shared / "data" / "grid_speakers"))
     processor = MouthRoiImageProcessor(roi_size=64, crop_size=56, mouth_width=36.0)

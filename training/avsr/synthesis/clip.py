@@ -127,7 +127,7 @@ def synthesize_clip(
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
-        ImportError: a package for the voice or the portrait is missing (`pip install lookhear[demo,face]`).
+        ImportError: a package for the voice or the portrait is missing (`pip install lookhear[demo]`).
     """
     from lookhear.processing.avsr.media_writing_avsr import write_video
 
