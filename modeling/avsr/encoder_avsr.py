@@ -75,6 +75,12 @@ class AvsrPreTrainedModel(PreTrainedModel):
                 "AutoModelForVideoClassification."
             )
 
+    def post_init(self) -> None:
+        """Ends the initialisation; see transformers. Layers that a model lacks are not named: FSDP refuses them."""
+        super().post_init()
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(present.intersection(self._no_split_modules or ()))
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialises as PyTorch and the published code do; speech encoders of transformers initialise themselves."""

@@ -30,6 +30,7 @@ from lookhear.training.avsr.search import save_search, search_settings
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
 from lookhear.training.avsr.word_times import with_word_times
 from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.sharded import loading_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -285,6 +286,7 @@ def build_processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...] = ()
     )
 
 
+@loading_everywhere()
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
     """
     Returns the recipe's model, with the modules that it copies from other checkpoints; a new model has front-ends as
