@@ -36,6 +36,7 @@ FOREIGN = {
     r"^python -m pytest tests/reliability": "an hour of kills and damaged files",
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
+    r"^lookhear serve|127\.0\.0\.1:8000": "a server, which tests/serving/test_guide.py starts and asks",
 }
 LONG = r"^lookhear (train|evaluate|prepare|reproduce)\b|--speaker everyone|runs/mine"  # more than a few seconds
 SHELL = ("sh", "bash")
@@ -259,7 +260,7 @@ def check_command(words: list[str], repository: Path) -> None:
     if words[0] in check:
         check[words[0]](words, repository)
     else:
-        assert words[0] in ("git", "cd", "cp"), words
+        assert words[0] in ("git", "cd", "cp", "curl", "docker"), words
 
 
 def check_lookhear(words: list[str], repository: Path) -> None:
