@@ -350,9 +350,7 @@ def fetch(address: str, limits: Limits) -> bytes:
         raise
     except urllib.error.HTTPError as error:
         raise RequestError(f"The address cannot be fetched: its server answers {error.code}.") from None
-    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
-        if isinstance(getattr(error, "reason", None), RequestError):
-            raise error.reason from None  # type: ignore[attr-defined]  # of URLError, checked above
+    except (OSError, ValueError, EOFError, http.client.HTTPException):
         raise RequestError("The address cannot be fetched.") from None
     return bytes(content)
 
