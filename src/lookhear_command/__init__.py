@@ -36,8 +36,10 @@ from . import (
 from .errors import EXPECTED, explained
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, export, publish, synthesize)
-COMMANDS += (serve, demo)
+COMMANDS = (
+    *(transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert),
+    *(export, publish, synthesize, serve, demo),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

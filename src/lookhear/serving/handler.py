@@ -175,7 +175,7 @@ class Limits:
         options = {"format_whitelist": ",".join(VIDEO + SOUND), "protocol_whitelist": "file", "max_pixels": most}
         try:
             with av.open(file, mode="r", options=options, metadata_errors="replace") as container:
-                streams = [stream for stream in container.streams if stream.type in ("video", "audio")]
+                streams: list[Any] = [stream for stream in container.streams if stream.type in ("video", "audio")]
                 if not streams:
                     raise RequestError("The file holds neither video nor sound.")
                 size = max([(s.width, s.height) for s in streams if s.type == "video"] or [(0, 0)], key=math.prod)
@@ -507,7 +507,9 @@ class EndpointHandler:
         self.task = TASKS[config["model_type"]]
         self.limits = limits or Limits.from_environment()
         self.turns = Turns(int(self.limits.waiting))
-        self.pipe: Any = pipeline(self.task, model=str(folder), trust_remote_code=True, **settings)
+        self.pipe: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
+            self.task, model=str(folder), trust_remote_code=True, **settings
+        )
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
         """
