@@ -14,21 +14,9 @@ from typing import IO, cast
 
 from .shared_options import STANDARD_INPUT, result_name
 
-CLIPS: tuple[str, ...] = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".vob",
-)
-CLIPS += (".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".asf")
+CLIPS: tuple[str, ...]
+CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".wmv")
+CLIPS += (".flv", ".3gp", ".ogv", ".mxf", ".asf")
 SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".wma", ".amr", ".caf")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
 MOST_PIPED = 4 << 30  # bytes of a pipe, as of a download

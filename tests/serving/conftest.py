@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -24,6 +26,18 @@ def make_tone(seconds: float = 1.0, rate: int = 16000) -> bytes:
         sound.setparams((1, 2, rate, 0, "NONE", ""))
         sound.writeframes(bytes(range(256)) * int(seconds * rate / 128))
     return file.getvalue()
+
+
+def find_announced(server: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """Reads the errors of a process up to the line that tells where it answers; ends it if there is none."""
+    assert server.stderr is not None
+    lines: list[str] = []
+    for line in server.stderr:  # the progress bar of the weights comes before it
+        lines.append(line)
+        if found := re.search(pattern, line):
+            return found
+    server.kill()
+    raise AssertionError("".join(lines))
 
 
 class ToldSpeech:
@@ -124,6 +138,12 @@ def serve() -> Callable[..., contextlib.AbstractContextManager[Served]]:
 @pytest.fixture
 def told() -> ToldSpeech:
     return ToldSpeech()
+
+
+@pytest.fixture(scope="session")
+def announced() -> Callable[[subprocess.Popen[str], str], re.Match[str]]:
+    """`announced(process, pattern)`: the line in which a server says where it answers, as a match."""
+    return find_announced
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def test_it_runs_as_an_ordinary_user_and_installs_the_tested_versions(repository
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_its_steps_work(repository, tmp_path):
+def test_its_steps_work(repository, tmp_path, announced):
     """Installed from the same files by the same command, the commands of the image start."""
     app = context(repository, tmp_path / "app")
     install = next(text for name, text in steps(repository) if name == "RUN" and text.startswith("pip install"))
@@ -77,12 +77,10 @@ def test_its_steps_work(repository, tmp_path):
     )
     assert str(tmp_path / "site") in where.stdout, where.stderr
     server = subprocess.Popen(
-        [sys.executable, "-m", *command, "--port", "0"], **settings, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", *command, "--port", "0"], **settings, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     try:
-        line = server.stderr.readline()
-        address = re.search(r"http://0\.0\.0\.0:(\d+)/v1", line)
-        assert address, line + server.stderr.read()
+        address = announced(server, r"http://0\.0\.0\.0:(\d+)/v1")
         with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/health", timeout=60) as answer:
             assert json.load(answer)["model"] == "avsr-grid-tiny"
     finally:

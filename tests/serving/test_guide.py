@@ -19,15 +19,14 @@ def blocks(repository: Path, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def address(repository):
+def address(repository, announced):
     (command,) = [
         line for block in blocks(repository, "sh") for line in block.splitlines() if "lookhear serve" in line
     ]
     words = [word if word != "8000" else "0" for word in shlex.split(command)]
     server = subprocess.Popen([sys.executable, "-m", *words], stderr=subprocess.PIPE, text=True)
     try:
-        line = server.stderr.readline()
-        yield re.search(r"127\.0\.0\.1:\d+", line)[0]
+        yield announced(server, r"127\.0\.0\.1:\d+")[0]
     finally:
         server.terminate()
         server.communicate(timeout=60)

@@ -1,7 +1,6 @@
 """The client that people have, `openai`, against `lookhear serve` on this machine."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,20 +13,17 @@ pytest.importorskip("starlette", reason="needs lookhear[serve]")
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(announced):
     """Where `lookhear serve` answers, with the packaged checkpoint and a key."""
     command = [sys.executable, "-m", "lookhear", "serve", "--port", "0", "--seconds", "9"]
     environment = {**os.environ, "LOOKHEAR_API_KEY": "key"}
     server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
-        line = server.stderr.readline()
-        found = re.fullmatch(r"lookhear serve: avsr-grid-tiny at (http://127\.0\.0\.1:\d+/v1)\n", line)
-        assert found, line + server.stderr.read()
-        yield found[1]
+        yield announced(server, r"^lookhear serve: avsr-grid-tiny at (http://127\.0\.0\.1:\d+/v1)$")[1]
     finally:
         server.send_signal(signal.SIGINT)
         rest = server.communicate(timeout=60)[1]
-    assert (server.returncode, rest) == (130, "lookhear: stopped\n")
+    assert server.returncode == 130 and rest.endswith("lookhear: stopped\n") and "Traceback" not in rest
 
 
 @pytest.fixture
