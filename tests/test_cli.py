@@ -16,7 +16,7 @@ from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
-COMMANDS += ("reproduce", "export", "demo")
+COMMANDS += ("reproduce", "export", "serve", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
@@ -86,6 +86,8 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["transcribe", "a.mp4", "--speech-confidence", "2"], "--speech-confidence"),
         (["evaluate", "words", "--data", ".", "--non-speech"], "--non-speech applies to avsr only"),
         (["evaluate", "avsr", "--data", ".", "--non-speech", "--snr", "5"], "--snr does not apply to --non-speech"),
+        (["serve", "--seconds", "0"], "--seconds"),
+        (["serve", "--host", "192.0.2.1", "--port", "0"], "cannot be listened on"),
         (["dance"], "'dance'"),
         ([], "COMMAND"),
     ],

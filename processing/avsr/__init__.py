@@ -1,6 +1,6 @@
 """AVSR: from a file to tensors, and back to text with times."""
 
-from .captions_avsr import format_captions, write_captions
+from .captions_avsr import format_captions, make_sentences, write_captions
 from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
 from .feature_extraction_avsr import AvsrFeatureExtractor
 from .media_avsr import probe_media, read_audio, read_frames
@@ -28,6 +28,7 @@ __all__ = [
     "fetch_media",
     "format_captions",
     "human_noise",
+    "make_sentences",
     "mix_at_snr",
     "normalise_text",
     "probe_media",

@@ -11,6 +11,7 @@ from .argument_types import box, comma_list, line, points, positive, rate, share
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
+from .perceive_folders import add_options, check_options, perceive_folders
 from .shared_options import add_model, check_outputs, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
@@ -23,7 +24,8 @@ def add(commands: Commands) -> None:
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
         'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
         'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 '
-        "--json tracks.jsonl"
+        "--json tracks.jsonl\n  "
+        "lookhear perceive pictures/ --recursive --model glee-lite/ --labels person --output found/"
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
@@ -90,12 +92,16 @@ def add(commands: Commands) -> None:
     video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
+    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     asked = [name for name in ASKED if getattr(options, name) is not None]
     if not asked and not _knows_classes(options.model):
         raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
+    check_options(options)
+    if options.output is not None:
+        return perceive_folders(options, _prompts(options))
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:

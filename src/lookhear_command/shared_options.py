@@ -14,6 +14,7 @@ from .argument_types import positive, share
 
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
+STANDARD_INPUT = "-"
 
 
 def add_model(
@@ -124,6 +125,8 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def result_name(file: str) -> str:
     """Returns the name of a file's or URL's result: the file's name without its ending."""
+    if file == STANDARD_INPUT:
+        return "stdin"
     if file.lower().startswith("file://"):
         file = urllib.parse.unquote(file)
     return Path(file.split("?")[0].rstrip("/")).stem or "result"

@@ -63,8 +63,8 @@ def perceive(
 
     names = [str(file) for file in files]
     rows, entries, failed = [], [], 0
-    looked_at = _looked_at(files, see, prompts, batch_size, settings, done)
-    for index, image, objects in tqdm(looked_at, "images", len(files), file=sys.stderr, disable=len(files) == 1):
+    found_in = looked_at(files, see, prompts, batch_size, settings, done)
+    for index, image, objects in tqdm(found_in, "images", len(files), file=sys.stderr, disable=len(files) == 1):
         if isinstance(image, ValueError):
             failed += 1
             print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
@@ -127,7 +127,7 @@ def as_coco(entries: Sequence[Mapping[str, Any]], folder: Path, labels: Sequence
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _looked_at(
+def looked_at(
     files: Sequence[str | Still],
     see: Any,
     prompts: Mapping[str, Any],
@@ -138,6 +138,14 @@ def _looked_at(
     """
     Yields (index, picture or what is wrong with the file, objects) for each file; without picture for those of batches
     that are done, as pictures are padded to the largest of a batch.
+
+    Args:
+        files: see [`perceive`].
+        see: see [`perceive`].
+        prompts: see [`perceive`].
+        batch_size: see [`perceive`].
+        settings: of the pipeline.
+        done: see [`perceive`].
     """
     most = settings.get("max_pixels")
     limits = PictureLimits() if most is None else PictureLimits(max_pixels=most)
