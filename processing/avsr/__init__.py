@@ -6,11 +6,10 @@ from .feature_extraction_avsr import AvsrFeatureExtractor
 from .image_processing_avsr import MouthRoiImageProcessor
 from .media_avsr import probe_media, read_audio, read_frames
 from .media_source_avsr import MediaError, fetch_media
-from .media_writing_avsr import write_video
 from .noise_avsr import babble, competing_talker, human_noise, mix_at_snr
 from .pipeline_avsr import AudioVisualSpeechRecognitionPipeline
 from .processing_avsr import AvsrProcessor
-from .rendering_avsr import draw_reading, write_captioned_video, write_speaker_video
+from .rendering_avsr import draw_reading, write_captioned_video, write_speaker_video, write_video
 from .tokenization_avsr import AvsrTokenizer, normalise_text
 
 __all__ = [
