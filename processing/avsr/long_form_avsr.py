@@ -326,7 +326,7 @@ class LongFormDecoder:
         while True:
             try:
                 window.fill(window.first + longest + 1)  # one frame more shows whether the clip continues
-            except Exception:  # it comes after the words of what could be read
+            except (Exception, KeyboardInterrupt):  # it comes after the words of what could be read
                 yield from self._read_waiting()
                 raise
             last = window.ended and window.last - window.first <= longest

@@ -258,8 +258,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - channel: which channel of the sound is read: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the
       average. By default those in which somebody speaks, averaged where that doesn't cancel them out.
     - max_pixels: of a picture of a video (36,000,000); a file with larger ones is refused.
-    - batch_size: clips that go through the model together, or utterances of a long clip; the results do not depend
-      on it.
+    - batch_size: clips that go through the model together, or utterances of a long clip, whose words a stream then
+      gives together; the results do not depend on it.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players

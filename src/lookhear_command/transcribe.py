@@ -15,6 +15,7 @@ from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
     MODALITIES,
+    add_dtype,
     add_model,
     add_search,
     check_folder,
@@ -36,6 +37,7 @@ def add(commands: Commands) -> None:
     parser = add_command(commands, "transcribe", "read what is said in video or sound files", example, run)
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
     parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
     folder = "write DIR/NAME.FORMAT for each file; the same command resumes there after an interruption"
@@ -174,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
     from lookhear.processing.avsr import format_captions
     from lookhear.training.named_models import local_model
 
-    asr = load_pipeline("audio-visual-speech-recognition", model, options.device)
+    asr = load_pipeline("audio-visual-speech-recognition", model, options.device, options.dtype)
     if options.speaker_model is not None:
         options.speaker_model = local_model(options.speaker_model)
     timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
@@ -247,7 +249,7 @@ def _results(
     settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
-    settings["max_pixels"] = options.max_pixels
+    settings |= {"max_pixels": options.max_pixels, "batch_size": options.batch_size}
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
             known = done is not None and file in done
