@@ -16,6 +16,7 @@ from lookhear.training.avsr.augmentation import (
     augment,
     change_looks,
     cut_at_words,
+    scramble,
     splice_word,
     word_window,
 )
@@ -138,8 +139,11 @@ class TrainingClips(torch.utils.data.Dataset):
         generator: np.random.Generator,
     ) -> Clip:
         """Returns a clip that says nothing, in the place of another one."""
-        if generator.random() < recipe.backwards:
+        drawn = generator.random()
+        if drawn < recipe.backwards + recipe.scrambled:
             clip = augment(clip, augmentation, self.crop_size, voices, generator)
+            if drawn >= recipe.backwards:
+                return replace(scramble(clip, generator), heard="", seen="")
             audio = None if clip.audio is None else clip.audio[::-1].copy()
             return Clip("", audio, None if clip.mouths is None else clip.mouths[::-1], (), "", "")
         frames = max(2, round(FRAMES_PER_SECOND * generator.uniform(*recipe.seconds)))
