@@ -14,6 +14,7 @@ from .argument_types import positive, share
 
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 STANDARD_INPUT = "-"
 
 
@@ -27,6 +28,12 @@ def add_model(
         text += f"; or {others[system]}"
     parser.add_argument("--model", default=packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    text = "what the model computes in; auto: as the checkpoint is stored. bfloat16 and float16 are faster on GPUs, "
+    text += "bfloat16 also on CPUs with AMX; either may change a letter (auto)"
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help=text)
 
 
 def packaged(name: str) -> str:

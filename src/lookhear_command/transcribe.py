@@ -17,6 +17,7 @@ from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
     MODALITIES,
+    add_dtype,
     add_model,
     add_search,
     check_folder,
@@ -42,6 +43,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help=files)
     parser.add_argument("--recursive", action="store_true", help="read the folders in a folder, too")
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
     parser.add_argument("--format", choices=(*FORMATS, ALL), default="txt", help="format of the result (txt)")
     folder = "write DIR/NAME.FORMAT for each file; the same command resumes there after an interruption"
@@ -198,7 +200,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.files:
         return 2 if folders is not None and folders.failed else 0
     sources = _sources(options)
-    asr = load_pipeline("audio-visual-speech-recognition", model, options.device)
+    asr = load_pipeline("audio-visual-speech-recognition", model, options.device, options.dtype)
     if options.speaker_model is not None:
         options.speaker_model = local_model(options.speaker_model)
     timestamps = _timestamps(asr, options)
@@ -322,7 +324,7 @@ def _results(
     settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
-    settings["max_pixels"] = options.max_pixels
+    settings |= {"max_pixels": options.max_pixels, "batch_size": options.batch_size}
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
             known = done is not None and file in done

@@ -83,7 +83,7 @@ def clip() -> Callable[[Path, int, int], None]:
 
 
 def _clip(path: Path, frames: int, seed: int) -> None:
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
 
     generator = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ KINDS = {  # of each model_type
 COMMANDS = {"avsr": "transcribe", "glee": "perceive", "lisa_glee": "ask"}
 
 
-def load_pipeline(task: str, model: str, device: str | None = None, **settings: Any) -> Any:
+def load_pipeline(task: str, model: str, device: str | None = None, dtype: str = "auto", **settings: Any) -> Any:
     """
     Loads a pipeline of this package. Code that comes with a checkpoint isn't run, and nobody is asked for it.
 
@@ -21,6 +21,7 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
         task: one of `TASKS`.
         model: checkpoint folder or Hub id, or a name such as `"glee-lite"`.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, ...; None for the first accelerator, else the CPU.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; `"auto"` for that of the stored weights.
         settings: defaults of the pipeline's calls.
 
     Raises:
@@ -34,7 +35,7 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
     model = local_model(model)
     check_kind(model, AutoConfig.from_pretrained(model).model_type, TASKS[task])
     return pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
-        task, model=model, device=device, trust_remote_code=False, **settings
+        task, model=model, device=device, dtype=dtype, trust_remote_code=False, **settings
     )
 
 
