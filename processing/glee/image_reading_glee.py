@@ -31,6 +31,7 @@ DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 # Formats that Pillow decodes itself: others start programs (EPS) or open further files.
 PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+MOST_PAGES = 10_000  # of a TIFF; Pillow's time for each page grows with those before it
 SEVERAL = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")  # formats in which a file may hold several pictures
 BEGINNINGS = (b"GIF8", b"RIFF", b"\x89PNG", b"II*\0", b"MM\0*")  # of such files; AVIF has `PICTURE_BRANDS`
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"hevc", b"mif1", b"msf1")  # pictures in mp4's container
@@ -178,10 +179,34 @@ def _from_text(text: str) -> bytes:
         raise ValueError("there is no such file, and it is neither a URL nor base64 text") from None
 
 
+def has_several(image: Image.Image) -> bool:
+    """Returns whether an opened file holds several pictures; layers, previews and the like don't count."""
+    return image.format in SEVERAL and bool(getattr(image, "is_animated", False))
+
+
 def count_pictures(image: Image.Image) -> int:
-    """Counts the pictures of an opened file: those of an animation, or the pages of a TIFF; layers, previews and the
-    like are not counted."""
-    return getattr(image, "n_frames", 1) if image.format in SEVERAL else 1
+    """
+    Counts the pictures of an opened file: those of an animation, or the pages of a TIFF.
+
+    Args:
+        image: at its first picture, where it stays.
+
+    Raises:
+        TooLargeError: it is a TIFF of more than `MOST_PAGES`.
+    """
+    if not has_several(image):
+        return 1
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    count = 1
+    with contextlib.suppress(EOFError):
+        while count <= MOST_PAGES:
+            image.seek(count)
+            count += 1
+    image.seek(0)
+    if count > MOST_PAGES:
+        raise TooLargeError(f"has more than {MOST_PAGES} pages: split it")
+    return count
 
 
 def _from_pil(image: Image.Image, name: str) -> Image.Image:
@@ -340,7 +365,7 @@ def is_animation(source: Any) -> bool:
             file.seek(-len(start), os.SEEK_CUR)
             if not (start.startswith(BEGINNINGS) or start[8:12] in PICTURE_BRANDS):
                 return False
-            return count_pictures(open_picture(io.BytesIO(file.read()) if place else file)) > 1
+            return has_several(open_picture(io.BytesIO(file.read()) if place else file))
     except Exception:  # the reader of the file reports the error
         return False
     finally:

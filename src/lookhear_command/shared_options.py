@@ -72,7 +72,7 @@ def _model_type(folder: str) -> str | None:
     """Returns the `model_type` of a checkpoint's folder, None if it says none."""
     try:
         return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

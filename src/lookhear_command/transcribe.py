@@ -142,7 +142,7 @@ def read_track(path: Path, number: int | None = None) -> tuple[list[Any], float 
                 return list(json.load(file)), None
             file.seek(0)
             frames = [_seen(json.loads(line)) for line in file if line.strip()]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"--speaker-track {path} holds no track: {type(error).__name__} {error}") from None
     numbers = sorted({number for _, seen in frames for number in seen})
     number = numbers[0] if number is None and len(numbers) == 1 else number

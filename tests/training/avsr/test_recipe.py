@@ -23,6 +23,8 @@ from lookhear.training.running import training_arguments
 
 FOLDER = Path(lookhear.__file__).parent / "training" / "avsr" / "recipes"
 SHIPPED = sorted(path.name for path in FOLDER.glob("*.yaml"))
+LAUGHS = "a0: &a0 [1]\n"  # each line repeats the one before ten times
+LAUGHS += "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))
 
 
 @pytest.fixture
@@ -45,6 +47,9 @@ def write(tmp_path):
         ({"model": ["config"]}, r"model must be a mapping of task, checkpoint"),
         ("- a\n- b\n", r"must have the sections model, data"),
         ("model: [unclosed", r"recipe\.yaml' is not YAML"),
+        ("[" * 600, r"recipe\.yaml' is not YAML"),
+        ("training: &a {output_dir: *a}", r"recipe\.yaml' has more than 100000 values, or is a part of itself"),
+        (LAUGHS, r"recipe\.yaml' has more than 100000 values"),
     ],
 )
 def test_what_is_wrong_is_named(write, content, named):
