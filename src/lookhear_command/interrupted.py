@@ -11,6 +11,7 @@ from typing import Any
 
 # Options that change no result, or say where it goes.
 UNIMPORTANT = ("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device")
+UNIMPORTANT += ("num_workers",)
 
 
 class FilesDone:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .argument_types import box, comma_list, line, points, positive, rate, share
+from .argument_types import box, comma_list, count, line, points, positive, rate, share
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
@@ -63,6 +63,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--each", dest="frames", action="store_const", const="each", help="short for --frames each")
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
+    readers = "processes that read image files, ahead of the model (one for each core but one, from nine files on)"
+    parser.add_argument("--num-workers", type=count, metavar="N", help=readers)
     size = "pixels that an image (89478485) or a frame (36000000) may have; larger ones are refused"
     parser.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
@@ -134,6 +136,7 @@ def run(options: argparse.Namespace) -> int:
         json_path=options.json,
         coco=options.coco,
         batch_size=options.batch_size or 1,
+        num_workers=options.num_workers,
         done=done,
         threshold=options.threshold,
         top_k=options.top_k,
@@ -183,6 +186,8 @@ def _check_coco(options: argparse.Namespace) -> None:
 def _perceive_video(options: argparse.Namespace) -> int:
     if len(options.files) > 1:
         raise ValueError(f"pass one video at a time, there are {len(options.files)} files")
+    if options.num_workers is not None:
+        raise ValueError("--num-workers is for images, and the frames of a video come from one file")
     file, out = options.files[0], options.out
     if out is not None and (out.is_dir() or not out.suffix):
         out = out / f"{result_name(file)}.mp4"
@@ -198,7 +203,8 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
-    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt", "max_pixels")}
+    names = ("batch_size", "tracking", "reprompt", "max_pixels")
+    settings = {name: getattr(options, name) for name in names}
     prompts = _prompts(options)
     return perceive_video(
         file,
