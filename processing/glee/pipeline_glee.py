@@ -38,7 +38,7 @@ from .post_processing_glee import (
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
 from .reading_workers_glee import PictureFile, ReadingWorkers, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES
-from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
+from .video_perception_glee import FOLLOWING, WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
@@ -64,6 +64,7 @@ class PerceptionSettings:
         prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
         tracking: how objects of labels are tracked in a video, "memory" or "minvis".
         reprompt: whether an expression's object in a video is also looked for by its own mask.
+        following: how objects that are shown are followed in a video, see `FOLLOWING`.
         frames: what the pictures of a folder, an animation or a video are, see `FRAMES`.
         one_label: whether an object has its best label only.
         with_masks: whether results have masks.
@@ -82,6 +83,7 @@ class PerceptionSettings:
     prompts_at_once: int = 4
     tracking: str = "memory"
     reprompt: bool = False
+    following: str = FOLLOWING[0]
     frames: str = FRAMES[0]
     one_label: bool = False
     with_masks: bool = True
@@ -97,7 +99,7 @@ class PerceptionSettings:
         for name in ("max_pixels", "max_side"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
-        choices = {"tracking": MODES, "frames": FRAMES, "on_error": ON_ERROR}
+        choices = {"tracking": MODES, "following": FOLLOWING, "frames": FRAMES, "on_error": ON_ERROR}
         for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, not {value!r}.")
@@ -224,6 +226,10 @@ class ObjectPerceptionPipeline(Pipeline):
       it; at 800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
     - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and
       removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
+    - following: how objects that points, boxes, scribbles and masks mark are followed in a video: "exact" (the pixel
+      decoder, most of the cost of a frame, runs for each object in every frame, as GLEE does it) or "shared" (it runs
+      once for all of them, and once for each in the frame of its prompt: ten objects cost less than two frames with
+      labels, but are lost a little more easily behind others).
     - frames: what the pictures of a folder, an animation or a video are: "video" (one video, which is followed),
       "each" (pictures of their own, in the order of their names: an iterator with one list of results per picture is
       returned) or "first" (only the first one is looked at).
@@ -307,7 +313,7 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> VideoPerception:
         """Opens a video; frames are read and go through the model when their results are taken."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
-        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "with_masks")
+        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "following", "with_masks")
         for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
         video = open_video(source, fps, limits=settings.limits(FRAME_LIMITS))
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)

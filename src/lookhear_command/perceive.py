@@ -90,6 +90,11 @@ def add(commands: Commands) -> None:
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
     by_mask = "look for the object of an --expression by its own mask, too"
     video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
+    ways = (
+        "how objects of --point, --box, --scribble and --mask are followed: each for itself (exact), or most of the "
+    )
+    ways += "work once for all of them, less exactly (shared)"
+    video.add_argument("--following", choices=("exact", "shared"), help=ways)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
 
@@ -107,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
     moving = [file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(file)]
     if moving and frames == "video":
         return _perceive_video(options)
-    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
+    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt", "following"):
         if getattr(options, name) is not None:
             which = "looked at as pictures" if moving else "not one"
             raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is {which}")
@@ -203,7 +208,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
-    names = ("batch_size", "tracking", "reprompt", "max_pixels")
+    names = ("batch_size", "tracking", "reprompt", "following", "max_pixels")
     settings = {name: getattr(options, name) for name in names}
     prompts = _prompts(options)
     return perceive_video(
