@@ -1,6 +1,6 @@
 """From pixels to objects: proposals, prompted decoder layers and prediction heads (paper, section 3.1)."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -348,7 +348,7 @@ def find_on_maps(
     maps: GleeSharedMaps,
     prompts: GleePromptTokens,
     count: int | None = None,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """
     Decodes each prompt in each image; what doesn't depend on the prompts is computed once an image.
 

@@ -297,8 +297,9 @@ class GleeModel(GleePreTrainedModel):
             `logits`, `confidence`, `pred_boxes`, `pred_masks` and `track_embeddings`; a row is a prompt in an image,
             all prompts of the first image first.
         """
-        found = find_on_maps(self.proposals, self.decoder, self.heads, maps, prompts, count)
-        return GleeObjectDetectionOutput(**found)
+        return GleeObjectDetectionOutput(
+            **find_on_maps(self.proposals, self.decoder, self.heads, maps, prompts, count)
+        )
 
     def _request(self, prompts: GleePrompts, pixel_values: torch.Tensor) -> GleeRequest:
         """Embeds what is looked for."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 # Options that change no result, or say where it goes.
-UNIMPORTANT = ("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device")
-UNIMPORTANT += ("num_workers",)
+UNIMPORTANT = (
+    *("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device"),
+    "num_workers",
+)
 
 
 class FilesDone:

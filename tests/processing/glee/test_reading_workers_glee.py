@@ -50,6 +50,7 @@ def plain(results):
     return [[{**found, "mask": found["mask"].tolist()} for found in one] for one in results]
 
 
+@pytest.mark.slow
 def test_results_are_those_of_this_process(see, files):
     before = processes()
     expected = plain(see(files, **ASKED, num_workers=0))
