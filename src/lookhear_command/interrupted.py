@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 # Options that change no result, or say where it goes.
-UNIMPORTANT = ("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device")
+UNIMPORTANT = (
+    *("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device"),
+    "num_workers",
+)
 
 
 class FilesDone:

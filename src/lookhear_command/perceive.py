@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .argument_types import box, comma_list, line, points, positive, rate, share
+from .argument_types import box, comma_list, count, line, points, positive, rate, share
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
@@ -65,6 +65,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--each", dest="frames", action="store_const", const="each", help="short for --frames each")
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
+    readers = "processes that read image files, ahead of the model (one for each core but one, from nine files on)"
+    parser.add_argument("--num-workers", type=count, metavar="N", help=readers)
     size = "pixels that an image (89478485) or a frame (36000000) may have; larger ones are refused"
     parser.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
@@ -90,6 +92,11 @@ def add(commands: Commands) -> None:
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
     by_mask = "look for the object of an --expression by its own mask, too"
     video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
+    ways = (
+        "how objects of --point, --box, --scribble and --mask are followed: each for itself (exact), or most of the "
+    )
+    ways += "work once for all of them, less exactly (shared)"
+    video.add_argument("--following", choices=("exact", "shared"), help=ways)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_options(parser)
@@ -111,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     moving = [file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(file)]
     if moving and frames == "video":
         return _perceive_video(options)
-    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
+    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt", "following"):
         if getattr(options, name) is not None:
             which = "looked at as pictures" if moving else "not one"
             raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is {which}")
@@ -140,6 +147,7 @@ def run(options: argparse.Namespace) -> int:
         json_path=options.json,
         coco=options.coco,
         batch_size=options.batch_size or 1,
+        num_workers=options.num_workers,
         done=done,
         threshold=options.threshold,
         top_k=options.top_k,
@@ -189,6 +197,8 @@ def _check_coco(options: argparse.Namespace) -> None:
 def _perceive_video(options: argparse.Namespace) -> int:
     if len(options.files) > 1:
         raise ValueError(f"pass one video at a time, there are {len(options.files)} files")
+    if options.num_workers is not None:
+        raise ValueError("--num-workers is for images, and the frames of a video come from one file")
     file, out = options.files[0], options.out
     if out is not None and (out.is_dir() or not out.suffix):
         out = out / f"{result_name(file)}.mp4"
@@ -204,7 +214,8 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
-    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt", "max_pixels")}
+    names = ("batch_size", "tracking", "reprompt", "following", "max_pixels")
+    settings = {name: getattr(options, name) for name in names}
     prompts = _prompts(options)
     return perceive_video(
         file,

@@ -71,6 +71,7 @@ def perceive_folders(options: argparse.Namespace, prompts: Mapping[str, Any]) ->
         formats,
         CLIPS,
         batch_size=options.batch_size,
+        num_workers=options.num_workers,
         video_settings=videos,
         picture_settings={"one_label": options.one_label},
         threshold=options.threshold,

@@ -25,6 +25,7 @@ def perceive_folder(
     is_video: Collection[str],
     *,
     batch_size: int | None = None,
+    num_workers: int | None = None,
     video_settings: Mapping[str, Any],
     picture_settings: Mapping[str, Any],
     **settings: Any,
@@ -39,6 +40,7 @@ def perceive_folder(
         formats: `JSON` for NAME.json of a picture and NAME.jsonl of a video, `OVERLAY` for NAME.png and NAME.mp4.
         is_video: the endings of videos.
         batch_size: pictures (1) or frames (4) that go through the model together.
+        num_workers: processes that read pictures ahead, see the pipeline.
         video_settings: of the pipeline, for videos.
         picture_settings: of the pipeline, for pictures.
         settings: of the pipeline, for both.
@@ -56,7 +58,7 @@ def perceive_folder(
                 yield _video(path, target, see, prompts, formats, {**settings, **video_settings, **sizes})
         else:
             both = {**settings, **picture_settings}
-            yield from _pictures(list(group), see, prompts, formats, batch_size or 1, both)
+            yield from _pictures(list(group), see, prompts, formats, batch_size or 1, num_workers, both)
 
 
 def _pictures(
@@ -65,10 +67,11 @@ def _pictures(
     prompts: Mapping[str, Any],
     formats: Collection[str],
     batch_size: int,
+    num_workers: int | None,
     settings: Mapping[str, Any],
 ) -> Iterator[Seen]:
     paths = [path for path, _ in files]
-    for index, image, objects in looked_at(paths, see, prompts, batch_size, settings, None):
+    for index, image, objects in looked_at(paths, see, prompts, batch_size, num_workers, settings, None):
         path, target = files[index]
         written: list[Path] = []
         if isinstance(image, ValueError) or image is None:
