@@ -13,6 +13,7 @@ from .alignment_avsr import (
     TimedText,
     align_ctc,
     delay_early_starts,
+    join_ends,
     mean_confidence,
     merge_into_blank,
     split_pieces,
@@ -372,7 +373,7 @@ class Recogniser:
         characters, sources = split_pieces(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
         characters = [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(characters)
+            for c in join_ends(delay_early_starts(characters))
         ]
         return characters, sources
 
