@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -37,10 +38,10 @@ def whole_copy(model: PreTrainedModel) -> PreTrainedModel:
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
     from torch.distributed.fsdp import FSDPModule
 
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    weights: dict[str, Any] = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
     for name, value in weights.items():
         weights[name] = value.clone()  # on the CPU they come as what is still to be collected
-    kind = next(base for base in type(model).__mro__ if not issubclass(base, FSDPModule))
+    kind: Any = next(base for base in type(model).__mro__ if not issubclass(base, FSDPModule))
     with torch.device("meta"):  # without memory: the weights take the places of its own
         copy: PreTrainedModel = kind(model.config)
     copy.load_state_dict(weights, assign=True)

@@ -54,7 +54,7 @@ def test_a_dry_run_lists_stages_data_hours_and_memory(name):
         assert " " not in stage.name and all(f"  data: {source} (" in text for source in stage.sources)
         if stage.kind == "train":
             assert f"{training_steps(stage, paper)} steps on " in lines[2 + number]
-    assert any(line.startswith("  measure: ") for line in lines)
+    assert any(line.startswith("  measure: ") for line in lines) and "not known" not in text
 
 
 def test_measurements_name_what_exists():

@@ -137,7 +137,7 @@ class AvsrTrainer(Trainer):
         finally:
             self._reader = None
 
-    def _reading(self, model: PreTrainedModel) -> PreTrainedModel:
+    def _reading(self, model):
         """
         Returns what searches: the model, or where its weights are divided between processes, a whole copy. Processes
         take different numbers of steps in a search, and would wait for each other for ever.
