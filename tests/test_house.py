@@ -404,8 +404,9 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
 
 def test_all_has_everything_but_the_hub_kernels(repository):
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras) == {"face", "dlib", "eval", "demo", "docs", "lora", "export", "hub-kernels", "dev", "all"}
-    assert extras["all"] == ["lookhear[face,eval,demo,lora]"]
+    choices = {"dlib", "docs", "export", "hub-kernels", "dev"}
+    assert set(extras) == {"face", "eval", "demo", "lora", "serve", "all"} | choices
+    assert extras["all"] == ["lookhear[face,eval,demo,lora,serve]"]
 
 
 def test_every_requirement_has_its_reason(repository):
