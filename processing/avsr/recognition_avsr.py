@@ -572,7 +572,7 @@ def assign_words(
         if not near or sum(near) / len(near) >= least:
             own.append(word)
         else:
-            others += time_words([characters[index] for index in word])
+            others += time_words(list(characters[word[0] : word[-1] + 2]))  # with the space, at which it ends
     known = [value for values in seen for value in values]
     mean = sum(known) / len(known) if known else 1.0
     return SpeakerWords(_spelled(characters, own), others, mean)
