@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .found_files import FoundFile
-from .interrupted import UNIMPORTANT
+from .interrupted import UNIMPORTANT, what_counts
 
 # Options that change no result of a file, or only which there are.
-PASSING = (*UNIMPORTANT, "files", "format", "recursive", "batch_size", "num_workers")
+PASSING = (*UNIMPORTANT, "files", "format", "recursive", "batch_size")
 PROBLEMS = "problems.jsonl"
 
 
@@ -74,13 +74,9 @@ class FolderRun:
 
     def _check_same(self, options: argparse.Namespace) -> None:
         """Compares the options with those of the results that are there, and notes them."""
-        from lookhear.evaluation.fingerprints import with_content
         from lookhear.evaluation.whole_files import write_text
 
-        given = {name: value for name, value in vars(options).items() if name not in PASSING}
-        texts = {name: with_content(str(value)) for name, value in given.items() if isinstance(value, (str, Path))}
-        about = {name: texts.get(name, repr(value)) for name, value in given.items()}
-        about["model"] = with_content(os.path.join(str(options.model), ""))
+        about = what_counts(options, PASSING)
         path = self._output / f".{self._command}.json"
         before = about if self._overwrite else _read(path) or about
         if differ := sorted(name for name in {*about, *before} if about.get(name) != before.get(name)):

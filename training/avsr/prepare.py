@@ -498,14 +498,16 @@ def prepared_landmarks(folders: Sequence[str | Path]) -> str | None:
     names = {Path(folder): _read_settings(Path(folder))["landmarks"] for folder in folders}
     if len(set(names.values())) > 1:
         names = {folder: name for folder, name in names.items() if _has_crops(folder)}
-    first = next(iter(names), None)
+    if not names:
+        return None
+    first = next(iter(names))
     for folder, name in names.items():
-        if first is not None and name != names[first]:
+        if name != names[first]:
             raise ValueError(
                 f"{first} and {folder} were made with different landmarks ({names[first]}, {name}): "
                 "prepare one of them again with --landmarks"
             )
-    return None if first is None else names[first]
+    return names[first]
 
 
 def check_geometry(folders: Sequence[str | Path], image_processor: MouthRoiImageProcessor) -> None:

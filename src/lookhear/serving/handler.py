@@ -23,7 +23,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
@@ -125,8 +125,7 @@ class Limits:
         Raises:
             ValueError: one of them isn't a positive number.
         """
-        names = {one.name: PREFIX + one.name.upper() for one in fields(cls)}
-        return cls(**{name: _positive(key, environment[key]) for name, key in names.items() if environment.get(key)})
+        return cls(**positive_numbers((one.name for one in fields(cls)), PREFIX, environment))
 
     def check_bytes(self, count: float) -> None:
         """
@@ -180,7 +179,7 @@ class Limits:
                     raise RequestError("The file holds neither video nor sound.")
                 size = max([(s.width, s.height) for s in streams if s.type == "video"] or [(0, 0)], key=math.prod)
                 self.check_picture(size)
-                seconds, frames = _packet_seconds(container, streams)
+                seconds, frames = packet_seconds(container, streams)
         except av.error.ArgumentError:  # the whitelist's
             kinds = "mp4, mov, mkv, webm, avi, mpg, wav, flac, mp3, ogg, aac"
             raise RequestError(f"This kind of file is not accepted: send one of {kinds}.", 415) from None
@@ -199,6 +198,25 @@ class Limits:
         return seconds
 
 
+def positive_numbers(names: Iterable[str], prefix: str, environment: Mapping[str, str]) -> dict[str, float]:
+    """
+    Reads numbers from the environment.
+
+    Args:
+        names: of the numbers; that of a variable is in capitals, after the prefix.
+        prefix: of the variables.
+        environment: name -> text.
+
+    Returns:
+        Those that are there and not empty.
+
+    Raises:
+        ValueError: one of them isn't a positive number.
+    """
+    variables = {name: prefix + name.upper() for name in names}
+    return {name: _positive(key, environment[key]) for name, key in variables.items() if environment.get(key)}
+
+
 def _positive(name: str, text: str) -> float:
     try:
         number = float(text)
@@ -209,8 +227,17 @@ def _positive(name: str, text: str) -> float:
     return number
 
 
-def _packet_seconds(container: Any, streams: list[Any]) -> tuple[float, int]:
-    """Returns the seconds from the first to the end of the last packet, and the number of the video's packets."""
+def packet_seconds(container: Any, streams: list[Any]) -> tuple[float, int]:
+    """
+    Measures a clip by its packets, as headers may lie and browsers' recordings do not say how long they are.
+
+    Args:
+        container: of PyAV, open for reading; its packets are read.
+        streams: of the container.
+
+    Returns:
+        Seconds from the first to the end of the last packet, and the number of the video's packets.
+    """
     first, last, frames = math.inf, 0.0, 0
     for packet in container.demux(streams):
         frames += packet.size > 0 and packet.stream.type == "video"
