@@ -97,6 +97,30 @@ def word_window(clip: Clip, share: float, generator: np.random.Generator, max_fr
     return replace(cut(clip, start, min(end, start + max_frames)), text=" ".join(word for word, *_ in chosen))
 
 
+def cut_part(clip: Clip, generator: np.random.Generator) -> Clip:
+    """
+    Keeps one word or more in a row, but not all, chosen at random, with their sound and lips: a sentence that was cut
+    off, at either end. Neighbours are cut apart half way between them. A clip without word times stays as it is.
+    """
+    words = clip.words or ()
+    if len(words) < 2:
+        return clip
+    count = int(generator.integers(1, len(words)))
+    first = int(generator.integers(len(words) - count + 1))
+    last = first + count
+    start = 0 if first == 0 else _frame_between(words[first - 1], words[first])
+    end = clip.frames if last == len(words) else _frame_between(words[last - 1], words[last])
+    if end <= start:
+        return clip
+    chosen = tuple((word, a - start / 25, b - start / 25) for word, a, b in words[first:last])
+    return replace(cut(clip, start, end), text=" ".join(word for word, *_ in chosen), words=chosen)
+
+
+def _frame_between(word: tuple[str, float, float], following: tuple[str, float, float]) -> int:
+    """Returns the frame whose beginning is nearest to the middle between two words."""
+    return round(25 * (word[2] + following[1]) / 2)
+
+
 def first_words(words: Sequence[tuple[str, float, float]], max_frames: int) -> tuple[int, range] | None:
     """
     Finds the first words of a clip that fit into a number of frames.
@@ -298,6 +322,8 @@ def augment(
     Applies all augmentations but splicing, in an order that keeps sound and lips in step; `voices` are waves for
     noise.
     """
+    if recipe.part_probability and generator.random() < recipe.part_probability:
+        clip = cut_part(clip, generator)
     if recipe.silence:
         clip = cut_silence(clip, generator)
     if tuple(recipe.speed) != (1.0, 1.0):

@@ -13,6 +13,7 @@ from lookhear.training.avsr.augmentation import (
     FRAMES_PER_SECOND,
     SAMPLES_PER_FRAME,
     Clip,
+    Words,
     augment,
     change_looks,
     cut_at_words,
@@ -66,7 +67,8 @@ class TrainingClips(torch.utils.data.Dataset):
         noisy = augmentation.noise_probability or self.non_speech.used
         self.voices = self._collect_voices() if noisy else []
         self.with_lips = self._find_lips() if self.non_speech.used else []
-        self.splice_partners = self._find_splice_partners() if augmentation.splice_probability else {}
+        partners = augmentation.splice_probability or self.non_speech.pairs
+        self.partners = self._find_partners() if partners else {}
 
     def _collect_voices(self) -> list[tuple[int, np.ndarray]]:
         """Reads the sound of some clips, for noise: pairs of row number and wave."""
@@ -81,7 +83,7 @@ class TrainingClips(torch.utils.data.Dataset):
         shapes = self.rows.select_columns(["mouth_shape"])
         return [index for index, row in enumerate(shapes) if row["mouth_shape"] is not None]
 
-    def _find_splice_partners(self) -> dict[int, list[int]]:
+    def _find_partners(self) -> dict[int, list[int]]:
         """Finds, for each row with word times, the rows of the same speaker with the same number of words."""
         groups = defaultdict(list)
         columns = self.rows.select_columns(["speaker", "words"])
@@ -102,22 +104,18 @@ class TrainingClips(torch.utils.data.Dataset):
         augmentation = self.augmentation.at(self.epoch)
         ramp = self.augmentation.ramp_epochs
         non_speech = self.non_speech.at(min(1.0, self.epoch / ramp) if ramp else 1.0)
-        row = self.rows[index]
-        clip = read_clip(row)
         others = [wave for row, wave in self.voices if row != index]
         if non_speech.share and generator.random() < non_speech.share:
-            return self._wordless(clip, augmentation, non_speech, others, generator)
-        clip = self._splice(clip, index, augmentation.splice_probability, generator)
-        if self.data.word_window:
-            clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
-        if clip.frames > self.data.max_frames:
-            clip = cut_at_words(clip, self.data.max_frames)
-        if not row["words"]:  # times that an aligner found are for cutting only
-            clip = replace(clip, words=None)
-        clip = augment(clip, augmentation, self.crop_size, others, generator)
+            return self._wordless(read_clip(self.rows[index]), augmentation, non_speech, others, generator)
+        clip = self._spoken(index, augmentation, others, generator)
         if not self.non_speech.used:
             return clip
-        if generator.random() < non_speech.quiet:
+        if non_speech.pairs and index in self.partners and generator.random() < non_speech.pairs:
+            partner = self._partner(index, generator)
+            following = self._spoken(partner, augmentation, others, generator)
+            if clip.frames + following.frames <= self.data.max_frames:
+                clip = join(clip, following, non_speech.quiet_seconds, non_speech.quiet_level, generator)
+        elif generator.random() < non_speech.quiet:
             clip = add_quiet(clip, non_speech.quiet_seconds, non_speech.quiet_level, generator)
         clip = replace(clip, heard=clip.text, seen=clip.text)
         drawn = generator.random()
@@ -128,6 +126,24 @@ class TrainingClips(torch.utils.data.Dataset):
             samples = len(clip.mouths) * SAMPLES_PER_FRAME
             clip = replace(clip, audio=wordless_sound(samples, generator, others, non_speech.babble), heard="")
         return clip
+
+    def _spoken(
+        self, index: int, augmentation: AugmentationRecipe, voices: list[np.ndarray], generator: np.random.Generator
+    ) -> Clip:
+        """Returns the clip of a row with its words: spliced, cut and augmented."""
+        row = self.rows[index]
+        clip = self._splice(read_clip(row), index, augmentation.splice_probability, generator)
+        if self.data.word_window:
+            clip = word_window(clip, self.data.word_window, generator, self.data.max_frames)
+        if clip.frames > self.data.max_frames:
+            clip = cut_at_words(clip, self.data.max_frames)
+        if not row["words"]:  # times that an aligner found are for cutting only
+            clip = replace(clip, words=None)
+        return augment(clip, augmentation, self.crop_size, voices, generator)
+
+    def _partner(self, index: int, generator: np.random.Generator) -> int:
+        """Draws a row of the same speaker with as many words; it may be the same row."""
+        return self.partners[index][int(generator.integers(len(self.partners[index])))]
 
     def _wordless(
         self,
@@ -170,12 +186,11 @@ class TrainingClips(torch.utils.data.Dataset):
         return lips[:, :, ::-1] if generator.random() < augmentation.flip else lips
 
     def _splice(self, clip: Clip, index: int, probability: float, generator: np.random.Generator) -> Clip:
-        if index not in self.splice_partners or clip.words is None:
+        if index not in self.partners or clip.words is None or not probability:
             return clip
         for place in range(len(clip.words)):
             if generator.random() < probability:
-                other = self.splice_partners[index][int(generator.integers(len(self.splice_partners[index])))]
-                clip = splice_word(clip, read_clip(self.rows[other]), place)
+                clip = splice_word(clip, read_clip(self.rows[self._partner(index, generator)]), place)
         return clip
 
 
@@ -187,19 +202,59 @@ def add_quiet(clip: Clip, most: float, level: tuple[float, float], generator: np
     before, after = (round(FRAMES_PER_SECOND * generator.uniform(0, most) * (generator.random() < 0.7)) for _ in "ab")
     audio, mouths = clip.audio, clip.mouths
     if audio is not None:
-        loudness = float(np.sqrt(np.mean(np.square(audio)))) if len(audio) else 0.0
-        loudness *= 10 ** (generator.uniform(*level) / 20) * (generator.random() < 0.7)
-        counts = (before * SAMPLES_PER_FRAME, after * SAMPLES_PER_FRAME)
-        ends: list[np.ndarray] = [
-            loudness * background(count, generator) if count and loudness else np.zeros(count) for count in counts
-        ]
-        whole = len(mouths) * SAMPLES_PER_FRAME if mouths is not None else len(audio)
-        audio = np.concatenate([ends[0], audio[:whole], ends[1]]).astype(np.float32)
+        ends = _quiet_sounds(audio, (before, after), level, generator)
+        audio = np.concatenate([ends[0], _as_long_as(audio, mouths), ends[1]])
     if mouths is not None and len(mouths):
         mouths = np.concatenate([np.repeat(mouths[:1], before, 0), mouths, np.repeat(mouths[-1:], after, 0)])
-    late = before / FRAMES_PER_SECOND
-    words = clip.words and tuple((word, start + late, end + late) for word, start, end in clip.words)
-    return replace(clip, audio=audio, mouths=mouths, words=words)
+    return replace(clip, audio=audio, mouths=mouths, words=_later(clip, before))
+
+
+def join(clip: Clip, following: Clip, most: float, level: tuple[float, float], generator: np.random.Generator) -> Clip:
+    """
+    Returns one clip and then another, with up to `most` seconds between them, as [`add_quiet`] makes them. If only one
+    has sound, lips or word times, the first clip is returned as it is.
+    """
+    for mine, other in zip(
+        (clip.audio, clip.mouths, clip.words), (following.audio, following.mouths, following.words)
+    ):
+        if (mine is None) != (other is None):
+            return clip
+    between = round(FRAMES_PER_SECOND * generator.uniform(0, most))
+    audio, mouths, words = clip.audio, clip.mouths, clip.words
+    sounds = [_as_long_as(part.audio, part.mouths) for part in (clip, following) if part.audio is not None]
+    frames = len(mouths) if mouths is not None else clip.frames  # of the first one
+    if sounds:
+        pause = _quiet_sounds(sounds[0], (between,), level, generator)[0]
+        first = np.pad(sounds[0], (0, frames * SAMPLES_PER_FRAME - len(sounds[0])))
+        audio = np.concatenate([first, pause, sounds[1]])
+    if mouths is not None and following.mouths is not None:
+        held = [np.repeat(mouths[-1:], between // 2, 0), np.repeat(following.mouths[:1], between - between // 2, 0)]
+        mouths = np.concatenate([mouths, *held, following.mouths])
+    if words is not None:
+        words = words + (_later(following, frames + between) or ())
+    return replace(clip, text=f"{clip.text} {following.text}".strip(), audio=audio, mouths=mouths, words=words)
+
+
+def _quiet_sounds(
+    speech: np.ndarray, frames: tuple[int, ...], level: tuple[float, float], generator: np.random.Generator
+) -> list[np.ndarray]:
+    """Makes sounds of these lengths without words, each `(samples,)` float32: silent, or noise of one random level."""
+    loudness = float(np.sqrt(np.mean(np.square(speech)))) if len(speech) else 0.0
+    loudness *= 10 ** (generator.uniform(*level) / 20) * (generator.random() < 0.7)
+    counts = [number * SAMPLES_PER_FRAME for number in frames]
+    sounds = (loudness * background(count, generator) if count and loudness else np.zeros(count) for count in counts)
+    return [np.asarray(sound, np.float32) for sound in sounds]
+
+
+def _as_long_as(audio: np.ndarray, mouths: np.ndarray | None) -> np.ndarray:
+    """Returns `(samples,)` sound that ends with the pictures, if there are any."""
+    return audio if mouths is None else audio[: len(mouths) * SAMPLES_PER_FRAME]
+
+
+def _later(clip: Clip, frames: int) -> Words | None:
+    """Returns the words of a clip that begins a number of frames later."""
+    late = frames / FRAMES_PER_SECOND
+    return clip.words and tuple((word, start + late, end + late) for word, start, end in clip.words)
 
 
 class EvaluationClips(torch.utils.data.Dataset):

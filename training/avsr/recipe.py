@@ -92,6 +92,8 @@ class AugmentationRecipe:
         splice_probability: probability of each word, in [0, 1], to be exchanged, sound and lips, with the word at the
             same place in another clip of the same speaker with equally many words (for corpora of a fixed grammar,
             with word times).
+        part_probability: probability, in [0, 1], that only some words in a row of a clip with word times are left.
+            Without such clips, a model that is trained on whole sentences of a fixed grammar reads no part of one.
         silence: whether the silence before and after the words is cut at random.
         speed: lowest and highest common speed of sound and lips, above 0; 1 is the clip's own.
         pitch: lowest and highest factor of the voice's pitch at the same speed, of three clips in ten, 0.5 to 2; 1 is
@@ -105,8 +107,8 @@ class AugmentationRecipe:
             0.
         slow_probability: probability that a clip has fewer pictures a second, each shown longer, in [0, 1].
         slow_rates: fewest and most of these pictures, above 0, at most 25.
-        ramp_epochs: epochs, at least 0, over which noise, masks and splicing grow from nothing to the recipe's values,
-            so that a new model starts on clean clips.
+        ramp_epochs: epochs, at least 0, over which noise, masks, splicing and parts grow from nothing to the recipe's
+            values, so that a new model starts on clean clips.
     """
 
     flip: Share = 0.5
@@ -122,6 +124,7 @@ class AugmentationRecipe:
     audio_masks: CountOrZero = 0
     mask_seconds: NotNegative = 0.28
     splice_probability: Share = 0.0
+    part_probability: Share = 0.0
     silence: bool = False
     speed: Annotated[tuple[Positive, Positive], Ascending()] = (1.0, 1.0)
     pitch: Annotated[tuple[Pitch, Pitch], Ascending()] = (1.0, 1.0)
@@ -145,6 +148,7 @@ class AugmentationRecipe:
             noise_probability=share * self.noise_probability,
             background_probability=share * self.background_probability,
             splice_probability=share * self.splice_probability,
+            part_probability=share * self.part_probability,
             video_masks=round(share * self.video_masks),
             audio_masks=round(share * self.audio_masks),
         )
@@ -170,7 +174,9 @@ class NonSpeechRecipe:
             sound's words remain, as those of a talker who is not in view; the lips say nothing.
         noise_alone: probability, in [0, 1], that a clip with lips has no sound but noise: the lips' words remain.
         quiet: probability, in [0, 1], of quiet around a clip with speech.
-        quiet_seconds: longest quiet before, and after, at least 0.
+        pairs: probability, in [0, 1], that a clip with speech is followed, after a quiet, by another one of its
+            speaker with as many words (with word times): there is speech after a pause, too.
+        quiet_seconds: longest quiet before, after and between clips, at least 0.
         quiet_level: least and most decibels of the noise there, compared with the speech. Beware: where it is faint
             only, a model learns that after a loud noise nothing is said.
     """
@@ -184,6 +190,7 @@ class NonSpeechRecipe:
     still_lips: Share = 0.0
     noise_alone: Share = 0.0
     quiet: Share = 0.0
+    pairs: Share = 0.0
     quiet_seconds: NotNegative = 1.5
     quiet_level: Annotated[tuple[float, float], Ascending()] = (-60.0, -25.0)
 
@@ -199,11 +206,11 @@ class NonSpeechRecipe:
     @property
     def used(self) -> bool:
         """Whether any clip is changed."""
-        return bool(self.share or self.still_lips or self.noise_alone or self.quiet)
+        return bool(self.share or self.still_lips or self.noise_alone or self.quiet or self.pairs)
 
     def at(self, share: float) -> "NonSpeechRecipe":
         """Returns the recipe with this share, in [0, 1], of its probabilities."""
-        names = ("share", "still_lips", "noise_alone", "quiet")
+        names = ("share", "still_lips", "noise_alone", "quiet", "pairs")
         return replace(self, **{name: share * getattr(self, name) for name in names})
 
 
