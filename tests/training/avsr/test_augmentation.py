@@ -13,6 +13,7 @@ from lookhear.training.avsr.augmentation import (
     crop_and_flip,
     cut,
     cut_at_words,
+    cut_part,
     cut_silence,
     first_words,
     mask_stretches,
@@ -131,6 +132,24 @@ def test_word_window_is_shortened_until_it_fits():
     assert texts == {"BIN BLUE"}
     assert word_window(counting_clip(), 1.0, generator(), 5).frames == 5
     assert word_window(Clip("X", words=None), 0.3, generator(), 5).text == "X"
+
+
+def test_a_part_of_a_sentence_keeps_its_words_and_their_place():
+    clip, parts = counting_clip(), set()
+    edges = {"BIN": (0, 20), "BLUE": (20, 32), "AT": (32, 40), "F": (40, 60)}  # "at" comes after a pause of 5 frames
+    for seed in range(60):
+        part = cut_part(clip, generator(seed))
+        words = part.text.split()
+        start, end = edges[words[0]][0], edges[words[-1]][1]
+        assert seen(part).tolist() == heard(part).tolist() == list(range(start, end))
+        for word, begins, ends in part.words:
+            assert (round(25 * begins) + start, round(25 * ends) + start) == SPANS[word]
+        parts.add(part.text)
+    rows = [[word for word, *_ in WORDS][a:b] for a in range(4) for b in range(a + 1, 5) if b - a < 4]
+    assert parts == {" ".join(row) for row in rows}  # each but the whole
+    assert cut_part(Clip("NO TIMES", mouths=clip.mouths), generator()).text == "NO TIMES"
+    one = counting_clip(words=WORDS[:1])
+    assert cut_part(one, generator()) is one
 
 
 def test_spliced_word_brings_its_sound_lips_and_times():

@@ -12,7 +12,7 @@ from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.augmentation import Clip, blur, change_gamma, lower_frame_rate, scramble, splice_word
 from lookhear.training.avsr.channel import add_room, change_pitch, delay_of, encode, telephone
-from lookhear.training.avsr.examples import ClipCollator, TrainingClips, add_quiet, with_both
+from lookhear.training.avsr.examples import ClipCollator, TrainingClips, add_quiet, join, with_both
 from lookhear.training.avsr.prepare import load_prepared
 from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe, NonSpeechRecipe, load_recipe
 from lookhear.training.avsr.train import hold_speakers, train
@@ -231,6 +231,41 @@ def test_quiet_moves_the_words(generator):
     noises = [audio[audio != 1] for audio in loud]
     louder = [np.std(noise) for noise in noises if noise.any()]  # the others are silent, or have nothing added
     assert len(louder) > 3 and louder == pytest.approx([10 ** (3 / 20)] * len(louder), rel=0.05)
+
+
+def test_two_clips_are_joined_by_a_pause():
+    mouths = np.full((10, 4, 4), 7, np.uint8)
+    first = Clip("a", np.ones(6300, np.float32), mouths, (("a", 0.1, 0.3),))  # the sound ends before the pictures do
+    second = Clip("b", np.full(6400, 2, np.float32), mouths + 1, (("b", 0.0, 0.2),))
+    gaps = set()
+    for seed in range(10):
+        both = join(first, second, 1.0, (-20.0, -20.0), np.random.default_rng(seed))
+        gap = both.frames - 20
+        assert both.text == "a b" and len(both.mouths) == both.frames and len(both.audio) == 640 * both.frames
+        assert (both.audio[:6300] == 1).all() and (both.audio[-6400:] == 2).all()
+        assert np.abs(both.audio[6400:-6400]).max(initial=0) < 0.6
+        assert (both.mouths[: 10 + gap // 2] == 7).all() and (both.mouths[10 + gap // 2 :] == 8).all()
+        assert both.words == (("a", 0.1, 0.3), ("b", pytest.approx((10 + gap) / 25), pytest.approx((15 + gap) / 25)))
+        gaps.add(gap)
+    assert len(gaps) > 5 and max(gaps) <= 25
+    heard = join(replace(first, mouths=None), replace(second, mouths=None), 0.0, (0.0, 0.0), np.random.default_rng(0))
+    assert heard.mouths is None and len(heard.audio) == 12800 and heard.words[1][1] == pytest.approx(0.4)
+    assert join(first, replace(second, audio=None), 1.0, (0.0, 0.0), np.random.default_rng(0)) is first
+
+
+def test_pairs_are_of_one_speaker_and_fit(tmp_path, prepared_folder, make_texts):
+    texts = {name: make_texts(4, seed=seed) for seed, name in enumerate(("s1", "s2"))}
+    folders = [prepared_folder(tmp_path / name, texts[name], speaker=name) for name in texts]
+    rows = load_prepared(folders)
+    non_speech = NonSpeechRecipe(pairs=1.0, quiet_seconds=0.4)
+    clips = TrainingClips(rows, PLAIN, DataRecipe(), 16, non_speech=non_speech)
+    for index in range(len(rows)):
+        mine = texts["s1" if index < 4 else "s2"]
+        words = clips[index].text.split()
+        assert " ".join(words[:2]) == rows[index]["text"] and " ".join(words[2:]) in mine
+    short = max(len(clips[index].mouths) for index in range(len(rows))) // 2 - 10
+    alone = TrainingClips(rows, PLAIN, DataRecipe(max_frames=short), 16, non_speech=non_speech)
+    assert all(len(alone[index].text.split()) <= 2 for index in range(len(rows)))
 
 
 def test_a_batch_has_a_text_for_each_view(processor, spelled):
