@@ -653,7 +653,7 @@ class PrecomputedLandmarks:
         self.path = os.fspath(path)
         try:
             points, fps = self._read(Path(path))
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, LookupError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path!r} holds no landmarks that can be read: {error}") from None
         if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2) or len(points) == 0:
             raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")

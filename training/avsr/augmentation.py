@@ -183,8 +183,9 @@ def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
 
 def scramble(clip: Clip, generator: np.random.Generator) -> Clip:
     """
-    Cuts a clip into pieces of 2 to 6 frames (80 to 240 ms) and shuffles them: the sounds and the lips of speech, but no
-    words. The pieces of the sound are faded over 5 ms, so that their edges don't click.
+    Cuts a clip into pieces of 2 to 6 frames (80 to 240 ms) and shuffles them: sounds and lips of speech, but no words.
+
+    The pieces of the sound are faded over 5 ms, so that their edges don't click.
     """
     ends = np.cumsum(generator.integers(2, 7, clip.frames // 2))
     edges = np.array([0, *ends[ends < clip.frames], clip.frames])

@@ -171,6 +171,8 @@ class NonSpeechRecipe:
         noise_alone: probability, in [0, 1], that a clip with lips has no sound but noise: the lips' words remain.
         quiet: probability, in [0, 1], of quiet around a clip with speech.
         quiet_seconds: longest quiet before, and after, at least 0.
+        quiet_level: least and most decibels of the noise there, compared with the speech. Beware: where it is faint
+            only, a model learns that after a loud noise nothing is said.
     """
 
     share: Annotated[float, Range(0, 1, below=True)] = 0.0
@@ -183,14 +185,15 @@ class NonSpeechRecipe:
     noise_alone: Share = 0.0
     quiet: Share = 0.0
     quiet_seconds: NotNegative = 1.5
+    quiet_level: Annotated[tuple[float, float], Ascending()] = (-60.0, -25.0)
 
     def __post_init__(self) -> None:
         if self.share and not sum(self.views):
             raise ValueError("non_speech.views are all 0: one of sound, lips and both must have a share")
         if self.backwards + self.scrambled > 1:
             raise ValueError(
-                f"non_speech.backwards {self.backwards} and non_speech.scrambled {self.scrambled} are above 1 together: "
-                "lower one"
+                f"non_speech.backwards {self.backwards} and non_speech.scrambled {self.scrambled} are above 1 "
+                "together: lower one"
             )
 
     @property

@@ -21,7 +21,7 @@ from lookhear.processing.avsr import (
     MouthRoiImageProcessor,
 )
 from lookhear.processing.avsr.clip_arrays_avsr import on_clock, resample
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 
 ROI = 24
 

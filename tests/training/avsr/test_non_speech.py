@@ -221,12 +221,16 @@ def test_backwards_and_scrambled_together_are_at_most_all(rows):
 
 def test_quiet_moves_the_words(generator):
     clip = Clip("a", np.ones(6400, np.float32), np.full((10, 4, 4), 7, np.uint8), (("a", 0.1, 0.3),))
-    moved = [add_quiet(clip, 1.0, np.random.default_rng(seed)) for seed in range(10)]
+    moved = [add_quiet(clip, 1.0, (-60.0, -25.0), np.random.default_rng(seed)) for seed in range(10)]
     for one in moved:
         start = round(one.words[0][1] * 25 - 2.5)  # frames of quiet before it
         assert len(one.audio) == 640 * len(one.mouths) and (one.audio[start * 640 : start * 640 + 6400] == 1).all()
         assert (one.mouths == 7).all() and np.abs(one.audio[: start * 640]).max(initial=0) < 0.5
     assert len({len(one.mouths) for one in moved}) > 5
+    loud = [add_quiet(clip, 2.0, (3.0, 3.0), np.random.default_rng(seed)).audio for seed in range(10)]
+    noises = [audio[audio != 1] for audio in loud]
+    louder = [np.std(noise) for noise in noises if noise.any()]  # the others are silent, or have nothing added
+    assert len(louder) > 3 and louder == pytest.approx([10 ** (3 / 20)] * len(louder), rel=0.05)
 
 
 def test_a_batch_has_a_text_for_each_view(processor, spelled):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookhear.processing.avsr.clip_report_avsr import ClipReport
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 from lookhear.training.avsr.corpora import Utterance, read_folder
 from lookhear.training.avsr.pixels import GreyValues
 from lookhear.training.avsr.prepare import (
