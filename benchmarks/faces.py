@@ -103,7 +103,8 @@ def decoded_ahead(path: Path) -> Iterator[np.ndarray]:
         waiting.put(None)
 
     threading.Thread(target=decode, daemon=True).start()
-    return iter(waiting.get, None)
+    while (frame := waiting.get()) is not None:
+        yield frame
 
 
 def spent(call, repeat: int, clock=time.process_time) -> float:
