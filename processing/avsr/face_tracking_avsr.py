@@ -18,6 +18,7 @@ FLASH = 6  # frames: whatever goes back to the old scene within this time was a 
 PACE = 0.1  # how fast the running level follows
 
 WHOLE_SEARCH = 5  # one search in this many covers the whole picture
+REACH = 0.1  # of its width: by how much a face may move until it is looked at again
 SAME_PLACE = 0.4  # intersection over union from which on two boxes are taken for one face
 
 
@@ -95,7 +96,8 @@ class FaceTracker:
 
     Args:
         detector: finds the faces. If it is also a `FaceFollower`, only every `detect_every`-th frame is searched. If
-            it has a number `follow_every`, the face is carried over to every such frame and not looked for in between.
+            it has a number `follow_every`, a face at rest is carried over to every such frame and not looked for in
+            between, and one that moves more often.
         detect_every: frames between two searches.
         patience: frames for which a lost face is waited for where more than one face has been seen.
 
@@ -119,6 +121,8 @@ class FaceTracker:
         self.follower = detector if isinstance(detector, FaceFollower) else None
         self._follow_every: int = getattr(detector, "follow_every", 1)
         self._index = 0  # of the next frame
+        self._looked = 0  # the latest frame in which the face was looked for
+        self._due = 0  # the next one, unless there is a search before
         self._searches = 0
         self.lost = 0
         self._face: Face | None = None  # as it was last seen in this scene
@@ -141,11 +145,15 @@ class FaceTracker:
             change: whether the frame belongs to another scene than the one before.
         """
         self.switched = self.passed_over = False
+        before = self.tracked if change is Change.NONE else None
         if change is Change.CUT:
             self._before_cut, self._face, self.lost = self._face, None, 0
         elif change is Change.RETURN:
             self._face, self.lost = self._before_cut or self._face, 1
         face = self.next_face(frame, change)
+        if face is not None and not self.passed_over:
+            self._due = self._index + self._pause(before, face)
+            self._looked = self._index
         self._index += 1
         self.lost = 0 if face is not None else self.lost + 1
         self._face = face if face is not None else self._face
@@ -187,12 +195,19 @@ class FaceTracker:
             return self.search_new_scene(frame)
         tracked = self.tracked
         if self.follower is not None and change is Change.NONE:
-            if tracked is not None and (since := self._index % self.detect_every):
-                self.passed_over = since % self._follow_every != 0
+            if tracked is not None and self._index % self.detect_every:
+                self.passed_over = self._index < self._due
                 return tracked if self.passed_over else self.carry_over(self.follower, tracked, frame)
             if tracked is None and self._index % pause_of(self.lost):
                 return None
         return self.search(tracked, frame)
+
+    def _pause(self, before: Face | None, face: Face) -> int:
+        """Returns the frames until the face is looked at again: fewer if it has moved since the last time."""
+        if before is None:
+            return 1
+        pace = distance(before, face) / (self._index - self._looked)  # pixels a frame
+        return max(1, min(self._follow_every, int(REACH * face.size / max(pace, 1e-6))))
 
     def carry_over(self, follower: FaceFollower, tracked: Face, frame: np.ndarray) -> Face | None:
         """Returns the face of the frame before in this one, if it is still where it may be."""

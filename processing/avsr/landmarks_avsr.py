@@ -333,6 +333,13 @@ def _region_around(points: np.ndarray, angle: float) -> Region:
     return Region(float(cosine * x - sine * y), float(sine * x + cosine * y), max(side, 1.0), angle)
 
 
+@functools.lru_cache(maxsize=4)
+def _ticks(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the places of a square's pixels from its middle, as a row `(1, side)` and a column `(side, 1)`."""
+    ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+    return ticks[None, :], ticks[:, None]
+
+
 def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
     """Resamples a square of a picture, bilinearly; it is black outside of the picture.
 
@@ -356,12 +363,14 @@ def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
     cosine, sine = scale * math.cos(region.angle), scale * math.sin(region.angle)
     x, y = (region.x - left) / step + 0.5, (region.y - top) / step + 0.5  # of the square's middle, from the corner
     with torch.inference_mode():
-        ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-        across, down = ticks[None, :], ticks[:, None]
+        across, down = _ticks(side)
         grid = torch.empty(1, side, side, 2)  # from -1 to 1 over the part
-        torch.add(across * cosine + (x - width / 2), down * -sine, out=grid[0, ..., 0])
-        torch.add(across * sine + (y - height / 2), down * cosine, out=grid[0, ..., 1])
-        grid *= torch.tensor([2 / width, 2 / height])
+        for values, size, middle, (right, below) in (
+            (grid[0, ..., 0], width, x, (cosine, -sine)),
+            (grid[0, ..., 1], height, y, (sine, cosine)),
+        ):
+            unit = 2 / size
+            torch.add(across * (unit * right), down * (unit * below) + (unit * middle - 1), out=values)
         pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None]
         square = functional.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
         return square[0].permute(1, 2, 0).contiguous().numpy()
@@ -424,13 +433,14 @@ class MeshLandmarkDetector:
             picture shows no face; 1: none.
         device: where the networks run: in torch, but on a CPU in LiteRT where that is installed, which is several
             times as fast for one picture at a time.
-        follow_every: a face is carried over to every such frame; in between its points are interpolated.
+        follow_every: a face at rest is looked at in every such frame, one that moves more often; in between its points
+            are interpolated.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
-    def __init__(self, threshold: float = 0.5, tiles: int = 2, device: str = "cpu", follow_every: int = 2):
+    def __init__(self, threshold: float = 0.5, tiles: int = 2, device: str = "cpu", follow_every: int = 5):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         for name, value in (("tiles", tiles), ("follow_every", follow_every)):

@@ -214,10 +214,13 @@ def test_speakers_are_told_apart(detector, shared):
     assert np.mean(np.array(same) < 0.55) > 0.95 and np.mean(np.array(others) > 0.55) > 0.95
 
 
-def test_a_face_that_leaves_is_lost_at_once(detector):
+def test_a_face_that_leaves_is_lost_when_it_is_looked_at():
     frames = [drawn_face(), drawn_face(), WALL, WALL, drawn_face()]
-    tracker = FaceTracker(detector, detect_every=100)
+    tracker = FaceTracker(MeshLandmarkDetector(follow_every=1), detect_every=100)
     assert [tracker.update(frame) is not None for frame in frames] == [True, True, False, False, True]
+    rarely = FaceTracker(MeshLandmarkDetector(follow_every=3), detect_every=100)  # at rest: in frames 1, 4, 5, ...
+    seen = [(rarely.update(frame) is not None, rarely.passed_over) for frame in [*frames[:2], *[WALL] * 4]]
+    assert seen == [(True, False)] * 2 + [(True, True)] * 2 + [(False, False)] * 2
 
 
 def test_a_face_is_moved_with_all_of_it(face):
