@@ -308,7 +308,12 @@ def add_noise(
     else:
         talkers = int(generator.integers(recipe.noise_talkers[0], recipe.noise_talkers[1] + 1))
         noise = babble(voices, len(audio), generator, talkers)
-    return mix_at_snr(audio, noise, generator.uniform(*recipe.noise_snr))
+    return _mixed(audio, noise, generator.uniform(*recipe.noise_snr))
+
+
+def _mixed(audio: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
+    """Adds noise at a ratio in dB; an excerpt that is silent, as in a pause of the voice it is taken from, adds none."""
+    return mix_at_snr(audio, noise, snr) if noise.any() else audio
 
 
 def augment(
@@ -344,7 +349,7 @@ def augment(
             audio = add_noise(audio, voices, recipe, generator)
         if recipe.background_probability and generator.random() < recipe.background_probability:
             noise = background(len(audio), generator)
-            audio = mix_at_snr(audio, noise, generator.uniform(*recipe.background_snr))
+            audio = _mixed(audio, noise, generator.uniform(*recipe.background_snr))
         if recipe.codec_probability and generator.random() < recipe.codec_probability:
             audio = random_codec(audio, generator)
         if recipe.audio_masks:

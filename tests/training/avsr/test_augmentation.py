@@ -263,3 +263,14 @@ def test_clips_of_one_modality_pass():
     sound = augment(Clip("A", whole.audio, None, WORDS), recipe, 16, wave, generator())
     lips = augment(Clip("A", None, whole.mouths, WORDS), recipe, 16, wave, generator())
     assert sound.mouths is None and lips.audio is None and len(sound.audio) and len(lips.mouths)
+
+
+def test_a_pause_in_the_noise_leaves_a_clip_as_it_is():
+    """A part of a clip may be shorter than the pause in the voice that is to disturb it."""
+    recipe = AugmentationRecipe(noise_probability=1.0, talker_probability=1.0, flip=0.0)
+    voice = np.concatenate([np.zeros(80000, np.float32), np.ones(160, np.float32)])
+    clip = counting_clip(3, 1, (("BIN", 0.0, 0.12),))
+    outcomes = {
+        np.array_equal(augment(clip, recipe, 20, [voice], generator(seed)).audio, clip.audio) for seed in range(20)
+    }
+    assert True in outcomes
