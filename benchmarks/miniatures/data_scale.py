@@ -11,17 +11,18 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from study import Errors, Job, Results, interval, rate, run
+from study import Errors, Job, Results, interval, interval_of_draws, rate, run
 
 RECIPE = Path(__file__).parents[2] / "training" / "glee" / "recipes" / "data_scale_tiny.yaml"
 FRACTIONS = (0.1, 0.2, 0.5, 1.0)
 STILLS, VIDEOS, FRAMES = 60, 15, 4  # that are measured on: scenes, and frames of each video
+DRAWS = 200  # of the pictures, for the interval of AP
 HELD_OUT = 20_261_128  # seed of the videos that are measured on
 MEASURES = {  # condition: what the table calls it
     "labels": "objects by their kind, scenes",
@@ -40,7 +41,7 @@ def jobs_of(seeds: int, steps: float = 1.0) -> list[Job]:
         seeds: number of trainings of each fraction, from seed 1, which is the recipe's.
         steps: factor on the steps of all.
     """
-    about = {"recipe": RECIPE.read_text(encoding="utf-8"), "steps": steps, "measured": (STILLS, VIDEOS, FRAMES)}
+    about = {"recipe": RECIPE.read_text(encoding="utf-8"), "steps": steps, "measured": (STILLS, VIDEOS, FRAMES, DRAWS)}
     return [
         Job(f"scale_{100 * fraction:.0f}", seed, (), {**about, "fraction": fraction})
         for seed in range(1, seeds + 1)
@@ -87,12 +88,30 @@ def measure(model, processor, recipe) -> Iterator[tuple[str, Errors]]:
         stills = [video.frame(round(at)).as_still()[0] for at in np.linspace(0, len(video) - 1, FRAMES)]
         frames += [still for still in stills if still.shapes]
     for name, some in (("labels", scenes), ("labels of frames", frames)):
-        yield name, Errors([1 - evaluation.average_precision(some, "kind")["bbox"]], [1.0])
+        yield name, precision_errors(*evaluation.labelled(some, "kind"))
     said = evaluation.expressions(scenes)
     found = [iou > 0.5 for form in ("attribute", "place") for iou in said.get(form, [])]
     yield "sentences", Errors([float(not one) for one in found], [1.0] * len(found))
     shown = [iou for ious in evaluation.prompts(scenes).values() for iou in ious]
     yield "prompts", Errors([1 - iou for iou in shown], [1.0] * len(shown))
+
+
+def precision_errors(references: Sequence[Mapping], predictions: Sequence[Mapping]) -> Errors:
+    """
+    Computes 1 - AP of boxes at an IoU of 0.5, of all pictures and of draws of them.
+
+    Args:
+        references: what is in each picture, see `picture_precision`.
+        predictions: what was found there.
+    """
+    from lookhear.evaluation.measures.average_precision import picture_precision
+
+    def missed(chosen: Sequence[int]) -> float:
+        truth, found = ([side[number] for number in chosen] for side in (references, predictions))
+        return 1 - picture_precision(truth, found, "box").average_precision(0.5)
+
+    drawn = np.random.default_rng(0).integers(len(references), size=(DRAWS, len(references))).tolist()
+    return Errors([missed(range(len(references)))], [1.0], [missed(chosen) for chosen in drawn])
 
 
 # --------------------------------------------------------------------------------------------------------------- shown
@@ -105,7 +124,8 @@ def points(jobs: Sequence[Job], results: Results) -> dict[str, list[tuple[float,
         mine = [job for job in jobs if job.about["fraction"] == fraction]
         for name, line in lines.items():
             if (found := results.errors(mine, name)) is not None:
-                low, high = interval(*found)
+                drawn = results.draws(mine, name)
+                low, high = interval(*found) if drawn is None else interval_of_draws(drawn)
                 line.append((fraction, 1 - rate(*found), 1 - high, 1 - low))
     return lines
 

@@ -78,10 +78,13 @@ class Errors:
     Attributes:
         errors: of each clip.
         lengths: words (or others that can be wrong) of each clip.
+        draws: rates of random draws of the clips, with replacement, where a rate is no sum over clips, such as AP; the
+            clips of a draw are the same in all trainings.
     """
 
     errors: list[float]
     lengths: list[float]
+    draws: list[float] = field(default_factory=list)
 
 
 class Results:
@@ -133,11 +136,19 @@ class Results:
 
     def errors(self, jobs: Sequence[Job], condition: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Returns errors `(seeds, clips)` and lengths `(clips,)` of those jobs that are measured; None: none is."""
-        found = [stored["figures"] for stored in map(self.read, jobs) if stored is not None]
-        found = [figures[condition] for figures in found if condition in figures]
+        found = self._found(jobs, condition)
         if not found:
             return None
         return np.array([one["errors"] for one in found], float), np.array(found[0]["lengths"], float)
+
+    def draws(self, jobs: Sequence[Job], condition: str) -> np.ndarray | None:
+        """Returns rates of draws `(seeds, draws)` of those jobs that are measured; None: none has any."""
+        found = [one["draws"] for one in self._found(jobs, condition) if one.get("draws")]
+        return np.array(found, float) if found else None
+
+    def _found(self, jobs: Sequence[Job], condition: str) -> list[dict[str, Any]]:
+        figures = [stored["figures"] for stored in map(self.read, jobs) if stored is not None]
+        return [one[condition] for one in figures if condition in one]
 
 
 def digest(about: dict[str, Any]) -> str:
@@ -172,6 +183,21 @@ def interval(
     if other is not None:
         drawn = drawn - _drawn(other, lengths, clips, generator)
     low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def interval_of_draws(draws: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """
+    Returns the 95 % bootstrap interval of a rate that is no sum over clips. Trainings are drawn, as in `interval`.
+
+    Args:
+        draws: `(seeds, draws)`, rates of draws of the clips, which are the same for all trainings.
+        seed: of the draws of trainings.
+    """
+    generator = np.random.default_rng(seed)
+    seeds = generator.integers(len(draws), size=(RESAMPLES, len(draws)))
+    clips = generator.integers(draws.shape[1], size=(RESAMPLES, 1))
+    low, high = np.quantile(draws[seeds, clips].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -255,6 +255,14 @@ class LisaGleeForReasoningSegmentation(LisaGleePreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.language_model.set_output_embeddings(new_embeddings)
 
+    def enable_input_require_grads(self) -> None:
+        """Lets gradients pass the language model's input; GLEE and image encoders are not trained."""
+        self.language_model.get_decoder().enable_input_require_grads()
+
+    def disable_input_require_grads(self) -> None:
+        """Undoes `enable_input_require_grads`."""
+        self.language_model.get_decoder().disable_input_require_grads()
+
     @torch.no_grad()
     def get_objects(
         self, perception_pixel_values: torch.Tensor, perception_pixel_mask: torch.Tensor | None = None

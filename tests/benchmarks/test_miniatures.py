@@ -72,6 +72,13 @@ def test_an_interval_agrees_with_all_draws_counted(study):
     assert study.interval(errors, lengths) == pytest.approx((low, high), abs=0.03)
 
 
+def test_an_interval_of_what_is_no_sum_draws_clips_and_trainings(study):
+    """Two trainings of which each has a rate whatever is drawn; one whose rate is that of the draw."""
+    assert study.interval_of_draws(np.array([[0.2] * 5, [0.4] * 5])) == (pytest.approx(0.2), pytest.approx(0.4))
+    low, high = study.interval_of_draws(np.linspace(0, 1, 201)[None])
+    assert (low, high) == (pytest.approx(0.025, abs=0.01), pytest.approx(0.975, abs=0.01))
+
+
 def test_a_difference_is_taken_on_the_same_clips(study):
     """Clips differ much, trainings by one error on each: the difference is certain, though neither rate is."""
     one, other, lengths = np.array([[0, 9, 5]]), np.array([[1, 10, 6]]), np.array([10, 10, 10])
@@ -276,13 +283,30 @@ def test_the_study_of_scale_has_its_table_and_its_picture(study, tmp_path):
     assert (tmp_path / "scale.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_average_precision_of_draws(study, monkeypatch):
+    """By hand: of two pictures with a circle each, the one of the first is found; AP is the share of it in a draw."""
+    import data_scale
+
+    monkeypatch.setattr(data_scale, "DRAWS", 8)
+    box = {"labels": ["circle"], "boxes": [(0, 0, 10, 10)]}
+    found = [{**box, "scores": [0.9]}, {"labels": [], "boxes": [], "scores": []}]
+    errors = data_scale.precision_errors([box, box], found)
+    drawn = np.random.default_rng(0).integers(2, size=(8, 2))
+    # half the objects are found, all results right: 51 of the 101 recalls 0, 0.01, … 1 are reached
+    shares = {0: 1.0, 1: 51 / 101, 2: 0.0}
+    assert errors.draws == pytest.approx([1 - shares[row] for row in drawn.sum(axis=1)])
+    assert errors.errors == pytest.approx([50 / 101]) and errors.lengths == [1.0]
+
+
 @pytest.mark.slow
 def test_the_study_of_scale_trains_and_measures(study, tmp_path, monkeypatch):
     import data_scale
 
     monkeypatch.setattr(data_scale, "STILLS", 4)
     monkeypatch.setattr(data_scale, "VIDEOS", 1)
+    monkeypatch.setattr(data_scale, "DRAWS", 3)
     jobs = data_scale.jobs_of(1, steps=0.004)[:1]
     results = study.Results(tmp_path / "results")
     assert study.run(jobs, results, lambda job: data_scale.work(job, tmp_path)) == []
     assert set(results.read(jobs[0])["figures"]) == set(data_scale.MEASURES)
+    assert results.draws(jobs, "labels").shape == (1, 3) and results.draws(jobs, "sentences") is None

@@ -8,15 +8,16 @@ import torch
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
-    AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
 )
 
+from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
 from lookhear.processing.lisa_glee.processing_lisa_glee import IMAGE, OBJECTS, SEGMENT
+from lookhear.training.glee.initialise import drop_training_parts
 from lookhear.training.lisa_glee.chat import WORDS
 from lookhear.training.lisa_glee.lora import choose_trained
 from lookhear.training.lisa_glee.recipe import PRESETS, LisaModelRecipe
@@ -52,7 +53,7 @@ def recipe_config(recipe: LisaModelRecipe) -> LisaGleeConfig:
         return PRESETS[recipe.preset](**recipe.config)
     perception, language = _parts(recipe)
     parts = {
-        "perception_config": AutoConfig.from_pretrained(perception),
+        "perception_config": AutoConfig.from_pretrained(perception, text_teacher=False, denoising_tables=None),
         "language_config": AutoConfig.from_pretrained(language),
     }
     last = parts["language_config"].get_text_config(decoder=True).vocab_size - 1  # stands for the new tokens
@@ -87,9 +88,9 @@ def _combined(recipe: LisaModelRecipe) -> tuple[LisaGleeForReasoningSegmentation
     """Puts a GLEE and a language model together; what connects them is new."""
     perception_name, language_name = _parts(recipe)
     seeing = AutoProcessor.from_pretrained(perception_name)
-    # Without what only GLEE's own training needs, which a run's folder has.
-    fields: dict[str, Any] = {"text_teacher": False, "denoising_tables": None}
-    perception = AutoModel.from_pretrained(perception_name, dtype=torch.float32, **fields)
+    detector = GleeForObjectDetection.from_pretrained(perception_name, dtype=torch.float32)
+    drop_training_parts(detector)  # a run of GLEE's own training has them
+    perception = detector.model
     language = AutoModelForImageTextToText.from_pretrained(language_name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(language_name, padding_side="left")
     tokenizer.add_tokens([OBJECTS, SEGMENT], special_tokens=True)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+from transformers import AutoConfig, CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 from lookhear.modeling.lisa_glee import LisaGleeConfig, LisaGleeForReasoningSegmentation
 
@@ -28,9 +28,11 @@ FIELDS = {"object_token_id": OBJECT, "segment_token_id": SEGMENT, "num_objects":
 def build(tiny_glee):
     """Makes a model of a random GLEE and a random Llama, by default with the paper's wiring."""
 
-    def make(language=None, **fields) -> LisaGleeForReasoningSegmentation:
+    def make(language=None, backbone=None, **fields) -> LisaGleeForReasoningSegmentation:
         torch.manual_seed(0)
         perception = copy.deepcopy(tiny_glee[0].config)  # saving a model names its code there
+        if backbone is not None:
+            perception.backbone_config = AutoConfig.for_model(**backbone)
         label = [perception.text_config.bos_token_id, 7, perception.text_config.eos_token_id]
         config = LisaGleeConfig(
             perception_config=perception,

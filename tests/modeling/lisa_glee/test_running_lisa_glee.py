@@ -31,6 +31,27 @@ def test_activations_of_the_language_model_are_recomputed(model, batch, checkpoi
     assert calls == {"language": len(layers) * (2 if checkpointing else 1), "glee": len(seeing)}
 
 
+@pytest.mark.parametrize("kind", ["llava"], indirect=True)
+def test_what_is_frozen_has_no_gradients_and_the_others_stay(model, batch, build):
+    """GLEE-Plus' backbone, whose patches come as a tuple, and LLaVA's eyes, with activations recomputed or not."""
+    swin = {"model_type": "swin", "image_size": 64, "embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 2, 4]}
+    swin |= {"window_size": 4, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    model = build(model.config.language_config, backbone=swin).train()
+    eyes = model.language_model.model.vision_tower.requires_grad_(False)
+    seen, found = [], []
+    eyes.register_forward_hook(lambda module, given, output: seen.append(output.last_hidden_state.requires_grad))
+    for change in (lambda: None, model.activation_checkpointing_enable, model.activation_checkpointing_disable):
+        change()
+        model.zero_grad()
+        model(**batch).loss.backward()
+        found.append({name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None})
+    assert seen == [False] * 3 and found[0].keys() == found[1].keys() == found[2].keys()
+    assert not any(name.startswith("perception.") for name in found[0])
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, msg=name)
+        torch.testing.assert_close(found[2][name], expected, msg=name)
+
+
 @pytest.mark.parametrize("placed", ["cpu", "cpu and disk"])
 def test_parts_may_be_on_several_devices(model, batch, tmp_path, placed):
     model.save_pretrained(tmp_path / "model")

@@ -17,11 +17,13 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import AutoProcessor
 
 import lookhear
 from lookhear.modeling.lisa_glee import LisaGleeForReasoningSegmentation
 from lookhear.processing.lisa_glee import LisaGleeProcessor
-from lookhear.training.lisa_glee.building import build
+from lookhear.training.glee.initialise import load_for_training
+from lookhear.training.lisa_glee.building import build, recipe_config
 from lookhear.training.lisa_glee.chat import messages
 from lookhear.training.lisa_glee.conversation_collator import ConversationCollator
 from lookhear.training.lisa_glee.corpora.opening import open_corpus
@@ -108,6 +110,20 @@ def example(*conversations: tuple[tuple[Turn, ...], int], size: tuple[int, int] 
     mask[: size[0] // 2, : size[1] // 4], mask[-1] = 1, UNKNOWN
     parts = tuple(Conversation(turns, (mask,) * count) for turns, count in conversations)
     return Example(Image.new("RGB", size[::-1], (200, 30, 30)), parts)
+
+
+def test_what_only_training_of_glee_needs_is_left_out(start, untrained, tmp_path):
+    """A GLEE with text teacher and denoising tables makes the model that the same GLEE without them makes."""
+    trained = load_for_training(start["perception"], text_teacher=True, denoising_tables={"coco": 80})
+    trained.save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(start["perception"]).save_pretrained(tmp_path)
+    recipe = fill(LisaModelRecipe, {**start, "perception": str(tmp_path)})
+    seeing, expected = build(recipe)[0].perception, untrained[0].perception.state_dict()
+    assert any("text_teacher" in name for name in load_file(tmp_path / "model.safetensors"))
+    assert seeing.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in seeing.state_dict().items())
+    for config in (seeing.config, recipe_config(recipe).perception_config):
+        assert not config.text_teacher and config.denoising_tables is None
 
 
 def test_labels_are_the_answers_and_masks_fit_their_pictures(untrained):

@@ -77,6 +77,22 @@ class SceneEvaluation:
             scenes: to evaluate on.
             mode: `kind` queries the eight kinds and people, `pair` kinds with their colours.
         """
+        references, predictions = self.labelled(scenes, mode)
+        tables = {"bbox": picture_precision(references, predictions, "box")}
+        tables["segm"] = picture_precision(references, predictions, "mask")
+        return {kind: table.average_precision(0.5) for kind, table in tables.items()}
+
+    def labelled(self, scenes: list[Scene], mode: str) -> tuple[list[dict[str, list]], list[dict[str, list]]]:
+        """
+        Finds the shapes of labels.
+
+        Args:
+            scenes: to evaluate on.
+            mode: see `average_precision`.
+
+        Returns:
+            What is in each scene and what is found there, as `picture_precision` takes them.
+        """
         references: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": []} for _ in scenes]
         predictions: list[dict[str, list]] = [{"labels": [], "boxes": [], "masks": [], "scores": []} for _ in scenes]
         for start in range(0, len(scenes), self.batch):
@@ -98,9 +114,7 @@ class SceneEvaluation:
                 row["scores"] += answer["scores"].tolist()
                 row["boxes"] += answer["boxes"].tolist()
                 row["masks"] += [to_runs(mask.cpu().numpy()) for mask in answer["masks"]]
-        tables = {"bbox": picture_precision(references, predictions, "box")}
-        tables["segm"] = picture_precision(references, predictions, "mask")
-        return {kind: table.average_precision(0.5) for kind, table in tables.items()}
+        return references, predictions
 
     def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
         """
