@@ -28,13 +28,7 @@ from .perception_request_glee import (
     plain_result,
     understood,
 )
-from .post_processing_glee import (
-    encoded,
-    encoded_objects,
-    post_process_grounding,
-    post_process_interactive,
-    post_process_object_detection,
-)
+from .post_processing_glee import encoded_grounding, encoded_interactive, encoded_objects
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
 from .reading_workers_glee import PictureFile, ReadingWorkers, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES
@@ -463,6 +457,7 @@ class ObjectPerceptionPipeline(Pipeline):
         """Returns the results of images that form a batch: of labels, then those of expressions and visual prompts,
         which are `kinds`."""
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
+        batch = batch.sent(self.device, self.model.dtype)
         features = self._image_features(batch)
         for labels, images in _images_of_labels(requests).items():
             inputs = batch.images(images) | self._label_inputs(labels)
@@ -482,9 +477,8 @@ class ObjectPerceptionPipeline(Pipeline):
 
     def _image_features(self, batch: _ImageBatch) -> Any:
         """Computes the backbone's features once for all prompts of the images."""
-        pixel_values = self._in_dtype(batch.pixel_values).to(self.device)
         with self.device_placement(), torch.no_grad():
-            return self.model.get_image_features(pixel_values, batch.pixel_mask.to(self.device))
+            return self.model.get_image_features(batch.pixel_values, batch.pixel_mask)
 
     def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """Returns `class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, cached for a list of
@@ -516,31 +510,31 @@ class ObjectPerceptionPipeline(Pipeline):
                 prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
         return prompts
 
-    def _prompt_inputs(
-        self, prompts: Sequence[_Prompt], images: list[int], batch: _ImageBatch
-    ) -> dict[str, torch.Tensor]:
+    def _prompt_inputs(self, prompts: Sequence[_Prompt], images: list[int], batch: _ImageBatch) -> dict[str, Any]:
         """Makes the model's inputs of some prompts and of the images that they belong to."""
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
         labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
         indices = torch.tensor([images.index(prompt.image) for prompt in prompts])
-        return batch.images(images) | rows | labels | {"prompt_image_indices": indices}
+        sizes = [batch.original[prompt.image] for prompt in prompts]
+        of_rows = {"prompt_image_indices": indices, "target_sizes": sizes}
+        return batch.images(images) | rows | labels | of_rows
 
     def _forward(  # type: ignore[override]  # see `preprocess`
         self,
-        model_inputs: dict[str, torch.Tensor],
+        model_inputs: dict[str, Any],
         settings: PerceptionSettings,
         image_features: Any = None,
-    ) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Runs the model and post-processes its outputs: `objects` is one dict of tensors per image or prompt."""
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Runs the model and post-processes its outputs: `objects` is one dict per image or prompt, on the host."""
         sizes = model_inputs["target_sizes"]
         inputs = {name: self._in_dtype(value) for name, value in model_inputs.items() if name != "target_sizes"}
-        outputs, indices = self.model(**inputs, image_features=image_features), inputs.get("prompt_image_indices")
+        outputs = self.model(**inputs, image_features=image_features)
         if "prompt_masks" in inputs:
-            return {"objects": post_process_interactive(outputs, sizes, indices)}
+            return {"objects": encoded_interactive(outputs, sizes)}
         if "expression_input_ids" in inputs:
-            return {"objects": post_process_grounding(outputs, sizes, indices)}
-        find = encoded_objects if settings.with_masks else post_process_object_detection
-        return {"objects": find(outputs, settings.threshold, sizes, settings.top_k, settings.one_label)}
+            return {"objects": encoded_grounding(outputs, sizes)}
+        which = (settings.threshold, sizes, settings.top_k, settings.one_label, settings.with_masks)
+        return {"objects": encoded_objects(outputs, *which)}
 
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value
@@ -553,7 +547,6 @@ class ObjectPerceptionPipeline(Pipeline):
         pairs = zip(model_outputs["scores"].tolist(), model_outputs["labels"].tolist())
         for place, (score, label) in enumerate(pairs):
             mask = model_outputs["masks"][place] if with_masks else None
-            mask = encoded(mask) if isinstance(mask, torch.Tensor) else mask
             results.append(plain_result(score, labels[label], model_outputs["boxes"][place], mask, size))
         return results
 
@@ -581,8 +574,8 @@ class _Prompt:
 class _ImageBatch:
     """The padded images of a batch, and their sizes as (height, width)."""
 
-    pixel_values: torch.Tensor  # (images, 3, height, width) float32
-    pixel_mask: torch.Tensor  # (images, height, width) int64
+    pixel_values: torch.Tensor  # (images, 3, height, width) float32, or the model's dtype once they are sent
+    pixel_mask: torch.Tensor  # (images, height, width) bool
     original: list[tuple[int, int]]
 
     @classmethod
@@ -604,17 +597,23 @@ class _ImageBatch:
             values, masks = (
                 torch.cat([prepared[place][name] for place in places]) for name in ("pixel_values", "pixel_mask")
             )
-            groups.append((places, cls(values, masks, [requests[place].size for place in places])))
+            groups.append((places, cls(values, masks.bool(), [requests[place].size for place in places])))
         return groups
+
+    def sent(self, device: torch.device, dtype: torch.dtype) -> _ImageBatch:
+        """Returns the batch on the model's device, where all prompts read it."""
+        return replace(
+            self, pixel_values=self.pixel_values.to(dtype).to(device), pixel_mask=self.pixel_mask.to(device)
+        )
 
     def images(self, places: Sequence[int]) -> dict[str, Any]:
         """Returns the model's inputs of some images."""
-        sizes = torch.tensor([self.original[place] for place in places])
         chosen = list(places)
+        every = chosen == list(range(len(self.original)))
         return {
-            "pixel_values": self.pixel_values[chosen],
-            "pixel_mask": self.pixel_mask[chosen],
-            "target_sizes": sizes,
+            "pixel_values": self.pixel_values if every else self.pixel_values[chosen],
+            "pixel_mask": self.pixel_mask if every else self.pixel_mask[chosen],
+            "target_sizes": [self.original[place] for place in chosen],
         }
 
     def sizes(self, place: int) -> dict[str, Any]:

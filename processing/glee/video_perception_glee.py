@@ -21,6 +21,7 @@ from .video_queries_glee import (
     PreparedFrame,
     VideoPrompt,
     VisualPrompt,
+    finish_windows,
     look,
 )
 from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
@@ -319,8 +320,7 @@ class VideoPerception:
 
     def _next_window(self) -> FrameWindow:
         """Releases the frames whose results have been returned, and takes the next ones."""
-        for prompt in self._prompts.values():
-            prompt.finish_window()
+        finish_windows(list(self._prompts.values()))
         self._window = None
         frames = self._next_frames + self._read(self._settings.window - len(self._next_frames))
         self._next_frames = []
