@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ from transformers.dynamic_module_utils import custom_object_save
 from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture
 from .perception_request_glee import (
     PROMPTS,
+    ImageBatch,
     PerceptionRequest,
+    PromptRow,
     distribute,
+    images_of_labels,
     make_request,
     make_video_request,
     plain_result,
+    run_in_parts,
     understood,
 )
 from .post_processing_glee import encoded_grounding, encoded_interactive, encoded_objects
@@ -209,8 +214,8 @@ class ObjectPerceptionPipeline(Pipeline):
       result of each of them. In a video an object always has one label at a time.
     - masks=False: results without masks, in a fraction of the time where pictures are large.
     - batch_size: images that go through the model together (1): of these, the ones whose padded sizes are equal, so
-      that results do not depend on the other images. For a video, the number of frames that go through the model
-      together (4).
+      that results do not depend on the other images. What does not fit in memory is tried again in halves, with a
+      warning. For a video, the number of frames that go through the model together (4).
     - num_workers: processes that decode and resize the pictures of files, ahead of the model and in their order; they
       stay for the next call. By default one for each processor core but one, as soon as a call has more than eight
       files; 0: none. What is in memory already is resized where the model runs.
@@ -437,21 +442,36 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> list[list[dict[str, Any]]]:
         """Returns the results of images, of which those that are padded to one size form a batch."""
         groups = []
-        for places, batch in _ImageBatch.groups(requests, self.processor):
+        for places, batch in ImageBatch.groups(requests, self.processor):
             group = [requests[place] for place in places]
             # Prompts may be refused, so they are checked before the backbone runs.
             groups.append((places, group, batch, (self._expressions(group), self._visual_prompts(group, batch))))
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         for places, group, batch, kinds in groups:
-            for place, found in zip(places, self._perceive_batch(group, batch, kinds, settings)):
+            run = partial(self._perceive_part, group, batch, kinds, settings)
+            parts = run_in_parts(run, len(group), "images", partial(_too_large, group, range(len(group))))
+            for place, found in zip(places, itertools.chain(*parts)):
                 results[place] = found
         return results
+
+    def _perceive_part(
+        self,
+        requests: Sequence[PerceptionRequest],
+        batch: ImageBatch,
+        kinds: Sequence[Sequence[PromptRow]],
+        settings: PerceptionSettings,
+        part: slice,
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the results of some images of a batch."""
+        inside = range(part.start, part.stop)
+        kinds = [[replace(p, image=p.image - part.start) for p in prompts if p.image in inside] for prompts in kinds]
+        return self._perceive_batch(requests[part], batch.part(part), kinds, settings)
 
     def _perceive_batch(
         self,
         requests: Sequence[PerceptionRequest],
-        batch: _ImageBatch,
-        kinds: Sequence[Sequence[_Prompt]],
+        batch: ImageBatch,
+        kinds: Sequence[Sequence[PromptRow]],
         settings: PerceptionSettings,
     ) -> list[list[dict[str, Any]]]:
         """Returns the results of images that form a batch: of labels, then those of expressions and visual prompts,
@@ -459,7 +479,7 @@ class ObjectPerceptionPipeline(Pipeline):
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         batch = batch.sent(self.device, self.model.dtype)
         features = self._image_features(batch)
-        for labels, images in _images_of_labels(requests).items():
+        for labels, images in images_of_labels(requests).items():
             inputs = batch.images(images) | self._label_inputs(labels)
             found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
             for image, objects in zip(images, found["objects"]):
@@ -467,15 +487,23 @@ class ObjectPerceptionPipeline(Pipeline):
         for prompts in kinds:
             for first in range(0, len(prompts), settings.prompts_at_once):
                 several = prompts[first : first + settings.prompts_at_once]
-                images = sorted({prompt.image for prompt in several})
-                inputs = self._prompt_inputs(several, images, batch)
-                found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
-                for prompt, objects in zip(several, found["objects"]):
+                run = partial(self._find_prompts, several, batch, features, settings)
+                alone = partial(_too_large, requests, [prompt.image for prompt in several])
+                parts = run_in_parts(run, len(several), "prompts", alone)
+                for prompt, objects in zip(several, itertools.chain(*parts)):
                     size = requests[prompt.image].size
                     results[prompt.image] += self.postprocess(objects, (prompt.label,), size, settings.with_masks)
         return results
 
-    def _image_features(self, batch: _ImageBatch) -> Any:
+    def _find_prompts(
+        self, prompts: Sequence[PromptRow], batch: ImageBatch, features: Any, settings: PerceptionSettings, part: slice
+    ) -> list[dict[str, Any]]:
+        """Finds the objects of some of the prompts, in one pass."""
+        images = sorted({prompt.image for prompt in prompts[part]})
+        inputs = self._prompt_inputs(prompts[part], images, batch)
+        return self.forward(inputs, settings=settings, image_features=_of_images(features, images))["objects"]
+
+    def _image_features(self, batch: ImageBatch) -> Any:
         """Computes the backbone's features once for all prompts of the images."""
         with self.device_placement(), torch.no_grad():
             return self.model.get_image_features(batch.pixel_values, batch.pixel_mask)
@@ -491,26 +519,26 @@ class ObjectPerceptionPipeline(Pipeline):
             tensors = (torch.from_numpy(tokens[name]).to(self.device) for name in ("input_ids", "attention_mask"))
             return dict(self.model.get_label_embeddings(*tensors))
 
-    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[_Prompt]:
+    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[PromptRow]:
         processor = GleePromptProcessor(self.processor.tokenizer)
-        prompts: list[_Prompt] = []
+        prompts: list[PromptRow] = []
         for image, request in enumerate(requests):
             if request.expressions:
                 rows = _named(request, processor, expressions=[list(request.expressions)], image_sizes=[request.size])
-                prompts += _Prompt.of_rows(image, request.expressions, rows)
+                prompts += PromptRow.of_rows(image, request.expressions, rows)
         return prompts
 
-    def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: _ImageBatch) -> list[_Prompt]:
+    def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: ImageBatch) -> list[PromptRow]:
         processor = GleePromptProcessor(self.processor.tokenizer)
-        prompts: list[_Prompt] = []
+        prompts: list[PromptRow] = []
         for image, request in enumerate(requests):
             if request.visual:
                 visual = {name: [objects] for name, objects in request.visual.items()}
                 rows = _named(request, processor, **visual, **batch.sizes(image))
-                prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
+                prompts += PromptRow.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
         return prompts
 
-    def _prompt_inputs(self, prompts: Sequence[_Prompt], images: list[int], batch: _ImageBatch) -> dict[str, Any]:
+    def _prompt_inputs(self, prompts: Sequence[PromptRow], images: list[int], batch: ImageBatch) -> dict[str, Any]:
         """Makes the model's inputs of some prompts and of the images that they belong to."""
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
         labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
@@ -551,88 +579,9 @@ class ObjectPerceptionPipeline(Pipeline):
         return results
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """One expression or visual prompt of one image."""
-
-    image: int  # its place in the batch
-    label: str
-    row: dict[str, torch.Tensor]  # the model's inputs, without the axis of prompts
-
-    @classmethod
-    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list[_Prompt]:
-        """Splits the arrays of several prompts of one image."""
-        shared = ("input_ids", "attention_mask", "prompt_image_indices")
-        tensors = {name: torch.from_numpy(value) for name, value in rows.items() if name not in shared}
-        return [
-            cls(image, label, {name: value[index] for name, value in tensors.items()})
-            for index, label in enumerate(labels)
-        ]
-
-
-@dataclass(frozen=True)
-class _ImageBatch:
-    """The padded images of a batch, and their sizes as (height, width)."""
-
-    pixel_values: torch.Tensor  # (images, 3, height, width) float32, or the model's dtype once they are sent
-    pixel_mask: torch.Tensor  # (images, height, width) bool
-    original: list[tuple[int, int]]
-
-    @classmethod
-    def groups(cls, requests: Sequence[PerceptionRequest], processor: Any) -> list[tuple[list[int], _ImageBatch]]:
-        """Resizes and pads the images of some requests, each as if it were alone, so that no result depends on the
-        other images; returns the places and the batch of those of one padded size."""
-        resize: list[dict[str, Any]] = [
-            {} if request.original is None else {"do_resize": False} for request in requests
-        ]
-        prepared = [
-            processor.image_processor([request.image], return_tensors="pt", **how)
-            for request, how in zip(requests, resize)
-        ]
-        sizes: dict[torch.Size, list[int]] = {}
-        for place, features in enumerate(prepared):
-            sizes.setdefault(features["pixel_values"].shape, []).append(place)
-        groups = []
-        for places in sizes.values():
-            values, masks = (
-                torch.cat([prepared[place][name] for place in places]) for name in ("pixel_values", "pixel_mask")
-            )
-            groups.append((places, cls(values, masks.bool(), [requests[place].size for place in places])))
-        return groups
-
-    def sent(self, device: torch.device, dtype: torch.dtype) -> _ImageBatch:
-        """Returns the batch on the model's device, where all prompts read it."""
-        return replace(
-            self, pixel_values=self.pixel_values.to(dtype).to(device), pixel_mask=self.pixel_mask.to(device)
-        )
-
-    def images(self, places: Sequence[int]) -> dict[str, Any]:
-        """Returns the model's inputs of some images."""
-        chosen = list(places)
-        every = chosen == list(range(len(self.original)))
-        return {
-            "pixel_values": self.pixel_values if every else self.pixel_values[chosen],
-            "pixel_mask": self.pixel_mask if every else self.pixel_mask[chosen],
-            "target_sizes": [self.original[place] for place in chosen],
-        }
-
-    def sizes(self, place: int) -> dict[str, Any]:
-        """Returns one image's sizes, by the names that prompts need."""
-        mask = self.pixel_mask[place]
-        return {
-            "image_sizes": [self.original[place]],
-            "resized_sizes": [(int(mask[:, 0].sum()), int(mask[0].sum()))],
-            "padded_size": tuple(mask.shape),
-        }
-
-
-def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, ...], list[int]]:
-    """Groups the images of a batch by their labels: those with the same labels share a pass."""
-    images: dict[tuple[str, ...], list[int]] = {}
-    for image, request in enumerate(requests):
-        if request.labels is not None:
-            images.setdefault(request.labels, []).append(image)
-    return images
+def _too_large(requests: Sequence[PerceptionRequest], images: Sequence[int], place: int) -> ValueError:
+    """Returns the error of an image, one of `images`, that does not fit in memory."""
+    return requests[images[place]].too_large()
 
 
 def _of_images(features: Any, images: list[int]) -> Any:

@@ -147,8 +147,21 @@ class VideoPerception:
         Returns the results of the next frame.
 
         Raises:
-            ValueError: the video cannot be read any further; the results of all frames before it have been returned.
+            ValueError: the video cannot be read any further, and the results of all frames before it have been
+                returned; or the frames that go through the model together do not fit in memory.
         """
+        try:
+            return self._next_results()
+        except torch.OutOfMemoryError:
+            pass  # what the attempt holds is released after this block
+        height, width = self.size
+        raise ValueError(
+            f"`batch_size`: {self._settings.window} frames of {height} x {width} pixels do not fit in memory: lower "
+            "it, or `prompts_at_once`."
+        )
+
+    def _next_results(self) -> list[dict[str, Any]]:
+        """Returns the results of the next frame."""
         window = self._window
         if window is None or self._place == len(window):
             window = self._next_window()
