@@ -266,6 +266,7 @@ def test_every_source_folder_is_a_package(repository):
             ("save_with_code", "_reference"),
         ),
         (("processing.avsr.media_avsr", "processing.glee.video_reading_glee"), ("orientation",)),
+        (("processing.avsr.alignment_avsr", "processing.glee.perception_request_glee"), ("run_in_parts",)),
     ],
 )
 def test_what_both_systems_need_is_one_text(places, names):

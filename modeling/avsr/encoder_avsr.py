@@ -1,5 +1,6 @@
 """The encoder: front-ends, a Transformer for each modality, and their fusion (paper, sections 3.1 to 3.3)."""
 
+import itertools
 from os import PathLike
 
 import torch
@@ -191,7 +192,8 @@ class AvsrTransformer(AvsrPreTrainedModel):
             config=self.config, inputs_embeds=hidden_states, attention_mask=keys
         )
         for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, positions, frame_mask, **kwargs)
+            runs = itertools.count() if layer.gradient_checkpointing else None
+            hidden_states = layer(hidden_states, attention_mask, positions, frame_mask, runs, **kwargs)
         return BaseModelOutput(last_hidden_state=norm(hidden_states))
 
 

@@ -1,17 +1,20 @@
 """The front-ends: from a waveform or mouth crops to feature vectors (paper, section 3.1)."""
 
+import contextlib
 import copy
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig, Wav2Vec2BertConfig, WhisperConfig
 from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_avsr import AvsrAudioConfig, AvsrVisualConfig
-from .layers_avsr import masked_batch_norm
+from .layers_avsr import masked_batch_norm, same_statistics
 
 Count = TypeVar("Count", int, torch.Tensor)
 FLOOR = 1e-3  # power of a spectrogram's cell, the wave having unit variance: about 40 dB below white noise
@@ -375,13 +378,18 @@ class AvsrResNetStages(nn.Module):
 
     def forward(self, maps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         for stage, stride in zip(self.stages, self.strides):
-            maps = stage(maps, mask)
+            maps = stage(maps, mask, itertools.count() if stage.gradient_checkpointing else None)
             mask = halved(mask, stride)
         return maps
 
 
-class AvsrResidualStage(nn.Module):
-    """Residual blocks of one width, the first of which changes the size."""
+class AvsrResidualStage(GradientCheckpointingLayer):
+    """
+    Residual blocks of one width, the first of which changes the size.
+
+    With gradient checkpointing, only its input is stored while training: the stages of an encoder of lips hold most of
+    what training stores.
+    """
 
     def __init__(
         self,
@@ -400,10 +408,13 @@ class AvsrResidualStage(nn.Module):
         )
         self.strides = [step for _, step in sizes]
 
-    def forward(self, maps: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        for block, stride in zip(self.layers, self.strides):
-            maps = block(maps, mask)
-            mask = halved(mask, stride)
+    def forward(
+        self, maps: torch.Tensor, mask: torch.Tensor | None = None, runs: Iterator[int] | None = None
+    ) -> torch.Tensor:
+        with contextlib.nullcontext() if runs is None else same_statistics(self, runs):
+            for block, stride in zip(self.layers, self.strides):
+                maps = block(maps, mask)
+                mask = halved(mask, stride)
         return maps
 
 

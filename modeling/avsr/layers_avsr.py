@@ -1,7 +1,8 @@
 """The building blocks of AVSR's encoders and decoder: attention, Transformer and Conformer layers, heads."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +120,28 @@ def masked_batch_norm(
         return norm(states.transpose(1, 2)).transpose(1, 2)
     valid = norm(states[mask])
     return valid.new_zeros(states.shape).masked_scatter(mask[..., None], valid)
+
+
+@contextlib.contextmanager
+def same_statistics(layer: nn.Module, runs: Iterator[int]) -> Iterator[None]:
+    """
+    Updates the running statistics of batch norms in the first run only: gradient checkpointing runs a layer again
+    before its gradients are computed.
+
+    Args:
+        layer: whose batch norms are meant.
+        runs: counts the runs of one call, from 0.
+    """
+    repeated = next(runs) > 0
+    norms = [part for part in layer.modules() if repeated and isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    statistics = [(norm, name, value) for norm in norms for name, value in norm.named_buffers(recurse=False)]
+    for norm, name, value in statistics:
+        setattr(norm, name, value.clone())  # what the repeated run updates
+    try:
+        yield
+    finally:
+        for norm, name, value in statistics:
+            setattr(norm, name, value)
 
 
 class AvsrConvNorm(nn.Module):
@@ -563,6 +586,7 @@ class AvsrEncoderLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None,
         positions: RelativePositions | None = None,
         frame_mask: torch.Tensor | None = None,
+        runs: Iterator[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         hidden_states = self.attend(hidden_states, attention_mask, positions, **kwargs)
@@ -606,6 +630,7 @@ class AvsrConformerLayer(AvsrEncoderLayer):
         attention_mask: torch.Tensor | None,
         positions: RelativePositions | None = None,
         frame_mask: torch.Tensor | None = None,
+        runs: Iterator[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         if frame_mask is None:
@@ -613,7 +638,8 @@ class AvsrConformerLayer(AvsrEncoderLayer):
         mask = frame_mask
         hidden_states = self.first_feed_forward_residual(hidden_states, self.first_feed_forward)
         hidden_states = self.attend(hidden_states, attention_mask, positions, **kwargs)
-        hidden_states = self.convolution_residual(hidden_states, lambda states: self.convolution(states, mask))
+        with contextlib.nullcontext() if runs is None else same_statistics(self, runs):
+            hidden_states = self.convolution_residual(hidden_states, lambda states: self.convolution(states, mask))
         return self.final_norm(self.feed_forward_residual(hidden_states, self.feed_forward))
 
 

@@ -18,6 +18,7 @@ transformers searches the text for its own way of choosing the attention."""
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Unpack
 
@@ -93,6 +94,33 @@ def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.
     exponent = 2 * (torch.arange(size, device=position.device, dtype=torch.float32) // 2) / size
     angle = 2 * math.pi * position[..., None] / temperature**exponent  # (..., size)
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+@dataclass(frozen=True)
+class MapSizes:
+    """
+    Sizes of flattened feature maps, one after the other; as tensors they are made once for all layers that read them.
+
+    Attributes:
+        shapes: (height, width) of each map.
+        tensor: `(levels, 2)` int64, the same.
+        starts: `(levels,)` int64, positions before each map.
+        cells: `(levels, 2)` float32, width and height.
+    """
+
+    shapes: list[tuple[int, int]]
+    tensor: torch.Tensor
+    starts: torch.Tensor
+    cells: torch.Tensor
+
+    @classmethod
+    def of(cls, shapes: "list[tuple[int, int]] | MapSizes", device: torch.device) -> "MapSizes":
+        """Makes the tensors, unless they are there already."""
+        if isinstance(shapes, MapSizes):
+            return shapes
+        tensor = torch.tensor(shapes, device=device)
+        areas = tensor.prod(-1)
+        return cls(shapes, tensor, areas.cumsum(0) - areas, tensor.flip(-1).float())
 
 
 def map_shape(feature_map: torch.Tensor) -> tuple[int, int]:
@@ -318,7 +346,7 @@ class GleeDeformableAttention(nn.Module):
         query: torch.Tensor,
         value: torch.Tensor,
         reference_points: torch.Tensor,
-        spatial_shapes: list[tuple[int, int]],
+        spatial_shapes: list[tuple[int, int]] | MapSizes,
     ) -> torch.Tensor:
         """
         Attends to the maps at positions near the reference points.
@@ -332,38 +360,40 @@ class GleeDeformableAttention(nn.Module):
         Returns:
             `(batch, queries, hidden_size)`.
         """
-        if sum(height * width for height, width in spatial_shapes) != value.shape[1]:
+        sizes = MapSizes.of(spatial_shapes, value.device)
+        if sum(height * width for height, width in sizes.shapes) != value.shape[1]:
             raise ValueError(
-                f"spatial_shapes {list(spatial_shapes)} do not add up to value's {value.shape[1]} positions"
+                f"spatial_shapes {list(sizes.shapes)} do not add up to value's {value.shape[1]} positions"
             )
         projected = self.value_proj(value)
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
         projected = projected.float()
         if value.device.type != "cpu" or torch.compiler.is_compiling():
-            shapes = torch.tensor(spatial_shapes, device=value.device)  # (levels, 2)
-            starts = shapes.prod(-1).cumsum(0) - shapes.prod(-1)  # (levels,)
-            kernel = partial(self.sampler, projected, shapes, spatial_shapes, starts, im2col_step=IM2COL_STEP)
-            return self._attend(query, reference_points, spatial_shapes, kernel)
-        sample = CellTable(projected, spatial_shapes).sample
+            maps = (projected, sizes.tensor, sizes.shapes, sizes.starts)
+            return self._attend(query, reference_points, sizes, partial(self.sampler, *maps, im2col_step=IM2COL_STEP))
+        sample = CellTable(projected, sizes.shapes).sample
         del projected  # the table holds a copy
         parts = zip(query.split(TOKENS_AT_ONCE, 1), reference_points.split(TOKENS_AT_ONCE, 1))
-        return torch.cat([self._attend(*part, spatial_shapes, sample) for part in parts], dim=1)
+        return torch.cat([self._attend(*part, sizes, sample) for part in parts], dim=1)
 
     def _attend(
         self,
         query: torch.Tensor,
         reference_points: torch.Tensor,
-        spatial_shapes: list[tuple[int, int]],
+        sizes: MapSizes,
         sample: Sampler,
     ) -> torch.Tensor:
         """Computes some queries' output."""
-        locations = self.sampling_locations(query, reference_points, spatial_shapes)
+        locations = self.sampling_locations(query, reference_points, sizes)
         weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).float().softmax(-1)
         weights = weights.unflatten(-1, (self.num_levels, self.num_points))
         return self.output_proj(sample(locations, weights).to(query.dtype))
 
     def sampling_locations(
-        self, query: torch.Tensor, reference_points: torch.Tensor, spatial_shapes: list[tuple[int, int]]
+        self,
+        query: torch.Tensor,
+        reference_points: torch.Tensor,
+        spatial_shapes: list[tuple[int, int]] | MapSizes,
     ) -> torch.Tensor:
         """
         Computes the sampling locations of each query.
@@ -380,8 +410,8 @@ class GleeDeformableAttention(nn.Module):
         per_point = reference_points.float()[:, :, None, :, None].expand(-1, -1, -1, -1, self.num_points, -1)
         centre = per_point[..., :2].flatten(3)  # (batch, queries, 1, levels * points * 2)
         if reference_points.shape[-1] == 2:  # an offset is a number of cells
-            sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=torch.float32, device=query.device)
-            locations = centre + offsets / sizes[:, None].expand(-1, self.num_points, -1).flatten()
+            cells = MapSizes.of(spatial_shapes, query.device).cells
+            locations = centre + offsets / cells[:, None].expand(-1, self.num_points, -1).flatten()
         elif reference_points.shape[-1] == 4:  # an offset of num_points reaches the box's edge
             locations = centre + offsets / self.num_points * per_point[..., 2:].flatten(3) * 0.5
         else:

@@ -10,6 +10,7 @@ from transformers.utils import TransformersKwargs
 from .attention_glee import (
     GleeDeformableAttention,
     GleeZeroLinear,
+    MapSizes,
     attention_bias,
     eager_attention_forward,
     map_shape,
@@ -266,7 +267,7 @@ class GleeDecoderLayer(GradientCheckpointingLayer):
         positions: torch.Tensor,
         memory: torch.Tensor,
         boxes: torch.Tensor,
-        shapes: list[tuple[int, int]],
+        sizes: MapSizes,
         prompt: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -281,9 +282,9 @@ class GleeDecoderLayer(GradientCheckpointingLayer):
             key, value = torch.cat((key, prompt + prompt.detach()), dim=1), torch.cat((value, prompt), dim=1)
         attended, _ = self.self_attn(query, key, value, attention_mask, **kwargs)
         hidden_states = self.self_attn_layer_norm(hidden_states + attended)
-        reference_points = boxes[:, :, None].expand(-1, -1, len(shapes), -1)
+        reference_points = boxes[:, :, None].expand(-1, -1, len(sizes.shapes), -1)
         query, reference_points = (by_image(x, len(memory)) for x in (hidden_states + positions, reference_points))
-        attended = self.encoder_attn(query, memory, reference_points, shapes).reshape(hidden_states.shape)
+        attended = self.encoder_attn(query, memory, reference_points, sizes).reshape(hidden_states.shape)
         hidden_states = self.encoder_attn_layer_norm(hidden_states + attended)
         forwarded = self.fc2(nn.functional.relu(self.fc1(hidden_states)))
         return self.final_layer_norm(hidden_states + forwarded)
@@ -330,10 +331,11 @@ class GleeDecoder(nn.Module):
         # No gradient from one layer's boxes to those before (but for a box's own correction, "look forward twice").
         previous = reference = boxes
         states, refined = [], []
+        sizes = MapSizes.of(shapes, memory.device)
         for index, layer in enumerate(self.layers):
             positions = self.query_position(box_encoding(reference, self.config.hidden_size).to(queries.dtype))
             prompt = prompts[index % len(prompts)] if prompts else None
-            queries = layer(queries, positions, memory, reference, shapes, prompt, attention_mask, **kwargs)
+            queries = layer(queries, positions, memory, reference, sizes, prompt, attention_mask, **kwargs)
             states.append(self.norm(queries))
             refined.append(heads.refined_boxes(states[-1], previous))
             previous = heads.refined_boxes(queries, reference)

@@ -10,6 +10,7 @@ from transformers.utils import TransformersKwargs
 
 from .attention_glee import (
     GleeDeformableAttention,
+    MapSizes,
     eager_attention_forward,
     in_chunks,
     map_shape,
@@ -185,7 +186,7 @@ class GleeEncoderLayer(GradientCheckpointingLayer):
         hidden_states: torch.Tensor,
         positions: torch.Tensor,
         reference_points: torch.Tensor,
-        shapes: list[tuple[int, int]],
+        shapes: MapSizes,
     ) -> torch.Tensor:
         # hidden_states (batch, tokens, size); positions (tokens, size); reference_points (batch, tokens, levels, 2)
         query = hidden_states + positions
@@ -266,8 +267,9 @@ class GleePixelDecoder(nn.Module):
         positions = self._positions(shapes, hidden_states)
         centres = pixel_centres(shapes, hidden_states.device)[None, :, None]  # (1, tokens, 1, 2)
         centres = centres.expand(hidden_states.shape[0], -1, len(shapes), -1)
+        map_sizes = MapSizes.of(shapes, hidden_states.device)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, positions, centres, shapes)
+            hidden_states = layer(hidden_states, positions, centres, map_sizes)
         sizes = [height * width for height, width in shapes]
         levels = [
             tokens.transpose(1, 2).unflatten(-1, shape)

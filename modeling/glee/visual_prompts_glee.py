@@ -207,7 +207,9 @@ def choose_points(masks: torch.Tensor, max_points: int, random: bool = False) ->
         `(prompts, 1, points, 2)` float32, (row / height, column / width); absent ones are -1.
     """
     height, width = masks.shape[-2:]
-    chosen = [_choose(mask.flatten().nonzero()[:, 0], max_points, random) for mask in masks]
+    flat = masks.flatten(1)  # a GPU is waited for twice, however many prompts there are
+    pixels = flat.nonzero()[:, 1].split(flat.sum(dim=1).tolist())
+    chosen = [_choose(index, max_points, random) for index in pixels]
     points = torch.full((len(masks), max(len(index) for index in chosen), 2), -1.0, device=masks.device)
     for row, index in zip(points, chosen):
         row[: len(index), 0] = (index // width) / height

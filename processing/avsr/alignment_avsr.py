@@ -1,11 +1,18 @@
-"""CTC forced alignment: times and probabilities of the characters and words of a known text."""
+"""
+CTC forced alignment: times and probabilities of the characters and words of a known text.
+
+What is found in a batch comes in parts where the clips do not fit in memory together, and is joined here.
+"""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 IMPOSSIBLE = -1e30  # a log-probability that adds up without becoming NaN
 LONGEST_PAUSE = 0.16  # seconds within a word; on GRID's validation clips shorter ones are no better
@@ -98,6 +105,65 @@ def align_ctc(
     valid = _valid(label_lengths, length)
     scores = _mean_scores(log_probs, labels, starts, ends)
     return CharacterAlignment(starts * valid, ends * valid, scores * valid, fits)
+
+
+def run_in_parts(
+    run: Callable[[slice], Result], count: int, what: str, alone: Callable[[int], Exception]
+) -> list[Result]:
+    """
+    Runs a batch; where it does not fit in memory, halves of it, as small as need be, with one warning.
+
+    Args:
+        run: computes a part of the batch.
+        count: items of the batch.
+        what: the items by name, for the warning.
+        alone: makes the error of an item that doesn't fit by itself.
+
+    Returns:
+        the results of the parts, in order.
+
+    Raises:
+        Exception: that of `alone`.
+    """
+    done: list[Result] = []
+    first, size = 0, count
+    while first < count:
+        tried = min(size, count - first)
+        try:
+            done.append(run(slice(first, first + tried)))
+            first += tried
+            continue
+        except torch.OutOfMemoryError:
+            pass  # what the attempt holds is released after this block
+        if tried == 1:
+            raise alone(first)
+        size = (tried + 1) // 2
+    if size < count:
+        warnings.warn(f"a batch of {count} {what} does not fit in memory; {size} at a time do.", stacklevel=2)
+    return done
+
+
+def join_found(parts: Sequence[dict[str, torch.Tensor]], blank: int) -> dict[str, torch.Tensor]:
+    """
+    Joins what was found in the parts of a batch.
+
+    Args:
+        parts: tensors `(clips, texts)` or `(clips, texts, length)` by name, such as `ids` and `starts`.
+        blank: fills up shorter texts in `ids`; 0 does in others.
+
+    Returns:
+        the tensors of all clips that every part has.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    joined = {}
+    for name in (name for name in parts[0] if all(name in part for part in parts)):
+        most = max(part[name].shape[-1] for part in parts)
+        fill = blank if name == "ids" else 0
+        missing = [most - part[name].shape[-1] if part[name].dim() == 3 else 0 for part in parts]
+        padded = [torch.nn.functional.pad(part[name], (0, more), value=fill) for part, more in zip(parts, missing)]
+        joined[name] = torch.cat(padded)
+    return joined
 
 
 def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .alignment_avsr import TimedText, mean_confidence, time_words
+from .alignment_avsr import TimedText, mean_confidence, run_in_parts, time_words
 from .chunking_avsr import (
     STRETCH,
     Piece,
@@ -485,6 +485,16 @@ class PieceReader:
         return readings
 
     def _read(self, clips: list[Clip]) -> list[ChunkResult]:
+        parts = run_in_parts(lambda part: self._read_some(clips[part]), len(clips), "clips", self._too_long)
+        return [reading for readings in parts for reading in readings]
+
+    @staticmethod
+    def _too_long(_: int) -> ValueError:
+        """Returns the error of a piece whose lips do not fit in memory."""
+        return ValueError("`chunk_length_s`: a piece of the clip does not fit in memory: lower it.")
+
+    def _read_some(self, clips: list[Clip]) -> list[ChunkResult]:
+        """Reads pieces that fit in memory together."""
         with self._placed(), torch.inference_mode():
             inputs = self._inputs(clips)
         return self._readings(clips, self._search(inputs, None))

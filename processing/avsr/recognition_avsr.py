@@ -14,8 +14,10 @@ from .alignment_avsr import (
     align_ctc,
     delay_early_starts,
     join_ends,
+    join_found,
     mean_confidence,
     merge_into_blank,
+    run_in_parts,
     split_pieces,
     time_characters,
     time_words,
@@ -136,7 +138,7 @@ class Recogniser:
         **scores: Any,
     ) -> dict[str, Any]:
         """
-        Encodes once, searches, and aligns each text found.
+        Encodes once, searches, and aligns each text found; in several parts where the clips don't fit in memory.
 
         Args:
             inputs: see [`features`].
@@ -151,8 +153,41 @@ class Recogniser:
             `ids`, `starts`, `ends`, `log_probs`, `fits` and `silence` of the alignment, the texts' `"score"`, and with
             `judge_lips` their characters' `"lips"`, 0 to 1, NaN where the clip has no sound or the lips are not
             visible; all are `(batch, num_return_sequences, …)`.
+
+        Raises:
+            ValueError: an argument cannot be used, or one clip alone doesn't fit in memory.
         """
         num_beams = self._number_of_beams(scores.get("search"), num_beams)
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor)}
+        count = len(inputs["attention_mask"])
+
+        def search(part: slice) -> dict[str, Any]:
+            known = encoded if part == slice(0, count) else None
+            rows = {name: value[part] for name, value in tensors.items()}
+            return self._search(rows, num_beams, num_return_sequences, judge_lips, known, **scores)
+
+        parts = run_in_parts(search, count, "clips", lambda row: self._too_long(inputs, row, num_beams))
+        return join_found(parts, self.model.config.pad_token_id)
+
+    def _too_long(self, inputs: dict[str, Any], row: int, num_beams: int) -> ValueError:
+        """Returns the error of a clip that does not fit in memory."""
+        samples, frames = (int(inputs[name][row].sum()) for name in ("attention_mask", "video_attention_mask"))
+        rate, fps = self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps
+        return ValueError(
+            f"`inputs`: a clip of {max(samples / rate, frames / fps):.1f} s does not fit in memory with {num_beams} "
+            "beams: lower `chunk_length_s`, so that it is read in shorter pieces, or `num_beams`."
+        )
+
+    def _search(
+        self,
+        inputs: dict[str, Any],
+        num_beams: int,
+        num_return_sequences: int | None,
+        judge_lips: bool,
+        encoded: Any,
+        **scores: Any,
+    ) -> dict[str, Any]:
+        """Returns what [`search`] finds in clips that fit in memory together."""
         texts = num_return_sequences or self._saved_count("num_return_sequences") or 1
         if texts > num_beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({num_beams}).")

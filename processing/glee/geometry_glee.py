@@ -9,7 +9,8 @@ network sees. Points and boxes are continuous pixel coordinates: the left edge o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 Size = tuple[int, int]  # (height, width) in pixels
 BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
+PIXELS_AT_ONCE = 1 << 24  # of masks that an accelerator enlarges together
 
 
 def resized_size(image_size: Size, shortest_edge: float, longest_edge: float = math.inf) -> Size:
@@ -94,10 +96,10 @@ def boxes_to_picture(boxes: torch.Tensor, padded_size: Size, image_size: Size, t
         `(..., 4)`, (x0, y0, x1, y1) in pixels of the picture.
     """
     x, y, width, height = boxes.unbind(-1)
-    corners = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-1)
+    left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
     scale_x = padded_size[1] / image_size[1] * target_size[1]
     scale_y = padded_size[0] / image_size[0] * target_size[0]
-    return corners * corners.new_tensor([scale_x, scale_y, scale_x, scale_y])
+    return torch.stack([left * scale_x, top * scale_y, right * scale_x, bottom * scale_y], dim=-1)
 
 
 def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, target_size: Size) -> torch.Tensor:
@@ -121,6 +123,22 @@ def masks_to_picture(masks: torch.Tensor, padded_size: Size, image_size: Size, t
     if target_size != image_size:
         logits = F.interpolate(logits, size=target_size, mode="bilinear", align_corners=False)
     return logits[:, 0]
+
+
+def in_parts(masks: torch.Tensor, *sizes: Size) -> Iterator[slice]:
+    """
+    Splits n masks into those that are enlarged together.
+
+    Args:
+        masks: `(n, h, w)`.
+        sizes: to which they are enlarged, one after the other.
+
+    Yields:
+        slices of n: of one mask each on a CPU, whose cache it stays in; of `PIXELS_AT_ONCE` on an accelerator.
+    """
+    pixels = max(height * width for height, width in sizes)
+    step = 1 if masks.device.type == "cpu" else max(1, PIXELS_AT_ONCE // pixels)
+    return (slice(first, first + step) for first in range(0, len(masks), step))
 
 
 def plain_prompt(name: str, prompt: Any) -> Any:
@@ -214,6 +232,50 @@ class RunLengthMask:
     def decode(self) -> np.ndarray:
         """Returns the mask, `(height, width)` bool, a new array each time."""
         return mask_of_runs(self.lengths, self.shape)
+
+
+@dataclass(frozen=True)
+class PackedMask:
+    """
+    A mask that is still on an accelerator.
+
+    Attributes:
+        bits: `(height, ceil(width / 8))` uint8, the first of eight pixels in the highest bit.
+        width: of the mask in pixels.
+    """
+
+    bits: torch.Tensor
+    width: int
+
+
+def store_masks(masks: torch.Tensor) -> list[RunLengthMask | PackedMask]:
+    """Encodes `(n, height, width)` bool masks on a CPU; packs them on an accelerator, see `fetch_masks`."""
+    if masks.device.type == "cpu":
+        return [RunLengthMask(mask.numpy()) for mask in masks]
+    width = masks.shape[-1]
+    eights = F.pad(masks.to(torch.uint8), (0, -width % 8)).unflatten(-1, (-1, 8))
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
+    packed = (eights << shifts).sum(dim=-1, dtype=torch.uint8)
+    return [PackedMask(bits, width) for bits in packed]
+
+
+def fetch_masks(masks: Sequence[RunLengthMask | PackedMask]) -> list[RunLengthMask]:
+    """Encodes the masks that are still on an accelerator; all of them reach the host in one copy."""
+    waiting = [(place, mask) for place, mask in enumerate(masks) if isinstance(mask, PackedMask)]
+    found: dict[int, RunLengthMask] = {}
+    for (place, mask), bits in zip(waiting, on_host([mask.bits for _, mask in waiting])):
+        pixels = np.unpackbits(bits.numpy(), axis=1, count=mask.width).view(bool)
+        found[place] = RunLengthMask(pixels)
+    return [found[place] if isinstance(mask, PackedMask) else mask for place, mask in enumerate(masks)]
+
+
+def on_host(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Copies tensors of one dtype to the host, all of them in one copy; leaves those of a CPU as they are."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return list(tensors)
+    counts = [tensor.numel() for tensor in tensors]
+    numbers = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    return [part.view(tensor.shape) for part, tensor in zip(numbers.split(counts), tensors)]
 
 
 def compress_runs(lengths: Sequence[int]) -> str:

@@ -1,10 +1,12 @@
-"""Requests of the pipeline, one per image with its own prompts, and their results in plain values."""
+"""Requests of the pipeline, one per image with its own prompts, the batches that they form, and their results in plain
+values."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
-from dataclasses import dataclass, field
-from typing import Any
+import warnings
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from PIL import Image
 
 from .geometry_glee import RunLengthMask, plain_prompt
 from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture, read_image
+
+Result = TypeVar("Result")
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
@@ -35,6 +39,12 @@ class PerceptionRequest:
     def size(self) -> tuple[int, int]:
         """Returns (height, width) in pixels, before it is resized."""
         return self.original or (self.image.height, self.image.width)
+
+    def too_large(self) -> ValueError:
+        """Returns the error of an image that does not fit in memory, even alone with one prompt."""
+        height, width = self.size
+        what = f"an image of {height} x {width} pixels does not fit in memory: lower `size` of the image processor"
+        return self.named(ValueError(f"{what}, or pass a smaller image."))
 
     def named(self, error: Exception) -> ValueError:
         """Adds the image's place among several to an error."""
@@ -251,6 +261,130 @@ def _is_series(inputs: Any) -> bool:
     one = isinstance(inputs, (str, bytes, bytearray, memoryview, Image.Image)) or hasattr(inputs, "read")
     array = hasattr(inputs, "shape") and hasattr(inputs, "dtype")
     return not one and not array and (isinstance(inputs, Iterable) or hasattr(inputs, "__getitem__"))
+
+
+def run_in_parts(
+    run: Callable[[slice], Result], count: int, what: str, alone: Callable[[int], Exception]
+) -> list[Result]:
+    """
+    Runs a batch; where it does not fit in memory, halves of it, as small as need be, with one warning.
+
+    Args:
+        run: computes a part of the batch.
+        count: items of the batch.
+        what: the items by name, for the warning.
+        alone: makes the error of an item that doesn't fit by itself.
+
+    Returns:
+        the results of the parts, in order.
+
+    Raises:
+        Exception: that of `alone`.
+    """
+    done: list[Result] = []
+    first, size = 0, count
+    while first < count:
+        tried = min(size, count - first)
+        try:
+            done.append(run(slice(first, first + tried)))
+            first += tried
+            continue
+        except torch.OutOfMemoryError:
+            pass  # what the attempt holds is released after this block
+        if tried == 1:
+            raise alone(first)
+        size = (tried + 1) // 2
+    if size < count:
+        warnings.warn(f"a batch of {count} {what} does not fit in memory; {size} at a time do.", stacklevel=2)
+    return done
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One expression or visual prompt of one image."""
+
+    image: int  # its place in the batch
+    label: str
+    row: dict[str, torch.Tensor]  # the model's inputs, without the axis of prompts
+
+    @classmethod
+    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list[PromptRow]:
+        """Splits the arrays of several prompts of one image."""
+        shared = ("input_ids", "attention_mask", "prompt_image_indices")
+        tensors = {name: torch.from_numpy(value) for name, value in rows.items() if name not in shared}
+        return [
+            cls(image, label, {name: value[index] for name, value in tensors.items()})
+            for index, label in enumerate(labels)
+        ]
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """The padded images of a batch, and their sizes as (height, width)."""
+
+    pixel_values: torch.Tensor  # (images, 3, height, width) float32, or the model's dtype once they are sent
+    pixel_mask: torch.Tensor  # (images, height, width) bool
+    original: list[tuple[int, int]]
+
+    @classmethod
+    def groups(cls, requests: Sequence[PerceptionRequest], processor: Any) -> list[tuple[list[int], ImageBatch]]:
+        """Resizes and pads the images of some requests, each as if it were alone, so that no result depends on the
+        other images; returns the places and the batch of those of one padded size."""
+        resize: list[dict[str, Any]] = [
+            {} if request.original is None else {"do_resize": False} for request in requests
+        ]
+        prepared = [
+            processor.image_processor([request.image], return_tensors="pt", **how)
+            for request, how in zip(requests, resize)
+        ]
+        sizes: dict[torch.Size, list[int]] = {}
+        for place, features in enumerate(prepared):
+            sizes.setdefault(features["pixel_values"].shape, []).append(place)
+        groups = []
+        for places in sizes.values():
+            values, masks = (
+                torch.cat([prepared[place][name] for place in places]) for name in ("pixel_values", "pixel_mask")
+            )
+            groups.append((places, cls(values, masks.bool(), [requests[place].size for place in places])))
+        return groups
+
+    def sent(self, device: torch.device, dtype: torch.dtype) -> ImageBatch:
+        """Returns the batch on the model's device, where all prompts read it."""
+        return replace(
+            self, pixel_values=self.pixel_values.to(dtype).to(device), pixel_mask=self.pixel_mask.to(device)
+        )
+
+    def images(self, places: Sequence[int]) -> dict[str, Any]:
+        """Returns the model's inputs of some images."""
+        chosen = list(places)
+        every = chosen == list(range(len(self.original)))
+        return {
+            "pixel_values": self.pixel_values if every else self.pixel_values[chosen],
+            "pixel_mask": self.pixel_mask if every else self.pixel_mask[chosen],
+            "target_sizes": [self.original[place] for place in chosen],
+        }
+
+    def part(self, places: slice) -> ImageBatch:
+        """Returns the batch of some of the images."""
+        return ImageBatch(self.pixel_values[places], self.pixel_mask[places], self.original[places])
+
+    def sizes(self, place: int) -> dict[str, Any]:
+        """Returns one image's sizes, by the names that prompts need."""
+        mask = self.pixel_mask[place]
+        return {
+            "image_sizes": [self.original[place]],
+            "resized_sizes": [(int(mask[:, 0].sum()), int(mask[0].sum()))],
+            "padded_size": tuple(mask.shape),
+        }
+
+
+def images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, ...], list[int]]:
+    """Groups the images of a batch by their labels: those with the same labels share a pass."""
+    images: dict[tuple[str, ...], list[int]] = {}
+    for image, request in enumerate(requests):
+        if request.labels is not None:
+            images.setdefault(request.labels, []).append(image)
+    return images
 
 
 class FoundObject(dict):

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,18 @@ from transformers.dynamic_module_utils import custom_object_save
 from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture
 from .perception_request_glee import (
     PROMPTS,
+    ImageBatch,
     PerceptionRequest,
+    PromptRow,
     distribute,
+    images_of_labels,
     make_request,
     make_video_request,
     plain_result,
+    run_in_parts,
     understood,
 )
-from .post_processing_glee import (
-    encoded,
-    encoded_objects,
-    post_process_grounding,
-    post_process_interactive,
-    post_process_object_detection,
-)
+from .post_processing_glee import encoded_grounding, encoded_interactive, encoded_objects
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
 from .reading_workers_glee import PictureFile, ReadingWorkers, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES
@@ -215,8 +214,8 @@ class ObjectPerceptionPipeline(Pipeline):
       result of each of them. In a video an object always has one label at a time.
     - masks=False: results without masks, in a fraction of the time where pictures are large.
     - batch_size: images that go through the model together (1): of these, the ones whose padded sizes are equal, so
-      that results do not depend on the other images. For a video, the number of frames that go through the model
-      together (4).
+      that results do not depend on the other images. What does not fit in memory is tried again in halves, with a
+      warning. For a video, the number of frames that go through the model together (4).
     - num_workers: processes that decode and resize the pictures of files, ahead of the model and in their order; they
       stay for the next call. By default one for each processor core but one, as soon as a call has more than eight
       files; 0: none. What is in memory already is resized where the model runs.
@@ -443,28 +442,44 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> list[list[dict[str, Any]]]:
         """Returns the results of images, of which those that are padded to one size form a batch."""
         groups = []
-        for places, batch in _ImageBatch.groups(requests, self.processor):
+        for places, batch in ImageBatch.groups(requests, self.processor):
             group = [requests[place] for place in places]
             # Prompts may be refused, so they are checked before the backbone runs.
             groups.append((places, group, batch, (self._expressions(group), self._visual_prompts(group, batch))))
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
         for places, group, batch, kinds in groups:
-            for place, found in zip(places, self._perceive_batch(group, batch, kinds, settings)):
+            run = partial(self._perceive_part, group, batch, kinds, settings)
+            parts = run_in_parts(run, len(group), "images", partial(_too_large, group, range(len(group))))
+            for place, found in zip(places, itertools.chain(*parts)):
                 results[place] = found
         return results
+
+    def _perceive_part(
+        self,
+        requests: Sequence[PerceptionRequest],
+        batch: ImageBatch,
+        kinds: Sequence[Sequence[PromptRow]],
+        settings: PerceptionSettings,
+        part: slice,
+    ) -> list[list[dict[str, Any]]]:
+        """Returns the results of some images of a batch."""
+        inside = range(part.start, part.stop)
+        kinds = [[replace(p, image=p.image - part.start) for p in prompts if p.image in inside] for prompts in kinds]
+        return self._perceive_batch(requests[part], batch.part(part), kinds, settings)
 
     def _perceive_batch(
         self,
         requests: Sequence[PerceptionRequest],
-        batch: _ImageBatch,
-        kinds: Sequence[Sequence[_Prompt]],
+        batch: ImageBatch,
+        kinds: Sequence[Sequence[PromptRow]],
         settings: PerceptionSettings,
     ) -> list[list[dict[str, Any]]]:
         """Returns the results of images that form a batch: of labels, then those of expressions and visual prompts,
         which are `kinds`."""
         results: list[list[dict[str, Any]]] = [[] for _ in requests]
+        batch = batch.sent(self.device, self.model.dtype)
         features = self._image_features(batch)
-        for labels, images in _images_of_labels(requests).items():
+        for labels, images in images_of_labels(requests).items():
             inputs = batch.images(images) | self._label_inputs(labels)
             found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
             for image, objects in zip(images, found["objects"]):
@@ -472,19 +487,26 @@ class ObjectPerceptionPipeline(Pipeline):
         for prompts in kinds:
             for first in range(0, len(prompts), settings.prompts_at_once):
                 several = prompts[first : first + settings.prompts_at_once]
-                images = sorted({prompt.image for prompt in several})
-                inputs = self._prompt_inputs(several, images, batch)
-                found = self.forward(inputs, settings=settings, image_features=_of_images(features, images))
-                for prompt, objects in zip(several, found["objects"]):
+                run = partial(self._find_prompts, several, batch, features, settings)
+                alone = partial(_too_large, requests, [prompt.image for prompt in several])
+                parts = run_in_parts(run, len(several), "prompts", alone)
+                for prompt, objects in zip(several, itertools.chain(*parts)):
                     size = requests[prompt.image].size
                     results[prompt.image] += self.postprocess(objects, (prompt.label,), size, settings.with_masks)
         return results
 
-    def _image_features(self, batch: _ImageBatch) -> Any:
+    def _find_prompts(
+        self, prompts: Sequence[PromptRow], batch: ImageBatch, features: Any, settings: PerceptionSettings, part: slice
+    ) -> list[dict[str, Any]]:
+        """Finds the objects of some of the prompts, in one pass."""
+        images = sorted({prompt.image for prompt in prompts[part]})
+        inputs = self._prompt_inputs(prompts[part], images, batch)
+        return self.forward(inputs, settings=settings, image_features=_of_images(features, images))["objects"]
+
+    def _image_features(self, batch: ImageBatch) -> Any:
         """Computes the backbone's features once for all prompts of the images."""
-        pixel_values = self._in_dtype(batch.pixel_values).to(self.device)
         with self.device_placement(), torch.no_grad():
-            return self.model.get_image_features(pixel_values, batch.pixel_mask.to(self.device))
+            return self.model.get_image_features(batch.pixel_values, batch.pixel_mask)
 
     def _label_inputs(self, labels: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """Returns `class_embeddings` `(labels, size)` and `class_tokens` `(tokens, size)`, cached for a list of
@@ -497,50 +519,50 @@ class ObjectPerceptionPipeline(Pipeline):
             tensors = (torch.from_numpy(tokens[name]).to(self.device) for name in ("input_ids", "attention_mask"))
             return dict(self.model.get_label_embeddings(*tensors))
 
-    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[_Prompt]:
+    def _expressions(self, requests: Sequence[PerceptionRequest]) -> list[PromptRow]:
         processor = GleePromptProcessor(self.processor.tokenizer)
-        prompts: list[_Prompt] = []
+        prompts: list[PromptRow] = []
         for image, request in enumerate(requests):
             if request.expressions:
                 rows = _named(request, processor, expressions=[list(request.expressions)], image_sizes=[request.size])
-                prompts += _Prompt.of_rows(image, request.expressions, rows)
+                prompts += PromptRow.of_rows(image, request.expressions, rows)
         return prompts
 
-    def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: _ImageBatch) -> list[_Prompt]:
+    def _visual_prompts(self, requests: Sequence[PerceptionRequest], batch: ImageBatch) -> list[PromptRow]:
         processor = GleePromptProcessor(self.processor.tokenizer)
-        prompts: list[_Prompt] = []
+        prompts: list[PromptRow] = []
         for image, request in enumerate(requests):
             if request.visual:
                 visual = {name: [objects] for name, objects in request.visual.items()}
                 rows = _named(request, processor, **visual, **batch.sizes(image))
-                prompts += _Prompt.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
+                prompts += PromptRow.of_rows(image, [VISUAL_LABEL] * len(rows["prompt_types"]), rows)
         return prompts
 
-    def _prompt_inputs(
-        self, prompts: Sequence[_Prompt], images: list[int], batch: _ImageBatch
-    ) -> dict[str, torch.Tensor]:
+    def _prompt_inputs(self, prompts: Sequence[PromptRow], images: list[int], batch: ImageBatch) -> dict[str, Any]:
         """Makes the model's inputs of some prompts and of the images that they belong to."""
         rows = {name: torch.stack([prompt.row[name] for prompt in prompts]) for name in prompts[0].row}
         labels = self._label_inputs((VISUAL_LABEL,)) if "prompt_masks" in rows else {}
         indices = torch.tensor([images.index(prompt.image) for prompt in prompts])
-        return batch.images(images) | rows | labels | {"prompt_image_indices": indices}
+        sizes = [batch.original[prompt.image] for prompt in prompts]
+        of_rows = {"prompt_image_indices": indices, "target_sizes": sizes}
+        return batch.images(images) | rows | labels | of_rows
 
     def _forward(  # type: ignore[override]  # see `preprocess`
         self,
-        model_inputs: dict[str, torch.Tensor],
+        model_inputs: dict[str, Any],
         settings: PerceptionSettings,
         image_features: Any = None,
-    ) -> dict[str, list[dict[str, torch.Tensor]]]:
-        """Runs the model and post-processes its outputs: `objects` is one dict of tensors per image or prompt."""
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Runs the model and post-processes its outputs: `objects` is one dict per image or prompt, on the host."""
         sizes = model_inputs["target_sizes"]
         inputs = {name: self._in_dtype(value) for name, value in model_inputs.items() if name != "target_sizes"}
-        outputs, indices = self.model(**inputs, image_features=image_features), inputs.get("prompt_image_indices")
+        outputs = self.model(**inputs, image_features=image_features)
         if "prompt_masks" in inputs:
-            return {"objects": post_process_interactive(outputs, sizes, indices)}
+            return {"objects": encoded_interactive(outputs, sizes)}
         if "expression_input_ids" in inputs:
-            return {"objects": post_process_grounding(outputs, sizes, indices)}
-        find = encoded_objects if settings.with_masks else post_process_object_detection
-        return {"objects": find(outputs, settings.threshold, sizes, settings.top_k, settings.one_label)}
+            return {"objects": encoded_grounding(outputs, sizes)}
+        which = (settings.threshold, sizes, settings.top_k, settings.one_label, settings.with_masks)
+        return {"objects": encoded_objects(outputs, *which)}
 
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value
@@ -553,87 +575,13 @@ class ObjectPerceptionPipeline(Pipeline):
         pairs = zip(model_outputs["scores"].tolist(), model_outputs["labels"].tolist())
         for place, (score, label) in enumerate(pairs):
             mask = model_outputs["masks"][place] if with_masks else None
-            mask = encoded(mask) if isinstance(mask, torch.Tensor) else mask
             results.append(plain_result(score, labels[label], model_outputs["boxes"][place], mask, size))
         return results
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """One expression or visual prompt of one image."""
-
-    image: int  # its place in the batch
-    label: str
-    row: dict[str, torch.Tensor]  # the model's inputs, without the axis of prompts
-
-    @classmethod
-    def of_rows(cls, image: int, labels: Sequence[str], rows: dict[str, Any]) -> list[_Prompt]:
-        """Splits the arrays of several prompts of one image."""
-        shared = ("input_ids", "attention_mask", "prompt_image_indices")
-        tensors = {name: torch.from_numpy(value) for name, value in rows.items() if name not in shared}
-        return [
-            cls(image, label, {name: value[index] for name, value in tensors.items()})
-            for index, label in enumerate(labels)
-        ]
-
-
-@dataclass(frozen=True)
-class _ImageBatch:
-    """The padded images of a batch, and their sizes as (height, width)."""
-
-    pixel_values: torch.Tensor  # (images, 3, height, width) float32
-    pixel_mask: torch.Tensor  # (images, height, width) int64
-    original: list[tuple[int, int]]
-
-    @classmethod
-    def groups(cls, requests: Sequence[PerceptionRequest], processor: Any) -> list[tuple[list[int], _ImageBatch]]:
-        """Resizes and pads the images of some requests, each as if it were alone, so that no result depends on the
-        other images; returns the places and the batch of those of one padded size."""
-        resize: list[dict[str, Any]] = [
-            {} if request.original is None else {"do_resize": False} for request in requests
-        ]
-        prepared = [
-            processor.image_processor([request.image], return_tensors="pt", **how)
-            for request, how in zip(requests, resize)
-        ]
-        sizes: dict[torch.Size, list[int]] = {}
-        for place, features in enumerate(prepared):
-            sizes.setdefault(features["pixel_values"].shape, []).append(place)
-        groups = []
-        for places in sizes.values():
-            values, masks = (
-                torch.cat([prepared[place][name] for place in places]) for name in ("pixel_values", "pixel_mask")
-            )
-            groups.append((places, cls(values, masks, [requests[place].size for place in places])))
-        return groups
-
-    def images(self, places: Sequence[int]) -> dict[str, Any]:
-        """Returns the model's inputs of some images."""
-        sizes = torch.tensor([self.original[place] for place in places])
-        chosen = list(places)
-        return {
-            "pixel_values": self.pixel_values[chosen],
-            "pixel_mask": self.pixel_mask[chosen],
-            "target_sizes": sizes,
-        }
-
-    def sizes(self, place: int) -> dict[str, Any]:
-        """Returns one image's sizes, by the names that prompts need."""
-        mask = self.pixel_mask[place]
-        return {
-            "image_sizes": [self.original[place]],
-            "resized_sizes": [(int(mask[:, 0].sum()), int(mask[0].sum()))],
-            "padded_size": tuple(mask.shape),
-        }
-
-
-def _images_of_labels(requests: Sequence[PerceptionRequest]) -> dict[tuple[str, ...], list[int]]:
-    """Groups the images of a batch by their labels: those with the same labels share a pass."""
-    images: dict[tuple[str, ...], list[int]] = {}
-    for image, request in enumerate(requests):
-        if request.labels is not None:
-            images.setdefault(request.labels, []).append(image)
-    return images
+def _too_large(requests: Sequence[PerceptionRequest], images: Sequence[int], place: int) -> ValueError:
+    """Returns the error of an image, one of `images`, that does not fit in memory."""
+    return requests[images[place]].too_large()
 
 
 def _of_images(features: Any, images: list[int]) -> Any:

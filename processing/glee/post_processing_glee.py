@@ -5,20 +5,22 @@
 `padded_sizes` `(R, 2)`. A row is an image with labels, or one prompt.
 
 A score is the class probability times the quality of the mask: the mean probability of the pixels inside it. Masks are
-enlarged for the best queries only, one after another, each query once.
+enlarged for the best queries only, each query once; on a CPU one after another. The host chooses queries and results,
+for which an accelerator is waited for a few times for all rows together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torchvision.ops import box_iou
 
-from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
+from .geometry_glee import Size, boxes_to_picture, fetch_masks, in_parts, masks_to_picture, on_host, store_masks
 
-Keep = Callable[[torch.Tensor], Any]  # what is kept of a (height, width) bool mask
+Keep = Callable[[torch.Tensor], Sequence[Any]]  # what is kept of each of (n, height, width) bool masks
 
 SAME = 0.8  # overlap of boxes and of masks from which two queries are of one object
 LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image
@@ -53,7 +55,7 @@ def post_process_object_detection(
     Raises:
         ValueError: `target_sizes` doesn't have one size per row, or `top_k` is less than 1.
     """
-    return _post_process(outputs, threshold, target_sizes, top_k, one_label)
+    return _on_device(outputs, _post_process(outputs, threshold, target_sizes, top_k, one_label))
 
 
 def post_process_objects(
@@ -65,7 +67,7 @@ def post_process_objects(
 ) -> list[dict[str, torch.Tensor]]:
     """Returns the objects of each image as `post_process_object_detection` does, with `masks` `(n, height, width)`
     bool."""
-    return _post_process(outputs, threshold, target_sizes, top_k, one_label, _pixels)
+    return _on_device(outputs, _post_process(outputs, threshold, target_sizes, top_k, one_label, _pixels))
 
 
 def encoded_objects(
@@ -74,19 +76,30 @@ def encoded_objects(
     target_sizes: torch.Tensor | Sequence[Size] | None,
     top_k: int | None = TOP_K,
     one_label: bool = False,
+    with_masks: bool = True,
 ) -> list[dict[str, Any]]:
-    """Returns the objects of each image as `post_process_objects` does, with `masks` as a list of [`RunLengthMask`]:
-    the pixels of one mask are in memory at a time."""
-    return _post_process(outputs, threshold, target_sizes, top_k, one_label, encoded)
+    """Returns the objects of each image as `post_process_objects` does, on the host, with `masks` as a list of
+    [`RunLengthMask`], or without them. On a CPU the pixels of one mask are in memory at a time."""
+    return _post_process(outputs, threshold, target_sizes, top_k, one_label, store_masks if with_masks else None)
 
 
-def encoded(mask: torch.Tensor) -> RunLengthMask:
-    """Encodes a `(height, width)` bool mask."""
-    return RunLengthMask(mask.cpu().numpy())
+def encoded_grounding(
+    outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None
+) -> list[dict[str, Any]]:
+    """Returns the object of each expression as `post_process_grounding` does, in the form of `encoded_objects`."""
+    _check_one_class(outputs)
+    return _post_process(outputs, 0.0, target_sizes, top_k=1, keep=store_masks)
 
 
-def _pixels(mask: torch.Tensor) -> torch.Tensor:
-    return mask
+def encoded_interactive(
+    outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None
+) -> list[dict[str, Any]]:
+    """Returns the object of each prompt as `post_process_interactive` does, in the form of `encoded_objects`."""
+    return _post_process_prompts(outputs, target_sizes, store_masks)
+
+
+def _pixels(masks: torch.Tensor) -> Sequence[torch.Tensor]:
+    return list(masks)
 
 
 def post_process_instance_segmentation(
@@ -198,7 +211,7 @@ def post_process_open_world(
         ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
     _check_one_class(outputs)
-    return _post_process(outputs, threshold, target_sizes, top_k, keep=_pixels)
+    return _on_device(outputs, _post_process(outputs, threshold, target_sizes, top_k, keep=_pixels))
 
 
 def post_process_grounding(
@@ -224,10 +237,9 @@ def post_process_grounding(
     """
     _check_one_class(outputs)
     target_sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
-    return _post_process(outputs, threshold, target_sizes, top_k=1, keep=_pixels)
+    return _on_device(outputs, _post_process(outputs, threshold, target_sizes, top_k=1, keep=_pixels))
 
 
-@torch.no_grad()
 def post_process_interactive(
     outputs: Mapping[str, Any],
     target_sizes: torch.Tensor | Sequence[Size] | None = None,
@@ -248,17 +260,30 @@ def post_process_interactive(
     Raises:
         ValueError: `outputs` are those of several labels, or `target_sizes` doesn't have one size per row.
     """
-    _check_one_class(outputs)
-    num_rows = len(outputs["logits"])
-    logits, queries = outputs["logits"].float().reshape(num_rows, -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
-    results = []
-    sizes = _checked_sizes(_sizes_of_rows(target_sizes, prompt_image_indices), num_rows)
-    for row, size in enumerate(sizes):
-        _, kept = _enlarge(outputs, row, queries[row], size, _pixels)
-        boxes = _boxes(outputs, row, queries[row], size)
-        labels = torch.zeros_like(queries[row])
-        results.append({"scores": logits[row].sigmoid(), "labels": labels, "boxes": boxes, "masks": torch.stack(kept)})
-    return results
+    sizes = _sizes_of_rows(target_sizes, prompt_image_indices)
+    return _on_device(outputs, _post_process_prompts(outputs, sizes, _pixels))
+
+
+class _RowSizes(NamedTuple):
+    """(height, width) of a row's padded image, of the part of it that is not padding, and of the picture, if known."""
+
+    padded: Size
+    image: Size
+    target: Size | None
+
+
+@dataclass(frozen=True)
+class _Enlarged:
+    """
+    Some queries of one row.
+
+    Attributes:
+        numbers: `(n, 5)` float32, the qualities of their masks, and their boxes as the network has them.
+        masks: what is kept of their masks; empty where masks are left out.
+    """
+
+    numbers: torch.Tensor
+    masks: list[Any]
 
 
 @torch.no_grad()
@@ -270,49 +295,63 @@ def _post_process(
     one_label: bool = False,
     keep: Keep | None = None,
 ) -> list[dict[str, Any]]:
-    """Returns the objects of each row; `keep` converts each mask, None leaves masks out."""
+    """Returns the objects of each row, on the host; `keep` converts masks, None leaves masks out."""
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, or None for all, got {top_k}")
-    sizes = _checked_sizes(target_sizes, len(outputs["logits"]))
-    return [_detect(outputs, row, threshold, size, top_k, one_label, keep) for row, size in enumerate(sizes)]
+    sizes = _sizes(outputs, target_sizes)
+    labels = outputs["logits"].shape[-1]
+    probabilities, pairs = _best_pairs(outputs["logits"], top_k, one_label)
+    chosen = [index[row >= max(threshold, 0.0)] for row, index in zip(probabilities, pairs)]  # a mask lowers a score
+    queries = [(index // labels).unique(return_inverse=True) for index in chosen]
+    enlarged = [_enlarge(outputs, row, queries[row][0], size, keep) for row, size in enumerate(sizes)]
+    results: list[dict[str, Any]] = []
+    for row, numbers in enumerate(on_host([each.numbers for each in enlarged])):
+        places = queries[row][1]
+        scores, order = (probabilities[row, : len(places)] * numbers[places, 0]).sort(descending=True, stable=True)
+        above = scores >= threshold
+        scores, order, places = scores[above], order[above], places[order[above]]
+        boxes = _boxes(numbers[places, 1:], sizes[row])
+        if one_label:
+            distinct = _distinct(boxes, outputs["pred_masks"][row, _sent(queries[row][0][places], outputs)])
+            scores, order, boxes, places = scores[distinct], order[distinct], boxes[distinct], places[distinct]
+        results.append({"scores": scores, "labels": (chosen[row] % labels)[order], "boxes": boxes})
+        if keep is not None:
+            results[row]["masks"] = [enlarged[row].masks[place] for place in places.tolist()]
+    return _with_masks(results, sizes, outputs, keep)
 
 
-def _detect(
-    outputs: Mapping[str, Any],
-    row: int,
-    threshold: float,
-    target_size: Size | None,
-    top_k: int | None,
-    one_label: bool,
-    keep: Keep | None,
-) -> dict[str, Any]:
-    """Returns the objects of one row."""
-    probabilities = outputs["logits"][row].float().sigmoid()  # (Q, K)
-    num_labels = probabilities.shape[1]
+@torch.no_grad()
+def _post_process_prompts(
+    outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None, keep: Keep
+) -> list[dict[str, Any]]:
+    """Returns the most probable query of each row, on the host; `keep` converts masks."""
+    _check_one_class(outputs)
+    sizes = _sizes(outputs, target_sizes)
+    logits, queries = outputs["logits"].float().reshape(len(sizes), -1).max(dim=1, keepdim=True)  # (R, 1) of (R, Q)
+    enlarged = [_enlarge(outputs, row, queries[row], size, keep) for row, size in enumerate(sizes)]
+    scores, *numbers = on_host([logits.sigmoid(), *(each.numbers for each in enlarged)])
+    results: list[dict[str, Any]] = [
+        {
+            "scores": scores[row],
+            "labels": torch.zeros(1, dtype=torch.int64),
+            "boxes": _boxes(of_row[:, 1:], sizes[row]),
+            "masks": enlarged[row].masks,
+        }
+        for row, of_row in enumerate(numbers)
+    ]
+    return _with_masks(results, sizes, outputs, keep)
+
+
+def _best_pairs(logits: torch.Tensor, top_k: int | None, one_label: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Computes the highest probabilities of each row and their pairs, query times labels plus label; both on the host,
+    `(R, at most top_k)`, best first."""
+    probabilities = logits.float().sigmoid()  # (R, Q, K)
     if one_label:
-        best = probabilities == probabilities.amax(dim=1, keepdim=True)
-        probabilities = probabilities.where(best & (best.cumsum(dim=1) == 1), -1.0)  # the first of equal ones
-    probabilities, index = probabilities.flatten().topk(min(top_k or probabilities.numel(), probabilities.numel()))
-    index = index[probabilities >= max(threshold, 0.0)]  # a mask can only lower a score
-    queries, places = (index // num_labels).unique(return_inverse=True)
-    qualities, kept = _enlarge(outputs, row, queries, target_size, keep)
-
-    scores, order = (probabilities[: len(index)] * qualities[places]).sort(descending=True, stable=True)
-    above = scores >= threshold
-    scores, order = scores[above], order[above]
-    boxes = _boxes(outputs, row, queries[places[order]], target_size)
-    if one_label:
-        distinct = _distinct(boxes, outputs["pred_masks"][row, queries[places[order]]])
-        scores, order, boxes = scores[distinct], order[distinct], boxes[distinct]
-    results = {"scores": scores, "labels": (index % num_labels)[order], "boxes": boxes}
-    if keep is not None:
-        masks = [kept[place] for place in places[order].tolist()]
-        if keep is _pixels:
-            size = target_size or _sizes(outputs, row)[1]
-            results["masks"] = torch.stack(masks) if masks else scores.new_zeros((0, *size), dtype=torch.bool)
-        else:
-            results["masks"] = masks
-    return results
+        best = probabilities == probabilities.amax(dim=-1, keepdim=True)
+        probabilities = probabilities.where(best & (best.cumsum(dim=-1) == 1), -1.0)  # the first of equal ones
+    probabilities = probabilities.flatten(1)
+    found = probabilities.topk(min(top_k or probabilities.shape[1], probabilities.shape[1]))
+    return found.values.cpu(), found.indices.cpu()
 
 
 def _distinct(boxes: torch.Tensor, logits: torch.Tensor) -> list[int]:
@@ -320,7 +359,7 @@ def _distinct(boxes: torch.Tensor, logits: torch.Tensor) -> list[int]:
     masks = (logits > 0).flatten(1).float()
     areas, shared = masks.sum(dim=1), masks @ masks.T
     overlaps = shared / (areas[:, None] + areas - shared).clamp(min=1)
-    same = (box_iou(boxes, boxes) > SAME) & (overlaps > SAME)
+    same = (box_iou(boxes, boxes) > SAME) & (overlaps > SAME).cpu()
     chosen: list[int] = []
     for place in range(len(boxes)):
         if not bool(same[place, chosen].any()):
@@ -329,33 +368,69 @@ def _distinct(boxes: torch.Tensor, logits: torch.Tensor) -> list[int]:
 
 
 def _enlarge(
-    outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None, keep: Keep | None
-) -> tuple[torch.Tensor, list[Any]]:
-    """Computes `(n,)` mean probabilities inside the masks of n queries, 0 for an empty mask, and what is kept of each
-    `(height, width)` bool mask."""
-    padded_size, image_size = _sizes(outputs, row)
-    target_size = target_size or image_size
-    if keep is None and target_size[0] * target_size[1] > LARGE:
-        target_size = image_size
+    outputs: Mapping[str, Any], row: int, queries: torch.Tensor, sizes: _RowSizes, keep: Keep | None
+) -> _Enlarged:
+    """Measures the masks of n queries `(n,)` at the size of the picture, and keeps them."""
+    target = sizes.target or sizes.image
+    if keep is None and target[0] * target[1] > LARGE:
+        target = sizes.image
+    queries = _sent(queries, outputs)
     logits = outputs["pred_masks"][row, queries]  # (n, h, w)
-    qualities, kept = logits.new_zeros(len(queries), dtype=torch.float32), []
-    for index, low in enumerate(logits.float()):
-        full = masks_to_picture(low[None], padded_size, image_size, target_size)[0]  # (height, width)
+    qualities, kept = [logits.new_zeros(0, dtype=torch.float32)], list[Any]()
+    for part in in_parts(logits, sizes.padded, target):
+        full = masks_to_picture(logits[part].float(), sizes.padded, sizes.image, target)  # (some, height, width)
         inside = full > 0
-        qualities[index] = full[inside].sigmoid().mean().nan_to_num(0.0)  # of no pixel the mean is NaN
+        qualities.append(_qualities(full, inside))
         if keep is not None:
-            kept.append(keep(inside))
-    return qualities, kept
+            kept += keep(inside)
+    numbers = torch.cat((torch.cat(qualities)[:, None], outputs["pred_boxes"][row, queries].float()), dim=1)
+    return _Enlarged(numbers, kept)
 
 
-def _boxes(outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None) -> torch.Tensor:
-    """Computes `(n, 4)` boxes (x0, y0, x1, y1) of n queries, in pixels of the picture, or relative to it."""
-    return boxes_to_picture(outputs["pred_boxes"][row, queries].float(), *_sizes(outputs, row), target_size or (1, 1))
+def _qualities(logits: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Computes the mean probability inside each of `(n, height, width)` masks, `(n,)`, 0 for an empty one."""
+    if logits.device.type == "cpu":  # most pixels are outside
+        means = [values[mask].sigmoid().mean() for values, mask in zip(logits, inside)]
+        return torch.stack(means).nan_to_num(0.0)  # of no pixel the mean is NaN
+    return logits.sigmoid().where(inside, 0.0).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
 
 
-def _sizes(outputs: Mapping[str, Any], row: int) -> tuple[Size, Size]:
-    """Returns (height, width) of the row's padded image, and of the part of it that is not padding."""
-    return tuple(outputs["padded_sizes"][row].tolist()), tuple(outputs["image_sizes"][row].tolist())
+def _with_masks(
+    results: list[dict[str, Any]], sizes: Sequence[_RowSizes], outputs: Mapping[str, Any], keep: Keep | None
+) -> list[dict[str, Any]]:
+    """Converts what was kept of the results' masks: pixels to one tensor, others to run lengths; each query's once."""
+    if keep is None:
+        return results
+    if keep is _pixels:
+        for found, size in zip(results, sizes):
+            empty = outputs["pred_masks"].new_zeros((0, *(size.target or size.image)), dtype=torch.bool)
+            found["masks"] = torch.stack(found["masks"]) if found["masks"] else empty
+        return results
+    kept = {id(mask): mask for found in results for mask in found["masks"]}
+    fetched = dict(zip(kept, fetch_masks(list(kept.values()))))
+    return [{**found, "masks": [fetched[id(mask)] for mask in found["masks"]]} for found in results]
+
+
+def _on_device(outputs: Mapping[str, Any], results: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
+    """Moves results to where the outputs are."""
+    device = outputs["logits"].device
+    return [{name: value.to(device) for name, value in found.items()} for found in results]
+
+
+def _sent(queries: torch.Tensor, outputs: Mapping[str, Any]) -> torch.Tensor:
+    return queries.to(outputs["pred_masks"].device)
+
+
+def _boxes(boxes: torch.Tensor, sizes: _RowSizes) -> torch.Tensor:
+    """Converts `(n, 4)` boxes of the network to (x0, y0, x1, y1) in pixels of the picture, or relative to it."""
+    return boxes_to_picture(boxes, sizes.padded, sizes.image, sizes.target or (1, 1))
+
+
+def _sizes(outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None) -> list[_RowSizes]:
+    """Returns the sizes of each row as whole numbers."""
+    padded, image = torch.stack((outputs["padded_sizes"], outputs["image_sizes"])).tolist()
+    targets = _checked_sizes(target_sizes, len(outputs["logits"]))
+    return [_RowSizes((p[0], p[1]), (i[0], i[1]), target) for p, i, target in zip(padded, image, targets)]
 
 
 def _checked_sizes(target_sizes: torch.Tensor | Sequence[Size] | None, num_rows: int) -> list[Size | None]:

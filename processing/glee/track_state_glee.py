@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -54,8 +55,24 @@ class FrameCandidates:
         if self.colours is not None and self.colours.shape != (count, 3):
             raise ValueError(f"`colours` of a frame must be ({count}, 3), not {tuple(self.colours.shape)}.")
 
+    @cached_property
+    def on_host(self) -> FrameCandidates:
+        """
+        Returns the candidates with float32 numbers on the host, in one copy; masks stay where they are.
+
+        Raises:
+            ValueError: see `check`.
+        """
+        self.check()
+        colours = self.boxes.new_full((len(self), 3), torch.nan) if self.colours is None else self.colours
+        parts = (self.logits, self.boxes, self.embeddings, colours)
+        numbers = torch.cat([part.float() for part in parts], dim=1).cpu()
+        logits, boxes, embeddings, colours = numbers.split([part.shape[1] for part in parts], dim=1)
+        return FrameCandidates(logits, boxes, self.masks, embeddings, colours)
+
     def chosen(self, places: torch.Tensor) -> FrameCandidates:
         """Selects the candidates at some places, `(m,)` int64, in their order."""
+        places = places.to(self.logits.device)
         return FrameCandidates(
             self.logits[places],
             self.boxes[places],
@@ -91,12 +108,14 @@ class TrackedObject:
 def mask_qualities(masks: torch.Tensor) -> torch.Tensor:
     """Computes the mean probability of the pixels inside each mask, `(n, h, w)` logits; `(n,)` float32, 0 for an empty
     mask."""
-    qualities = masks.new_zeros(len(masks), dtype=torch.float32)
-    for place, logits in enumerate(masks):  # one by one they stay in the processor's cache
+    at_once = 1 if masks.device.type == "cpu" else max(1, len(masks))  # one by one they stay in a CPU's cache
+    qualities = [masks.new_zeros(0, dtype=torch.float32)]
+    for start in range(0, len(masks), at_once):
+        logits = masks[start : start + at_once]
         inside = logits > 0
         chances = logits.float().masked_fill(~inside, -torch.inf).sigmoid()  # 0 outside
-        qualities[place] = chances.sum() / inside.sum().clamp(min=1)
-    return qualities
+        qualities.append(chances.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1))
+    return torch.cat(qualities)
 
 
 def mask_overlaps(masks: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -119,22 +138,22 @@ def distinct(masks: torch.Tensor, scores: torch.Tensor, duplicate_iou: float) ->
     Suppresses candidates that duplicate a better one.
 
     Args:
-        masks: `(n, h, w)` bool.
-        scores: `(n,)`.
+        masks: `(n, h, w)` bool, on any device.
+        scores: `(n,)`, on the host.
         duplicate_iou: IoU of masks above which two candidates are the same object.
 
     Returns:
-        `(n,)` int64: for each candidate the retained one that stands for it, itself or a better one.
+        `(n,)` int64, on the host: for each candidate the retained one that stands for it, itself or a better one.
     """
     order = scores.argsort(descending=True, stable=True)
-    same = (mask_overlaps(masks, masks) > duplicate_iou)[order][:, order].cpu()
+    same = (mask_overlaps(masks, masks) > duplicate_iou).cpu()[order][:, order]
     stands = torch.full((len(order),), -1, dtype=torch.int64)
     for place in range(len(order)):
         if stands[place] < 0:
             stands[place] = place
             stands[same[place] & (stands < 0)] = place
     owner = torch.empty_like(order)
-    owner[order] = order[stands.to(order.device)]
+    owner[order] = order[stands]
     return owner
 
 
@@ -201,10 +220,9 @@ def class_agreement(probabilities: torch.Tensor, others: torch.Tensor) -> torch.
 
 
 def best_pairs(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matches rows and columns of `(m, n)` one to one, of the highest total similarity; `(k,)` int64 each, no pair of
-    similarity 0."""
-    rows, columns = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
-    rows, columns = (torch.from_numpy(places).to(similarity.device) for places in (rows, columns))
+    """Matches rows and columns of `(m, n)`, on the host, one to one, of the highest total similarity; `(k,)` int64
+    each, no pair of similarity 0."""
+    rows, columns = map(torch.from_numpy, linear_sum_assignment(similarity.numpy(), maximize=True))
     good = similarity[rows, columns] > 0
     return rows[good], columns[good]
 
@@ -215,7 +233,7 @@ def best_pairs(similarity: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @dataclass
 class Tracks:
     """
-    State of m tracks.
+    State of m tracks, all of it on the host, as it is small and the host decides.
 
     Attributes:
         ids: `(m,)` int64, -1 before a track is returned for the first time.
@@ -253,8 +271,7 @@ class Tracks:
     @classmethod
     def starting(cls, seen: Detections) -> Tracks:
         """Starts a track for each detection of a frame."""
-        count, device = len(seen.scores), seen.scores.device
-        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        zeros = torch.zeros(len(seen.scores), dtype=torch.int64)
         return cls(
             zeros - 1,
             seen.embeddings.clone(),
@@ -287,7 +304,7 @@ class Tracks:
 @dataclass(frozen=True)
 class Detections:
     """
-    The candidates of a frame above the score threshold, one per object.
+    The candidates of a frame above the score threshold, one per object; on the host.
 
     Attributes:
         places: `(n,)` int64, among the frame's candidates.
@@ -309,25 +326,27 @@ class Detections:
     def of(cls, frame: FrameCandidates, min_score: float, duplicate_iou: float) -> Detections:
         """Selects detections: a score is the best class probability times the quality of the mask. A duplicate passes
         its class probabilities to the better candidate."""
-        probabilities = frame.logits.float().sigmoid()
+        frame = frame.on_host
+        probabilities = frame.logits.sigmoid()
         good = probabilities.amax(dim=1) >= min_score  # a mask can only lower a score
         for values in (frame.embeddings, frame.boxes):
             good &= values.isfinite().all(dim=1)
         places = good.nonzero()[:, 0]
-        masks = frame.masks[places]
-        probabilities = probabilities[places] * mask_qualities(masks)[:, None]
+        masks = frame.masks[places.to(frame.masks.device)]
+        probabilities = probabilities[places] * mask_qualities(masks).cpu()[:, None]
         good = probabilities.amax(dim=1) >= min_score
-        places, masks, probabilities = places[good], masks[good], probabilities[good]
+        masks = masks[good.nonzero()[:, 0].to(masks.device)]
+        places, probabilities = places[good], probabilities[good]
         owner = distinct(masks > 0, probabilities.amax(dim=1), duplicate_iou)
         pooled = torch.zeros_like(probabilities)
         pooled = pooled.scatter_reduce(0, owner[:, None].expand_as(probabilities), probabilities, "amax")
-        retained = (owner == torch.arange(len(owner), device=owner.device)).nonzero()[:, 0]
+        retained = (owner == torch.arange(len(owner))).nonzero()[:, 0]
         places, probabilities = places[retained], pooled[retained]
-        x0, y0, x1, y1 = frame.boxes[places].float().unbind(dim=1)
+        x0, y0, x1, y1 = frame.boxes[places].unbind(dim=1)
         boxes = torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=1)
-        embeddings = torch.nn.functional.normalize(frame.embeddings[places].float(), dim=1)
-        colours = boxes.new_full((len(frame), 3), torch.nan) if frame.colours is None else frame.colours.float()
-        return cls(places, embeddings, boxes, probabilities, probabilities.amax(dim=1), colours[places])
+        embeddings = torch.nn.functional.normalize(frame.embeddings[places], dim=1)
+        assert frame.colours is not None  # `on_host` fills them in
+        return cls(places, embeddings, boxes, probabilities, probabilities.amax(dim=1), frame.colours[places])
 
     def only(self, places: torch.Tensor) -> Detections:
         """Selects those at some places, or where a mask is True."""

@@ -75,7 +75,7 @@ class TrackMemory:
             frame: its candidates.
 
         Returns:
-            the tracks that are found in it and have an id, and `(m,)` int64, their candidates.
+            the tracks that are found in it and have an id, and `(m,)` int64, their candidates; both on the host.
 
         Raises:
             ValueError: the number of labels or the size of embeddings has changed.
@@ -135,7 +135,7 @@ class TrackMemory:
 
     def _births(self, seen: Detections, columns: torch.Tensor) -> torch.Tensor:
         """Finds unassigned detections that start tracks; the best one, which gets the lowest number, first."""
-        free = torch.ones(len(seen.scores), dtype=torch.bool, device=seen.scores.device)
+        free = torch.ones(len(seen.scores), dtype=torch.bool)
         free[columns] = False
         born = (free & (seen.scores >= self.settings.lifetime.birth_score)).nonzero()[:, 0]
         return born[seen.scores[born].argsort(descending=True, stable=True)]
@@ -143,7 +143,7 @@ class TrackMemory:
     def _continue(self, tracks: Tracks, rows: torch.Tensor, seen: Detections) -> None:
         """Updates the tracks that were found, and moves the others to where they are expected."""
         expected = tracks.expected_boxes()
-        gone = torch.ones(len(tracks), dtype=torch.bool, device=rows.device)
+        gone = torch.ones(len(tracks), dtype=torch.bool)
         gone[rows] = False
         tracks.age += 1
         tracks.unclear += 1
@@ -194,7 +194,7 @@ class TrackMemory:
         """
         here = (detections >= 0).nonzero()[:, 0]
         old, young = best_pairs(self._merge_similarities(tracks, here, seen.only(detections[here])))
-        left = torch.ones(len(detections), dtype=torch.bool, device=detections.device)
+        left = torch.ones(len(detections), dtype=torch.bool)
         for one, other in zip(old.tolist(), here[young].tolist()):
             if left[one] and left[other]:
                 self._merge(tracks, one, other, seen.embeddings[detections[other]])
@@ -207,7 +207,7 @@ class TrackMemory:
         policy = self.settings.reidentify
         cosine = cosines(tracks.embeddings, seen.embeddings)
         own = torch.full_like(tracks.scores, -1.0)  # cosine of a track and its own detection
-        own[here] = cosine[here, torch.arange(len(here), device=here.device)]
+        own[here] = cosine[here, torch.arange(len(here))]
         same = (cosine >= policy.merge_cosine) & (cosine > own[:, None])
         agreement = class_agreement(tracks.class_probabilities, seen.class_probabilities)
         same &= agreement >= policy.merge_class_agreement
@@ -333,7 +333,7 @@ class _AlignedQueries:
 
     def found(self, frame: FrameCandidates) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Continues all queries; returns their ids, candidates, labels and scores so far, `(n,)` each."""
-        frame.check()
+        frame = frame.on_host
         order = self._alignment.align(frame.embeddings)
         if not self._logits.count:
             self._numbers = torch.tensor([next(self._ids) for _ in range(len(frame))], dtype=torch.int64)
@@ -481,7 +481,8 @@ class ObjectFollower:
         """Takes the best candidate without a threshold, as the user marked it."""
         if not len(frame):
             return None
-        best = frame.logits[:, 0].argmax()[None]
+        logits = frame.on_host.logits[:, 0]
+        best = logits.argmax()[None]
         settings = self._memory.settings
         self._memory.settings = replace(
             settings,
@@ -491,7 +492,7 @@ class ObjectFollower:
         tracks, _ = self._memory.update(frame.chosen(best))
         self._memory.settings = settings
         self._object = int(tracks.ids[0])
-        return TrackedObject(self.track_id, int(best), 0, float(frame.logits[best, 0].sigmoid()))
+        return TrackedObject(self.track_id, int(best), 0, float(logits[best].sigmoid()))
 
     def _next(self, frame: FrameCandidates) -> TrackedObject | None:
         tracks, candidates = self._memory.update(frame)

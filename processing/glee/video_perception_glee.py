@@ -21,6 +21,7 @@ from .video_queries_glee import (
     PreparedFrame,
     VideoPrompt,
     VisualPrompt,
+    finish_windows,
     look,
 )
 from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
@@ -146,8 +147,21 @@ class VideoPerception:
         Returns the results of the next frame.
 
         Raises:
-            ValueError: the video cannot be read any further; the results of all frames before it have been returned.
+            ValueError: the video cannot be read any further, and the results of all frames before it have been
+                returned; or the frames that go through the model together do not fit in memory.
         """
+        try:
+            return self._next_results()
+        except torch.OutOfMemoryError:
+            pass  # what the attempt holds is released after this block
+        height, width = self.size
+        raise ValueError(
+            f"`batch_size`: {self._settings.window} frames of {height} x {width} pixels do not fit in memory: lower "
+            "it, or `prompts_at_once`."
+        )
+
+    def _next_results(self) -> list[dict[str, Any]]:
+        """Returns the results of the next frame."""
         window = self._window
         if window is None or self._place == len(window):
             window = self._next_window()
@@ -319,8 +333,7 @@ class VideoPerception:
 
     def _next_window(self) -> FrameWindow:
         """Releases the frames whose results have been returned, and takes the next ones."""
-        for prompt in self._prompts.values():
-            prompt.finish_window()
+        finish_windows(list(self._prompts.values()))
         self._window = None
         frames = self._next_frames + self._read(self._settings.window - len(self._next_frames))
         self._next_frames = []

@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
+from .geometry_glee import (
+    RunLengthMask,
+    Size,
+    boxes_to_picture,
+    fetch_masks,
+    in_parts,
+    masks_to_picture,
+    store_masks,
+)
 from .perception_request_glee import plain_result
 from .track_state_glee import FrameCandidates, TrackedObject, mask_colours, mask_overlaps
 from .tracking_glee import GleeTracker, ObjectFollower
@@ -54,9 +62,13 @@ class FrameSizes:
         """Converts the model's boxes `(n, 4)` to (x0, y0, x1, y1) in pixels of the frame, float32."""
         return boxes_to_picture(boxes.float(), self.padded, self.resized, self.frame)
 
-    def mask(self, logits: torch.Tensor) -> torch.Tensor:
-        """Converts one mask of the model, `(h, w)` logits, to `(height, width)` bool of the frame."""
-        return masks_to_picture(logits[None].float(), self.padded, self.resized, self.frame)[0] > 0
+    def masks(self, logits: torch.Tensor) -> list[RunLengthMask]:
+        """Converts masks of the model, `(n, h, w)` logits, to those of the frame, in at most one copy to the host."""
+        stored = []
+        for part in in_parts(logits, self.padded, self.frame):
+            full = masks_to_picture(logits[part].float(), self.padded, self.resized, self.frame)
+            stored += store_masks(full > 0)
+        return fetch_masks(stored)
 
     def padded_mask(self, logits: torch.Tensor) -> torch.Tensor:
         """Converts it to a mask of the padded image, as prompts are: `(H, W)` bool, False in the padding."""
@@ -107,8 +119,8 @@ class FrameWindow:
     ):
         self.model, self.sizes, self.shown_label = model, frames[0].sizes, shown_label
         self.frames = [prepared.frame for prepared in frames]
-        self.pixel_values = torch.cat([f.pixel_values for f in frames]).to(model.device, model.dtype)
-        self.pixel_mask = torch.cat([f.pixel_mask for f in frames]).to(model.device)
+        self.pixel_values = torch.cat([f.pixel_values for f in frames]).to(model.dtype).to(model.device)
+        self.pixel_mask = torch.cat([f.pixel_mask for f in frames]).bool().to(model.device)
         with torch.no_grad():
             self.features = model.get_image_features(self.pixel_values, self.pixel_mask)
         self._seen: dict[int, SeenFrame] = {}
@@ -320,16 +332,14 @@ class VideoPrompt(ABC):
         candidates = self.candidates[place - self.start]
         objects = self._track(candidates)
         self._remember(place, candidates, objects)
+        places = [found.candidate for found in objects]
+        masks: Sequence[RunLengthMask | None] = [None] * len(places)
+        if with_masks:
+            masks = sizes.masks(candidates.masks[places])
+        boxes = candidates.on_host.boxes[places]
         return [
-            plain_result(
-                found.score,
-                self.labels[found.label],
-                candidates.boxes[found.candidate],
-                RunLengthMask(sizes.mask(candidates.masks[found.candidate]).cpu().numpy()) if with_masks else None,
-                sizes.frame,
-                track_id=found.track_id,
-            )
-            for found in objects
+            plain_result(found.score, self.labels[found.label], box, mask, sizes.frame, track_id=found.track_id)
+            for found, box, mask in zip(objects, boxes, masks)
         ]
 
     @abstractmethod
@@ -340,8 +350,8 @@ class VideoPrompt(ABC):
         """Stores what the next window needs: nothing for labels."""
         return
 
-    def finish_window(self) -> None:
-        """Releases the window."""
+    def finish_window(self, mask: torch.Tensor | None = None) -> None:
+        """Releases the window; `mask` is what `last_mask` has returned, None if it is empty."""
         self.window, self.candidates = None, []
 
 
@@ -415,21 +425,24 @@ class ObjectPrompt(VideoPrompt):
             found: candidates of each frame from `first` on.
         """
 
-    def finish_window(self) -> None:
+    def last_mask(self) -> torch.Tensor | None:
+        """Returns its last mask in the window, `(H, W)` bool of the padded frame; None if it was not found."""
+        if self.window is None or self._last is None:
+            return None
+        return self.window.sizes.padded_mask(self._last[1])
+
+    def finish_window(self, mask: torch.Tensor | None = None) -> None:
         if self.window is not None:
-            self._mark_again(self.window)
+            self._mark_again(self.window, mask)
         self._last = None
         super().finish_window()
 
-    def _mark_again(self, window: FrameWindow) -> None:
-        """Marks the object by its last mask in the window; not at all, if it was not found or the mask is empty."""
+    def _mark_again(self, window: FrameWindow, mask: torch.Tensor | None) -> None:
+        """Marks the object by its last mask in the window; not at all without one."""
         self.latest = self.marks = None
-        if self._last is None:
+        if self._last is None or mask is None:
             return
-        place, logits = self._last
-        mask = window.sizes.padded_mask(logits)
-        if not mask.any():
-            return
+        place, _ = self._last
         if self.shares:
             self.marks = window.marks(window.maps().of_images([place]), mask)
         else:
@@ -467,9 +480,8 @@ class ExpressionPrompt(ObjectPrompt):
             best = replace(best, logits=best.logits.clamp(max=most.to(best.logits)))
             self.candidates[place] = self.candidates[place].joined(best)
 
-    def _mark_again(self, window: FrameWindow) -> None:
-        if self.reprompt:
-            super()._mark_again(window)
+    def last_mask(self) -> torch.Tensor | None:
+        return super().last_mask() if self.reprompt else None
 
 
 @dataclass
@@ -528,8 +540,8 @@ class VisualPrompt(ObjectPrompt):
         self.known = True
         self.found(window, first, found)
 
-    def _mark_again(self, window: FrameWindow) -> None:
-        super()._mark_again(window)
+    def _mark_again(self, window: FrameWindow, mask: torch.Tensor | None) -> None:
+        super()._mark_again(window, mask)
         if self.shares:
             self.marks = self._first_marks if self.marks is None else self.marks
         else:
@@ -575,6 +587,17 @@ def _look_on_maps(prompts: Sequence[ObjectPrompt], window: FrameWindow, first: i
         answers = window.find_marked([p.marks for p in prompts], window.maps().of_images(slice(first, None)))
         for prompt, found in zip(prompts, answers):
             prompt.answered(window, first, own.get(prompt.number), found)
+
+
+def finish_windows(prompts: Sequence[VideoPrompt]) -> None:
+    """Releases the window of all prompts; objects are marked by their last masks in it. An accelerator is waited for
+    once, however many there are."""
+    masks = {prompt.number: prompt.last_mask() for prompt in prompts if isinstance(prompt, ObjectPrompt)}
+    known = {number: mask for number, mask in masks.items() if mask is not None}
+    present = torch.stack([mask.any() for mask in known.values()]).tolist() if known else []
+    marked = {number: mask for (number, mask), some in zip(known.items(), present) if some}
+    for prompt in prompts:
+        prompt.finish_window(marked.get(prompt.number))
 
 
 def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
