@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 
 def positive(text: str) -> int:
@@ -70,6 +71,14 @@ def between(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
     return number
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Reads `2/8`, the third of eight jobs."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, job I of N jobs, with I from 0 to N - 1")
+    return int(match[1]), int(match[2])
 
 
 def comma_list(text: str) -> list[str]:
