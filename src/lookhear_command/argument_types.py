@@ -81,6 +81,19 @@ def shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def speaker(text: str) -> str | dict[str, tuple[float, ...]]:
+    """Reads who is meant: two numbers are a point, four a box, and everything else is words."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty")
+    return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
+
+
 def comma_list(text: str) -> list[str]:
     items = [item.strip() for item in text.split(",")]
     if not all(items):

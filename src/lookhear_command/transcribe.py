@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import channel, chunk_length, positive, rate, seconds, shard, share, track, weight
+from .argument_types import channel, chunk_length, positive, rate, seconds, shard, share, speaker, track, weight
 from .folder_run import FolderBar, FolderRun
 from .found_files import CLIPS, SOUNDS, FoundFile, find_files, in_shard, readable
 from .interrupted import FilesDone
@@ -81,7 +80,7 @@ def add(commands: Commands) -> None:
         "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
     )
     forms += "track each"
-    who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
+    who.add_argument("--speaker", type=speaker, metavar="WHO", help=forms)
     boxes = (
         "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
     )
@@ -90,19 +89,6 @@ def add(commands: Commands) -> None:
     who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
     who.add_argument("--speaker-model", metavar="MODEL", help=finder)
-
-
-def _speaker(text: str) -> str | dict[str, tuple[float, ...]]:
-    """Reads `--speaker`: two numbers are a point, four a box, and everything else is words."""
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the text is empty")
-    return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
 
 
 def _chosen(options: argparse.Namespace) -> Any:
