@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -415,8 +416,6 @@ def open_live(
     settings: Any,
     sampling_rate: int | None,
     fps: float | None,
-    modality: str,
-    chunk_length: float,
 ) -> LiveSpeech:
     """
     Returns what sound and pictures are pushed to.
@@ -424,32 +423,30 @@ def open_live(
     Args:
         recogniser: the model and its processor.
         reader: reads pieces of speech, however unsure they are.
-        chosen: takes a speaker or None, returns who is read and what finds them.
-        settings: `ReadingSettings` of the call.
+        chosen: takes settings, returns who is read and what finds them; None where nobody was chosen.
+        settings: `ReadingSettings` of the call, with the modality that the model reads and the length of a chunk.
         sampling_rate: of the sound in Hz; None if there is none.
         fps: pictures a second; None if there are none.
-        modality: `"auto"`, `"audio"`, `"visual"` or `"audiovisual"`.
-        chunk_length: seconds that the model reads at once.
 
     Raises:
         ValueError: an argument is invalid, or what is read isn't there.
     """
     images = recogniser.processor.image_processor
     rate = recogniser.processor.feature_extractor.sampling_rate
-    sampling_rate, fps = _checked_rates(sampling_rate, fps, modality)
+    sampling_rate, fps = _checked_rates(sampling_rate, fps, settings.modality)
     source = LiveSource(sampling_rate, fps, rate, images.fps, settings.channel)
 
     def finder_of(speaker: Any) -> Any:
         check_live_speaker(speaker)
-        who = chosen(speaker)
+        who = chosen(replace(settings, speaker=speaker))
         who = None if who is None else ChosenSpeaker(who.asked, LatestLocator(who.locator))
-        return prepare_finder(source.kinds, modality, images, None, who, prompt=True)[0]
+        return prepare_finder(source.kinds, settings.modality, images, None, who, prompt=True)[0]
 
     def choose(speaker: Any) -> Callable[[], Any]:
         if fps is None:
             raise ValueError("`speaker` chooses among faces, and there are no pictures.")
         check_live_speaker(speaker)
-        chosen(speaker)
+        chosen(replace(settings, speaker=speaker))
         return lambda: finder_of(speaker)
 
     def least(modality: str) -> float:  # of a chosen speaker, the lips decide
@@ -458,7 +455,12 @@ def open_live(
     finder = finder_of(settings.speaker) if fps is not None else None
     window = ClipWindow(iter(()), rate, images.fps, settings.speaker is not None)
     decoder = LiveDecoder(
-        window, reader.nonblank_probability, reader.read, least, STRETCH * chunk_length, recogniser.seconds_per_step
+        window,
+        reader.nonblank_probability,
+        reader.read,
+        least,
+        STRETCH * settings.chunk_length_s,
+        recogniser.seconds_per_step,
     )
     return LiveSpeech(source, live_pieces(source, finder, rate, images.fps, images.roi_size), decoder, window, choose)
 
@@ -468,13 +470,12 @@ def _checked_rates(sampling_rate: int | None, fps: float | None, modality: str) 
     for name, value in (("sampling_rate", sampling_rate), ("fps", fps)):
         if value is not None and not (isinstance(value, (int, float)) and 0 < value < 1e6):
             raise ValueError(f"`{name}` must be a positive number or None, not {value!r}.")
-    sampling_rate = None if sampling_rate is None or modality == "visual" else int(sampling_rate)
-    fps = None if modality == "audio" else fps
-    if sampling_rate is None and (modality == "audiovisual" or fps is None):
+    if sampling_rate is None and (modality in ("audio", "audiovisual") or fps is None):
         raise ValueError("`sampling_rate` is None, and there is nothing to read without sound.")
-    if fps is None and modality == "audiovisual":
-        raise ValueError("`fps` is None, and lips are to be read, too.")
-    return sampling_rate, fps
+    if fps is None and modality in ("visual", "audiovisual"):
+        raise ValueError("`fps` is None, and lips are to be read.")
+    heard = None if sampling_rate is None or modality == "visual" else int(sampling_rate)
+    return heard, None if modality == "audio" else fps
 
 
 def check_live_speaker(speaker: Any) -> None:
