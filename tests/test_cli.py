@@ -16,7 +16,7 @@ from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
-COMMANDS += ("reproduce", "export", "serve", "demo")
+COMMANDS += ("reproduce", "export", "serve", "demo", "live")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 

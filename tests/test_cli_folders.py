@@ -12,7 +12,7 @@ import pytest
 
 from lookhear import cli
 from lookhear_command import found_files
-from lookhear_command.found_files import CLIPS, SOUNDS, find_files
+from lookhear_command.found_files import CLIPS, SOUNDS, FoundFile, find_files, in_shard
 
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
@@ -79,9 +79,26 @@ def test_files_of_folders_are_found_and_named(tmp_path):
         find_files([folder, folder], CLIPS + SOUNDS, False, None)
 
 
+def test_each_file_is_in_one_shard_whatever_the_order_of_the_list():
+    files = [FoundFile(f"/there/{number}.mp4", f"b/{number}") for number in range(10)] + [FoundFile("/x.mp4", "a")]
+    shuffled = [files[place] for place in np.random.default_rng(0).permutation(len(files))]
+    for count in (1, 2, 3, 11, 13):
+        parts = [in_shard(files, (index, count)) for index in range(count)]
+        assert sorted(file.name for part in parts for file in part) == sorted(file.name for file in files)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert parts == [in_shard(shuffled, (index, count)) for index in range(count)]
+    assert [file.name for file in in_shard(shuffled, (0, 4))] == ["a", "b/3", "b/7"]
+    assert in_shard(shuffled, None) == shuffled
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--shard", "0/2"], "--shard needs --output DIR"),
+        (["--shard", "2/2"], "argument --shard: '2/2' is not I/N, job I of N jobs, with I from 0 to N - 1"),
+        (["--shard", "-1/2"], "--shard"),
+        (["--shard", "0/0"], "argument --shard: '0/0' is not I/N"),
+        (["--shard", "0/2", "--output", "x", "--overwrite"], "--overwrite doesn't go with --shard"),
         (["--format", "all"], "--format all needs --output DIR"),
         (["--highlight-words"], "--highlight-words applies to srt and vtt, and --format is txt"),
         (["--format", "vtt"], "several files as vtt need --output DIR"),
@@ -158,6 +175,56 @@ def test_a_folder_that_is_killed_twice_ends_with_every_file_once(run, monkeypatc
 
 
 @pytest.mark.slow
+def test_shards_give_what_one_process_gives(run, monkeypatch, tiny_checkpoint, tmp_path):
+    """Three jobs, one of which is killed and begins again, and then one run without shards, which reads nothing."""
+    from lookhear.processing.avsr import AudioVisualSpeechRecognitionPipeline as Pipeline
+
+    clips, whole, out = tmp_path / "clips", tmp_path / "whole", tmp_path / "out"
+    for number in range(11):
+        write_sound(clips / f"{number % 2}" / f"{number}.wav", 0.3, number)
+    for name in ("0/bad.wav", "1/bad.wav"):
+        (clips / name).write_text("this is no sound")
+    command = ["transcribe", clips, "--recursive", "--model", tiny_checkpoint, "--format", "all", *FAST, "--output"]
+    assert run(*command, whole)[0] == 2
+    opened: list[str] = []
+    stream, attempt = Pipeline.stream, Pipeline.attempt
+    monkeypatch.setattr(
+        Pipeline, "stream", lambda self, file, **more: opened.append(file) or stream(self, file, **more)
+    )
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments, **more):
+            raise Killed
+
+        patch.setattr(Pipeline, "attempt", killed)
+        assert run(*command, out, "--shard", "1/3")[0] == -9
+    assert Pipeline.attempt is attempt
+    opened.clear()
+    codes = []
+    for index in (2, 0, 1):
+        (out / ".0.99999999.part.txt").write_text("of another machine's job")
+        code, printed, err = run(*command, out, "--shard", f"{index}/3")
+        codes.append(code)
+        count = (5, 4, 4)[index]
+        assert f"lookhear transcribe: files of job {index}-of-3: {count}\n" in err
+        assert (out / ".0.99999999.part.txt").exists()
+    assert len(opened) == len(set(opened)) == 13 and sorted(codes) in ([0, 2, 2], [0, 0, 2])
+    lists = {path.name for path in out.glob("problems*")}
+    assert lists <= {f"problems.{index}-of-3.jsonl" for index in range(3)} and lists
+    again = [run(*command, out, "--shard", f"{index}/3")[:2] for index in (2, 0, 1)]
+    assert again == [(code, "") for code in codes] and len(opened) == 13, "each job knows what it has done"
+    code, printed, err = run(*command, out)
+    assert (code, printed) == (2, "") and "11 of 13 results are there" in err and len(opened) == 13
+    assert names(out) == names(whole) and len(names(out)) == 11 * 5 + 2
+    for name in names(whole) - {"problems.jsonl"}:
+        assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    problems = [sorted((folder / "problems.jsonl").read_text().splitlines()) for folder in (out, whole)]
+    assert problems[0] == problems[1] and len(problems[0]) == 2
+    code, _, err = run(*command, out, "--shard", "1/2", "--modality", "audio")
+    assert code == 2 and "has results of other options (--modality)" in err
+
+
+@pytest.mark.slow
 def test_all_formats_and_other_options(run, tiny_checkpoint, talking_clips, tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(__file__).parents[1] / "docs" / "transcript.schema.json").read_text())
@@ -195,13 +262,6 @@ def test_the_standard_input_and_pipes_are_read(run, monkeypatch, tiny_checkpoint
     content = (talking_clips / "0.mp4").read_bytes()
     command = ["--model", tiny_checkpoint, *FAST]
     _, expected, _ = run("transcribe", talking_clips / "0.mp4", *command)
-
-    class Piped:
-        def __init__(self, content: bytes):
-            self.buffer = io.BytesIO(content)
-
-        def isatty(self) -> bool:
-            return False
 
     monkeypatch.setattr(sys, "stdin", Piped(content))
     assert run("transcribe", "-", *command)[:2] == (0, expected)
@@ -303,6 +363,10 @@ def test_perceive_mirrors_a_folder(run, seer, tmp_path):
     ]
     single = json.loads(run(*alone)[1])["images"][0]
     assert single == json.loads((out / "a.json").read_text())
+    shards = [*command[:-3], tmp_path / "shards", "--format", "all", "--shard"]
+    assert sorted(run(*shards, f"{index}/2")[0] for index in (1, 0)) == [0, 2]
+    for name in results - {"deep/walk.mp4"}:
+        assert (tmp_path / "shards" / name).read_bytes() == (out / name).read_bytes(), name
     before = {name: (out / name).stat().st_mtime_ns for name in results}
     (out / "a.png").unlink()
     code, printed, err = run(*command)
@@ -312,9 +376,50 @@ def test_perceive_mirrors_a_folder(run, seer, tmp_path):
     assert code == 2 and "has results of other options (--one-label)" in err
 
 
+class Piped:
+    """A standard input that isn't a terminal."""
+
+    def __init__(self, content: bytes):
+        self.buffer = io.BytesIO(content)
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.slow
+def test_perceive_reads_the_standard_input(run, monkeypatch, seer, tmp_path):
+    write_picture(tmp_path / "a.png", 1)
+    write_walk(tmp_path / "walk.mp4")
+    asked = ["--model", seer, "--labels", "cat", "--threshold", "0", "--top-k", "2"]
+
+    def perceive(file, *more, content: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", Piped(content))
+        return run("perceive", file, *asked, *more)
+
+    picture, video = ((tmp_path / name).read_bytes() for name in ("a.png", "walk.mp4"))
+    expected = json.loads(perceive(tmp_path / "a.png", "--json")[1])["images"][0]
+    code, out, _ = perceive("-", "--json", "--out", tmp_path / "found", content=picture)
+    (entry,) = json.loads(out)["images"]
+    assert code == 0 and entry == expected | {"image": "stdin"} and (tmp_path / "found" / "stdin.png").is_file()
+    assert perceive("-", "--point", "5,5", content=picture)[0] == 0
+    expected = perceive(tmp_path / "walk.mp4", "--json")[1]
+    code, out, _ = perceive("-", "--json", "--out", tmp_path / "found", content=video)
+    assert (code, out) == (0, expected) and len(out.splitlines()) == 3 and (tmp_path / "found" / "stdin.mp4").is_file()
+    for more, content, message in (
+        ([], b"no picture", "standard input"),
+        (["--each"], video, "--frames each needs a file, and - is a pipe"),
+        (["--coco", tmp_path / "x.json"], picture, "--coco names files, and - is none"),
+        (["--output", tmp_path / "x"], picture, "- doesn't go with --output"),
+    ):
+        code, out, err = perceive("-", *more, content=content)
+        line = err.splitlines()[-1]  # after the bar of the weights
+        assert (code, out) == (2, "") and message in line and line.startswith("lookhear perceive: error: "), err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--shard", "0/2"], "--shard needs --output DIR"),
         (["--recursive"], "--recursive and --format go with --output"),
         (["--output", "x", "--out", "y.png"], "--out doesn't go with --output"),
         (["--output", "x", "--point", "1,2"], "--point applies to a single image"),

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from lookhear_command import main
-from lookhear_command.transcribe import _speaker, read_track
+from lookhear_command.argument_types import speaker as read_speaker
+from lookhear_command.transcribe import read_track
 
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
@@ -35,13 +36,13 @@ def run(capsys):
     ],
 )
 def test_numbers_are_places_and_all_else_is_words(text, speaker):
-    assert _speaker(text) == speaker
+    assert read_speaker(text) == speaker
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "7", "nan,1", " ", ""])
 def test_what_says_nobody(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        _speaker(text)
+        read_speaker(text)
 
 
 def perceived(*frames: dict[int, float]) -> str:

@@ -3,6 +3,7 @@
 from .captions_avsr import format_captions, make_sentences, write_captions
 from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
 from .feature_extraction_avsr import AvsrFeatureExtractor
+from .live_avsr import LiveSpeech
 from .media_avsr import probe_media, read_audio, read_frames
 from .media_source_avsr import MediaError, fetch_media
 from .noise_avsr import babble, competing_talker, human_noise, mix_at_snr
@@ -19,6 +20,7 @@ __all__ = [
     "AvsrTokenizer",
     "Clip",
     "ClipPiece",
+    "LiveSpeech",
     "MediaError",
     "MouthRoiImageProcessor",
     "babble",

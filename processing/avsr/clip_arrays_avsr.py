@@ -50,7 +50,7 @@ class ClipInput(dict[str, Any]):
 def is_many(inputs: Any) -> bool:
     """Whether these are several inputs (a list, a column, a series, an iterator) and not one."""
     if isinstance(inputs, (list, tuple)):
-        return not inputs or not (_is_number(inputs[0]) or _is_rated(inputs))
+        return not inputs or not (is_number(inputs[0]) or _is_rated(inputs))
     if isinstance(inputs, (str, bytes, bytearray, memoryview, os.PathLike, Mapping, array.array)):
         return False
     if any(hasattr(inputs, name) for name in ("read", *DECODERS)):
@@ -88,7 +88,7 @@ def as_input(source: Any, sampling_rate: Any = None) -> Any:
     if hasattr(source, "sample_rate") and hasattr(source, "data"):  # torchcodec's AudioSamples
         return ClipInput({"audio": source.data, "sampling_rate": source.sample_rate}, BARE)
     if isinstance(source, tuple) and _is_rated(source):
-        rate, samples = source if _is_number(source[0]) else source[::-1]
+        rate, samples = source if is_number(source[0]) else source[::-1]
         return ClipInput({"audio": samples, "sampling_rate": rate}, BARE)
     if not _is_samples(source):
         return source
@@ -141,7 +141,7 @@ def fetch_input(source: Any) -> Any:
 
 def _is_samples(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return bool(value) and (_is_number(value[0]) or _is_samples(value[0]))
+        return bool(value) and (is_number(value[0]) or _is_samples(value[0]))
     return isinstance(value, array.array) or (hasattr(value, "dtype") and getattr(value, "ndim", 0) > 0)
 
 
@@ -149,10 +149,11 @@ def _is_rated(value: list | tuple) -> bool:
     """Whether it is a tuple of samples and their rate, in any order."""
     if not isinstance(value, tuple) or len(value) != 2:
         return False
-    return any(_is_number(rate) and getattr(samples, "ndim", 0) > 0 for rate, samples in (value, value[::-1]))
+    return any(is_number(rate) and getattr(samples, "ndim", 0) > 0 for rate, samples in (value, value[::-1]))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether it is a real number of Python or numpy, and no bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
 
 
@@ -441,7 +442,7 @@ def as_plain_number(value: Any) -> float | None:
     """Returns a number of Python, numpy or torch as float; None for anything else."""
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
-    return float(value) if _is_number(value) and math.isfinite(value) else None
+    return float(value) if is_number(value) and math.isfinite(value) else None
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

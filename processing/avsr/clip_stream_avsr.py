@@ -166,7 +166,7 @@ class ClipStream:
             if speaker is not None and PICTURE not in kinds:
                 what = "there are mouths, and no pictures" if MOUTHS in kinds else "no video is there, or wanted"
                 raise ValueError(f"{self.name}: {speaker_name(speaker.asked)} cannot be looked for: {what}.")
-            finder, trouble = _prepare_finder(kinds, modality, image_processor, landmarks, speaker)
+            finder, trouble = prepare_finder(kinds, modality, image_processor, landmarks, speaker)
             refuse_unreadable(self.name, modality, SOUND in kinds, trouble)
         except BaseException:
             self._source.close()
@@ -320,14 +320,25 @@ def refuse_unreadable(name: str, modality: str, sound: bool, trouble: str | None
 # ------------------------------------------------------------------------------------------------- mouths and pieces
 
 
-def _prepare_finder(
+def prepare_finder(
     kinds: frozenset[str],
     modality: str,
     image_processor: Any,
     landmarks: Landmarks | None,
     speaker: ChosenSpeaker | None,
+    prompt: bool = False,
 ) -> tuple[MouthFinder | None, str | None]:
-    """Returns what finds the mouths where there are pictures, and why lips cannot be read (None where they can)."""
+    """
+    Returns what finds the mouths where there are pictures, and why lips cannot be read (None where they can).
+
+    Args:
+        kinds: of the items that the source has.
+        modality: see [`ClipStream`].
+        image_processor: see [`ClipStream`].
+        landmarks: see [`ClipStream`].
+        speaker: see [`ClipStream`].
+        prompt: see [`MouthFinder`].
+    """
     if PICTURE not in kinds:
         return None, None if MOUTHS in kinds else "there is no video"
     try:
@@ -341,7 +352,7 @@ def _prepare_finder(
         if modality != "auto" or SOUND not in kinds or speaker is not None:
             raise
         return None, str(error)
-    return MouthFinder(image_processor, landmarks, speaker), None
+    return MouthFinder(image_processor, landmarks, speaker, prompt), None
 
 
 def unknown_lips(frames: int) -> np.ndarray:
@@ -356,9 +367,12 @@ class MouthFinder:
         image_processor: [`MouthRoiImageProcessor`], for its settings.
         landmarks: where faces come from; see `MouthRoiImageProcessor.extract`.
         speaker: who is to be read, and what finds them; None takes the most prominent face.
+        prompt: whether mouths come as soon as they are final, in smaller blocks.
     """
 
-    def __init__(self, image_processor: Any, landmarks: Landmarks, speaker: ChosenSpeaker | None):
+    def __init__(
+        self, image_processor: Any, landmarks: Landmarks, speaker: ChosenSpeaker | None, prompt: bool = False
+    ):
         self._speaker = None if speaker is None else SpeakerSearch(speaker, image_processor)
         found: LandmarkSource
         if self._speaker is None:
@@ -368,7 +382,7 @@ class MouthFinder:
             if not callable(detector):
                 raise ValueError("`landmarks` must be a detector where a speaker is chosen, not a clip's landmarks.")
             found = self._speaker.face(detector)
-        self._builder = MouthBuilder(image_processor, found)
+        self._builder = MouthBuilder(image_processor, found, prompt)
         self._measured = ReportBuilder(image_processor.mouth_width, image_processor.fps)
 
     def __enter__(self) -> MouthFinder:
@@ -390,6 +404,10 @@ class MouthFinder:
         """Takes one more `(height, width, 3)` uint8 picture; yields the mouths that are final. Must be exhausted."""
         for located in [picture] if self._speaker is None else self._speaker.add(picture):
             yield from self._rows(self._builder.add(located))
+
+    def repeat(self, picture: np.ndarray) -> Iterator[LipRows]:
+        """Takes a picture again, which is not looked at again where no speaker was chosen; see `add`."""
+        yield from self.add(picture) if self._speaker is not None else self._rows(self._builder.repeat())
 
     def finish(self) -> Iterator[LipRows]:
         """Yields the rest, once all pictures were added."""
@@ -467,7 +485,7 @@ class _RowQueue:
 
 
 class PieceCutter:
-    """Cuts sound and mouth crops into pieces of one second, as soon as both are there.
+    """Cuts sound and mouth crops into pieces of one length, as soon as both are there.
 
     What is missing when the other is `max_lead` seconds ahead is not waited for: silence, or black crops without a
     face, take its place.
@@ -479,6 +497,8 @@ class PieceCutter:
         has_sound: whether sound is waited for.
         has_lips: whether crops are waited for.
         max_lead: in seconds.
+        length: seconds of a piece.
+        padding: seconds at the end of the sound that may turn out to be an encoder's padding.
 
     Attributes:
         rate: as given.
@@ -488,7 +508,15 @@ class PieceCutter:
     """
 
     def __init__(
-        self, rate: int, fps: float, roi_size: int, has_sound: bool, has_lips: bool, max_lead: float = MAX_LEAD
+        self,
+        rate: int,
+        fps: float,
+        roi_size: int,
+        has_sound: bool,
+        has_lips: bool,
+        max_lead: float = MAX_LEAD,
+        length: float = 1.0,
+        padding: float = MAX_PADDING,
     ):
         self.fps, self.rate, self._max_lead = fps, rate, max_lead
         self.has_sound, self.has_lips = has_sound, has_lips
@@ -496,7 +524,8 @@ class PieceCutter:
         self._sound = _RowQueue(np.zeros(0, np.float32))
         self._lips = [_RowQueue(rows) for rows in (empty.mouths, empty.found, empty.cuts, empty.found)]
         self._lips.append(_RowQueue(empty.lips, blank=math.nan))
-        self._frames = max(1, round(fps))  # of a piece
+        self._frames = max(1, round(length * fps))  # of a piece
+        self._padding = round(padding * rate)
         self._count = 0  # pieces so far
         self._late: int | None = None if has_lips else 0  # crops that are missing at the beginning, once it is known
 
@@ -540,7 +569,7 @@ class PieceCutter:
 
     def ready(self) -> Iterator[ClipPiece]:
         """Yields the pieces that are complete."""
-        hold = round(MAX_PADDING * self.rate)  # may be padding, to be cut off at the end
+        hold = self._padding  # to be cut off at the end
         while True:
             sample, frame = self._bounds(self._count + 1)
             leads = []  # seconds by which sound and crops reach beyond the next piece

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .clip_arrays_avsr import open_input
+from .clip_arrays_avsr import ClipInput, fetch_input, open_input
 from .face_tracking_avsr import Change, SceneWatch, inside
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, overlap
+from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, make_detector, overlap
 from .media_avsr import PICTURE
-from .media_source_avsr import DEFAULT_TRACKS, TrackChoice
+from .media_source_avsr import DEFAULT_TRACKS, TrackChoice, source_name
 
 MOST = 8  # most people who are read: each of them takes as long as a clip of one person
 
@@ -26,6 +26,24 @@ SHORTEST = 1.0  # seconds for which a person must be seen
 LOOK_AGAIN = 5  # frames between two searches while a face is missing, or there is none
 LOST = 25  # frames for which a face that is not found is waited for
 MARGIN = 0.25  # of a face's width, added on each side: the face is searched for in this box later
+
+
+def read_everyone(
+    source: Any, image_processor: Any, tracks: TrackChoice, read: Callable[[Any, Person], dict[str, Any]]
+) -> dict[str, Any]:
+    """
+    Returns the results of all whose faces are in view: the source is read once for all, then once for each.
+
+    Args:
+        source: as `as_input` returns it.
+        image_processor: [`MouthRoiImageProcessor`], for its settings.
+        tracks: which of several videos is looked at.
+        read: takes the source and a person's track, returns the pipeline's result for them.
+    """
+    source = fetch_input(source)
+    name = source.name if isinstance(source, ClipInput) else source_name(source)
+    people, warnings = people_in(source, image_processor, make_detector(image_processor.landmarks), tracks)
+    return together([named(read(source, person), number, name) for number, person in enumerate(people, 1)], warnings)
 
 
 def people_in(

@@ -89,9 +89,10 @@ class ClipWindow:
             if piece is None:
                 self.ended = True
             else:
-                self._append(piece)
+                self.append(piece)
 
-    def _append(self, piece: ClipPiece) -> None:
+    def append(self, piece: ClipPiece) -> None:
+        """Adds the stream's next piece."""
         start = round(piece.start * self.fps)
         if piece.audio is not None:
             self._pad_to(self._audio, self._sample(start) - self._sample(self.first), np.zeros(0, np.float32))

@@ -11,7 +11,7 @@ another face is followed. Memory is bounded by a few hundred small grey patches,
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
 from .landmarks_avsr import NUM_POINTS, Box, LandmarkDetector, PrecomputedLandmarks, make_detector
 
 BLOCK = 24  # frames that are warped together
+PROMPT_BLOCK = 4  # likewise, where crops are wanted soon
 PATIENCE = 250  # frames without a face after which it is given up: crops are black until it is back
 UNKNOWN_SIDE = 640  # pixels, longest side of the stored frame while the face's place is not known yet
 
@@ -240,12 +241,16 @@ class MouthBuilder:
     Args:
         processor: `MouthRoiImageProcessor`, for its settings.
         source: the landmarks of each frame, see `landmark_source`.
+        prompt: whether crops come a few at a time, as soon as no later frame can change them; else they come in larger
+            blocks, which take less work.
     """
 
-    def __init__(self, processor: Any, source: LandmarkSource):
+    def __init__(self, processor: Any, source: LandmarkSource, prompt: bool = False):
         self.config, self.source = processor, source
         self._unit = eye_distance(processor.geometry, processor.mouth_width)
-        self._hold = max(processor.smoothing_window, FLASH + 1)  # frames until a row is final
+        # Frames until a row is final: those that smoothing looks ahead, and two more where faces are interpolated.
+        ahead = processor.smoothing_window // 2 + 2 if prompt else processor.smoothing_window
+        self._hold, self._least = max(ahead, FLASH + 1), PROMPT_BLOCK if prompt else BLOCK
         self._watch = SceneWatch()
         self._rows: list[_Row] = []  # not warped yet
         self._context = np.zeros((0, NUM_POINTS, 2), np.float32)  # the scene's last points before them
@@ -288,6 +293,13 @@ class MouthBuilder:
         self._rows.append(_Row(points, self._patch(frame), outside, cut, found_again, self.source.passed_over))
         yield from self._certain()
 
+    def repeat(self) -> Iterator[MouthBlock]:
+        """Adds a frame like the one before, without a look at it; yields the crops that are final."""
+        row = self._rows[-1] if self._rows else _Row(None, None, False, False, False, False)
+        self._missing += row.points is None
+        self._rows.append(replace(row, cut=False, found_again=False))
+        yield from self._certain()
+
     def finish(self) -> Iterator[MouthBlock]:
         """Yields the rest, once all frames were added."""
         while self._rows:
@@ -326,7 +338,7 @@ class MouthBuilder:
         while 0 < (beginning := self._next_beginning()) < settled:
             yield from self._end_of_scene(beginning)
             settled -= beginning
-        if beginning == 0 and settled >= BLOCK and self._missing == 0:
+        if beginning == 0 and settled >= self._least and self._missing == 0:
             yield self._warped(settled)
 
     def _next_beginning(self) -> int:

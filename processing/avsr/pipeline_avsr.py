@@ -21,13 +21,12 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from .alignment_avsr import TimedText, time_words
 from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
-from .clip_arrays_avsr import ClipInput, as_input, fetch_input, is_many
+from .clip_arrays_avsr import as_input, is_many, is_number
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
-from .everyone_avsr import named, people_in, together
+from .everyone_avsr import read_everyone
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
-from .landmarks_avsr import make_detector
 from .long_form_avsr import ClipWindow, LongFormDecoder, PieceReader, SpeechStream
-from .media_source_avsr import MAX_PIXELS, Track, TrackChoice, source_name
+from .media_source_avsr import MAX_PIXELS, Track, TrackChoice
 from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
@@ -116,7 +115,7 @@ class ReadingSettings:
             object.__setattr__(self, "return_timestamps", "word")
         self._check_search()
         length = self.chunk_length_s
-        if length is not None and not (_is_number(length) and SHORTEST_CHUNK <= length < math.inf):
+        if length is not None and not (is_number(length) and SHORTEST_CHUNK <= length < math.inf):
             raise ValueError(
                 f"`chunk_length_s` must be None or a number of seconds, {SHORTEST_CHUNK:g} or more, not {length!r}."
             )
@@ -135,7 +134,7 @@ class ReadingSettings:
         texts, beams = self.num_return_sequences, self.num_beams
         if beams is not None and texts is not None and texts > beams:
             raise ValueError(f"`num_return_sequences` ({texts}) must not be more than `num_beams` ({beams}).")
-        if self.ctc_weight is not None and not (_is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
+        if self.ctc_weight is not None and not (is_number(self.ctc_weight) and 0 <= self.ctc_weight <= 1):
             raise ValueError(f"`ctc_weight` must be a number from 0 to 1, not {self.ctc_weight!r}.")
         if self.search is not None and self.search not in SEARCHES:
             raise ValueError(f"`search` must be one of {', '.join(map(repr, SEARCHES))}, not {self.search!r}.")
@@ -145,7 +144,7 @@ class ReadingSettings:
         model, weight = self.language_model, self.language_model_weight
         if model is not None and not isinstance(model, (torch.nn.Module, str, os.PathLike)):
             raise ValueError(f"`language_model` must be a model, a folder or a Hub id, not {model!r}.")
-        if weight is not None and not (_is_number(weight) and 0 <= weight < math.inf):
+        if weight is not None and not (is_number(weight) and 0 <= weight < math.inf):
             raise ValueError(f"`language_model_weight` must be a number, 0 or more, not {weight!r}.")
         if weight is not None and model is None:
             raise ValueError("`language_model_weight` is of no use without a `language_model`: pass one, too.")
@@ -161,15 +160,15 @@ class ReadingSettings:
             raise ValueError(f"`speaker_model` must be a folder or a Hub id, not {self.speaker_model!r}.")
         for name in ("lip_evidence", "speech_confidence"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 <= value <= 1):
+            if value is not None and not (is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"`{name}` must be a number from 0 to 1, not {value!r}.")
 
     def _check_tracks(self) -> None:
         for name in ("audio_track", "video_track"):
             track = getattr(self, name)
-            if track is not None and not (_is_index(track) or (isinstance(track, str) and track.strip())):
+            if track is not None and not (_is_count(track, 0) or (isinstance(track, str) and track.strip())):
                 raise ValueError(f"`{name}` must be a track's number, from 0 on, or a language, not {track!r}.")
-        if self.channel is not None and not (_is_index(self.channel) or self.channel in (*CHANNEL_NAMES, MEAN)):
+        if self.channel is not None and not (_is_count(self.channel, 0) or self.channel in (*CHANNEL_NAMES, MEAN)):
             names = ", ".join(f'"{name}"' for name in (*CHANNEL_NAMES, MEAN))
             raise ValueError(f"`channel` must be a channel's number, from 0 on, or {names}, not {self.channel!r}.")
         for name, unit in (("sampling_rate", " (Hz)"), ("max_pixels", "")):
@@ -217,16 +216,8 @@ def _with_generation(generate_kwargs: Any = None, **given: Any) -> dict[str, Any
 SETTING_NAMES = tuple(field.name for field in fields(ReadingSettings))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _is_count(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 class AudioVisualSpeechRecognitionPipeline(Pipeline):
@@ -371,6 +362,23 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             timestamps = "word"
         return self._listen(self._open(inputs, settings), settings, timestamps)
 
+    def live(self, sampling_rate: int | None = 16000, fps: float | None = 25.0, **kwargs: Any) -> Any:
+        """
+        Returns a [`LiveSpeech`]: sound and pictures are pushed to it, and it gives words as soon as they are certain.
+
+        Args:
+            sampling_rate: of the sound in Hz; None if there is none.
+            fps: pictures a second, where they come without times; None if there are none.
+            kwargs: see `__call__`; what concerns files and whole clips is of no use here.
+        """
+        from .live_avsr import open_live  # no other call needs it
+
+        settings = self._settings(kwargs)
+        self._check_alignment("live, words have times")
+        settings = replace(settings, modality=self._modality(settings), chunk_length_s=self._chunk_length(settings))
+        reader = self._piece_reader(replace(settings, speech_confidence=0.0))
+        return open_live(self._recogniser, reader, self._chosen, settings, sampling_rate, fps)
+
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""
         save_with_code(self, TASK, MODEL_CLASS, save_directory, **kwargs)
@@ -386,7 +394,6 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return settings, settings, settings
 
     # The three steps are typed by what is passed on: transformers declares any keyword and `ModelOutput`.
-
     def preprocess(  # type: ignore[override]  # see above
         self, inputs: Any, settings: ReadingSettings | None = None
     ) -> dict[str, Any]:
@@ -497,16 +504,11 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def _read_everyone(self, source: Any, settings: ReadingSettings) -> dict[str, Any]:
         """Returns the results of all whose faces are in view: the source is read once for all, then once for each."""
-        source = fetch_input(as_input(source, settings.sampling_rate))
-        name = source.name if isinstance(source, ClipInput) else source_name(source)
-        image_processor = self.processor.image_processor
-        detector = make_detector(image_processor.landmarks)
-        people, warnings = people_in(source, image_processor, detector, settings.tracks)
-        results = []
-        for number, person in enumerate(people, 1):
-            (result,) = self._read_together([source], settings.changed(speaker={"track": person}))
-            results.append(named(result, number, name))
-        return together(results, warnings)
+        source, images = as_input(source, settings.sampling_rate), self.processor.image_processor
+        return read_everyone(source, images, settings.tracks, partial(self._read_person, settings))
+
+    def _read_person(self, settings: ReadingSettings, source: Any, track: Any) -> dict[str, Any]:
+        return self._read_together([source], settings.changed(speaker={"track": track}))[0]
 
     # ------------------------------------------------------------------------------------------------ the input
 
@@ -625,6 +627,17 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             "report": report,
         }
 
+    def _piece_reader(self, settings: ReadingSettings) -> PieceReader:
+        one_text = settings.changed(num_return_sequences=1)
+        return PieceReader(
+            self._recogniser,
+            lambda inputs, encoded: self.forward(inputs, settings=one_text, encoded=encoded),
+            self.device_placement,
+            self.device,
+            settings.lip_evidence,
+            settings.speech_confidence,
+        )
+
     def _listen(
         self,
         source: ClipStream,
@@ -633,17 +646,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         pieces: list[ClipPiece] | None = None,
     ) -> SpeechStream:
         """Returns the words of a stream; of its pieces if it was read already."""
-        read = iter(pieces or source)
+        read, reader = iter(pieces or source), self._piece_reader(settings)
         rate, fps = self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps
-        one_text = settings.changed(num_return_sequences=1)
-        reader = PieceReader(
-            self._recogniser,
-            lambda inputs, encoded: self.forward(inputs, settings=one_text, encoded=encoded),
-            self.device_placement,
-            self.device,
-            settings.lip_evidence,
-            settings.speech_confidence,
-        )
         reading = LongFormDecoder(
             ClipWindow(read, rate, fps, source.chosen),
             reader.nonblank_probability,

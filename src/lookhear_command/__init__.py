@@ -1,4 +1,4 @@
-"""The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | reproduce | convert |
+"""The command line: `lookhear transcribe | perceive | ask | live | prepare | train | evaluate | reproduce | convert |
 export | publish | synthesize | serve | demo`.
 
 One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
@@ -24,6 +24,7 @@ from . import (
     demo,
     evaluate,
     export,
+    live,
     perceive,
     prepare,
     publish,
@@ -37,7 +38,7 @@ from .errors import EXPECTED, explained
 from .parsing import Parser
 
 COMMANDS = (
-    *(transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert),
+    *(transcribe, perceive, ask, live, prepare, train, evaluate, reproduce, convert),
     *(export, publish, synthesize, serve, demo),
 )
 

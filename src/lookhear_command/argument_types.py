@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 
 def positive(text: str) -> int:
@@ -70,6 +71,27 @@ def between(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
     return number
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Reads `2/8`, the third of eight jobs."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, job I of N jobs, with I from 0 to N - 1")
+    return int(match[1]), int(match[2])
+
+
+def speaker(text: str) -> str | dict[str, tuple[float, ...]]:
+    """Reads who is meant: two numbers are a point, four a box, and everything else is words."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty")
+    return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
 
 
 def comma_list(text: str) -> list[str]:

@@ -17,14 +17,15 @@ from .found_files import FoundFile
 from .interrupted import UNIMPORTANT, what_counts
 
 # Options that change no result of a file, or only which there are.
-PASSING = (*UNIMPORTANT, "files", "format", "recursive", "batch_size")
-PROBLEMS = "problems.jsonl"
+PASSING = (*UNIMPORTANT, "files", "format", "recursive", "batch_size", "shard")
+PROBLEMS = "problems"
 
 
 class FolderRun:
     """
     The results of a command on folders. A file whose results are there is not read again, nor is one that could not
-    be read and hasn't changed since; so a run that was stopped goes on.
+    be read and hasn't changed since; so a run that was stopped goes on. The jobs of `--shard` share the folder, on
+    several machines, too: each lists its problems in a file of its own, and a run without shards joins these files.
 
     Args:
         options: of the command; `output` is the folder of the results.
@@ -34,11 +35,18 @@ class FolderRun:
         failed: how many files could not be read, in this run or before.
 
     Raises:
-        ValueError: the folder has results of other options or of another checkpoint, and `overwrite` isn't given.
+        ValueError: the folder has results of other options or of another checkpoint, and `overwrite` isn't given; or
+            it is given to one of several jobs.
     """
 
     def __init__(self, options: argparse.Namespace, results: Callable[[FoundFile], Sequence[Path]]):
+        if options.shard is not None and options.overwrite:
+            raise ValueError(
+                "--overwrite doesn't go with --shard, whose jobs share a folder: name another --output, or delete it"
+            )
         self._command, self._output, self._overwrite = options.command, options.output, options.overwrite
+        self._job = None if options.shard is None else "{}-of-{}".format(*options.shard)
+        self._problems = self._output / (f"{PROBLEMS}.{self._job}.jsonl" if self._job else f"{PROBLEMS}.jsonl")
         self._results, self.failed = results, 0
         self._changed: set[str] = set()  # since they could not be read
         self._check_same(options)
@@ -48,7 +56,10 @@ class FolderRun:
         """Returns the files that are still to be read; says how many are not."""
         from lookhear.evaluation.whole_files import remove_leftovers
 
-        remove_leftovers(*{path.parent for file in files for path in self._results(file)})
+        if self._job is None:
+            remove_leftovers(*{path.parent for file in files for path in self._results(file)})
+        else:  # nothing is removed, as other machines may be writing there
+            print(f"lookhear {self._command}: files of job {self._job}: {len(files)}", file=sys.stderr)
         for path in (path for file in files if file.path in self._changed for path in self._results(file)):
             path.unlink(missing_ok=True)  # of what could be read before
         bad = [file for file in files if file.path in self._bad]
@@ -57,7 +68,7 @@ class FolderRun:
         if there:
             print(f"lookhear {self._command}: {len(there)} of {len(files)} results are there", file=sys.stderr)
         if bad:
-            print(f"lookhear {self._command}: left out, see {self._output / PROBLEMS}: {len(bad)}", file=sys.stderr)
+            print(f"lookhear {self._command}: left out, see {self._problems}: {len(bad)}", file=sys.stderr)
         left_out = {file.path for file in [*bad, *there]}
         return [file for file in files if file.path not in left_out]
 
@@ -66,7 +77,7 @@ class FolderRun:
         self.failed += 1
         row = {"file": file, "error": message, **_state(file)}
         self._output.mkdir(parents=True, exist_ok=True)
-        with open(self._output / PROBLEMS, "a", encoding="utf-8") as rows:
+        with open(self._problems, "a", encoding="utf-8") as rows:
             rows.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _is_there(self, file: FoundFile) -> bool:
@@ -74,37 +85,48 @@ class FolderRun:
 
     def _check_same(self, options: argparse.Namespace) -> None:
         """Compares the options with those of the results that are there, and notes them."""
-        from lookhear.evaluation.whole_files import write_text
-
         about = what_counts(options, PASSING)
         path = self._output / f".{self._command}.json"
-        before = about if self._overwrite else _read(path) or about
+        there = _read(path)
+        before = about if self._overwrite or there is None else there
         if differ := sorted(name for name in {*about, *before} if about.get(name) != before.get(name)):
             names = ", ".join(f"--{name.replace('_', '-')}" for name in differ)
             raise ValueError(
                 f"--output {self._output} has results of other options ({names}): --overwrite reads all files anew; "
                 "or name another folder"
             )
-        write_text(path, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        if there != about:
+            self._output.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f".{self._command}.{self._job or 'all'}.new")  # jobs begin at the same time
+            new.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(new, path)
 
     def _known_problems(self) -> set[str]:
-        """Returns the files that could not be read, as they are now; the file lists only these from here on."""
+        """Returns the files that could not be read, as they are now; this run's list has only these from here on."""
         from lookhear.evaluation.whole_files import write_text
 
-        path, rows = self._output / PROBLEMS, []
-        with contextlib.suppress(FileNotFoundError):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill has torn
-                    row = json.loads(line)
-                    if all(row[key] == value for key, value in _state(row["file"]).items()):
-                        rows += [] if self._overwrite else [row]
-                    else:
-                        self._changed.add(row["file"])
-        if rows:
-            write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        else:
-            path.unlink(missing_ok=True)
-        return {row["file"] for row in rows}
+        paths = [self._output / f"{PROBLEMS}.jsonl", *sorted(self._output.glob(f"{PROBLEMS}.*-of-*.jsonl"))]
+        lists = {path: self._still_bad(path) for path in paths if path.is_file()}
+        every = {file: row for rows in lists.values() for file, row in rows.items()}
+        own = every if self._job is None else lists.get(self._problems, {})
+        if own:
+            write_text(self._problems, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in own.values()))
+        for path in lists:
+            if (path == self._problems and not own) or (path != self._problems and self._job is None):
+                path.unlink(missing_ok=True)
+        return set(every)
+
+    def _still_bad(self, path: Path) -> dict[str, dict[str, Any]]:
+        """Returns those rows of a list of problems whose files haven't changed since; notes the others."""
+        rows = {}
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill has torn
+                row = json.loads(line)
+                if any(row[key] != value for key, value in _state(row["file"]).items()):
+                    self._changed.add(row["file"])
+                elif not self._overwrite:
+                    rows[row["file"]] = row
+        return rows
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -79,6 +79,20 @@ def find_files(
     return named
 
 
+def in_shard(files: Sequence[FoundFile], shard: tuple[int, int] | None) -> list[FoundFile]:
+    """
+    Returns the files that one of several jobs reads: every nth in the order of their names.
+
+    Args:
+        files: of all jobs; their names differ.
+        shard: which job of how many, from 0 on; None for a single one, which reads all in the order given.
+    """
+    if shard is None:
+        return list(files)
+    index, count = shard
+    return sorted(files, key=lambda file: file.name)[index::count]
+
+
 def _files(folder: Path, endings: Sequence[str], recursive: bool, output: Path | None) -> Iterator[Path]:
     for place, folders, names in os.walk(folder):
         inside = Path(place)

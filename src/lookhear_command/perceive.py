@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .argument_types import box, comma_list, count, line, points, positive, rate, share
+from .found_files import readable
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
 from .perceive_folders import add_options, check_options, perceive_folders
-from .shared_options import add_model, check_outputs, checked_model, result_name
+from .shared_options import STANDARD_INPUT, add_model, check_outputs, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
 STILL = (".jpg", ".jpeg", ".bmp")  # pictures that are one picture
@@ -29,7 +30,8 @@ def add(commands: Commands) -> None:
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
-    files = "image file, or URL; or one video: file, URL, folder of numbered pictures, or animated GIF or WebP"
+    files = "image file, URL, or - for the standard input; or one video: file, URL, -, folder of numbered pictures, "
+    files += "or animated GIF or WebP"
     parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
     add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
     parser.add_argument(
@@ -115,22 +117,30 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--json would write text to {options.json}; put --json after the images")
     _check_coco(options)
     frames = options.frames or ("video" if options.coco is None else "each")
-    moving = [file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(file)]
+    piped = {file: pipe for file in options.files if not isinstance(pipe := readable(file), str)}
+    if piped and options.coco is not None:
+        raise ValueError(f"--coco names files, and {next(iter(piped))} is none: write it to a file first")
+    moving = [
+        file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(piped.get(file, file))
+    ]
     if moving and frames == "video":
-        return _perceive_video(options)
+        return _perceive_video(options, piped.get(options.files[0]))
     for name in ("coco_vis", "mot", "fps", "tracking", "reprompt", "following"):
         if getattr(options, name) is not None:
             which = "looked at as pictures" if moving else "not one"
             raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is {which}")
+    from lookhear.commands.stills import PipedFile, as_stills
+
     stills = options.files
     if moving:
-        from lookhear.commands.stills import as_stills
-
+        if animated := [file for file in moving if file in piped]:
+            raise ValueError(f"--frames {frames} needs a file, and {animated[0]} is a pipe: write it to a file first")
         stills = as_stills(options.files, moving, frames)
         if options.coco is not None and (parts := [still for still in stills if not isinstance(still, str)]):
             raise ValueError(f"--coco names files of one picture each, and {parts[0].file} holds several")
     if len(stills) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(stills)}")
+    stills = [PipedFile(_shown(file), piped[file]) if file in piped else file for file in stills]
     names = [str(still) for still in stills]
     pictures = overlay_paths(names, options.out)
     check_outputs(json=options.json, coco=options.coco, out=pictures[0] if pictures else None)
@@ -138,7 +148,7 @@ def run(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive import perceive
 
-    prompts, done = _prompts(options), _done(options, names)
+    prompts, done = _prompts(options), None if piped else _done(options, names)
     failed = perceive(
         stills,
         _seeing(options),
@@ -194,12 +204,17 @@ def _check_coco(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.coco} would be overwritten")
 
 
-def _perceive_video(options: argparse.Namespace) -> int:
+def _shown(file: str) -> str:
+    """Returns the name of a file in messages and results."""
+    return result_name(file) if file == STANDARD_INPUT else file
+
+
+def _perceive_video(options: argparse.Namespace, content: IO[bytes] | None = None) -> int:
     if len(options.files) > 1:
         raise ValueError(f"pass one video at a time, there are {len(options.files)} files")
     if options.num_workers is not None:
         raise ValueError("--num-workers is for images, and the frames of a video come from one file")
-    file, out = options.files[0], options.out
+    file, out = _shown(options.files[0]), options.out
     if out is not None and (out.is_dir() or not out.suffix):
         out = out / f"{result_name(file)}.mp4"
     if out is not None and out.suffix.lower() not in VIDEOS:
@@ -222,6 +237,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
         _seeing(options),
         prompts,
         VideoOutputs(out, options.json, options.coco_vis, options.mot),
+        content=content,
         fps=options.fps,
         progress=options.progress,
         threshold=options.threshold,
@@ -230,7 +246,7 @@ def _perceive_video(options: argparse.Namespace) -> int:
     )
 
 
-def _is_video(file: str) -> bool:
+def _is_video(file: str | IO[bytes]) -> bool:
     from lookhear.processing.glee import is_video_source
 
     return is_video_source(file)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .argument_types import shard
 from .folder_run import FolderBar, FolderRun
-from .found_files import CLIPS, PICTURES, FoundFile, find_files
-from .shared_options import check_folder, checked_model, result_name
+from .found_files import CLIPS, PICTURES, FoundFile, find_files, in_shard
+from .shared_options import SHARD, STANDARD_INPUT, check_folder, checked_model, result_name
 
 FORMATS = ("json", "overlay")
 ALL = "all"
@@ -23,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = "search each file of folders by itself: write DIR/NAME.json (of a video .jsonl), as the files lie there"
     group.add_argument("--output", type=Path, metavar="DIR", help=where)
     group.add_argument("--recursive", action="store_true", help="search the folders in a folder, too")
+    group.add_argument("--shard", type=shard, metavar="I/N", help=SHARD)
     kinds = "what is written: json; overlay, NAME.png or NAME.mp4 with what was found drawn on it; or all (json)"
     group.add_argument("--format", choices=(*FORMATS, ALL), help=kinds)
 
@@ -32,12 +34,16 @@ def check_options(options: argparse.Namespace) -> None:
     if options.output is None:
         if options.recursive or options.format is not None:
             raise ValueError("--recursive and --format go with --output DIR, which is missing")
+        if options.shard is not None:
+            raise ValueError("--shard needs --output DIR, into which all jobs write")
         return
     for name in OTHERS:
         if getattr(options, name) is not None:
             raise ValueError(
                 f"--{name.replace('_', '-')} doesn't go with --output: choose by --format what is written"
             )
+    if STANDARD_INPUT in options.files:
+        raise ValueError("- doesn't go with --output, which is for files: choose --json or --out")
     if placed := [name for name in PLACED if getattr(options, name) is not None]:
         raise ValueError(f"--{placed[0]} applies to a single image; --output takes labels and expressions")
 
@@ -51,7 +57,8 @@ def perceive_folders(options: argparse.Namespace, prompts: Mapping[str, Any]) ->
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two files would both be written to {options.output / twice[0]}; rename one")
     formats = FORMATS if options.format == ALL else (options.format or FORMATS[0],)
-    check_folder(options.output)
+    found = in_shard(found, options.shard)
+    check_folder(options.output, shared=options.shard is not None)
     options.model = checked_model(options, "glee")
     folders = FolderRun(options, lambda file: _results(file, options.output, formats))
     found = folders.pending(found)

@@ -16,6 +16,7 @@ SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STANDARD_INPUT = "-"
+SHARD = "read only the files of job I of N, from 0: every Nth in the order of names; all jobs write into one --output"
 
 
 def add_model(
@@ -94,13 +95,14 @@ def check_outputs(**files: str | Path | None) -> None:
             remove_leftovers(Path(path).parent)
 
 
-def check_folder(folder: Path | None, name: str = "--output") -> None:
+def check_folder(folder: Path | None, name: str = "--output", shared: bool = False) -> None:
     """
     Checks a folder of results before they are computed, and removes what a killed command left in it.
 
     Args:
         folder: need not exist yet; None if none is written.
         name: of the argument.
+        shared: whether other machines may be writing into it: then nothing is removed.
 
     Raises:
         ValueError: it cannot be made or written to.
@@ -109,7 +111,8 @@ def check_folder(folder: Path | None, name: str = "--output") -> None:
 
     if folder is not None:
         whole_files.check_folder(folder, name)
-        whole_files.remove_leftovers(folder)
+        if not shared:
+            whole_files.remove_leftovers(folder)
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:

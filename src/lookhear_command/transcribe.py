@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .argument_types import channel, chunk_length, positive, rate, seconds, share, track, weight
+from .argument_types import channel, chunk_length, positive, rate, seconds, shard, share, speaker, track, weight
 from .folder_run import FolderBar, FolderRun
-from .found_files import CLIPS, SOUNDS, find_files, readable
+from .found_files import CLIPS, SOUNDS, FoundFile, find_files, in_shard, readable
 from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
     MODALITIES,
+    SHARD,
     add_dtype,
     add_model,
     add_search,
@@ -48,6 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--format", choices=(*FORMATS, ALL), default="txt", help="format of the result (txt)")
     folder = "write DIR/NAME.FORMAT for each file; the same command resumes there after an interruption"
     parser.add_argument("--output", metavar="DIR", type=Path, help=folder)
+    parser.add_argument("--shard", type=shard, metavar="I/N", help=SHARD)
     anew = "read all files, also those that an interrupted command has read"
     parser.add_argument("--overwrite", action="store_true", help=anew)
     underlined = "underline each word in srt and vtt while it is said"
@@ -79,7 +80,7 @@ def add(commands: Commands) -> None:
         "words that describe one person, X,Y or X0,Y0,X1,Y1 in pixels of the first picture, or everyone: a subtitle "
     )
     forms += "track each"
-    who.add_argument("--speaker", type=_speaker, metavar="WHO", help=forms)
+    who.add_argument("--speaker", type=speaker, metavar="WHO", help=forms)
     boxes = (
         "where the speaker is in each picture: a JSON list of [x0, y0, x1, y1] or null, or what perceive --json wrote"
     )
@@ -88,19 +89,6 @@ def add(commands: Commands) -> None:
     who.add_argument("--speaker-fps", type=rate, metavar="N", help="frames per second of that file (25)")
     finder = "checkpoint that finds the speaker, folder or Hub id (the packaged glee-tiny: people side by side)"
     who.add_argument("--speaker-model", metavar="MODEL", help=finder)
-
-
-def _speaker(text: str) -> str | dict[str, tuple[float, ...]]:
-    """Reads `--speaker`: two numbers are a point, four a box, and everything else is words."""
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if numbers and not (len(numbers) in (2, 4) and all(map(math.isfinite, numbers))):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither X,Y nor X0,Y0,X1,Y1, nor words about a person")
-    if not text.strip():
-        raise argparse.ArgumentTypeError("the text is empty")
-    return {{2: "point", 4: "box"}[len(numbers)]: numbers} if numbers else text
 
 
 def _chosen(options: argparse.Namespace) -> Any:
@@ -181,12 +169,14 @@ def run(options: argparse.Namespace) -> int:
         options.files = [file.path for file in found]
     names = [result_name(file) for file in options.files] if found is None else [file.name for file in found]
     _check_formats(options, names)
+    if options.shard is not None:
+        found = in_shard(found or [FoundFile(*pair) for pair in zip(options.files, names)], options.shard)
     _check_sound(options)
     speaker = _chosen(options)
     model = checked_model(options, "avsr")
     folders, done = None, None
     if found is not None and options.output is not None:
-        check_folder(options.output)
+        check_folder(options.output, shared=options.shard is not None)
         folders = FolderRun(options, lambda file: [options.output / f"{file.name}.{kind}" for kind in _kinds(options)])
         found = folders.pending(found)
         options.files = [file.path for file in found]
@@ -238,6 +228,8 @@ def _check_formats(options: argparse.Namespace, names: list[str]) -> None:
     """Checks that the results of these names can be written, or printed, as `--format` says."""
     if options.output is None and options.format == ALL:
         raise ValueError("--format all needs --output DIR")
+    if options.output is None and options.shard is not None:
+        raise ValueError("--shard needs --output DIR, into which all jobs write")
     if options.output is None and len(names) > 1 and options.format in ("srt", "vtt", "tsv"):
         raise ValueError(f"several files as {options.format} need --output DIR")
     if options.highlight_words and not {"srt", "vtt"} & set(_kinds(options)):

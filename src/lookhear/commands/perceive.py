@@ -13,9 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from lookhear.commands.stills import Still
+from lookhear.commands.stills import PipedFile, Still
 from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee import PictureLimits, coco_rle, draw_objects, read_image
+
+Picture = str | Still | PipedFile
 
 HEADER = ("score", "label", "xmin", "ymin", "xmax", "ymax", "area")
 
@@ -29,7 +31,7 @@ class Record(Protocol):
 
 
 def perceive(
-    files: Sequence[str | Still],
+    files: Sequence[Picture],
     see: Any,
     prompts: Mapping[str, Any],
     *,
@@ -45,7 +47,8 @@ def perceive(
     Runs the pipeline on pictures; prints and writes what was found.
 
     Args:
-        files: paths or URLs, or pictures of a file. One that cannot be read is reported; the others are searched.
+        files: paths or URLs, pictures of a file, or what came through pipes. One that cannot be read is reported; the
+            others are searched.
         see: pipeline of the task `object-perception`.
         prompts: `labels` and `expressions` for all pictures, or any prompts for one.
         pictures: where each file's overlay goes; None for none.
@@ -83,7 +86,7 @@ def perceive(
         entries.append(to_entry(names[index], image, objects))
         if pictures is not None:
             drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if name in prompts}
-            whole = image if isinstance(image, Image.Image) else read_image(files[index], True, _limits(settings))
+            whole = image if isinstance(image, Image.Image) else read_whole(files[index], settings)
             with whole_file(pictures[index]) as partial:
                 draw_objects(whole, objects, **drawn).save(partial)
             print(pictures[index], file=sys.stderr)
@@ -132,7 +135,7 @@ def as_coco(entries: Sequence[Mapping[str, Any]], folder: Path, labels: Sequence
 
 
 def looked_at(
-    files: Sequence[str | Still],
+    files: Sequence[Picture],
     see: Any,
     prompts: Mapping[str, Any],
     batch_size: int,
@@ -172,7 +175,7 @@ def looked_at(
 
 
 def _pictures(
-    files: Sequence[str | Still], see: Any, num_workers: int | None, settings: Mapping[str, Any]
+    files: Sequence[Picture], see: Any, num_workers: int | None, settings: Mapping[str, Any]
 ) -> Iterator[Any]:
     """Yields each file's picture, or what is wrong with it: read as a whole here, or for the model by workers."""
     if len(files) > 1 and all(isinstance(file, str) and "://" not in file for file in files):
@@ -180,9 +183,25 @@ def _pictures(
         return
     for file in files:
         try:
-            yield file.read() if isinstance(file, Still) else read_image(file, True, _limits(settings))
+            yield read_whole(file, settings)
         except ValueError as error:
             yield error
+
+
+def read_whole(file: Picture, settings: Mapping[str, Any]) -> Image.Image:
+    """
+    Reads a picture as large as it is.
+
+    Args:
+        file: see [`perceive`].
+        settings: of the pipeline.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if isinstance(file, Still):
+        return file.read()
+    return read_image(file.content if isinstance(file, PipedFile) else file, True, _limits(settings))
 
 
 def _limits(settings: Mapping[str, Any]) -> PictureLimits:

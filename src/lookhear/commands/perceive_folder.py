@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lookhear.commands.perceive import looked_at, to_entry
+from PIL import Image
+
+from lookhear.commands.perceive import looked_at, read_whole, to_entry
 from lookhear.commands.perceive_video import VideoOutputs, follow_video
 from lookhear.evaluation.whole_files import whole_file, write_text
 from lookhear.processing.glee import draw_objects
@@ -79,8 +81,9 @@ def _pictures(
             continue
         if OVERLAY in formats:
             written.append(target.with_name(f"{target.name}.png"))
+            whole = image if isinstance(image, Image.Image) else read_whole(path, settings)
             with whole_file(written[-1]) as partial:
-                draw_objects(image, objects).save(partial)
+                draw_objects(whole, objects).save(partial)
         if JSON in formats:
             text = json.dumps(to_entry(path, image, objects), ensure_ascii=False) + "\n"
             written.append(write_text(target.with_name(f"{target.name}.json"), text))

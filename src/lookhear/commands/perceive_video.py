@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from lookhear.commands.stills import ENDINGS
 from lookhear.processing.glee import (
@@ -51,6 +51,7 @@ def perceive_video(
     prompts: Mapping[str, Any],
     outputs: VideoOutputs,
     *,
+    content: IO[bytes] | None = None,
     fps: float | None = None,
     progress: bool | None = None,
     **settings: Any,
@@ -64,6 +65,7 @@ def perceive_video(
         prompts: what to look for, about the first frame.
         outputs: what is written. An error on the way leaves what came before it, but for one of writing itself:
             after that nothing of this run is left.
+        content: of the video, where it came through a pipe; `file` is its name then.
         fps: frames per second of a folder.
         progress: show a bar; None for only on a terminal.
         settings: of the pipeline, such as `threshold`.
@@ -74,7 +76,7 @@ def perceive_video(
     Raises:
         ValueError: the video or the prompts cannot be used at all.
     """
-    seen = follow_video(file, see, prompts, outputs, fps=fps, progress=progress, **settings)
+    seen = follow_video(file, see, prompts, outputs, content=content, fps=fps, progress=progress, **settings)
     if outputs.json != "-" and seen.written:
         print(format_tracks(seen.tracks), end="")
     for path in (outputs.overlay, outputs.coco, outputs.mot):
@@ -118,6 +120,7 @@ def follow_video(
     prompts: Mapping[str, Any],
     outputs: VideoOutputs,
     *,
+    content: IO[bytes] | None = None,
     fps: float | None = None,
     progress: bool | None = None,
     **settings: Any,
@@ -130,6 +133,7 @@ def follow_video(
         see: see [`perceive_video`].
         prompts: see [`perceive_video`].
         outputs: see [`perceive_video`].
+        content: see [`perceive_video`].
         fps: see [`perceive_video`].
         progress: see [`perceive_video`].
         settings: see [`perceive_video`].
@@ -137,7 +141,7 @@ def follow_video(
     Raises:
         ValueError: see [`perceive_video`].
     """
-    given = {"video": file} if fps is None else {"video": file, "fps": fps}
+    given = {"video": file if content is None else content, **({} if fps is None else {"fps": fps})}
     tracks: dict[int, _Track] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # reported below, in the command's format

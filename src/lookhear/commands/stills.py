@@ -1,4 +1,4 @@
-"""Pictures of folders and animated files, looked at one by one."""
+"""Pictures of folders and animated files, looked at one by one; and files that came through pipes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -41,6 +41,23 @@ class Still:
                 return read_image(opened.convert("RGB"))
         except (OSError, EOFError, SyntaxError) as error:
             raise ValueError(f"{self.file}, picture {self.place + 1}, cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class PipedFile:
+    """
+    What came through a pipe.
+
+    Attributes:
+        name: in messages and results.
+        content: a file that can be read more than once.
+    """
+
+    name: str
+    content: IO[bytes]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def as_stills(files: Sequence[str], moving: Sequence[str], frames: str) -> list[str | Still]:
