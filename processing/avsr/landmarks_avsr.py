@@ -333,13 +333,6 @@ def _region_around(points: np.ndarray, angle: float) -> Region:
     return Region(float(cosine * x - sine * y), float(sine * x + cosine * y), max(side, 1.0), angle)
 
 
-@functools.lru_cache(maxsize=4)
-def _ticks(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the places of a square's pixels from its middle, as a row `(1, side)` and a column `(side, 1)`."""
-    ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
-    return ticks[None, :], ticks[:, None]
-
-
 def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
     """Resamples a square of a picture, bilinearly; it is black outside of the picture.
 
@@ -363,14 +356,11 @@ def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
     cosine, sine = scale * math.cos(region.angle), scale * math.sin(region.angle)
     x, y = (region.x - left) / step + 0.5, (region.y - top) / step + 0.5  # of the square's middle, from the corner
     with torch.inference_mode():
-        across, down = _ticks(side)
+        across = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        down, wide, high = across[:, None], 2 / width, 2 / height
         grid = torch.empty(1, side, side, 2)  # from -1 to 1 over the part
-        for values, size, middle, (right, below) in (
-            (grid[0, ..., 0], width, x, (cosine, -sine)),
-            (grid[0, ..., 1], height, y, (sine, cosine)),
-        ):
-            unit = 2 / size
-            torch.add(across * (unit * right), down * (unit * below) + (unit * middle - 1), out=values)
+        torch.add(across * (wide * cosine), down * (-wide * sine) + (wide * x - 1), out=grid[0, ..., 0])
+        torch.add(across * (high * sine), down * (high * cosine) + (high * y - 1), out=grid[0, ..., 1])
         pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None]
         square = functional.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
         return square[0].permute(1, 2, 0).contiguous().numpy()
