@@ -35,13 +35,15 @@ class VideoSettings:
     Settings of video perception, see `ObjectPerceptionPipeline`.
 
     Attributes:
-        threshold: the lowest score of a result, from 0 to 1.
+        threshold: the lowest score of a result of labels, from 0 to 1.
         top_k: maximum number of results per frame for labels.
         prompts_at_once: rows per forward pass with expressions or visual prompts, one for each frame.
         window: number of frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
         with_masks: whether results have masks.
+        expression_threshold: the lowest score of an expression's object, from 0 to 1.
+        visual_threshold: the lowest score of the object of a visual prompt, from 0 to 1.
     """
 
     threshold: float
@@ -51,6 +53,8 @@ class VideoSettings:
     tracking: str = "memory"
     reprompt: bool = False
     with_masks: bool = True
+    expression_threshold: float = 0.2
+    visual_threshold: float = 0.2
 
 
 class VideoPerception:
@@ -269,7 +273,7 @@ class VideoPerception:
         )
         with torch.no_grad():
             tokens = self._model.get_expression_tokens(ids, mask)
-        threshold, reprompt = self._settings.threshold, self._settings.reprompt
+        threshold, reprompt = self._settings.expression_threshold, self._settings.reprompt
         return [
             ExpressionPrompt(
                 (sentence,),
@@ -289,7 +293,7 @@ class VideoPerception:
         sizes = self._first
         rows = draw_visual_prompts(visual, [sizes.frame], [sizes.resized], sizes.padded)
         drawn, kinds = torch.from_numpy(rows["prompt_masks"]), torch.from_numpy(rows["prompt_types"])
-        threshold = self._settings.threshold
+        threshold = self._settings.visual_threshold
         return [
             VisualPrompt((VISUAL_LABEL,), ObjectFollower(shown=True, threshold=threshold), mask.clone(), kind)
             for mask, kind in zip(drawn, kinds)
