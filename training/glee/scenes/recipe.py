@@ -6,9 +6,19 @@ from typing import Annotated, Any
 from lookhear.modeling.glee import GleeConfig
 from lookhear.training.glee.scenes.backgrounds import read_photos
 from lookhear.training.glee.scenes.expressions import EVENLY, FORMS
+from lookhear.training.glee.scenes.person_photos import PersonPhoto, balanced, read_people
 from lookhear.training.glee.scenes.portraits import portrait_cutouts, read_frames
 from lookhear.training.glee.scenes.scenes import HELD_OUT_PAIRS, SceneMaterial, SceneRecipe
-from lookhear.training.recipe_reading import Count, CountOrZero, NotNegative, Positive, Range, check_config, fill
+from lookhear.training.recipe_reading import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    check_config,
+    fill,
+)
 
 
 def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
@@ -24,6 +34,27 @@ def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
     """
     excluded = HELD_OUT_PAIRS if hold_out_pairs else frozenset()
     return fill(SceneRecipe, {"excluded": excluded, **given}, "data.scenes")
+
+
+def with_people(material: SceneMaterial, people: list[PersonPhoto]) -> SceneMaterial:
+    """
+    Adds photos of people to material: as scenes, cut out, side by side, and, without their people, as backgrounds.
+
+    Args:
+        material: to which they are added.
+        people: the photos.
+    """
+    if not people:
+        return material
+    grounds = [ground for photo in people if (ground := photo.ground()) is not None]
+    cutouts = [cutout for photo in people for cutout in photo.cutouts()]
+    panels = [panel for photo in people if (panel := photo.panel()) is not None]
+    return SceneMaterial(
+        material.photos + grounds,
+        balanced(material.portraits, cutouts),
+        material.frames + panels,
+        material.people + people,
+    )
 
 
 @dataclass
@@ -58,10 +89,14 @@ class SceneDataRecipe:
         expressions: sentences about a scene, at least 1.
         prompts: visual prompts of a scene, at least 1.
         forms: weight of each form among the sentences, at least 0: `attribute`, `place`, `size`, `relation`.
+        absent: share of the sentences, in [0, 1], that are true of nothing in their scene.
         scenes: fields of `SceneRecipe` that differ from its defaults.
         hold_out_pairs: whether the pairs of colour and kind in `HELD_OUT_PAIRS` are left out.
         photos: COCO folder with `image_licenses.csv`, whose freely licensed photos are backgrounds of scenes.
         photo_split: which of the COCO folder's images are used.
+        people: COCO folders with `image_licenses.csv`, whose freely licensed photos of people are scenes, are shown
+            side by side, and whose people are pasted into scenes; one photo in five is held out.
+        skipped: names of photos of these folders that are left out.
         portraits: whether scenes show people from scikit-image and matplotlib, where these packages are installed.
         frames: videos of talking faces, or folders of such videos, each with a plain background.
         most_frames: most frames that are used of all these videos, at least 1.
@@ -74,10 +109,13 @@ class SceneDataRecipe:
     expressions: Count = 2
     prompts: Count = 2
     forms: dict[str, NotNegative] = field(default_factory=lambda: dict(EVENLY))
+    absent: Share = 0.0
     scenes: dict[str, Any] = field(default_factory=dict)
     hold_out_pairs: bool = True
     photos: str | None = None
     photo_split: str = "train2017"
+    people: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
     portraits: bool = True
     frames: list[str] = field(default_factory=list)
     most_frames: Count = 200
@@ -95,11 +133,20 @@ class SceneDataRecipe:
 
     def scene_material(self) -> SceneMaterial:
         """Reads photos and people. Raises ValueError for a folder or video that isn't there."""
-        return SceneMaterial(
-            read_photos(self.photos, self.photo_split) if self.photos else [],
-            portrait_cutouts() if self.portraits else [],
-            read_frames(self.frames, self.most_frames),
+        people = self.people_photos(held_out=False)
+        return with_people(
+            SceneMaterial(
+                read_photos(self.photos, self.photo_split) if self.photos else [],
+                portrait_cutouts() if self.portraits else [],
+                read_frames(self.frames, self.most_frames),
+            ),
+            people,
         )
+
+    def people_photos(self, held_out: bool) -> list[PersonPhoto]:
+        """Reads the photos of people that are held out, or the others."""
+        folders = (read_people(folder, self.photo_split, held_out, self.skipped) for folder in self.people)
+        return [photo for photos in folders for photo in photos]
 
 
 @dataclass
@@ -136,9 +183,11 @@ class SceneValidationRecipe:
     Attributes:
         scenes: number of scenes like those of `data`, of the first of its `canvases`, which are never trained on; 0:
             nothing is measured.
+        people: whether photos of `data.people` that are held out are measured, too.
     """
 
     scenes: CountOrZero = 0
+    people: bool = False
 
 
 @dataclass
