@@ -71,6 +71,7 @@ def sound(tmp_path) -> Path:
         (list_of_nothing, "is damaged, or of another kind"),
         (change(hidden_size="wide"), "is damaged, or of another kind"),
         (change(audio_config="none"), "is damaged, or of another kind"),
+        (change(encoder_layers=10**9), "its config.json says encoder_layers: 1000000000, and 1000 is the most"),
         (of_unknown_type, "is a model of another kind (nosuch)"),
         (
             change(model_type="nosuch", auto_map={"AutoConfig": "evil.Config"}),

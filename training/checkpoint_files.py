@@ -114,7 +114,7 @@ def load_config(path: str | os.PathLike, kind: type[Config]) -> Config:
     file = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"config {str(path)!r} cannot be read: {error}") from None
     if not isinstance(fields, dict) or fields.get("model_type") != kind.model_type:
         raise ValueError(f"config {str(path)!r} is not of a {kind.model_type.upper()} model")

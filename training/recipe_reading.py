@@ -29,6 +29,7 @@ class _Dataclass(Protocol):
 
 
 R = TypeVar("R", bound=_Dataclass)
+MOST_VALUES = 100_000  # of a recipe; a few aliases of aliases make more than fit into memory
 SYSTEMS = ("avsr", "glee", "glee_scenes", "lisa_glee", "lisa_glee_scenes")
 WORDS = {
     int: "a whole number",
@@ -194,12 +195,36 @@ def read_value(text: str, name: str) -> Any:
         name: name of the value in error messages.
 
     Raises:
-        ValueError: the text is not YAML.
+        ValueError: the text is not YAML, or has more than `MOST_VALUES` values.
     """
     try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that doesn't exist
+        value = yaml.load(text, _Loader)
+        count = _number_of_values(value, {})
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that doesn't exist
         raise ValueError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    if count > MOST_VALUES:
+        raise ValueError(f"{name} has more than {MOST_VALUES} values, or is a part of itself: use fewer aliases (*)")
+    return value
+
+
+def _number_of_values(value: Any, known: dict[int, float]) -> float:
+    """
+    Counts the values in a value of YAML, in which an alias takes no room but counts like what it stands for.
+
+    Args:
+        value: from YAML.
+        known: the numbers of the lists and mappings that were counted; filled.
+
+    Returns:
+        The number, infinity where a list or mapping contains itself.
+    """
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # until it has been counted
+        items = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_number_of_values(item, known) for item in items)
+    return known[id(value)]
 
 
 def fill(kind: type[R], given: Any, name: str = "") -> R:

@@ -61,7 +61,7 @@ def read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     """Returns a JSON file whose object has these keys."""
     try:
         content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise LayoutError(f"{path} is not JSON: {error}") from None
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing:

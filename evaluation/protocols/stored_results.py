@@ -127,7 +127,7 @@ def _parsed(line: bytes, kind: type) -> Any:
     """Parses a whole line that holds JSON of this kind; None if it is damaged or of another kind."""
     try:
         value = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, kind) else None
 

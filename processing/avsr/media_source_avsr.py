@@ -344,13 +344,14 @@ class StreamSelection:
     def __init__(self, container: Any, name: str, tracks: TrackChoice = DEFAULT_TRACKS):
         videos, sounds = video_streams(container), audio_streams(container)
         if not videos and not sounds:
-            raise MediaError(f"{name} holds neither video nor sound")
+            unsized = any(getattr(stream.codec_context, "width", 1) == 0 for stream in container.streams.video)
+            why = f": its pictures are damaged, or far beyond `max_pixels` ({tracks.max_pixels})" if unsized else ""
+            raise MediaError(f"{name} holds neither video nor sound{why}")
         self._container, self._name = container, name
         self.warnings: list[str] = []
         self.video = self._choose(videos, tracks.video, "video", "video_track")
         self.sound = self._choose(sounds, tracks.audio, "sound track", "audio_track")
-        if self.sound is not None and self.sound.codec_context.sample_rate < LOWEST_RATE:
-            rate = self.sound.codec_context.sample_rate
+        if self.sound is not None and (rate := self.sound.codec_context.sample_rate) < LOWEST_RATE:
             raise MediaError(f"{name} has sound of {rate} samples a second: at least {LOWEST_RATE} are needed")
         self._spans = {stream.index: _Span(stream_start(stream) or 0.0) for stream in self.streams}
         self.origin = _time_zero(self.video, self.sound, [*videos, *sounds])

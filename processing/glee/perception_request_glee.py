@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from PIL import Image
 
 from .geometry_glee import RunLengthMask, plain_prompt
-from .image_reading_glee import PICTURE_LIMITS, PictureLimits, read_image
+from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture, read_image
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
 PROMPTS = (*TEXTS, *VISUAL)
 CANDIDATES = "candidate_labels"  # what transformers' zero-shot pipelines call labels
+UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
 FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  # nesting of one object's prompt
 
 
@@ -24,21 +26,28 @@ FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  #
 class PerceptionRequest:
     """One image and its prompts."""
 
-    image: Image.Image  # RGB, upright
+    image: Image.Image  # RGB, upright; resized already where it was read elsewhere
     labels: tuple[str, ...] | None = None
     expressions: tuple[str, ...] = ()
     visual: dict[str, list] = field(default_factory=dict)  # kind -> one prompt an object; no empty lists
     index: int | None = None  # its place among several
+    original: tuple[int, int] | None = None  # (height, width) of one that is resized already
 
     @property
     def size(self) -> tuple[int, int]:
-        """Returns (height, width) in pixels."""
-        return self.image.height, self.image.width
+        """Returns (height, width) in pixels, before it is resized."""
+        return self.original or (self.image.height, self.image.width)
 
     def named(self, error: Exception) -> ValueError:
         """Adds the image's place among several to an error."""
         place = "" if self.index is None else f"`inputs[{self.index}]`: "
         return ValueError(f"{place}{error}")
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Returns the classes that a model was fine-tuned on, in its configuration's `id2label`; None if it names none."""
+    names = [config.id2label[number] for number in sorted(config.id2label or {})]
+    return None if all(UNNAMED.fullmatch(name) for name in names) else names
 
 
 def understood(given: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -109,7 +118,7 @@ def make_request(
     Reads an image and checks its prompts.
 
     Args:
-        given: image and prompts, from `distribute`.
+        given: image and prompts, from `distribute`; the image may be a `ReadPicture`, or what is wrong with it.
         defaults: prompts of an image that comes without any.
         alone: see `read_image`.
         limits: how large the picture of a file may be.
@@ -120,7 +129,13 @@ def make_request(
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
         prompts = check_prompts(_or_defaults(given, defaults), may_be_empty=given["index"] is not None)
-        image = read_image(given["image"], alone, limits)
+        image, original = given["image"], None
+        if isinstance(image, ValueError):
+            raise image
+        if isinstance(image, ReadPicture):
+            image, original = Image.fromarray(image.pixels), image.size
+        else:
+            image = read_image(image, alone, limits)
     except ValueError as error:
         raise place.named(error) from None
     return PerceptionRequest(
@@ -129,6 +144,7 @@ def make_request(
         expressions=tuple(prompts.get("expressions", ())),
         visual={name: list(prompts[name]) for name in VISUAL if len(prompts.get(name, ()))},
         index=given["index"],
+        original=original,
     )
 
 

@@ -310,8 +310,10 @@ class MediaVideo:
             raise ValueError(f"`inputs`: {name} cannot be read as a video ({_reason(error)}).") from None
         streams = [stream for stream in self._container.streams.video if _has_pictures(stream)]
         if not streams:
+            unsized = any(getattr(each.codec_context, "width", 1) == 0 for each in self._container.streams.video)
+            why = f": its pictures are damaged, or far beyond `max_pixels` ({limits.max_pixels})" if unsized else ""
             self._container.close()
-            raise ValueError(f"`inputs`: {name} has no video stream.")
+            raise ValueError(f"`inputs`: {name} has no video stream{why}.")
         stream = self._stream = streams[0]
         context = stream.codec_context
         context.options = {**context.options, "max_pixels": options["max_pixels"]}

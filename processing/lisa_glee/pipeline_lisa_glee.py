@@ -41,7 +41,7 @@ TASK, MODEL = "reasoning-segmentation", "AutoModel"
 Message = dict[str, Any]
 # Formats that Pillow decodes itself: others start programs (EPS) or open further files.
 PICTURE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-MOST_PIXELS, MOST_SIDE = 89_478_485, 65_535  # of a file's picture
+MOST_SIDE = 65_535  # pixels of a file's picture: JPEG's
 MOST_BYTES = 256 << 20  # of a picture that a URL names
 FETCH_SECONDS = 20.0  # the longest wait for a server that a picture's URL names
 BATCH_SIZE = 8  # questions that go through the model together unless the caller says otherwise
@@ -56,6 +56,7 @@ class AnswerSettings:
         max_new_tokens: the longest answer in tokens.
         num_beams: beams of the search for an answer.
         threshold: share in [0, 1] from which a pixel belongs to a mask.
+        max_pixels: of a picture that is a file, a URL or base64 text, width times height.
 
     Raises:
         ValueError: a value cannot be used.
@@ -64,9 +65,10 @@ class AnswerSettings:
     max_new_tokens: int = 128
     num_beams: int = 1
     threshold: float = 0.5
+    max_pixels: int = 89_478_485  # above which Pillow warns of a bomb
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "num_beams"):
+        for name in ("max_new_tokens", "num_beams", "max_pixels"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
@@ -120,6 +122,7 @@ class ReasoningSegmentationPipeline(Pipeline):
     - max_new_tokens: the longest answer in tokens (128).
     - num_beams: beams of the search for an answer (1).
     - threshold: share from which a pixel belongs to a mask (0.5).
+    - max_pixels: of a picture that is a file, a URL or base64 text; larger ones are refused (89,478,485).
     - batch_size: questions that go through the model together (8).
 
     Returns, for each question, `{"text", "objects"}`: the answer, and for each object that it shows, in the order of
@@ -157,7 +160,7 @@ class ReasoningSegmentationPipeline(Pipeline):
         self, inputs: Any, question: Any = None, *, batch_size: int | None = None, **kwargs: Any
     ) -> Any:
         settings, batch_size = self.settings.updated(kwargs), batch_size or self.batch_size
-        pairs, single = _pairs(inputs, question)
+        pairs, single = _pairs(inputs, question, settings.max_pixels)
         answers: list[dict[str, Any]] = []
         for first in range(0, len(pairs), batch_size):
             batch = [self.preprocess(pair) for pair in pairs[first : first + batch_size]]
@@ -179,7 +182,8 @@ class ReasoningSegmentationPipeline(Pipeline):
             image: the picture.
             kwargs: settings of the answers, see [`ReasoningSegmentationPipeline`].
         """
-        return PictureConversation(self, _read(image), self.settings.updated(kwargs))
+        settings = self.settings.updated(kwargs)
+        return PictureConversation(self, _read(image, settings.max_pixels), settings)
 
     def stream(self, image: Any, question: Any, **kwargs: Any) -> Generator[str, None, dict[str, Any]]:
         """
@@ -375,26 +379,26 @@ class _Words(TextIteratorStreamer):
         super().put(value)
 
 
-def _pairs(inputs: Any, question: Any) -> tuple[list[tuple[Image.Image, Any]], bool]:
+def _pairs(inputs: Any, question: Any, max_pixels: int) -> tuple[list[tuple[Image.Image, Any]], bool]:
     """Returns a (picture, question) pair for each answer, and whether the call returns a single answer."""
     if isinstance(inputs, Mapping):
-        return _all_read([_named(inputs, question)]), True
+        return _all_read([_named(inputs, question)], max_pixels), True
     if isinstance(inputs, (list, tuple)):
         if all(isinstance(item, Mapping) for item in inputs) and inputs:
-            return _all_read(_named(item, question) for item in inputs), False
+            return _all_read((_named(item, question) for item in inputs), max_pixels), False
         questions = list(question) if _is_texts(question) else [question] * len(inputs)
         if len(questions) != len(inputs):
             raise ValueError(f"`question`: {len(questions)} questions for {len(inputs)} pictures; pass one for each.")
-        return _all_read(zip(inputs, questions)), False
+        return _all_read(zip(inputs, questions), max_pixels), False
     if _is_texts(question):
-        return _all_read((inputs, text) for text in question), False
-    return _all_read([(inputs, question)]), True
+        return _all_read(((inputs, text) for text in question), max_pixels), False
+    return _all_read([(inputs, question)], max_pixels), True
 
 
-def _all_read(pairs: Iterable[tuple[Any, Any]]) -> list[tuple[Image.Image, Any]]:
+def _all_read(pairs: Iterable[tuple[Any, Any]], max_pixels: int) -> list[tuple[Image.Image, Any]]:
     """Reads the pictures of (picture, question) pairs, each once even if several questions are about it."""
     given = list(pairs)
-    pictures = {id(image): _read(image) for image in {id(image): image for image, _ in given}.values()}
+    pictures = {id(image): _read(image, max_pixels) for image in {id(image): image for image, _ in given}.values()}
     return [(pictures[id(image)], question) for image, question in given]
 
 
@@ -426,9 +430,13 @@ def _messages(question: Any) -> list[Message]:
     raise ValueError(f"`question` must be a text, or a conversation that ends with the user, not {question!r}.")
 
 
-def _read(image: Any) -> Image.Image:
+def _read(image: Any, max_pixels: int) -> Image.Image:
     """
     Reads a picture, the right way up and in colour.
+
+    Args:
+        image: see [`ReasoningSegmentationPipeline`].
+        max_pixels: of a file.
 
     Raises:
         ValueError: it cannot be read.
@@ -437,7 +445,7 @@ def _read(image: Any) -> Image.Image:
         if isinstance(image, np.ndarray):
             image = Image.fromarray(image)
         elif isinstance(image, (str, os.PathLike)):
-            image = _opened(os.fspath(image))
+            image = _opened(os.fspath(image), max_pixels)
         if not isinstance(image, Image.Image):
             raise TypeError(f"a {type(image).__name__}")
         return ImageOps.exif_transpose(image).convert("RGB")
@@ -445,7 +453,7 @@ def _read(image: Any) -> Image.Image:
         raise ValueError(f"`inputs`: not a picture that can be read: {' '.join(str(error).split())}") from None
 
 
-def _opened(source: str) -> Image.Image:
+def _opened(source: str, max_pixels: int) -> Image.Image:
     """Opens the picture at a path, at a URL, or in base64 text, if Pillow decodes its format itself."""
     if os.path.isfile(source):
         file: Any = source
@@ -459,10 +467,13 @@ def _opened(source: str) -> Image.Image:
         except ValueError:
             raise ValueError(f"{source[:200]!r} is neither a file nor a URL nor base64 text") from None
     Image.init()  # some formats depend on how Pillow was built, and on plugins
-    image = Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
-    if max(image.size) > MOST_SIDE or image.width * image.height > MOST_PIXELS:
-        most = f"{MOST_PIXELS} pixels, and {MOST_SIDE} on a side, are the most; make it smaller"
-        raise ValueError(f"it has {image.width} x {image.height} pixels: {most}, or pass it as a PIL image")
+    most = f"`max_pixels` allows {max_pixels}, and {MOST_SIDE} on a side: make it smaller, or pass it as a PIL image"
+    try:
+        image = Image.open(file, formats=[name for name in PICTURE_FORMATS if name in Image.OPEN])
+    except Image.DecompressionBombError:
+        raise ValueError(f"it has more pixels than Pillow opens; {most}") from None
+    if max(image.size) > MOST_SIDE or image.width * image.height > max_pixels:
+        raise ValueError(f"it has {image.width} x {image.height} pixels; {most}")
     return image
 
 

@@ -93,7 +93,7 @@ def main() -> None:
     look = checkpoint("LOOKHEAR_SPACE_SEE_MODEL", "glee-tiny")
     see = pipeline("object-perception", model=look, max_pixels=pixels)
     ask = checkpoint("LOOKHEAR_SPACE_ASK_MODEL", "lisa-glee-tiny")
-    load_ask = functools.cache(functools.partial(pipeline, "reasoning-segmentation", model=ask))
+    load_ask = functools.cache(functools.partial(pipeline, "reasoning-segmentation", model=ask, max_pixels=pixels))
     build_app(asr, see, load_ask, examples, limits).launch(
         theme=theme(),
         # as it is, not through `css`, which puts every rule below the page's frame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from pathlib import Path
 
@@ -322,11 +323,19 @@ def test_nothing_asked_for_is_said(page, space):
     page.text_of(TOAST, "Say what to look for")
 
 
-def test_programs_are_answered_too(space):
-    """Gradio's own client, as anyone may use it; what is not given is as the page has it."""
-    from gradio_client import Client, exceptions, handle_file
+@pytest.fixture
+def client(space, tmp_path, monkeypatch):
+    """Gradio's own client, as anyone may use it; it leaves a folder for each file that it fetches."""
+    from gradio_client import Client
 
-    client = Client(space.url, verbose=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return Client(space.url, verbose=False, download_files=str(tmp_path))
+
+
+def test_programs_are_answered_too(space, client):
+    """What is not given is as the page has it."""
+    from gradio_client import exceptions, handle_file
+
     assert set(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == {"/read", "/see", "/ask"}
     with pytest.raises(exceptions.AppError, match="Describe the speaker"):
         client.predict(handle_file(space.examples / "one.mp4"), "text", api_name="/read")

@@ -336,8 +336,8 @@ def read_folder(root: str | Path, split: str | None = None, *, allow_outside: bo
 def _metadata_row(line: str, place: str) -> dict:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{place}: not JSON ({error.msg}); write one JSON object per line") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"{place}: not JSON ({error}); write one JSON object per line") from None
     for key in ("file_name", "text"):
         if not isinstance(row, dict) or not isinstance(row.get(key), str):
             raise CorpusError(f"{place}: '{key}' must be present and be a string")

@@ -49,8 +49,8 @@ def read_word_times(path: str | Path) -> dict[str, list[TimedWord]]:
 def _of_json(line: str) -> tuple[str, list[TimedWord]]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
     if not isinstance(row.get("id"), str):
         raise ValueError("'id' must be present and be a string")
     return row["id"], [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 TASKS = {"audio-visual-speech-recognition": "avsr", "object-perception": "glee", "reasoning-segmentation": "lisa_glee"}
@@ -10,10 +12,12 @@ KINDS = {  # of each model_type
     "glee": "a model that finds objects",
     "lisa_glee": "a model that answers questions about images",
 }
+MOST_LAYERS = 1000  # in a part of a model; more would be built for hours before their weights are found missing
+LARGEST = 100_000_000  # number in a configuration
 COMMANDS = {"avsr": "transcribe", "glee": "perceive", "lisa_glee": "ask"}
 
 
-def load_pipeline(task: str, model: str, device: str | None = None, **settings: Any) -> Any:
+def load_pipeline(task: str, model: str, device: str | None = None, dtype: str = "auto", **settings: Any) -> Any:
     """
     Loads a pipeline of this package. Code that comes with a checkpoint isn't run, and nobody is asked for it.
 
@@ -21,10 +25,11 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
         task: one of `TASKS`.
         model: checkpoint folder or Hub id, or a name such as `"glee-lite"`.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, ...; None for the first accelerator, else the CPU.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; `"auto"` for that of the stored weights.
         settings: defaults of the pipeline's calls.
 
     Raises:
-        ValueError: the checkpoint is of another kind of model.
+        ValueError: the checkpoint is of another kind of model, or of an absurd size.
     """
     from transformers import AutoConfig, pipeline
 
@@ -32,9 +37,11 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
     from lookhear.training.named_models import local_model
 
     model = local_model(model)
-    check_kind(model, AutoConfig.from_pretrained(model).model_type, TASKS[task])
+    config = AutoConfig.from_pretrained(model)
+    check_kind(model, config.model_type, TASKS[task])
+    check_sizes(model, config.to_dict())
     return pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
-        task, model=model, device=device, trust_remote_code=False, **settings
+        task, model=model, device=device, dtype=dtype, trust_remote_code=False, **settings
     )
 
 
@@ -56,3 +63,28 @@ def check_kind(model: str, found: str, needed: str) -> None:
     if found in COMMANDS:
         where = f", for lookhear {COMMANDS[found]}"
     raise ValueError(f"--model {model} is {what} ({found}){where}; this command needs {KINDS[needed]} ({needed})")
+
+
+def check_sizes(model: str, fields: Mapping[str, Any], name: str = "config.json") -> None:
+    """
+    Checks that a damaged or hostile configuration doesn't keep the machine busy before its weights are looked at.
+
+    Args:
+        model: as it was given, for the message.
+        fields: of the configuration, or of a part of it.
+        name: of the part, for the message.
+
+    Raises:
+        ValueError: a number of layers is above `MOST_LAYERS`, or any number above `LARGEST`.
+    """
+    for key, value in fields.items():
+        if isinstance(value, Mapping):
+            check_sizes(model, value, f"{name}: {key}")
+            continue
+        most = MOST_LAYERS if re.search("layers|depths", str(key)) else LARGEST  # ids of labels are keys, too
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(number, int) and number > most:
+                raise ValueError(
+                    f"--model {model} is damaged: its {name} says {key}: {number}, and {most} is the most that is "
+                    "loaded; get it again"
+                )

@@ -43,8 +43,11 @@ def test_results_of_another_run_are_refused(tmp_path):
         StoredResults(tmp_path / "predictions.jsonl", {"model": "two"})
 
 
+DAMAGE = (b"\n", b"\0" * 30 + b"\n", b'["key 1", {"te\n', b"[1, 2]\n", b"[" * 100_000 + b"\n")
+
+
 def test_no_cut_and_no_damage_stops_a_run(tmp_path, caplog):
-    """Cut at every byte, and with each line in turn empty, torn or of NULs: what is whole is there."""
+    """Cut at every byte, and with each line in turn empty, torn, of NULs or of brackets: what is whole is there."""
     path, about = tmp_path / "predictions.jsonl", {"model": "ä"}
     stored = StoredResults(path, about)
     for number in range(3):
@@ -60,7 +63,7 @@ def test_no_cut_and_no_damage_stops_a_run(tmp_path, caplog):
             if f"key {number}" not in again:
                 again.add(f"key {number}", {"text": "ö", "number": number})
         assert path.read_bytes() == content
-    for place, damage in itertools.product(range(4), (b"\n", b"\0" * 30 + b"\n", b'["key 1", {"te\n', b"[1, 2]\n")):
+    for place, damage in itertools.product(range(4), DAMAGE):
         path.write_bytes(b"".join([*lines[:place], damage, *lines[place + 1 :]]))
         caplog.clear()
         with caplog.at_level(logging.WARNING):

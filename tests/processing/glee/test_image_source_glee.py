@@ -5,6 +5,7 @@ import io
 import struct
 import threading
 import zlib
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -13,7 +14,16 @@ import torch
 from PIL import Image
 
 from lookhear.processing.glee import image_reading_glee
-from lookhear.processing.glee.image_reading_glee import PictureLimits, is_video, read_image, read_images
+from lookhear.processing.glee.image_reading_glee import (
+    PictureLimits,
+    count_pictures,
+    is_animation,
+    is_video,
+    open_picture,
+    read_image,
+    read_images,
+)
+from lookhear.processing.glee.video_reading_glee import AnimatedVideo
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +220,19 @@ def test_sizes_are_bounded_before_anything_is_decoded(tmp_path, pixels):
         with pytest.raises(ValueError, match=f"has {width} x {height} pixels, and `{name}` allows"):
             read_image(tmp_path / "good.png", limits=limits)
     assert read_image(tmp_path / "good.png", limits=PictureLimits(height * width, max(height, width))).width == width
+
+
+def test_a_tiff_of_too_many_pages_is_refused(tmp_path, pixels, monkeypatch):
+    """Its pages are counted no further; whether there are several is known without counting."""
+    pages = [Image.fromarray(pixels + number) for number in range(5)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    assert count_pictures(open_picture(tmp_path / "pages.tiff")) == 5
+    monkeypatch.setattr(image_reading_glee, "MOST_PAGES", 4)
+    assert is_animation(tmp_path / "pages.tiff") and read_image(tmp_path / "pages.tiff").size == (32, 24)
+    for read in (partial(read_image, alone=True), read_images, AnimatedVideo):
+        with pytest.raises(ValueError, match=r"has more than 4 pages: split it") as error:
+            read(str(tmp_path / "pages.tiff"), *(("pages",) if read is AnimatedVideo else ()))
+        assert "pages" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_pictures_with_too_many_pixels_are_refused(pixels, monkeypatch):

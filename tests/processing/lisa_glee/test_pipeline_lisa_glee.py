@@ -223,6 +223,21 @@ def test_a_stream_that_nobody_reads_any_more_stops_generating(ask):
     assert len(steps) < 8  # of the answer's nine
 
 
+def test_pictures_that_are_too_large_are_refused(ask, tmp_path):
+    """Not those that are in memory already, or that the bound allows."""
+    picture = Image.new("RGB", (40, 30))
+    picture.save(tmp_path / "photo.png")
+    message = "has 40 x 30 pixels; `max_pixels` allows 1199, and 65535 on a side: make it smaller"
+    with pytest.raises(ValueError, match=message):
+        ask(tmp_path / "photo.png", "Which is red?", max_pixels=1199)
+    with pytest.raises(ValueError, match=message):
+        ask.conversation(tmp_path / "photo.png", max_pixels=1199)
+    ask(tmp_path / "photo.png", "Which is red?", max_pixels=1200, max_new_tokens=1)
+    ask(picture, "Which is red?", max_pixels=1, max_new_tokens=1)
+    with pytest.raises(ValueError, match="`max_pixels` must be a positive integer, not 0"):
+        ask(picture, "Which is red?", max_pixels=0)
+
+
 def test_no_program_is_started_for_a_picture(ask, tmp_path, monkeypatch):
     """Pillow has EPS drawn by Ghostscript, whatever the file is called."""
     import base64

@@ -225,6 +225,7 @@ def test_folder_of_split_folders(tmp_path):
     "lines, message",
     [
         ("{", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
         ('{"file_name": "a.mp4"}', "'text' must be present"),
         ("[1]", "'file_name' must be present"),
         ('{"file_name": "a.mp4", "text": "x", "start": "1s"}', "'start' must be a number"),

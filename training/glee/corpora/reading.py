@@ -141,7 +141,7 @@ def read_json(path: Path, kind: type | tuple[type, ...]) -> Any:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CorpusError(f"{path} is missing; copy it into place") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, kind):
         raise CorpusError(f"{path}: expected a JSON {'object' if kind is dict else 'list'} at the top")

@@ -52,7 +52,7 @@ def read_shard(shard: Path, problems: Problems) -> Iterator[tuple[str, Path | by
             content = json.loads(text)
             if not isinstance(content, dict):
                 raise ValueError("no object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             problems.add(f"image {name}", f"its JSON in {shard} cannot be read ({error})")
             continue
         yield name, picture, content

@@ -134,7 +134,7 @@ def read_annotation(path: Path) -> Annotation:
         except UnicodeDecodeError:
             text = content.decode("cp1252")
         found = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CorpusError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):
         raise CorpusError(f"{path}: expected a JSON object at the top")
