@@ -306,7 +306,8 @@ def test_a_video_has_the_thresholds_of_its_checkpoint(see, monkeypatch):
     """Of labels and of expressions, each its own; visual prompts have the pipeline's."""
 
     def scores(**settings) -> dict[str, list[float]]:
-        with see({"video": film(2)}, labels=LABELS, expressions=["a cat"], points=[[(15, 30)]], masks=False, **settings) as video:
+        asked = {"labels": LABELS, "expressions": ["a cat"], "points": [[(15, 30)]]}
+        with see({"video": film(2)}, masks=False, **asked, **settings) as video:
             found = [entry for frame in video for entry in frame]
         return {label: [entry["score"] for entry in found if entry["label"] == label] for label in ("a cat", "object")}
 

@@ -83,9 +83,7 @@ class SceneEvaluation:
             some = scenes[start : start + self.batch]
             query = ask_labels(some, np.random.default_rng(start), mode)
             _, outputs = self.answer(query)
-            answers = self.processor.post_process_objects(
-                outputs, threshold=0.0, target_sizes=_sizes(some), top_k=100
-            )
+            answers = self.processor.post_process_objects(outputs, threshold=0.0, target_sizes=_sizes(some), top_k=100)
             labels = query.prompts["labels"]
             for (number, shapes, classes), answer in zip(query.rows, answers):
                 truth = [(labels[name], some[number].shapes[place]) for place, name in zip(shapes, classes)]

@@ -13,12 +13,10 @@ from lookhear.training.glee.mixture.sampling import draw, draw_prompt
 from lookhear.training.glee.scenes.absence import absent_sentences
 from lookhear.training.glee.scenes.expressions import EVENLY, choose_expressions
 from lookhear.training.glee.scenes.fixed_scenes import FixedScenes
-from lookhear.training.glee.scenes.recipe import SceneDataRecipe
+from lookhear.training.glee.scenes.recipe import LABEL_MODES, SceneDataRecipe
 from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 
-# Kinds of labels, and their shares of the batches: one word for all, kinds, pairs, kinds and pairs.
-LABEL_MODES = {"object": 0.1, "kind": 0.35, "pair": 0.45, "mixed": 0.1}
 MOST_PAIRS = 24
 PROMPT_KINDS = {"points": 0.35, "boxes": 0.25, "scribbles": 0.25, "masks": 0.15}
 
@@ -72,7 +70,7 @@ class SceneBatches(Dataset):
         look = replace(self.look, bare=0.0) if task == "prompts" else self.look
         scenes = self._scenes(random, self.recipe.images[task], look)
         if task == "labels":
-            return ask_labels(scenes, random)
+            return ask_labels(scenes, random, draw(random, self.recipe.labels))
         if task == "expressions":
             forms, absent = self.recipe.forms, self.recipe.absent
             return ask_expressions(scenes, random, self.recipe.expressions, forms, absent, self.look.excluded)

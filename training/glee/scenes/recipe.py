@@ -20,6 +20,9 @@ from lookhear.training.recipe_reading import (
     fill,
 )
 
+# Kinds of lists of labels, and their weights: one word for all, kinds, pairs of colour and kind, kinds and pairs.
+LABEL_MODES = {"object": 0.1, "kind": 0.35, "pair": 0.45, "mixed": 0.1}
+
 
 def scene_recipe(given: dict[str, Any], hold_out_pairs: bool) -> SceneRecipe:
     """
@@ -85,6 +88,8 @@ class SceneDataRecipe:
         canvases: sizes (height, width) in pixels of the scenes of a batch, one of which is chosen at random; multiples
             of 32.
         tasks: weight of each task among the batches, at least 0: `labels`, `expressions`, `prompts`.
+        labels: weight of each kind of list among the batches of labels, at least 0: `object` (this one word), `kind`
+            (the eight kinds and people), `pair` (kinds with their colours), `mixed` (kinds and pairs, and people).
         images: scenes of a batch of each task, at least 1.
         expressions: sentences about a scene, at least 1.
         prompts: visual prompts of a scene, at least 1.
@@ -105,6 +110,7 @@ class SceneDataRecipe:
 
     canvases: list[tuple[Count, Count]] = field(default_factory=lambda: [(128, 128)])
     tasks: dict[str, NotNegative] = field(default_factory=lambda: {"labels": 0.4, "expressions": 0.4, "prompts": 0.2})
+    labels: dict[str, NotNegative] = field(default_factory=lambda: dict(LABEL_MODES))
     images: dict[str, Count] = field(default_factory=lambda: {"labels": 16, "expressions": 8, "prompts": 8})
     expressions: Count = 2
     prompts: Count = 2
@@ -122,7 +128,8 @@ class SceneDataRecipe:
     fixed: FixedScenesRecipe = field(default_factory=FixedScenesRecipe)
 
     def __post_init__(self):
-        for name, known in (("tasks", ("labels", "expressions", "prompts")), ("forms", FORMS)):
+        names = {"tasks": ("labels", "expressions", "prompts"), "labels": tuple(LABEL_MODES), "forms": FORMS}
+        for name, known in names.items():
             if unknown := set(getattr(self, name)) - set(known):
                 raise ValueError(f"data.{name} has no {sorted(unknown)[0]!r}; it has {', '.join(known)}")
         self.scene_recipe()  # an error in `scenes` is raised now, not at the first scene
