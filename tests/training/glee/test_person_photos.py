@@ -113,7 +113,8 @@ def test_photographs_show_the_person_where_the_mask_is(folder):
 
 def test_scenes_of_photos_are_photos_with_or_without_shapes(folder):
     recipe = SceneRecipe(photos=0.5, people=0.5, photographed=0.5, bare=0.5, noise=0.0)
-    scenes = [make_scene(np.random.default_rng(seed), (64, 96), recipe, material(folder)) for seed in range(80)]
+    pictures = material(folder)
+    scenes = [make_scene(np.random.default_rng(seed), (64, 96), recipe, pictures) for seed in range(80)]
     grounds = [scene.ground for scene in scenes]
     assert set(grounds) == {"plain", "photo", "photographed"}
     assert 0.3 < np.mean([ground == "photographed" for ground in grounds]) < 0.7

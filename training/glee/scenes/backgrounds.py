@@ -9,8 +9,13 @@ import numpy as np
 from PIL import Image
 
 # Licences that allow changes and commercial use. Works derived from CC BY-SA photos are under CC BY-SA, too.
-FREE_LICENCES = ("CC BY 2.0", "CC BY-SA 2.0", "No known copyright restrictions")
-FREE_LICENCES += ("Attribution License", "Attribution-ShareAlike License")  # COCO's names of the first two
+FREE_LICENCES = (
+    "CC BY 2.0",
+    "CC BY-SA 2.0",
+    "No known copyright restrictions",
+    "Attribution License",  # COCO's name of the first
+    "Attribution-ShareAlike License",  # and of the second
+)
 PERSON = 1  # COCO's category
 _LONGEST_SIDE = 320
 

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the pipelines)
 from lookhear.evaluation.measures.mask_runs import box_ious
+from lookhear.processing.glee import ObjectPerceptionPipeline
 from lookhear.training.glee.scenes.absence import absent_sentences
 from lookhear.training.glee.scenes.evaluate_scenes import EVALUATION_SEED, SceneEvaluation, side_ious
 from lookhear.training.glee.scenes.person_photos import PersonPhoto, read_people
@@ -130,7 +131,9 @@ def _precision(found: Sequence[tuple[float, float]]) -> float:
     return float(np.mean([iou >= 0.5 for _, iou in found]))
 
 
-def table(see: See, photos: Sequence[PersonPhoto], scenes: int = SIDE_SCENES) -> Iterator[tuple[str, str, float]]:
+def table(
+    see: ObjectPerceptionPipeline, photos: Sequence[PersonPhoto], scenes: int = SIDE_SCENES
+) -> Iterator[tuple[str, str, float]]:
     """
     Lists prompt, measure and value, row by row.
 
@@ -162,7 +165,7 @@ def table(see: See, photos: Sequence[PersonPhoto], scenes: int = SIDE_SCENES) ->
         yield "the person on the left, in the middle, on the right", f"P@0.5 ({len(ious)})", share
 
 
-def default_thresholds(see: See) -> tuple[float, float]:
+def default_thresholds(see: ObjectPerceptionPipeline) -> tuple[float, float]:
     """Returns the lowest score of what a pipeline finds by labels, and of what is taken as found by a sentence."""
     config = see.model.config
     labels = THRESHOLD if config.label_threshold is None else config.label_threshold
