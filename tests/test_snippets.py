@@ -34,7 +34,7 @@ FOREIGN = {
     r"--model (usr2-base/|lips/|vsr-)": "what a published recogniser becomes",
     r"\b(talk\.mkv|recorder\.wav|voice\.wav)": "a recording of the reader's",
     r"^python -m pytest tests/reliability": "an hour of kills and damaged files",
-    r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|lisa_glee_tiny)\.yaml": "hours of training",
+    r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|people_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
     r"^lookhear transcribe - ": "a pipe",
     r"^lookhear live|asr\.live\(": "a camera, or as long as a clip plays: tests/test_cli_live.py reads its files",

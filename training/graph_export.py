@@ -20,7 +20,7 @@ from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.modeling.glee import GleeForObjectDetection
 from lookhear.processing.avsr import AvsrProcessor
 from lookhear.processing.glee import GleeProcessor, GleePromptProcessor
-from lookhear.processing.glee.pipeline_glee import class_names
+from lookhear.processing.glee.perception_request_glee import class_names
 
 ENDINGS = (".onnx", ".pt2")
 TOLERANCE = 1e-4  # of a graph's numbers, beside the largest of each output where that is more than 1

@@ -225,6 +225,12 @@ class GleeConfig(PreTrainedConfig):
             alone; images of one padded size still share a pass.
         canvas_divisor (`int`, *optional*):
             See `padding_mask`. 32 by default; with EVA-02 its `image_size`, because Pro sees all images on one square.
+
+        label_threshold (`float`, *optional*):
+            Score from which the pipeline returns objects of labels; 0.2, that of the published demo, if there is none.
+        expression_threshold (`float`, *optional*):
+            Score from which a sentence is taken to be about something in the picture; `label_threshold` if there is
+            none.
     """
 
     model_type = "glee"
@@ -263,6 +269,8 @@ class GleeConfig(PreTrainedConfig):
     mask_positions: bool = False
     padding_mask: bool = False
     canvas_divisor: int | None = None
+    label_threshold: float | int | None = None
+    expression_threshold: float | int | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs):
@@ -283,6 +291,9 @@ class GleeConfig(PreTrainedConfig):
             self.class_prior is None or 0 < self.class_prior < 1,
             f"class_prior must be between 0 and 1, not {self.class_prior}.",
         )
+        for name in ("label_threshold", "expression_threshold"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value <= 1, f"{name} must be from 0 to 1, not {value}.")
         # Once a field; older files hold its only published value.
         levels = kwargs.pop("prompt_level_cycle", PROMPT_LEVELS)
         _require(

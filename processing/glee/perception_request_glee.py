@@ -3,6 +3,7 @@ values."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
 PROMPTS = (*TEXTS, *VISUAL)
 CANDIDATES = "candidate_labels"  # what transformers' zero-shot pipelines call labels
+UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
 FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  # nesting of one object's prompt
 
 
@@ -50,6 +52,12 @@ class PerceptionRequest:
         """Adds the image's place among several to an error."""
         place = "" if self.index is None else f"`inputs[{self.index}]`: "
         return ValueError(f"{place}{error}")
+
+
+def class_names(config: Any) -> list[str] | None:
+    """Returns the classes that a model was fine-tuned on, in its configuration's `id2label`; None if it names none."""
+    names = [config.id2label[number] for number in sorted(config.id2label or {})]
+    return None if all(UNNAMED.fullmatch(name) for name in names) else names
 
 
 def understood(given: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -7,7 +7,6 @@ import itertools
 import json
 import numbers
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,6 +24,7 @@ from .perception_request_glee import (
     ImageBatch,
     PerceptionRequest,
     PromptRow,
+    class_names,
     distribute,
     images_of_labels,
     make_request,
@@ -35,7 +35,7 @@ from .perception_request_glee import (
 )
 from .post_processing_glee import encoded_grounding, encoded_interactive, encoded_objects
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
-from .reading_workers_glee import PictureFile, ReadingWorkers, in_order, is_picture_file, usual_workers
+from .reading_workers_glee import PictureFile, ReadingWorkers, files_ahead, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES
 from .video_perception_glee import FOLLOWING, WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
@@ -44,7 +44,8 @@ TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as t
 ON_ERROR = ("raise", "return")  # what becomes of an input among several that cannot be used
 FEW = 8  # files in a call for which no workers are started by default
 FRAMES = ("video", "each", "first")  # followed, looked at one by one, or only the first
-UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
+THRESHOLD = 0.2  # that of the published demo, for checkpoints that have none of their own
+AUTO = "auto"
 
 
 # ----------------------------------------------------------------------------------------------------------- settings
@@ -58,7 +59,8 @@ class PerceptionSettings:
     Attributes:
         labels: names of categories for images and videos that come without a prompt.
         expressions: sentences for images and videos that come without a prompt.
-        threshold: the lowest score, from 0 to 1; 0.2 is that of the published demo.
+        threshold: the lowest score, from 0 to 1; None: the checkpoint's own, or 0.2, that of the published demo.
+        expression_threshold: that of expressions, or "auto"; None: 0 in pictures, as `threshold` or auto in videos.
         top_k: maximum number of results of labels per image; 100 as COCO counts.
         prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
         tracking: how objects of labels are tracked in a video, "memory" or "minvis".
@@ -77,7 +79,8 @@ class PerceptionSettings:
 
     labels: Sequence[str] | None = None
     expressions: Sequence[str] | None = None
-    threshold: float = 0.2
+    threshold: float | None = None
+    expression_threshold: float | str | None = None
     top_k: int = 100
     prompts_at_once: int = 4
     tracking: str = "memory"
@@ -91,8 +94,11 @@ class PerceptionSettings:
     max_side: int | None = None
 
     def __post_init__(self) -> None:
-        if not (_is_number(self.threshold) and 0 <= self.threshold <= 1):
+        if self.threshold is not None and not _is_share(self.threshold):
             raise ValueError(f"`threshold` must be a number from 0 to 1, not {self.threshold!r}.")
+        if self.expression_threshold not in (None, AUTO) and not _is_share(self.expression_threshold):
+            value = self.expression_threshold
+            raise ValueError(f"`expression_threshold` must be a number from 0 to 1, or {AUTO!r}, not {value!r}.")
         for name in ("top_k", "prompts_at_once"):
             _check_count(name, getattr(self, name))
         for name in ("max_pixels", "max_side"):
@@ -120,6 +126,19 @@ class PerceptionSettings:
             raise ValueError(f"Unknown argument {', '.join(map(repr, unknown))} of the pipeline object-perception.")
         return replace(self, **{name: _plain_number(value) for name, value in given.items() if value is not None})
 
+    def of_labels(self, config: Any) -> float:
+        """Returns the lowest score of an object of labels, by these settings and the model's configuration."""
+        return _first(self.threshold, getattr(config, "label_threshold", None), THRESHOLD)
+
+    def of_expressions(self, config: Any, video: bool = False) -> float:
+        """Returns the lowest score of what is found for an expression in a picture, or in a frame of a video."""
+        own = getattr(config, "expression_threshold", None)
+        if self.expression_threshold == AUTO:
+            return _first(own, self.of_labels(config))
+        if self.expression_threshold is not None:
+            return float(self.expression_threshold)
+        return _first(self.threshold, own, self.of_labels(config)) if video else 0.0
+
     def limits(self, usual: PictureLimits) -> PictureLimits:
         """Returns how large pictures may be: what the settings say, or what is usual."""
         return PictureLimits(self.max_pixels or usual.max_pixels, self.max_side or usual.max_side)
@@ -132,16 +151,19 @@ class PerceptionSettings:
         return {"labels": self.labels, "expressions": self.expressions}
 
 
-def class_names(config: Any) -> list[str] | None:
-    """Returns the classes that a model was fine-tuned on, in its configuration's `id2label`; None if it names none."""
-    names = [config.id2label[number] for number in sorted(config.id2label or {})]
-    return None if all(UNNAMED.fullmatch(name) for name in names) else names
+def _first(*values: float | None) -> float:
+    """Returns the first value that is not None."""
+    return next(float(value) for value in values if value is not None)
 
 
 def _check_count(name: str, value: Any) -> None:
     """Raises ValueError: the value isn't a positive integer."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _checked_counts(batch_size: int | None, num_workers: int | None) -> tuple[int | None, int | None]:
@@ -151,15 +173,6 @@ def _checked_counts(batch_size: int | None, num_workers: int | None) -> tuple[in
     if num_workers is not None and num_workers != 0:
         _check_count("num_workers", num_workers)
     return batch_size, num_workers
-
-
-def _ahead(num_workers: int | None) -> int:
-    """Returns how many files are begun with before the first is waited for."""
-    return 2 * (usual_workers() if num_workers is None else num_workers)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _plain_number(value: Any) -> Any:
@@ -207,9 +220,12 @@ class ObjectPerceptionPipeline(Pipeline):
       upright image; what is smaller than a pixel, as coordinates in shares of the image are, is refused.
     - For a list of images, each of these is a list with one list per image; a flat list of labels or of expressions is
       for all images.
-    - threshold: the lowest score (0.2), and top_k: maximum number of results per image (100), both for labels. In a
-      video the threshold is also for expressions and visual prompts, whose objects may be out of view: a frame in
-      which no candidate reaches it has no result of them.
+    - threshold: the lowest score (the checkpoint's `label_threshold`, or 0.2), and top_k: maximum number of results
+      per image (100), both for labels. In a video the threshold is also for expressions (by default the checkpoint's
+      `expression_threshold`) and visual prompts (0.2), whose objects may be out of view: a frame in which no candidate
+      reaches it has no result of them.
+    - expression_threshold: the lowest score of what is found for an expression, "auto" for the checkpoint's own: an
+      expression whose object is not in the image then has no result. By default it has one, however low its score.
     - one_label: whether each object has its best label only (False): else an object that several labels fit is a
       result of each of them. In a video an object always has one label at a time.
     - masks=False: results without masks, in a fraction of the time where pictures are large.
@@ -242,9 +258,9 @@ class ObjectPerceptionPipeline(Pipeline):
 
     For each image it returns a list of `{"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}, "mask"}`: first
     the objects of the labels, best first; then one result for each expression, point, box, scribble and mask, in this
-    order and in the order in which they were passed, however low its score is. The label of an expression is its text,
-    that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks `(height, width)` bool. They are
-    stored as run lengths, and `found["mask"]` is a new array each time.
+    order and in the order in which they were passed, however low its score is (see expression_threshold). The label of
+    an expression is its text, that of visual prompts is "object". Scores are from 0 to 1, boxes in pixels, masks
+    `(height, width)` bool. They are stored as run lengths, and `found["mask"]` is a new array each time.
 
     The text embeddings of the last 16 lists of labels are cached; after changing the model's weights call
     `pipe.label_cache.clear()`.
@@ -312,8 +328,14 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> VideoPerception:
         """Opens a video; frames are read and go through the model when their results are taken."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
-        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "following", "with_masks")
-        for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
+        names = ("top_k", "prompts_at_once", "tracking", "reprompt", "following", "with_masks")
+        for_video = VideoSettings(
+            settings.of_labels(self.model.config),
+            window=window,
+            expression_threshold=settings.of_expressions(self.model.config, video=True),
+            visual_threshold=_first(settings.threshold, THRESHOLD),
+            **{name: getattr(settings, name) for name in names},
+        )
         video = open_video(source, fps, limits=settings.limits(FRAME_LIMITS))
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
 
@@ -335,7 +357,7 @@ class ObjectPerceptionPipeline(Pipeline):
             return lambda: self._request({**given, "image": picture()}, settings), True
 
         batch: list[PerceptionRequest | ValueError] = []
-        for request in in_order(inputs, begin, _ahead(num_workers) + batch_size):
+        for request in in_order(inputs, begin, files_ahead(num_workers) + batch_size):
             if isinstance(request, ValueError) and settings.on_error == "raise":
                 yield from self._perceive_some(batch, settings)
                 raise request
@@ -370,7 +392,7 @@ class ObjectPerceptionPipeline(Pipeline):
             found = self._picture_file(source, settings).read() if is_picture_file(source) else source
             return lambda: found, False
 
-        return in_order(iter(sources), begin, _ahead(num_workers))
+        return in_order(iter(sources), begin, files_ahead(num_workers))
 
     def _reader(
         self, num_workers: int | None, settings: PerceptionSettings
@@ -560,9 +582,9 @@ class ObjectPerceptionPipeline(Pipeline):
         if "prompt_masks" in inputs:
             return {"objects": encoded_interactive(outputs, sizes)}
         if "expression_input_ids" in inputs:
-            return {"objects": encoded_grounding(outputs, sizes)}
-        which = (settings.threshold, sizes, settings.top_k, settings.one_label, settings.with_masks)
-        return {"objects": encoded_objects(outputs, *which)}
+            return {"objects": encoded_grounding(outputs, sizes, settings.of_expressions(self.model.config))}
+        which = (sizes, settings.top_k, settings.one_label, settings.with_masks)
+        return {"objects": encoded_objects(outputs, settings.of_labels(self.model.config), *which)}
 
     def _in_dtype(self, value: torch.Tensor) -> torch.Tensor:
         return value.to(self.model.dtype) if value.is_floating_point() else value

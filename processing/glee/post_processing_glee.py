@@ -84,11 +84,11 @@ def encoded_objects(
 
 
 def encoded_grounding(
-    outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None
+    outputs: Mapping[str, Any], target_sizes: torch.Tensor | Sequence[Size] | None, threshold: float = 0.0
 ) -> list[dict[str, Any]]:
     """Returns the object of each expression as `post_process_grounding` does, in the form of `encoded_objects`."""
     _check_one_class(outputs)
-    return _post_process(outputs, 0.0, target_sizes, top_k=1, keep=store_masks)
+    return _post_process(outputs, threshold, target_sizes, top_k=1, keep=store_masks)
 
 
 def encoded_interactive(

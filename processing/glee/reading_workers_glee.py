@@ -66,6 +66,11 @@ def usual_workers() -> int:
     return min(MOST, cores - 1)
 
 
+def files_ahead(count: int | None) -> int:
+    """Returns how many files some workers begin with before the first one is waited for; None: the usual workers."""
+    return 2 * (usual_workers() if count is None else count)
+
+
 class ReadingWorkers:
     """
     Workers that read pictures; they start with the first one, and stay until they are closed or dropped.

@@ -38,7 +38,7 @@ class VideoSettings:
     Settings of video perception, see `ObjectPerceptionPipeline`.
 
     Attributes:
-        threshold: the lowest score of a result, from 0 to 1.
+        threshold: the lowest score of a result of labels, from 0 to 1.
         top_k: maximum number of results per frame for labels.
         prompts_at_once: rows per forward pass with expressions or visual prompts, one for each frame.
         window: number of frames that go through the model together.
@@ -46,6 +46,8 @@ class VideoSettings:
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
         following: "exact" or "shared", see `FOLLOWING`.
         with_masks: whether results have masks.
+        expression_threshold: the lowest score of an expression's object, from 0 to 1.
+        visual_threshold: the lowest score of the object of a visual prompt, from 0 to 1.
     """
 
     threshold: float
@@ -56,6 +58,8 @@ class VideoSettings:
     reprompt: bool = False
     following: str = FOLLOWING[0]
     with_masks: bool = True
+    expression_threshold: float = 0.2
+    visual_threshold: float = 0.2
 
 
 class VideoPerception:
@@ -289,7 +293,7 @@ class VideoPerception:
         )
         with torch.no_grad():
             tokens = self._model.get_expression_tokens(ids, mask)
-        threshold, reprompt = self._settings.threshold, self._settings.reprompt
+        threshold, reprompt = self._settings.expression_threshold, self._settings.reprompt
         return [
             ExpressionPrompt(
                 (sentence,),
@@ -310,7 +314,7 @@ class VideoPerception:
         sizes = self._first
         rows = draw_visual_prompts(visual, [sizes.frame], [sizes.resized], sizes.padded)
         drawn, kinds = torch.from_numpy(rows["prompt_masks"]), torch.from_numpy(rows["prompt_types"])
-        threshold = self._settings.threshold
+        threshold = self._settings.visual_threshold
         return [
             VisualPrompt(
                 (VISUAL_LABEL,),

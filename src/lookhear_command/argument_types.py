@@ -66,6 +66,10 @@ def share(text: str) -> float:
     return number
 
 
+def share_or_auto(text: str) -> float | str:
+    return text if text == "auto" else share(text)
+
+
 def between(text: str) -> float:
     number = _number(text)
     if not 0 < number < 1:

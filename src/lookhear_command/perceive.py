@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
-from .argument_types import box, comma_list, count, line, points, positive, rate, share
+from .argument_types import box, comma_list, count, line, points, positive, rate, share, share_or_auto
 from .found_files import readable
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
@@ -56,7 +56,10 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--mask", action="append", metavar="FILE", help="image that is black outside one object" + again
     )
-    parser.add_argument("--threshold", type=share, default=0.2, help="lowest score of objects found by --labels (0.2)")
+    lowest = "lowest score of objects found by --labels (the checkpoint's own, or 0.2)"
+    parser.add_argument("--threshold", type=share, help=lowest)
+    there = "leave out what is found for an --expression below this score; auto: the checkpoint's own (0 in an image)"
+    parser.add_argument("--expression-threshold", type=share_or_auto, metavar="SHARE", help=there)
     parser.add_argument(
         "--top-k", type=positive, default=100, metavar="N", help="at most N objects are found by --labels (100)"
     )
@@ -160,6 +163,7 @@ def run(options: argparse.Namespace) -> int:
         num_workers=options.num_workers,
         done=done,
         threshold=options.threshold,
+        expression_threshold=options.expression_threshold,
         top_k=options.top_k,
         one_label=options.one_label,
         max_pixels=options.max_pixels,
@@ -241,6 +245,7 @@ def _perceive_video(options: argparse.Namespace, content: IO[bytes] | None = Non
         fps=options.fps,
         progress=options.progress,
         threshold=options.threshold,
+        expression_threshold=options.expression_threshold,
         top_k=options.top_k,
         **{name: value for name, value in settings.items() if value is not None},
     )

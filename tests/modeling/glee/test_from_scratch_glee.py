@@ -71,3 +71,7 @@ def test_scaled_products_are_divided_by_the_root_of_their_length():
 def test_a_prior_is_a_probability():
     with pytest.raises(ValueError, match="class_prior"):
         GleeConfig(class_prior=1.0)
+    for name in ("label_threshold", "expression_threshold"):
+        assert getattr(GleeConfig.from_dict(GleeConfig(**{name: 0.25}).to_dict()), name) == 0.25
+        with pytest.raises(ValueError, match=f"{name} must be from 0 to 1, not 1.5"):
+            GleeConfig(**{name: 1.5})

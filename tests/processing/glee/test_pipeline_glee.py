@@ -177,6 +177,35 @@ def test_threshold_and_top_k(see):
     assert see(picture(), labels=LABELS, threshold=1.0) == []
 
 
+def test_thresholds_come_from_the_checkpoint_unless_a_call_has_its_own(see, monkeypatch):
+    asked = {"labels": LABELS, "expressions": ["a cat", "a dog"], "threshold": 0.0}
+    everything = see(picture(), **asked)
+    objects, said = everything[:-2], sorted(found["score"] for found in everything[-2:])
+    middle = objects[len(objects) // 2]["score"] + 1e-4
+    monkeypatch.setattr(see.model.config, "label_threshold", middle)
+    monkeypatch.setattr(see.model.config, "expression_threshold", said[1] - 1e-4)
+    del asked["threshold"]
+    expected = [found for found in objects if found["score"] >= middle]
+    assert 0 < len(expected) < len(objects)
+    # An expression always has a result, unless the call asks for those only that are there.
+    assert same(see(picture(), **asked), expected + everything[-2:])
+    assert same(see(picture(), **asked, threshold=0.0), everything)
+    there = [found for found in everything[-2:] if found["score"] == said[1]]
+    assert len(there) == 1 and same(see(picture(), **asked, expression_threshold="auto"), expected + there)
+    assert same(see(picture(), **asked, expression_threshold=said[0] - 1e-3), expected + everything[-2:])
+    assert see(picture(), expressions=["a cat", "a dog"], expression_threshold=1.0) == []
+    # Without one of its own, the checkpoint's labels have the published demo's, and its sentences that of its labels.
+    monkeypatch.setattr(see.model.config, "expression_threshold", None)
+    monkeypatch.setattr(see.model.config, "label_threshold", said[1] - 1e-4)
+    results = see(picture(), expressions=["a cat", "a dog"], expression_threshold="auto")
+    assert [found["label"] for found in results] == [found["label"] for found in there]
+    monkeypatch.setattr(see.model.config, "label_threshold", None)
+    assert same(see(picture(), labels=LABELS), see(picture(), labels=LABELS, threshold=0.2))
+    for value in ("all", True, -0.1, 2):
+        with pytest.raises(ValueError, match="`expression_threshold` must be a number from 0 to 1, or 'auto', not"):
+            see(picture(), expressions=["a cat"], expression_threshold=value)
+
+
 def test_one_result_for_each_expression_and_visual_prompt(see):
     mask = np.zeros((60, 90), bool)
     mask[10:40, 20:60] = True

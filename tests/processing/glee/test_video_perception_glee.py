@@ -300,3 +300,20 @@ def test_a_prompt_that_cannot_be_used_changes_nothing(see):
         with pytest.raises(ValueError, match="`number` must be"):
             video.drop(number)
     assert list(video.prompts.values()) == ["cat"] and len(next(video)) == 12
+
+
+def test_a_video_has_the_thresholds_of_its_checkpoint(see, monkeypatch):
+    """Of labels and of expressions, each its own; visual prompts have the pipeline's."""
+
+    def scores(**settings) -> dict[str, list[float]]:
+        asked = {"labels": LABELS, "expressions": ["a cat"], "points": [[(15, 30)]]}
+        with see({"video": film(2)}, masks=False, **asked, **settings) as video:
+            found = [entry for frame in video for entry in frame]
+        return {label: [entry["score"] for entry in found if entry["label"] == label] for label in ("a cat", "object")}
+
+    open_to_all = scores(threshold=0.0)
+    assert len(open_to_all["a cat"]) == 2
+    monkeypatch.setattr(see.model.config, "label_threshold", 1.0)
+    monkeypatch.setattr(see.model.config, "expression_threshold", 0.0)
+    assert scores() == {"a cat": open_to_all["a cat"], "object": scores(threshold=0.2)["object"]}
+    assert scores(expression_threshold=1.0)["a cat"] == [] == scores(threshold=1.0)["a cat"]

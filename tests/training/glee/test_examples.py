@@ -51,6 +51,15 @@ def test_labels_name_each_shape_once(scenes, mode):
         assert [len(shapes) for _, shapes, _ in batch.rows] == [len(scene.shapes) for scene in scenes]
 
 
+def test_a_recipe_says_which_lists_of_labels_are_asked():
+    asked = {"tasks": {"labels": 1.0}, "images": {"labels": 1}, "canvases": [(64, 64)]}
+    for mode, length in (("object", 1), ("kind", 11)):
+        batches = SceneBatches(SceneDataRecipe(labels={mode: 1.0, "pair": 0.0}, **asked), 6)
+        assert {len(batches[index].prompts["labels"]) for index in range(6)} == {length}
+    with pytest.raises(ValueError, match="data.labels has no 'colour'; it has object, kind, pair, mixed"):
+        SceneDataRecipe(labels={"colour": 1.0})
+
+
 def test_targets_are_shares_of_the_canvas(scenes, collator):
     batch = ask_labels(scenes, np.random.default_rng(0), "object")
     inputs = collator([batch])

@@ -2,14 +2,20 @@
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 # Licences that allow changes and commercial use. Works derived from CC BY-SA photos are under CC BY-SA, too.
-FREE_LICENCES = ("CC BY 2.0", "CC BY-SA 2.0", "No known copyright restrictions")
+FREE_LICENCES = (
+    "CC BY 2.0",
+    "CC BY-SA 2.0",
+    "No known copyright restrictions",
+    "Attribution License",  # COCO's name of the first
+    "Attribution-ShareAlike License",  # and of the second
+)
 PERSON = 1  # COCO's category
 _LONGEST_SIDE = 320
 
@@ -46,6 +52,11 @@ def photo_ground(random: np.random.Generator, size: tuple[int, int], photo: np.n
     return middle + (ground - middle) * np.float32(random.uniform(0.6, 1.0)) + np.float32(random.uniform(-25, 25))
 
 
+def is_free(licence: str) -> bool:
+    """Tells whether a photo under a licence may be changed and used commercially."""
+    return licence in FREE_LICENCES
+
+
 def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     """
     Reads the photos of a COCO folder that may be changed and used commercially, cut to their largest part without
@@ -65,7 +76,7 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     folder = Path(folder)
     try:
         with (folder / "image_licenses.csv").open(newline="") as file:
-            free = {row["file"] for row in csv.DictReader(file) if row["licence"] in FREE_LICENCES}
+            free = {row["file"] for row in csv.DictReader(file) if is_free(row["licence"])}
         known = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
     except OSError as error:
         raise ValueError(f"data.photos: {folder} has no {error.filename}; give a COCO folder with licences") from error
@@ -77,7 +88,7 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     for image in sorted(known["images"], key=lambda image: image["id"]):
         if image["file_name"] in free:
             photo = Image.open(folder / split / image["file_name"]).convert("RGB")
-            left, top, right, bottom = _largest_part(photo.size, people.get(image["id"], []))
+            left, top, right, bottom = largest_part(photo.size, people.get(image["id"], []))
             if min(right - left, bottom - top) >= 120:
                 photo = photo.crop((left, top, right, bottom))
                 photo.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE), Image.Resampling.BILINEAR)
@@ -85,8 +96,17 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     return photos
 
 
-def _largest_part(size: tuple[int, int], boxes: Iterable[list[float]]) -> tuple[int, int, int, int]:
-    """Returns the largest part left of, right of, above or below all boxes (x, y, width, height): x0, y0, x1, y1."""
+def largest_part(size: tuple[int, int], boxes: Iterable[Sequence[float]]) -> tuple[int, int, int, int]:
+    """
+    Returns the largest part of a picture without any of some boxes, at its left, right, top or bottom.
+
+    Args:
+        size: (width, height) of the picture.
+        boxes: x, y, width and height of each.
+
+    Returns:
+        x0, y0, x1, y1; the whole picture, if there are no boxes.
+    """
     width, height = size
     boxes = list(boxes)
     if not boxes:

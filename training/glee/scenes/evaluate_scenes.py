@@ -99,9 +99,7 @@ class SceneEvaluation:
             some = scenes[start : start + self.batch]
             query = ask_labels(some, np.random.default_rng(start), mode)
             _, outputs = self.answer(query)
-            answers = self.processor.post_process_objects(
-                outputs, threshold=0.0, target_sizes=[self.size] * len(some), top_k=100
-            )
+            answers = self.processor.post_process_objects(outputs, threshold=0.0, target_sizes=_sizes(some), top_k=100)
             labels = query.prompts["labels"]
             for (number, shapes, classes), answer in zip(query.rows, answers):
                 truth = [(labels[name], some[number].shapes[place]) for place, name in zip(shapes, classes)]
@@ -139,9 +137,8 @@ class SceneEvaluation:
     def grounded(self, query: SceneBatch) -> list[dict]:
         """Finds the object of each sentence; see the processor's `post_process_grounding`."""
         inputs, outputs = self.answer(query)
-        sizes = [self.size] * len(query.scenes)
         return self.processor.post_process_grounding(
-            outputs, target_sizes=sizes, prompt_image_indices=inputs["prompt_image_indices"]
+            outputs, target_sizes=_sizes(query.scenes), prompt_image_indices=inputs["prompt_image_indices"]
         )
 
     def prompts(self, scenes: list[Scene]) -> dict[str, list[float]]:
@@ -154,13 +151,18 @@ class SceneEvaluation:
                 inputs, outputs = self.answer(query)
                 answers = self.processor.post_process_interactive(
                     outputs,
-                    target_sizes=[self.size] * len(some),
+                    target_sizes=_sizes(some),
                     prompt_image_indices=inputs["prompt_image_indices"],
                 )
                 for (number, (shape,), _), answer in zip(query.rows, answers):
                     wanted, mask = some[number].shapes[shape].mask, answer["masks"][0].cpu().numpy()
                     ious[kind].append(float((mask & wanted).sum() / (mask | wanted).sum()))
         return dict(ious)
+
+
+def _sizes(scenes: list[Scene]) -> list[tuple[int, int]]:
+    """Returns (height, width) of scenes, of which whole photos may be smaller than the others."""
+    return [(scene.image.shape[0], scene.image.shape[1]) for scene in scenes]
 
 
 def exchange_sentences(query: SceneBatch) -> SceneBatch:

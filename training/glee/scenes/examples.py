@@ -1,6 +1,6 @@
 """Batches of generated scenes with queries about them and the targets; one task per batch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,14 +10,13 @@ from torch.utils.data import Dataset
 
 from lookhear.processing.glee import GleeProcessor
 from lookhear.training.glee.mixture.sampling import draw, draw_prompt
+from lookhear.training.glee.scenes.absence import absent_sentences
 from lookhear.training.glee.scenes.expressions import EVENLY, choose_expressions
 from lookhear.training.glee.scenes.fixed_scenes import FixedScenes
-from lookhear.training.glee.scenes.recipe import SceneDataRecipe
-from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, Shape, make_scene
+from lookhear.training.glee.scenes.recipe import LABEL_MODES, SceneDataRecipe
+from lookhear.training.glee.scenes.scenes import PARTS, Scene, SceneMaterial, SceneRecipe, Shape, make_scene
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS
 
-# Kinds of labels, and their shares of the batches: one word for all, kinds, pairs, kinds and pairs.
-LABEL_MODES = {"object": 0.1, "kind": 0.35, "pair": 0.45, "mixed": 0.1}
 MOST_PAIRS = 24
 PROMPT_KINDS = {"points": 0.35, "boxes": 0.25, "scribbles": 0.25, "masks": 0.15}
 
@@ -46,14 +45,15 @@ class SceneBatches(Dataset):
         recipe: of scenes and tasks.
         length: number of batches.
         seed: other seeds give other scenes.
-        material: photos and people. Some batches show portraits only, as faces and mouths are annotated in portraits
-            only, and a batch queries them only if they are annotated in all of its people.
+        material: photos and people. Half of the batches show only people whose faces and mouths are annotated, such
+            as portraits: a batch queries these by label only if they are annotated in all of its people.
     """
 
     def __init__(self, recipe: SceneDataRecipe, length: int, seed: int = 0, material: SceneMaterial | None = None):
         self.recipe, self.length, self.seed = recipe, length, seed
         self.look = recipe.scene_recipe()
         self.material = material or SceneMaterial()
+        self.known = self.material.with_known_faces()
         self.fixed: FixedScenes | None = None
         if recipe.fixed.stills or recipe.fixed.videos:
             self.fixed = FixedScenes(recipe.fixed, recipe.canvases, self.look, self.material)
@@ -66,26 +66,40 @@ class SceneBatches(Dataset):
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         task = draw(random, self.recipe.tasks)
-        scenes = self._scenes(random, self.recipe.images[task])
+        # What is pointed at must be there, so that each picture shows something.
+        look = replace(self.look, bare=0.0) if task == "prompts" else self.look
+        scenes = self._scenes(random, self.recipe.images[task], look)
         if task == "labels":
-            return ask_labels(scenes, random)
+            return ask_labels(scenes, random, draw(random, self.recipe.labels))
         if task == "expressions":
-            return ask_expressions(scenes, random, self.recipe.expressions, self.recipe.forms)
+            forms, absent = self.recipe.forms, self.recipe.absent
+            return ask_expressions(scenes, random, self.recipe.expressions, forms, absent, self.look.excluded)
         return ask_prompts(scenes, random, self.recipe.prompts)
 
-    def _scenes(self, random: np.random.Generator, count: int) -> list[Scene]:
+    def _scenes(self, random: np.random.Generator, count: int, look: SceneRecipe) -> list[Scene]:
         canvas = int(random.integers(len(self.recipe.canvases)))
         if self.fixed is not None:
             return [self.fixed.draw(random, canvas) for _ in range(count)]
         material = self.material
-        if material.portraits and material.frames and random.random() < 0.5:
-            material = replace(material, frames=[])
-        return [make_scene(random, self.recipe.canvases[canvas], self.look, material) for _ in range(count)]
+        if material.portraits and (material.frames or material.people) and random.random() < 0.5:
+            material = self.known
+        return [make_scene(random, self.recipe.canvases[canvas], look, material) for _ in range(count)]
 
 
 def ask_labels(scenes: list[Scene], random: np.random.Generator, mode: str | None = None) -> SceneBatch:
-    """Queries the objects that a list of labels names; an object has at most one label."""
+    """
+    Queries the objects that a list of labels names; an object has at most one label.
+
+    Args:
+        scenes: the pictures.
+        random: for all random choices.
+        mode: one of `LABEL_MODES`; None: at random. "object" leaves out photos without shapes and photos of people,
+            in which other objects are seen that are not annotated; it is "kind" if all are such photos.
+    """
     mode = mode or draw(random, LABEL_MODES)
+    if mode == "object":
+        listed = [scene for scene in scenes if scene.ground != "photographed" and not scene.bare]
+        scenes, mode = listed or scenes, "object" if listed else "kind"
     if mode == "object":
         labels = ["object"]
     else:
@@ -128,12 +142,35 @@ def _pairs(scenes: list[Scene], random: np.random.Generator, kinds: list[str]) -
 
 
 def ask_expressions(
-    scenes: list[Scene], random: np.random.Generator, count: int, forms: Mapping[str, float] = EVENLY
+    scenes: list[Scene],
+    random: np.random.Generator,
+    count: int,
+    forms: Mapping[str, float] = EVENLY,
+    absent: float = 0.0,
+    excluded: Collection[tuple[str, str]] = frozenset(),
 ) -> SceneBatch:
-    """Queries by sentences, each about one shape of its scene."""
-    chosen = [choose_expressions(scene, random, count, forms) for scene in scenes]
-    rows = [(number, [e.shape], [0]) for number, found in enumerate(chosen) for e in found]
-    return SceneBatch(scenes, {"expressions": [[e.text for e in found] for found in chosen]}, rows)
+    """
+    Queries by sentences, each about one shape of its scene or about none.
+
+    Args:
+        scenes: the pictures.
+        random: for all random choices.
+        count: sentences about a scene, or fewer if it has no more.
+        forms: weight of each form of sentences.
+        absent: share of the sentences, in [0, 1], that are true of nothing in their scene. Above 0 a scene that has
+            too few true ones has further ones of these.
+        excluded: pairs of colour and kind that these don't name.
+    """
+    texts: list[list[str]] = []
+    rows: list[tuple[int, list[int], list[int]]] = []
+    for number, scene in enumerate(scenes):
+        untrue = int(random.binomial(count, absent)) if absent else 0
+        chosen = choose_expressions(scene, random, count - untrue, forms)
+        rows += [(number, [found.shape], [0]) for found in chosen]
+        missing = count - len(chosen) if absent else 0
+        rows += [(number, [], [])] * missing
+        texts.append([found.text for found in chosen] + absent_sentences(scene, random, missing, excluded))
+    return SceneBatch(scenes, {"expressions": texts}, rows)
 
 
 def ask_prompts(scenes: list[Scene], random: np.random.Generator, count: int, kind: str | None = None) -> SceneBatch:

@@ -69,9 +69,11 @@ def _panel(random: np.random.Generator, frame: Cutout, size: tuple[int, int]) ->
     scale = min(height / size[0], width / size[1])
     scale *= random.uniform(0.8, 1.0)
     rows, columns = min(height, int(size[0] * scale)), min(width, int(size[1] * scale))
-    # Heads are in the middle, a little above it.
-    top = min(height - rows, int(random.uniform(0.0, 0.6) * (height - rows + 1)))
-    left = min(width - columns, int(random.uniform(0.4, 0.6) * (width - columns + 1)))
+    if frame.anywhere:
+        top, left = _around(random, frame.parts["person"], (rows, columns))
+    else:  # heads are in the middle, a little above it
+        top = min(height - rows, int(random.uniform(0.0, 0.6) * (height - rows + 1)))
+        left = min(width - columns, int(random.uniform(0.4, 0.6) * (width - columns + 1)))
     window = slice(top, top + rows), slice(left, left + columns)
     flip = random.random() < 0.5
     resized = Image.fromarray(frame.picture[window]).resize(size[::-1], Image.Resampling.BILINEAR)
@@ -81,6 +83,17 @@ def _panel(random: np.random.Generator, frame: Cutout, size: tuple[int, int]) ->
         drawn = Image.fromarray(mask[window].astype(np.uint8) * 255).resize(size[::-1], Image.Resampling.BILINEAR)
         parts[name] = (np.asarray(drawn) >= 128)[:, :: -1 if flip else 1]
     return Cutout(picture, parts)
+
+
+def _around(random: np.random.Generator, person: np.ndarray, size: tuple[int, int]) -> tuple[int, int]:
+    """Chooses top and left of a part of a picture that shows as much of a person as has room in it."""
+    places = []
+    for length, axis in zip(size, (1, 0)):
+        seen = np.flatnonzero(person.any(axis=axis))
+        first, last = int(seen[0]), int(seen[-1]) + 1
+        low, high = sorted((first, last - length))  # a person who is larger than the part fills it
+        places.append(int(np.clip(random.uniform(low, high + 1e-6), 0, person.shape[1 - axis] - length)))
+    return places[0], places[1]
 
 
 def _framed(panel: Cutout, colour: np.ndarray, edge: int) -> Cutout:

@@ -47,6 +47,7 @@ class Cutout:
         garment: word for sentences, such as "suit"; empty if unknown.
         clothes: `(height, width)` bool, pixels whose colour is changed; None: their colour cannot be changed.
         colour: of the clothes, or empty.
+        anywhere: whether the person may be anywhere in the picture; else the head is in the middle.
     """
 
     picture: np.ndarray
@@ -55,6 +56,7 @@ class Cutout:
     garment: str = ""
     clothes: np.ndarray | None = None
     colour: str = ""
+    anywhere: bool = False
     _scaled: dict = field(default_factory=dict, repr=False, compare=False)
 
     def scaled(self, height: int) -> "Cutout":

@@ -7,6 +7,8 @@ import numpy as np
 
 from lookhear.training.glee.scenes.backgrounds import photo_ground, plain_ground
 from lookhear.training.glee.scenes.people import Person, place_panels, place_people
+from lookhear.training.glee.scenes.person_photos import PersonPhoto
+from lookhear.training.glee.scenes.photographs import photograph
 from lookhear.training.glee.scenes.portraits import Cutout
 from lookhear.training.glee.scenes.shapes import COLOURS, KINDS, coverage, paint
 from lookhear.training.recipe_reading import Ascending, CountOrZero, NotNegative, Positive, Range, Share
@@ -45,6 +47,9 @@ class SceneRecipe:
         people: share of the scenes with people, in [0, 1], if there are people.
         objects_beside: fewest and most shapes in scenes with people, at least 0.
         panels: share of the scenes with people, in [0, 1], that show video frames side by side, if there are frames.
+        photographed: share of the scenes, in [0, 1], that are photos of people, if there are such photos; shapes lie
+            on them as in other scenes with people.
+        bare: share of the scenes on photos, in [0, 1], without any shape: nothing but the photo and its people.
     """
 
     objects: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (3, 8)
@@ -58,17 +63,35 @@ class SceneRecipe:
     people: Share = 0.0
     objects_beside: Annotated[tuple[CountOrZero, CountOrZero], Ascending()] = (0, 3)
     panels: Share = 0.5
+    photographed: Share = 0.0
+    bare: Share = 0.0
 
 
 @dataclass(frozen=True)
 class SceneMaterial:
     """
-    Pictures for scenes: `photos` as backgrounds, cut-out `portraits`, whole `frames` of videos. Each may be empty.
+    Pictures for scenes, each of which may be empty.
+
+    Attributes:
+        photos: backgrounds, without people.
+        portraits: people who are pasted into scenes.
+        frames: pictures of one person each, which are shown side by side.
+        people: photos that are scenes, with the people in them.
     """
 
     photos: list[np.ndarray] = field(default_factory=list)
     portraits: list[Cutout] = field(default_factory=list)
     frames: list[Cutout] = field(default_factory=list)
+    people: list[PersonPhoto] = field(default_factory=list)
+
+    def with_known_faces(self) -> "SceneMaterial":
+        """Returns the material whose people all have faces and mouths that are known."""
+
+        def known(cutouts: list[Cutout]) -> list[Cutout]:
+            return [cutout for cutout in cutouts if cutout.parts.keys() >= set(PARTS)]
+
+        people = [photo for photo in self.people if all(parts.keys() >= set(PARTS) for parts in photo.people)]
+        return SceneMaterial(self.photos, known(self.portraits), known(self.frames), people)
 
 
 @dataclass(frozen=True)
@@ -99,10 +122,20 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """`image` `(height, width, 3)` uint8 and its objects, people first, then the shapes, back to front."""
+    """
+    A picture and its objects.
+
+    Attributes:
+        image: `(height, width, 3)` uint8.
+        shapes: its objects, people first, then the shapes, back to front.
+        ground: what is behind them: "plain", "photo" (a part without people) or "photographed" (a photo of people).
+        bare: whether it is a photo without shapes.
+    """
 
     image: np.ndarray
     shapes: list[Shape]
+    ground: str = "plain"
+    bare: bool = False
 
 
 def make_scene(
@@ -116,7 +149,7 @@ def make_scene(
 
     Args:
         random: for all random choices.
-        size: (height, width) in pixels.
+        size: (height, width) in pixels; a photo of people may be smaller.
         recipe: settings of the scene.
         material: photos and people; without them there are only shapes on plain grounds.
 
@@ -124,16 +157,14 @@ def make_scene(
         A scene of whose objects a good part is visible; masks are the pixels that no nearer object hides.
     """
     recipe, material = recipe or SceneRecipe(), material or SceneMaterial()
-    if recipe.photos and material.photos and random.random() < recipe.photos:
-        image = photo_ground(random, size, material.photos[random.integers(len(material.photos))])
-    else:
-        image = plain_ground(random, size)
-    people = _people(random, image, recipe, material)
-    owner = np.full(size, -1, np.int8)  # which person or shape is visible in a pixel
+    image, people, ground = _ground(random, size, recipe, material)
+    size = image.shape[:2]
+    bare = bool(recipe.bare) and ground != "plain" and random.random() < recipe.bare
+    owner = np.full(size, -1, np.int16)  # which person or shape is visible in a pixel
     for index, person in enumerate(people):
         owner[person.window][person.parts["person"]] = index
     drawn: list[tuple[str, str, float, float, float, int]] = []
-    objects = recipe.objects_beside if people else recipe.objects
+    objects = (0, 0) if bare else recipe.objects_beside if people else recipe.objects
     for colour, kind, x, y, radius in _arrange(random, size, recipe, objects):
         window, dx, dy = _window(x, y, radius, size)
         cover = coverage(kind, dx, dy, radius, random.uniform(-recipe.rotation, recipe.rotation))
@@ -145,18 +176,43 @@ def make_scene(
     if recipe.noise:
         image += random.standard_normal(size, np.float32)[..., None] * np.float32(recipe.noise)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    return Scene(image, _people_seen(people, owner) + _seen(drawn, owner, len(people)))
+    return Scene(image, _people_seen(people, owner) + _seen(drawn, owner, len(people)), ground, bare)
+
+
+def _ground(
+    random: np.random.Generator, size: tuple[int, int], recipe: SceneRecipe, material: SceneMaterial
+) -> tuple[np.ndarray, list[Person], str]:
+    """Makes a background, with the people on it, and says what it is, see `Scene`."""
+    if recipe.photographed and material.people and random.random() < recipe.photographed:
+        photo = material.people[random.integers(len(material.people))]
+        return *photograph(random, size, photo), "photographed"
+    if recipe.photos and material.photos and random.random() < recipe.photos:
+        image, ground = photo_ground(random, size, material.photos[random.integers(len(material.photos))]), "photo"
+    else:
+        image, ground = plain_ground(random, size), "plain"
+    return image, _people(random, image, recipe, material), ground
 
 
 def _people(
     random: np.random.Generator, image: np.ndarray, recipe: SceneRecipe, material: SceneMaterial
 ) -> list[Person]:
-    everyone = material.portraits + material.frames
-    if not (recipe.people and everyone and random.random() < recipe.people):
+    if not (recipe.people and (material.portraits or material.frames) and random.random() < recipe.people):
         return []
     if material.frames and (not material.portraits or random.random() < recipe.panels):
         return place_panels(random, image, material.frames)
-    return place_people(random, image, everyone)
+    # Of a photo the people alone are pasted, who are among the portraits.
+    return place_people(random, image, material.portraits + [each for each in material.frames if not each.anywhere])
+
+
+def photo_scene(photo: PersonPhoto) -> Scene:
+    """Returns a photo as it is, with its people."""
+    size = photo.picture.shape[:2]
+    everything = slice(0, size[0]), slice(0, size[1])
+    people = [Person(everything, parts, "", ()) for parts in photo.people]
+    owner = np.full(size, -1, np.int16)
+    for index, person in enumerate(people):
+        owner[person.parts["person"]] = index
+    return Scene(photo.picture, _people_seen(people, owner), "photographed", bare=True)
 
 
 def _people_seen(people: list[Person], owner: np.ndarray) -> list[Shape]:

@@ -33,7 +33,7 @@ def train(recipe: GleeRecipe) -> GleeTrainer:
     Raises:
         ValueError: the recipe names training arguments that do not exist, or has no `max_steps`.
     """
-    measured = recipe.validation.scenes > 0
+    measured = recipe.validation.scenes > 0 or recipe.validation.people
     arguments = training_arguments({"per_device_train_batch_size": 1, **with_validation(recipe.training, measured)})
     if arguments.max_steps <= 0:
         raise ValueError("training.max_steps must be given: generated scenes are endless")
