@@ -99,6 +99,7 @@ def rates(
         noises=[noise],
         snrs=levels,
         limit=options.limit,
+        allow_outside=True,  # `some_speakers` lists recordings in their own place
         progress=_progress,
     )
     for result in results:

@@ -4,14 +4,14 @@
 
 All have random weights and see the same square frames, each at the network's own size; a frame counts from pixels in
 memory to masks of its size. Frames come one by one, as from a camera. Sam2Video (Hiera-T) and EdgeTamVideo (RepViT-M1)
-follow what a point in the first frame shows; GLEE-Lite follows that too, or everything that 80 labels name (ten
-objects a frame). Eight frames go before, untimed; then groups of four are timed, and the fastest one counts: by the
-clock, and in processor time, which hardly minds what else runs on the machine. Every case runs in a process of its
-own: its peak memory is that of the process (imports and weights included; on a GPU, of its tensors), and what it grows
-by with each further frame is measured over the timed ones. With CUDA there are rows in float32, bfloat16, and bfloat16
-compiled.
+follow what one, three or ten points in the first frame show; GLEE-Lite follows that too, with a pixel decoder that all
+points share or with a pass of it for each, or everything that 80 labels name (ten objects a frame). Eight frames go
+before, untimed; then groups of four are timed, and the fastest one counts: by the clock, and in processor time, which
+hardly minds what else runs on the machine. Every case runs in a process of its own: its peak memory is that of the
+process (imports and weights included; on a GPU, of its tensors), and what it grows by with each further frame is
+measured over the timed ones. With CUDA there are rows in float32, bfloat16, and bfloat16 compiled.
 
-EdgeTamVideo needs timm (`pip install timm`) and is left out without it. About half an hour on one thread.
+EdgeTamVideo needs timm (`pip install timm`) and is left out without it. About an hour on one thread.
 """
 
 import argparse
@@ -65,9 +65,10 @@ class Measured:
 
 
 MODELS = (
-    ("sam2", "Sam2Video, Hiera-T", (1, 3)),
-    ("edgetam", "EdgeTamVideo, RepViT-M1", (1, 3)),
-    ("glee", "GLEE-Lite", (1, 3, 0)),
+    ("sam2", "Sam2Video, Hiera-T", (1, 3, 10)),
+    ("edgetam", "EdgeTamVideo, RepViT-M1", (1, 3, 10)),
+    ("glee", "GLEE-Lite", (1, 3, 10, 0)),
+    ("exact", "GLEE-Lite, following exactly", (1, 3)),
 )
 
 
@@ -125,7 +126,7 @@ def measure(case: Case, frames: int, threads: int) -> Measured:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    follow = {"sam2": follow_with_sam, "edgetam": follow_with_sam, "glee": follow_with_glee}[case.key]
+    follow = follow_with_sam if case.key in ("sam2", "edgetam") else follow_with_glee
     groups, processor, before = [], [], 0.0
     with torch.inference_mode():
         video = follow(case, frames)
@@ -178,8 +179,9 @@ def film(size: int, count: int) -> Iterator:
 
 
 def places(size: int, count: int) -> list[tuple[int, int]]:
-    """Returns where the squares are in the first frame, (x, y)."""
-    return [(size // 8 + place * size // 6, size // 8 + place * size // 6) for place in range(count)]
+    """Returns where the squares are in the first frame, (x, y): five on a diagonal, then five above it."""
+    along = [(size // 8 + place * size // 6, size // 8 + place * size // 6) for place in range(5)]
+    return [*along, *((x, y // 2 + size // 16) for x, y in along[1:]), (size // 8, size // 2)][:count]
 
 
 # ---------------------------------------------------------------------------------------------------------- the models
@@ -201,7 +203,8 @@ def follow_with_glee(case: Case, frames: int) -> Iterator:
     see = pipeline("object-perception", model=model, processor=processor, device=case.device)
     video = {"video": film(case.size, frames), "fps": 25}
     if case.shown:
-        return see(video, points=[[place] for place in places(case.size, case.shown)])
+        following = "exact" if case.key == "exact" else "shared"
+        return see(video, points=[[place] for place in places(case.size, case.shown)], following=following)
     return see(video, labels=LABELS, threshold=0.0, top_k=10, tracking="minvis")  # which hands out as many as it may
 
 

@@ -124,6 +124,7 @@ def evaluate_avsr(
     limit: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    dtype: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
     stored: StoredResults | None = None,
@@ -148,6 +149,7 @@ def evaluate_avsr(
         limit: only the first clips of the folder (the noise is made from them too).
         seed: of the noise and of the bootstrap.
         device: "cpu", "cuda", "cuda:1", ...; None for the first accelerator, else the CPU.
+        dtype: "float32", "bfloat16" or "float16"; "auto" for that of the stored weights.
         progress: called with a label, the number of clips done, and their number.
         on_problem: called with the id of each clip that cannot be read, and its error; such clips are left out. None:
             the first one raises its error.
@@ -174,9 +176,8 @@ def evaluate_avsr(
     noisy = set(modalities) != {"visual"} and any(level is not None for level in levels.values())
     makers = {noise: noise_maker(noise) for noise in noises} if noisy else {}
     report = progress or (lambda label, done, total: None)
-    recogniser = Recogniser(
-        model, num_beams=num_beams, ctc_weight=ctc_weight, search=search, batch_size=batch_size, device=device
-    )
+    how: dict[str, Any] = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search, "device": device}
+    recogniser = Recogniser(model, batch_size=batch_size, dtype=dtype, **how)
     settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
     settings["allow_outside"] = allow_outside
     clips = load_clips(data, recogniser.image_processor, **settings)
@@ -231,6 +232,7 @@ class Recogniser:
         search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips decoded together.
         device: None for the first accelerator, else the CPU.
+        dtype: "float32", "bfloat16" or "float16"; "auto" for that of the stored weights.
     """
 
     def __init__(
@@ -242,6 +244,7 @@ class Recogniser:
         search: str | None = None,
         batch_size: int = 8,
         device: str | None = None,
+        dtype: str = "auto",
     ):
         from transformers import pipeline
 
@@ -250,7 +253,7 @@ class Recogniser:
         given = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search}
         settings = {name: value for name, value in given.items() if value is not None}
         self.asr: Any = pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
-            "audio-visual-speech-recognition", model=str(model), device=device, **settings
+            "audio-visual-speech-recognition", model=str(model), device=device, dtype=dtype, **settings
         )
         self.batch_size = batch_size
 

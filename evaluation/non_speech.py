@@ -69,9 +69,11 @@ def evaluate_non_speech(
     seed: int = 0,
     num_beams: int | None = None,
     ctc_weight: float | None = None,
+    search: str | None = None,
     batch_size: int = 8,
     limit: int | None = None,
     device: str | None = None,
+    dtype: str = "auto",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[NonSpeechResult]:
     """
@@ -86,9 +88,11 @@ def evaluate_non_speech(
         seed: of everything random.
         num_beams: width of the beam search; None for the checkpoint's own.
         ctc_weight: of CTC in the search, 0 to 1; None for the checkpoint's own.
+        search: "joint", "two_pass", "greedy" or "espnet"; None for the checkpoint's own.
         batch_size: clips read together.
         limit: only the first clips of the folder are used.
         device: "cpu", "cuda", …; None for the first accelerator, else the CPU.
+        dtype: "float32", "bfloat16" or "float16"; "auto" for that of the stored weights.
         progress: called with a label, the number of clips done, and their number.
 
     Returns:
@@ -102,7 +106,8 @@ def evaluate_non_speech(
             raise ValueError(f"modality {modality!r} is unknown; choose from {', '.join(MODALITIES)}")
     if clips < 1:
         raise ValueError(f"clips is {clips}; it must be at least 1")
-    recogniser = Recogniser(model, num_beams=num_beams, ctc_weight=ctc_weight, batch_size=batch_size, device=device)
+    settings: dict[str, Any] = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search}
+    recogniser = Recogniser(model, batch_size=batch_size, device=device, dtype=dtype, **settings)
     report = progress or (lambda label, done, total: None)
     spoken = load_clips(data, recogniser.image_processor, limit=limit, progress=partial(report, "clips"))
     voices = [clip.audio for clip in spoken if clip.audio is not None and clip.audio.any()]

@@ -23,6 +23,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LOOKHEAR_SHARED", ROOT.parent / "shared"))
 PARITY = Path(os.environ.get("LOOKHEAR_PARITY", SHARED / "parity"))
+LLAVA_WORDS = """USER: ASSISTANT: . , ? ! : " ' Here it is I have marked It this This what you mean Where the in
+picture Mark Please outline every part of that shows Which pixels belong to am looking for Can show me Find and mark
+following describe Show refers square bar ground answer your red blue dark light"""
 FOLDERS = {"shared": ("LOOKHEAR_SHARED", SHARED), "parity": ("LOOKHEAR_PARITY", PARITY)}
 
 # Before a script: the one that follows cannot import lookhear.
@@ -268,6 +271,57 @@ def tiny_lisa_glee(tiny_glee):
         model.get_output_embeddings().weight[segment] *= 8
     processor = LisaGleeProcessor(seeing.image_processor, tokenizer, CHAT_TEMPLATE, num_objects=5)
     return ReasoningSegmentationPipeline(model=model, processor=processor, task="reasoning-segmentation")
+
+
+@pytest.fixture(scope="session")
+def llava_start(tmp_path_factory) -> Path:
+    """The folder of a random LLaVA with a tokenizer of words, which has a place for pictures but no new tokens yet."""
+    import torch
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        PreTrainedTokenizerFast,
+    )
+
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *LLAVA_WORDS.split()]))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(r"(?<=[a-z])(?=[^\w])|(?<=[\W_])(?=\w)"), "isolated"),
+        ]
+    )
+    tokenizer.add_special_tokens(special)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    text = LlamaConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(1)
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_id=vocabulary["<image>"], image_seq_length=4
+    )
+    folder = tmp_path_factory.mktemp("llava")
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

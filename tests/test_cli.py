@@ -16,7 +16,7 @@ from lookhear_command.shared_options import MODALITIES
 from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
-COMMANDS += ("reproduce", "export", "demo")
+COMMANDS += ("reproduce", "export", "serve", "demo")
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
@@ -64,6 +64,7 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["transcribe", "a.mp4", "--ctc-weight", "2"], "--ctc-weight"),
         (["transcribe", "a.mp4", "--search", "quick"], "'quick'"),
         (["transcribe", "a.mp4", "--format", "doc"], "'doc'"),
+        (["transcribe", "a.mp4", "--dtype", "float8"], "'float8'"),
         (["transcribe", "a.mp4", "--chunk-length", "1"], "--chunk-length"),
         (["transcribe", "a.mp4", "--audio-track", "-1"], "--audio-track"),
         (["transcribe", "a.mp4", "--channel", "middle"], "--channel"),
@@ -84,8 +85,11 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
         (["synthesize", "--sound", "a.wav", "-o", "clip.mp4"], "--sound and --phones go together"),
         (["synthesize", "--sound", "a.wav", "--phones", "a.json", "-o", "clip.mp4"], "a.json is not a file"),
         (["transcribe", "a.mp4", "--speech-confidence", "2"], "--speech-confidence"),
+        (["evaluate", "words", "--data", ".", "--dtype", "bfloat16"], "--dtype applies to avsr only"),
         (["evaluate", "words", "--data", ".", "--non-speech"], "--non-speech applies to avsr only"),
         (["evaluate", "avsr", "--data", ".", "--non-speech", "--snr", "5"], "--snr does not apply to --non-speech"),
+        (["serve", "--seconds", "0"], "--seconds"),
+        (["serve", "--host", "192.0.2.1", "--port", "0"], "cannot be listened on"),
         (["dance"], "'dance'"),
         ([], "COMMAND"),
     ],
@@ -104,6 +108,26 @@ def test_transcribe_prints_text(run, tiny_checkpoint, talking_clips):
         "transcribe", talking_clips / "0.mp4", "--model", tiny_checkpoint, "--modality", "audio", *FAST
     )
     assert code == 0 and again.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_transcribe_and_evaluate_compute_in_a_shorter_type(run, tiny_checkpoint, talking_clips, monkeypatch, dtype):
+    from lookhear import AvsrForConditionalGeneration
+
+    seen, generate = set(), AvsrForConditionalGeneration.generate
+
+    def watched(self, *arguments, **settings):
+        seen.add(str(self.dtype))
+        return generate(self, *arguments, **settings)
+
+    monkeypatch.setattr(AvsrForConditionalGeneration, "generate", watched)
+    arguments = ["--model", tiny_checkpoint, "--dtype", dtype, *FAST]
+    code, out, _ = run("transcribe", talking_clips / "0.mp4", *arguments)
+    assert code == 0 and out.count("\n") == 1 and seen == {f"torch.{dtype}"}
+    seen.clear()
+    code, out, _ = run("evaluate", "avsr", "--data", talking_clips, "--modality", "audio", *arguments)
+    assert code == 0 and "audio" in out and seen == {f"torch.{dtype}"}
 
 
 @pytest.mark.slow

@@ -93,7 +93,6 @@ def test_bad_input_ends_in_one_line(run, monkeypatch, tmp_path, tiny_checkpoint,
 
 
 def test_everyone_gets_a_track_of_subtitles(run, tiny_checkpoint, talking_clips, tmp_path):
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     arguments = ["--model", tiny_checkpoint, "--speaker", "everyone", "--format", "vtt", "--output", tmp_path, *FAST]
     code, out, err = run("transcribe", talking_clips / "0.mp4", talking_clips / "2.wav", *arguments)
     assert code == 2 and "2.wav" in err and "there is no video" in err
@@ -103,7 +102,6 @@ def test_everyone_gets_a_track_of_subtitles(run, tiny_checkpoint, talking_clips,
 
 
 def test_a_track_chooses_the_speaker(run, tiny_checkpoint, talking_clips, tmp_path):
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     track = tmp_path / "track.json"
     track.write_text(json.dumps([[0, 0, 360, 288]] * 200))
     arguments = [talking_clips / "0.mp4", "--model", tiny_checkpoint, "--format", "json", *FAST]

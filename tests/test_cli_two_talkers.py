@@ -23,7 +23,7 @@ def tones(tmp_path_factory):
     """Three clips of coloured pictures and tones, with word times."""
     import numpy as np
 
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
 
     folder = tmp_path_factory.mktemp("clips")
     rows = []

@@ -36,8 +36,11 @@ FOREIGN = {
     r"^python -m pytest tests/reliability": "an hour of kills and damaged files",
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
+    r"^lookhear transcribe - ": "a pipe",
+    r"^lookhear serve|127\.0\.0\.1:8000": "a server, which tests/serving/test_guide.py starts and asks",
 }
-LONG = r"^lookhear (train|evaluate|prepare|reproduce)\b|--speaker everyone|runs/mine"  # more than a few seconds
+# More than a few seconds.
+LONG = r"^lookhear (train|evaluate|prepare|reproduce)\b|--speaker everyone|--recursive|runs/mine"
 SHELL = ("sh", "bash")
 PREPARED = {"training/README.md"}  # their Python reads folders that their commands would prepare in hours
 
@@ -87,7 +90,6 @@ DOCUMENTS = documents()
 @pytest.fixture(scope="module")
 def media(tmp_path_factory) -> Path:
     """Clips, a picture, a video of a few frames and a COCO file, under the names that the texts use."""
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     pytest.importorskip("espeakng_loader", reason="needs lookhear[demo]")
     from lookhear.training.avsr.synthesis import synthesize_clip
     from lookhear.training.glee.scenes.scene_file import write_scene
@@ -103,8 +105,11 @@ def media(tmp_path_factory) -> Path:
     rows = [{"file_name": "0.mp4", "text": "bin blue"}, {"file_name": "1.mp4", "text": "set red"}]
     (folder / "clips" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shutil.copytree(folder / "clips", folder / "my_videos")
+    (folder / "my_pictures" / "more").mkdir(parents=True)
     shutil.copy(folder / "clip.mp4", folder / "lecture.mp4")
     write_scene(folder / "scene.png", seed=11)
+    for name in ("one.png", "more/two.png"):
+        shutil.copy(folder / "scene.png", folder / "my_pictures" / name)
     write_scene(folder / "long.mp4", seed=2)
     shorten(folder / "long.mp4", folder / "walk.mp4", frames=9)
     (folder / "long.mp4").unlink()
@@ -259,7 +264,7 @@ def check_command(words: list[str], repository: Path) -> None:
     if words[0] in check:
         check[words[0]](words, repository)
     else:
-        assert words[0] in ("git", "cd", "cp"), words
+        assert words[0] in ("git", "cd", "cp", "curl", "docker"), words
 
 
 def check_lookhear(words: list[str], repository: Path) -> None:

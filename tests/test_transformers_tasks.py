@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoModelForSpeechSeq2Seq, AutoModelForVideo
 
 import lookhear
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 
 RATE = 16000
 OWN_TASK, SPEECH_TASK, WORDS_TASK = (

@@ -19,6 +19,7 @@ from torch.utils.data import Subset
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from lookhear.evaluation.whole_files import full_disk_named, move_files, write_text
+from lookhear.training.sharded import write_whole
 
 logger = logging.getLogger(__name__)
 FILES = "files.json"  # in a checkpoint: its files with their sizes, and whether the training ends with it
@@ -153,7 +154,7 @@ def save_result(trainer: Trainer, trained: bool, write: Callable[[str], None] | 
     Args:
         trainer: of the run.
         trained: whether it has done a step, see [`train_to_end`]; else a result that is there stays as it is.
-        write: writes the model and its processor into a folder, in every process; None: `trainer.save_model`.
+        write: writes the model and its processor into a folder, in every process; None: as they are.
     """
     folder, main = Path(str(trainer.args.output_dir)), trainer.args.should_save
     model, state = folder / RESULT / "model", folder / RESULT / STATE
@@ -165,7 +166,10 @@ def save_result(trainer: Trainer, trained: bool, write: Callable[[str], None] | 
     PartialState().wait_for_everyone()
     try:
         with full_disk_named(folder, AFTER):
-            (write or trainer.save_model)(str(model))
+            if write is None:
+                write_whole(trainer, str(model))
+            else:
+                write(str(model))
             if main:
                 trainer.state.save_to_json(str(state))
                 (folder / STATE).unlink(missing_ok=True)  # it comes last: where it is, all the rest is

@@ -83,7 +83,7 @@ def run_to_end(trainer: T, recipe: Any, write: Callable[[str], None] | None = No
     Args:
         trainer: whose `output_dir` they are saved in.
         recipe: the dataclass that the trainer was made by; with `training.overwrite` it doesn't resume.
-        write: writes the result into a folder, in every process; None: `trainer.save_model`.
+        write: writes the result into a folder, in every process; None: the model as it is, and its processor.
 
     Raises:
         ValueError: the last checkpoint is of a run with other settings or data.

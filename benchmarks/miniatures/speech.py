@@ -169,6 +169,7 @@ def _row(name: str) -> dict[str, Any]:
     content = load_content(TABLES_FOLDER / f"{name}.yaml", TABLES_FOLDER.parents[1])
     recipe = copy.deepcopy(merge(content, SMALL))
     recipe.pop("system")
+    recipe["data"].pop("cache_features", None)  # clips are few: their noise and crops are new in each epoch
     config = recipe["model"]["config"]
     config["visual_config"] |= RESNETS[config["visual_config"].get("layer_type", "bottleneck")]
     if config.get("audio_config", {}).get("front_end") != "spectrogram":

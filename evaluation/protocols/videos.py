@@ -103,7 +103,8 @@ def watch_objects(run: ProtocolRun, files: Sequence[Path], shown: Mapping[int, M
             found_in[number][frame] = (1.0, encode_mask(mask))
     first = shown[start]
     asked = {"video": [str(file) for file in files[start:]], "masks": list(first.values())}
-    with run.see(asked, threshold=0.0) as video:  # a threshold of 0: objects that were shown are always looked for
+    # As GLEE does it, at its own cost; and with a threshold of 0, as objects that were shown are always looked for.
+    with run.see(asked, threshold=0.0, following="exact") as video:
         owner = dict(zip(video.prompts, first))  # track -> object
         for frame, results in enumerate(video, start=start):
             for found in results:

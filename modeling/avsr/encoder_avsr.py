@@ -75,6 +75,12 @@ class AvsrPreTrainedModel(PreTrainedModel):
                 "AutoModelForVideoClassification."
             )
 
+    def post_init(self) -> None:
+        """Ends the initialisation; see transformers. Layers that a model lacks are not named: FSDP refuses them."""
+        super().post_init()
+        present = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(present.intersection(self._no_split_modules or ()))
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Initialises as PyTorch and the published code do; speech encoders of transformers initialise themselves."""
@@ -317,7 +323,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         if pixel_values_videos is not None:
             if video_attention_mask is None:
                 video_attention_mask = pixel_values_videos.new_ones(pixel_values_videos.shape[:2])
-            video = self.visual_front_end(pixel_values_videos, video_attention_mask.bool())
+            video = self._visual_features(pixel_values_videos, video_attention_mask.bool())
             video_lengths = video_attention_mask.long().sum(dim=1)
         audio_padding, video_padding = frame_padding(self.config, audio_lengths, video_lengths)
         per_frame = self.config.audio.steps_per_frame
@@ -335,6 +341,12 @@ class AvsrEncoder(AvsrPreTrainedModel):
         if video is not None:
             encoded["visual"] = self.visual_encoder(video, video_lengths, video_padding, frames, norms[1], **kwargs)
         return encoded
+
+    def _visual_features(self, lips: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+        """Returns the vectors `(batch, frames, size)` of mouth crops, or of the vectors that are passed instead."""
+        if lips.ndim == 3:
+            return lips.masked_fill(~frame_mask[..., None], 0.0)
+        return self.visual_front_end(lips, frame_mask)
 
     def _check_back_ends(self) -> None:
         """Raises an error unless each modality has its back-end."""
@@ -410,6 +422,7 @@ class AvsrEncoder(AvsrPreTrainedModel):
         audio_encoding_mask: torch.Tensor | None = None,
         visual_encodings: torch.Tensor | None = None,
         visual_encoding_mask: torch.Tensor | None = None,
+        visual_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AvsrEncoderOutput:
         r"""
@@ -427,11 +440,16 @@ class AvsrEncoder(AvsrPreTrainedModel):
             visual_encodings (`torch.Tensor` of shape `(batch, frames, hidden_size)`, *optional*):
                 The same of the lips.
             visual_encoding_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*): their valid frames.
+            visual_features (`torch.Tensor` of shape `(batch, frames, feature_size)`, *optional*):
+                What `visual_front_end` computed of the mouth crops before, instead of `pixel_values_videos`.
 
         Raises:
-            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings beside the inputs
-                that they are of.
+            ValueError: none of the inputs that the model's `modality` reads is passed, or encodings or features beside
+                the inputs that they are of.
         """
+        if visual_features is not None and pixel_values_videos is not None:
+            raise ValueError("visual_features take the place of pixel_values_videos: leave one of them out.")
+        pixel_values_videos = pixel_values_videos if visual_features is None else visual_features
         given = {
             "audio": (audio_encodings, audio_encoding_mask),
             "visual": (visual_encodings, visual_encoding_mask),
@@ -521,7 +539,7 @@ class AvsrFrameEncoder(AvsrEncoder):
             audio, lengths = self.audio_front_end(nn.functional.pad(input_values, (0, missing)), attention_mask)
         if pixel_values_videos is not None and video_attention_mask is not None:
             frame_mask = video_attention_mask.bool()
-            video = self.visual_front_end(pixel_values_videos, frame_mask)
+            video = self._visual_features(pixel_values_videos, frame_mask)
         some = audio if audio is not None else video
         assert some is not None  # the caller has checked that there is something
         frames = max(part.shape[1] for part in (audio, video) if part is not None)

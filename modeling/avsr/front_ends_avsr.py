@@ -455,28 +455,48 @@ class AvsrVisualFrontEnd(nn.Module):
         self.resnet = AvsrResNetStages(config)
         self.activation = ACTIVATIONS[config.stem_activation or config.activation]
 
-    def forward(self, pixel_values: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+    @property
+    def reach(self) -> int:
+        """Frames on each side of a frame that its vector depends on."""
+        return self.config.stem_kernel_size[0] // 2
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        frame_mask: torch.Tensor,
+        known: torch.Tensor | None = None,
+        known_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         Computes one vector per frame.
 
         Args:
             pixel_values: `(batch, frames, 1, height, width)`, normalised grey.
             frame_mask: `(batch, frames)` bool.
+            known: `(batch, frames, size)` vectors that were computed before; only while evaluating.
+            known_mask: `(batch, frames)` bool, where they are; `pixel_values` are still needed around the others.
 
         Returns:
             `(batch, frames, size)`, zeros at invalid frames.
         """
         video = pixel_values[:, :, 0] * frame_mask[..., None, None].to(pixel_values.dtype)
-        reach = self.config.stem_kernel_size[0] // 2
+        reach = self.reach
         video = nn.functional.pad(video, (0, 0, 0, 0, reach, reach))
         windows = video.unfold(1, 2 * reach + 1, 1)  # (batch, frames, height, width, neighbours)
         if torch.compiler.is_compiling() and not self.training:  # one graph, as no shape depends on the mask's values
             vectors = self._encode_frames(windows.flatten(0, 1)).unflatten(0, frame_mask.shape)
             return vectors.masked_fill(~frame_mask[..., None], 0.0)
+        wanted = frame_mask
+        if known is not None and known_mask is not None:
+            wanted = frame_mask & ~known_mask
+            if not wanted.any():
+                return known.masked_fill(~frame_mask[..., None], 0.0)
         # padding costs nothing this way, and isn't in the batch norms' statistics
-        vectors = self._encode_frames(windows[frame_mask])
+        vectors = self._encode_frames(windows[wanted])
         features = vectors.new_zeros(*frame_mask.shape, vectors.shape[-1])
-        return features.masked_scatter(frame_mask[..., None], vectors)
+        if known is not None:
+            features = torch.where(frame_mask[..., None], known, features)
+        return features.masked_scatter(wanted[..., None], vectors)
 
     def _encode_frames(self, windows: torch.Tensor) -> torch.Tensor:
         """Computes vectors `(frames, size)` of `(frames, height, width, neighbours)`."""

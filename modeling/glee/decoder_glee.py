@@ -1,6 +1,6 @@
 """From pixels to objects: proposals, prompted decoder layers and prediction heads (paper, section 3.1)."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import torch
 from torch import nn
@@ -10,12 +10,15 @@ from transformers.utils import TransformersKwargs
 from .attention_glee import (
     GleeDeformableAttention,
     GleeZeroLinear,
+    attention_bias,
     eager_attention_forward,
+    map_shape,
     pixel_centres,
     sine_encoding,
 )
 from .configuration_glee import NUM_LEVELS, GleeConfig
 from .transformers_seam_glee import attention_function
+from .visual_prompts_glee import GleePromptTokens, GleeSharedMaps
 
 # Extent of the box proposed at each pixel of a level, as a share of the image; doubled from level to level.
 PROPOSAL_EXTENT = 0.05
@@ -129,13 +132,14 @@ class GleeHeads(nn.Module):
         Args:
             hidden_states: `(rows, queries, size)`.
             boxes: of the queries, `(rows, queries, 4)`, cxcywh in [0, 1].
-            mask_features: `(rows, size, height, width)`.
+            mask_features: `(rows, size, height, width)`; or of fewer images, as the memory of [`GleeDecoder.forward`].
 
         Returns:
             `(rows, queries, height, width)`, before the sigmoid.
         """
-        embeddings = self.mask_embeddings(hidden_states, boxes)
-        return (embeddings @ mask_features.flatten(2)).unflatten(-1, mask_features.shape[-2:])
+        embeddings = by_image(self.mask_embeddings(hidden_states, boxes), len(mask_features))
+        masks = embeddings @ mask_features.flatten(2)
+        return masks.reshape(*hidden_states.shape[:2], *mask_features.shape[-2:])
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
@@ -267,7 +271,8 @@ class GleeDecoderLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        # hidden_states, positions (rows, queries, size); memory (rows, tokens, size); boxes (rows, queries, 4)
+        # hidden_states and positions (rows, queries, size); boxes (rows, queries, 4);
+        # memory (rows or images, tokens, size)
         query = key = hidden_states + positions
         value = hidden_states
         if (
@@ -277,7 +282,8 @@ class GleeDecoderLayer(GradientCheckpointingLayer):
         attended, _ = self.self_attn(query, key, value, attention_mask, **kwargs)
         hidden_states = self.self_attn_layer_norm(hidden_states + attended)
         reference_points = boxes[:, :, None].expand(-1, -1, len(shapes), -1)
-        attended = self.encoder_attn(hidden_states + positions, memory, reference_points, shapes)
+        query, reference_points = (by_image(x, len(memory)) for x in (hidden_states + positions, reference_points))
+        attended = self.encoder_attn(query, memory, reference_points, shapes).reshape(hidden_states.shape)
         hidden_states = self.encoder_attn_layer_norm(hidden_states + attended)
         forwarded = self.fc2(nn.functional.relu(self.fc1(hidden_states)))
         return self.final_layer_norm(hidden_states + forwarded)
@@ -311,7 +317,8 @@ class GleeDecoder(nn.Module):
         Args:
             queries: `(rows, queries, hidden_size)`.
             boxes: `(rows, queries, 4)`, cxcywh in [0, 1].
-            memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`.
+            memory: `(rows, tokens, hidden_size)`, coarsest level first, as `shapes`; or of fewer images, each of which
+                belongs to as many consecutive rows.
             shapes: (height, width) of the levels.
             heads: whose box head refines the boxes.
             prompts: tokens `(rows, prompt tokens, hidden_size)`; layer i sees the (i modulo their number)-th.
@@ -332,6 +339,56 @@ class GleeDecoder(nn.Module):
             previous = heads.refined_boxes(queries, reference)
             reference = previous.detach()
         return states, refined
+
+
+def find_on_maps(
+    proposals: GleeProposals,
+    decoder: GleeDecoder,
+    heads: GleeHeads,
+    maps: GleeSharedMaps,
+    prompts: GleePromptTokens,
+    count: int | None = None,
+) -> dict[str, Any]:
+    """
+    Decodes each prompt in each image; what doesn't depend on the prompts is computed once an image.
+
+    Args:
+        proposals: of the model, as the next two.
+        decoder: see there.
+        heads: see there.
+        maps: of the images.
+        prompts: to be searched for in each of them.
+        count: queries of each row, those of the best scores; None for all.
+
+    Returns:
+        `logits`, `confidence`, `pred_boxes`, `pred_masks` and `track_embeddings`, see [`GleeObjectDetectionOutput`]; a
+        row is a prompt in an image, all prompts of the first image first.
+    """
+    levels, classes, present = maps["levels"][::-1], maps["class_embeddings"], prompts["present"]
+    memory = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)  # (images, tokens, size)
+    shapes = [map_shape(level) for level in levels]
+    queries, boxes, _ = proposals(memory, shapes, heads, classes, by_confidence=True)
+    queries, boxes = (x.repeat_interleave(len(present), dim=0) for x in (queries, boxes))  # a row each
+    tokens = [level.repeat(len(memory), 1, 1) for level in prompts["levels"]]
+    seen = torch.cat((present.new_ones(len(present), queries.shape[1]), present), dim=1).repeat(len(memory), 1)
+    layers, refined = decoder(queries, boxes, memory, shapes, heads, tokens, attention_bias(seen, queries.dtype))
+    track, boxes = layers[-1], refined[-1]
+    states = decoder.norm(track) if decoder.config.double_decoder_norm else track
+    if count is not None:
+        best = heads.best_queries(states, classes, count)[1][..., None]
+        track, states, boxes = (x.gather(1, best.expand(-1, -1, x.shape[-1])) for x in (track, states, boxes))
+    return {
+        "logits": heads.class_logits(states, classes),
+        "confidence": heads.confidence(states)[..., 0],
+        "pred_boxes": boxes,
+        "pred_masks": heads.mask_logits(states, boxes, maps["mask_features"]),
+        "track_embeddings": track,
+    }
+
+
+def by_image(rows: torch.Tensor, images: int) -> torch.Tensor:
+    """Joins the queries of consecutive rows that share an image: `(rows, queries, …)` -> `(images, queries, …)`."""
+    return rows if len(rows) == images else rows.reshape(images, -1, *rows.shape[2:])
 
 
 def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:

@@ -645,6 +645,26 @@ def distillation_loss(
     return (distance * mask).sum() / mask.sum()
 
 
+@dataclass(frozen=True)
+class GleeTrainingBatch:
+    """
+    The labels of a batch, prepared for the losses.
+
+    Attributes:
+        criterion: computes the losses.
+        targets: the annotated objects.
+        supervision: what can be learnt from the labels.
+        denoising: extra queries, if there are any.
+        distillation: the text encoder's distance from its teacher, a loss, if there is a teacher.
+    """
+
+    criterion: GleeLoss
+    targets: GleeTargets
+    supervision: GleeSupervision
+    denoising: GleeDenoising | None
+    distillation: torch.Tensor | None
+
+
 def dice_loss(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """Computes 1 - dice of masks at points `(masks, points)`, smoothed by one point: `(masks,)`."""
     inside = logits.sigmoid()

@@ -14,7 +14,7 @@
 """GLEE: objects found and segmented by name, sentence, point, box, scribble or mask (Wu et al., CVPR 2024)."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -32,8 +32,17 @@ from .decoder_glee import (
     GleeHeads,
     GleeProposals,
     GleeSelfAttention,
+    find_on_maps,
 )
-from .loss_glee import GleeDenoising, GleeLoss, GleeLossDraws, GleeSupervision, GleeTargets, distillation_loss
+from .loss_glee import (
+    GleeDenoising,
+    GleeLoss,
+    GleeLossDraws,
+    GleeSupervision,
+    GleeTargets,
+    GleeTrainingBatch,
+    distillation_loss,
+)
 from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
 from .request_glee import (
     NOTHING_TO_FIND,
@@ -45,7 +54,6 @@ from .request_glee import (
     GleeObjectQueries,
     GleePrompts,
     GleeRequest,
-    GleeVisualPrompts,
     boxes_in_image,
     check_labels,
     check_prompts,
@@ -53,11 +61,11 @@ from .request_glee import (
     join_layers,
     join_maps,
     merge_groups,
-    sizes_of_images,
+    sizes_of_rows,
 )
 from .transformers_seam_glee import OutputRecorder, capture_outputs, merge_with_config_defaults, name_for_task
 from .transformers_seam_glee import initialization as init
-from .visual_prompts_glee import GleeVisualPrompter, choose_points, template_crops
+from .visual_prompts_glee import GleePromptTokens, GleeSharedMaps, GleeVisualPrompter, choose_points
 
 
 class GleePreTrainedModel(PreTrainedModel):
@@ -244,6 +252,55 @@ class GleeModel(GleePreTrainedModel):
         masks = self.heads.mask_embeddings(states, boxes)
         return GleeObjectQueries(states, scores, boxes_in_image(boxes, pixel_mask), masks, outputs.mask_features)
 
+    def get_shared_maps(
+        self, image_features: GleeImageFeatures, class_embeddings: torch.Tensor, class_tokens: torch.Tensor
+    ) -> GleeSharedMaps:
+        """
+        Runs the pixel decoder for one text, such as "object"; the maps serve any number of visual prompts.
+
+        Args:
+            image_features: of [`GleeModel.get_image_features`], of images of one size.
+            class_embeddings: `(labels, hidden_size)`, of [`GleeModel.get_label_embeddings`].
+            class_tokens: `(tokens, hidden_size)`, from there, too.
+        """
+        maps = image_features.maps()
+        mask_features, levels, _ = self.pixel_decoder(maps.levels, maps.lateral, class_tokens[None])
+        return GleeSharedMaps(tuple(levels), mask_features, class_embeddings[None])
+
+    def get_prompt_tokens(self, maps: GleeSharedMaps, prompt_masks: torch.Tensor) -> GleePromptTokens:
+        """
+        Reads what visual prompts mark.
+
+        Args:
+            maps: of [`GleeModel.get_shared_maps`], of the one image that the prompts are about.
+            prompt_masks: `(prompts, height, width)` bool, on the padded image, each with a pixel at least.
+        """
+        points = choose_points(prompt_masks, self.config.max_prompt_points)
+        levels = [level.expand(len(points), -1, -1, -1) for level in maps["levels"][:PROMPT_LEVELS]]
+        return GleePromptTokens(tuple(self.visual_prompter.pixel_tokens(levels, points)), points[:, 0, :, 0] >= 0)
+
+    def find_on_maps(
+        self, maps: GleeSharedMaps, prompts: GleePromptTokens, count: int | None = None
+    ) -> GleeObjectDetectionOutput:
+        """
+        Finds the objects of visual prompts on maps that all of them share.
+
+        `forward` fuses each prompt's crop with the image and runs the pixel decoder for each prompt; here it has run
+        once, in `get_shared_maps`, and only the object decoder knows the prompts.
+
+        Args:
+            maps: of the images in which the objects are searched for.
+            prompts: of `get_prompt_tokens`; they may be about other images.
+            count: queries of each row, those of the best scores; None for all.
+
+        Returns:
+            `logits`, `confidence`, `pred_boxes`, `pred_masks` and `track_embeddings`; a row is a prompt in an image,
+            all prompts of the first image first.
+        """
+        return GleeObjectDetectionOutput(
+            **find_on_maps(self.proposals, self.decoder, self.heads, maps, prompts, count)
+        )
+
     def _request(self, prompts: GleePrompts, pixel_values: torch.Tensor) -> GleeRequest:
         """Embeds what is looked for."""
         images = prompts.images(pixel_values.device)
@@ -392,11 +449,11 @@ class GleeModel(GleePreTrainedModel):
             maps = maps.of_images(request.image_indices)
         text = request.text
         if request.visual is not None:
-            template = self._template(pixel_values[request.image_indices], request.visual)
+            images = pixel_values[request.image_indices]
+            template = self.visual_prompter.template(images, request.visual, self.backbone, self.config.template_size)
             text = torch.cat((text.expand(len(template), -1, -1), template), dim=1)
-        mask_features, levels, fused_text = self.pixel_decoder(
-            maps.levels, maps.lateral, text, self._text_bias(request), **kwargs
-        )
+        bias = request.text_bias(self.config.fusion_attends_padding)
+        mask_features, levels, fused_text = self.pixel_decoder(maps.levels, maps.lateral, text, bias, **kwargs)
         prompts, present = self._decoder_prompts(request, levels, fused_text)
         shapes = [map_shape(level) for level in reversed(levels)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in reversed(levels)], dim=1)
@@ -427,25 +484,6 @@ class GleeModel(GleePreTrainedModel):
             proposal_boxes=boxes,
             proposal_indices=tokens,
         )
-
-    def _text_bias(self, request: GleeRequest) -> torch.Tensor | None:
-        """Hides padded text from the early fusion: of labels always, of sentences where the configuration says so."""
-        mask = request.label_mask  # alone, a label has no padding that could be attended to
-        if mask is None and not self.config.fusion_attends_padding:
-            mask = request.text_mask
-        return None if mask is None else attention_bias(mask, request.text.dtype)
-
-    def _template(self, images: torch.Tensor, visual: GleeVisualPrompts) -> torch.Tensor:
-        """Computes the early fusion's tokens of prompts on their images `(prompts, 3, height, width)`."""
-        masks, types, places = visual.masks, visual.types, None
-        if visual.sources is not None:  # templates of label queries are not used here
-            sources, places = visual.sources.unique(return_inverse=True)
-            images, masks, types = images[sources], masks[sources], types[sources]
-        crops = template_crops(images, masks, types, self.config.template_size)
-        with torch.no_grad():  # as published: the backbone learns from whole images only
-            feature_maps = self.backbone(crops, return_dict=True).feature_maps
-        tokens = self.visual_prompter.template_tokens(feature_maps)
-        return tokens if places is None else tokens[places]
 
     def _decoder_prompts(
         self, request: GleeRequest, levels: list[torch.Tensor], fused_text: torch.Tensor | None
@@ -566,7 +604,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
             auxiliary, proposals = self._auxiliary_outputs(outputs)
             if batch is not None:
                 loss, loss_dict = self._loss(batch, outputs, predictions, auxiliary, proposals, loss_objects)
-        image_sizes, padded_sizes = _sizes_of_rows(pixel_values, pixel_mask, prompts)
+        image_sizes, padded_sizes = sizes_of_rows(pixel_values, pixel_mask, prompts)
         return GleeObjectDetectionOutput(
             loss=loss,
             loss_dict=loss_dict,
@@ -588,7 +626,7 @@ class GleeForObjectDetection(GleePreTrainedModel):
         prompts: GleePrompts,
         supervision: GleeSupervision | None,
         draws: GleeLossDraws | None,
-    ) -> tuple["_TrainingBatch", GleePrompts]:
+    ) -> tuple[GleeTrainingBatch, GleePrompts]:
         """Prepares what the losses need; returned with the prompts, in which distilled labels are embedded already."""
         rows = pixel_values if prompts.rows is None else prompts.rows
         supervision = supervision or GleeSupervision(confidence=prompts.prompt_masks is not None)
@@ -603,11 +641,11 @@ class GleeForObjectDetection(GleePreTrainedModel):
         if self.config.text_teacher and given is not None and prompts.class_embeddings is None:
             embeddings, distillation = self.model.distil(*given, criterion.settings.distillation_loss)
             prompts = replace(prompts, **embeddings)
-        return _TrainingBatch(criterion, targets, supervision, denoising, distillation), prompts
+        return GleeTrainingBatch(criterion, targets, supervision, denoising, distillation), prompts
 
     def _loss(
         self,
-        batch: "_TrainingBatch",
+        batch: GleeTrainingBatch,
         outputs: GleeModelOutput,
         predictions: dict[str, torch.Tensor],
         auxiliary: list[dict[str, torch.Tensor]],
@@ -672,40 +710,9 @@ class GleeForObjectDetection(GleePreTrainedModel):
         return [found[-1], *found[:-1]]
 
 
-@dataclass(frozen=True)
-class _TrainingBatch:
-    """
-    The labels of a batch, prepared for the losses.
-
-    Attributes:
-        criterion: computes the losses.
-        targets: the annotated objects.
-        supervision: what can be learnt from the labels.
-        denoising: extra queries, if there are any.
-        distillation: the text encoder's distance from its teacher, a loss, if there is a teacher.
-    """
-
-    criterion: GleeLoss
-    targets: GleeTargets
-    supervision: GleeSupervision
-    denoising: GleeDenoising | None
-    distillation: torch.Tensor | None
-
-
 def _embedded(tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns for each text its vector, `(texts, 1, size)`, and its tokens `(texts, length, size)`."""
     return mean_of_tokens(tokens, attention_mask)[:, None], tokens
-
-
-def _sizes_of_rows(
-    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, prompts: GleePrompts
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns (height, width) of the image of each row and of its padded image, both `(rows, 2)` int64."""
-    padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(pixel_values.shape[0], -1)
-    sizes = padded if pixel_mask is None else sizes_of_images(pixel_mask)
-    if prompts.rows is None or (images := prompts.prompt_image_indices) is None:
-        return sizes, padded
-    return sizes[images], padded[images]
 
 
 name_for_task("zero-shot-object-detection", GleeForObjectDetection)

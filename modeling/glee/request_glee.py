@@ -22,7 +22,9 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
+from .attention_glee import attention_bias
 from .configuration_glee import GleeConfig
+from .visual_prompts_glee import GleeVisualPrompts
 
 # Pixels a cell of a backbone's coarsest map stands for.
 COARSEST_STRIDE = 32
@@ -37,39 +39,6 @@ COMPANIONS = {
     "prompt_masks": "prompt_types",
 }
 NOTHING_TO_FIND = "Give input_ids (labels), expression_input_ids, or prompt_masks together with input_ids."
-
-
-@dataclass(frozen=True)
-class GleeVisualPrompts:
-    """
-    Points, boxes, scribbles and masks, as [`GleeModel.forward`] explains its arguments `prompt_…`.
-
-    Attributes:
-        masks: `(prompts, height, width)` bool, on the padded image.
-        types: `(prompts,)` int64.
-        points: `(prompts, levels or 1, points, 2)`, or `None`.
-        sources: `(prompts,)` int64, or `None`.
-    """
-
-    masks: torch.Tensor
-    types: torch.Tensor
-    points: torch.Tensor | None = None
-    sources: torch.Tensor | None = None
-
-    def crop(self, rows: torch.Tensor, padded: tuple[int, int], size: tuple[int, int]) -> "GleeVisualPrompts":
-        """
-        Takes some prompts, on smaller padded images.
-
-        Args:
-            rows: `(some,)` int64.
-            padded: (height, width) of the smaller padded images, in pixels.
-            size: (height, width) of the batch's.
-        """
-        points = self.points
-        if points is not None:
-            points = points[rows] * points.new_tensor([size[0] / padded[0], size[1] / padded[1]])
-        masks = self.masks[rows, : padded[0], : padded[1]]
-        return replace(self, masks=masks, types=self.types[rows], points=points)
 
 
 @dataclass(frozen=True)
@@ -153,6 +122,13 @@ class GleeRequest:
     label_mask: torch.Tensor | None = None
     image_indices: torch.Tensor | None = None
     visual: GleeVisualPrompts | None = None
+
+    def text_bias(self, attends_padding: bool) -> torch.Tensor | None:
+        """Hides padded text from the early fusion: of labels always, of sentences unless they attend to padding."""
+        mask = self.label_mask  # alone, a label has no padding that could be attended to
+        if mask is None and not attends_padding:
+            mask = self.text_mask
+        return None if mask is None else attention_bias(mask, self.text.dtype)
 
     def of_images(
         self, images: torch.Tensor, padded: tuple[int, int], size: tuple[int, int]
@@ -514,6 +490,17 @@ def sizes_of_images(pixel_mask: torch.Tensor) -> torch.Tensor:
     """Computes (height, width) of the image in each mask `(images, height, width)`, `(images, 2)` int64."""
     mask = pixel_mask.bool()
     return torch.stack((mask.any(dim=2).sum(dim=1), mask.any(dim=1).sum(dim=1)), dim=1)
+
+
+def sizes_of_rows(
+    pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None, prompts: GleePrompts
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns (height, width) of the image of each row and of its padded image, both `(rows, 2)` int64."""
+    padded = torch.tensor(pixel_values.shape[-2:], device=pixel_values.device).expand(pixel_values.shape[0], -1)
+    sizes = padded if pixel_mask is None else sizes_of_images(pixel_mask)
+    if prompts.rows is None or (images := prompts.prompt_image_indices) is None:
+        return sizes, padded
+    return sizes[images], padded[images]
 
 
 def boxes_in_image(boxes: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:

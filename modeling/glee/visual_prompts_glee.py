@@ -1,15 +1,99 @@
 """Points, boxes, scribbles and masks as prompts: a crop around the object, and its pixels (paper, section 3.1)."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
 from torch import nn
+from transformers.utils import ModelOutput
 
 from .configuration_glee import NUM_LEVELS, GleeConfig
 
 # What `prompt_types` holds.
 MASK, BOX, POINT, SCRIBBLE = range(4)
+
+
+@dataclass(frozen=True)
+class GleeVisualPrompts:
+    """
+    Points, boxes, scribbles and masks, as [`GleeModel.forward`] explains its arguments `prompt_…`.
+
+    Attributes:
+        masks: `(prompts, height, width)` bool, on the padded image.
+        types: `(prompts,)` int64.
+        points: `(prompts, levels or 1, points, 2)`, or `None`.
+        sources: `(prompts,)` int64, or `None`.
+    """
+
+    masks: torch.Tensor
+    types: torch.Tensor
+    points: torch.Tensor | None = None
+    sources: torch.Tensor | None = None
+
+    def crop(self, rows: torch.Tensor, padded: tuple[int, int], size: tuple[int, int]) -> "GleeVisualPrompts":
+        """
+        Takes some prompts, on smaller padded images.
+
+        Args:
+            rows: `(some,)` int64.
+            padded: (height, width) of the smaller padded images, in pixels.
+            size: (height, width) of the batch's.
+        """
+        points = self.points
+        if points is not None:
+            points = points[rows] * points.new_tensor([size[0] / padded[0], size[1] / padded[1]])
+        masks = self.masks[rows, : padded[0], : padded[1]]
+        return replace(self, masks=masks, types=self.types[rows], points=points)
+
+
+@dataclass
+class GleeSharedMaps(ModelOutput):
+    r"""
+    What the pixel decoder makes of images and one text, without the crop of any visual prompt: it serves any number of
+    them, see [`GleeForObjectDetection.find_on_maps`].
+
+    Attributes:
+        levels (`tuple` of four `torch.Tensor` of shape `(images, hidden_size, height, width)`): finest first.
+        mask_features (`torch.Tensor` of shape `(images, hidden_size, height, width)`): what queries are compared with.
+        class_embeddings (`torch.Tensor` of shape `(1, classes, hidden_size)`): what queries are scored against.
+    """
+
+    levels: tuple[torch.Tensor, ...] | None = None
+    mask_features: torch.Tensor | None = None
+    class_embeddings: torch.Tensor | None = None
+
+    def of_images(self, images: list[int] | slice) -> "GleeSharedMaps":
+        """Returns the maps of some images; copies, if they are named by numbers."""
+        levels, features = self["levels"], self["mask_features"]
+        return GleeSharedMaps(tuple(level[images] for level in levels), features[images], self.class_embeddings)
+
+
+@dataclass
+class GleePromptTokens(ModelOutput):
+    r"""
+    Visual prompts as the object decoder sees them: the pixels that they mark, read from an image's maps.
+
+    Attributes:
+        levels (`tuple` of `torch.Tensor` of shape `(prompts, points, hidden_size)`): finest first.
+        present (`torch.Tensor` of shape `(prompts, points)`, bool): False for padding.
+    """
+
+    levels: tuple[torch.Tensor, ...] | None = None
+    present: torch.Tensor | None = None
+
+    @classmethod
+    def joined(cls, prompts: "Sequence[GleePromptTokens]") -> "GleePromptTokens":
+        """Concatenates several; those with fewer points are padded."""
+        most = max(each["present"].shape[1] for each in prompts)
+        missing = [most - each["present"].shape[1] for each in prompts]
+        levels = [
+            torch.cat([nn.functional.pad(tokens, (0, 0, 0, more)) for tokens, more in zip(level, missing)])
+            for level in zip(*(each["levels"] for each in prompts))
+        ]
+        present = [nn.functional.pad(each["present"], (0, more)) for each, more in zip(prompts, missing)]
+        return cls(tuple(levels), torch.cat(present))
 
 
 class GleeVisualPrompter(nn.Module):
@@ -22,6 +106,31 @@ class GleeVisualPrompter(nn.Module):
             self.template_convs = nn.ModuleList([nn.Conv2d(width, size, 3, padding=1) for width in channels[1:]])
         self.level_projections = nn.ModuleList([nn.Linear(size, size, bias=False) for _ in range(NUM_LEVELS)])
         self.indicator = nn.Embedding(2, size)  # row 0: the object; row 1: what is not the object, never used
+
+    def template(
+        self, images: torch.Tensor, visual: GleeVisualPrompts, backbone: nn.Module, template_size: int
+    ) -> torch.Tensor:
+        """
+        Computes the early fusion's tokens of prompts.
+
+        Args:
+            images: of each prompt, `(prompts, 3, height, width)`.
+            visual: the prompts.
+            backbone: of the model.
+            template_size: side of the crops in pixels.
+
+        Returns:
+            `(prompts, tokens, hidden_size)`.
+        """
+        masks, types, places = visual.masks, visual.types, None
+        if visual.sources is not None:  # templates of label queries are not used here
+            sources, places = visual.sources.unique(return_inverse=True)
+            images, masks, types = images[sources], masks[sources], types[sources]
+        crops = template_crops(images, masks, types, template_size)
+        with torch.no_grad():  # as published: the backbone learns from whole images only
+            feature_maps = backbone(crops, return_dict=True).feature_maps
+        tokens = self.template_tokens(feature_maps)
+        return tokens if places is None else tokens[places]
 
     def template_tokens(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """

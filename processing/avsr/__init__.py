@@ -1,16 +1,14 @@
 """AVSR: from a file to tensors, and back to text with times."""
 
-from .captions_avsr import format_captions, write_captions
+from .captions_avsr import format_captions, make_sentences, write_captions
 from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
 from .feature_extraction_avsr import AvsrFeatureExtractor
-from .image_processing_avsr import MouthRoiImageProcessor
 from .media_avsr import probe_media, read_audio, read_frames
 from .media_source_avsr import MediaError, fetch_media
-from .media_writing_avsr import write_video
 from .noise_avsr import babble, competing_talker, human_noise, mix_at_snr
 from .pipeline_avsr import AudioVisualSpeechRecognitionPipeline
-from .processing_avsr import AvsrProcessor
-from .rendering_avsr import draw_reading, write_captioned_video, write_speaker_video
+from .processing_avsr import AvsrProcessor, MouthRoiImageProcessor
+from .rendering_avsr import draw_reading, write_captioned_video, write_speaker_video, write_video
 from .tokenization_avsr import AvsrTokenizer, normalise_text
 
 __all__ = [
@@ -29,6 +27,7 @@ __all__ = [
     "fetch_media",
     "format_captions",
     "human_noise",
+    "make_sentences",
     "mix_at_snr",
     "normalise_text",
     "probe_media",

@@ -4,8 +4,9 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ MAX_CHARACTERS = 42  # a caption line that reads well on a phone and on televisi
 MAX_LINES = 2
 MAX_SECONDS = 6.0  # a cue stays on screen no longer
 MIN_SECONDS = 1.0  # and no shorter, where the next one leaves room
-PAUSE_SECONDS = 0.8  # a silence of this length ends a cue
+PAUSE_SECONDS = 0.8  # a silence of this length ends a cue, and a sentence
+MAX_SENTENCE = 30.0  # seconds: a longer sentence is cut at its longest pause
+SENTENCE_ENDS = tuple(".?!\u2026\u3002\uff1f\uff01")
+CLOSING = "\"')]}\u2019\u201d\u00bb"  # what may follow the mark that ends a sentence
+ABBREVIATIONS = ("dr.", "mr.", "mrs.", "ms.", "prof.", "st.", "vs.")  # whose full stop ends none
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,22 @@ class Word:
 
 @dataclass(frozen=True)
 class Cue:
-    """What is on screen from `start` to `end` (seconds): one or more lines, and their speaker, if known."""
+    """What is on screen from `start` to `end` (seconds): one or more lines, their speaker, if known, and words."""
 
     lines: tuple[str, ...]
     start: float
     end: float
     speaker: str = ""
+    words: tuple[Word, ...] = ()
 
 
-def write_captions(result: dict, path: str | os.PathLike, format: str | None = None, times: bool = False) -> Path:
+def write_captions(
+    result: dict,
+    path: str | os.PathLike,
+    format: str | None = None,
+    times: bool = False,
+    highlight_words: bool = False,
+) -> Path:
     """
     Writes one result of the pipeline to a file; an existing file is replaced only when the new one is complete.
 
@@ -46,6 +58,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
         path: the file to write.
         format: `"txt"`, `"srt"`, `"vtt"`, `"tsv"` or `"json"`; taken from the suffix of `path` by default.
         times: whether txt has a line for each chunk, with its times; the other formats have them anyway.
+        highlight_words: whether srt and vtt underline each word while it is said.
 
     Returns:
         The path.
@@ -55,7 +68,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
         OSError: the file cannot be written.
     """
     path = Path(path)
-    text = format_captions(result, format or path.suffix.lstrip("."), times)
+    text = format_captions(result, format or path.suffix.lstrip("."), times, highlight_words)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +83,7 @@ def write_captions(result: dict, path: str | os.PathLike, format: str | None = N
     return path
 
 
-def format_captions(result: dict, format: str, times: bool = False) -> str:
+def format_captions(result: dict, format: str, times: bool = False, highlight_words: bool = False) -> str:
     """
     Returns the text of the file that [`write_captions`] writes.
 
@@ -78,11 +91,14 @@ def format_captions(result: dict, format: str, times: bool = False) -> str:
         result: see [`write_captions`].
         format: see [`write_captions`].
         times: see [`write_captions`].
+        highlight_words: see [`write_captions`].
 
     Raises:
         ValueError: see [`write_captions`].
     """
     writer = to_timed_txt if times and format.lower() == "txt" else WRITERS.get(format.lower())
+    if highlight_words and writer in (to_srt, to_vtt):
+        writer = partial(writer, highlight_words=True)
     if writer is None:
         raise ValueError(f"`format` must be one of {', '.join(WRITERS)}, not {format!r}.")
     return writer(result)
@@ -107,25 +123,76 @@ def to_timed_txt(result: dict) -> str:
     return "".join(line + "\n" for _, line in sorted(rows, key=lambda row: row[0]))
 
 
-def to_srt(result: dict) -> str:
-    """Returns SubRip: numbered cues, a comma before the milliseconds; with several speakers, names before the text."""
+def to_srt(result: dict, highlight_words: bool = False) -> str:
+    """
+    Returns SubRip: numbered cues, a comma before the milliseconds; with several speakers, names before the text.
+
+    Args:
+        result: see [`write_captions`].
+        highlight_words: whether each word is underlined while it is said.
+    """
     several = "speakers" in result
     blocks = []
-    for number, cue in enumerate(make_cues(words_of(result)), 1):
-        lines = [f"{cue.speaker}: {cue.lines[0]}", *cue.lines[1:]] if several else cue.lines
-        times = f"{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}"
-        blocks.append(f"{number}\n{times}\n" + "\n".join(map(_escape_srt, lines)))
+    for number, (cue, lines) in enumerate(_shown_cues(result, _escape_srt, highlight_words), 1):
+        lines = [f"{_escape_srt(cue.speaker)}: {lines[0]}", *lines[1:]] if several else lines
+        blocks.append(f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(lines))
     return "".join(block + "\n\n" for block in blocks)
 
 
-def to_vtt(result: dict) -> str:
-    """Returns WebVTT (W3C): a header, a full stop before the milliseconds, `&<>` escaped, `<v NAME>` where known."""
+def to_vtt(result: dict, highlight_words: bool = False) -> str:
+    """
+    Returns WebVTT (W3C): a header, a full stop before the milliseconds, `&<>` escaped, `<v NAME>` where known.
+
+    Args:
+        result: see [`write_captions`].
+        highlight_words: whether each word is underlined while it is said.
+    """
     blocks = []
-    for cue in make_cues(words_of(result)):
+    for cue, lines in _shown_cues(result, _escape_vtt, highlight_words):
         voice = f"<v {_escape_vtt(cue.speaker)}>" if cue.speaker else ""
-        times = f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}"
-        blocks.append(f"{times}\n{voice}" + "\n".join(map(_escape_vtt, cue.lines)))
+        blocks.append(f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{voice}" + "\n".join(lines))
     return "WEBVTT\n\n" + "".join(block + "\n\n" for block in blocks)
+
+
+def _shown_cues(result: dict, escape: Callable[[str], str], highlight_words: bool) -> Iterator[tuple[Cue, list[str]]]:
+    """Yields the cues of a result with their escaped lines; with `highlight_words`, one for each word and gap."""
+    for cue in make_cues(words_of(result)):
+        if not highlight_words:
+            yield cue, [escape(line) for line in cue.lines]
+            continue
+        for start, end, said in _moments(cue):
+            lines = []
+            for first, line in _words_by_line(cue):
+                texts = [escape(word.text) for word in line]
+                lines.append(" ".join(f"<u>{t}</u>" if first + i == said else t for i, t in enumerate(texts)))
+            yield Cue(cue.lines, start, end, cue.speaker), lines
+
+
+def _moments(cue: Cue) -> Iterator[tuple[float, float, int | None]]:
+    """Yields start, end and the number of the word that is said then, None between words; without empty moments."""
+    now = cue.start
+    for number, word in enumerate(cue.words):
+        following = cue.words[number + 1].start if number + 1 < len(cue.words) else cue.end
+        end = min(word.end, following)
+        yield from (part for part in ((now, word.start, None), (max(now, word.start), end, number)) if _lasts(*part))
+        now = max(now, end)
+    if _lasts(now, cue.end):
+        yield now, cue.end, None
+
+
+def _lasts(start: float, end: float, *_: object) -> bool:
+    return _milliseconds(end) > _milliseconds(start)
+
+
+def _words_by_line(cue: Cue) -> Iterator[tuple[int, tuple[Word, ...]]]:
+    """Yields for each line of a cue the number of its first word, and its words."""
+    first = 0
+    for line in cue.lines:
+        last = first + 1
+        while " ".join(word.text for word in cue.words[first:last]) != line:
+            last += 1
+        yield first, cue.words[first:last]
+        first = last
 
 
 def to_tsv(result: dict) -> str:
@@ -143,7 +210,13 @@ def to_tsv(result: dict) -> str:
 
 
 def to_json(result: dict) -> str:
-    """Returns the whole result as JSON; numbers of numpy and torch as plain ones, NaN and infinity as null."""
+    """
+    Returns the whole result as JSON; numbers of numpy and torch as plain ones, NaN and infinity as null.
+
+    Where there are times, `"segments"` has its sentences, see [`make_sentences`].
+    """
+    if any(one.get("chunks") for one in _voices(result)):
+        result = {"text": result.get("text", ""), "segments": make_sentences(result), **result}
     return json.dumps(_plain(result), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
@@ -154,6 +227,80 @@ WRITERS: dict[str, Callable[[dict], str]] = {
     "tsv": to_tsv,
     "json": to_json,
 }
+
+
+def make_sentences(result: dict) -> list[dict[str, Any]]:
+    """
+    Joins the words of a result to sentences.
+
+    A sentence ends with a full stop, a question or an exclamation mark, or at a pause, as many models write none of
+    these marks. One that is longer than half a minute is cut at its longest pause.
+
+    Args:
+        result: `{"text", "chunks", …}` as the pipeline returns it, with times; those of several speakers, too.
+
+    Returns:
+        `{"id", "start", "end", "text", "confidence", "words"}` of each sentence, sorted by start: times in seconds,
+        the confidence (0 to 1) as the geometric mean of its words', the words as in `"chunks"`; and the `"speaker"` of
+        several.
+
+    Raises:
+        ValueError: `result` has no times.
+    """
+    sentences = []
+    for one in _voices(result):
+        speaker = {"speaker": one["speaker"]} if "speaker" in one else {}
+        sentences += [_sentence(words) | speaker for words in _split_at_ends(_word_chunks(one))]
+    sentences.sort(key=lambda sentence: sentence["start"])
+    return [{"id": number, **sentence} for number, sentence in enumerate(sentences)]
+
+
+def _sentence(words: list[dict]) -> dict[str, Any]:
+    return {
+        "start": words[0]["timestamp"][0],
+        "end": words[-1]["timestamp"][1],
+        "text": " ".join(_one_line(word["text"]) for word in words),
+        "confidence": _mean_confidence(words),
+        "words": words,
+    }
+
+
+def _split_at_ends(words: list[dict]) -> list[list[dict]]:
+    """Splits words into sentences."""
+    sentences: list[list[dict]] = []
+    for word in words:
+        before = sentences[-1] if sentences else None
+        if before and not _ends_sentence(before[-1], word):
+            before.append(word)
+        else:
+            sentences.append([word])
+    return [part for sentence in sentences for part in _split_long(sentence)]
+
+
+def _ends_sentence(word: dict, following: dict) -> bool:
+    if following["timestamp"][0] - word["timestamp"][1] >= PAUSE_SECONDS:
+        return True
+    text = _one_line(word["text"]).rstrip(CLOSING)
+    return text.endswith(SENTENCE_ENDS) and text.lower() not in ABBREVIATIONS
+
+
+def _split_long(words: list[dict]) -> list[list[dict]]:
+    """Splits a sentence that is too long at its longest pause, and its parts again."""
+    done, waiting = [], [words]
+    while waiting:
+        part = waiting.pop()
+        if part[-1]["timestamp"][1] - part[0]["timestamp"][0] <= MAX_SENTENCE or len(part) == 1:
+            done.append(part)
+            continue
+        pauses = [after["timestamp"][0] - before["timestamp"][1] for before, after in zip(part, part[1:])]
+        cut = 1 + max(range(len(pauses)), key=lambda place: pauses[place])
+        waiting += [part[cut:], part[:cut]]
+    return done
+
+
+def _mean_confidence(chunks: list[dict]) -> float:
+    """Returns the geometric mean of the confidences of chunks."""
+    return math.exp(sum(math.log(max(chunk.get("confidence", 0.0), 1e-30)) for chunk in chunks) / len(chunks))
 
 
 def words_of(result: dict) -> list[Word]:
@@ -223,6 +370,7 @@ def _cues_of_one(
             start=group[0].start,
             end=min(max(group[-1].end, group[0].start + min_seconds), following),
             speaker=group[0].speaker,
+            words=tuple(group),
         )
         for group, following in zip(groups, starts[1:])
     ]
@@ -278,7 +426,7 @@ def _join_characters(chunks: list[dict]) -> list[dict]:
         {
             "text": "".join(c["text"] for c in word),
             "timestamp": (word[0]["timestamp"][0], word[-1]["timestamp"][1]),
-            "confidence": math.exp(sum(math.log(max(c.get("confidence", 0.0), 1e-30)) for c in word) / len(word)),
+            "confidence": _mean_confidence(word),
         }
         for word in words
         if word

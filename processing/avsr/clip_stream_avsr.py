@@ -84,6 +84,7 @@ class Clip:
         found: `(frames,)` bool, where the face is seen, and not interpolated; `None` without pictures.
         still: whether the mouth was left out because it doesn't move.
         pieces: all of it where the pictures begin after the sound: such a clip is read piece by piece; else empty.
+        first: frame of a longer clip with which this part of it begins; 0 for a clip of its own.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Clip:
     found: np.ndarray | None = None
     still: bool = False
     pieces: list[ClipPiece] = field(default_factory=list)
+    first: int = 0
 
     def to_report(self) -> dict[str, Any]:
         """Returns the report as plain numbers, lists and strings, with what was read and for how long."""

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import hf_hub_download
-from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
@@ -628,6 +627,7 @@ PLACES = {
     "short": np.concatenate([_cells(SHORT_SIDE, 8, 2), _cells(SHORT_SIDE, 16, 6)]),
     "full": _cells(FULL_SIDE, 4, 1),
 }
+SPARE = 4  # a picture's pixels to one of the network's, of which more are left out before it is reduced
 SIDES = {"short": SHORT_SIDE, "full": FULL_SIDE, "mesh": MESH_SIDE}
 
 
@@ -637,7 +637,7 @@ def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) 
 
     Args:
         network: `"short"`, `"full"` or `"mesh"`.
-        pictures: `(n, side, side, 3)` uint8.
+        pictures: `(n, side, side, 3)` uint8 or float32, from 0 to 255.
         device: where it runs.
         lowest: what the network sees in place of black; white is 1.
 
@@ -663,7 +663,7 @@ def detect_faces(
 
     Args:
         network: `"short"` or `"full"`.
-        parts: `(height, width, 3)` uint8.
+        parts: `(height, width, 3)` uint8; as large as the network sees them also float32, from 0 to 255.
         threshold: lowest score, from 0 to 1.
         device: where the network runs.
 
@@ -687,9 +687,15 @@ def detect_faces(
 def _letterboxed(part: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     """Returns a picture in the top left corner of a black square, and the square's pixels to one of the picture."""
     height, width = part.shape[:2]
+    if height == width == side:
+        return part, 1.0
     scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    step = max(1, int(1 / scale / SPARE))
+    pixels = part[::step, ::step] if step > 1 else part
+    writable = pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
     square = np.zeros((side, side, 3), np.uint8)
-    resized = Image.fromarray(part).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    square[: size[1], : size[0]] = np.asarray(resized)
+    planes = torch.from_numpy(writable).permute(2, 0, 1)[None]
+    resized = F.interpolate(planes, size, mode="bilinear", antialias=True)
+    square[: size[0], : size[1]] = resized[0].permute(1, 2, 0).numpy()
     return square, scale

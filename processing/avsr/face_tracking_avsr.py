@@ -94,12 +94,14 @@ class FaceTracker:
     and may change single steps of the search (see `SpeakerFace` for a speaker whose place is known).
 
     Args:
-        detector: finds the faces. If it is also a `FaceFollower`, only every `detect_every`-th frame is searched.
+        detector: finds the faces. If it is also a `FaceFollower`, only every `detect_every`-th frame is searched. If
+            it has a number `follow_every`, the face is carried over to every such frame and not looked for in between.
         detect_every: frames between two searches.
         patience: frames for which a lost face is waited for where more than one face has been seen.
 
     Attributes:
         follower: the detector, if it is a `FaceFollower`, else None.
+        passed_over: whether the face of the latest frame was not looked for, and is that of the frame before.
         lost: frames since the face was last seen.
         counts: number of faces seen in each search of the whole picture so far.
         switches: how often the face followed was replaced by one elsewhere in the same scene.
@@ -110,10 +112,12 @@ class FaceTracker:
 
     def __init__(self, detector: LandmarkDetector, detect_every: int = 10, patience: int = 25):
         self.detector, self.detect_every, self.patience = detector, detect_every, patience
+        self.passed_over = False
         self.counts: list[int] = []
         self.switches = 0
         self.switched = False
         self.follower = detector if isinstance(detector, FaceFollower) else None
+        self._follow_every: int = getattr(detector, "follow_every", 1)
         self._index = 0  # of the next frame
         self._searches = 0
         self.lost = 0
@@ -136,7 +140,7 @@ class FaceTracker:
             frame: `(height, width, 3)` uint8.
             change: whether the frame belongs to another scene than the one before.
         """
-        self.switched = False
+        self.switched = self.passed_over = False
         if change is Change.CUT:
             self._before_cut, self._face, self.lost = self._face, None, 0
         elif change is Change.RETURN:
@@ -183,8 +187,9 @@ class FaceTracker:
             return self.search_new_scene(frame)
         tracked = self.tracked
         if self.follower is not None and change is Change.NONE:
-            if tracked is not None and self._index % self.detect_every:
-                return self.carry_over(self.follower, tracked, frame)
+            if tracked is not None and (since := self._index % self.detect_every):
+                self.passed_over = since % self._follow_every != 0
+                return tracked if self.passed_over else self.carry_over(self.follower, tracked, frame)
             if tracked is None and self._index % pause_of(self.lost):
                 return None
         return self.search(tracked, frame)

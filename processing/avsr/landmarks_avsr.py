@@ -1,7 +1,7 @@
 """Sixty-eight facial landmarks of the faces in a picture.
 
 The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
-(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[face]`), from the networks of
+(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[dlib]`), from the networks of
 `face_networks_avsr`, which come with the package, or from a file made by any other tool. dlib's 68-point model was
 trained on the iBUG 300-W images, which have terms of their own.
 """
@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from PIL import Image
+from torch.nn import functional
 
 from .face_networks_avsr import MESH_SIDE, SHORT_SIDE, detect_faces, run_network, weights_path
 
 Box = tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
 
-DETECTORS = ("dlib", "mesh")  # by name; the first is the default
+DETECTORS = ("mesh", "dlib")  # by name; the first is the default
 
 NUM_POINTS = 68
 HALF_BOX = 2.09  # of dlib's face boxes, in units of the spread of the steady points
@@ -171,7 +173,7 @@ def _load_dlib() -> _Dlib:
     try:
         import dlib
     except ImportError:
-        raise ImportError("Finding faces needs dlib: pip install lookhear[face]") from None
+        raise ImportError("Finding faces needs dlib: pip install lookhear[dlib]") from None
     predictor = dlib.shape_predictor(_model_path("shape_predictor_68_face_landmarks.dat", "68-point model"))
     return _Dlib(dlib, dlib.get_frontal_face_detector(), predictor, threading.Lock())
 
@@ -191,7 +193,7 @@ def _model_path(file: str, name: str) -> str:
         path = Path(folder) / "models" / file
         if path.is_file():
             return str(path)
-    raise ImportError(f"The {name} is missing: pip install lookhear[face] (package face_recognition_models)")
+    raise ImportError(f"The {name} is missing: pip install lookhear[dlib] (package face_recognition_models)")
 
 
 def require_dlib() -> None:
@@ -285,8 +287,7 @@ class DlibLandmarkDetector:
 
 @dataclass(frozen=True)
 class Region:
-    """
-    A square of a picture, possibly turned.
+    """A square of a picture, possibly turned.
 
     Attributes:
         x: of its centre, in pixels.
@@ -333,8 +334,7 @@ def _region_around(points: np.ndarray, angle: float) -> Region:
 
 
 def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
-    """
-    Resamples a square of a picture, bilinearly; it is black outside of the picture.
+    """Resamples a square of a picture, bilinearly; it is black outside of the picture.
 
     Args:
         frame: `(height, width, 3)` uint8.
@@ -342,30 +342,34 @@ def cut_out(frame: np.ndarray, region: Region, side: int) -> np.ndarray:
         side: of the result, in pixels.
 
     Returns:
-        `(side, side, 3)` uint8.
+        `(side, side, 3)` float32 from 0 to 255.
     """
     reach = 0.5 * region.side * (abs(math.cos(region.angle)) + abs(math.sin(region.angle))) + 2
     step = max(1, int(region.side / side / 2))  # of the picture's pixels, one in this many is enough
     left, top = max(0, int(region.x - reach)), max(0, int(region.y - reach))
     right, bottom = max(left, int(region.x + reach) + 1), max(top, int(region.y + reach) + 1)
-    part = np.ascontiguousarray(frame[top:bottom:step, left:right:step])
+    part = frame[top:bottom:step, left:right:step]
     if part.size == 0:
-        return np.zeros((side, side, 3), np.uint8)
+        return np.zeros((side, side, 3), np.float32)
+    height, width = part.shape[:2]
     scale = region.side / side / step
     cosine, sine = scale * math.cos(region.angle), scale * math.sin(region.angle)
-    # PIL's coordinates are those of corners: from those of the result to those of the part.
-    x, y = ((region.x + 0.5 - left) / step, (region.y + 0.5 - top) / step)
-    x, y = x - (cosine - sine) * side / 2, y - (sine + cosine) * side / 2
-    turned = Image.fromarray(part).transform(
-        (side, side), Image.Transform.AFFINE, (cosine, -sine, x, sine, cosine, y), Image.Resampling.BILINEAR
-    )
-    return np.asarray(turned)
+    x, y = (region.x - left) / step + 0.5, (region.y - top) / step + 0.5  # of the square's middle, from the corner
+    with torch.inference_mode():
+        ticks = torch.arange(side, dtype=torch.float32) - (side - 1) / 2
+        across, down = ticks[None, :], ticks[:, None]
+        grid = torch.empty(1, side, side, 2)  # from -1 to 1 over the part
+        torch.add(across * cosine + (x - width / 2), down * -sine, out=grid[0, ..., 0])
+        torch.add(across * sine + (y - height / 2), down * cosine, out=grid[0, ..., 1])
+        grid *= torch.tensor([2 / width, 2 / height])
+        pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None]
+        square = functional.grid_sample(pixels, grid, mode="bilinear", align_corners=False)
+        return square[0].permute(1, 2, 0).contiguous().numpy()
 
 
 @dataclass(frozen=True)
 class Detection:
-    """
-    A face as a detector sees it.
+    """A face as a detector sees it.
 
     Attributes:
         box: `(x0, y0, x1, y1)` in pixels, from the brows to the chin.
@@ -409,8 +413,7 @@ def _best(detections: list[Detection]) -> list[Detection]:
 
 
 class MeshLandmarkDetector:
-    """
-    Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
+    """Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
 
     The first search is for large faces. Where it finds none, a second one is for smaller ones, and where that finds
     none either, parts of the picture are searched one by one.
@@ -421,17 +424,19 @@ class MeshLandmarkDetector:
             picture shows no face; 1: none.
         device: where the networks run: in torch, but on a CPU in LiteRT where that is installed, which is several
             times as fast for one picture at a time.
+        follow_every: a face is carried over to every such frame; in between its points are interpolated.
 
     Raises:
         ValueError: an argument is out of its range.
     """
 
-    def __init__(self, threshold: float = 0.5, tiles: int = 2, device: str = "cpu"):
+    def __init__(self, threshold: float = 0.5, tiles: int = 2, device: str = "cpu", follow_every: int = 2):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
-        if isinstance(tiles, bool) or not isinstance(tiles, int) or tiles < 1:
-            raise ValueError(f"tiles must be a positive whole number, got {tiles!r}")
-        self.threshold, self.tiles, self.device = threshold, tiles, device
+        for name, value in (("tiles", tiles), ("follow_every", follow_every)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+        self.threshold, self.tiles, self.device, self.follow_every = threshold, tiles, device, follow_every
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
@@ -554,7 +559,7 @@ def describe_appearance(square: np.ndarray) -> np.ndarray:
     say nothing about who a person is.
 
     Args:
-        square: `(96, 96, 3)` uint8, upright, the face in the middle third.
+        square: `(96, 96, 3)` from 0 to 255, upright, the face in the middle third.
 
     Returns:
         `(336,)` float32; descriptions of one person are mostly less than 0.55 apart, those of two people more.

@@ -1,7 +1,7 @@
 """Reading a clip of any length, word by word while it is read: window by window, in bounded memory.
 
-`ClipWindow` slides over the clip's pieces, `LongFormDecoder` finds the words, and `SpeechStream` gives them in the
-form of the pipeline's results, with a report on the whole clip.
+`ClipWindow` slides over the clip's pieces, `LongFormDecoder` finds the words, with what `PieceReader` reads, and
+`SpeechStream` gives them in the form of the pipeline's results, with a report on the whole clip.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from .alignment_avsr import TimedText, mean_confidence, time_words
 from .chunking_avsr import (
@@ -40,7 +42,7 @@ from .clip_stream_avsr import (
     sound_only,
     without_others,
 )
-from .recognition_avsr import MOST_OTHERS, LeftOut, note_doubt, note_others
+from .recognition_avsr import MOST_OTHERS, LeftOut, LipMemory, Recogniser, note_doubt, note_others
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +156,8 @@ class ClipWindow:
         still = mouths is not None and not self._chosen and stands_still(mouths, found)
         mouths = None if still else mouths
         modality = KINDS[audio is not None, mouths is not None]
-        return Clip("", audio, mouths, modality, (end - start) / self.fps, absent=absent, found=found, still=still)
+        length = (end - start) / self.fps
+        return Clip("", audio, mouths, modality, length, absent=absent, found=found, still=still, first=start)
 
     @staticmethod
     def _slice(held: list[np.ndarray], start: int, end: int, offset: int) -> np.ndarray | None:
@@ -291,6 +294,7 @@ class LongFormDecoder:
         chunk_length: seconds that the model reads at once; up to `STRETCH` times as many where the clip or an
             utterance ends there.
         seconds_per_step: of `nonblank_probability`.
+        batch_size: pieces that are read together where pauses divide them; their words come that much later.
 
     Attributes:
         position: seconds that were read.
@@ -304,9 +308,13 @@ class LongFormDecoder:
         read: Callable[[list[Clip]], list[ChunkResult]],
         chunk_length: float,
         seconds_per_step: float,
+        batch_size: int = 1,
     ):
         self._window, self._nonblank_probability, self._read = window, nonblank_probability, read
         self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
+        self._batch_size = batch_size
+        self._waiting: list[tuple[float, Clip]] = []  # pieces to be read with the ones that follow
+        self._in_utterance = False  # whether the latest window held no pause: the next one is as long then
         self._emitted: list[TimedText] = []
         self._seam: float | None = None
         self.position = 0.0
@@ -316,9 +324,13 @@ class LongFormDecoder:
         window, fps = self._window, self._window.fps
         chunk, longest = (round(self._chunk_length * share * fps) for share in (1, STRETCH))
         while True:
-            window.fill(window.first + longest + 1)  # one frame more shows whether the clip continues
+            try:
+                window.fill(window.first + longest + 1)  # one frame more shows whether the clip continues
+            except (Exception, KeyboardInterrupt):  # it comes after the words of what could be read
+                yield from self._read_waiting()
+                raise
             last = window.ended and window.last - window.first <= longest
-            end = window.last if last else window.first + chunk
+            end = window.last if last else window.first + (longest if self._in_utterance else chunk)
             clip = window.take(window.first, end)
             self.statistics.stood_still |= clip.still
             next_start = clip.duration
@@ -326,19 +338,21 @@ class LongFormDecoder:
                 window.drop(window.pictures_from)  # neither sound nor pictures
                 continue
             if last and window.first == 0 and window.last <= chunk and not window.pictures_from:
-                yield from self._finish(self._read_parts([(0.0, clip)] if clip.modality else []))
+                self._waiting = [(0.0, clip)] if clip.modality else []
             elif clip.modality:
                 plan = self._plan(clip, last)
-                if plan.in_utterance:
+                if plan.in_utterance and not self._in_utterance:
                     clip = window.take(window.first, window.first + longest)
                     plan = self._plan(clip, last)
+                self._in_utterance = plan.in_utterance
                 words, next_start = self._words(plan, clip.duration)
                 yield from words
             if last:
+                yield from self._read_waiting()
                 self.position = window.last / fps
                 return
             window.drop(window.first + max(1, round(next_start * fps)))
-            self.position = window.first / fps
+            self.position = self._waiting[0][0] if self._waiting else window.first / fps
 
     def _plan(self, clip: Clip, last: bool) -> WindowPlan:
         probabilities = self._nonblank_probability(clip)  # (steps,)
@@ -350,15 +364,25 @@ class LongFormDecoder:
         return plan
 
     def _words(self, plan: WindowPlan, length: float) -> tuple[list[SpokenWord], float]:
-        """Returns the finished words of a window, and its second at which the next one starts."""
+        """Returns the words that are finished with a window, and its second at which the next one starts."""
         parts = [part for piece in plan.pieces for part in self._parts(piece)]
-        words = self._read_parts(parts)
         if plan.next_start is not None:
+            self._waiting += parts
+            if len(self._waiting) < self._batch_size and self._seam is None:
+                return [], plan.next_start
+            words = self._read_waiting()
             self._seam = None if parts else self._seam
-            return self._finish(words), plan.next_start
+            return words, plan.next_start
+        earlier, words = self._read_waiting(), self._read_parts(parts)
         start = self._window.first / self._window.fps
         self._seam = choose_seam(words, start + length, length)
-        return self._finish(words_before(words, self._seam)), self._seam - start - overlap_of(length) / 2
+        words = [*earlier, *self._finish(words_before(words, self._seam))]
+        return words, self._seam - start - overlap_of(length) / 2
+
+    def _read_waiting(self) -> list[SpokenWord]:
+        """Returns the words of the pieces that wait."""
+        parts, self._waiting = self._waiting, []
+        return self._finish(self._read_parts(parts))
 
     def _read_parts(self, parts: list[tuple[float, Clip]]) -> list[SpokenWord]:
         """Returns the words of the clips that start at these seconds, without those already emitted."""
@@ -408,6 +432,97 @@ class LongFormDecoder:
     def _take(self, piece: Piece) -> tuple[float, Clip]:
         start, end = self._frames(piece)
         return start / self._window.fps, self._window.take(start, end)
+
+
+class PieceReader:
+    """
+    Reads windows and pieces of one long clip with a model, and computes once what they share: the visual front-end's
+    vectors of each frame, and all encodings of a piece that is a whole window.
+
+    Args:
+        recogniser: the model and its processor.
+        search: takes the model's inputs, and their encodings where they are known, else None; returns what
+            [`Recogniser.search`] finds.
+        placed: a context in which tensors are made on `device`.
+        device: of the model.
+        lip_evidence: see [`Recogniser.spoken_words`].
+        speech_confidence: see [`Recogniser.spoken_words`].
+    """
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        search: Callable[[dict[str, Any], Any], dict[str, Any]],
+        placed: Callable[[], AbstractContextManager[Any]],
+        device: torch.device,
+        lip_evidence: float | None = None,
+        speech_confidence: float | None = None,
+    ):
+        self._recogniser, self._search, self._placed, self._device = recogniser, search, placed, device
+        self._least = lip_evidence, speech_confidence
+        self._memory: LipMemory | None = None
+        self._window: tuple[Clip, dict[str, torch.Tensor], Any] | None = None  # the latest one, inputs, encodings
+
+    def nonblank_probability(self, clip: Clip) -> np.ndarray:
+        """Returns `(steps,)`: CTC's probability of any letter in a window."""
+        with self._placed(), torch.inference_mode():
+            inputs = self._inputs([clip])
+            encoded = self._recogniser.encode(inputs)
+            self._window = clip, inputs, encoded
+            return self._recogniser.nonblank_probability(encoded)[0].cpu().numpy()
+
+    def read(self, clips: list[Clip]) -> list[ChunkResult]:
+        """Returns the text of each piece; they are of the windows so far, in order."""
+        window, inputs, encoded = self._window or (None, None, None)
+        if not clips or window is None or inputs is None or not _same_part(clips[-1], window):
+            readings = self._read(clips) if clips else []
+        else:
+            earlier = self._read(clips[:-1]) if len(clips) > 1 else []
+            readings = [*earlier, *self._readings(clips[-1:], self._search(inputs, encoded))]
+        if window is not None and self._memory is not None:
+            with torch.inference_mode():
+                self._memory.drop(window.first)
+        return readings
+
+    def _read(self, clips: list[Clip]) -> list[ChunkResult]:
+        with self._placed(), torch.inference_mode():
+            inputs = self._inputs(clips)
+        return self._readings(clips, self._search(inputs, None))
+
+    def _readings(self, clips: list[Clip], outputs: dict[str, Any]) -> list[ChunkResult]:
+        """Returns what the search found as texts with times."""
+        readings = []
+        for index, clip in enumerate(clips):
+            place = outputs, index, 0, clip.duration, clip.modality
+            own = self._recogniser.spoken_words(*place, *self._least)
+            silence, fits = own.log_silence(float(outputs["silence"][index, 0])), bool(outputs["fits"][index, 0])
+            readings.append(ChunkResult(own.characters, fits, silence, own.others, own.left_out))
+        return readings
+
+    def _inputs(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        """Returns the model's inputs, with the vectors of all lips; notes those that are new."""
+        features = self._recogniser.features(clips)
+        inputs = {name: values.to(self._device) for name, values in features.items()}
+        lips = [(row, clip, len(clip.mouths)) for row, clip in enumerate(clips) if clip.mouths is not None]
+        found = {row: self._memory.find(clip.first, count) for row, clip, count in lips} if self._memory else {}
+        known = known_mask = None
+        for row, there in found.items():
+            if there is not None:
+                mask = inputs["video_attention_mask"]
+                known = there[0].new_zeros(*mask.shape, there[0].shape[1]) if known is None else known
+                known_mask = torch.zeros_like(mask, dtype=torch.bool) if known_mask is None else known_mask
+                known[row, : len(there[0])], known_mask[row, : len(there[1])] = there
+        inputs = self._recogniser.with_lip_vectors(inputs, known, known_mask)
+        if "lip_vectors" in inputs:
+            self._memory = self._memory or LipMemory(self._recogniser.reach)
+            for row, clip, count in lips:
+                self._memory.store(clip.first, inputs["lip_vectors"][row, :count])
+        return inputs
+
+
+def _same_part(one: Clip, other: Clip) -> bool:
+    """Whether two clips of one window hold the same sound and lips."""
+    return (one.first, one.duration, one.modality) == (other.first, other.duration, other.modality)
 
 
 def moved(text: TimedText, offset: float) -> TimedText:

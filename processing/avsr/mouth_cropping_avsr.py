@@ -113,7 +113,7 @@ class MouthBlock:
         mouths: `(frames, roi_size, roi_size)` uint8 grey crops; black where no face was near in time.
         points: `(frames, 68, 2)` float32 landmarks in pixels of the source picture, gaps interpolated, not smoothed;
             NaN where the crop is black.
-        found: `(frames,)` bool, False where the landmarks are interpolated.
+        found: `(frames,)` bool, False where there was no face.
         outside: `(frames,)` bool, where part of the mouth is outside of the picture.
         cuts: `(frames,)` bool, the first frame of another scene or of another face.
         lips: `(frames, 20, 2)` float32, the mouth's landmarks (48 to 67) in pixels of the crop, not smoothed but for
@@ -144,10 +144,12 @@ class LandmarkSource(Protocol):
     Attributes:
         switches: how often another face of the same scene was taken.
         switched: whether this has just happened.
+        passed_over: whether the latest frame's points are those of the frame before, as there was no search in it.
     """
 
     switches: int
     switched: bool
+    passed_over: bool
 
     @property
     def counts(self) -> Sequence[int]:
@@ -168,7 +170,7 @@ class _GivenLandmarks:
 
     counts: tuple[int, ...] = ()
     switches = 0
-    switched = False
+    switched = passed_over = False
 
     def __init__(self, points: np.ndarray):
         self.rows, self.index = points, 0
@@ -224,6 +226,7 @@ class _Row:
     outside: bool
     cut: bool  # the first of another scene or face
     found_again: bool  # the first with a face after it was given up
+    passed_over: bool  # the face was not looked for: `points` are those of the frame before
 
     @property
     def begins(self) -> bool:
@@ -280,7 +283,9 @@ class MouthBuilder:
         self._missing = 0 if points is not None else self._missing + 1
         self._last = points if points is not None else None if cut else self._last
         outside = points is not None and _leaves_picture(points[MOUTH], frame)
-        self._rows.append(_Row(points, self._patch(frame), outside, cut, found_again))
+        if points is None and not cut and self._rows and self._rows[-1].passed_over:
+            self._rows[-1].points = None  # where the face was lost is not known: it counts from the first such frame
+        self._rows.append(_Row(points, self._patch(frame), outside, cut, found_again, self.source.passed_over))
         yield from self._certain()
 
     def finish(self) -> Iterator[MouthBlock]:
@@ -341,7 +346,7 @@ class MouthBuilder:
         """Crops the first `count` rows; interpolates and smooths landmarks together with the rows up to `end`."""
         window, before = self.config.smoothing_window, len(self._context)
         patches = [row.patch for row in self._rows[:count] if row.patch is not None]
-        raw = [row.points if row.points is not None else _NOWHERE for row in self._rows[:end]]
+        raw = [_NOWHERE if row.points is None or row.passed_over else row.points for row in self._rows[:end]]
         points = np.concatenate([self._context, np.stack(raw)]).astype(np.float32)
         filled = interpolate_missing(points)
         geometry = self.config.geometry

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
@@ -27,7 +26,7 @@ from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream,
 from .everyone_avsr import named, people_in, together
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .landmarks_avsr import make_detector
-from .long_form_avsr import ChunkResult, ClipWindow, LongFormDecoder, SpeechStream
+from .long_form_avsr import ClipWindow, LongFormDecoder, PieceReader, SpeechStream
 from .media_source_avsr import MAX_PIXELS, Track, TrackChoice, source_name
 from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
@@ -74,7 +73,7 @@ class ReadingSettings:
         max_pixels: of a picture of a video file; None: 36,000,000.
         sampling_rate: Hz, of samples that come without one.
         on_piece: called with each piece as it is read.
-        batch_size: clips that go through the model together, 1 or more; None: 1.
+        batch_size: clips, or utterances of a long one, that go through the model together, 1 or more; None: 1.
         num_workers: every pipeline takes it; not used, as clips are read by threads of their own.
 
     Raises:
@@ -259,7 +258,8 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - channel: which channel of the sound is read: its number, from 0 on, `"left"`, `"right"`, or `"mean"` for the
       average. By default those in which somebody speaks, averaged where that doesn't cancel them out.
     - max_pixels: of a picture of a video (36,000,000); a file with larger ones is refused.
-    - batch_size: clips that go through the model together; the results do not depend on it.
+    - batch_size: clips that go through the model together, or utterances of a long clip, whose words a stream then
+      gives together; the results do not depend on it.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
@@ -396,15 +396,23 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return {**self._recogniser.features([clip]), "report": clip.to_report()}
 
     def _forward(  # type: ignore[override]  # see above
-        self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None
+        self, model_inputs: dict[str, Any], settings: ReadingSettings | None = None, encoded: Any = None
     ) -> dict[str, Any]:
-        """Returns what [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`."""
+        """
+        Returns what [`Recogniser.search`] finds; everything is `(batch, num_return_sequences, …)`.
+
+        Args:
+            model_inputs: of `preprocess`.
+            settings: of the call.
+            encoded: the encoder's output on them, if it is known.
+        """
         settings = settings or self.settings
         found = self._recogniser.search(
             model_inputs,
             settings.num_beams,
             settings.num_return_sequences,
             judge_lips=settings.speaker is not None,
+            encoded=encoded,
             **self._scores(settings),
         )
         return {**found, "report": model_inputs.get("report")}
@@ -627,33 +635,24 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the words of a stream; of its pieces if it was read already."""
         read = iter(pieces or source)
         rate, fps = self.processor.feature_extractor.sampling_rate, self.processor.image_processor.fps
-        window = ClipWindow(read, rate, fps, source.chosen)
         one_text = settings.changed(num_return_sequences=1)
+        reader = PieceReader(
+            self._recogniser,
+            lambda inputs, encoded: self.forward(inputs, settings=one_text, encoded=encoded),
+            self.device_placement,
+            self.device,
+            settings.lip_evidence,
+            settings.speech_confidence,
+        )
         reading = LongFormDecoder(
-            window,
-            self._nonblank_probability,
-            lambda clips: self._read_pieces(clips, one_text),
+            ClipWindow(read, rate, fps, source.chosen),
+            reader.nonblank_probability,
+            reader.read,
             self._chunk_length(settings),
             self._recogniser.seconds_per_step,
+            settings.batch_size or 1,
         )
         return SpeechStream(source, reading, timestamps, self._is_long(source, settings), self._recogniser.doubt)
-
-    def _nonblank_probability(self, clip: Clip) -> np.ndarray:
-        """Returns `(steps,)`: CTC's probability of any letter."""
-        features = {name: values.to(self.device) for name, values in self._recogniser.features([clip]).items()}
-        with self.device_placement(), torch.inference_mode():
-            return self._recogniser.nonblank_probability(features)[0].cpu().numpy()
-
-    def _read_pieces(self, clips: list[Clip], settings: ReadingSettings) -> list[ChunkResult]:
-        """Returns the text of each clip."""
-        outputs = self.forward(self._recogniser.features(clips), settings=settings)
-        readings = []
-        for index, clip in enumerate(clips):
-            place = outputs, index, 0, clip.duration, clip.modality
-            own = self._recogniser.spoken_words(*place, settings.lip_evidence, settings.speech_confidence)
-            silence, fits = own.log_silence(float(outputs["silence"][index, 0])), bool(outputs["fits"][index, 0])
-            readings.append(ChunkResult(own.characters, fits, silence, own.others, own.left_out))
-        return readings
 
 
 def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:

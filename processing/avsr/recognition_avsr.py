@@ -13,6 +13,7 @@ from .alignment_avsr import (
     TimedText,
     align_ctc,
     delay_early_starts,
+    join_ends,
     mean_confidence,
     merge_into_blank,
     split_pieces,
@@ -54,6 +55,11 @@ class Recogniser:
         """Seconds from one CTC step to the next."""
         return 1 / (self.processor.image_processor.fps * self.model.config.ctc_upsampling)
 
+    @property
+    def reach(self) -> int:
+        """Frames on each side of a frame that its vector of the visual front-end depends on."""
+        return self.model.get_encoder().visual_front_end.reach
+
     def features(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
         """
         Converts clips to the model's inputs.
@@ -84,10 +90,39 @@ class Recogniser:
                 row[: len(clip.found)] &= torch.from_numpy(clip.found[: len(row)]).long()
         return features
 
-    def nonblank_probability(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Returns `(batch, steps)`: CTC's probability of any letter."""
+    def with_lip_vectors(
+        self,
+        inputs: dict[str, Any],
+        known: torch.Tensor | None = None,
+        known_mask: torch.Tensor | None = None,
+    ) -> dict[str, Any]:
+        """
+        Adds what the visual front-end computes of the lips, most of an encoder's work, for encoding them repeatedly.
+
+        Args:
+            inputs: see [`features`].
+            known: `(B, frames, size)` vectors that were computed before.
+            known_mask: `(B, frames)` bool, where they are.
+
+        Returns:
+            A copy with `lip_vectors` `(B, frames, size)`; the inputs as they are where they have them already, where
+            there are no lips, and for a model that cuts lips to the sound's length: vectors at the cut depend on it.
+        """
+        config, mask = self.model.config, inputs["video_attention_mask"].bool()
+        if "lip_vectors" in inputs or config.modality == "audio" or config.fusion == "mlp" or not mask.any():
+            return inputs
+        pixels = inputs["pixel_values_videos"].to(self.model.dtype)
+        front_end = self.model.get_encoder().visual_front_end
+        return {**inputs, "lip_vectors": front_end(pixels, mask, known, known_mask)}
+
+    def encode(self, inputs: dict[str, Any]) -> Any:
+        """Returns the encoder's output on inputs of which at least one clip has something to read."""
+        return self.model.get_encoder()(**self._present(inputs))
+
+    def nonblank_probability(self, encoded: Any) -> torch.Tensor:
+        """Returns `(batch, steps)`, CTC's probability of any letter, of an encoder's output."""
         config = self.model.config
-        log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(features)))
+        log_probs = self._ctc_log_probs(encoded)
         silence = merge_into_blank(log_probs, config.pad_token_id, config.eos_token_id)[..., config.pad_token_id]
         return 1 - silence.exp()
 
@@ -97,6 +132,7 @@ class Recogniser:
         num_beams: int | None = None,
         num_return_sequences: int | None = None,
         judge_lips: bool = False,
+        encoded: Any = None,
         **scores: Any,
     ) -> dict[str, Any]:
         """
@@ -108,6 +144,7 @@ class Recogniser:
             num_return_sequences: as `num_beams`.
             judge_lips: whether to return the probability of the characters under the lips alone, if the model can read
                 them so.
+            encoded: the encoder's output on these inputs, if it is known.
             scores: further arguments of `generate`: `ctc_weight`, `search`, `language_model`, `language_model_weight`.
 
         Returns:
@@ -122,7 +159,9 @@ class Recogniser:
         there = inputs["attention_mask"].any(dim=1) | inputs["video_attention_mask"].any(dim=1)
         if not there.all():
             return self._search_some(inputs, there, texts, num_beams=num_beams, judge_lips=judge_lips, **scores)
-        encoded = self.model.get_encoder()(**self._present(inputs))
+        if judge_lips:
+            inputs = self.with_lip_vectors(inputs)
+        encoded = self.encode(inputs) if encoded is None else encoded
         log_probs = self._ctc_log_probs(encoded)
         lengths = encoded.frame_mask.sum(dim=1) * self.model.config.ctc_upsampling  # (batch,)
         found = self.model.generate(
@@ -193,7 +232,7 @@ class Recogniser:
         if self.model.config.fusion == "mlp":  # it doesn't read lips alone
             return unknown
         lips = {**inputs, "attention_mask": torch.zeros_like(inputs["attention_mask"])}
-        log_probs = self._ctc_log_probs(self.model.get_encoder()(**self._present(lips)))
+        log_probs = self._ctc_log_probs(self.encode(lips))
         texts = found["ids"].shape[1]
         ids, starts, ends = (found[name].flatten(0, 1) for name in ("ids", "starts", "ends"))
         nearby = round(NEARBY / self.seconds_per_step)
@@ -212,6 +251,8 @@ class Recogniser:
             if features[mask].any():
                 inputs[values] = features[values].to(self.model.dtype)
                 inputs[mask] = features[mask]
+        if "lip_vectors" in features and inputs.pop("pixel_values_videos", None) is not None:
+            inputs["visual_features"] = features["lip_vectors"]
         return inputs
 
     def _align(
@@ -332,9 +373,76 @@ class Recogniser:
         characters, sources = split_pieces(time_characters(tokens, starts, ends, scores, self.seconds_per_step))
         characters = [
             TimedText(c.text, min(c.start, duration), min(c.end, duration), c.confidence)
-            for c in delay_early_starts(characters)
+            for c in join_ends(delay_early_starts(characters))
         ]
         return characters, sources
+
+
+class LipMemory:
+    """
+    Stores the visual front-end's vectors of a long clip's frames, for the windows and pieces that share them.
+
+    A vector depends on `reach` frames on either side, and a piece has none beyond its ends: vectors so near to an end
+    are of this piece alone, and aren't stored. Nor is what lies before the first piece, as time goes forward.
+
+    Args:
+        reach: in frames.
+    """
+
+    def __init__(self, reach: int):
+        self._reach, self._first = reach, 0
+        self._vectors: torch.Tensor | None = None  # (frames, size) from frame `_first` on
+        self._there: torch.Tensor | None = None  # (frames,) bool
+
+    def find(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """
+        Returns what is known of a piece, None before anything is stored.
+
+        Args:
+            first: frame of the clip with which the piece begins.
+            count: frames of the piece.
+
+        Returns:
+            Vectors `(count, size)`, and where they are known `(count,)` bool.
+        """
+        if self._vectors is None or self._there is None:
+            return None
+        vectors, there = self._vectors.new_zeros(count, self._vectors.shape[1]), self._there.new_zeros(count)
+        begin, end = max(first, self._first), min(first + count, self._first + len(self._vectors))
+        if begin < end:
+            vectors[begin - first : end - first] = self._vectors[begin - self._first : end - self._first]
+            there[begin - first : end - first] = self._there[begin - self._first : end - self._first]
+        there[: self._reach] = False
+        there[max(0, count - self._reach) :] = False
+        return vectors, there
+
+    def store(self, first: int, vectors: torch.Tensor) -> None:
+        """
+        Stores the vectors of a piece that are the same in every other one.
+
+        Args:
+            first: frame of the clip with which the piece begins.
+            vectors: `(frames, size)` of all its frames.
+        """
+        if self._vectors is None or self._there is None:
+            self._first = max(self._first, first)
+            self._vectors = vectors[:0]
+            self._there = torch.zeros(0, dtype=torch.bool, device=vectors.device)
+        begin, end = max(first + self._reach, self._first), first + len(vectors) - self._reach
+        if begin >= end:
+            return
+        if (missing := end - self._first - len(self._vectors)) > 0:
+            self._vectors = torch.cat((self._vectors, vectors.new_zeros(missing, vectors.shape[1])))
+            self._there = torch.cat((self._there, self._there.new_zeros(missing)))
+        self._vectors[begin - self._first : end - self._first] = vectors[begin - first : end - first]
+        self._there[begin - self._first : end - self._first] = True
+
+    def drop(self, first: int) -> None:
+        """Drops the vectors of the frames before `first`."""
+        if self._vectors is not None and self._there is not None and first > self._first:
+            gone = first - self._first
+            self._vectors, self._there = self._vectors[gone:].clone(), self._there[gone:].clone()
+        self._first = max(self._first, first)
 
 
 @dataclass(frozen=True)
@@ -464,7 +572,7 @@ def assign_words(
         if not near or sum(near) / len(near) >= least:
             own.append(word)
         else:
-            others += time_words([characters[index] for index in word])
+            others += time_words(list(characters[word[0] : word[-1] + 2]))  # with the space, at which it ends
     known = [value for values in seen for value in values]
     mean = sum(known) / len(known) if known else 1.0
     return SpeakerWords(_spelled(characters, own), others, mean)

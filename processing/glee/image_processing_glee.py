@@ -177,7 +177,7 @@ class GleeImageProcessor(BaseImageProcessor):
         settings |= {name: value for name, value in steps.items() if value is not None}
         validate_typed_dict(self.valid_kwargs, settings)  # type: ignore[type-var]  # bound to dict
         own = _checked({name: settings.get(name, getattr(self, name)) for name in SETTINGS})
-        pictures = read_images(images, settings.get("input_data_format"))
+        pictures = read_images(images, settings.get("input_data_format"), copy=False)  # they are only read
         alone = {} if isinstance(images, (list, tuple)) else {"own_labels": np.ones(len(pictures), dtype=np.int64)}
         batch = self._batch(pictures, **own) | alone
         features = BatchFeature(batch, tensor_type=settings.get("return_tensors"))
@@ -205,7 +205,7 @@ class GleeImageProcessor(BaseImageProcessor):
         """Makes `pixel_values` `(B, 3, H, W)` float32 and `pixel_mask` `(B, H, W)` int64, 1 for image, of RGB
         pictures."""
         if do_resize:
-            pictures = [_resize(picture, size, resample) for picture in pictures]
+            pictures = [resize_picture(picture, size, resample) for picture in pictures]
         sizes = [(picture.height, picture.width) for picture in pictures]
         height, width = _padded_size(sizes, do_pad, pad_size, pad_size_divisor)
         scale = rescale_factor if do_rescale else 1.0
@@ -313,7 +313,8 @@ def _sides(size: Any, names: tuple[str, ...]) -> dict[str, int] | None:
     return None if size is None else {name: side for name, side in dict(size).items() if side is not None}
 
 
-def _resize(image: Image.Image, size: dict[str, int], resample: int) -> Image.Image:
+def resize_picture(image: Image.Image, size: dict[str, int], resample: int) -> Image.Image:
+    """Resizes a picture to the `size` of an image processor with Pillow's filter `resample`."""
     longest = size.get("longest_edge") or math.inf
     height, width = resized_size((image.height, image.width), size.get("shortest_edge") or longest, longest)
     return image.resize((width, height), resample)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from .geometry_glee import RunLengthMask, plain_prompt
-from .image_reading_glee import PICTURE_LIMITS, PictureLimits, read_image
+from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture, read_image
 
 TEXTS = ("labels", "expressions")
 VISUAL = ("points", "boxes", "scribbles", "masks")
@@ -24,16 +24,17 @@ FORMS = {"points": (2, "a list of (x, y)"), "boxes": (1, "(x0, y0, x1, y1)")}  #
 class PerceptionRequest:
     """One image and its prompts."""
 
-    image: Image.Image  # RGB, upright
+    image: Image.Image  # RGB, upright; resized already where it was read elsewhere
     labels: tuple[str, ...] | None = None
     expressions: tuple[str, ...] = ()
     visual: dict[str, list] = field(default_factory=dict)  # kind -> one prompt an object; no empty lists
     index: int | None = None  # its place among several
+    original: tuple[int, int] | None = None  # (height, width) of one that is resized already
 
     @property
     def size(self) -> tuple[int, int]:
-        """Returns (height, width) in pixels."""
-        return self.image.height, self.image.width
+        """Returns (height, width) in pixels, before it is resized."""
+        return self.original or (self.image.height, self.image.width)
 
     def named(self, error: Exception) -> ValueError:
         """Adds the image's place among several to an error."""
@@ -109,7 +110,7 @@ def make_request(
     Reads an image and checks its prompts.
 
     Args:
-        given: image and prompts, from `distribute`.
+        given: image and prompts, from `distribute`; the image may be a `ReadPicture`, or what is wrong with it.
         defaults: prompts of an image that comes without any.
         alone: see `read_image`.
         limits: how large the picture of a file may be.
@@ -120,7 +121,13 @@ def make_request(
     place = PerceptionRequest(Image.new("RGB", (1, 1)), index=given["index"])
     try:
         prompts = check_prompts(_or_defaults(given, defaults), may_be_empty=given["index"] is not None)
-        image = read_image(given["image"], alone, limits)
+        image, original = given["image"], None
+        if isinstance(image, ValueError):
+            raise image
+        if isinstance(image, ReadPicture):
+            image, original = Image.fromarray(image.pixels), image.size
+        else:
+            image = read_image(image, alone, limits)
     except ValueError as error:
         raise place.named(error) from None
     return PerceptionRequest(
@@ -129,6 +136,7 @@ def make_request(
         expressions=tuple(prompts.get("expressions", ())),
         visual={name: list(prompts[name]) for name in VISUAL if len(prompts.get(name, ()))},
         index=given["index"],
+        original=original,
     )
 
 

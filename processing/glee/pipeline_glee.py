@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import numbers
 import os
 import re
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from transformers import Pipeline, ProcessorMixin
 from transformers.dynamic_module_utils import custom_object_save
 
-from .image_reading_glee import PICTURE_LIMITS, PictureLimits
+from .image_reading_glee import PICTURE_LIMITS, PictureLimits, ReadPicture
 from .perception_request_glee import (
     PROMPTS,
     PerceptionRequest,
@@ -35,18 +35,20 @@ from .post_processing_glee import (
     post_process_interactive,
     post_process_object_detection,
 )
-from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor
+from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
+from .reading_workers_glee import PictureFile, ReadingWorkers, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES
-from .video_perception_glee import WINDOW, VideoPerception, VideoSettings
+from .video_perception_glee import FOLLOWING, WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
+ON_ERROR = ("raise", "return")  # what becomes of an input among several that cannot be used
+FEW = 8  # files in a call for which no workers are started by default
 FRAMES = ("video", "each", "first")  # followed, looked at one by one, or only the first
 UNNAMED = re.compile(r"LABEL_\d+")  # what transformers calls classes without names
-CAPACITY = 16  # lists of labels that are cached; 80 labels take about 350 kB
 
 
-# ----------------------------------------------------------------------------------------------- settings and a cache
+# ----------------------------------------------------------------------------------------------------------- settings
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,11 @@ class PerceptionSettings:
         prompts_at_once: expressions or visual prompts in one pass; each has queries and masks of its own.
         tracking: how objects of labels are tracked in a video, "memory" or "minvis".
         reprompt: whether an expression's object in a video is also looked for by its own mask.
+        following: how objects that are shown are followed in a video, see `FOLLOWING`.
         frames: what the pictures of a folder, an animation or a video are, see `FRAMES`.
         one_label: whether an object has its best label only.
         with_masks: whether results have masks.
+        on_error: whether an input among several that cannot be used is raised or returned, see `ON_ERROR`.
         max_pixels: of the picture of a file or of a frame of a video; None: 89,478,485 and 36,000,000.
         max_side: of both, in pixels; None: 65,535.
 
@@ -79,9 +83,11 @@ class PerceptionSettings:
     prompts_at_once: int = 4
     tracking: str = "memory"
     reprompt: bool = False
+    following: str = FOLLOWING[0]
     frames: str = FRAMES[0]
     one_label: bool = False
     with_masks: bool = True
+    on_error: str = ON_ERROR[0]
     max_pixels: int | None = None
     max_side: int | None = None
 
@@ -93,10 +99,10 @@ class PerceptionSettings:
         for name in ("max_pixels", "max_side"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name))
-        if self.tracking not in MODES:
-            raise ValueError(f"`tracking` must be one of {', '.join(map(repr, MODES))}, not {self.tracking!r}.")
-        if self.frames not in FRAMES:
-            raise ValueError(f"`frames` must be one of {', '.join(map(repr, FRAMES))}, not {self.frames!r}.")
+        choices = {"tracking": MODES, "following": FOLLOWING, "frames": FRAMES, "on_error": ON_ERROR}
+        for name, known in choices.items():
+            if (value := getattr(self, name)) not in known:
+                raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, not {value!r}.")
         for name in ("reprompt", "one_label", "with_masks"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` must be True or False, not {getattr(self, name)!r}.")
@@ -139,6 +145,20 @@ def _check_count(name: str, value: Any) -> None:
         raise ValueError(f"`{name}` must be a positive integer, not {value!r}.")
 
 
+def _checked_counts(batch_size: int | None, num_workers: int | None) -> tuple[int | None, int | None]:
+    """Returns both; raises ValueError for what is no number of images or of processes."""
+    if batch_size is not None:
+        _check_count("batch_size", batch_size)
+    if num_workers is not None and num_workers != 0:
+        _check_count("num_workers", num_workers)
+    return batch_size, num_workers
+
+
+def _ahead(num_workers: int | None) -> int:
+    """Returns how many files are begun with before the first is waited for."""
+    return 2 * (usual_workers() if num_workers is None else num_workers)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -146,54 +166,6 @@ def _is_number(value: Any) -> bool:
 def _plain_number(value: Any) -> Any:
     """Converts a number of numpy or torch to Python's; leaves other values as they are."""
     return value.item() if getattr(value, "shape", None) == () else value
-
-
-class LabelCache:
-    """
-    Caches the text embeddings of the `capacity` lists of labels that were used last.
-
-    So a list is encoded once, and not once for each image.
-
-    It doesn't notice when weights change: after training or loading others, call `clear`. It is not thread-safe.
-
-    Args:
-        capacity: number of lists, at least 1.
-
-    Raises:
-        ValueError: `capacity` is less than 1.
-    """
-
-    def __init__(self, capacity: int = CAPACITY):
-        if capacity < 1:
-            raise ValueError(f"`capacity` must be at least 1, not {capacity!r}.")
-        self.capacity = capacity
-        self._embeddings: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
-
-    def get(self, labels: Sequence[str], encode: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-        """
-        Returns the embeddings of a list of labels.
-
-        Args:
-            labels: the list; the order of labels matters.
-            encode: makes the embeddings if they are not cached.
-        """
-        key = tuple(labels)
-        if key not in self._embeddings:
-            self._embeddings[key] = encode()
-        self._embeddings.move_to_end(key)
-        while len(self._embeddings) > self.capacity:
-            self._embeddings.popitem(last=False)
-        return self._embeddings[key]
-
-    def clear(self) -> None:
-        """Empties the cache."""
-        self._embeddings.clear()
-
-    def __len__(self) -> int:
-        return len(self._embeddings)
-
-    def __contains__(self, labels: object) -> bool:
-        return isinstance(labels, (list, tuple)) and tuple(labels) in self._embeddings
 
 
 # -------------------------------------------------------------------------------------------------------- the pipeline
@@ -245,10 +217,19 @@ class ObjectPerceptionPipeline(Pipeline):
     - batch_size: images that go through the model together (1): of these, the ones whose padded sizes are equal, so
       that results do not depend on the other images. For a video, the number of frames that go through the model
       together (4).
+    - num_workers: processes that decode and resize the pictures of files, ahead of the model and in their order; they
+      stay for the next call. By default one for each processor core but one, as soon as a call has more than eight
+      files; 0: none. What is in memory already is resized where the model runs.
+    - on_error: whether one of several images that cannot be read, or whose prompts cannot be used, is raised ("raise")
+      or returned in its place, a `ValueError` instead of a list ("return").
     - prompts_at_once: expressions, or points, boxes, scribbles and masks, in one pass (4). Results do not depend on
       it; at 800 x 1333 pixels each takes about half a gigabyte. In a video it counts each frame of each prompt.
     - tracking: how objects of labels are tracked in a video: "memory" (tracks start, are lost, found again and
       removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
+    - following: how objects that points, boxes, scribbles and masks mark are followed in a video: "exact" (the pixel
+      decoder, most of the cost of a frame, runs for each object in every frame, as GLEE does it) or "shared" (it runs
+      once for all of them, and once for each in the frame of its prompt: ten objects cost less than two frames with
+      labels, but are lost a little more easily behind others).
     - frames: what the pictures of a folder, an animation or a video are: "video" (one video, which is followed),
       "each" (pictures of their own, in the order of their names: an iterator with one list of results per picture is
       returned) or "first" (only the first one is looked at).
@@ -281,10 +262,9 @@ class ObjectPerceptionPipeline(Pipeline):
     _load_feature_extractor = False  # type: ignore[assignment]  # see above
     _load_tokenizer = False  # type: ignore[assignment]  # see above
 
-    def __init__(self, *args: Any, batch_size: int | None = None, **kwargs: Any):
-        if batch_size is not None:
-            _check_count("batch_size", batch_size)
-        self.batch_size = batch_size
+    def __init__(self, *args: Any, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any):
+        self.batch_size, self.num_workers = _checked_counts(batch_size, num_workers)
+        self._workers: ReadingWorkers | None = None
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("`processor` is missing: pass the GleeProcessor of the model.")
@@ -298,9 +278,9 @@ class ObjectPerceptionPipeline(Pipeline):
     def __call__(  # type: ignore[override]  # further positional arguments are errors here
         self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
     ) -> Any:
-        if batch_size is not None:
-            _check_count("batch_size", batch_size)
+        batch_size, num_workers = _checked_counts(batch_size, num_workers)
         batch_size = batch_size or self.batch_size
+        num_workers = self.num_workers if num_workers is None else num_workers
         kwargs = understood(kwargs)
         prompts = {name: kwargs.pop(name) for name in PROMPTS if name in kwargs}
         settings = self.settings.updated(kwargs)
@@ -311,7 +291,7 @@ class ObjectPerceptionPipeline(Pipeline):
         given = distribute(inputs, prompts)
         if isinstance(given, dict):
             return self._perceive([self.preprocess(given, settings)], settings)[0]
-        results = self._stream(given, batch_size or 1, settings)
+        results = self._stream(iter(given), batch_size or 1, num_workers, settings)
         return list(results) if isinstance(given, list) else results
 
     def _pictures(
@@ -333,7 +313,7 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> VideoPerception:
         """Opens a video; frames are read and go through the model when their results are taken."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
-        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "with_masks")
+        names = ("threshold", "top_k", "prompts_at_once", "tracking", "reprompt", "following", "with_masks")
         for_video = VideoSettings(window=window, **{name: getattr(settings, name) for name in names})
         video = open_video(source, fps, limits=settings.limits(FRAME_LIMITS))
         return VideoPerception(video, self.model, self.processor, self._label_inputs, for_video, prompts)
@@ -343,17 +323,113 @@ class ObjectPerceptionPipeline(Pipeline):
         save_with_code(self, TASK, MODEL, save_directory, **kwargs)
 
     def _stream(
-        self, inputs: Iterable[dict], batch_size: int, settings: PerceptionSettings
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Yields one list of results per image; at most `batch_size` images are in memory."""
-        batch: list[PerceptionRequest] = []
-        for given in inputs:
-            batch.append(self.preprocess(given, settings))
-            if len(batch) == batch_size:
-                yield from self._perceive(batch, settings)
+        self, inputs: Iterator[dict], batch_size: int, num_workers: int | None, settings: PerceptionSettings
+    ) -> Iterator[list[dict[str, Any]] | ValueError]:
+        """Yields one list of results per image; at most `batch_size` images, and those read ahead, are in memory."""
+        read = self._reader(num_workers, settings)
+
+        def begin(given: dict) -> tuple[Callable[[], PerceptionRequest | ValueError], bool]:
+            picture = read(given["image"])
+            if picture is None:
+                request = self._request(given, settings)
+                return lambda: request, False
+            return lambda: self._request({**given, "image": picture()}, settings), True
+
+        batch: list[PerceptionRequest | ValueError] = []
+        for request in in_order(inputs, begin, _ahead(num_workers) + batch_size):
+            if isinstance(request, ValueError) and settings.on_error == "raise":
+                yield from self._perceive_some(batch, settings)
+                raise request
+            batch.append(request)
+            if sum(isinstance(each, PerceptionRequest) for each in batch) == batch_size:
+                yield from self._perceive_some(batch, settings)
                 batch = []
-        if batch:
-            yield from self._perceive(batch, settings)
+        yield from self._perceive_some(batch, settings)
+
+    def read_pictures(
+        self, sources: Iterable[Any], num_workers: int | None = None, max_pixels: int | None = None
+    ) -> Iterator[Any]:
+        """
+        Reads the pictures of files ahead of the calls that they are passed to, as a call with all of them does.
+
+        Args:
+            sources: paths, http(s) URLs or bytes of files; others are returned as they are.
+            num_workers: see the class.
+            max_pixels: see there.
+
+        Yields:
+            for each file an input of the pipeline, with its `size` (height, width) in pixels, or the `ValueError` that
+            says why it cannot be read.
+        """
+        _, num_workers = _checked_counts(None, self.num_workers if num_workers is None else num_workers)
+        settings = self.settings.updated({"max_pixels": max_pixels})
+        read = self._reader(num_workers, settings)
+
+        def begin(source: Any) -> tuple[Callable[[], Any], bool]:
+            if (picture := read(source)) is not None:
+                return picture, True
+            found = self._picture_file(source, settings).read() if is_picture_file(source) else source
+            return lambda: found, False
+
+        return in_order(iter(sources), begin, _ahead(num_workers))
+
+    def _reader(
+        self, num_workers: int | None, settings: PerceptionSettings
+    ) -> Callable[[Any], Callable[[], ReadPicture | ValueError] | None]:
+        """Returns a function that has workers read the pictures of one call; it returns None for those that are read
+        here: what is no file, the first files, and all where no workers are wanted."""
+        count, files = usual_workers() if num_workers is None else num_workers, itertools.count()
+
+        def read(source: Any) -> Callable[[], ReadPicture | ValueError] | None:
+            if not count or not is_picture_file(source) or next(files) < (FEW if num_workers is None else 1):
+                return None
+            if self._workers is None or self._workers.count != count:
+                if self._workers is not None:
+                    self._workers.close()
+                self._workers = ReadingWorkers(count)
+            return self._workers.submit(self._picture_file(source, settings))
+
+        return read
+
+    def _picture_file(self, source: Any, settings: PerceptionSettings) -> PictureFile:
+        """Returns what a worker needs to know of a picture."""
+        processor, limits = self.processor.image_processor, settings.limits(PICTURE_LIMITS)
+        source = bytes(source) if isinstance(source, (bytes, bytearray)) else os.fsdecode(source)
+        size = dict(processor.size) if processor.do_resize else None
+        return PictureFile(source, settings.frames != "first", limits, size, processor.resample)
+
+    def _request(self, given: dict, settings: PerceptionSettings) -> PerceptionRequest | ValueError:
+        try:
+            return self.preprocess(given, settings)
+        except ValueError as error:
+            return error
+
+    def _perceive_some(
+        self, requests: Sequence[PerceptionRequest | ValueError], settings: PerceptionSettings
+    ) -> Iterator[list[dict[str, Any]] | ValueError]:
+        """Yields the results of a batch, and errors in their places."""
+        good = [request for request in requests if isinstance(request, PerceptionRequest)]
+        try:
+            results: list[list[dict[str, Any]] | ValueError] = [*self._perceive(good, settings)]
+        except ValueError:
+            if settings.on_error == "raise":
+                raise
+            results = [self._perceive_alone(request, settings) for request in good]
+        found = iter(results)
+        for request in requests:
+            yield request if isinstance(request, ValueError) else next(found)
+
+    def _perceive_alone(
+        self, request: PerceptionRequest, settings: PerceptionSettings
+    ) -> list[dict[str, Any]] | ValueError:
+        """Returns the results of one image of a batch in which prompts of some image cannot be used."""
+        try:
+            return self._perceive([request], settings)[0]
+        except ValueError as error:
+            return error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workers": None}  # processes stay where they are
 
     def preprocess(  # type: ignore[override]  # transformers' own pipelines take settings of their own, too
         self, inputs: dict, settings: PerceptionSettings
@@ -513,7 +589,13 @@ class _ImageBatch:
     def groups(cls, requests: Sequence[PerceptionRequest], processor: Any) -> list[tuple[list[int], _ImageBatch]]:
         """Resizes and pads the images of some requests, each as if it were alone, so that no result depends on the
         other images; returns the places and the batch of those of one padded size."""
-        prepared = [processor.image_processor([request.image], return_tensors="pt") for request in requests]
+        resize: list[dict[str, Any]] = [
+            {} if request.original is None else {"do_resize": False} for request in requests
+        ]
+        prepared = [
+            processor.image_processor([request.image], return_tensors="pt", **how)
+            for request, how in zip(requests, resize)
+        ]
         sizes: dict[torch.Size, list[int]] = {}
         for place, features in enumerate(prepared):
             sizes.setdefault(features["pixel_values"].shape, []).append(place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from .geometry_glee import Size, is_mask, plain_prompt, resize_mask, scale_points
 
 MAX_LENGTH = 77  # tokens of CLIP's text encoder, its first and last included
+CAPACITY = 16  # lists of labels that are cached; 80 labels take about 350 kB
 VISUAL_LABEL = "object"  # the label that visual prompts are scored against
 REMOVED = ".,:;!?'\"()*#"  # characters that expressions are trained without
 SPACED = "-/_"  # characters that become a space
@@ -440,3 +442,51 @@ def _checked_texts(name: str, texts: Any, may_be_empty: bool = False) -> list[st
     if not texts and not may_be_empty:
         raise ValueError(f"{name} is empty: pass at least one")
     return list(texts)
+
+
+class LabelCache:
+    """
+    Caches the text embeddings of the `capacity` lists of labels that were used last.
+
+    So a list is encoded once, and not once for each image.
+
+    It doesn't notice when weights change: after training or loading others, call `clear`. It is not thread-safe.
+
+    Args:
+        capacity: number of lists, at least 1.
+
+    Raises:
+        ValueError: `capacity` is less than 1.
+    """
+
+    def __init__(self, capacity: int = CAPACITY):
+        if capacity < 1:
+            raise ValueError(f"`capacity` must be at least 1, not {capacity!r}.")
+        self.capacity = capacity
+        self._embeddings: OrderedDict[tuple[str, ...], dict[str, torch.Tensor]] = OrderedDict()
+
+    def get(self, labels: Sequence[str], encode: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """
+        Returns the embeddings of a list of labels.
+
+        Args:
+            labels: the list; the order of labels matters.
+            encode: makes the embeddings if they are not cached.
+        """
+        key = tuple(labels)
+        if key not in self._embeddings:
+            self._embeddings[key] = encode()
+        self._embeddings.move_to_end(key)
+        while len(self._embeddings) > self.capacity:
+            self._embeddings.popitem(last=False)
+        return self._embeddings[key]
+
+    def clear(self) -> None:
+        """Empties the cache."""
+        self._embeddings.clear()
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def __contains__(self, labels: object) -> bool:
+        return isinstance(labels, (list, tuple)) and tuple(labels) in self._embeddings

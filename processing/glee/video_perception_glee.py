@@ -18,7 +18,6 @@ from .video_queries_glee import (
     ExpressionPrompt,
     FrameWindow,
     LabelPrompt,
-    ObjectPrompt,
     PreparedFrame,
     VideoPrompt,
     VisualPrompt,
@@ -27,6 +26,9 @@ from .video_queries_glee import (
 from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
 
 WINDOW = 4  # frames that go through the model together
+# How marked objects are searched for: with a pass of the pixel decoder for each, as GLEE does it, or by the object
+# decoder alone, on maps that all of them share.
+FOLLOWING = ("exact", "shared")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class VideoSettings:
         window: number of frames that go through the model together.
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
+        following: "exact" or "shared", see `FOLLOWING`.
         with_masks: whether results have masks.
     """
 
@@ -50,6 +53,7 @@ class VideoSettings:
     window: int = WINDOW
     tracking: str = "memory"
     reprompt: bool = False
+    following: str = FOLLOWING[0]
     with_masks: bool = True
 
 
@@ -108,6 +112,8 @@ class VideoPerception:
         """
         self._model, self._processor, self._encode_labels = model, processor, encode_labels
         self._settings, self._name = settings, video.name
+        # Shared maps are those of whole padded images.
+        self._shares = settings.following == FOLLOWING[1] and not model.config.padding_mask
         self.fps, self.frames, self.duration = video.fps, video.frames, video.duration
         self.names = video.names
         self.warnings: list[str] = []
@@ -277,6 +283,7 @@ class VideoPerception:
                 tokens[[place]],
                 mask[[place]],
                 reprompt,
+                shares=self._shares,
             )
             for place, sentence in enumerate(sentences)
         ]
@@ -291,7 +298,13 @@ class VideoPerception:
         drawn, kinds = torch.from_numpy(rows["prompt_masks"]), torch.from_numpy(rows["prompt_types"])
         threshold = self._settings.threshold
         return [
-            VisualPrompt((VISUAL_LABEL,), ObjectFollower(shown=True, threshold=threshold), mask.clone(), kind)
+            VisualPrompt(
+                (VISUAL_LABEL,),
+                ObjectFollower(shown=True, threshold=threshold),
+                mask.clone(),
+                kind,
+                shares=self._shares,
+            )
             for mask, kind in zip(drawn, kinds)
         ]
 
@@ -302,10 +315,7 @@ class VideoPerception:
         if not prompts:
             return
         _show(prompts, window, self._place)
-        shown_label: Mapping[str, torch.Tensor] = {}
-        if any(isinstance(prompt, ObjectPrompt) and prompt.latest is not None for prompt in prompts):
-            shown_label = self._encode_labels((VISUAL_LABEL,))
-        look(prompts, window, self._place, self._settings.prompts_at_once, shown_label)
+        look(prompts, window, self._place, self._settings.prompts_at_once)
 
     def _next_window(self) -> FrameWindow:
         """Releases the frames whose results have been returned, and takes the next ones."""
@@ -317,7 +327,7 @@ class VideoPerception:
         if not frames:
             failure, self._failure = self._failure, None
             raise StopIteration if failure is None else failure
-        window = self._window = FrameWindow(self._model, frames)
+        window = self._window = FrameWindow(self._model, frames, lambda: self._encode_labels((VISUAL_LABEL,)))
         self._place = 0
         return window
 

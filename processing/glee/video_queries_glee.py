@@ -4,20 +4,24 @@ frames."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_picture
 from .perception_request_glee import plain_result
-from .track_state_glee import FrameCandidates, TrackedObject, mask_colours
+from .track_state_glee import FrameCandidates, TrackedObject, mask_colours, mask_overlaps
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 
+Item = TypeVar("Item")
+
 CANDIDATES = 20  # per frame for the one object of an expression or visual prompt
 LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
+ROWS_ON_MAPS = 32  # per pass on maps that prompts share: each takes some megabytes
+SAME_OBJECT = 0.5  # least IoU of two masks of one object
 
 
 # -------------------------------------------------------------------------------------------------- a window of frames
@@ -91,16 +95,24 @@ class FrameWindow:
     Args:
         model: a `GleeForObjectDetection`.
         frames: of one size, at least one.
+        shown_label: returns what the model's `get_label_embeddings` returns for the one label that marked objects are
+            scored against; needed for those only.
     """
 
-    def __init__(self, model: Any, frames: Sequence[PreparedFrame]):
-        self.model, self.sizes = model, frames[0].sizes
+    def __init__(
+        self,
+        model: Any,
+        frames: Sequence[PreparedFrame],
+        shown_label: Callable[[], Mapping[str, torch.Tensor]] = dict,
+    ):
+        self.model, self.sizes, self.shown_label = model, frames[0].sizes, shown_label
         self.frames = [prepared.frame for prepared in frames]
         self.pixel_values = torch.cat([f.pixel_values for f in frames]).to(model.device, model.dtype)
         self.pixel_mask = torch.cat([f.pixel_mask for f in frames]).to(model.device)
         with torch.no_grad():
             self.features = model.get_image_features(self.pixel_values, self.pixel_mask)
         self._seen: dict[int, SeenFrame] = {}
+        self._maps: Any = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -160,16 +172,14 @@ class FrameWindow:
         )
         return self._rows(outputs, len(tokens), count)
 
-    def find_shown(
-        self, objects: Sequence[Shown], embeddings: Mapping[str, torch.Tensor], first: int = 0
-    ) -> list[list[FrameCandidates]]:
+    def find_shown(self, objects: Sequence[Shown], first: int = 0) -> list[list[FrameCandidates]]:
         """
-        Finds candidates for objects that are marked in other frames.
+        Finds candidates for objects that are marked in other frames; the pixel decoder runs for each object.
 
         Args:
             objects: in frames of the same size as these.
-            embeddings: what the model's `get_label_embeddings` returns for the one label that they are scored against.
-            first: the frame to begin with.
+            first: the frame to begin with; with the number of frames, only those are searched that the objects are
+                marked in.
 
         Returns:
             for each object the candidates of the frame that it is marked in, then of each frame from `first` on.
@@ -189,13 +199,63 @@ class FrameWindow:
             torch.cat([*(seen.pixel_values for seen in before), self.pixel_values[first:]]),
             torch.cat([*(seen.pixel_mask for seen in before), self.pixel_mask[first:]]),
             self._features(first, [seen.features for seen in before]),
-            **embeddings,
+            **self.shown_label(),
             prompt_masks=masks,
             prompt_types=kinds,
             prompt_image_indices=images,
             prompt_sources=(torch.arange(len(objects), device=device) * rows).repeat_interleave(rows),
         )
         return self._rows(outputs, len(objects), rows)
+
+    def maps(self) -> Any:
+        """Returns the maps of all frames that marked objects share; the pixel decoder runs once for them."""
+        if self._maps is None:
+            self._maps = self._shared_maps(self.features)
+        return self._maps
+
+    def maps_of(self, seen: SeenFrame) -> Any:
+        """Returns the same of one frame, which may be of a window before."""
+        places = [place for place, frame in enumerate(self.frames) if frame.index == seen.index]
+        return self.maps().of_images(places) if places else self._shared_maps(seen.features)
+
+    def _shared_maps(self, features: Any) -> Any:
+        with torch.no_grad():
+            return self.model.base_model.get_shared_maps(features, **self.shown_label())
+
+    def marks(self, maps: Any, mask: torch.Tensor) -> Any:
+        """
+        Reads what a prompt marks.
+
+        Args:
+            maps: of the frame that it is about.
+            mask: its pixels in the padded frame, `(H, W)` bool, at least one.
+
+        Returns:
+            the model's `GleePromptTokens`.
+        """
+        with torch.no_grad():
+            return self.model.base_model.get_prompt_tokens(maps, mask[None])
+
+    def find_marked(self, marks: Sequence[Any], maps: Any) -> list[list[FrameCandidates]]:
+        """
+        Finds candidates for marked objects on the maps that they share.
+
+        Args:
+            marks: of each object, of `marks`.
+            maps: of the frames to search in.
+
+        Returns:
+            for each object the candidates of each frame.
+        """
+        frames = len(maps["mask_features"])
+        found: list[list[FrameCandidates]] = []
+        for several in in_batches(marks, ROWS_ON_MAPS // frames):
+            with torch.no_grad():
+                outputs = self.model.base_model.find_on_maps(maps, type(several[0]).joined(several), CANDIDATES)
+            count = len(several)
+            rows = [self._candidates(outputs, row, None) for row in range(frames * count)]
+            found += [rows[number::count] for number in range(count)]
+        return found
 
     def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
         """Concatenates features of other frames and those of the frames from `first` on."""
@@ -320,11 +380,16 @@ class ObjectPrompt(VideoPrompt):
 
     Attributes:
         follower: chooses the object's candidate.
+        shares: whether the object, as it is marked, is searched for on maps that all such objects share, or with a
+            pass of the pixel decoder for itself.
         latest: where the object is marked, as its prompt in this window; None if it has no such prompt.
+        marks: the same as it is searched for on shared maps, of `FrameWindow.marks`.
     """
 
     follower: ObjectFollower
+    shares: bool = field(default=False, kw_only=True)
     latest: Shown | None = field(default=None, init=False)
+    marks: Any = field(default=None, init=False)
     # Where it was found last: place in the window, and mask logits (h, w).
     _last: tuple[int, torch.Tensor] | None = field(default=None, init=False)
 
@@ -336,20 +401,39 @@ class ObjectPrompt(VideoPrompt):
         for found in objects:
             self._last = place, candidates.masks[found.candidate]
 
+    @abstractmethod
+    def answered(
+        self, window: FrameWindow, first: int, own: FrameCandidates | None, found: list[FrameCandidates]
+    ) -> None:
+        """
+        Takes what was found by `latest` or by `marks`.
+
+        Args:
+            window: the frames.
+            first: the frame that `found` begins with.
+            own: candidates of the frame that the object is marked in; None where it was not searched for in it.
+            found: candidates of each frame from `first` on.
+        """
+
     def finish_window(self) -> None:
         if self.window is not None:
-            self.latest = self._shown_by_itself(self.window)
+            self._mark_again(self.window)
         self._last = None
         super().finish_window()
 
-    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
-        """Returns the object as its last mask in the window marks it; None if it was not found or the mask is
-        empty."""
+    def _mark_again(self, window: FrameWindow) -> None:
+        """Marks the object by its last mask in the window; not at all, if it was not found or the mask is empty."""
+        self.latest = self.marks = None
         if self._last is None:
-            return None
+            return
         place, logits = self._last
         mask = window.sizes.padded_mask(logits)
-        return Shown(window.seen(place), mask, mask.new_zeros((), dtype=torch.int64)) if mask.any() else None
+        if not mask.any():
+            return
+        if self.shares:
+            self.marks = window.marks(window.maps().of_images([place]), mask)
+        else:
+            self.latest = Shown(window.seen(place), mask, mask.new_zeros((), dtype=torch.int64))
 
 
 @dataclass
@@ -368,22 +452,24 @@ class ExpressionPrompt(ObjectPrompt):
     attention_mask: torch.Tensor
     reprompt: bool = False
 
-    def found_by_mask(self, candidates: list[FrameCandidates]) -> None:
+    def answered(
+        self, window: FrameWindow, first: int, own: FrameCandidates | None, found: list[FrameCandidates]
+    ) -> None:
         """
-        Adds candidates that were found by the object's own mask; the first ones are those of the frame that it is
-        marked in.
+        Adds candidates that were found by the object's own mask.
 
         A frame's best one is added, with at most the mean score of the object so far: the mask helps where the
         sentence fails, but does not say which object is meant.
         """
         most = torch.tensor(self.follower.usual_score).logit(eps=1e-6)
-        for place, found in enumerate(candidates[1:]):
-            best = found.chosen(found.logits[:, 0].argmax()[None])
+        for place, by_mask in enumerate(found):
+            best = by_mask.chosen(by_mask.logits[:, 0].argmax()[None])
             best = replace(best, logits=best.logits.clamp(max=most.to(best.logits)))
             self.candidates[place] = self.candidates[place].joined(best)
 
-    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
-        return super()._shown_by_itself(window) if self.reprompt else None
+    def _mark_again(self, window: FrameWindow) -> None:
+        if self.reprompt:
+            super()._mark_again(window)
 
 
 @dataclass
@@ -392,42 +478,65 @@ class VisualPrompt(ObjectPrompt):
     An object that is marked by a point, box, scribble or mask in a frame.
 
     In the first window it is searched for by the given prompt; in the next ones by its own mask in the last frame in
-    which it was found, or, if it was found in none, by the given prompt again.
+    which it was found, or, if it was found in none, by the given prompt again. If it `shares` maps, the given prompt
+    is looked up in its own frame only, with a pass for itself; the mask that this finds takes its place.
 
     Attributes:
         drawn: its pixels in the padded image, `(H, W)` bool.
         kind: kind of prompt, `()` int64.
         first: the frame of the prompt.
+        known: whether the follower has seen, or will see in this window, the frame of the prompt.
     """
 
     drawn: torch.Tensor
     kind: torch.Tensor
     first: Shown | None = field(default=None, init=False)
-    _known: bool = field(default=False, init=False)  # whether the follower has seen the frame of the prompt
+    known: bool = field(default=False, init=False)
+    _first_marks: Any = field(default=None, init=False)
 
     def show_in(self, seen: SeenFrame) -> None:
         """Notes the frame of the prompt."""
         device = seen.pixel_values.device
-        self.first = self.latest = Shown(seen, self.drawn.to(device), self.kind.to(device))
+        self.first = Shown(seen, self.drawn.to(device), self.kind.to(device))
+        self.latest = None if self.shares else self.first
 
-    def found(self, window: FrameWindow, first: int, candidates: list[FrameCandidates]) -> None:
-        """Takes the model's candidates; the first ones are those of the frame that the object is marked in."""
-        if not self._known and self.first is not None and self.first.seen.index < window.frames[first].index:
-            self.follower.update(candidates[0])
-        self._known = True
-        super().found(window, first, candidates[1:])
+    def met(self, window: FrameWindow, answer: FrameCandidates) -> FrameCandidates:
+        """
+        Takes the candidates that the given prompt has in its own frame: the best one is the object.
 
-    def _shown_by_itself(self, window: FrameWindow) -> Shown | None:
-        return super()._shown_by_itself(window) or self.first
+        Returns:
+            it alone, with the embedding that it has on shared maps, as the later frames' candidates have them.
+        """
+        assert self.first is not None  # it has been shown
+        answer = answer.chosen(answer.logits[:, 0].argmax()[None])
+        mask, maps = window.sizes.padded_mask(answer.masks[0]), window.maps_of(self.first.seen)
+        self.marks = self._first_marks = window.marks(maps, mask if mask.any() else self.first.mask)
+        [[own]] = window.find_marked([self.marks], maps)
+        overlaps = mask_overlaps(own.masks > 0, answer.masks > 0)[:, 0]
+        same = overlaps.argmax()
+        return replace(answer, embeddings=own.embeddings[same[None]]) if overlaps[same] >= SAME_OBJECT else answer
+
+    def answered(
+        self, window: FrameWindow, first: int, own: FrameCandidates | None, found: list[FrameCandidates]
+    ) -> None:
+        """Takes the candidates; `own` counts until the prompt's frame is known."""
+        if not self.known and own is not None and self.first is not None:
+            if self.first.seen.index < window.frames[first].index:
+                self.follower.update(own)
+            elif self.shares:
+                found = [own, *found[1:]]
+        self.known = True
+        self.found(window, first, found)
+
+    def _mark_again(self, window: FrameWindow) -> None:
+        super()._mark_again(window)
+        if self.shares:
+            self.marks = self._first_marks if self.marks is None else self.marks
+        else:
+            self.latest = self.latest or self.first
 
 
-def look(
-    prompts: Sequence[VideoPrompt],
-    window: FrameWindow,
-    first: int,
-    prompts_at_once: int,
-    shown_label: Mapping[str, torch.Tensor],
-) -> None:
+def look(prompts: Sequence[VideoPrompt], window: FrameWindow, first: int, prompts_at_once: int) -> None:
     """
     Runs the model for all of these prompts.
 
@@ -436,27 +545,39 @@ def look(
         window: the frames.
         first: the frame to begin with.
         prompts_at_once: maximum number of rows per pass, but at least one prompt with all its frames.
-        shown_label: what the model's `get_label_embeddings` returns for the label "object".
     """
     for prompt in prompts:
         if isinstance(prompt, LabelPrompt):
             prompt.found(window, first, window.find_labels(prompt.embeddings, first, prompt.candidates_wanted))
     count = len(window) - first
-    for several in _parts(prompts, ExpressionPrompt, prompts_at_once // count):
+    named = [prompt for prompt in prompts if isinstance(prompt, ExpressionPrompt)]
+    for several in in_batches(named, prompts_at_once // count):
         tokens, mask = (torch.cat([getattr(p, name) for p in several]) for name in ("tokens", "attention_mask"))
         for prompt, found in zip(several, window.find_expressions(tokens, mask, first)):
             prompt.found(window, first, found)
-    shown = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt) and prompt.latest is not None]
-    for several in _parts(shown, ObjectPrompt, prompts_at_once // (count + 1)):
-        for prompt, found in zip(several, window.find_shown([p.latest for p in several], shown_label, first)):
-            if isinstance(prompt, ExpressionPrompt):
-                prompt.found_by_mask(found)
-            else:
-                prompt.found(window, first, found)
+    marked = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt)]
+    alone = [(prompt, prompt.latest) for prompt in marked if prompt.latest is not None]
+    for pairs in in_batches(alone, prompts_at_once // (count + 1)):
+        for (prompt, _), (own, *found) in zip(pairs, window.find_shown([shown for _, shown in pairs], first)):
+            prompt.answered(window, first, own, found)
+    _look_on_maps([prompt for prompt in marked if prompt.shares], window, first, prompts_at_once)
 
 
-def _parts(prompts: Sequence[VideoPrompt], kind: type, size: int) -> Iterator[list[Any]]:
-    """Yields the prompts of one kind in batches."""
-    chosen, size = [prompt for prompt in prompts if isinstance(prompt, kind)], max(1, size)
-    for first in range(0, len(chosen), size):
-        yield chosen[first : first + size]
+def _look_on_maps(prompts: Sequence[ObjectPrompt], window: FrameWindow, first: int, prompts_at_once: int) -> None:
+    """Runs the model for prompts that share maps: once for each new one in its own frame, then for all together."""
+    own: dict[int, FrameCandidates] = {}
+    new = [(p, p.first) for p in prompts if isinstance(p, VisualPrompt) and not p.known and p.first is not None]
+    for pairs in in_batches(new, prompts_at_once):
+        answers = window.find_shown([shown for _, shown in pairs], len(window))
+        own |= {prompt.number: prompt.met(window, found[0]) for (prompt, _), found in zip(pairs, answers)}
+    prompts = [prompt for prompt in prompts if prompt.marks is not None]
+    if prompts:
+        answers = window.find_marked([p.marks for p in prompts], window.maps().of_images(slice(first, None)))
+        for prompt, found in zip(prompts, answers):
+            prompt.answered(window, first, own.get(prompt.number), found)
+
+
+def in_batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yields items in batches of a size, or of one where it is less."""
+    for first in range(0, len(items), max(1, size)):
+        yield items[first : first + max(1, size)]

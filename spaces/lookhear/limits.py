@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 from PIL import Image
 
+from lookhear.serving.handler import packet_seconds, positive_numbers
+
 PREFIX = "LOOKHEAR_SPACE_"
 # Containers that hold what they show. Playlists, which name other files and addresses, are none of them.
 CONTAINERS = {"3gp", "asf", "avi", "flv", "matroska", "mov", "mp4", "mpeg", "mpegts", "ogg", "webm"}
@@ -45,12 +47,7 @@ class Limits:
         Raises:
             ValueError: one of them is no positive number.
         """
-        given = {}
-        for field in fields(cls):
-            text = environment.get(PREFIX + field.name.upper())
-            if text:
-                given[field.name] = _positive(PREFIX + field.name.upper(), text)
-        return cls(**given)
+        return cls(**positive_numbers((one.name for one in fields(cls)), PREFIX, environment))
 
     def check_video(self, path: str, seconds: float) -> float:
         """
@@ -76,7 +73,7 @@ class Limits:
                     raise ValueError("The file has sound only, no pictures.")
                 largest = max(sizes, key=lambda size: size[0] * size[1])
                 self._check_pixels(largest)
-                length, frames = _packet_seconds(container, streams)
+                length, frames = packet_seconds(container, streams)
         except av.error.ArgumentError:  # the whitelist's
             message = "This kind of file is not accepted as a video: use mp4, mov, mkv, webm, avi or mpg."
             raise ValueError(message) from None
@@ -128,30 +125,3 @@ class Limits:
             raise ValueError(
                 f"The pictures have {size[0]} x {size[1]} pixels; the limit here is {self.megapixels:.0f} megapixels."
             )
-
-
-def _packet_seconds(container: av.container.InputContainer, streams: list) -> tuple[float, int]:
-    """
-    Measures from the first to the last packet, as browsers' recordings do not say how long they are.
-
-    Returns:
-        Seconds, and the number of the video's packets.
-    """
-    first, last, frames = float("inf"), 0.0, 0
-    for packet in container.demux(streams):
-        frames += packet.size > 0 and packet.stream.type == "video"
-        if packet.pts is not None and packet.time_base is not None:
-            begin = float(packet.pts * packet.time_base)
-            first = min(first, begin)
-            last = max(last, begin + float((packet.duration or 0) * packet.time_base))
-    return max(0.0, last - first), frames
-
-
-def _positive(name: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{name} must be a positive number, not {text!r}")
-    return number

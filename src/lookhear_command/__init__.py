@@ -1,5 +1,5 @@
 """The command line: `lookhear transcribe | perceive | ask | prepare | train | evaluate | reproduce | convert |
-export | publish | synthesize | demo`.
+export | publish | synthesize | serve | demo`.
 
 One file per command: `add` says what it takes, `run` carries it out. Results go to stdout, messages and progress to
 stderr. Bad input ends in one line and exit code 2.
@@ -28,6 +28,7 @@ from . import (
     prepare,
     publish,
     reproduce,
+    serve,
     synthesize,
     train,
     transcribe,
@@ -35,7 +36,10 @@ from . import (
 from .errors import EXPECTED, explained
 from .parsing import Parser
 
-COMMANDS = (transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert, export, publish, synthesize, demo)
+COMMANDS = (
+    *(transcribe, perceive, ask, prepare, train, evaluate, reproduce, convert),
+    *(export, publish, synthesize, serve, demo),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

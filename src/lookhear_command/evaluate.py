@@ -12,6 +12,7 @@ from .argument_types import comma_list, count, positive, share
 from .parsing import Commands, add_command
 from .shared_options import (
     MODALITIES,
+    add_dtype,
     add_model,
     add_search,
     check_folder,
@@ -47,6 +48,7 @@ def add(commands: Commands) -> None:
     data += "without it, and scene-questions scenes"
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     add_model(parser)
+    add_dtype(parser)
     _add_protocol(parser)
     _add_two_talkers(parser)
     parser.add_argument(
@@ -120,6 +122,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--noise-probability applies to avsr only: leave it out")
     if options.non_speech and options.system != "avsr":
         raise ValueError("--non-speech applies to avsr only: leave it out")
+    if options.dtype != "auto" and options.system != "avsr":
+        raise ValueError("--dtype applies to avsr only: leave it out")
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
@@ -162,6 +166,7 @@ def run(options: argparse.Namespace) -> None:
                 seed=options.seed,
                 limit=options.limit,
                 device=options.device,
+                dtype=options.dtype,
                 batch_size=options.batch_size or 8,
                 progress=_Progress(),
                 on_problem=None if options.strict else left_out,
@@ -205,8 +210,8 @@ def _readings(options: argparse.Namespace) -> Any:
     from lookhear.evaluation.fingerprints import with_content
     from lookhear.evaluation.protocols.stored_results import StoredResults, resumed_work
 
-    about = {name: getattr(options, name) for name in ("num_beams", "ctc_weight", "batch_size", "limit", "seed")}
-    about |= {"noise_probability": options.noise_probability}
+    names = ("num_beams", "ctc_weight", "search", "batch_size", "limit", "seed", "dtype", "noise_probability")
+    about = {name: getattr(options, name) for name in names}
     about |= {name: with_content(os.path.join(getattr(options, name), "")) for name in ("model", "data")}
     if options.output is not None:
         path = options.output / "readings.jsonl"
@@ -251,6 +256,7 @@ def _non_speech(options: argparse.Namespace) -> None:
         seed=options.seed,
         limit=options.limit,
         device=options.device,
+        dtype=options.dtype,
         batch_size=options.batch_size or 8,
         progress=_Progress(),
         **search_settings(options),

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 # Options that change no result, or say where it goes.
-UNIMPORTANT = ("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device")
+UNIMPORTANT = (
+    *("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device"),
+    "num_workers",
+)
 
 
 class FilesDone:
@@ -25,14 +28,9 @@ class FilesDone:
     """
 
     def __init__(self, path: Path, options: argparse.Namespace, **about: Any):
-        from lookhear.evaluation.fingerprints import with_content
         from lookhear.evaluation.protocols.stored_results import resumed_work
 
-        given = {name: value for name, value in vars(options).items() if name not in UNIMPORTANT}
-        texts = {name: with_content(str(value)) for name, value in given.items() if isinstance(value, (str, Path))}
-        plain = {name: repr(value) for name, value in given.items() if name not in texts}
-        about = {**texts, **plain, **about, "model": with_content(os.path.join(str(options.model), ""))}
-        self._open = partial(resumed_work, path, about)
+        self._open = partial(resumed_work, path, {**about, **what_counts(options, UNIMPORTANT)})
         if options.overwrite:
             path.unlink(missing_ok=True)
         self._stored = self._open() if path.exists() else None  # written at the first file: arguments may be wrong
@@ -67,6 +65,25 @@ class FilesDone:
         """Removes the record, once the command has ended."""
         if self._stored is not None:
             self._stored.remove()
+
+
+def what_counts(options: argparse.Namespace, unimportant: Sequence[str]) -> dict[str, str]:
+    """
+    Describes the options that the results of a command depend on.
+
+    Args:
+        options: of the command; `model` is among them.
+        unimportant: names of those that are left out.
+
+    Returns:
+        Name -> value, with a digest of the content of the files and the checkpoint that are named.
+    """
+    from lookhear.evaluation.fingerprints import with_content
+
+    given = {name: value for name, value in vars(options).items() if name not in unimportant}
+    texts = {name: with_content(str(value)) for name, value in given.items() if isinstance(value, (str, Path))}
+    about = {name: texts.get(name, repr(value)) for name, value in given.items()}
+    return about | {"model": with_content(os.path.join(str(options.model), ""))}
 
 
 def _state(file: str) -> list[int] | None:

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .argument_types import box, comma_list, line, points, positive, rate, share
+from .argument_types import box, comma_list, count, line, points, positive, rate, share
 from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
+from .perceive_folders import add_options, check_options, perceive_folders
 from .shared_options import add_model, check_outputs, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
@@ -23,7 +24,8 @@ def add(commands: Commands) -> None:
         "lookhear perceive street.jpg --model glee-lite/ --labels person,dog --out overlay.png\n  "
         'lookhear perceive street.jpg --model glee-lite/ --expression "the man on the left" --point 120,80 --json\n  '
         'lookhear perceive street.mp4 --model glee-lite/ --expression "the red car" --out tracked.mp4 '
-        "--json tracks.jsonl"
+        "--json tracks.jsonl\n  "
+        "lookhear perceive pictures/ --recursive --model glee-lite/ --labels person --output found/"
     )
     summary = "find and segment what is named, described or pointed at in images, and follow it through a video"
     parser = add_command(commands, "perceive", summary, example, run)
@@ -63,6 +65,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--each", dest="frames", action="store_const", const="each", help="short for --frames each")
     together = "images (1) or frames (4) that go through the model together"
     parser.add_argument("--batch-size", type=positive, metavar="N", help=together)
+    readers = "processes that read image files, ahead of the model (one for each core but one, from nine files on)"
+    parser.add_argument("--num-workers", type=count, metavar="N", help=readers)
     size = "pixels that an image (89478485) or a frame (36000000) may have; larger ones are refused"
     parser.add_argument("--max-pixels", type=positive, metavar="N", help=size)
     out = "draw what was found: an image file, or a folder for NAME.png of each image; for a video an mp4, mov "
@@ -88,14 +92,23 @@ def add(commands: Commands) -> None:
     video.add_argument("--tracking", choices=("memory", "minvis"), help=how)
     by_mask = "look for the object of an --expression by its own mask, too"
     video.add_argument("--reprompt", action="store_true", default=None, help=by_mask)
+    ways = (
+        "how objects of --point, --box, --scribble and --mask are followed: each for itself (exact), or most of the "
+    )
+    ways += "work once for all of them, less exactly (shared)"
+    video.add_argument("--following", choices=("exact", "shared"), help=ways)
     bar = "show how far it is (on a terminal)"
     video.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
+    add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     asked = [name for name in ASKED if getattr(options, name) is not None]
     if not asked and not _knows_classes(options.model):
         raise ValueError(f"nothing to look for: give {', '.join('--' + name for name in ASKED[:-1])} or --{ASKED[-1]}")
+    check_options(options)
+    if options.output is not None:
+        return perceive_folders(options, _prompts(options))
     if len(options.files) > 1 and (placed := [name for name in asked if name not in ("labels", "expression")]):
         raise ValueError(f"--{placed[0]} applies to a single image, and there are {len(options.files)}")
     if options.json not in (None, "-") and Path(options.json).suffix.lower() in PICTURES:
@@ -105,7 +118,7 @@ def run(options: argparse.Namespace) -> int:
     moving = [file for file in options.files if Path(file).suffix.lower() not in STILL and _is_video(file)]
     if moving and frames == "video":
         return _perceive_video(options)
-    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt"):
+    for name in ("coco_vis", "mot", "fps", "tracking", "reprompt", "following"):
         if getattr(options, name) is not None:
             which = "looked at as pictures" if moving else "not one"
             raise ValueError(f"--{name.replace('_', '-')} applies to videos only, and {options.files[0]} is {which}")
@@ -134,6 +147,7 @@ def run(options: argparse.Namespace) -> int:
         json_path=options.json,
         coco=options.coco,
         batch_size=options.batch_size or 1,
+        num_workers=options.num_workers,
         done=done,
         threshold=options.threshold,
         top_k=options.top_k,
@@ -183,6 +197,8 @@ def _check_coco(options: argparse.Namespace) -> None:
 def _perceive_video(options: argparse.Namespace) -> int:
     if len(options.files) > 1:
         raise ValueError(f"pass one video at a time, there are {len(options.files)} files")
+    if options.num_workers is not None:
+        raise ValueError("--num-workers is for images, and the frames of a video come from one file")
     file, out = options.files[0], options.out
     if out is not None and (out.is_dir() or not out.suffix):
         out = out / f"{result_name(file)}.mp4"
@@ -198,7 +214,8 @@ def _perceive_video(options: argparse.Namespace) -> int:
 
     from lookhear.commands.perceive_video import VideoOutputs, perceive_video
 
-    settings = {name: getattr(options, name) for name in ("batch_size", "tracking", "reprompt", "max_pixels")}
+    names = ("batch_size", "tracking", "reprompt", "following", "max_pixels")
+    settings = {name: getattr(options, name) for name in names}
     prompts = _prompts(options)
     return perceive_video(
         file,

@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--roi-size", type=positive, metavar="PIXELS", help="side of the stored crop")
     parser.add_argument("--crop-size", type=positive, metavar="PIXELS", help="side of what the network sees")
     parser.add_argument("--mouth-width", type=float, metavar="PIXELS", help="mouth corner to mouth corner in the crop")
-    parser.add_argument("--landmarks", choices=("dlib", "mesh"), help="what finds the mouths (as the model says)")
+    parser.add_argument("--landmarks", choices=("mesh", "dlib"), help="what finds the mouths (as the model says)")
     parser.add_argument("--clips-per-shard", type=positive, default=200, metavar="N", help="clips in a file (200)")
     outside = "let a metadata.jsonl name files outside of its folder"
     parser.add_argument("--allow-outside", action="store_true", help=outside)

@@ -14,6 +14,8 @@ from .argument_types import positive, share
 
 SEARCHES = ("joint", "two_pass", "greedy", "espnet")
 MODALITIES = ("audio", "visual", "audiovisual")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+STANDARD_INPUT = "-"
 
 
 def add_model(
@@ -26,6 +28,12 @@ def add_model(
         text += f"; or {others[system]}"
     parser.add_argument("--model", default=packaged(name), help=text)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    text = "what the model computes in; auto: as the checkpoint is stored. bfloat16 and float16 are faster on GPUs, "
+    text += "bfloat16 also on CPUs with AMX; either may change a letter (auto)"
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help=text)
 
 
 def packaged(name: str) -> str:
@@ -124,6 +132,8 @@ def search_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def result_name(file: str) -> str:
     """Returns the name of a file's or URL's result: the file's name without its ending."""
+    if file == STANDARD_INPUT:
+        return "stdin"
     if file.lower().startswith("file://"):
         file = urllib.parse.unquote(file)
     return Path(file.split("?")[0].rstrip("/")).stem or "result"

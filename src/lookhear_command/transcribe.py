@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import channel, chunk_length, positive, rate, seconds, share, track, weight
+from .folder_run import FolderBar, FolderRun
+from .found_files import CLIPS, SOUNDS, find_files, readable
 from .interrupted import FilesDone
 from .parsing import Commands, add_command
 from .shared_options import (
     MODALITIES,
+    add_dtype,
     add_model,
     add_search,
     check_folder,
@@ -24,28 +27,35 @@ from .shared_options import (
 )
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+ALL = "all"
 EVERYONE = "everyone"
 
 
 def add(commands: Commands) -> None:
     example = (
         "lookhear transcribe interview.mp4 --format srt --output subtitles/\n  "
+        "lookhear transcribe recordings/ --recursive --format all --output transcripts/\n  "
         'lookhear transcribe interview.mp4 --speaker "the person on the left"\n  '
         "lookhear transcribe interview.mp4 --speaker everyone --format vtt --output subtitles/"
     )
     parser = add_command(commands, "transcribe", "read what is said in video or sound files", example, run)
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound file, or URL")
+    files = "video or sound file, URL, folder (--output mirrors it), or - for the standard input"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=files)
+    parser.add_argument("--recursive", action="store_true", help="read the folders in a folder, too")
     add_model(parser)
+    add_dtype(parser)
     parser.add_argument("--modality", choices=("auto", *MODALITIES), default="auto", help="what to read from (auto)")
-    parser.add_argument("--format", choices=FORMATS, default="txt", help="format of the result (txt)")
+    parser.add_argument("--format", choices=(*FORMATS, ALL), default="txt", help="format of the result (txt)")
     folder = "write DIR/NAME.FORMAT for each file; the same command resumes there after an interruption"
     parser.add_argument("--output", metavar="DIR", type=Path, help=folder)
     anew = "read all files, also those that an interrupted command has read"
     parser.add_argument("--overwrite", action="store_true", help=anew)
+    underlined = "underline each word in srt and vtt while it is said"
+    parser.add_argument("--highlight-words", action="store_true", help=underlined)
     parser.add_argument("--timestamps", choices=("word", "char"), help="put times into txt and json")
     chunk = "length that the model reads in one pass; longer files are read utterance by utterance (the checkpoint's)"
     parser.add_argument("--chunk-length", type=chunk_length, metavar="SECONDS", help=chunk)
-    bar = "show a progress bar for long files (on a terminal)"
+    bar = "show a progress bar for folders and long files (on a terminal)"
     parser.add_argument("--progress", action=argparse.BooleanOptionalAction, default=None, help=bar)
     add_search(parser)
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
@@ -149,57 +159,121 @@ def _seen(frame: dict[str, Any]) -> tuple[float | None, dict[int, list[float]]]:
     return frame["time"], {found["track_id"]: [found["box"][edge] for edge in edges] for found in frame["objects"]}
 
 
-def _sources(options: argparse.Namespace) -> list[Any]:
-    """Returns the pipeline's input for each file."""
-    if options.audio is None:
-        if options.audio_offset is not None:
-            raise ValueError("--audio-offset applies to the file of --audio, which is missing")
-        return list(options.files)
-    if len(options.files) > 1:
+def _check_sound(options: argparse.Namespace) -> None:
+    """Checks that `--audio` and `--audio-offset` apply."""
+    if options.audio is None and options.audio_offset is not None:
+        raise ValueError("--audio-offset applies to the file of --audio, which is missing")
+    if options.audio is not None and len(options.files) > 1:
         raise ValueError(f"--audio applies to a single video, and there are {len(options.files)}")
-    return [{"video": options.files[0], "audio": options.audio, "audio_offset": options.audio_offset or 0.0}]
+
+
+def _sources(options: argparse.Namespace) -> list[Any]:
+    """Returns the pipeline's input for each file; pipes are read here."""
+    files = [readable(file) for file in options.files]
+    if options.audio is None:
+        return files
+    return [{"video": file, "audio": options.audio, "audio_offset": options.audio_offset or 0.0} for file in files]
 
 
 def run(options: argparse.Namespace) -> int:
-    names = [result_name(file) for file in options.files]
-    if options.output is None and len(names) > 1 and options.format in ("srt", "vtt", "tsv"):
-        raise ValueError(f"several files as {options.format} need --output DIR")
-    if options.output is not None and len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two files would both be written to {options.output / twice}.{options.format}; rename one")
-    speaker, sources = _chosen(options), _sources(options)
+    found = find_files(options.files, CLIPS + SOUNDS, options.recursive, options.output)
+    if found is not None:
+        options.files = [file.path for file in found]
+    names = [result_name(file) for file in options.files] if found is None else [file.name for file in found]
+    _check_formats(options, names)
+    _check_sound(options)
+    speaker = _chosen(options)
     model = checked_model(options, "avsr")
-    done = _done(options)
+    folders, done = None, None
+    if found is not None and options.output is not None:
+        check_folder(options.output)
+        folders = FolderRun(options, lambda file: [options.output / f"{file.name}.{kind}" for kind in _kinds(options)])
+        found = folders.pending(found)
+        options.files = [file.path for file in found]
+        names = [file.name for file in found]
+    else:
+        done = _done(options)
     from lookhear.commands.loading import load_pipeline
     from lookhear.processing.avsr import format_captions
     from lookhear.training.named_models import local_model
 
-    asr = load_pipeline("audio-visual-speech-recognition", model, options.device)
+    if not options.files:
+        return 2 if folders is not None and folders.failed else 0
+    sources = _sources(options)
+    asr = load_pipeline("audio-visual-speech-recognition", model, options.device, options.dtype)
     if options.speaker_model is not None:
         options.speaker_model = local_model(options.speaker_model)
-    timestamps = options.timestamps or ("word" if options.format in ("srt", "vtt", "tsv") else False)
+    timestamps = _timestamps(asr, options)
     failed = 0
-    for file, name, result, error, alone in _results(asr, options, sources, names, timestamps, speaker, done):
+    for file, name, result, error, alone in _shown(
+        _results(asr, options, sources, names, timestamps, speaker, done), options, folders
+    ):
         if done is not None and result is None and error is None:
             print(*done[file]["written"], sep="\n")
         elif result is not None and options.output is not None:
+            if folders is not None and isinstance(error, KeyboardInterrupt):  # what is there counts as done
+                raise error
             written = _write(result, options.output, name, options)
             if done is not None and error is None:
                 done.add(file, written, alone=alone)
         elif result is not None:
             start = f"{file}\t" if len(names) > 1 and options.format == "txt" else ""
-            lines = format_captions(result, options.format, options.timestamps is not None).splitlines(keepends=True)
-            print("".join(start + line for line in lines), end="", flush=True)
+            text = format_captions(result, options.format, options.timestamps is not None, options.highlight_words)
+            print("".join(start + line for line in text.splitlines(keepends=True)), end="", flush=True)
         if error is not None:
             failed += 1
             part = "" if result is None else f" (the first {result['report']['duration']:.1f} s were read)"
             message = " ".join(str(error).split()) or type(error).__name__
             print(f"lookhear transcribe: error: {message}{part}", file=sys.stderr)
+            if folders is not None and isinstance(error, Exception):
+                folders.add_problem(file, f"{message}{part}")
         if isinstance(error, KeyboardInterrupt):
             raise error
     if done is not None:
         done.remove()
-    return 2 if failed else 0
+    return 2 if failed or (folders is not None and folders.failed) else 0
+
+
+def _check_formats(options: argparse.Namespace, names: list[str]) -> None:
+    """Checks that the results of these names can be written, or printed, as `--format` says."""
+    if options.output is None and options.format == ALL:
+        raise ValueError("--format all needs --output DIR")
+    if options.output is None and len(names) > 1 and options.format in ("srt", "vtt", "tsv"):
+        raise ValueError(f"several files as {options.format} need --output DIR")
+    if options.highlight_words and not {"srt", "vtt"} & set(_kinds(options)):
+        raise ValueError(f"--highlight-words applies to srt and vtt, and --format is {options.format}")
+    if options.output is not None and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        ending = _kinds(options)[0]
+        raise ValueError(f"two files would both be written to {options.output / twice}.{ending}; rename one")
+
+
+def _kinds(options: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the formats that are written."""
+    return FORMATS if options.format == ALL else (options.format,)
+
+
+def _timestamps(asr: Any, options: argparse.Namespace) -> str | bool:
+    """Returns the argument `return_timestamps`; json has words where the model can tell their times."""
+    if options.timestamps is not None:
+        return options.timestamps
+    config = asr.model.config
+    timed = options.format == "json" and (config.ctc_loss_weight or config.alignment_loss_weight)
+    return "word" if timed or options.format in ("srt", "vtt", "tsv", ALL) else False
+
+
+def _shown(results: Iterator[Any], options: argparse.Namespace, folders: FolderRun | None) -> Iterator[Any]:
+    """Yields the results; of folders, a bar shows how far they are."""
+    if folders is None:
+        yield from results
+        return
+    with FolderBar(options.files, options.progress) as bar:
+        options.progress = False  # one bar is enough
+        for result in results:
+            with bar.aside():
+                yield result
+            bar.add(result[0], 0.0 if result[2] is None else result[2]["report"]["duration"])
+    print(f"lookhear transcribe: {bar.summary()}", file=sys.stderr)
 
 
 def _done(options: argparse.Namespace) -> FilesDone | None:
@@ -216,11 +290,14 @@ def _write(result: dict[str, Any], folder: Path, name: str, options: argparse.Na
     """
     from lookhear.processing.avsr import write_captions
 
-    kind = options.format
-    written = [write_captions(result, folder / f"{name}.{kind}", kind, options.timestamps is not None)]
-    for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
-        speaker = one["speaker"].lower().replace(" ", "-")
-        written.append(write_captions(one, folder / f"{name}.{speaker}.{kind}", kind))
+    written = []
+    for kind in _kinds(options):
+        timed, underlined = options.timestamps is not None, options.highlight_words
+        written.append(write_captions(result, folder / f"{name}.{kind}", kind, timed, underlined))
+        for one in result.get("speakers", ()) if kind in ("srt", "vtt") else ():
+            speaker = one["speaker"].lower().replace(" ", "-")
+            path = folder / f"{name}.{speaker}.{kind}"
+            written.append(write_captions(one, path, kind, highlight_words=underlined))
     print(*written, sep="\n")
     return written
 
@@ -247,7 +324,7 @@ def _results(
     settings |= {"speech_confidence": options.speech_confidence}
     settings |= {"return_timestamps": timestamps, "speaker": speaker, "speaker_model": options.speaker_model}
     settings |= {"audio_track": options.audio_track, "video_track": options.video_track, "channel": options.channel}
-    settings["max_pixels"] = options.max_pixels
+    settings |= {"max_pixels": options.max_pixels, "batch_size": options.batch_size}
     if speaker == EVERYONE:
         for file, source, name in zip(options.files, sources, names, strict=True):
             known = done is not None and file in done

@@ -63,7 +63,7 @@ def classifier(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def lrw(talking_clips, tmp_path_factory) -> Path:
     """LRW's tree: BLUE and RED in the test split, a BLUE without a face there, and a GREEN to train on."""
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
 
     root = tmp_path_factory.mktemp("lrw")
     places = [("BLUE", "test", 1, "0.mp4"), ("RED", "test", 1, "1.mp4"), ("GREEN", "train", 1, "0.mp4")]

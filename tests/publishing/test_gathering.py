@@ -1,6 +1,7 @@
 """What would be published: every file, checked, without network."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ TASKS = {
     "lisa_glee": "reasoning-segmentation",
 }
 SYSTEMS = [("avsr-grid-tiny", "avsr"), ("glee-tiny", "glee"), ("lisa-glee-tiny", "lisa_glee")]
+FACE_NETWORKS = ("LICENSE", "NOTICE", "README.md", "model.safetensors")
 CARD = """---
 license: apache-2.0
 library_name: transformers
@@ -106,7 +108,8 @@ def test_the_published_code_is_todays(repository, name, system):
     folder = repository / "model_cards" / name
     before = {path: path.read_bytes() for path in folder.iterdir()}
     files = {file.path: file.read() for file in gather(folder, f"org/{name}").files}
-    code = {path: content for path, content in files.items() if path.endswith(".py")}
+    assert files["handler.py"] == (repository / "src" / "lookhear" / "serving" / "handler.py").read_bytes()
+    code = {path: content for path, content in files.items() if path.endswith(".py") and path != "handler.py"}
     assert {f"{part}_{system}.py" for part in ("configuration", "modeling", "processing", "pipeline")} <= set(code)
     there = {path: sources(repository, system)[path] for path in code}
     if system == "lisa_glee":  # a checkpoint takes GLEE's classes from the code beside it
@@ -147,7 +150,42 @@ def test_code_in_the_folder_is_published_as_it_is(checkpoint):
     (checkpoint / "loss_avsr.py").write_text((checkpoint / "loss_avsr.py").read_text() + "\n# mine\n")
     publication = gather(checkpoint, "org/tiny")
     assert text(publication, "loss_avsr.py").endswith("# mine\n")
-    assert [file.path for file in publication.files if file.is_made] == ["README.md"]
+    made = [file.path for file in publication.files if file.is_made]
+    assert made == ["README.md", "handler.py", "requirements.txt"]
+
+
+@pytest.mark.slow
+def test_an_endpoint_is_told_what_to_install(checkpoint):
+    """What the code imports, with its bounds, but for torch; a handler of the folder's own stays."""
+    lines = text(gather(checkpoint, "org/tiny"), "requirements.txt").splitlines()
+    names = [re.split("[<>=]", line)[0] for line in lines]
+    assert {"av", "dlib-bin", "numpy", "pillow", "scipy", "transformers"} <= set(names)
+    assert not {"torch", "torchvision", "datasets", "lookhear"} & set(names) and all("<" in line for line in lines)
+    (checkpoint / "handler.py").write_text("class EndpointHandler: ...\n")
+    assert text(gather(checkpoint, "org/tiny"), "handler.py") == "class EndpointHandler: ...\n"
+
+
+def test_face_networks_go_along_where_the_processor_needs_them(repository, tmp_path):
+    """The packaged checkpoint's folder has none; whatever part of them a folder has stays as it is."""
+    packaged = repository / "model_cards" / "face-mesh"
+    expected = {f"face-mesh/{name}": (packaged / name).read_bytes() for name in FACE_NETWORKS}
+    name = "avsr-grid-tiny"
+    folder = shutil.copytree(repository / "model_cards" / name, tmp_path / name)
+    assert not (folder / "face-mesh").exists()
+
+    def networks() -> dict[str, bytes]:
+        files = gather(folder, f"org/{name}").files
+        return {file.path: file.read() for file in files if file.path.startswith("face-mesh/")}
+
+    assert networks() == expected and not (folder / "face-mesh").exists()
+    (folder / "face-mesh").mkdir()
+    (folder / "face-mesh/NOTICE").write_text("mine")
+    assert networks() == expected | {"face-mesh/NOTICE": b"mine"}
+    shutil.rmtree(folder / "face-mesh")
+    settings = json.loads((folder / "processor_config.json").read_text())
+    settings["image_processor"]["landmarks"] = "dlib"
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    assert networks() == {}
 
 
 def test_no_code_is_committed_beside_a_checkpoint(repository):
@@ -395,7 +433,7 @@ def test_a_space_that_needs_lookhear_takes_it_along(space, repository):
     assert {"lookhear/__init__.py", "lookhear_command/publish.py"} <= there
     assert expected - there == set()
     needed = text(publication, "requirements.txt").splitlines()
-    assert {"torch", "gradio", "dlib-bin", "lookhear-other"} <= {line.split("<")[0] for line in needed}
+    assert {"torch", "gradio", "ai-edge-litert", "lookhear-other"} <= {line.split("<")[0] for line in needed}
     assert not [line for line in needed if line.startswith(("jiwer", "pytest", "lookhear["))]
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq, AutoProcessor, pipeline
 
 from lookhear.publishing import gather
+from lookhear.training.avsr.synthesis import VOICES, speak
 
 MODEL, EYES, METRICS = "org/avsr-grid-tiny", "org/glee-tiny", ("wer", "cer", "coco_ap", "hota")
 TASK = "audio-visual-speech-recognition"
@@ -38,7 +39,7 @@ print("RESULT" + json.dumps({
     "read": asr(clip, return_timestamps="word"),
     "chosen": {"text": chosen["text"], "speaker": chosen["report"]["speaker"]},
     "ids": ids.tolist(),
-    "heard": listen({"raw": arrays["audio"], "sampling_rate": 16000})["text"],
+    "heard": listen({"raw": arrays["speech"], "sampling_rate": 16000})["text"],
     "classes": [type(o).__name__ for o in (processor, model, base, asr, see)],
     "modules": sorted({type(o).__module__.split(".")[0] for o in (processor, model, base, asr, see)}),
     "figures": figures,
@@ -127,7 +128,8 @@ def elsewhere(
 def arrays() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     audio = (0.1 * generator.standard_normal(9600)).astype(np.float32)
-    return {"audio": audio, "mouths": generator.integers(0, 255, (15, 64, 64), dtype=np.uint8)}
+    mouths = generator.integers(0, 255, (15, 64, 64), dtype=np.uint8)
+    return {"audio": audio, "mouths": mouths, "speech": speak("bin blue at f two now", VOICES[0]).audio}
 
 
 @pytest.mark.timeout(600)
@@ -154,7 +156,7 @@ def test_what_was_published_works_without_lookhear(
     here = asr(str(talking_clips / "0.mp4"), speaker="the person", speaker_locator=see)
     assert elsewhere["chosen"] == plain({"text": here["text"], "speaker": here["report"]["speaker"]})
 
-    sound = {"audio": arrays["audio"], "sampling_rate": 16000}
+    sound = {"audio": arrays["speech"], "sampling_rate": 16000}
     assert elsewhere["heard"].split() == asr(sound, modality="audio")["text"].split() != []
 
     processor = AutoProcessor.from_pretrained(folder)

@@ -92,6 +92,7 @@ def test_the_published_code_is_todays(folder, repository):
         system = "lisa_glee" if path.endswith("_lisa_glee.py") else "glee"
         if path != "perception_lisa_glee.py":  # the only one that is written for a checkpoint
             places = [repository / kind / system / path for kind in ("modeling", "processing")]
+            places += [repository / "src" / "lookhear" / "serving" / path]
             assert next(place for place in places if place.is_file()).read_bytes() == content, path
     config = json.loads(files["config.json"])
     assert config["custom_pipelines"] and config["auto_map"]["AutoModel"].startswith("modeling_lisa_glee.")

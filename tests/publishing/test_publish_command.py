@@ -22,6 +22,8 @@ def test_a_dry_run_lists_every_file_and_asks_nobody(command, shared_hub, reposit
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if "__pycache__" not in path.parts}
     code = {name for name in listed if name.endswith(".py")}
     assert {"modeling_avsr.py", "processing_avsr.py", "pipeline_avsr.py"} <= code and not code & there
+    there |= {"requirements.txt"}  # of the handler
+    there |= {f"face-mesh/{name}" for name in ("LICENSE", "NOTICE", "README.md", "model.safetensors")}
     assert listed - code == there | {f".eval_results/{name}.yaml" for name in ("grid-noise", "grid-two-talkers")}
 
 

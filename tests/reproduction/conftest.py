@@ -83,7 +83,7 @@ def clip() -> Callable[[Path, int, int], None]:
 
 
 def _clip(path: Path, frames: int, seed: int) -> None:
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
 
     generator = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -253,8 +253,9 @@ def object_corpora(tmp_path_factory) -> Path:
     for name, refs in (("refcoco", "unc"), ("refcoco+", "unc"), ("refcocog", "umd")):
         coco_like(root / name / "instances.json", root / "coco/train2014", ["a.jpg", "b.jpg"])
         rows = [
-            {"ref_id": number, "image_id": number, "ann_id": 2 * number + 1, "split": "val",
+            {"ref_id": number, "image_id": number, "ann_id": 2 * number + 1, "split": split,
              "sentences": [{"sent": "the upper one", "raw": "", "tokens": [], "sent_id": number}]}
+            for split in ("train", "val")
             for number in (1, 2)
         ]  # fmt: skip
         (root / name / f"refs({refs}).p").write_bytes(pickle.dumps(rows, protocol=2))
@@ -347,3 +348,15 @@ def detector(tiny_glee, tmp_path_factory) -> Path:
     from lookhear.training.glee.export import save_checkpoint
 
     return save_checkpoint(*tiny_glee, tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="session")
+def all_corpora(object_corpora, tiny_glee, llava_start) -> Path:
+    """`object_corpora` with all else that GLEE's and LISA-GLEE's recipes train on and start from."""
+    from .training_corpora import write_glee_corpora, write_lisa_corpora, write_starts
+
+    write_glee_corpora(object_corpora)
+    write_lisa_corpora(object_corpora)
+    write_starts(object_corpora, tiny_glee[1].tokenizer)
+    (object_corpora / "llava-1.5-7b-hf").symlink_to(llava_start)
+    return object_corpora

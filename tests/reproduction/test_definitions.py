@@ -14,6 +14,7 @@ from lookhear.evaluation.protocols.running import PROTOCOLS
 from lookhear.reproduction import Places, describe_plan, find_paper, read_papers
 from lookhear.reproduction.definitions import Measure
 from lookhear.reproduction.estimate import cost, training_steps
+from lookhear.reproduction.places import located
 from lookhear.reproduction.stages import plan
 from lookhear.training.avsr.corpora import READERS
 from lookhear.training.glee.fine_tuning.few_shot import ODINW_SEEDS, ODINW_SHOTS
@@ -53,7 +54,7 @@ def test_a_dry_run_lists_stages_data_hours_and_memory(name):
         assert " " not in stage.name and all(f"  data: {source} (" in text for source in stage.sources)
         if stage.kind == "train":
             assert f"{training_steps(stage, paper)} steps on " in lines[2 + number]
-    assert any(line.startswith("  measure: ") for line in lines)
+    assert any(line.startswith("  measure: ") for line in lines) and "not known" not in text
 
 
 def test_measurements_name_what_exists():
@@ -86,6 +87,20 @@ def test_published_figures_agree_with_the_differences_that_the_text_states():
             assert not (row.published or row.change) or row.source
     stated = {"table6_hybrid": 2.7, "table7_moco": 43.2, "table3_audiovisual": 2.6, "table9_audio_28h": 3.4}
     assert of_model.items() >= stated.items()
+
+
+def test_the_last_stage_computes_its_frozen_parts_once():
+    """By its recipe, below the output folder; the dry run says so, of no other training, and counts it."""
+    paper = find_paper("table3", PAPERS)
+    lines = describe_plan("table3", paper, (), PLACES).splitlines()
+    (line,) = (line for line in lines if "frozen parts computed once" in line)
+    assert line.split()[:2] == ["table3_audiovisual", "train"]
+    stage = next(stage for stage in named_plan("table3") if stage.name == "table3_audiovisual")
+    stored = located(stage.content, PLACES, paper)["data"]["cache_features"]
+    assert stored == str(Path("out", "cache", "table3_audiovisual"))
+    assert cost(stage, paper).hours == pytest.approx(400000 * 4 * 0.04 / 3600 + 0.4)
+    computed = describe_plan("table3", paper, ("table3_*:data.cache_features=null",), PLACES)
+    assert "computed once" not in computed
 
 
 def test_hours_are_steps_times_batches_times_gpus():

@@ -237,6 +237,8 @@ def test_tables_share_what_they_have_in_common(run, sources, upper_left_crops, t
     frozen = json.loads((tmp_path / "runs" / "table3_audiovisual" / "config.json").read_text())
     assert frozen["audio_config"]["encoder_config"]["hidden_size"] == 72  # of the checkpoint that it copies
     assert frozen["visual_config"]["depths"] == [1, 1, 1, 1]
+    stored = tmp_path / "cache" / "table3_audiovisual"
+    assert {path.parent.name for path in stored.glob("*/*.parquet")} == {"train", "validation"}
     for name in ("table8", "figure3"):
         code, out, err = run(name, *arguments, *LIPS)
         assert code == 0 and fresh_trainings(err) == [], err

@@ -181,6 +181,30 @@ def splice_word(clip: Clip, other: Clip, place: int) -> Clip:
     return Clip(" ".join(w for w, *_ in words), audio, mouths, tuple(words))
 
 
+def scramble(clip: Clip, generator: np.random.Generator) -> Clip:
+    """
+    Cuts a clip into pieces of 2 to 6 frames (80 to 240 ms) and shuffles them: sounds and lips of speech, but no words.
+
+    The pieces of the sound are faded over 5 ms, so that their edges don't click.
+    """
+    ends = np.cumsum(generator.integers(2, 7, clip.frames // 2))
+    edges = np.array([0, *ends[ends < clip.frames], clip.frames])
+    pieces = generator.permutation(len(edges) - 1)
+    audio, mouths = clip.audio, clip.mouths
+    if audio is not None:
+        waves = (audio[edges[i] * SAMPLES_PER_FRAME : edges[i + 1] * SAMPLES_PER_FRAME] for i in pieces)
+        audio = np.concatenate([wave * _edge_fades(len(wave)) for wave in waves])
+    if mouths is not None:
+        mouths = np.concatenate([mouths[edges[i] : edges[i + 1]] for i in pieces])
+    return Clip("", audio, mouths, ())
+
+
+def _edge_fades(samples: int) -> np.ndarray:
+    """Returns factors `(samples,)` float32 that rise from 0 to 1 over 80 samples, and fall at the end."""
+    place = np.arange(samples)
+    return np.clip(np.minimum(place, samples - 1 - place) / 80, 0, 1).astype(np.float32)
+
+
 def change_speed(clip: Clip, factor: float) -> Clip:
     """Speeds up sound and lips by `factor`; the pitch rises with it."""
     audio, mouths = clip.audio, clip.mouths

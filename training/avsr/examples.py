@@ -16,6 +16,7 @@ from lookhear.training.avsr.augmentation import (
     augment,
     change_looks,
     cut_at_words,
+    scramble,
     splice_word,
     word_window,
 )
@@ -26,7 +27,6 @@ from lookhear.training.avsr.wordless_lips import wander, wordless_lips
 from lookhear.training.avsr.wordless_sound import background, wordless_sound
 
 IGNORED = -100
-QUIET_LEVELS = (-60.0, -25.0)  # dB, of the noise around a clip, below its speech
 
 
 def read_clip(row: dict) -> Clip:
@@ -118,7 +118,7 @@ class TrainingClips(torch.utils.data.Dataset):
         if not self.non_speech.used:
             return clip
         if generator.random() < non_speech.quiet:
-            clip = add_quiet(clip, non_speech.quiet_seconds, generator)
+            clip = add_quiet(clip, non_speech.quiet_seconds, non_speech.quiet_level, generator)
         clip = replace(clip, heard=clip.text, seen=clip.text)
         drawn = generator.random()
         if drawn < non_speech.still_lips and clip.audio is not None:
@@ -138,8 +138,11 @@ class TrainingClips(torch.utils.data.Dataset):
         generator: np.random.Generator,
     ) -> Clip:
         """Returns a clip that says nothing, in the place of another one."""
-        if generator.random() < recipe.backwards:
+        drawn = generator.random()
+        if drawn < recipe.backwards + recipe.scrambled:
             clip = augment(clip, augmentation, self.crop_size, voices, generator)
+            if drawn >= recipe.backwards:
+                return replace(scramble(clip, generator), heard="", seen="")
             audio = None if clip.audio is None else clip.audio[::-1].copy()
             return Clip("", audio, None if clip.mouths is None else clip.mouths[::-1], (), "", "")
         frames = max(2, round(FRAMES_PER_SECOND * generator.uniform(*recipe.seconds)))
@@ -176,19 +179,19 @@ class TrainingClips(torch.utils.data.Dataset):
         return clip
 
 
-def add_quiet(clip: Clip, most: float, generator: np.random.Generator) -> Clip:
+def add_quiet(clip: Clip, most: float, level: tuple[float, float], generator: np.random.Generator) -> Clip:
     """
-    Adds up to `most` seconds before a clip and after it, in which its first and last picture stand still, and a faint
-    noise or nothing is heard.
+    Adds up to `most` seconds before a clip and after it, in which its first and last picture stand still, and nothing
+    is heard but, often, a noise of `level` decibels (least and most) above the speech.
     """
     before, after = (round(FRAMES_PER_SECOND * generator.uniform(0, most) * (generator.random() < 0.7)) for _ in "ab")
     audio, mouths = clip.audio, clip.mouths
     if audio is not None:
         loudness = float(np.sqrt(np.mean(np.square(audio)))) if len(audio) else 0.0
-        level = loudness * 10 ** (generator.uniform(*QUIET_LEVELS) / 20) * (generator.random() < 0.7)
+        loudness *= 10 ** (generator.uniform(*level) / 20) * (generator.random() < 0.7)
         counts = (before * SAMPLES_PER_FRAME, after * SAMPLES_PER_FRAME)
         ends: list[np.ndarray] = [
-            level * background(count, generator) if count and level else np.zeros(count) for count in counts
+            loudness * background(count, generator) if count and loudness else np.zeros(count) for count in counts
         ]
         whole = len(mouths) * SAMPLES_PER_FRAME if mouths is not None else len(audio)
         audio = np.concatenate([ends[0], audio[:whole], ends[1]]).astype(np.float32)

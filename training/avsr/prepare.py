@@ -153,7 +153,7 @@ def prepare(
     """
     if corpus not in READERS:
         raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
     options = {"allow_outside": allow_outside} if corpus == "folder" else {}
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width, "landmarks": landmarks}
@@ -465,7 +465,7 @@ def load_prepared(
     from datasets import load_dataset
 
     paths = [Path(folder) for folder in ([folders] if isinstance(folders, (str, Path)) else folders)]
-    files, geometry, landmarks = [], {}, {}
+    files, geometry = [], {}
     for folder in paths:
         shards = shard_files(folder)
         if not shards or not (folder / "prepare.json").is_file():
@@ -477,17 +477,37 @@ def load_prepared(
             )
         settings = _read_settings(folder)
         geometry[folder] = {name: settings[name] for name in GEOMETRY}
-        landmarks[folder] = settings["landmarks"]
         if geometry[folder] != geometry[paths[0]]:
             raise ValueError(f"{paths[0]} and {folder} have different crops: {geometry[paths[0]]}, {geometry[folder]}")
-        if landmarks[folder] != landmarks[paths[0]]:
-            raise ValueError(
-                f"{paths[0]} and {folder} were made with different landmarks ({landmarks[paths[0]]}, "
-                f"{landmarks[folder]}): prepare one of them again with --landmarks"
-            )
         files += [str(path) for path in shards]
+    prepared_landmarks(paths)
     cache = None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files={"train": files}, split="train", streaming=streaming, cache_dir=cache)
+
+
+def prepared_landmarks(folders: Sequence[str | Path]) -> str | None:
+    """
+    Returns the name of the landmarks that mouths were found with in prepared folders; None where it doesn't matter.
+
+    Args:
+        folders: made by `prepare`; those of sound alone may be mixed with any.
+
+    Raises:
+        ValueError: folders with crops were made with different landmarks.
+    """
+    names = {Path(folder): _read_settings(Path(folder))["landmarks"] for folder in folders}
+    if len(set(names.values())) > 1:
+        names = {folder: name for folder, name in names.items() if _has_crops(folder)}
+    if not names:
+        return None
+    first = next(iter(names))
+    for folder, name in names.items():
+        if name != names[first]:
+            raise ValueError(
+                f"{first} and {folder} were made with different landmarks ({names[first]}, {name}): "
+                "prepare one of them again with --landmarks"
+            )
+    return names[first]
 
 
 def check_geometry(folders: Sequence[str | Path], image_processor: MouthRoiImageProcessor) -> None:

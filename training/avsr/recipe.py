@@ -164,11 +164,15 @@ class NonSpeechRecipe:
         babble: share of their sounds, in [0, 1], that is babble of twelve voices or more. Beware: much of it makes a
             model deaf to speech in babble.
         backwards: share of them, in [0, 1], that is a clip with speech played backwards.
+        scrambled: share of them, in [0, 1], that is a clip with speech cut into pieces of a tenth of a second or two,
+            shuffled, as speech of unknown words. Together with `backwards` at most 1.
         still_lips: probability, in [0, 1], that a clip with speech shows lips that don't move, or don't speak: the
             sound's words remain, as those of a talker who is not in view; the lips say nothing.
         noise_alone: probability, in [0, 1], that a clip with lips has no sound but noise: the lips' words remain.
         quiet: probability, in [0, 1], of quiet around a clip with speech.
         quiet_seconds: longest quiet before, and after, at least 0.
+        quiet_level: least and most decibels of the noise there, compared with the speech. Beware: where it is faint
+            only, a model learns that after a loud noise nothing is said.
     """
 
     share: Annotated[float, Range(0, 1, below=True)] = 0.0
@@ -176,14 +180,21 @@ class NonSpeechRecipe:
     views: tuple[NotNegative, NotNegative, NotNegative] = (0.35, 0.15, 0.5)
     babble: Share = 0.05
     backwards: Share = 0.0
+    scrambled: Share = 0.0
     still_lips: Share = 0.0
     noise_alone: Share = 0.0
     quiet: Share = 0.0
     quiet_seconds: NotNegative = 1.5
+    quiet_level: Annotated[tuple[float, float], Ascending()] = (-60.0, -25.0)
 
     def __post_init__(self) -> None:
         if self.share and not sum(self.views):
             raise ValueError("non_speech.views are all 0: one of sound, lips and both must have a share")
+        if self.backwards + self.scrambled > 1:
+            raise ValueError(
+                f"non_speech.backwards {self.backwards} and non_speech.scrambled {self.scrambled} are above 1 "
+                "together: lower one"
+            )
 
     @property
     def used(self) -> bool:

@@ -24,12 +24,13 @@ from lookhear.training.avsr.feature_writing import FeatureWriter
 from lookhear.training.avsr.features import FeatureClips, FeatureCollator
 from lookhear.training.avsr.forced_alignment import FOUND_WORDS, add_word_times, frames_of, read_words
 from lookhear.training.avsr.initialise import initialise_modules, select_modules, sound_extractor, with_front_ends
-from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared
+from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared, prepared_landmarks
 from lookhear.training.avsr.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 from lookhear.training.avsr.search import save_search, search_settings
 from lookhear.training.avsr.trainer import AvsrTrainer, ErrorRates, views_of
 from lookhear.training.avsr.word_times import with_word_times
 from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.sharded import loading_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +267,21 @@ def check_crop_size(config: AvsrConfig, processor: AvsrProcessor) -> None:
 
 def build_processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...] = ()) -> AvsrProcessor:
     """
-    Returns the recipe's processor: of its checkpoint, of another folder, or a new one.
+    Returns the recipe's processor: of its checkpoint, of another folder, or a new one. It finds mouths as those were
+    found that the model is trained on.
 
     Args:
         recipe: of the model.
-        train: folders to train on, for `corpus_statistics`.
+        train: folders to train on, for `corpus_statistics` and the landmarks.
     """
+    processor = _processor(recipe, train)
+    if landmarks := prepared_landmarks(train):
+        processor.image_processor.landmarks = landmarks
+    return processor
+
+
+def _processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...]) -> AvsrProcessor:
+    """Returns the processor with the landmarks of where it is from."""
     source = recipe.processor or recipe.checkpoint
     if source is not None:
         return AutoProcessor.from_pretrained(source)
@@ -285,13 +295,16 @@ def build_processor(recipe: ModelRecipe, train: list[str] | tuple[str, ...] = ()
     )
 
 
+@loading_everywhere()
 def build_model(recipe: ModelRecipe) -> AvsrForConditionalGeneration:
     """
     Returns the recipe's model, with the modules that it copies from other checkpoints; a new model has front-ends as
     they are there, unless the recipe's configuration says how they are.
     """
     if recipe.checkpoint is not None:
-        model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, **recipe.config)
+        # Given to the model, the fields would be its generation config's, too.
+        config = AvsrConfig.from_pretrained(recipe.checkpoint, **recipe.config)
+        model = AvsrForConditionalGeneration.from_pretrained(recipe.checkpoint, config=config)
     else:
         fields = with_front_ends(dict(recipe.config), recipe.initialise)
         attention = fields.pop("attn_implementation", None)

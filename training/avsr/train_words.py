@@ -13,6 +13,7 @@ from lookhear.training.avsr.recipe import ModelRecipe, Recipe
 from lookhear.training.avsr.train import build_processor, check_crop_size, load_rows
 from lookhear.training.avsr.trainer import AvsrTrainer
 from lookhear.training.running import run_to_end, training_arguments
+from lookhear.training.sharded import loading_everywhere
 
 
 def train_words(recipe: Recipe) -> AvsrTrainer:
@@ -59,6 +60,7 @@ def word_classes(rows, validation=None) -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
+@loading_everywhere()
 def build_classifier(recipe: ModelRecipe, classes: dict[str, int]) -> AvsrForVideoClassification:
     """Returns the recipe's classifier with its words as labels."""
     labels: dict[str, Any] = {

@@ -7,7 +7,9 @@ import torch
 from accelerate.utils import send_to_device
 from jiwer import cer, wer
 from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+
+from lookhear.training.sharded import is_sharded, whole_copy
 
 IGNORED = -100
 VIEWS = ("audio", "visual", "audiovisual")
@@ -85,6 +87,9 @@ class AvsrTrainer(Trainer):
         search: arguments of `generate` by which a recogniser reads the clips of an evaluation; None: CTC's best path.
         **kwargs: see `transformers.Trainer`; `processing_class` is the `AvsrProcessor`, `train_dataset` a
             `TrainingClips`.
+
+    Raises:
+        ValueError: the weights are divided between processes by FSDP of version 1.
     """
 
     def __init__(
@@ -95,10 +100,20 @@ class AvsrTrainer(Trainer):
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled:
+            plugin = self.accelerator.state.fsdp_plugin
+            if plugin.fsdp_version != 2:
+                raise ValueError(
+                    "FSDP must be of version 2: set fsdp_version: 2, as training/accelerate/fsdp2.yaml does"
+                )
+            # Every process has all weights, see `loading_everywhere`. accelerate could send them from the first one,
+            # but not buffers, such as the statistics of batch norms.
+            plugin.cpu_ram_efficient_loading = False
         self.frozen = frozen or []
         self.search = search or {"ctc_weight": 1.0, "num_beams": 1}
         for module in self.frozen:
             module.requires_grad_(False)
+        self._reader: PreTrainedModel | None = None  # during an evaluation: a copy that searches
         self._parts: dict[str, torch.Tensor] = {}
         self._without_path: torch.Tensor | None = None  # clips since the last log; None without windows of time
         self.add_callback(ClipsEpoch())
@@ -114,6 +129,24 @@ class AvsrTrainer(Trainer):
             self.log(mean)
             metrics |= mean
         return metrics
+
+    def evaluation_loop(self, *args, **kwargs):
+        """Evaluates as transformers does; what it needs besides the model is given up afterwards."""
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self._reader = None
+
+    def _reading(self, model):
+        """
+        Returns what searches: the model, or where its weights are divided between processes, a whole copy. Processes
+        take different numbers of steps in a search, and would wait for each other for ever.
+        """
+        if not is_sharded(model):
+            return model
+        if self._reader is None:
+            self._reader = whole_copy(model)
+        return self._reader
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         for (
@@ -147,7 +180,7 @@ class AvsrTrainer(Trainer):
             loss = model(**inputs).loss.detach()
         if prediction_loss_only:
             return loss, None, None
-        texts = []
+        core, texts = self._reading(core), []
         for view in views_of(core.config.modality):
             seen = {name: inputs[name] for name in INPUTS[view] if name in inputs}
             if not seen:

@@ -87,7 +87,9 @@ def _combined(recipe: LisaModelRecipe) -> tuple[LisaGleeForReasoningSegmentation
     """Puts a GLEE and a language model together; what connects them is new."""
     perception_name, language_name = _parts(recipe)
     seeing = AutoProcessor.from_pretrained(perception_name)
-    perception = AutoModel.from_pretrained(perception_name, dtype=torch.float32)
+    # Without what only GLEE's own training needs, which a run's folder has.
+    fields: dict[str, Any] = {"text_teacher": False, "denoising_tables": None}
+    perception = AutoModel.from_pretrained(perception_name, dtype=torch.float32, **fields)
     language = AutoModelForImageTextToText.from_pretrained(language_name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(language_name, padding_side="left")
     tokenizer.add_tokens([OBJECTS, SEGMENT], special_tokens=True)

@@ -17,7 +17,7 @@ LARGEST = 100_000_000  # number in a configuration
 COMMANDS = {"avsr": "transcribe", "glee": "perceive", "lisa_glee": "ask"}
 
 
-def load_pipeline(task: str, model: str, device: str | None = None, **settings: Any) -> Any:
+def load_pipeline(task: str, model: str, device: str | None = None, dtype: str = "auto", **settings: Any) -> Any:
     """
     Loads a pipeline of this package. Code that comes with a checkpoint isn't run, and nobody is asked for it.
 
@@ -25,6 +25,7 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
         task: one of `TASKS`.
         model: checkpoint folder or Hub id, or a name such as `"glee-lite"`.
         device: `"cpu"`, `"cuda"`, `"cuda:1"`, ...; None for the first accelerator, else the CPU.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; `"auto"` for that of the stored weights.
         settings: defaults of the pipeline's calls.
 
     Raises:
@@ -40,7 +41,7 @@ def load_pipeline(task: str, model: str, device: str | None = None, **settings: 
     check_kind(model, config.model_type, TASKS[task])
     check_sizes(model, config.to_dict())
     return pipeline(  # type: ignore[call-overload]  # transformers' types list only its own tasks
-        task, model=model, device=device, trust_remote_code=False, **settings
+        task, model=model, device=device, dtype=dtype, trust_remote_code=False, **settings
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ def perceive(
     json_path: str | None = None,
     coco: Path | None = None,
     batch_size: int = 1,
+    num_workers: int | None = None,
     done: Record | None = None,
     **settings: Any,
 ) -> int:
@@ -50,6 +52,7 @@ def perceive(
         json_path: of the JSON; "-" prints it instead of the table, None leaves it out.
         coco: of a file in COCO's form, which `lookhear train glee` reads; None for none.
         batch_size: pictures that go through the model together.
+        num_workers: processes that read pictures ahead, see the pipeline.
         done: what an interrupted call has found; what is found is added to it.
         settings: of the pipeline, such as `threshold`.
 
@@ -63,8 +66,8 @@ def perceive(
 
     names = [str(file) for file in files]
     rows, entries, failed = [], [], 0
-    looked_at = _looked_at(files, see, prompts, batch_size, settings, done)
-    for index, image, objects in tqdm(looked_at, "images", len(files), file=sys.stderr, disable=len(files) == 1):
+    found_in = looked_at(files, see, prompts, batch_size, num_workers, settings, done)
+    for index, image, objects in tqdm(found_in, "images", len(files), file=sys.stderr, disable=len(files) == 1):
         if isinstance(image, ValueError):
             failed += 1
             print(f"lookhear perceive: error: {' '.join(str(image).split())}", file=sys.stderr)
@@ -80,8 +83,9 @@ def perceive(
         entries.append(to_entry(names[index], image, objects))
         if pictures is not None:
             drawn = {name: prompts[name] for name in ("points", "boxes", "scribbles") if name in prompts}
+            whole = image if isinstance(image, Image.Image) else read_image(files[index], True, _limits(settings))
             with whole_file(pictures[index]) as partial:
-                draw_objects(image, objects, **drawn).save(partial)
+                draw_objects(whole, objects, **drawn).save(partial)
             print(pictures[index], file=sys.stderr)
         if done is not None:
             overlay = [] if pictures is None else [pictures[index]]
@@ -127,38 +131,63 @@ def as_coco(entries: Sequence[Mapping[str, Any]], folder: Path, labels: Sequence
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _looked_at(
+def looked_at(
     files: Sequence[str | Still],
     see: Any,
     prompts: Mapping[str, Any],
     batch_size: int,
+    num_workers: int | None,
     settings: Mapping[str, Any],
     done: Record | None,
-) -> Iterator[tuple[int, Image.Image | ValueError | None, list[dict]]]:
+) -> Iterator[tuple[int, Any, list[dict]]]:
     """
     Yields (index, picture or what is wrong with the file, objects) for each file; without picture for those of batches
-    that are done, as pictures are padded to the largest of a batch.
+    that are done.
+
+    Args:
+        files: see [`perceive`].
+        see: see [`perceive`].
+        prompts: see [`perceive`].
+        batch_size: see [`perceive`].
+        num_workers: see [`perceive`].
+        settings: of the pipeline.
+        done: see [`perceive`].
     """
-    most = settings.get("max_pixels")
-    limits = PictureLimits() if most is None else PictureLimits(max_pixels=most)
-    for first in range(0, len(files), batch_size):
-        if done is not None and all(str(file) in done for file in files[first : first + batch_size]):
-            yield from ((index, None, []) for index in range(first, min(first + batch_size, len(files))))
+    batches = [range(first, min(first + batch_size, len(files))) for first in range(0, len(files), batch_size)]
+    left = [done is None or not all(str(files[index]) in done for index in batch) for batch in batches]
+    wanted = [files[index] for batch, open_ in zip(batches, left) if open_ for index in batch]
+    read = _pictures(wanted, see, num_workers, settings)
+    for batch, open_ in zip(batches, left):
+        if not open_:
+            yield from ((index, None, []) for index in batch)
             continue
-        read: dict[int, Image.Image | ValueError] = {}
-        for index in range(first, min(first + batch_size, len(files))):
-            try:
-                file = files[index]
-                read[index] = file.read() if isinstance(file, Still) else read_image(file, True, limits)
-            except ValueError as error:
-                read[index] = error
-        images = [image for image in read.values() if not isinstance(image, ValueError)]
-        if len(files) == 1 and images:
-            results = iter([see(images[0], **prompts, **settings)])
+        pictures = list(islice(read, len(batch)))
+        usable = [picture for picture in pictures if not isinstance(picture, ValueError)]
+        if len(files) == 1 and usable:
+            results = iter([see(usable[0], **prompts, **settings)])
         else:
-            results = iter(see(images, **prompts, **settings, batch_size=batch_size) if images else [])
-        for index, image in read.items():
-            yield index, image, [] if isinstance(image, ValueError) else next(results)
+            results = iter(see(usable, **prompts, **settings, batch_size=batch_size) if usable else [])
+        for index, picture in zip(batch, pictures):
+            yield index, picture, [] if isinstance(picture, ValueError) else next(results)
+
+
+def _pictures(
+    files: Sequence[str | Still], see: Any, num_workers: int | None, settings: Mapping[str, Any]
+) -> Iterator[Any]:
+    """Yields each file's picture, or what is wrong with it: read as a whole here, or for the model by workers."""
+    if len(files) > 1 and all(isinstance(file, str) and "://" not in file for file in files):
+        yield from see.read_pictures(files, num_workers, settings.get("max_pixels"))
+        return
+    for file in files:
+        try:
+            yield file.read() if isinstance(file, Still) else read_image(file, True, _limits(settings))
+        except ValueError as error:
+            yield error
+
+
+def _limits(settings: Mapping[str, Any]) -> PictureLimits:
+    most = settings.get("max_pixels")
+    return PictureLimits() if most is None else PictureLimits(max_pixels=most)
 
 
 def format_table(rows: Sequence[tuple[str, ...]], several: bool) -> str:
@@ -187,7 +216,7 @@ def _row(file: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     return (file, f"{found['score']:.2f}", found["label"], *box, str(int(found["mask"].sum())))
 
 
-def to_entry(file: str, image: Image.Image, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def to_entry(file: str, image: Any, objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     Returns one picture for the JSON: `image`, `height`, `width`, `objects` with `score`, `label`, `box`, `area`,
     `mask`.

@@ -74,6 +74,69 @@ def perceive_video(
     Raises:
         ValueError: the video or the prompts cannot be used at all.
     """
+    seen = follow_video(file, see, prompts, outputs, fps=fps, progress=progress, **settings)
+    if outputs.json != "-" and seen.written:
+        print(format_tracks(seen.tracks), end="")
+    for path in (outputs.overlay, outputs.coco, outputs.mot):
+        if path is not None and seen.written:
+            print(path, file=sys.stderr)
+    error = seen.error
+    if error is None:
+        return 0
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        message = "stopped"
+    print(f"lookhear perceive: error: {message} (the first {seen.frames} frames were searched)", file=sys.stderr)
+    if not isinstance(error, (ValueError, OSError)):
+        raise error
+    return 2
+
+
+@dataclass(frozen=True)
+class SeenVideo:
+    """
+    A video that was searched.
+
+    Attributes:
+        error: what stopped it, or None.
+        written: whether there are results that all files have.
+        frames: that were searched.
+        duration: in seconds; None where the video doesn't say.
+        tracks: by `track_id`.
+    """
+
+    error: BaseException | None
+    written: bool
+    frames: int
+    duration: float | None
+    tracks: Mapping[int, _Track]
+
+
+def follow_video(
+    file: str,
+    see: Any,
+    prompts: Mapping[str, Any],
+    outputs: VideoOutputs,
+    *,
+    fps: float | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> SeenVideo:
+    """
+    Runs the pipeline on a video, frame by frame, and writes what was found and tracked; prints warnings only.
+
+    Args:
+        file: see [`perceive_video`].
+        see: see [`perceive_video`].
+        prompts: see [`perceive_video`].
+        outputs: see [`perceive_video`].
+        fps: see [`perceive_video`].
+        progress: see [`perceive_video`].
+        settings: see [`perceive_video`].
+
+    Raises:
+        ValueError: see [`perceive_video`].
+    """
     given = {"video": file} if fps is None else {"video": file, "fps": fps}
     tracks: dict[int, _Track] = {}
     with warnings.catch_warnings():
@@ -82,24 +145,10 @@ def perceive_video(
             if Path(file).is_dir() or Path(file).suffix.lower() in ENDINGS:
                 print(f"lookhear perceive: {file} is followed as a video; --each: picture by picture", file=sys.stderr)
             error, written = _run(video, _writers(outputs, video, file, prompts), tracks, _bar(video, file, progress))
-            messages = video.warnings
-            frames = video.index + 1
+            messages, seen = video.warnings, SeenVideo(error, written, video.index + 1, video.duration, tracks)
     for message in messages:
         print(f"lookhear perceive: warning: {file}: {message}", file=sys.stderr)
-    if outputs.json != "-" and written:
-        print(format_tracks(tracks), end="")
-    for path in (outputs.overlay, outputs.coco, outputs.mot):
-        if path is not None and written:
-            print(path, file=sys.stderr)
-    if error is None:
-        return 0
-    message = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, KeyboardInterrupt):
-        message = "stopped"
-    print(f"lookhear perceive: error: {message} (the first {frames} frames were searched)", file=sys.stderr)
-    if not isinstance(error, (ValueError, OSError)):
-        raise error
-    return 2
+    return seen
 
 
 def _run(

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from lookhear.evaluation.model_results import eval_result_files, fill_card, model_index, read_results
 from lookhear.publishing.card import Card, parse_card, read_card
-from lookhear.publishing.checkpoint_code import NAMES_CODE, with_code
+from lookhear.publishing.checkpoint_code import NAMES_CODE, with_code, with_face_networks
+from lookhear.publishing.endpoint import with_handler
 from lookhear.publishing.publication import PICTURES, TEXTS, WEIGHTS, Publication, PublishedFile, folder_files
 from lookhear.publishing.run_card import make_card
 from lookhear.publishing.training_parts import without_training_parts
@@ -37,7 +38,8 @@ def gather_checkpoint(folder: Path, repo: str, licence: str | None = None) -> Pu
     Gathers the files of a model repository; its card shows the results in `results.json`, and names the repository.
 
     A folder whose `config.json` names the code of a model and a pipeline goes as it is; for another one, as those of
-    this package, the code is written. What a training run needs to resume stays at home, and so do weights that only
+    this package, the code is written. The networks that find faces are added where the processor needs them, and a
+    handler for Inference Endpoints. What a training run needs to resume stays at home, and so do weights that only
     training needs.
 
     Args:
@@ -56,10 +58,12 @@ def gather_checkpoint(folder: Path, repo: str, licence: str | None = None) -> Pu
     config = _read(folder / "config.json", files["config.json"].read())
     if not all(config.get(key) for key in NAMES_CODE):
         files = with_code(folder, files)
+    files = with_handler(files)
     files, removed = without_training_parts(files)
     if removed:
         remarks.append(f"{len(removed)} weights that only training needs are left out: {removed[0]}, …")
     _check_code(folder, files)
+    files = with_face_networks(files)
     card = _card(folder, config, repo, licence)
     if tables:
         card = parse_card(card.path, fill_card(card.content, tables)).with_model_index(

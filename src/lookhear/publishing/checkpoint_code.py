@@ -21,6 +21,8 @@ from lookhear import (
     ObjectPerceptionPipeline,
     ReasoningSegmentationPipeline,
 )
+from lookhear.processing.avsr.face_networks_avsr import EXPORTED, FILES, weights_path
+from lookhear.processing.avsr.landmarks_avsr import DETECTORS
 from lookhear.publishing.publication import PublishedFile
 
 # class of a model -> the class and its pipeline here; None: it is for one of transformers' own
@@ -31,6 +33,7 @@ PUBLISHED: dict[str, tuple[type[PreTrainedModel], type[Pipeline] | None]] = {
     "LisaGleeForReasoningSegmentation": (LisaGleeForReasoningSegmentation, ReasoningSegmentationPipeline),
 }
 NAMES_CODE = ("auto_map", "custom_pipelines")  # the keys by which transformers finds code beside a configuration
+RUNS_FACE_NETWORKS = "face_networks_avsr.py"  # the code that needs their weights
 
 
 def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
@@ -69,6 +72,32 @@ def with_code(folder: Path, files: dict[str, PublishedFile]) -> dict[str, Publis
                     text = json.dumps(named, indent=2, ensure_ascii=False) + "\n"
                     files[file.name] = PublishedFile(file.name, text.encode())
     return files
+
+
+def with_face_networks(files: dict[str, PublishedFile]) -> dict[str, PublishedFile]:
+    """
+    Adds the networks that find faces to a checkpoint whose processor needs them, with their card, licence and notice.
+
+    Args:
+        files: path -> file, with the code. What there is of the networks' files stays as it is.
+
+    Returns:
+        The same, or with the networks.
+
+    Raises:
+        ImportError: this package lacks them.
+    """
+    if RUNS_FACE_NETWORKS not in files or _landmarks(files) != "mesh":
+        return files
+    packaged = weights_path().parent
+    networks = {f"{EXPORTED}/{name}": packaged / name for name in FILES}
+    return {path: PublishedFile(path, file) for path, file in networks.items()} | files
+
+
+def _landmarks(files: dict[str, PublishedFile]) -> str:
+    """Returns the name of what finds landmarks for a checkpoint: earlier ones do not name it."""
+    settings = json.loads(files["processor_config.json"].read()) if "processor_config.json" in files else {}
+    return (settings.get("image_processor") or {}).get("landmarks", DETECTORS[0])
 
 
 def _without_weights(

@@ -59,6 +59,7 @@ class Training:
         recipe: a shipped recipe, or a file beside the tables' file.
         set: `section.field=value`, what differs from the recipe.
         seconds: of a batch on one GPU, forward and back, at the most; None: not known.
+        once: hours of one GPU before the first step, for what is computed once.
         memory: GiB on each GPU; None: not known.
         gpus: of the published training.
     """
@@ -66,6 +67,7 @@ class Training:
     recipe: str = ""
     set: list[str] = field(default_factory=list)
     seconds: NotNegative | None = None
+    once: NotNegative = 0.0
     memory: NotNegative | None = None
     gpus: Count = 1
 

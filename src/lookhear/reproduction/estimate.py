@@ -50,7 +50,7 @@ def cost(stage: Stage, paper: Paper) -> Cost:
     if steps is None or spec.seconds is None:
         return Cost(None, spec.memory, steps, spec.gpus)
     batches = steps * int(stage.content["training"].get("gradient_accumulation_steps", 1)) * spec.gpus
-    return Cost(batches * spec.seconds / 3600, spec.memory, steps, spec.gpus)
+    return Cost(batches * spec.seconds / 3600 + spec.once, spec.memory, steps, spec.gpus)
 
 
 def training_steps(stage: Stage, paper: Paper) -> int | None:
@@ -112,7 +112,8 @@ def _what(stage: Stage, found: Cost) -> str:
         if stage.given is not None:
             return f"given: {stage.given}"
         changes = "".join(f" {change}" for change in spec.set)
-        return f"{spec.recipe}{changes}, {found.steps or '?'} steps on {spec.gpus} GPUs"
+        stored = ", frozen parts computed once" if stage.content.get("data", {}).get("cache_features") else ""
+        return f"{spec.recipe}{changes}, {found.steps or '?'} steps on {spec.gpus} GPUs{stored}"
     shots = "" if spec.kind != "few-shot" else f" {spec.shots or 'all'} shots"
     return f"{spec.protocol or spec.kind}{shots} on {spec.data}"
 

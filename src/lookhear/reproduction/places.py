@@ -19,8 +19,8 @@ class Places:
     Folders of a reproduction.
 
     Attributes:
-        output: made here: `prepared/`, `recipes/`, `runs/`, `measured/`, `steps/` and `tables/`. Several tables share
-            it, and what they have in common is made once.
+        output: made here: `prepared/`, `recipes/`, `cache/`, `runs/`, `measured/`, `steps/` and `tables/`. Several
+            tables share it, and what they have in common is made once.
         data: folder with the sources, each under its name.
         sources: paths of sources that lie elsewhere, by name.
         models: folders or Hub ids that are used instead of a training's result, by the training's name.

@@ -46,7 +46,7 @@ def test_davis(davis, start):
     report = run_protocol(start("davis", see))
     assert report.metrics["J&F"] == 1 and report.count == 3 and sorted(report.parts) == ["bear_1", "bear_2", "cow_1"]
     assert [mask.sum() for mask in see.asked[0]["masks"]] == [80, 240]  # both objects of the first frame, at once
-    assert see.settings == {"threshold": 0.0}, "what is shown is asked for however low its score"
+    assert see.settings == {"threshold": 0.0, "following": "exact"}, "what is shown is asked for however low its score"
     drawn = unzipped(report.files[0])
     assert len(drawn) == 9 and (drawn["bear/00003.png"] == paint({1: ONE, 2: TWO})).all()
 

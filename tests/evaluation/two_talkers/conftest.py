@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 from lookhear.training.avsr.corpora import read_folder
 
 TEXTS = (

@@ -52,7 +52,7 @@ def test_somebody_out_of_view_is_heard_only(tone_clips):
 
 
 def test_neighbours_of_another_size_are_fitted(tone_clips, tmp_path):
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
     from lookhear.training.avsr.corpora import Utterance
 
     write_video(tmp_path / "big.mp4", [np.full((96, 96, 3), 200, np.uint8)] * 30, 25, np.full(19200, 0.1, np.float32))
@@ -102,7 +102,7 @@ def test_long_clips_and_clips_without_sound_are_refused(tone_clips, tmp_path):
     from dataclasses import replace
 
     from lookhear.processing.avsr.media_source_avsr import MediaError
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
     from lookhear.training.avsr.corpora import Utterance
 
     write_video(tmp_path / "mute.mp4", [np.zeros((32, 48, 3), np.uint8)] * 30, 25)

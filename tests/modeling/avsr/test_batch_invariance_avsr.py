@@ -6,6 +6,8 @@ import torch
 from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the task)
+from lookhear.processing.avsr import read_clip
+from lookhear.training.avsr.synthesis import synthesize_clip
 
 SOUND = ("input_values", "attention_mask")
 LIPS = ("pixel_values_videos", "video_attention_mask")
@@ -131,26 +133,36 @@ def asr(repository):
     return pipeline("audio-visual-speech-recognition", model=str(checkpoint), device="cpu")
 
 
-def babbled(frames, seed):
-    """`frames` 25ths of a second of voice-like bursts and moving crops, in which a checkpoint reads some letters."""
-    generator = np.random.default_rng(seed)
-    time = np.arange(640 * frames) / 16000
-    pitch, syllables = generator.uniform(90, 200), generator.uniform(2, 5)
-    voice = sum(np.sin(2 * np.pi * pitch * n * time) / n for n in range(1, 20))
-    wave = 0.05 * voice * np.clip(np.sin(2 * np.pi * syllables * time), 0, None)
-    crops = (
-        generator.integers(0, 255, (1, 64, 64))
-        * (1 + 0.5 * np.sin(2 * np.pi * syllables * np.arange(frames) / 25))[:, None, None]
-    )
-    return wave.astype(np.float32), np.clip(crops, 0, 255).astype(np.uint8)
+SENTENCES = (
+    "bin blue at f two now",
+    "set white by k nine soon",
+    "lay green with a four please",
+    "place red in m seven again",
+    "bin white by s one now",
+)
 
 
-@pytest.mark.parametrize("modality", ["audio", "visual", "audiovisual", "auto"])
-def test_a_checkpoint_reads_files_of_any_length_together(asr, modality):
-    """Through the pipeline: eight clips of 0.3 to 2 seconds; with "auto", some without sound or lips."""
+@pytest.fixture(scope="module")
+def spoken(asr, tmp_path_factory):
+    """Sound and mouth crops of eight clips of talking portraits, three with a pause at the end."""
+    folder = tmp_path_factory.mktemp("spoken")
     clips = []
-    for seed, frames in enumerate((12, 30, 50, 8, 25, 40, 15, 20)):
-        wave, mouths = babbled(frames, seed)
+    for seed, text in enumerate(SENTENCES):
+        path = folder / f"{seed}.mp4"
+        synthesize_clip(text, path, portrait=("hopper", "astronaut")[seed % 2], seed=seed)
+        clip = read_clip(path, "auto", 16000, asr.processor.image_processor)
+        clips.append((clip.audio[: 640 * len(clip.mouths)], clip.mouths))
+    for frames, (wave, mouths) in zip((8, 15, 23), list(clips)):
+        clips.append((np.pad(wave, (0, 640 * frames)), np.concatenate((mouths, np.repeat(mouths[-1:], frames, 0)))))
+    return clips
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modality", ["audio", "visual", "audiovisual", "auto"])
+def test_a_checkpoint_reads_files_of_any_length_together(asr, spoken, modality):
+    """Through the pipeline: eight clips of different lengths; with "auto", some without sound or lips."""
+    clips = []
+    for seed, (wave, mouths) in enumerate(spoken):
         clip = {"audio": wave, "sampling_rate": 16000, "mouths": mouths}
         lacks = {1: ("mouths",), 2: ("audio", "sampling_rate")}.get(seed % 4, ()) if modality == "auto" else ()
         clips.append({name: value for name, value in clip.items() if name not in lacks})

@@ -11,6 +11,7 @@ from lookhear.processing.avsr.captions_avsr import (
     break_lines,
     format_captions,
     make_cues,
+    make_sentences,
     words_of,
     write_captions,
 )
@@ -204,3 +205,78 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(result, tmp_path, full_
     with full_disk(8), pytest.raises(OSError, match=f"clip.{kind}' cannot be written: File too large"):
         write_captions(result, path)
     assert path.read_text() == "before" and [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+# ---------------------------------------------------------------------------------------------- words as they are said
+
+
+def test_each_word_is_underlined_while_it_is_said(result):
+    """Cue by cue: a word, the gap after it, the next word, and the rest of the cue."""
+    srt = format_captions(result, "srt", highlight_words=True).split("\n\n")[:-1]
+    assert srt == [
+        "1\n00:00:00,500 --> 00:00:00,750\n<u>LAY</u> BLUE",
+        "2\n00:00:00,750 --> 00:00:00,800\nLAY BLUE",
+        "3\n00:00:00,800 --> 00:00:01,000\nLAY <u>BLUE</u>",
+        "4\n00:00:01,000 --> 00:00:01,500\nLAY BLUE",
+        "5\n01:01:01,200 --> 01:01:01,900\n<u>NOW</u>",
+        "6\n01:01:01,900 --> 01:01:02,200\nNOW",
+    ]
+    vtt = format_captions(result, "vtt", highlight_words=True)
+    assert "00:00:00.500 --> 00:00:00.750\n<u>LAY</u> BLUE\n\n00:00:00.750 --> 00:00:00.800\nLAY BLUE\n\n" in vtt
+    for kind in ("txt", "tsv", "json"):
+        assert format_captions(result, kind, highlight_words=True) == format_captions(result, kind)
+
+
+def test_highlighted_words_of_two_lines_are_escaped_and_do_not_overlap():
+    words = [("A<B" + "S" * (i % 9), 0.2 * i, 0.2 * i + 0.3) for i in range(20)]  # each runs into the next one
+    blocks = format_captions(result_of(words), "vtt", highlight_words=True).split("\n\n")[1:-1]
+    assert sum(block.count("<u>") for block in blocks) == 20 and any(block.count("\n") == 2 for block in blocks)
+    assert all(part.count("<") == 2 for part in blocks)  # <u> and </u>; those of the text are escaped
+    times = [block.split("\n")[0].split(" --> ") for block in blocks]
+    assert all(before[1] <= after[0] for before, after in zip(times, times[1:]))
+
+
+def test_highlighted_words_name_their_speaker(dialogue):
+    vtt = format_captions(dialogue, "vtt", highlight_words=True)
+    assert "<v Speaker 1><u>LAY</u> BLUE" in vtt and "<v Speaker 2><u>A&lt;B</u>" in vtt
+    assert "Speaker 2: <u>SET</u>\n" in format_captions(dialogue, "srt", highlight_words=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- sentences
+
+
+def texts(result: dict) -> list[str]:
+    return [sentence["text"] for sentence in make_sentences(result)]
+
+
+def test_sentences_end_at_marks_and_pauses(result):
+    assert texts(result) == ["LAY BLUE", "NOW"]
+    said = 'Is Dr. Li "in?" No. He said: go'
+    times = [0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.9]
+    words = [(word, at, at + 0.2) for word, at in zip(said.split(), times)]
+    assert texts(result_of(words)) == ['Is Dr. Li "in?"', "No.", "He said:", "go"]
+    first = make_sentences(result_of(words))[0]
+    assert (first["id"], first["start"], first["end"], len(first["words"])) == (0, 0.0, 1.1, 4)
+    assert first["confidence"] == pytest.approx(0.5) and "speaker" not in first
+
+
+def test_a_long_sentence_is_cut_at_its_longest_pauses():
+    words = [(str(i), float(i), i + 0.9 - 0.3 * (i == 20) - 0.2 * (i == 39)) for i in range(80)]
+    found = make_sentences(result_of(words))
+    assert found[0]["text"].split()[-1] == "20" and found[1]["text"].split()[-1] == "39"
+    assert all(one["end"] - one["start"] <= 30 for one in found)
+    assert " ".join(one["text"] for one in found) == " ".join(map(str, range(80)))
+    assert texts(result_of([("endless", 0.0, 99.0)])) == ["endless"]
+
+
+def test_json_has_sentences_where_it_has_times(result, dialogue):
+    loaded = json.loads(format_captions(result, "json"))
+    assert [one["text"] for one in loaded["segments"]] == ["LAY BLUE", "NOW"]
+    assert loaded["segments"][0]["words"] == loaded["chunks"][:2]
+    assert "segments" not in json.loads(format_captions({"text": "LAY", "chunks": []}, "json"))
+    found = json.loads(format_captions(dialogue, "json"))["segments"]
+    assert [(one["id"], one["speaker"][-1], one["text"]) for one in found] == [
+        (0, "1", "LAY BLUE"),
+        (1, "2", "SET"),
+        (2, "2", "A<B"),
+    ]

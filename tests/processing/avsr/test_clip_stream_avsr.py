@@ -17,10 +17,10 @@ import soundfile
 
 from lookhear.processing.avsr import media_source_avsr
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece, ClipStream, PieceCutter, read_clip
-from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.media_source_avsr import MediaError
-from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
+from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
+from lookhear.processing.avsr.rendering_avsr import write_video
 from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker
 
 RATE, HEIGHT, WIDTH = 16000, 96, 128

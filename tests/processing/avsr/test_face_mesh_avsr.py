@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr import read_frames
+from lookhear.processing.avsr import face_networks_avsr, read_frames
 from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
 from lookhear.processing.avsr.landmarks_avsr import (
     LANDMARKS_OF_MESH,
@@ -110,6 +110,38 @@ def test_a_region_and_its_picture():
     assert cut_out(ramp, Region(0.0, 0.0, 64.0, 0.0), 32)[:15].max() == 0  # above the picture
 
 
+def test_a_square_is_sampled_as_by_hand():
+    """Bilinearly, between the middles of four pixels, each of which is 1.25 pixels of the frame from the next."""
+    frame = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    region = Region(44.3, 33.8, 40.0, 0.4)
+    middles = (np.stack(np.meshgrid(np.arange(32), np.arange(32)), axis=-1).reshape(-1, 2) + 0.5) / 32
+    places = region.to_picture(middles)
+    x, y = np.floor(places).astype(int).T
+    right, down = (places - np.floor(places)).T[..., None]
+    above = frame[y, x] * (1 - right) + frame[y, x + 1] * right
+    below = frame[y + 1, x] * (1 - right) + frame[y + 1, x + 1] * right
+    expected = (above * (1 - down) + below * down).reshape(32, 32, 3)
+    square = cut_out(frame, region, 32)
+    assert square.dtype == np.float32 and np.abs(square - expected).max() < 0.01
+    frame.flags.writeable = False
+    assert np.array_equal(cut_out(frame, region, 32), square)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(45, 60), (1200, 900), (3, 700), (128, 128)])
+def test_a_picture_fills_the_longer_side_of_what_a_detector_sees(shape):
+    """A ramp from left to right stays one, whatever the size, and below or beside it there is black."""
+    height, width = shape
+    ramp = np.linspace(0, 200, width).astype(np.uint8)[None, :, None] + np.zeros((height, 1, 3), np.uint8)
+    ramp.flags.writeable = False
+    square, scale = face_networks_avsr._letterboxed(ramp, 128)
+    assert scale == 128 / max(shape) and square.shape == (128, 128, 3)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    assert not square[rows:].any() and not square[:, columns:].any()
+    expected = ((np.arange(columns) + 0.5) / scale - 0.5) * 200 / (width - 1)
+    assert np.abs(square[:rows, 1 : columns - 1, 0] - expected[1:-1]).max() < 2.5
+
+
 def test_the_region_of_the_landmarks_is_about_that_of_the_mesh(face):
     whole, rough = region_of_mesh(face.mesh), region_of_landmarks(face.points)
     assert math.hypot(whole.x - rough.x, whole.y - rough.y) < 0.05 * whole.side
@@ -204,7 +236,14 @@ def test_what_is_refused():
     for frame in (np.zeros((10, 10, 3), np.float32), np.zeros((10, 10, 4), np.uint8), np.zeros(5, np.uint8)):
         with pytest.raises(ValueError, match="frame must be"):
             MeshLandmarkDetector()(frame)
-    for arguments in ({"threshold": 0.0}, {"threshold": 1.0}, {"tiles": 0}, {"tiles": True}, {"tiles": 1.5}):
+    for arguments in (
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"tiles": 0},
+        {"tiles": True},
+        {"tiles": 1.5},
+        {"follow_every": 0},
+    ):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             MeshLandmarkDetector(**arguments)
 
@@ -213,5 +252,5 @@ def test_detectors_by_name():
     assert type(make_detector("mesh")) is MeshLandmarkDetector and type(make_detector("dlib")) is DlibLandmarkDetector
     require_detector("mesh")
     for call in (make_detector, require_detector):
-        with pytest.raises(ValueError, match="landmarks must be one of 'dlib', 'mesh', got 'hog'"):
+        with pytest.raises(ValueError, match="landmarks must be one of 'mesh', 'dlib', got 'hog'"):
             call("hog")

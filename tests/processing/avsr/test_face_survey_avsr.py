@@ -8,8 +8,8 @@ from PIL import Image
 
 from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceTrackCollector, Person, find_people, people_in
 from lookhear.processing.avsr.face_tracking_avsr import Change
-from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
+from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.speaker_tracking_avsr import SpeakerBox, SpeakerFace, SpeakerReport
 
 from .test_speaker_face_avsr import Follower, picture, see
@@ -124,7 +124,7 @@ def test_a_long_video_leaves_little_behind():
 @pytest.fixture(scope="module")
 def portraits() -> dict[str, np.ndarray]:
     """Eileen Collins and Grace Hopper, (240, 220, 3) uint8 each."""
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
+    pytest.importorskip("dlib", reason="needs lookhear[dlib]")
     data = pytest.importorskip("skimage.data", reason="needs lookhear[demo]")
     cbook = pytest.importorskip("matplotlib.cbook", reason="needs lookhear[demo]")
     with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as photo:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from lookhear.processing.avsr import mouth_cropping_avsr
-from lookhear.processing.avsr.image_processing_avsr import MouthClip, MouthRoiImageProcessor
-from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, PrecomputedLandmarks
+from lookhear.processing.avsr.landmarks_avsr import PrecomputedLandmarks, make_detector
 from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MOUTH
+from lookhear.processing.avsr.processing_avsr import MouthClip, MouthRoiImageProcessor
 
 SMALL = {"roi_size": 64, "crop_size": 56, "mouth_width": 36.0}
 
@@ -27,7 +27,6 @@ def processor() -> MouthRoiImageProcessor:
 @pytest.fixture(scope="module")
 def portrait() -> np.ndarray:
     """Eileen Collins, (300, 512, 3) uint8."""
-    pytest.importorskip("dlib")
     return np.ascontiguousarray(pytest.importorskip("skimage.data").astronaut()[:300])
 
 
@@ -89,7 +88,6 @@ def test_clips_of_any_length(processor, count):
 
 
 def test_without_a_face_nothing_is_found_and_it_is_said(processor):
-    pytest.importorskip("dlib")
     clip = processor.extract(np.zeros((3, 100, 120, 3), np.uint8), fps_in=30.0, warnings=["seen before"])
     assert not clip.found.any() and not clip.mouths.any() and np.isnan(clip.landmarks).all()
     assert clip.report.warnings == ["no face was found: lips cannot be read", "seen before"]
@@ -139,12 +137,16 @@ def test_wrong_frames_and_landmarks_are_refused(processor):
         processor.extract(pictures(2), np.zeros((2, 5, 2)))
 
 
-def test_dlib_and_a_portrait(processor, portrait):
+@pytest.mark.parametrize("name", ["mesh", "dlib"])
+def test_a_detector_and_a_portrait(portrait, name):
+    if name == "dlib":
+        pytest.importorskip("dlib", reason="needs lookhear[dlib]")
+    processor = MouthRoiImageProcessor(**SMALL, landmarks=name)
     frames = [np.roll(portrait, 2 * index, axis=1) for index in range(12)]
     clip = processor.extract(frames)
     assert clip.found.all() and clip.report.faces_max == 1
     assert clip.report.warnings == []
-    again = processor.extract(frames, DlibLandmarkDetector())
+    again = processor.extract(frames, make_detector(name))
     assert np.array_equal(clip.mouths, again.mouths)
     assert np.abs(clip.mouths.astype(int) - clip.mouths[0]).mean() < 12  # the mouth stands still in the crop
     given = processor.extract(frames, clip.landmarks)
@@ -240,7 +242,6 @@ def test_save_and_load(tmp_path):
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["brbk7n", "lbbc2a", "lwbsza", "sbia1a", "swiz3n"])
 def test_speakers_of_grid(shared: Path, processor, name):
-    pytest.importorskip("dlib")
     path = shared / "data" / "grid_speakers" / f"{name}.mp4"
     clip = processor.extract(read_frames(path), fps_in=probe_media(path).fps)
     clip.report.add_audio(read_audio(path))

@@ -19,7 +19,7 @@ import soundfile
 
 from lookhear.processing.avsr.media_avsr import PICTURE, MediaStream, probe_media, read_audio, read_frames
 from lookhear.processing.avsr.media_source_avsr import MediaError, TrackChoice, fetch_media
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 
 HEIGHT, WIDTH = 48, 64
 CLICK = 1.0  # seconds on the clip's clock: when the picture flashes and the sound beeps

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lookhear.processing.avsr import mouth_cropping_avsr
 from lookhear.processing.avsr.face_tracking_avsr import Change, FaceTracker
-from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face, box_of_points
 from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MouthBlock, MouthBuilder, landmark_source
+from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
 PROCESSOR = MouthRoiImageProcessor(roi_size=24, crop_size=20, mouth_width=12.0)
 NAMES = ("mouths", "points", "found", "outside", "cuts", "lips")
@@ -48,6 +50,54 @@ def test_scenes_are_cropped_as_if_they_were_clips_of_their_own():
     for name in ("mouths", "points", "found", "outside"):
         assert np.array_equal(getattr(together, name), np.concatenate([getattr(part, name) for part in apart]))
     assert np.allclose(together.points[37:40], points[36]) and np.allclose(together.points[40:43], points[43])
+
+
+class Walker:
+    """A follower of a face that moves by three pixels a frame, and is gone from one frame on."""
+
+    def __init__(self, follow_every: int, gone: int):
+        self.follow_every, self.gone, self.now, self.followed = follow_every, gone, -1, []
+
+    def seen(self) -> Face:
+        return replace(face(50 + 3.0 * self.now), seen=self.now < self.gone)
+
+    def __call__(self, frame: np.ndarray) -> list[Face]:
+        return [self.seen()] if self.now < self.gone else []
+
+    def follow(self, frame: np.ndarray, face: Face) -> Face:
+        self.followed.append(self.now)
+        return self.seen()
+
+    def confirm(self, frame: np.ndarray, face: Face) -> bool:
+        return self.now < self.gone
+
+
+def walked(count: int, follow_every: int, gone: int = 10**6) -> tuple[Walker, MouthBlock]:
+    """A clip of that walker, whose face is looked for in every `follow_every`-th frame."""
+    walker = Walker(follow_every, gone)
+    builder = MouthBuilder(PROCESSOR, FaceTracker(walker, 10))
+    blocks = []
+    for walker.now in range(count):
+        blocks += builder.add(picture(1))
+    blocks += builder.finish()
+    return walker, MouthBlock(*(np.concatenate([getattr(block, name) for block in blocks]) for name in NAMES))
+
+
+def test_points_of_frames_without_a_search_lie_between_those_of_their_neighbours():
+    """A head that moves evenly is where it would be if it were looked for in each frame, but for a last odd frame."""
+    walker, every_other = walked(33, 2)
+    assert walker.followed == [index for index in range(33) if index % 2 == 0 and index]
+    _, every_one = walked(33, 1)
+    assert every_other.found.all() and np.abs(every_other.points - every_one.points).max() < 1e-3
+    assert np.abs(every_other.mouths.astype(int) - every_one.mouths).max() <= 1
+    _, third = walked(33, 3)
+    assert third.found.all() and np.abs(third.points[:31] - every_one.points[:31]).max() < 1e-3
+
+
+def test_a_face_that_is_gone_counts_as_lost_from_the_frame_that_was_passed_over():
+    _, block = walked(30, 2, gone=15)
+    assert np.flatnonzero(~block.found).tolist() == list(range(15, 30))
+    assert np.allclose(block.points[15:], block.points[14], atol=1e-3)
 
 
 def test_lips_are_in_pixels_of_their_crop():

@@ -21,7 +21,7 @@ from lookhear.processing.avsr import (
     MouthRoiImageProcessor,
 )
 from lookhear.processing.avsr.clip_arrays_avsr import on_clock, resample
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 
 ROI = 24
 
@@ -75,7 +75,6 @@ def noise_video(frames: int = 10, seed: int = 0) -> np.ndarray:
 
 
 def face_video(frames: int = 12) -> np.ndarray:
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     data = pytest.importorskip("skimage.data", reason="needs lookhear[demo]")
     portrait = np.ascontiguousarray(data.astronaut()[:260, 100:360])
     return np.stack([np.roll(portrait, shift, axis=1) for shift in range(frames)])
@@ -455,7 +454,6 @@ def test_a_file_as_path_bytes_and_file_object(asr, tmp_path):
 def test_without_a_face_the_sound_is_read(asr, tmp_path, caplog):
     path = tmp_path / "noise.mp4"
     write_video(path, noise_video(), 25, sound(0.4)["audio"])
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     result = asr(path)
     assert result["report"]["modality"] == "audio"
     assert any("no face was found" in warning for warning in result["report"]["warnings"])
@@ -467,7 +465,6 @@ def test_without_a_face_the_sound_is_read(asr, tmp_path, caplog):
 
 
 def test_without_face_and_sound_there_is_one_error(asr, tmp_path):
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     path = tmp_path / "mute.mp4"
     write_video(path, noise_video(), 25)
     with pytest.raises(ValueError, match=r"mute\.mp4.*no sound.*no face was found"):

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 
 RATE, FPS, SIZE = 16000, 25, 64
 

@@ -7,8 +7,8 @@ from transformers.pipelines.base import Pipeline
 
 from lookhear import AudioVisualSpeechRecognitionPipeline
 from lookhear.processing.avsr.clip_stream_avsr import ClipStream, without_others
-from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.landmarks_avsr import Face
+from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.speaker_locator_avsr import ObjectLocator
 from lookhear.processing.avsr.speaker_tracking_avsr import ChosenSpeaker
 
@@ -180,7 +180,6 @@ def test_everyone(asr, pair):
 def test_everyone_where_there_is_nobody(asr):
     with pytest.raises(ValueError, match="there is no video"):
         asr(sound(), speaker="everyone")
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     with pytest.raises(ValueError, match="no face is in view for long enough"):
         asr({**sound(), "video": np.zeros((9, 64, 64, 3), np.uint8), "fps": 25}, speaker="everyone")
     with pytest.raises(ValueError, match="`stream` reads one speaker"):
@@ -316,7 +315,6 @@ def test_the_packaged_checkpoint_is_the_default(processor, repository, monkeypat
 def test_two_portraits_and_a_sentence(tmp_path, repository):
     """With the shipped checkpoints: the person on the left says one sentence, the one on the right another."""
     pytest.importorskip("espeakng_loader", reason="needs lookhear[demo]")
-    pytest.importorskip("dlib", reason="needs lookhear[face]")
     from lookhear.training.avsr.synthesis import synthesize_clip
 
     clip = synthesize_clip(

@@ -4,7 +4,6 @@ from PIL import Image
 
 from lookhear.processing.avsr.captions_avsr import Word
 from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
-from lookhear.processing.avsr.media_writing_avsr import write_video
 from lookhear.processing.avsr.rendering_avsr import (
     COMING,
     CURRENT,
@@ -12,6 +11,7 @@ from lookhear.processing.avsr.rendering_avsr import (
     caption_frames,
     draw_reading,
     write_captioned_video,
+    write_video,
 )
 
 CHUNKS = [

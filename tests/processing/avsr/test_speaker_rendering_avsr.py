@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lookhear.processing.avsr.media_avsr import probe_media, read_frames
-from lookhear.processing.avsr.media_writing_avsr import write_video
-from lookhear.processing.avsr.rendering_avsr import OUTLINE, box_at, outline_speaker, write_speaker_video
+from lookhear.processing.avsr.rendering_avsr import OUTLINE, box_at, outline_speaker, write_speaker_video, write_video
 
 SECONDS = [
     {"second": 0, "box": [100, 100, 300, 400]},

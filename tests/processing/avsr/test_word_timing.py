@@ -10,6 +10,7 @@ from lookhear.processing.avsr.alignment_avsr import (
     TimedText,
     align_ctc,
     delay_early_starts,
+    join_ends,
     mean_confidence,
     merge_into_blank,
     time_characters,
@@ -108,6 +109,27 @@ def test_words_from_characters():
     assert mean_confidence(characters) == pytest.approx((0.5 * 0.5 * 0.81) ** 0.2)
     assert time_words([]) == []
     assert time_words([TimedText(" ", 0, 1, 1.0)]) == []
+
+
+def test_words_meet_between_a_space_and_the_next_letter():
+    """But not over a pause, nor at a space without a time of its own; the last letter grows by what the others do."""
+    spoken = [("A", 0.1, 0.12), (" ", 0.2, 0.22), ("O", 0.26, 0.28), (" ", 0.4, 0.42), ("I", 0.7, 0.72)]
+    characters = [TimedText(*piece, 0.5) for piece in spoken]
+    joined = join_ends(characters)
+    assert [(c.text, c.start, c.end) for c in joined] == [
+        ("A", 0.1, 0.12),
+        (" ", pytest.approx(0.23), pytest.approx(0.23)),
+        ("O", pytest.approx(0.23), 0.28),
+        (" ", 0.4, 0.42),
+        ("I", 0.7, pytest.approx(0.72 + 0.11)),
+    ]
+    assert [(w.start, w.end) for w in time_words(joined)] == [
+        (0.1, pytest.approx(0.23)),
+        (pytest.approx(0.23), 0.4),
+        (0.7, pytest.approx(0.83)),
+    ]
+    pieces = [TimedText("A", 0.1, 0.12, 1.0), TimedText(" ", 0.12, 0.12, 1.0), TimedText("O", 0.26, 0.28, 1.0)]
+    assert join_ends(pieces) == pieces and join_ends([]) == [] and join_ends(characters[:1]) == characters[:1]
 
 
 def test_a_first_letter_in_the_silence_before_its_word_moves():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lookhear.processing.glee.pipeline_glee import LabelCache
+from lookhear.processing.glee.prompt_processing_glee import LabelCache
 
 
 class Encoder:

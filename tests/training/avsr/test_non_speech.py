@@ -10,7 +10,7 @@ from transformers import EvalPrediction
 
 from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
-from lookhear.training.avsr.augmentation import Clip, blur, change_gamma, lower_frame_rate, splice_word
+from lookhear.training.avsr.augmentation import Clip, blur, change_gamma, lower_frame_rate, scramble, splice_word
 from lookhear.training.avsr.channel import add_room, change_pitch, delay_of, encode, telephone
 from lookhear.training.avsr.examples import ClipCollator, TrainingClips, add_quiet, with_both
 from lookhear.training.avsr.prepare import load_prepared
@@ -196,14 +196,41 @@ def test_still_lips_and_noise_alone_take_away_one_view(rows):
     assert np.allclose(np.abs(reversed_clip.audio[::-1]).mean(), np.abs(plain.audio).mean(), rtol=1e-3)
 
 
+def test_scrambled_speech_has_all_its_pieces_and_no_words(generator):
+    audio = np.repeat(np.arange(1, 51), 640).astype(np.float32)
+    mouths = np.broadcast_to(np.arange(1, 51, dtype=np.uint8)[:, None, None], (50, 4, 4))
+    made = scramble(Clip("a b", audio, mouths, (("a", 0.1, 0.3),)), generator)
+    order = made.mouths[:, 0, 0]
+    assert (made.text, made.words) == ("", ()) and sorted(order) == list(range(1, 51))  # each frame once
+    assert (made.audio[320::640] == order).all()  # sound and lips stay together
+    steps = np.flatnonzero(np.diff(order.astype(int)) != 1)
+    assert 8 <= len(steps) <= 24 and (np.diff(steps) >= 2).all()  # pieces of 2 to 6 frames
+    assert made.audio[0] == made.audio[-1] == 0
+    assert scramble(Clip("a", audio[:640], None, None), generator).audio.shape == (640,)  # one frame
+
+
+def test_backwards_and_scrambled_together_are_at_most_all(rows):
+    clips = TrainingClips(
+        rows, PLAIN, DataRecipe(), 16, non_speech=NonSpeechRecipe(share=0.999, backwards=0.5, scrambled=0.5)
+    )
+    made = clips[0]
+    assert (made.text, made.heard, made.seen, made.words) == ("", "", "", ())
+    with pytest.raises(ValueError, match="non_speech.backwards 0.7 and non_speech.scrambled 0.4"):
+        NonSpeechRecipe(backwards=0.7, scrambled=0.4)
+
+
 def test_quiet_moves_the_words(generator):
     clip = Clip("a", np.ones(6400, np.float32), np.full((10, 4, 4), 7, np.uint8), (("a", 0.1, 0.3),))
-    moved = [add_quiet(clip, 1.0, np.random.default_rng(seed)) for seed in range(10)]
+    moved = [add_quiet(clip, 1.0, (-60.0, -25.0), np.random.default_rng(seed)) for seed in range(10)]
     for one in moved:
         start = round(one.words[0][1] * 25 - 2.5)  # frames of quiet before it
         assert len(one.audio) == 640 * len(one.mouths) and (one.audio[start * 640 : start * 640 + 6400] == 1).all()
         assert (one.mouths == 7).all() and np.abs(one.audio[: start * 640]).max(initial=0) < 0.5
     assert len({len(one.mouths) for one in moved}) > 5
+    loud = [add_quiet(clip, 2.0, (3.0, 3.0), np.random.default_rng(seed)).audio for seed in range(10)]
+    noises = [audio[audio != 1] for audio in loud]
+    louder = [np.std(noise) for noise in noises if noise.any()]  # the others are silent, or have nothing added
+    assert len(louder) > 3 and louder == pytest.approx([10 ** (3 / 20)] * len(louder), rel=0.05)
 
 
 def test_a_batch_has_a_text_for_each_view(processor, spelled):

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lookhear.processing.avsr.clip_report_avsr import ClipReport
-from lookhear.processing.avsr.media_writing_avsr import write_video
+from lookhear.processing.avsr.rendering_avsr import write_video
 from lookhear.training.avsr.corpora import Utterance, read_folder
 from lookhear.training.avsr.pixels import GreyValues
 from lookhear.training.avsr.prepare import (
@@ -260,7 +260,7 @@ def test_processes_give_what_one_process_gives(corpus, tmp_path):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_a_grid_clip_becomes_a_row_with_a_mouth(shared):
-    from lookhear.processing.avsr.image_processing_avsr import MouthRoiImageProcessor
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 
     utterance = next(read_folder(shared / "data" / "grid_speakers"))
     processor = MouthRoiImageProcessor(roi_size=64, crop_size=56, mouth_width=36.0)

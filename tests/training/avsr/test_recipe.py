@@ -15,7 +15,7 @@ import lookhear
 from lookhear.modeling.avsr import AvsrConfig
 from lookhear.processing.avsr import MouthRoiImageProcessor
 from lookhear.training.avsr.initialise import select_modules
-from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, summarize
+from lookhear.training.avsr.prepare import check_geometry, corpus_statistics, load_prepared, summarize
 from lookhear.training.avsr.recipe import AugmentationRecipe, load_recipe
 from lookhear.training.avsr.train import build_model, build_processor, load_rows, train
 from lookhear.training.avsr.train_words import build_classifier, train_words, word_classes
@@ -264,6 +264,7 @@ def test_the_recipe_that_goes_on_starts_from_the_packaged_checkpoint(repository,
     recipe = load_recipe(FOLDER / "tuned" / "grid_tiny_quiet_on.yaml")
     model = build_model(recipe.model)
     assert model.config.empty_text_length == 22 and len(model.config.modality_loss_weights) == 3
+    assert "intermediate_size" not in model.generation_config.to_dict()  # a field of the model is none of its search
     assert model.config.intermediate_size == 752 and recipe.augmentation.ramp_epochs == 0
     assert recipe.training["lr_scheduler_kwargs"] is None and recipe.non_speech.share > 0
     assert training_arguments({**recipe.training, "output_dir": "none"}).metric_for_best_model == "mean_wer"
@@ -334,6 +335,24 @@ def test_sound_alone_has_no_geometry(prepared_folder, make_texts, tmp_path, spel
     sounds = [(spelled(text, 0)[0], None) for text in make_texts(2)]
     folder = prepared_folder(tmp_path / "data", make_texts(2), clips=sounds)
     check_geometry([folder], MouthRoiImageProcessor())
+
+
+def test_a_processor_finds_mouths_as_those_that_it_was_trained_on(
+    prepared_folder, make_texts, write, tmp_path, spelled
+):
+    """And sound alone has none, so it may be mixed with any."""
+    crops = [prepared_folder(tmp_path / name, make_texts(1)) for name in ("one", "two")]
+    sound = prepared_folder(tmp_path / "sound", ["TO IN"], clips=[(spelled("TO IN", 0)[0], None)])
+    for folder, name in zip((*crops, sound), ("mesh", "mesh", "dlib")):
+        settings = json.loads((folder / "prepare.json").read_text())
+        (folder / "prepare.json").write_text(json.dumps({**settings, "landmarks": name}))
+    for order in ([*crops, sound], [sound, *crops]):
+        assert build_processor(load_recipe(write({})).model, order).image_processor.landmarks == "mesh"
+        assert len(load_prepared(order)) == 3
+    (crops[1] / "prepare.json").write_text((sound / "prepare.json").read_text())
+    assert build_processor(load_recipe(write({})).model, crops[1:]).image_processor.landmarks == "dlib"
+    with pytest.raises(ValueError, match="one and .*two were made with different landmarks .mesh, dlib."):
+        load_prepared(crops)
 
 
 def test_a_new_processor_takes_the_statistics_of_its_corpus(prepared_folder, make_texts, write, tmp_path):

@@ -49,7 +49,14 @@ def test_open_mouth_is_dark_inside_and_closed_lips_show_nothing_of_it(name):
 
 
 @pytest.mark.parametrize("name", PORTRAITS)
+def test_portraits_by_name_need_no_detector(monkeypatch, name):
+    monkeypatch.setattr("lookhear.processing.avsr.landmarks_avsr.make_detector", lambda: pytest.fail("a detector"))
+    assert load_portrait(name, (176, 144)).render(_shape("m")).shape == (144, 176, 3)
+
+
+@pytest.mark.parametrize("name", PORTRAITS)
 def test_landmarks_see_the_lips_move(name):
+    pytest.importorskip("dlib", reason="needs lookhear[dlib]")
     from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector
 
     portrait, detector = load_portrait(name), DlibLandmarkDetector()

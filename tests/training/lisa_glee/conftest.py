@@ -1,4 +1,4 @@
-"""A random GLEE and a random LLaVA to start from, and a tree of pictures as ADE20K publishes them."""
+"""A random GLEE to start from, and a tree of pictures as ADE20K publishes them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-WORDS = """USER: ASSISTANT: . , ? ! : " ' Here it is I have marked It this This what you mean Where the in picture Mark
-Please outline every part of that shows Which pixels belong to am looking for Can show me Find and mark following
-describe Show refers square bar ground answer your red blue dark light"""
 COLOURS = {1: (90, 90, 90), 2: (230, 60, 40), 3: (40, 80, 230)}  # of ground, square and bar
 SIDE = 64
 
@@ -52,56 +49,6 @@ def glee_start(tmp_path_factory) -> Path:
     images = GleeImageProcessor(size={"shortest_edge": SIDE, "longest_edge": 2 * SIDE})
     model = GleeForObjectDetection(config).eval()
     return save_checkpoint(model, GleeProcessor(images, tokenizer), tmp_path_factory.mktemp("glee"))
-
-
-@pytest.fixture(scope="session")
-def llava_start(tmp_path_factory) -> Path:
-    """The folder of a random LLaVA with a tokenizer of words, which has a place for pictures but no new tokens yet."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        PreTrainedTokenizerFast,
-    )
-
-    special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*special, *WORDS.split()]))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Split(Regex(r"(?<=[a-z])(?=[^\w])|(?<=[\W_])(?=\w)"), "isolated"),
-        ]
-    )
-    tokenizer.add_special_tokens(special)
-    words = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=8
-    )
-    text = LlamaConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    torch.manual_seed(1)
-    config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_id=vocabulary["<image>"], image_seq_length=4
-    )
-    folder = tmp_path_factory.mktemp("llava")
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    words.save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

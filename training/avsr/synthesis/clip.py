@@ -127,9 +127,9 @@ def synthesize_clip(
 
     Raises:
         ValueError: text, voice, portrait, size, fps or output cannot be used; the message says what to give.
-        ImportError: a package for the voice or the portrait is missing (`pip install lookhear[demo,face]`).
+        ImportError: a package for the voice or the portrait is missing (`pip install lookhear[demo]`).
     """
-    from lookhear.processing.avsr.media_writing_avsr import write_video
+    from lookhear.processing.avsr.rendering_avsr import write_video
 
     output = Path(output)
     if output.suffix.lower() != ".mp4":

@@ -341,6 +341,7 @@ def main() -> None:
         "--photos", help="COCO folder with image_licenses.csv; its val2017 is the background of half of the videos"
     )
     parser.add_argument("--tracking", choices=("memory", "minvis"), default="memory")
+    parser.add_argument("--following", choices=("exact", "shared"), help="how objects that are shown are followed")
     parser.add_argument("--threshold", type=float, help="lowest score of the results")
     parser.add_argument(
         "--seed", type=int, default=EVALUATION_SEED, help="of the videos; choose settings with another one"
@@ -348,7 +349,8 @@ def main() -> None:
     options = parser.parse_args()
     photos = read_photos(options.photos, "val2017") if options.photos else []
     look = SceneRecipe(contrast=0.8, excluded=HELD_OUT_PAIRS, photos=0.5 if photos else 0.0)
-    settings = {"tracking": options.tracking} | ({} if options.threshold is None else {"threshold": options.threshold})
+    settings = {name: getattr(options, name) for name in ("tracking", "following", "threshold")}
+    settings = {name: value for name, value in settings.items() if value is not None}
     evaluation = VideoEvaluation(
         pipeline("object-perception", model=options.checkpoint),  # type: ignore[call-overload]  # lists its own tasks only
         material=SceneMaterial(photos, portrait_cutouts(), []),
