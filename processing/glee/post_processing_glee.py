@@ -21,7 +21,7 @@ from .geometry_glee import RunLengthMask, Size, boxes_to_picture, masks_to_pictu
 Keep = Callable[[torch.Tensor], Any]  # what is kept of a (height, width) bool mask
 
 SAME = 0.8  # overlap of boxes and of masks from which two queries are of one object
-LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image
+LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image, others in parts
 TOP_K = 100  # results of one image before the threshold, as COCO counts them; LVIS counts 300
 
 
@@ -340,12 +340,30 @@ def _enlarge(
     logits = outputs["pred_masks"][row, queries]  # (n, h, w)
     qualities, kept = logits.new_zeros(len(queries), dtype=torch.float32), []
     for index, low in enumerate(logits.float()):
-        full = masks_to_picture(low[None], padded_size, image_size, target_size)[0]  # (height, width)
-        inside = full > 0
-        qualities[index] = full[inside].sigmoid().mean().nan_to_num(0.0)  # of no pixel the mean is NaN
+        qualities[index], inside = _quality(masks_to_picture(low[None], padded_size, image_size, target_size)[0])
         if keep is not None:
             kept.append(keep(inside))
+        del inside  # before the next one is enlarged
     return qualities, kept
+
+
+def _quality(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Computes the mean probability inside a mask, 0 for an empty one.
+
+    Args:
+        logits: `(height, width)`. Selecting takes 16 bytes for each pixel, so that large ones are summed up in parts.
+
+    Returns:
+        `()`, and the mask, `(height, width)` bool.
+    """
+    inside = logits > 0
+    if logits.numel() <= LARGE:
+        return logits[inside].sigmoid().mean().nan_to_num(0.0), inside  # of no pixel the mean is NaN
+    rows = max(1, LARGE // logits.shape[1])
+    parts = zip(logits.split(rows), inside.split(rows))
+    total = sum(float(part[mask].sigmoid().sum()) for part, mask in parts)
+    return logits.new_tensor(total / max(1, int(inside.count_nonzero()))), inside
 
 
 def _boxes(outputs: Mapping[str, Any], row: int, queries: torch.Tensor, target_size: Size | None) -> torch.Tensor:
