@@ -352,7 +352,7 @@ def _quality(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Computes the mean probability inside a mask, 0 for an empty one.
 
     Args:
-        logits: `(height, width)`. Selecting takes 16 bytes for each pixel, so that large ones are summed up in parts.
+        logits: `(height, width)`; large ones are summed up in parts, as selecting takes 16 bytes for each pixel.
 
     Returns:
         `()`, and the mask, `(height, width)` bool.
@@ -362,7 +362,7 @@ def _quality(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return logits[inside].sigmoid().mean().nan_to_num(0.0), inside  # of no pixel the mean is NaN
     rows = max(1, LARGE // logits.shape[1])
     parts = zip(logits.split(rows), inside.split(rows))
-    total = sum(float(part[mask].sigmoid().sum()) for part, mask in parts)
+    total = sum(float(part.sigmoid().mul_(mask).sum()) for part, mask in parts)
     return logits.new_tensor(total / max(1, int(inside.count_nonzero()))), inside
 
 

@@ -1,9 +1,9 @@
 """Runs commands of lookhear in forks of one process that has imported everything, as imports take longer than small
 work.
 
-Each line of the input is the JSON of a command: its `arguments`, the files that its `output` and its `errors` go to,
-and the `bound`, in bytes, on every file that it writes (null: none). The answer is the number of its process at once,
-and its exit code once it has ended: -9 where it was killed.
+Each line of the input is the JSON of a command: its `arguments`, where its `output` and its errors go, and the `bound`
+in bytes on every file that it writes (null: none). The first answer is the number of its process, the second its exit
+code once it has ended: -9 where it was killed.
 """
 
 import importlib
@@ -22,11 +22,12 @@ MODULES = (
 )
 
 
-def run(arguments: list[str], output: str, errors: str, bound: int | None) -> None:
+def run(arguments: list[str], output: str, bound: int | None) -> None:
     """Runs one command in this process, which ends with it."""
     os.setsid()  # so that what it starts can be killed with it
-    for number, path in ((0, os.devnull), (1, output), (2, errors)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for number in (1, 2):
+        os.dup2(os.open(output, os.O_WRONLY), number)
     if bound is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (bound, bound))
     sys.argv = ["lookhear", *arguments]

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -94,11 +94,21 @@ class Running:
 
     def __init__(self, server: subprocess.Popen, arguments: list[str], bound: int | None):
         self._server, self._code = server, None
-        self._texts = [tempfile.NamedTemporaryFile() for _ in range(2)]
-        output, errors = (file.name for file in self._texts)
-        command = {"arguments": arguments, "output": output, "errors": errors, "bound": bound}
+        # A pipe, as the bound holds for files that it prints into, too.
+        reading, self._writing = os.pipe()
+        self._text: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
+        self._reader.start()
+        output = f"/proc/{os.getpid()}/fd/{self._writing}"
+        command = {"arguments": arguments, "output": output, "bound": bound}
         server.stdin.write(json.dumps(command).encode() + b"\n")
         self._pid = int(server.stdout.readline())
+
+    def _read(self, reading: int) -> None:
+        """Collects what it prints."""
+        with os.fdopen(reading, "rb", 0) as pipe:
+            while text := pipe.read(1 << 16):
+                self._text.append(text)
 
     def seconds(self) -> float:
         """Returns what it has taken of the processor; 0 once it has ended."""
@@ -111,6 +121,7 @@ class Running:
         """Whether it has ended, at the latest after some seconds."""
         if self._code is None and select.select([self._server.stdout], [], [], timeout)[0]:
             self._code = int(self._server.stdout.readline())
+            os.close(self._writing)
         return self._code is not None
 
     def kill(self) -> bool:
@@ -120,12 +131,13 @@ class Running:
                 kill(self._pid, signal.SIGKILL)
         return self.wait()[0] == -signal.SIGKILL
 
-    def wait(self, timeout: float = 900) -> tuple[int, str]:
+    def wait(self, timeout: float = 3600) -> tuple[int, str]:
         """Waits for its end; returns its exit code, and what it printed."""
         if not self.ended(timeout):
             self.kill()
             raise AssertionError(f"it runs for more than {timeout:.0f} s")
-        return self._code, "".join(Path(file.name).read_text(errors="replace") for file in self._texts)
+        self._reader.join(10)  # a process that it has started may hold the pipe for longer
+        return self._code, b"".join(self._text).decode(errors="replace")
 
 
 @dataclass
@@ -267,9 +279,10 @@ def server() -> Iterator[Callable[[dict[str, str]], subprocess.Popen]]:
 
     yield start
     for process in running.values():
+        process.kill()
+        process.wait()
         process.stdin.close()
         process.stdout.close()
-        process.wait(60)
 
 
 @pytest.fixture(scope="session")

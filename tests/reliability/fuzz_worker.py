@@ -34,7 +34,7 @@ def reader():
                     for _ in video:
                         pass
             else:
-                see(str(path), labels=["cat"])
+                see(str(path), labels=["cat"], top_k=2)  # a random model finds one at every place
 
         return look
     if KIND == "lisa_glee":
@@ -107,9 +107,7 @@ def main() -> None:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 read(Path(line.strip()))
-        except (
-            Exception
-        ) as error:  # whatever a library raises; the command says in one line what is wrong, or is at fault
+        except Exception as error:  # whatever a library raises: as a command would explain it
             code, message = explained(error)
             outcome = "refused" if code == 2 else type(error).__name__
         print(json.dumps([outcome, message, time.process_time() - begin, peak()]), file=ANSWERS, flush=True)

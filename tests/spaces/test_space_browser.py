@@ -332,6 +332,7 @@ def client(space, tmp_path, monkeypatch):
     return Client(space.url, verbose=False, download_files=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_the_place_in_the_queue_is_shown(page, space, client, tmp_path):
     """On every tab, also where there is an answer already, while the model works for somebody else."""
     from gradio_client import handle_file
