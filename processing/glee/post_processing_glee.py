@@ -23,7 +23,7 @@ from .geometry_glee import Size, boxes_to_picture, fetch_masks, in_parts, masks_
 Keep = Callable[[torch.Tensor], Sequence[Any]]  # what is kept of each of (n, height, width) bool masks
 
 SAME = 0.8  # overlap of boxes and of masks from which two queries are of one object
-LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image
+LARGE = 4_000_000  # pixels of a picture, above which scores alone are computed at the resized image, others in parts
 TOP_K = 100  # results of one image before the threshold, as COCO counts them; LVIS counts 300
 
 
@@ -383,6 +383,7 @@ def _enlarge(
         qualities.append(_qualities(full, inside))
         if keep is not None:
             kept += keep(inside)
+        del full, inside  # before the next ones are enlarged
     numbers = torch.cat((torch.cat(qualities)[:, None], outputs["pred_boxes"][row, queries].float()), dim=1)
     return _Enlarged(numbers, kept)
 
@@ -390,9 +391,18 @@ def _enlarge(
 def _qualities(logits: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Computes the mean probability inside each of `(n, height, width)` masks, `(n,)`, 0 for an empty one."""
     if logits.device.type == "cpu":  # most pixels are outside
-        means = [values[mask].sigmoid().mean() for values, mask in zip(logits, inside)]
-        return torch.stack(means).nan_to_num(0.0)  # of no pixel the mean is NaN
+        return torch.stack([_mean_inside(values, mask) for values, mask in zip(logits, inside)])
     return logits.sigmoid().where(inside, 0.0).sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp(min=1)
+
+
+def _mean_inside(logits: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Computes the mean probability `()` inside a `(height, width)` mask, 0 for an empty one."""
+    if logits.numel() <= LARGE:
+        return logits[inside].sigmoid().mean().nan_to_num(0.0)  # of no pixel the mean is NaN
+    rows = max(1, LARGE // logits.shape[1])  # summed up in parts, as selecting takes 16 bytes for each pixel
+    parts = zip(logits.split(rows), inside.split(rows))
+    total = sum(float(part.sigmoid().mul_(mask).sum()) for part, mask in parts)
+    return logits.new_tensor(total / max(1, int(inside.count_nonzero())))
 
 
 def _with_masks(

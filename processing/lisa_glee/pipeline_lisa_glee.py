@@ -448,7 +448,8 @@ def _read(image: Any, max_pixels: int) -> Image.Image:
             image = _opened(os.fspath(image), max_pixels)
         if not isinstance(image, Image.Image):
             raise TypeError(f"a {type(image).__name__}")
-        return ImageOps.exif_transpose(image).convert("RGB")
+        upright = ImageOps.exif_transpose(image)  # a copy in any case
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
     except Exception as error:  # decoders and servers raise many kinds
         raise ValueError(f"`inputs`: not a picture that can be read: {' '.join(str(error).split())}") from None
 

@@ -182,7 +182,8 @@ def _at_size(masks: torch.Tensor, seen: torch.Tensor, size: Sequence[int], thres
     padded = _resized(masks.float(), seen.shape)
     height, width = int(seen.any(dim=1).sum()), int(seen.any(dim=0).sum())
     level = torch.logit(torch.tensor(threshold))
-    return _resized(padded[:, :height, :width], size) > level
+    # One by one, as each takes four bytes for a pixel before it is compared.
+    return torch.cat([_resized(mask[None, :height, :width], size) > level for mask in padded])
 
 
 def _resized(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

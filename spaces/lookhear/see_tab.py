@@ -98,7 +98,8 @@ class SeeTab:
         show_on(self.pad, self.file, self._check)
         answer = [self.waiting, self.picture, self.tracked, self.table]
         triggers, question = [self.button.click, self.labels.submit], [*question, self.pad, self.threshold]
-        answer_with(self._find, triggers, question, answer, "see", (self.stop, self.jobs))
+        # One of the three is visible.
+        answer_with(self._find, triggers, question, answer, "see", (self.stop, self.jobs), waiting=answer[:3])
 
     def _check(self, path: str) -> None:
         if is_video(path):

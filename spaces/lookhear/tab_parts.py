@@ -53,6 +53,7 @@ def answer_with(
     name: str,
     stop: tuple[gr.Button, Jobs],
     then: str = "() => {}",
+    waiting: Sequence[gr.components.Component] = (),
 ) -> None:
     """
     Answers questions one at a time, then scrolls to the element `NAME-answer`.
@@ -65,6 +66,7 @@ def answer_with(
         name: of the endpoint for programs.
         stop: a button that ends it, and the jobs that it belongs to.
         then: a function in JavaScript that is called at the end.
+        waiting: where progress and the place in the queue are shown, if they are visible; none: the first of `answer`.
     """
     show = SHOW.format(f"{name}-answer")
     event = gr.on(
@@ -72,7 +74,7 @@ def answer_with(
         function,
         list(question),
         list(answer),
-        show_progress_on=[answer[0]],
+        show_progress_on=list(waiting) or [answer[0]],
         concurrency_id="model",
         api_name=name,
     )

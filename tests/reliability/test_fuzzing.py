@@ -3,20 +3,14 @@
 import json
 import random
 import re
-import select
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
-
-HANG, MEMORY = 60, 2 << 30  # seconds for a file; bytes beyond what the process took before
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:
@@ -53,45 +47,6 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
             new = draw.choice((b"-1", b"0", b"1e999", b"99999999999", b"null", b"[]", b'"a"', b"true", b"{}"))
             content = content[: number.start()] + new + content[number.end() :]
     return content
-
-
-class Watched:
-    """`fuzz_worker.py` in a process that is started again when it has crashed, hung, or taken too much memory."""
-
-    def __init__(self, *arguments: str):
-        self._command = [sys.executable, str(Path(__file__).with_name("fuzz_worker.py")), *arguments]
-        self._process: subprocess.Popen | None = None
-
-    def _start(self) -> subprocess.Popen:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(self._command, text=True, **pipes)
-        assert process.stdout.readline() == "ready\n"
-        self._before = psutil.Process(process.pid).memory_info().rss
-        return process
-
-    def read(self, path: Path) -> tuple[str, str]:
-        """Returns (outcome, message) of a file; "crash", "hang" and "memory" are outcomes, too."""
-        process = self._process = self._process or self._start()
-        process.stdin.write(f"{path}\n")
-        process.stdin.flush()
-        for _ in range(20 * HANG):
-            if select.select([process.stdout], [], [], 0.05)[0]:
-                line = process.stdout.readline()
-                if line:
-                    return tuple(json.loads(line))
-                self.close()
-                return "crash", f"exit code {process.returncode}"
-            if psutil.Process(process.pid).memory_info().rss > self._before + MEMORY:
-                self.close()
-                return "memory", f"more than {MEMORY >> 30} GB"
-        self.close()
-        return "hang", f"{HANG} seconds"
-
-    def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture(scope="module")
@@ -143,10 +98,10 @@ def damage(sample: Path, folder: Path, draw: random.Random) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("kind", ["avsr", "glee", "tables", "checkpoints"])
-def test_fuzzed_files_are_refused_or_read(kind, samples, tiny_checkpoint, seer, amount, report, tmp_path):
+def test_fuzzed_files_are_refused_or_read(kind, samples, tiny_checkpoint, seer, watched, amount, report, tmp_path):
     tried = amount("files")
     models = {"avsr": [str(tiny_checkpoint)], "glee": [str(seer)]}
-    worker, outcomes, faults = Watched(kind, *models.get(kind, [])), Counter(), []
+    worker, outcomes, faults = watched(kind, *models.get(kind, [])), Counter(), []
     try:
         for number in tried:
             draw = random.Random(f"{tried.seed} {kind} {number}")

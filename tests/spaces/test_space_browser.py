@@ -332,6 +332,37 @@ def client(space, tmp_path, monkeypatch):
     return Client(space.url, verbose=False, download_files=str(tmp_path))
 
 
+@pytest.mark.slow
+def test_the_place_in_the_queue_is_shown(page, space, client, tmp_path):
+    """On every tab, also where there is an answer already, while the model works for somebody else."""
+    from gradio_client import handle_file
+
+    page.click(SEE)
+    page.upload("#see-file", space.examples / "scene.png")
+    page.type("#see-labels textarea", "white star")
+    page.click("#see-run")
+    page.wait_for(SHOWN, "#see-picture img")
+    page.click(ASK)
+    page.upload("#ask-file", space.examples / "scene.png")
+    page.type(QUESTION, "Where is the white star?")
+    page.click(READ)
+    page.upload("#read-video", space.examples / "one.mp4")
+    page.wait_for(LOADED, "#read-video video")
+    long = handle_file(write_video(tmp_path / "long.mp4", 14))
+    jobs = [client.submit(long, "star", api_name="/see") for _ in range(2)]
+    try:
+        while jobs[0].status().code.name != "PROCESSING":
+            time.sleep(0.1)
+        for tab, name in ((READ, "read"), (SEE, "see"), (ASK, "ask")):
+            page.click(tab)
+            page.click(f"#{name}-run")
+            assert page.text_of(f"#{name}-answer", "queue: ")
+            page.click(f"#{name}-stop")
+    finally:
+        for job in jobs:
+            job.cancel()
+
+
 def test_programs_are_answered_too(space, client):
     """What is not given is as the page has it."""
     from gradio_client import exceptions, handle_file

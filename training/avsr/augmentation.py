@@ -312,7 +312,7 @@ def add_noise(
 
 
 def _mixed(audio: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """Adds noise at a ratio in dB; an excerpt that is silent, as in a pause of the voice it is taken from, adds none."""
+    """Adds noise at a ratio in dB; an excerpt that is silent, as in a pause of its voice, adds nothing."""
     return mix_at_snr(audio, noise, snr) if noise.any() else audio
 
 

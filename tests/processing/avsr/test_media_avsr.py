@@ -588,11 +588,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, full_disk):
     frames = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3), dtype=np.uint8)
     write_video(tmp_path / "whole.mp4", frames, 25, beep(2.4, 16000, CLICK))
     size = (tmp_path / "whole.mp4").stat().st_size
-    (tmp_path / "full").mkdir()
+    target = tmp_path / "full" / "out.mp4"
+    target.parent.mkdir()
     for room in (0, size // 2, size - 1):
         with full_disk(room), pytest.raises(MediaError, match="out.mp4' cannot be written: File too large"):
-            write_video(tmp_path / "full" / "out.mp4", frames, 25, beep(2.4, 16000, CLICK))
-        assert list((tmp_path / "full").iterdir()) == []
+            write_video(target, frames, 25, beep(2.4, 16000, CLICK))
+            # Either the file has become smaller than the one before, or an error was lost.
+            pytest.fail(f"{target.stat().st_size} bytes were written, with room for {room} of {size}")
+        assert list(target.parent.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------- several tracks

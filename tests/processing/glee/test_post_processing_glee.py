@@ -262,8 +262,18 @@ def test_masks_as_run_lengths():
             assert (mask.decode() == pixels.numpy()).all()
 
 
+def test_large_masks_are_measured_in_parts(monkeypatch):
+    """The scores are those of the whole masks; of empty and of full ones, too."""
+    outputs = make_outputs(3)
+    outputs["pred_masks"][0, 0], outputs["pred_masks"][0, 1] = -5.0, 5.0
+    whole = post_process_objects(outputs, 0.0, TARGETS)
+    monkeypatch.setattr("lookhear.processing.glee.post_processing_glee.LARGE", 3 * TARGETS[0][1] + 1)
+    for result, expected in zip(post_process_objects(outputs, 0.0, TARGETS), whole):
+        torch.testing.assert_close(result, expected)
+
+
 LARGE = """
-import resource
+import resource, sys
 import torch
 from lookhear.processing.glee.post_processing_glee import encoded_objects
 
@@ -273,17 +283,25 @@ masks = 20 - (yx[None] - centres[:, :, None, None]).norm(dim=1)  # discs
 outputs = {"logits": torch.linspace(3, -3, 100)[None, :, None], "pred_boxes": torch.rand(1, 100, 4)}
 outputs |= {"pred_masks": masks[None], "image_sizes": torch.tensor([[800, 1067]])}
 outputs["padded_sizes"] = torch.tensor([[800, 1072]])
-(found,) = encoded_objects(outputs, 0.1, [(3000, 4000)], 80)
+size, count, outputs["pred_masks"] = eval(sys.argv[1]), int(sys.argv[2]), masks[None] + float(sys.argv[3])
+(found,) = encoded_objects(outputs, 0.1, [size], count)
 print(len(found["masks"]), found["masks"][0].decode().shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 @pytest.mark.slow
-def test_masks_of_12_megapixels_fit_into_memory():
-    """80 objects: their pixels alone would fill 960 MB, more than twice, sorted by their scores."""
-    done = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
-    count, height, width, kilobytes = map(int, re.findall(r"\d+", done.stdout))
-    assert (count, height, width) == (80, 3000, 4000) and kilobytes < 1_500_000
+@pytest.mark.parametrize(
+    ("size", "count", "more", "most"),
+    [
+        ((3000, 4000), 80, 0, 1.5e6),  # the pixels alone would fill 960 MB, more than twice, sorted by their scores
+        ((9400, 9400), 2, 300, 1.7e6),  # each fills the picture: the places of its pixels would fill 1.4 GB
+    ],
+)
+def test_masks_of_many_megapixels_fit_into_memory(size, count, more, most):
+    command = [sys.executable, "-c", LARGE, str(size), str(count), str(more)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert tuple(map(int, re.findall(r"\d+", done.stdout)))[:3] == (count, *size)
+    assert int(re.findall(r"\d+", done.stdout)[3]) < most
 
 
 def test_supervision_takes_results_as_they_are():

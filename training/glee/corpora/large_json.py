@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import ijson
+import numpy as np
 
 from lookhear.training.glee.corpora.reading import CorpusError
 
 BUFFER = 1 << 20  # bytes read at a time
+DEEPEST = 100  # lists and objects around a value; ijson keeps a path for each, as long as it is deep
+OTHERS = bytes(set(range(256)) - set(b'[]{}"'))
+STEPS = np.zeros(256, dtype=np.int64)  # of the depth, at each byte
+STEPS[list(b"[{")], STEPS[list(b"]}")] = 1, -1
 
 
 def read_list(path: Path, name: str) -> Iterator[Any]:
@@ -24,14 +29,14 @@ def read_list(path: Path, name: str) -> Iterator[Any]:
         name: of the member; nothing is yielded if it is missing or empty.
 
     Raises:
-        CorpusError: no such file, not a JSON object, or the member is not a list.
+        CorpusError: no such file, not a JSON object, values that are nested too deep, or the member is not a list.
     """
     try:
         with path.open("rb") as file:
             if next(ijson.basic_parse(_from_start(file), buf_size=BUFFER))[0] != "start_map":
                 raise CorpusError(f"{path}: expected a JSON object at the top")
-            empty = True
-            for element in ijson.items(_from_start(file), f"{name}.item", buf_size=BUFFER, use_float=True):
+            empty, checked = True, _Checked(_from_start(file), path)
+            for element in ijson.items(checked, f"{name}.item", buf_size=BUFFER, use_float=True):
                 empty = False
                 yield element
             if empty:
@@ -40,6 +45,39 @@ def read_list(path: Path, name: str) -> Iterator[Any]:
         raise CorpusError(f"{path} is missing; copy it into place") from None
     except ijson.JSONError as error:
         raise CorpusError(f"{path} is not JSON: {_reason(error)}") from None
+
+
+class _Checked:
+    """
+    A JSON file whose values are not nested too deep; reading raises a CorpusError where they are.
+
+    Args:
+        file: at its first byte.
+        path: of it, for the message.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self._file, self._path = file, path
+        self._depth, self._quotes, self._escape = (
+            0,
+            0,
+            b"",
+        )  # up to here; a backslash at the end belongs to what follows
+
+    def read(self, size: int) -> bytes:
+        """Reads some bytes of the file."""
+        content = self._file.read(size)
+        text = (self._escape + content).replace(b"\\\\", b"")
+        self._escape = b"\\" if text.endswith(b"\\") else b""
+        marks = np.frombuffer(text.replace(b'\\"', b"").translate(None, OTHERS), dtype=np.uint8)
+        if not len(marks):
+            return content
+        quotes = self._quotes + np.cumsum(marks == ord('"'))
+        depths = self._depth + np.cumsum(STEPS[marks] * (quotes % 2 == 0))  # not in texts
+        self._depth, self._quotes = int(depths[-1]), int(quotes[-1]) % 2
+        if depths.max() > DEEPEST:
+            raise CorpusError(f"{self._path}: its values are nested more than {DEEPEST} deep")
+        return content
 
 
 def _from_start(file: BinaryIO) -> BinaryIO:

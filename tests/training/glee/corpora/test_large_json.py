@@ -88,3 +88,18 @@ def test_a_file_is_never_in_memory_as_a_whole(tmp_path, monkeypatch):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CorpusError, match="b.json is missing"):
         list(read_list(tmp_path / "b.json", "a"))
+
+
+@pytest.mark.parametrize("buffer", [1, 3, 1 << 20])
+def test_values_are_nested_to_a_bound(tmp_path, monkeypatch, buffer):
+    """A path is kept for each level: 100,000 of them would fill gigabytes. Brackets in texts do not count."""
+    monkeypatch.setattr(large_json, "BUFFER", buffer)
+    path, texts = tmp_path / "a.json", ["[" * 300, '\\"' + "{" * 300, "\\", "[[[\\\\"]
+    path.write_text(json.dumps({"a": [json.loads("[" * 98 + "]" * 98), *texts, 1] * 2}))
+    assert list(read_list(path, "a"))[1:6] == [*texts, 1]
+    path.write_text(json.dumps({"a": texts, "b": json.loads("[" * 99 + "]" * 99)}))
+    assert list(read_list(path, "a")) == texts
+    for more in (100, 100_000):
+        path.write_text('{"a": [], "b": ' + "[" * more + "]" * more + "}")
+        with pytest.raises(CorpusError, match="a.json: its values are nested more than 100 deep"):
+            list(read_list(path, "a"))
