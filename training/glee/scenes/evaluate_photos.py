@@ -16,7 +16,7 @@ from transformers import pipeline
 
 import lookhear  # noqa: F401  (registers the pipelines)
 from lookhear.evaluation.measures.mask_runs import box_ious
-from lookhear.processing.glee import ObjectPerceptionPipeline
+from lookhear.processing.glee import GleeProcessor, ObjectPerceptionPipeline
 from lookhear.training.glee.scenes.absence import absent_sentences
 from lookhear.training.glee.scenes.evaluate_scenes import EVALUATION_SEED, SceneEvaluation, side_ious
 from lookhear.training.glee.scenes.person_photos import PersonPhoto, read_people
@@ -159,6 +159,7 @@ def table(
     )
     panels = with_people(SceneMaterial(), list(photos)).frames
     if panels:
+        assert isinstance(see.processor, GleeProcessor)
         evaluation = SceneEvaluation(see.model, see.processor, material=SceneMaterial(frames=panels))
         ious = side_ious(evaluation, scenes)
         share = float(np.mean(np.array(ious) > 0.5)) if ious else float("nan")
