@@ -26,21 +26,27 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from lookhear import MouthRoiImageProcessor
-from lookhear.processing.avsr import read_frames, write_video
-from lookhear.processing.avsr.everyone_avsr import SAME, find_people
-from lookhear.processing.avsr.face_tracking_avsr import Change, FaceTracker
-from lookhear.processing.avsr.landmarks_avsr import Face, MeshLandmarkDetector, make_detector
+from lookhear.processing.avsr import (
+    FaceTracker,
+    MeshLandmarkDetector,
+    find_people,
+    make_detector,
+    read_frames,
+    write_video,
+)
 
 FPS = 25
 SIDE = 200  # pixels of the square in which a person is shown in a generated cut
 SCENE = 25  # frames before the cut, and after it
 CLIPS_OF_ONE = 4  # most clips of one person
+SAME = 0.55  # distance of two descriptions from which on they are taken for those of two people
 PORTRAITS = ("astronaut", "hopper")
 
 
@@ -128,7 +134,7 @@ def time_table(path: Path, name: str, repeat: int) -> Iterator[str]:
         follower = MeshLandmarkDetector(follow_every=1) if name == "mesh" else make_detector(name)
         tracker = FaceTracker(follower, images.detect_every)
         for frame in frames:
-            tracker.next_points(frame, Change.NONE)
+            tracker.update(frame)
 
     searcher = make_detector(name)
     parts = {
@@ -191,7 +197,7 @@ def pair_line(people: list[Person], name: str) -> str:
 # ---------------------------------------------------------------------------------------------------------------- cuts
 
 
-def head(frame: np.ndarray, face: Face) -> np.ndarray:
+def head(frame: np.ndarray, face: Any) -> np.ndarray:
     """Returns (SIDE, SIDE, 3) uint8: a face and its surroundings."""
     x0, y0, x1, y1 = face.box
     x, y, half = (x0 + x1) / 2, (y0 + y1) / 2, 0.9 * (x1 - x0)

@@ -156,7 +156,7 @@ def test_every_guide_has_a_small_picture(repository):
     folder = repository / "docs"
     guides = sorted((folder / "guides").glob("*.md"))
     shown = {guide.stem: re.findall(r"!\[.+\]\(\.\./pictures/(\S+)\)", guide.read_text()) for guide in guides}
-    assert len(guides) == 8 and all(shown.values())
+    assert len(guides) == 9 and all(shown.values())
     for picture in (folder / "pictures").iterdir():
         assert picture.stat().st_size <= MOST_BYTES, picture
     used = {name for names in shown.values() for name in names} | {"overview.jpg", "favicon.svg"}

@@ -2,7 +2,10 @@
 
 from .captions_avsr import format_captions, make_sentences, write_captions
 from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
+from .everyone_avsr import find_people
+from .face_tracking_avsr import FaceTracker
 from .feature_extraction_avsr import AvsrFeatureExtractor
+from .landmarks_avsr import MeshLandmarkDetector, make_detector
 from .live_avsr import LiveSpeech
 from .media_avsr import probe_media, read_audio, read_frames
 from .media_source_avsr import MediaError, fetch_media
@@ -20,15 +23,19 @@ __all__ = [
     "AvsrTokenizer",
     "Clip",
     "ClipPiece",
+    "FaceTracker",
     "LiveSpeech",
     "MediaError",
+    "MeshLandmarkDetector",
     "MouthRoiImageProcessor",
     "babble",
     "competing_talker",
     "draw_reading",
     "fetch_media",
+    "find_people",
     "format_captions",
     "human_noise",
+    "make_detector",
     "make_sentences",
     "mix_at_snr",
     "normalise_text",

@@ -18,7 +18,7 @@ REAL = torch.accelerator.is_available()  # before ours is made known to torch
 
 @pytest.fixture
 def far() -> Iterator[FarDevice]:
-    """While a test runs, `device="far"` works; what travels is counted in its `log`."""
+    """While a test runs, `device="pretended"` works; what travels is counted in its `log`."""
     if REAL:
         pytest.skip(
             f"here is a real accelerator ({torch.accelerator.current_accelerator()}), in place of which it comes"

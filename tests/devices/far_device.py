@@ -1,4 +1,4 @@
-"""A pretended accelerator, `far:0`, on a machine that has none.
+"""A pretended accelerator, `pretended:0`, on a machine that has none.
 
 Its tensors are computed on the CPU, but as on CUDA an operation fails that meets tensors of both devices, and so do
 `.numpy()` and the like. What is copied between the devices, and how often the host waits for a result, is counted with
@@ -22,7 +22,7 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-NAME = "far"
+NAME = "pretended"
 TO_HOST, TO_DEVICE, WAIT = "copy to the host", "copy to the device", "wait for"
 OURS = ("/modeling/", "/processing/", "/training/")
 
@@ -102,7 +102,7 @@ def _caller() -> str:
 
 class FarDevice(TorchDispatchMode):
     """
-    While it is on, `device="far"` works, also in threads that are started meanwhile.
+    While it is on, `device="pretended"` works, also in threads that are started meanwhile.
 
     Attributes:
         log: what travelled and was waited for.
@@ -200,7 +200,7 @@ class _Backend(backend_registration._DummyBackendModule):
 
 
 def _register() -> None:
-    """Makes `far` a device type of torch, once in a process."""
+    """Makes `pretended` a device type of torch, once in a process."""
     if not hasattr(torch, NAME):
         backend_registration._setup_privateuseone_for_python_backend(NAME, _Backend())
 

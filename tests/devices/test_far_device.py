@@ -8,7 +8,7 @@ from tests.devices.far_device import TO_DEVICE, TO_HOST
 
 
 def test_devices_are_not_mixed(far):
-    here, there = torch.ones(3), torch.ones(3, device="far")
+    here, there = torch.ones(3), torch.ones(3, device="pretended")
     for mixed in (
         lambda: here + there,
         lambda: torch.cat((there, here)),
@@ -24,15 +24,15 @@ def test_devices_are_not_mixed(far):
         with pytest.raises(TypeError):
             without()
     assert (there + here[0]).tolist() == [2.0] * 3  # a number is no tensor
-    assert there[here.long()].device.type == "far"  # CUDA sends indices
+    assert there[here.long()].device.type == "pretended"  # CUDA sends indices
 
 
 def test_what_travels_is_counted(far):
-    there = torch.arange(6.0).to("far").view(2, 3)
+    there = torch.arange(6.0).to("pretended").view(2, 3)
     assert (far.log.travelled(TO_DEVICE), far.log.travelled(TO_HOST), far.log.waits) == (24, 0, 0)
     assert (there.sum().item(), there.cpu().shape, there[there > 1].shape) == (15.0, (2, 3), (4,))
     assert (far.log.travelled(TO_DEVICE), far.log.travelled(TO_HOST), far.log.waits) == (24, 24, 3)
-    there[:, torch.tensor([0, 2])] = torch.zeros((), device="far")
+    there[:, torch.tensor([0, 2])] = torch.zeros((), device="pretended")
     assert far.log.travelled(TO_DEVICE) == 24 + 16 and there.tolist() == [[0, 1, 0], [0, 4, 0]]
     far.log.clear()
     assert far.log.waits == far.log.travelled(TO_HOST) == 0 and str(far.log).startswith("0 waits")
@@ -50,7 +50,7 @@ def test_gradients_and_views_are_the_cpus(far):
         (y.softmax(1) * rows).sum().backward()
         return leaf.grad.tolist()
 
-    assert total("far") == total("cpu")
+    assert total("pretended") == total("cpu")
 
 
 def test_elsewhere_there_is_none(far):

@@ -17,10 +17,10 @@ slow = pytest.mark.slow
 def assert_same_gradients(make: Callable[[], torch.nn.Module], inputs: dict[str, Any]) -> None:
     """The loss of a model in training, and each weight's gradient, to a ten-thousandth."""
     found = []
-    for device in ("far", "cpu"):
+    for device in ("pretended", "cpu"):
         model = make().train().to(device)
         torch.manual_seed(1)  # of what is drawn
-        loss = model(**(there(inputs) if device == "far" else inputs)).loss
+        loss = model(**(there(inputs) if device == "pretended" else inputs)).loss
         loss.backward()
         gradients = {name: p.grad.cpu() for name, p in model.named_parameters() if p.grad is not None}
         found.append((loss.item(), gradients))

@@ -23,7 +23,7 @@ slow = pytest.mark.slow
 
 def both(make_see, call, **settings: Any) -> tuple[list, list]:
     """What the device finds, and what the CPU finds, of one image or frame after the other."""
-    return tuple(call(make_see(device, **settings)) for device in ("far", "cpu"))
+    return tuple(call(make_see(device, **settings)) for device in ("pretended", "cpu"))
 
 
 @pytest.mark.parametrize(

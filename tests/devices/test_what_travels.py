@@ -20,7 +20,7 @@ MB = 1e6
 def test_masks_travel_as_bits(far, width):
     masks = torch.rand(3, 5, width, generator=torch.Generator().manual_seed(width)) > 0.5
     masks[1] = False
-    packed = store_masks(masks.to("far"))
+    packed = store_masks(masks.to("pretended"))
     assert all(isinstance(mask, PackedMask) for mask in packed)
     far.log.clear()
     for mask, stored, fetched in zip(masks, store_masks(masks), fetch_masks(packed), strict=True):
@@ -32,14 +32,14 @@ def test_masks_travel_as_bits(far, width):
 
 def test_tensors_of_any_shape_reach_the_host_together(far):
     tensors = [torch.arange(6.0).view(2, 3), torch.zeros(0, 4), torch.tensor(7.0)]
-    found = on_host([tensor.to("far") for tensor in tensors])
+    found = on_host([tensor.to("pretended") for tensor in tensors])
     assert far.log.waits == 1
     assert all(torch.equal(one, other) for one, other in zip(found, tensors, strict=True))
 
 
 def perceive(make_see, far, size: tuple[int, int], **asked):
     """Results of one picture of its own size, after the labels were embedded; what travelled is in the log."""
-    see = make_see("far", num_queries=100)
+    see = make_see("pretended", num_queries=100)
     see.processor = copy.deepcopy(see.processor)
     see.processor.image_processor.size = {"shortest_edge": min(size), "longest_edge": max(size)}
     see(picture(), **asked)
@@ -82,7 +82,7 @@ def test_more_prompts_wait_no_more(far, make_see):
     ids=["point", "labels", "expression"],
 )
 def test_eight_frames_of_video(far, make_trained_see, scene, asked):
-    see = make_trained_see("far")
+    see = make_trained_see("pretended")
     far.log.clear()
     results = list(see({"video": scene[:8], "fps": 25}, threshold=0.0, **asked))
     assert len(results) == 8 and any(results)

@@ -8,7 +8,7 @@ held out from training.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -159,8 +159,8 @@ def table(
     )
     panels = with_people(SceneMaterial(), list(photos)).frames
     if panels:
-        assert isinstance(see.processor, GleeProcessor)
-        evaluation = SceneEvaluation(see.model, see.processor, material=SceneMaterial(frames=panels))
+        processor = cast(GleeProcessor, see.processor)
+        evaluation = SceneEvaluation(see.model, processor, material=SceneMaterial(frames=panels))
         ious = side_ious(evaluation, scenes)
         share = float(np.mean(np.array(ious) > 0.5)) if ious else float("nan")
         yield "the person on the left, in the middle, on the right", f"P@0.5 ({len(ious)})", share
