@@ -414,8 +414,8 @@ def _best(detections: list[Detection]) -> list[Detection]:
 class MeshLandmarkDetector:
     """Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
 
-    The first search is for large faces. Where it finds none, a second one is for smaller ones, and where that finds
-    none either, parts of the picture are searched one by one.
+    One search is for large faces, another for smaller ones. Where neither finds any, parts of the picture are searched
+    one by one.
 
     Args:
         threshold: lowest score of a face, from 0 to 1.
@@ -441,7 +441,7 @@ class MeshLandmarkDetector:
     def __call__(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
         frame = _coloured(frame)
-        for search in (self._search_large, self._search_small, self._search_tiles):
+        for search in (self._search_whole, self._search_tiles):
             found = search(frame)
             faces = self._faces(frame, [one.region for one in found], [one.score for one in found])
             if faces := [face for face in faces if face.seen]:
@@ -474,13 +474,9 @@ class MeshLandmarkDetector:
         found = detect_faces(network, parts, self.threshold, self.device)
         return [_best(list(map(_detection, points, scores.tolist()))) for points, scores in found]
 
-    def _search_large(self, frame: np.ndarray) -> list[Detection]:
-        """Searches the whole picture for large faces."""
-        return self._detect("short", [frame])[0]
-
-    def _search_small(self, frame: np.ndarray) -> list[Detection]:
-        """Searches the whole picture for smaller faces."""
-        return self._detect("full", [frame])[0]
+    def _search_whole(self, frame: np.ndarray) -> list[Detection]:
+        """Searches the whole picture for large faces, and for smaller ones, as the nearest one may not be the only."""
+        return _best([found for network in ("short", "full") for found in self._detect(network, [frame])[0]])
 
     def _search_tiles(self, frame: np.ndarray) -> list[Detection]:
         """Searches overlapping square parts of the picture for the smallest faces."""

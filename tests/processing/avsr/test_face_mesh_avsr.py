@@ -80,7 +80,7 @@ def test_landmarks_are_in_the_usual_order(face):
 @pytest.mark.slow
 def test_small_faces_are_found_by_the_second_search_and_smaller_ones_in_parts(detector):
     small = drawn_face(480, 640, centre=(400.0, 250.0), size=24.0)
-    assert detector._search_large(small) == []
+    assert detector._detect("short", [small]) == [[]]
     (face,) = detector(small)
     assert np.abs(face.points.mean(axis=0) - (400, 255)).max() < 12
     smaller = drawn_face(480, 640, centre=(170.0, 130.0), size=10.0)
