@@ -259,7 +259,7 @@ def first_place(person: Iterable[Any]) -> float:
 
 def cut_line(people: list[Person], name: str, count: int, seed: int) -> str:
     """Returns the line of the third table for one detector."""
-    detector, generator = make_detector(name), np.random.default_rng(seed)
+    detector, generator = make_detector(name, all_sizes=True), np.random.default_rng(seed)
     pairs = [generator.permutation(len(people))[:2] for _ in range(count)]
     outcomes = [cut_is_right(people[a], people[b], detector, generator) for a, b in pairs]
     known = [outcome for outcome in outcomes if outcome is not None]

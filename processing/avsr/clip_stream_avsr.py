@@ -17,10 +17,10 @@ import numpy as np
 from .clip_arrays_avsr import MOUTHS, ArraySource, PairedSource, open_input
 from .clip_report_avsr import LIP_POINTS, ClipReport, ReportBuilder, SoundLevel, is_silent, stands_still
 from .face_networks_avsr import offer_weights
-from .landmarks_avsr import LandmarkDetector, PrecomputedLandmarks, make_detector, require_detector
+from .landmarks_avsr import LandmarkDetector, make_detector, require_detector
 from .media_avsr import PICTURE, SOUND, MediaStream
 from .media_source_avsr import DEFAULT_TRACKS, MAX_PADDING, ReadAhead, TrackChoice
-from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, landmark_source
+from .mouth_cropping_avsr import LandmarkSource, MouthBlock, MouthBuilder, PrecomputedLandmarks, landmark_source
 from .speaker_locator_avsr import speaker_name
 from .speaker_tracking_avsr import ChosenSpeaker, SpeakerSearch
 

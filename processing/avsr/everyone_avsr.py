@@ -42,7 +42,8 @@ def read_everyone(
     """
     source = fetch_input(source)
     name = source.name if isinstance(source, ClipInput) else source_name(source)
-    people, warnings = people_in(source, image_processor, make_detector(image_processor.landmarks), tracks)
+    detector = make_detector(image_processor.landmarks, all_sizes=True)
+    people, warnings = people_in(source, image_processor, detector, tracks)
     return together([named(read(source, person), number, name) for number, person in enumerate(people, 1)], warnings)
 
 

@@ -1,8 +1,8 @@
 """Sixty-eight facial landmarks of the faces in a picture.
 
 The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
-(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[dlib]`), from the networks of
-`face_networks_avsr`, which come with the package, or from a file made by any other tool. dlib's 68-point model was
+(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[dlib]`), or from the networks of
+`face_networks_avsr`, which come with the package. dlib's 68-point model was
 trained on the iBUG 300-W images, which have terms of their own.
 """
 
@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import math
-import os
 import threading
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -414,8 +411,8 @@ def _best(detections: list[Detection]) -> list[Detection]:
 class MeshLandmarkDetector:
     """Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
 
-    One search is for large faces, another for smaller ones. Where neither finds any, parts of the picture are searched
-    one by one.
+    The first search is for large faces. Where it finds none, a second one is for smaller ones, and where that finds
+    none either, parts of the picture are searched one by one.
 
     Args:
         threshold: lowest score of a face, from 0 to 1.
@@ -423,6 +420,8 @@ class MeshLandmarkDetector:
             picture shows no face; 1: none.
         device: where the networks run: in torch, but on a CPU in LiteRT where that is installed, which is several
             times as fast for one picture at a time.
+        all_sizes: whether the second search is made, too, where the first one has found a face: beside somebody near,
+            others may be farther away. It takes twice the time.
         follow_every: a face at rest is looked at in every such frame, one that moves more often; in between its points
             are interpolated.
 
@@ -430,13 +429,21 @@ class MeshLandmarkDetector:
         ValueError: an argument is out of its range.
     """
 
-    def __init__(self, threshold: float = 0.5, tiles: int = 2, device: str = "cpu", follow_every: int = 5):
+    def __init__(
+        self,
+        threshold: float = 0.5,
+        tiles: int = 2,
+        device: str = "cpu",
+        follow_every: int = 5,
+        all_sizes: bool = False,
+    ):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be between 0 and 1, got {threshold}")
         for name, value in (("tiles", tiles), ("follow_every", follow_every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive whole number, got {value!r}")
         self.threshold, self.tiles, self.device, self.follow_every = threshold, tiles, device, follow_every
+        self.all_sizes = all_sizes
 
     def __call__(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
@@ -475,8 +482,9 @@ class MeshLandmarkDetector:
         return [_best(list(map(_detection, points, scores.tolist()))) for points, scores in found]
 
     def _search_whole(self, frame: np.ndarray) -> list[Detection]:
-        """Searches the whole picture for large faces, and for smaller ones, as the nearest one may not be the only."""
-        return _best([found for network in ("short", "full") for found in self._detect(network, [frame])[0]])
+        """Searches the whole picture for large faces, and for smaller ones where there are none, or by `all_sizes`."""
+        large = self._detect("short", [frame])[0]
+        return large if large and not self.all_sizes else _best([*large, *self._detect("full", [frame])[0]])
 
     def _search_tiles(self, frame: np.ndarray) -> list[Detection]:
         """Searches overlapping square parts of the picture for the smallest faces."""
@@ -604,8 +612,12 @@ def check_landmarks(name: str) -> None:
         raise ValueError(f"landmarks must be one of {', '.join(map(repr, DETECTORS))}, got {name!r}")
 
 
-def make_detector(name: str = DETECTORS[0]) -> LandmarkDetector:
+def make_detector(name: str = DETECTORS[0], all_sizes: bool = False) -> LandmarkDetector:
     """Makes the detector with that name; its models are loaded with the first frame.
+
+    Args:
+        name: `"mesh"` or `"dlib"`.
+        all_sizes: see [`MeshLandmarkDetector`]; dlib's finds faces of all sizes that it can find.
 
     Raises:
         ValueError: there is no such detector.
@@ -613,7 +625,7 @@ def make_detector(name: str = DETECTORS[0]) -> LandmarkDetector:
     check_landmarks(name)
     if name == "dlib":
         return DlibLandmarkDetector()
-    return MeshLandmarkDetector()
+    return MeshLandmarkDetector(all_sizes=all_sizes)
 
 
 def require_detector(name: str) -> None:
@@ -628,56 +640,6 @@ def require_detector(name: str) -> None:
         require_dlib()
     else:
         weights_path()
-
-
-class PrecomputedLandmarks:
-    """Reads the landmarks of one clip, found by another tool, from a file.
-
-    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face
-    was found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`,
-    with `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a
-    second).
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: the file cannot be read or does not hold such points; the message names it.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = os.fspath(path)
-        try:
-            points, fps = self._read(Path(path))
-        except (OSError, EOFError, LookupError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{self.path!r} holds no landmarks that can be read: {error}") from None
-        if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2) or len(points) == 0:
-            raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
-        if fps is not None and not (fps > 0 and math.isfinite(fps)):
-            raise ValueError(f"{self.path!r}: fps must be a positive number, got {fps}")
-        self.points, self.fps = points, fps
-
-    @staticmethod
-    def _read(path: Path) -> tuple[np.ndarray, float | None]:
-        """Returns the points and their frame rate, neither of them checked."""
-        if path.suffix.lower() == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
-            missing = [[math.nan, math.nan]] * NUM_POINTS
-            rows = [missing if row is None else row for row in content["points"]]
-            fps = content.get("fps")
-            return np.array(rows, dtype=np.float32), None if fps is None else float(fps)
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as content:
-                fps = float(content["fps"]) if "fps" in content else None
-                return np.array(content["points"], dtype=np.float32), fps
-        raise ValueError("the name must end in .npz or .json")
-
-    def at(self, fps: float) -> np.ndarray:
-        """Returns `(frames, 68, 2)` float32 at another frame rate, for each time the nearest row."""
-        if self.fps is None or abs(self.fps - fps) < 1e-6:
-            return self.points
-        times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
-        return self.points[np.minimum(np.round(times * self.fps).astype(int), len(self.points) - 1)]
 
 
 # -------------------------------------------------------------------------------------------------- pictures and boxes

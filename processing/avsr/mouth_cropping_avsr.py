@@ -10,8 +10,13 @@ another face is followed. Memory is bounded by a few hundred small grey patches,
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +24,7 @@ import torch
 from PIL import Image
 
 from .face_tracking_avsr import FLASH, Change, FaceTracker, SceneWatch
-from .landmarks_avsr import NUM_POINTS, Box, LandmarkDetector, PrecomputedLandmarks, make_detector
+from .landmarks_avsr import NUM_POINTS, Box, LandmarkDetector, make_detector
 
 BLOCK = 24  # frames that are warped together
 PROMPT_BLOCK = 4  # likewise, where crops are wanted soon
@@ -188,6 +193,56 @@ class _GivenLandmarks:
         if self.index == len(self.rows):
             return []
         return [f"there are landmarks for {len(self.rows)} frames, but {self.index} frames"]
+
+
+class PrecomputedLandmarks:
+    """Reads the landmarks of one clip, found by another tool, from a file.
+
+    `.npz`: an array `points` `(frames, 68, 2)`, x and y in pixels of the upright picture, rows of NaN where no face
+    was found; optionally a number `fps`, the rate of these rows. `.json`: the same as `{"points": [...], "fps": ...}`,
+    with `null` for a frame without a face. Without `fps` there is one row for each frame that is processed (25 a
+    second).
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: the file cannot be read or does not hold such points; the message names it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = os.fspath(path)
+        try:
+            points, fps = self._read(Path(path))
+        except (OSError, EOFError, LookupError, ValueError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{self.path!r} holds no landmarks that can be read: {error}") from None
+        if points.ndim != 3 or points.shape[1:] != (NUM_POINTS, 2) or len(points) == 0:
+            raise ValueError(f"{self.path!r}: points must be (frames, {NUM_POINTS}, 2), got {points.shape}")
+        if fps is not None and not (fps > 0 and math.isfinite(fps)):
+            raise ValueError(f"{self.path!r}: fps must be a positive number, got {fps}")
+        self.points, self.fps = points, fps
+
+    @staticmethod
+    def _read(path: Path) -> tuple[np.ndarray, float | None]:
+        """Returns the points and their frame rate, neither of them checked."""
+        if path.suffix.lower() == ".json":
+            content = json.loads(path.read_text(encoding="utf-8"))
+            missing = [[math.nan, math.nan]] * NUM_POINTS
+            rows = [missing if row is None else row for row in content["points"]]
+            fps = content.get("fps")
+            return np.array(rows, dtype=np.float32), None if fps is None else float(fps)
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as content:
+                fps = float(content["fps"]) if "fps" in content else None
+                return np.array(content["points"], dtype=np.float32), fps
+        raise ValueError("the name must end in .npz or .json")
+
+    def at(self, fps: float) -> np.ndarray:
+        """Returns `(frames, 68, 2)` float32 at another frame rate, for each time the nearest row."""
+        if self.fps is None or abs(self.fps - fps) < 1e-6:
+            return self.points
+        times = np.arange(max(1, round(len(self.points) / self.fps * fps))) / fps
+        return self.points[np.minimum(np.round(times * self.fps).astype(int), len(self.points) - 1)]
 
 
 def landmark_source(

@@ -28,8 +28,8 @@ from transformers.utils import auto_docstring
 
 from .clip_report_avsr import ClipReport, ReportBuilder
 from .face_networks_avsr import copy_weights, offer_weights
-from .landmarks_avsr import DETECTORS, LandmarkDetector, PrecomputedLandmarks, check_landmarks
-from .mouth_cropping_avsr import GEOMETRIES, MouthBlock, MouthBuilder, landmark_source
+from .landmarks_avsr import DETECTORS, LandmarkDetector, check_landmarks
+from .mouth_cropping_avsr import GEOMETRIES, MouthBlock, MouthBuilder, PrecomputedLandmarks, landmark_source
 
 logger = logging.getLogger(__name__)
 

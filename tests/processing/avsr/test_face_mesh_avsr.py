@@ -96,6 +96,14 @@ def test_all_faces_are_found(detector):
     assert faces[0].score >= faces[1].score
 
 
+def test_a_face_farther_away_is_found_by_the_search_for_all_sizes(detector):
+    near, far = drawn_face(480, 640, centre=(200.0, 240.0), size=150.0), drawn_face(480, 640, (520.0, 240.0), 26.0)
+    both = np.concatenate([near[:, :420], far[:, 420:]], axis=1)
+    assert [round(face.points[:, 0].mean() / 40) for face in detector(both)] == [5]
+    found = MeshLandmarkDetector(all_sizes=True)(both)
+    assert sorted(round(face.points[:, 0].mean() / 40) for face in found) == [5, 13]
+
+
 def test_a_region_and_its_picture():
     """A ramp of grey, sampled in a square that is turned by atan(3 / 4) and has twice the size of the result."""
     ramp = np.repeat((np.arange(200)[None] + np.zeros((150, 1)))[..., None], 3, axis=2).astype(np.uint8)

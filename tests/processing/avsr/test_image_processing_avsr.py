@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from lookhear.processing.avsr import mouth_cropping_avsr
-from lookhear.processing.avsr.landmarks_avsr import PrecomputedLandmarks, make_detector
+from lookhear.processing.avsr.landmarks_avsr import make_detector
 from lookhear.processing.avsr.media_avsr import probe_media, read_audio, read_frames
-from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MOUTH
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, MOUTH, PrecomputedLandmarks
 from lookhear.processing.avsr.processing_avsr import MouthClip, MouthRoiImageProcessor
 
 SMALL = {"roi_size": 64, "crop_size": 56, "mouth_width": 36.0}

@@ -12,11 +12,10 @@ from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
 from lookhear.processing.avsr.landmarks_avsr import (
     DlibLandmarkDetector,
     Face,
-    PrecomputedLandmarks,
     box_of_points,
     overlap,
 )
-from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE
+from lookhear.processing.avsr.mouth_cropping_avsr import MEAN_FACE, PrecomputedLandmarks
 
 BLANK = np.zeros((240, 640, 3), np.uint8)
 
