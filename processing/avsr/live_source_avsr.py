@@ -313,7 +313,8 @@ class _Looking:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._frame: np.ndarray | None = None
+        self._frame: np.ndarray | None = None  # not taken by the locator yet
+        self._latest: np.ndarray | None = None  # that it took last
         self._box: Any = None
         self._answered = self._closed = False
         self._error: BaseException | None = None
@@ -345,10 +346,17 @@ class _Looking:
         self.close()
 
     def _frames(self) -> Iterator[np.ndarray]:
+        """Yields the latest frames; until the first answer the same one again, as a locator may look at several."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._frame is not None or self._closed)
-                frame, self._frame = self._frame, None
-                if self._closed or frame is None:
+                self._changed.wait_for(self._is_ready)
+                if self._closed:
                     return
-            yield frame
+                self._latest, self._frame = self._latest if self._frame is None else self._frame, None
+                latest = self._latest
+            assert latest is not None
+            yield latest
+
+    def _is_ready(self) -> bool:
+        again = self._latest is not None and not self._answered
+        return self._frame is not None or self._closed or again

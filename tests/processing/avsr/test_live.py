@@ -1,5 +1,6 @@
 """Speech that is read while it happens: words once and when they are certain, pictures left out, sound never."""
 
+import itertools
 import threading
 import time
 
@@ -214,6 +215,19 @@ def test_a_slow_locator_sees_the_latest_picture():
 
     with pytest.raises(ValueError, match="nobody there"):
         list(LatestLocator(broken)(frames(), "who"))
+
+
+def test_a_locator_that_looks_at_several_pictures_first_gets_the_first_one_again():
+    """As one for videos does, which takes them in windows; else each would wait for the other."""
+    seen = []
+
+    def windows(frames, prompt):
+        while window := list(itertools.islice(frames, 4)):
+            seen.append([int(frame[0, 0, 0]) for frame in window])
+            yield from [(seen[-1][-1], 0, 100, 100)] * len(window)
+
+    boxes = list(LatestLocator(windows)((picture(number) for number in range(3)), "who"))
+    assert len(boxes) == 3 and boxes[0] == (0, 0, 100, 100) and seen[0] == [0, 0, 0, 0]
 
 
 # --------------------------------------------------------------------------------------------------------- a pipeline
