@@ -10,6 +10,7 @@ another face is followed. Memory is bounded by a few hundred small grey patches,
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -303,9 +304,7 @@ class MouthBuilder:
     def __init__(self, processor: Any, source: LandmarkSource, prompt: bool = False):
         self.config, self.source = processor, source
         self._unit = eye_distance(processor.geometry, processor.mouth_width)
-        # Frames until a row is final: those that smoothing looks ahead, and two more where faces are interpolated.
-        ahead = processor.smoothing_window // 2 + 2 if prompt else processor.smoothing_window
-        self._hold, self._least = max(ahead, FLASH + 1), PROMPT_BLOCK if prompt else BLOCK
+        self._prompt, self._least = prompt, PROMPT_BLOCK if prompt else BLOCK
         self._watch = SceneWatch()
         self._rows: list[_Row] = []  # not warped yet
         self._context = np.zeros((0, NUM_POINTS, 2), np.float32)  # the scene's last points before them
@@ -389,12 +388,20 @@ class MouthBuilder:
             if self._missing == PATIENCE or len(self._rows) >= BLOCK:
                 yield from self.finish()
             return
-        settled = len(self._rows) - self._hold
+        settled = len(self._rows) - self._held()
         while 0 < (beginning := self._next_beginning()) < settled:
             yield from self._end_of_scene(beginning)
             settled -= beginning
         if beginning == 0 and settled >= self._least and self._missing == 0:
             yield self._warped(settled)
+
+    def _held(self) -> int:
+        """Returns how many of the latest rows may change: of frames that were passed over, landmarks are not known yet."""
+        window = self.config.smoothing_window
+        if not self._prompt:
+            return max(window, FLASH + 1)
+        passed_over = itertools.takewhile(lambda row: row.passed_over, reversed(self._rows))
+        return max(window // 2 + 1 + sum(1 for _ in passed_over), FLASH + 1)
 
     def _next_beginning(self) -> int:
         """Returns the first row but row 0 at which landmarks start again; 0 where there is none."""
