@@ -396,7 +396,7 @@ class MouthBuilder:
             yield self._warped(settled)
 
     def _held(self) -> int:
-        """Returns how many of the latest rows may change: where a face was passed over, its landmarks are unknown yet."""
+        """Returns how many of the latest rows later ones may change, as those of frames that were passed over."""
         window = self.config.smoothing_window
         if not self._prompt:
             return max(window, FLASH + 1)
