@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         server = uvicorn.Server(uvicorn.Config(app, server_header=False, **settings))  # type: ignore[arg-type]  # texts
         host, port = bound.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
+        bound.listen(socket.SOMAXCONN)  # whoever reads the next line may connect, though the server is not up yet
         print(f"lookhear serve: {name} at http://{shown}:{port}/v1", file=sys.stderr, flush=True)
         if key is None and not host.startswith("127.") and host != "::1":
             print(f"lookhear serve: anybody who can reach it may use it; {KEY}=… asks for a key", file=sys.stderr)
