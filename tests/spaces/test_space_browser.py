@@ -146,6 +146,7 @@ def test_face_that_is_tapped_is_what_is_asked_for(page, space):
     assert (x / width, y / height) == pytest.approx((0.75, 0.4), abs=0.02)
 
 
+@pytest.mark.slow
 def test_everyone_is_read_by_themselves(page, space, tmp_path):
     choose(page, "#read-who", "everyone")
     page.upload("#read-video", space.examples / "two.mp4")
@@ -196,6 +197,7 @@ def test_things_named_described_and_shown_are_found_in_a_picture(page, space, tm
         assert np.abs(found[asked] - boxes["yellow square"]).max() < 0.05, asked
 
 
+@pytest.mark.slow
 def test_moving_things_are_followed_through_a_video(page, space):
     page.click(SEE)
     page.click("#see-examples button:nth-of-type(2)")

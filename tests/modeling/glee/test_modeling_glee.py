@@ -260,6 +260,7 @@ def test_auxiliary_outputs_cover_every_stage(make_model, make_inputs):
         assert stage["pred_masks"].shape == output.pred_masks.shape
 
 
+@pytest.mark.slow
 def test_backbone_and_pixel_decoder_compile(make_model, make_inputs):
     model, inputs = make_model(), make_inputs()
     with torch.no_grad():
