@@ -112,8 +112,14 @@ def cut_part(clip: Clip, generator: np.random.Generator) -> Clip:
     end = clip.frames if last == len(words) else _frame_between(words[last - 1], words[last])
     if end <= start:
         return clip
-    chosen = tuple((word, a - start / 25, b - start / 25) for word, a, b in words[first:last])
-    return replace(cut(clip, start, end), text=" ".join(word for word, *_ in chosen), words=chosen)
+    text = " ".join(word for word, *_ in words[first:last])
+    return replace(cut(clip, start, end), text=text, words=moved(words[first:last], -start))
+
+
+def moved(words: Words, frames: int) -> Words:
+    """Returns words that are said a number of frames later; earlier, where it is negative."""
+    late = frames / FRAMES_PER_SECOND
+    return tuple((word, start + late, end + late) for word, start, end in words)
 
 
 def _frame_between(word: tuple[str, float, float], following: tuple[str, float, float]) -> int:
@@ -156,8 +162,7 @@ def cut_at_words(clip: Clip, max_frames: int) -> Clip:
     chosen, rest = words[places.start : places.stop], words[places.stop :]
     end = max(_frame_at(rest[0][1]) if rest else clip.frames, _frame_after(chosen[-1][2]))
     text = " ".join(word for word, *_ in chosen) if len(chosen) < len(words) else clip.text
-    shifted = tuple((word, a - start / 25, b - start / 25) for word, a, b in chosen)
-    return replace(cut(clip, start, min(end, start + max_frames)), text=text, words=shifted)
+    return replace(cut(clip, start, min(end, start + max_frames)), text=text, words=moved(chosen, -start))
 
 
 def _frame_at(seconds: float) -> int:

@@ -13,10 +13,10 @@ from lookhear.training.avsr.augmentation import (
     FRAMES_PER_SECOND,
     SAMPLES_PER_FRAME,
     Clip,
-    Words,
     augment,
     change_looks,
     cut_at_words,
+    moved,
     scramble,
     splice_word,
     word_window,
@@ -206,7 +206,7 @@ def add_quiet(clip: Clip, most: float, level: tuple[float, float], generator: np
         audio = np.concatenate([ends[0], _as_long_as(audio, mouths), ends[1]])
     if mouths is not None and len(mouths):
         mouths = np.concatenate([np.repeat(mouths[:1], before, 0), mouths, np.repeat(mouths[-1:], after, 0)])
-    return replace(clip, audio=audio, mouths=mouths, words=_later(clip, before))
+    return replace(clip, audio=audio, mouths=mouths, words=clip.words and moved(clip.words, before))
 
 
 def join(clip: Clip, following: Clip, most: float, level: tuple[float, float], generator: np.random.Generator) -> Clip:
@@ -230,8 +230,8 @@ def join(clip: Clip, following: Clip, most: float, level: tuple[float, float], g
     if mouths is not None and following.mouths is not None:
         held = [np.repeat(mouths[-1:], between // 2, 0), np.repeat(following.mouths[:1], between - between // 2, 0)]
         mouths = np.concatenate([mouths, *held, following.mouths])
-    if words is not None:
-        words = words + (_later(following, frames + between) or ())
+    if words is not None and following.words is not None:
+        words += moved(following.words, frames + between)
     return replace(clip, text=f"{clip.text} {following.text}".strip(), audio=audio, mouths=mouths, words=words)
 
 
@@ -249,12 +249,6 @@ def _quiet_sounds(
 def _as_long_as(audio: np.ndarray, mouths: np.ndarray | None) -> np.ndarray:
     """Returns `(samples,)` sound that ends with the pictures, if there are any."""
     return audio if mouths is None else audio[: len(mouths) * SAMPLES_PER_FRAME]
-
-
-def _later(clip: Clip, frames: int) -> Words | None:
-    """Returns the words of a clip that begins a number of frames later."""
-    late = frames / FRAMES_PER_SECOND
-    return clip.words and tuple((word, start + late, end + late) for word, start, end in clip.words)
 
 
 class EvaluationClips(torch.utils.data.Dataset):
