@@ -52,9 +52,21 @@ def photo_ground(random: np.random.Generator, size: tuple[int, int], photo: np.n
     return middle + (ground - middle) * np.float32(random.uniform(0.6, 1.0)) + np.float32(random.uniform(-25, 25))
 
 
-def is_free(licence: str) -> bool:
-    """Tells whether a photo under a licence may be changed and used commercially."""
-    return licence in FREE_LICENCES
+def free_photos(folder: Path) -> set[str]:
+    """
+    Lists the photos that may be changed and used commercially.
+
+    Args:
+        folder: with `image_licenses.csv`, which has the columns `file` and `licence`.
+
+    Returns:
+        The names of their files.
+
+    Raises:
+        OSError: the list cannot be read.
+    """
+    with (folder / "image_licenses.csv").open(newline="", encoding="utf-8") as file:
+        return {row["file"] for row in csv.DictReader(file) if row["licence"] in FREE_LICENCES}
 
 
 def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
@@ -75,8 +87,7 @@ def read_photos(folder: str | Path, split: str) -> list[np.ndarray]:
     """
     folder = Path(folder)
     try:
-        with (folder / "image_licenses.csv").open(newline="") as file:
-            free = {row["file"] for row in csv.DictReader(file) if is_free(row["licence"])}
+        free = free_photos(folder)
         known = json.loads((folder / "annotations" / f"instances_{split}.json").read_text())
     except OSError as error:
         raise ValueError(f"data.photos: {folder} has no {error.filename}; give a COCO folder with licences") from error

@@ -1,6 +1,5 @@
 """Photos of people from COCO folders: their outlines, faces and mouths, and what is without people in them."""
 
-import csv
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lookhear.processing.glee.geometry_glee import fill_polygons
-from lookhear.training.glee.scenes.backgrounds import PERSON, is_free, largest_part
+from lookhear.training.glee.scenes.backgrounds import PERSON, free_photos, largest_part
 from lookhear.training.glee.scenes.portraits import Cutout
 
 HELD_OUT_SHARE = 5  # one photo in five is never trained on, see `is_held_out`
@@ -115,8 +114,7 @@ def read_people(
         else (folder / "annotations" / f"instances_{split}.json", folder / split)
     )
     try:
-        with (folder / "image_licenses.csv").open(newline="", encoding="utf-8") as file:
-            free = {row["file"] for row in csv.DictReader(file) if is_free(row["licence"])}
+        free = free_photos(folder)
         known = json.loads(annotations.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"data.people: {folder} has no {error.filename}; give a COCO folder with licences") from error
