@@ -19,12 +19,12 @@ transformers searches the text for its own way of choosing the attention."""
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Unpack
 
 import torch
 from torch import nn
-from transformers.utils import TransformersKwargs
+from transformers.utils import TransformersKwargs, logging
 
 from .configuration_glee import GleeEvaConfig
 from .transformers_seam_glee import attention_function, use_kernel_forward_from_hub
@@ -33,6 +33,8 @@ from .transformers_seam_glee import initialization as init
 TOKENS_AT_ONCE = 2048
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
 IM2COL_STEP = 64  # images that the Hub's kernel processes together, as in the published code
+
+logger = logging.get_logger(__name__)
 
 Sampler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of locations and weights, see `CellTable.sample`
 RotaryTable = tuple[torch.Tensor, torch.Tensor]  # cosines and sines, each (tokens, head_size) float32
@@ -177,6 +179,78 @@ def sample_by_grid(
     return total.unflatten(0, (value.shape[0], -1)).flatten(1, 2).transpose(1, 2)
 
 
+def kernel_computes(value: torch.Tensor, locations: torch.Tensor) -> bool:
+    """
+    Returns whether the Triton kernels sample these maps: on a GPU, where they run and give `grid_sample`'s numbers.
+
+    Compiled code samples by `grid_sample`, which the compiler turns into a kernel itself.
+
+    Args:
+        value: see [`sample_by_grid`], of any dtype.
+        locations: see there.
+    """
+    if not value.is_cuda or torch.compiler.is_compiling():
+        return False
+    sizes = (*value.shape[2:], *locations.shape[3:5])
+    learning = torch.is_grad_enabled() and (value.requires_grad or locations.requires_grad)
+    if not kernel_agrees(value.device, value.dtype, sizes, learning):
+        return False
+    from .sampling_kernel_glee import fits_kernel
+
+    return fits_kernel(value, locations)
+
+
+@cache
+def kernel_agrees(
+    device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int, int], learning: bool = False
+) -> bool:
+    """
+    Compiles the Triton kernels and compares them with `grid_sample` on small maps; the answer is remembered.
+
+    Args:
+        device: a GPU.
+        dtype: of the maps.
+        sizes: heads, channels of a head, maps and points of each.
+        learning: whether gradients are compared, too.
+
+    Returns:
+        False where Triton or the C compiler that it needs is missing (one warning says so), or numbers differ.
+    """
+    try:
+        off = _kernel_error(device, dtype, sizes, learning)
+    except Exception as error:  # of any kind: missing, too old a GPU, no compiler, not enough memory on the chip
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        logger.warning(f"Deformable attention samples by grid_sample: its Triton kernel does not run here ({reason}).")
+        return False
+    bound = {torch.float64: 1e-6, torch.float32: 1e-4, torch.float16: 1e-2}.get(dtype, 0.1)
+    if off <= bound:  # not so if it is NaN
+        return True
+    logger.warning(f"Deformable attention samples by grid_sample: its Triton kernel is off by {off:.2g} here.")
+    return False
+
+
+def _kernel_error(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int, int], learning: bool) -> float:
+    """Returns the largest difference between the kernels and `grid_sample`, in sums and, if `learning`, gradients."""
+    from .sampling_kernel_glee import sample_by_kernel
+
+    heads, channels, levels, points = sizes
+    shapes = [(3 + level, 5 - level % 2) for level in range(levels)]
+    draw = torch.Generator().manual_seed(0)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    with torch.inference_mode(False), torch.set_grad_enabled(learning), torch.autocast(device.type, enabled=False):
+        maps = MapSizes.of(shapes, device)
+        value = torch.randn(2, sum(h * w for h, w in shapes), heads, channels, generator=draw).to(device, dtype)
+        locations = (1.4 * torch.rand(2, 7, heads, levels, points, 2, generator=draw) - 0.2).to(device, exact)
+        weights = torch.rand(2, 7, heads, levels, points, generator=draw).to(device, exact) / (levels * points)
+        inputs = [tensor.requires_grad_(learning) for tensor in (value, locations, weights)]
+        ours = sample_by_kernel(value, maps.tensor, maps.starts, locations, weights).to(exact)
+        other = sample_by_grid(value.to(exact), shapes, locations, weights)
+        pairs = [(ours, other)]
+        if learning:
+            pairs += zip(torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(other.sum(), inputs))
+        return float(torch.stack([(one - two).detach().abs().max().double() for one, two in pairs]).max())
+
+
 class CellTable:
     """
     Feature maps as rows of a table, to be sampled on a CPU.
@@ -296,7 +370,8 @@ class GleeSamplingOffsets(nn.Linear):
 
 @use_kernel_forward_from_hub("MultiScaleDeformableAttention")
 class GleeDeformableSampler(nn.Module):
-    """Sampling on accelerators: `grid_sample`, or a compiled kernel from the Hub where the user asks for kernels."""
+    """Sampling on accelerators: by our kernel on a GPU, by one from the Hub where the user asks for kernels, else by
+    `grid_sample`."""
 
     def forward(
         self,
@@ -311,17 +386,30 @@ class GleeDeformableSampler(nn.Module):
         """
         Sums weighted bilinear samples, as [`sample_by_grid`] does.
 
-        The arguments have the kernel's names, and the tensors of sizes are used by the kernel only.
+        The arguments have the names of the Hub's kernel, and the tensors of sizes are used by kernels only.
         """
+        if kernel_computes(value, sampling_locations):
+            from .sampling_kernel_glee import sample_by_kernel
+
+            sizes = (value_spatial_shapes, level_start_index)
+            return sample_by_kernel(value, *sizes, sampling_locations, attention_weights)
+        value = value.to(sampling_locations.dtype)
         return sample_by_grid(value, value_spatial_shapes_list, sampling_locations, attention_weights)
+
+    own_forward = forward
+
+    @property
+    def is_own(self) -> bool:
+        """Whether no kernel from the Hub takes the place of `forward`; those want all numbers of one dtype."""
+        return getattr(self.forward, "__func__", None) is GleeDeformableSampler.own_forward
 
 
 class GleeDeformableAttention(nn.Module):
     """
     Attention over sampled positions; the query predicts offsets and weights (Zhu et al., ICLR 2021, section 4.1).
 
-    Accelerators and compiled code sample by [`GleeDeformableSampler`], CPUs by the faster [`CellTable`]. Both run in
-    float32, whatever the dtype of the weights: bfloat16 cannot tell neighbouring pixels of a large map apart.
+    Accelerators and compiled code sample by [`GleeDeformableSampler`], CPUs by the faster [`CellTable`]. Both compute
+    in float32, whatever the dtype of the weights: bfloat16 cannot tell neighbouring pixels of a large map apart.
 
     Args:
         hidden_size: channels of queries, values and output, a multiple of `num_heads`.
@@ -367,8 +455,10 @@ class GleeDeformableAttention(nn.Module):
             )
         projected = self.value_proj(value)
         projected = projected.unflatten(-1, (self.num_heads, -1))  # (batch, positions, heads, head size)
-        projected = projected.float()
-        if value.device.type != "cpu" or torch.compiler.is_compiling():
+        on_cpu = value.device.type == "cpu"
+        if on_cpu or torch.compiler.is_compiling() or not self.sampler.is_own:
+            projected = projected.float()
+        if not on_cpu or torch.compiler.is_compiling():
             maps = (projected, sizes.tensor, sizes.shapes, sizes.starts)
             return self._attend(query, reference_points, sizes, partial(self.sampler, *maps, im2col_step=IM2COL_STEP))
         sample = CellTable(projected, sizes.shapes).sample

@@ -29,10 +29,16 @@ from .decoder_glee import (
     GleeClassProjection,
     GleeDecoder,
     GleeDecoderLayer,
+    GleeEarlyFusion,
+    GleeEncoderLayer,
     GleeHeads,
+    GleePixelDecoder,
     GleeProposals,
     GleeSelfAttention,
+    GleeTextEncoder,
     find_on_maps,
+    mean_of_tokens,
+    with_mean,
 )
 from .loss_glee import (
     GleeDenoising,
@@ -43,7 +49,6 @@ from .loss_glee import (
     GleeTrainingBatch,
     distillation_loss,
 )
-from .pixel_decoder_glee import GleeEarlyFusion, GleeEncoderLayer, GleePixelDecoder, GleeTextEncoder, mean_of_tokens
 from .request_glee import (
     NOTHING_TO_FIND,
     GleeImageFeatures,
@@ -308,12 +313,12 @@ class GleeModel(GleePreTrainedModel):
         if (ids := prompts.pair("expression_input_ids")) is not None:
             sentences = self.text_encoder(*ids), ids[1]
         if sentences is not None:
-            return GleeRequest(*_embedded(*sentences), text_mask=sentences[1].bool(), image_indices=images)
+            return GleeRequest(*with_mean(*sentences), text_mask=sentences[1].bool(), image_indices=images)
         labels, embeddings = prompts.pair("input_ids"), prompts.pair("class_embeddings")
         if labels is not None and images is None and prompts.own_labels is not None:
             if len(pixel_values) == len(labels[0]) > 1:
                 tokens = self.text_encoder(*labels)
-                return GleeRequest(*_embedded(tokens, labels[1]), label_mask=labels[1].bool())
+                return GleeRequest(*with_mean(tokens, labels[1]), label_mask=labels[1].bool())
         if embeddings is None:
             if labels is None:
                 raise ValueError(NOTHING_TO_FIND)
@@ -708,11 +713,6 @@ class GleeForObjectDetection(GleePreTrainedModel):
             for s, b in zip(states, boxes)
         ]
         return [found[-1], *found[:-1]]
-
-
-def _embedded(tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns for each text its vector, `(texts, 1, size)`, and its tokens `(texts, length, size)`."""
-    return mean_of_tokens(tokens, attention_mask)[:, None], tokens
 
 
 name_for_task("zero-shot-object-detection", GleeForObjectDetection)

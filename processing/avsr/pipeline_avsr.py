@@ -293,9 +293,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     "confidence"}`; alternatives are the other `num_return_sequences - 1` texts, `{"text", "confidence", "score"}`,
     best first; the report holds measurements of the clip and `"warnings"` in words, and for a chosen speaker who was
     followed in each second, with the confidence ([`SpeakerReport`]). [`stream`] gives the words of one input as soon
-    as they are certain.
-
-    Raises `ValueError`, with one line that names the input or argument, if something cannot be read.
+    as they are certain. What cannot be read raises `ValueError`, with one line that names the input or argument.
     """
 
     default_speaker_model: str | None = None  # path or Hub id; set by lookhear/registration.py
@@ -312,6 +310,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.model.prepare_for_inference()
         names = (*SETTING_NAMES, "generate_kwargs")
         self.settings = self.settings.changed(**{name: kwargs[name] for name in names if name in kwargs})
 

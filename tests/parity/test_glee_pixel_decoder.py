@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from lookhear import GleeConfig
 from lookhear.modeling.glee import GleeEvaConfig
 from lookhear.modeling.glee.convert_glee import convert_state_dict
-from lookhear.modeling.glee.pixel_decoder_glee import GleePixelDecoder
+from lookhear.modeling.glee.decoder_glee import GleePixelDecoder
 
 pytestmark = pytest.mark.parity
 PREFIX = "model.pixel_decoder."

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from lookhear.modeling.glee.attention_glee import GleeDeformableAttention
-from lookhear.modeling.glee.decoder_glee import box_encoding, proposal_boxes
-from lookhear.modeling.glee.pixel_decoder_glee import sine_position_map
+from lookhear.modeling.glee.decoder_glee import box_encoding, proposal_boxes, sine_position_map
 
 HEADS = 4  # of the stored unit; its weights do not say
 pytestmark = pytest.mark.parity
