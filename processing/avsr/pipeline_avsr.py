@@ -1,32 +1,28 @@
-"""From a clip to its text: the pipeline `audio-visual-speech-recognition`, its settings, and how it is saved."""
+"""From a clip to its text: the pipeline `audio-visual-speech-recognition` and its settings."""
 
 from __future__ import annotations
 
-import copy
 import itertools
-import json
 import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
-from transformers.dynamic_module_utils import custom_object_save
 
-from .alignment_avsr import TimedText, time_words
-from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
+from .alignment_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH, TimedText, time_words
 from .clip_arrays_avsr import as_input, is_many, is_number
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import read_everyone
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .long_form_avsr import ClipWindow, LongFormDecoder, PieceReader, SpeechStream
 from .media_source_avsr import MAX_PIXELS, Track, TrackChoice
+from .processing_avsr import save_with_code
 from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
@@ -671,50 +667,3 @@ def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:
 
 def _text(characters: list[TimedText]) -> str:
     return " ".join("".join(character.text for character in characters).split())
-
-
-def save_with_code(
-    pipe: Pipeline,
-    task: str,
-    model_class: str,
-    save_directory: str | os.PathLike,
-    push_to_hub: bool = False,
-    **kwargs: Any,
-) -> None:
-    """
-    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
-
-    Args:
-        pipe: its `model` and `processor` are saved.
-        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
-        model_class: the Auto class that loads the model for it.
-        save_directory: made if missing.
-        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
-        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
-
-    Raises:
-        ValueError: `save_directory` is a file.
-    """
-    folder = Path(save_directory)
-    if folder.is_file():
-        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
-    if push_to_hub:
-        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
-        kwargs = {}
-    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
-    model.config = copy.deepcopy(pipe.model.config)
-    model.save_pretrained(folder, **kwargs)
-    if pipe.processor is not None:
-        pipe.processor.save_pretrained(folder)
-    custom_object_save(pipe, folder)
-    # Only in the file: with a pipeline's name in the model's configuration, `pipeline` would want trust_remote_code.
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
-    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _reference(instance: object) -> str:
-    """`module.Class` of an object, as configurations name code beside them."""
-    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"
