@@ -178,7 +178,7 @@ class ReadingWorkers:
         with self._starting:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             while len(self._threads) < self.count:
-                process = _Process() if _may_fork() else None
+                process = _new_process()
                 thread = threading.Thread(target=_serve, args=(self._jobs, process), name="clip reader", daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -248,6 +248,14 @@ class _Process:
         self._process.terminate()
         self._process.join()
         self._process.close()
+
+
+def _new_process() -> _Process | None:
+    """Starts a process; returns None where there can be none, so that a thread reads."""
+    try:
+        return _Process() if _may_fork() else None
+    except OSError:  # too many of them, or no memory
+        return None
 
 
 def _may_fork() -> bool:
