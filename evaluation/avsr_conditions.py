@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -129,6 +129,7 @@ def evaluate_avsr(
     on_problem: ProblemSink | None = None,
     stored: StoredResults | None = None,
     allow_outside: bool = False,
+    num_workers: int | None = None,
 ) -> list[ConditionResult]:
     """Reads every clip of a folder under every condition.
 
@@ -155,6 +156,8 @@ def evaluate_avsr(
             the first one raises its error.
         stored: what an interrupted call with the same arguments has read; what is read is added to it.
         allow_outside: whether a `metadata.jsonl` may name files outside of its folder.
+        num_workers: processes that read videos, before the model reads their clips; 0: this one does; None: one for
+            each processor core, where there are more than four videos.
 
     Returns:
         One result per condition, in the order modality, noise, SNR. Noise does not change lips: "visual" is read once,
@@ -179,7 +182,7 @@ def evaluate_avsr(
     how: dict[str, Any] = {"num_beams": num_beams, "ctc_weight": ctc_weight, "search": search, "device": device}
     recogniser = Recogniser(model, batch_size=batch_size, dtype=dtype, **how)
     settings: dict[str, Any] = {"limit": limit, "progress": partial(report, "clips"), "on_problem": on_problem}
-    settings["allow_outside"] = allow_outside
+    settings |= {"allow_outside": allow_outside, "num_workers": num_workers}
     clips = load_clips(data, recogniser.image_processor, **settings)
     voices = [clip.audio for clip in clips if clip.audio is not None and clip.audio.any()]
     if noisy and set(noises) & set(NOISES) and len(voices) < 2:
@@ -339,6 +342,7 @@ def load_clips(
     progress: Callable[[int, int], None] | None = None,
     on_problem: ProblemSink | None = None,
     allow_outside: bool = False,
+    num_workers: int | None = None,
 ) -> list[Clip]:
     """Decodes every clip of a `metadata.jsonl` folder of videos, or of a prepared one, and crops its mouths.
 
@@ -351,26 +355,31 @@ def load_clips(
         progress: called with the number of clips done, and their number.
         on_problem: see [`evaluate_avsr`].
         allow_outside: see [`evaluate_avsr`].
+        num_workers: see [`evaluate_avsr`].
 
     Raises:
         ValueError: the crops of a prepared folder don't fit, or no clip can be read; without `on_problem`, one can't.
     """
     from lookhear.processing.avsr import MIN_FACE_SHARE
     from lookhear.training.avsr.corpora import read_folder
-    from lookhear.training.avsr.prepare import decode_row, load_prepared, prepare_clip, shard_files
+    from lookhear.training.avsr.prepare import decode_row, load_prepared, read_utterances, shard_files
 
     data = Path(data)
     if prepared := bool(shard_files(data)):
         rows = load_prepared(data)
         rows = rows.select(range(min(limit or len(rows), len(rows))))
+        read: Iterator[dict | Exception] = map(decode_row, rows)
     else:
         rows = list(read_folder(data, allow_outside=allow_outside))[:limit]
+        read = read_utterances(rows, image_processor, num_workers)
     clips = []
     for number, row in enumerate(rows, start=1):
         if progress is not None:
             progress(number, len(rows))
         try:
-            clip = decode_row(row if prepared else prepare_clip(row, image_processor))
+            clip = next(read)
+            if isinstance(clip, Exception):
+                raise clip
         except (ValueError, OSError) as error:
             if on_problem is None:
                 raise

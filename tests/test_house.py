@@ -260,7 +260,7 @@ def test_every_source_folder_is_a_package(repository):
 @pytest.mark.parametrize(
     ("places", "names"),
     [
-        (("processing.avsr.pipeline_avsr", "processing.glee.pipeline_glee"), ("save_with_code", "_reference")),
+        (("processing.avsr.processing_avsr", "processing.glee.pipeline_glee"), ("save_with_code", "_reference")),
         (
             ("processing.glee.pipeline_glee", "processing.lisa_glee.pipeline_lisa_glee"),
             ("save_with_code", "_reference"),

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .alignment_avsr import TimedText, mean_confidence
-from .chunking_avsr import MARGIN, STRETCH, UTTERANCE_PAUSE, find_speech, words_after
+from .alignment_avsr import MARGIN, STRETCH, UTTERANCE_PAUSE, TimedText, find_speech, mean_confidence, words_after
 from .clip_stream_avsr import Clip, ClipPiece, prepare_finder
 from .live_source_avsr import LatestLocator, LiveSource, live_pieces
 from .long_form_avsr import (

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from .alignment_avsr import TimedText, mean_confidence, run_in_parts, time_words
-from .chunking_avsr import (
+from .alignment_avsr import (
     STRETCH,
     Piece,
+    TimedText,
     WindowPlan,
     choose_seam,
+    mean_confidence,
     overlap_of,
     plan_window,
+    run_in_parts,
     split_at,
+    time_words,
     within_scene,
     words_after,
     words_before,

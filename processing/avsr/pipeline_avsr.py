@@ -1,32 +1,30 @@
-"""From a clip to its text: the pipeline `audio-visual-speech-recognition`, its settings, and how it is saved."""
+"""From a clip to its text: the pipeline `audio-visual-speech-recognition` and its settings."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import itertools
-import json
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, Pipeline, ProcessorMixin
-from transformers.dynamic_module_utils import custom_object_save
 
-from .alignment_avsr import TimedText, time_words
-from .chunking_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH
+from .alignment_avsr import CHUNK_LENGTH, SHORTEST_CHUNK, STRETCH, TimedText, time_words
 from .clip_arrays_avsr import as_input, is_many, is_number
 from .clip_stream_avsr import MAX_LEAD, MODALITIES, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import read_everyone
 from .feature_extraction_avsr import CHANNEL_NAMES, MEAN, Channel
 from .long_form_avsr import ClipWindow, LongFormDecoder, PieceReader, SpeechStream
 from .media_source_avsr import MAX_PIXELS, Track, TrackChoice
+from .processing_avsr import save_with_code
+from .reading_workers_avsr import FEW, ClipFile, ReadingWorkers, usual_workers
 from .recognition_avsr import Recogniser, note_doubt, note_others, saved_chunk_length
 from .speaker_locator_avsr import EVERYONE, GivenTrack, ObjectLocator, Speaker, check_speaker, load_locator
 from .speaker_tracking_avsr import ChosenSpeaker
@@ -73,7 +71,7 @@ class ReadingSettings:
         sampling_rate: Hz, of samples that come without one.
         on_piece: called with each piece as it is read.
         batch_size: clips, or utterances of a long one, that go through the model together, 1 or more; None: 1.
-        num_workers: every pipeline takes it; not used, as clips are read by threads of their own.
+        num_workers: processes that read files ahead of the model, 0 or more; None: one for each core but one.
 
     Raises:
         ValueError: one of them is invalid, or two are incompatible.
@@ -125,6 +123,8 @@ class ReadingSettings:
             raise ValueError(f"`on_piece` must be a function, not {self.on_piece!r}.")
         if self.batch_size is not None and not _is_count(self.batch_size):
             raise ValueError(f"`batch_size` must be a positive integer, not {self.batch_size!r}.")
+        if self.num_workers is not None and not _is_count(self.num_workers, 0):
+            raise ValueError(f"`num_workers` must be an integer, 0 or more, not {self.num_workers!r}.")
 
     def _check_search(self) -> None:
         for name in ("num_beams", "num_return_sequences"):
@@ -251,6 +251,10 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     - max_pixels: of a picture of a video (36,000,000); a file with larger ones is refused.
     - batch_size: clips that go through the model together, or utterances of a long clip, whose words a stream then
       gives together; the results do not depend on it.
+    - num_workers: processes that decode files and find and crop the mouths in them, ahead of the model and in the
+      order of the files; they stay for the next call. By default one for each processor core but one, as soon as a
+      call has more than four files; 0: none. Files longer than a chunk or a minute, URLs, arrays, and whatever is read
+      with a `speaker` or `on_piece` are read by threads of this process instead.
     - modality: `"auto"` reads what the clip has, and notes in the report if lips or sound are missing; `"audio"`,
       `"visual"` and `"audiovisual"` read exactly that, or raise.
     - return_timestamps: `False`, `"word"` (or `True`) or `"char"`. Times are seconds on the file's clock, as players
@@ -301,6 +305,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     processor: ProcessorMixin  # an `AvsrProcessor`
     _locator: tuple[str | None, ObjectLocator] | None = None
     _language_model: tuple[str, torch.nn.Module] | None = None
+    _workers: ReadingWorkers | None = None
 
     _load_processor = True  # type: ignore[assignment]  # declared as None in transformers, for pipelines to set
     _load_image_processor = False  # type: ignore[assignment]  # declared as None in transformers
@@ -317,7 +322,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # transformers: *args
         settings = self._settings(kwargs)
         if not is_many(inputs):
-            return self._read_together([inputs], settings)[0]
+            return self._read_one(inputs, settings)
         if isinstance(inputs, (Iterator, Dataset)) or not hasattr(inputs, "__len__"):
             return self._read_all(inputs, settings)
         if len(inputs) == 0:
@@ -329,13 +334,27 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         Reads several inputs together, as a call does, and goes on where one of them cannot be read.
 
         Args:
-            inputs: see `__call__`.
+            inputs: see `__call__`; those of `read_ahead`, too.
             kwargs: see `__call__`.
 
         Returns:
             For each input its result, or the error that a call would raise.
         """
-        return self._read_together(inputs, self._settings(kwargs), strict=False)
+        settings = self._settings(kwargs)
+        return self._read_together(list(self._ahead(inputs, settings)), settings)
+
+    def read_ahead(self, sources: Iterable[Any], **kwargs: Any) -> Iterator[Any]:
+        """
+        Reads files ahead of the calls that they are passed to, as a call with all of them does.
+
+        Args:
+            sources: inputs; see `__call__`.
+            kwargs: see `__call__`; those of the later calls.
+
+        Yields:
+            For each source a [`Clip`], the error that it cannot be read for, or the source itself, for a call to read.
+        """
+        return self._ahead(sources, self._settings(kwargs))
 
     def stream(self, inputs: Any, **kwargs: Any) -> SpeechStream:
         """
@@ -444,32 +463,59 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
                 "ctc_loss_weight is 0): pass return_timestamps=False, or load another checkpoint."
             )
 
+    def _read_one(self, source: Any, settings: ReadingSettings) -> dict[str, Any]:
+        """Returns the result of one input; raises the error that it cannot be read for."""
+        result = self._read_together([source], settings)[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
     def _read_all(self, inputs: Any, settings: ReadingSettings) -> Iterator[dict[str, Any]]:
         """
-        Yields the results of many inputs, in batches of `batch_size`.
+        Yields the results of many inputs, in batches of `batch_size`; an error follows the results of those before it.
 
         Args:
             inputs: an iterable, or a data set of torch's with a length.
             settings: of the call.
         """
-        items = iter(inputs) if isinstance(inputs, Iterable) else (inputs[i] for i in range(len(inputs)))
-        while batch := list(itertools.islice(items, settings.batch_size or 1)):
-            yield from self._read_together(batch, settings)
+        items = inputs if isinstance(inputs, Iterable) else (inputs[i] for i in range(len(inputs)))
+        with contextlib.closing(self._ahead(items, settings)) as read:
+            while batch := list(itertools.islice(read, settings.batch_size or 1)):
+                for result in self._read_together(batch, settings):
+                    if isinstance(result, Exception):
+                        raise result
+                    yield result
 
-    def _read_together(self, inputs: Sequence[Any], settings: ReadingSettings, strict: bool = True) -> list[Any]:
+    def _ahead(self, sources: Iterable[Any], settings: ReadingSettings) -> Generator[Any, None, None]:
+        """Yields what `read_ahead` does."""
+        count = usual_workers() if settings.num_workers is None else settings.num_workers
+        if not count or settings.speaker is not None or settings.on_piece is not None:
+            yield from sources
+            return
+        if self._workers is None or self._workers.count != count:
+            self._workers = ReadingWorkers(count)
+        many = settings.num_workers is not None or (isinstance(sources, Sequence) and len(sources) > FEW)
+        file = partial(ClipFile, how=self._how(settings), longest=self._chunk_length(settings))
+        yield from self._workers.read_ahead(sources, file, 0 if many else FEW, settings.batch_size or 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_workers": None}  # processes stay where they are
+
+    def _read_together(self, inputs: Sequence[Any], settings: ReadingSettings) -> list[Any]:
         """
         Returns the results of a few inputs: short ones go through the model together, long ones by themselves.
 
         Args:
-            inputs: of the call.
+            inputs: of the call, and what workers have read of them.
             settings: of the call.
-            strict: whether an input that cannot be read raises its error; else the error is its result.
+
+        Returns:
+            For each input its result, or the error that it cannot be read for.
         """
-        attempt = partial(_attempt, strict=strict)
         if settings.speaker == EVERYONE:
-            return [attempt(self._read_everyone, source, settings) for source in inputs]
-        streams = [attempt(self._open, source, settings) for source in inputs]
-        clips = [attempt(self._start_reading, stream, settings) for stream in streams]
+            return [_attempt(self._read_everyone, source, settings) for source in inputs]
+        streams = [_attempt(self._open, source, settings) for source in inputs]
+        clips = [_attempt(self._start_reading, stream, settings) for stream in streams]
         whole = [clip for clip in clips if isinstance(clip, Clip) and not clip.pieces]
         outputs = self.forward(self._recogniser.features(whole), settings=settings) if whole else {}
         results = (self._result(outputs, index, clip.to_report(), settings) for index, clip in enumerate(whole))
@@ -480,14 +526,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
             elif isinstance(clip, Clip) and not clip.pieces:
                 done.append(next(results))
             else:
-                done.append(
-                    attempt(self._read_long, stream, settings, clip.pieces if isinstance(clip, Clip) else None)
-                )
+                pieces = clip.pieces if isinstance(clip, Clip) else None
+                done.append(_attempt(self._read_long, stream, settings, pieces))
         return done
 
-    def _start_reading(self, stream: ClipStream | Exception, settings: ReadingSettings) -> Any:
+    def _start_reading(self, stream: ClipStream | Clip | Exception, settings: ReadingSettings) -> Any:
         """Returns all of a short clip, and a long one, or an error, as it is."""
-        if isinstance(stream, Exception) or self._is_long(stream, settings):
+        if not isinstance(stream, ClipStream) or self._is_long(stream, settings):
             return stream
         return self._read_clip(stream, settings)
 
@@ -507,7 +552,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return read_everyone(source, images, settings.tracks, partial(self._read_person, settings))
 
     def _read_person(self, settings: ReadingSettings, source: Any, track: Any) -> dict[str, Any]:
-        return self._read_together([source], settings.changed(speaker={"track": track}))[0]
+        return self._read_one(source, settings.changed(speaker={"track": track}))
 
     # ------------------------------------------------------------------------------------------------ the input
 
@@ -527,20 +572,24 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         """Returns the seconds that the model reads in one pass."""
         return settings.chunk_length_s or saved_chunk_length(self.model.generation_config) or CHUNK_LENGTH
 
-    def _open(self, source: Any, settings: ReadingSettings) -> ClipStream:
-        """Returns one input as a stream; one that was opened already as it is."""
-        if isinstance(source, ClipStream):
+    def _how(self, settings: ReadingSettings) -> dict[str, Any]:
+        """Returns the arguments with which a [`ClipStream`] is opened where nobody is chosen."""
+        return {
+            "modality": self._modality(settings),
+            "sampling_rate": self.processor.feature_extractor.sampling_rate,
+            "image_processor": self.processor.image_processor,
+            "max_lead": max(MAX_LEAD, STRETCH * self._chunk_length(settings)),
+            "tracks": settings.tracks,
+        }
+
+    def _open(self, source: Any, settings: ReadingSettings) -> Any:
+        """Returns an input as a stream; one that was opened or read already as it is. Raises it if it is an error."""
+        if isinstance(source, Exception):
+            raise source
+        if isinstance(source, (ClipStream, Clip)):
             return source
-        return ClipStream(
-            as_input(source, settings.sampling_rate),
-            self._modality(settings),
-            self.processor.feature_extractor.sampling_rate,
-            self.processor.image_processor,
-            max_lead=max(MAX_LEAD, STRETCH * self._chunk_length(settings)),
-            speaker=self._chosen(settings),
-            on_piece=settings.on_piece,
-            tracks=settings.tracks,
-        )
+        source, speaker = as_input(source, settings.sampling_rate), self._chosen(settings)
+        return ClipStream(source, **self._how(settings), speaker=speaker, on_piece=settings.on_piece)
 
     def _is_long(self, stream: ClipStream, settings: ReadingSettings) -> bool:
         return stream.duration is None or stream.duration > self._chunk_length(settings)
@@ -658,62 +707,13 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         return SpeechStream(source, reading, timestamps, self._is_long(source, settings), self._recogniser.doubt)
 
 
-def _attempt(read: Callable[..., Any], *arguments: Any, strict: bool) -> Any:
-    """Returns what `read` returns; if it is not `strict`, the error of an input that cannot be read."""
+def _attempt(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what `read` returns, or the error of an input that cannot be read."""
     try:
         return read(*arguments)
     except (ValueError, OSError) as error:
-        if strict:
-            raise
         return error
 
 
 def _text(characters: list[TimedText]) -> str:
     return " ".join("".join(character.text for character in characters).split())
-
-
-def save_with_code(
-    pipe: Pipeline,
-    task: str,
-    model_class: str,
-    save_directory: str | os.PathLike,
-    push_to_hub: bool = False,
-    **kwargs: Any,
-) -> None:
-    """
-    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
-
-    Args:
-        pipe: its `model` and `processor` are saved.
-        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
-        model_class: the Auto class that loads the model for it.
-        save_directory: made if missing.
-        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
-        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
-
-    Raises:
-        ValueError: `save_directory` is a file.
-    """
-    folder = Path(save_directory)
-    if folder.is_file():
-        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
-    if push_to_hub:
-        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
-        kwargs = {}
-    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
-    model.config = copy.deepcopy(pipe.model.config)
-    model.save_pretrained(folder, **kwargs)
-    if pipe.processor is not None:
-        pipe.processor.save_pretrained(folder)
-    custom_object_save(pipe, folder)
-    # Only in the file: with a pipeline's name in the model's configuration, `pipeline` would want trust_remote_code.
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
-    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _reference(instance: object) -> str:
-    """`module.Class` of an object, as configurations name code beside them."""
-    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"

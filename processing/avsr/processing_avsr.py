@@ -11,8 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The inputs of an AVSR model: mouths from the pictures of a talking face, and one call for sound, mouths and text."""
+"""
+The inputs of an AVSR model: mouths from the pictures of a talking face, and one call for sound, mouths and text; and
+how processors and pipelines are saved with their code.
+"""
 
+import copy
+import json
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -22,7 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BaseImageProcessor, BatchFeature, ProcessorMixin
+from transformers import BaseImageProcessor, BatchFeature, Pipeline, ProcessorMixin
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.processing_utils import ImagesKwargs
 from transformers.utils import auto_docstring
 
@@ -452,3 +458,53 @@ def _clear_absent(features: BatchFeature, present: np.ndarray, values: str, mask
             features[values][index] *= 0
             features[mask][index] *= 0
     return {values: features[values], mask: features[mask]}
+
+
+# ------------------------------------------------------------------------------------------------------------ saving
+
+
+def save_with_code(
+    pipe: Pipeline,
+    task: str,
+    model_class: str,
+    save_directory: str | os.PathLike,
+    push_to_hub: bool = False,
+    **kwargs: Any,
+) -> None:
+    """
+    Writes the model, the processor, and the code of both and of the pipeline; the pipeline may be in use meanwhile.
+
+    Args:
+        pipe: its `model` and `processor` are saved.
+        task: the pipeline's name in `config.json`, where `pipeline(..., trust_remote_code=True)` looks for it.
+        model_class: the Auto class that loads the model for it.
+        save_directory: made if missing.
+        push_to_hub: whether all of it is uploaded as well, to `repo_id`, by default the folder's name.
+        kwargs: of the model's `save_pretrained`; with `push_to_hub` those of the pipeline's `push_to_hub`.
+
+    Raises:
+        ValueError: `save_directory` is a file.
+    """
+    folder = Path(save_directory)
+    if folder.is_file():
+        raise ValueError(f"`save_directory` must be a folder, and {str(folder)!r} is a file.")
+    if push_to_hub:
+        pipe.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        kwargs = {}
+    model = copy.copy(pipe.model)  # the same weights; saving writes into the configuration, which may be in use
+    model.config = copy.deepcopy(pipe.model.config)
+    model.save_pretrained(folder, **kwargs)
+    if pipe.processor is not None:
+        pipe.processor.save_pretrained(folder)
+    custom_object_save(pipe, folder)
+    # Only in the file: with a pipeline's name in the model's configuration, `pipeline` would want trust_remote_code.
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"]["AutoModel"] = _reference(pipe.model.base_model)  # saving names the model's own class only
+    config["custom_pipelines"] = {task: {"impl": _reference(pipe), "pt": [model_class], "type": "multimodal"}}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _reference(instance: object) -> str:
+    """`module.Class` of an object, as configurations name code beside them."""
+    return f"{type(instance).__module__.split('.')[-1]}.{type(instance).__name__}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .alignment_avsr import (
+    SHORTEST_CHUNK,
     TimedText,
     align_ctc,
     delay_early_starts,
@@ -22,7 +23,6 @@ from .alignment_avsr import (
     time_characters,
     time_words,
 )
-from .chunking_avsr import SHORTEST_CHUNK
 
 if TYPE_CHECKING:
     from .clip_stream_avsr import Clip

@@ -65,6 +65,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--noise-probability", type=share, metavar="P", help=part)
     strict = "avsr: end at the first clip that cannot be read; else it is left out, and listed on stderr and in --json"
     parser.add_argument("--strict", action="store_true", help=strict)
+    readers = "avsr: processes that read videos, before the model reads them (one for each core)"
+    parser.add_argument("--num-workers", type=count, metavar="N", help=readers)
     quiet = "avsr: words a minute that are read where nobody speaks, of twelve kinds of sound and lips, instead of "
     quiet += "error rates"
     parser.add_argument("--non-speech", action="store_true", help=quiet)
@@ -124,6 +126,8 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("--non-speech applies to avsr only: leave it out")
     if options.dtype != "auto" and options.system != "avsr":
         raise ValueError("--dtype applies to avsr only: leave it out")
+    if options.num_workers is not None and (options.system != "avsr" or options.non_speech):
+        raise ValueError("--num-workers applies to the error rates of avsr only: leave it out")
     if options.system == "two-talkers":
         from lookhear.commands import evaluate_two_talkers
 
@@ -172,6 +176,7 @@ def run(options: argparse.Namespace) -> None:
                 on_problem=None if options.strict else left_out,
                 stored=stored,
                 allow_outside=options.allow_outside,
+                num_workers=options.num_workers,
                 **search_settings(options),
             )
         ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .argument_types import channel, chunk_length, positive, rate, seconds, shard, share, speaker, track, weight
+from .argument_types import channel, chunk_length, count, positive, rate, seconds, shard, share, speaker, track, weight
 from .folder_run import FolderBar, FolderRun
 from .found_files import CLIPS, SOUNDS, FoundFile, find_files, in_shard, readable
 from .interrupted import FilesDone
@@ -62,6 +64,8 @@ def add(commands: Commands) -> None:
     model = "causal language model over the checkpoint's ids, folder or Hub id, that takes part in the search (none)"
     parser.add_argument("--language-model", metavar="MODEL", help=model)
     parser.add_argument("--language-model-weight", type=weight, metavar="W", help="its weight, 0 or more (0.3)")
+    readers = "processes that read files ahead of the model (one for each core but one, from five files on)"
+    parser.add_argument("--num-workers", type=count, metavar="N", help=readers)
     least = "leave out what is read with a lower confidence, 0 to 1, as no speech; 0: nothing (the checkpoint's)"
     parser.add_argument("--speech-confidence", type=share, metavar="C", help=least)
     what = parser.add_argument_group("what to read of files that hold several tracks or channels")
@@ -322,24 +326,55 @@ def _results(
             known = done is not None and file in done
             yield file, name, *((None, None) if known else _attempt(asr, source, **settings)), True
         return
-    for first in range(0, len(names), options.batch_size):
-        files = options.files[first : first + options.batch_size]
-        skipped = _skipped(files, done)
-        yield from ((file, name, None, None, False) for file, name in zip(files, names[first:]) if file in skipped)
-        places = [first + place for place, file in enumerate(files) if file not in skipped]
-        opened = [_attempt(asr.stream, sources[place], **settings) for place in places]
-        short = [speech.source for speech, error in opened if error is None and not speech.chunked]
-        together = iter(asr.attempt(short, **settings) if short else [])
-        error: BaseException | None
-        for place, (speech, error) in zip(places, opened):
-            file, name, result = options.files[place], names[place], None
-            alone = error is None and speech.chunked
-            if error is None and speech.chunked:
-                result, error = _read_long(speech, name, options.progress)
-            elif error is None:
-                result = next(together)
-                result, error = (None, result) if isinstance(result, Exception) else (result, None)
-            yield file, name, result, error, alone
+    batches = _batches(options, done)
+    wanted = [sources[place] for batch in batches for place in batch.wanted]
+    read = asr.read_ahead(wanted, num_workers=options.num_workers, **settings)
+    for batch in batches:
+        yield from ((options.files[place], names[place], None, None, False) for place in batch.skipped)
+        yield from _read_batch(asr, options, names, batch, list(itertools.islice(read, len(batch.wanted))), settings)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Places of files that are read together, and of those among them that need not be read again."""
+
+    wanted: list[int]
+    skipped: list[int]
+
+
+def _batches(options: argparse.Namespace, done: FilesDone | None) -> list[_Batch]:
+    batches = []
+    for first in range(0, len(options.files), options.batch_size):
+        skipped = _skipped(options.files[first : first + options.batch_size], done)
+        places = range(first, min(first + options.batch_size, len(options.files)))
+        wanted = [place for place in places if options.files[place] not in skipped]
+        batches.append(_Batch(wanted, [place for place in places if options.files[place] in skipped]))
+    return batches
+
+
+def _read_batch(
+    asr: Any, options: argparse.Namespace, names: list[str], batch: _Batch, read: list[Any], settings: dict[str, Any]
+) -> Iterator[tuple[str, str, dict[str, Any] | None, BaseException | None, bool]]:
+    """Yields what `_results` does for the files of a batch that are wanted; `read` is what was read ahead of them."""
+    from lookhear.processing.avsr import Clip
+
+    opened = [(one, None) if isinstance(one, Clip) else _attempt(asr.stream, one, **settings) for one in read]
+    short = [
+        one if isinstance(one, Clip) else one.source
+        for one, error in opened
+        if error is None and (isinstance(one, Clip) or not one.chunked)
+    ]
+    together = iter(asr.attempt(short, **settings) if short else [])
+    error: BaseException | None
+    for place, (speech, error) in zip(batch.wanted, opened):
+        file, name, result = options.files[place], names[place], None
+        alone = error is None and not isinstance(speech, Clip) and speech.chunked
+        if alone:
+            result, error = _read_long(speech, name, options.progress)
+        elif error is None:
+            result = next(together)
+            result, error = (None, result) if isinstance(result, Exception) else (result, None)
+        yield file, name, result, error, alone
 
 
 def _skipped(files: list[str], done: FilesDone | None) -> set[str]:

@@ -290,6 +290,53 @@ def encode_flac(audio: np.ndarray, sampling_rate: int = SAMPLING_RATE) -> bytes:
 
 # ----------------------------------------------------------------------------------------------------------- processes
 
+
+@dataclass(frozen=True)
+class _Preparation:
+    """An utterance to be read by a worker of the pipeline's kind."""
+
+    utterance: Utterance
+    image_processor: MouthRoiImageProcessor
+
+    @property
+    def name(self) -> str:
+        return repr(str(self.utterance.media))
+
+    def read(self) -> dict:
+        return decode_row(prepare_clip(self.utterance, self.image_processor))
+
+
+def read_utterances(
+    utterances: Sequence[Utterance], image_processor: MouthRoiImageProcessor, num_workers: int | None = None
+) -> Iterator[dict | Exception]:
+    """
+    Reads utterances from their files, several at a time.
+
+    Args:
+        utterances: from a reader of `corpora`.
+        image_processor: makes the crops.
+        num_workers: processes; 0: this one reads; None: one for each processor core, if there are more than four.
+
+    Yields:
+        For each utterance its row as `decode_row` returns it, or the exception that says why it cannot be read.
+    """
+    from lookhear.processing.avsr.reading_workers_avsr import (
+        FEW,
+        ReadingWorkers,
+        outcome_of,
+        read_in_order,
+        usual_workers,
+    )
+
+    count = num_workers
+    if count is None:
+        count = usual_workers() + 1 if len(utterances) > FEW else 0
+    jobs = (_Preparation(utterance, image_processor) for utterance in utterances)
+    read = read_in_order(jobs, ReadingWorkers(count).submit, 2 * count) if count else jobs
+    for outcome in read:
+        yield outcome_of(outcome) if isinstance(outcome, _Preparation) else outcome
+
+
 _process_image_processor: MouthRoiImageProcessor | None = (
     None  # one per worker process, so that the landmark model is loaded once
 )

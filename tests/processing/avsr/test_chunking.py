@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.alignment_avsr import TimedText
-from lookhear.processing.avsr.chunking_avsr import (
+from lookhear.processing.avsr.alignment_avsr import (
     MARGIN,
     Piece,
+    TimedText,
     choose_seam,
     find_speech,
     plan_window,

@@ -7,8 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr.alignment_avsr import TimedText
-from lookhear.processing.avsr.chunking_avsr import UTTERANCE_PAUSE
+from lookhear.processing.avsr.alignment_avsr import UTTERANCE_PAUSE, TimedText
 from lookhear.processing.avsr.clip_stream_avsr import ClipPiece
 from lookhear.processing.avsr.live_avsr import KEPT, SETTLED, LiveDecoder
 from lookhear.processing.avsr.live_source_avsr import BEHIND, FAR_BEHIND, PICTURE, SOUND, LatestLocator, LiveSource
