@@ -2,6 +2,7 @@
 
 import json
 import os
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -105,6 +106,33 @@ def test_transcribe_goes_on_behind_the_last_whole_batch(
         assert run(*command, *more, "--output", output)[0] == 0
         assert len(reads) == {"settings": 3, "overwrite": 3}.get(change, 1), change
         assert not record.exists()
+
+
+def test_the_standard_input_is_never_done(tmp_path, monkeypatch):
+    """It is another one each time, as any pipe is: neither of several files, nor beside a folder."""
+    from lookhear_command import interrupted
+    from lookhear_command.folder_run import FolderRun
+    from lookhear_command.found_files import FoundFile
+
+    monkeypatch.setattr(interrupted, "what_counts", lambda *arguments: {})
+    monkeypatch.setattr("lookhear_command.folder_run.what_counts", lambda *arguments: {})
+    clip, pipe = tmp_path / "other.mp4", tmp_path / "pipe.mp4"
+    clip.touch()
+    os.mkfifo(pipe)
+    for name in ("stdin", "other", "pipe"):
+        (tmp_path / f"{name}.txt").touch()
+    files = {"-": "stdin", str(clip): "other", str(pipe): "pipe"}
+    options = Namespace(overwrite=False, shard=None, command="transcribe", output=tmp_path)
+    done = FilesDone(tmp_path / "record", options)
+    for file, name in files.items():
+        done.add(file, [tmp_path / f"{name}.txt"])
+    assert [file for file in files if file in done] == [str(clip)]
+    run = FolderRun(options, lambda file: [tmp_path / f"{file.name}.txt"])
+    found = [FoundFile(*pair) for pair in files.items()]
+    assert [file.path for file in run.pending(found)] == ["-", str(pipe)]
+    run.add_problem("-", "it was no clip")
+    again = FolderRun(options, lambda file: [tmp_path / f"{file.name}.txt"])
+    assert [file.path for file in again.pending(found)] == ["-", str(pipe)] and again.failed == 0
 
 
 @pytest.mark.slow

@@ -12,14 +12,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .alignment_avsr import MARGIN, STRETCH, UTTERANCE_PAUSE, TimedText, find_speech, mean_confidence, words_after
 from .clip_stream_avsr import Clip, ClipPiece, prepare_finder
-from .live_source_avsr import LatestLocator, LiveSource, live_pieces
+from .live_source_avsr import LatestLocator, LiveSource, NewSpeaker, live_pieces
 from .long_form_avsr import (
     LETTER,
     SEAM_CONTEXT_WORDS,
@@ -43,6 +44,18 @@ TOGETHER = 10  # pieces that are read together, where more wait
 DELAYS = 10_000  # words whose delays are stored
 
 
+class ClipReader(Protocol):
+    """What a [`LiveDecoder`] reads clips with; a [`PieceReader`]."""
+
+    def nonblank_probability(self, clip: Clip) -> np.ndarray:
+        """Returns `(steps,)`: CTC's probability of any letter in a clip."""
+        ...
+
+    def read(self, clips: list[Clip]) -> list[ChunkResult]:
+        """Returns the text of each clip."""
+        ...
+
+
 class LiveDecoder:
     """
     Reads the latest utterance of a live source whenever there is more of it.
@@ -52,11 +65,10 @@ class LiveDecoder:
 
     Args:
         window: of the source; its pieces are appended as they come.
-        nonblank_probability: takes a clip, returns `(steps,)`, CTC's probability of any letter.
-        read: takes clips, returns the text of each.
+        reader: finds letters in clips, and reads them.
         least: takes a modality, returns the confidence below which its words are no speech.
         longest: seconds of an utterance that are read together.
-        seconds_per_step: of `nonblank_probability`.
+        seconds_per_step: of the reader's `nonblank_probability`.
 
     Attributes:
         partial: text that was read and isn't certain yet.
@@ -65,14 +77,13 @@ class LiveDecoder:
     def __init__(
         self,
         window: ClipWindow,
-        nonblank_probability: Callable[[Clip], np.ndarray],
-        read: Callable[[list[Clip]], list[ChunkResult]],
+        reader: ClipReader,
         least: Callable[[str], float],
         longest: float,
         seconds_per_step: float,
     ):
-        self._window, self._nonblank_probability, self._read = window, nonblank_probability, read
-        self._least, self._longest, self._seconds_per_step = least, longest, seconds_per_step
+        self._window, self._reader, self._least = window, reader, least
+        self._longest, self._seconds_per_step = longest, seconds_per_step
         self._before: list[SpokenWord] = []  # words of the reading before that were not certain
         self._own: list[SpokenWord] = []  # certain words of the utterance
         self._emitted: list[TimedText] = []  # the latest certain words
@@ -107,6 +118,29 @@ class LiveDecoder:
                 break
         return words
 
+    def change(self, reader: ClipReader, least: Callable[[str], float], chosen: bool) -> list[SpokenWord]:
+        """
+        Reads somebody else from here on, of whom nothing was heard before.
+
+        Args:
+            reader: instead of the one before.
+            least: likewise.
+            chosen: whether they were chosen, see [`ClipWindow`].
+
+        Returns:
+            The words that had ended before; one that is cut off here is left out.
+        """
+        words, window = self.step(), self._window
+        if window.last > window.first:
+            clip = self._clip()
+            if clip.modality and self._speech(clip):
+                until = self.position - SETTLED
+                ended = [word for word in self._words(clip, 0.0, clip.duration) if word.end <= until]
+                words += self._certain(ended, clip.modality)
+            self._end_utterance(clip.duration)
+        self._reader, self._least, window.chosen, self.partial = reader, least, chosen, ""
+        return words
+
     def _clip(self) -> Clip:
         """Returns what is in the window; without lips where the scene or the face changes in it."""
         window = self._window
@@ -116,7 +150,7 @@ class LiveDecoder:
         return clip
 
     def _speech(self, clip: Clip) -> list[tuple[float, float]]:
-        letters = self._nonblank_probability(clip) > LETTER
+        letters = self._reader.nonblank_probability(clip) > LETTER
         return find_speech(letters, self._seconds_per_step, UTTERANCE_PAUSE)
 
     def _finish(self, clip: Clip, start: float, end: float) -> list[SpokenWord]:
@@ -156,7 +190,7 @@ class LiveDecoder:
             part.mouths, part.modality = None, "audio"
         if not part.modality:
             return []
-        words = spell_words(self._read([part])[0].characters, first / window.fps)
+        words = spell_words(self._reader.read([part])[0].characters, first / window.fps)
         return words_after(words, self._emitted[-1].end, self._emitted) if self._emitted else words
 
     def _certain(self, words: Sequence[SpokenWord], modality: str) -> list[SpokenWord]:
@@ -204,6 +238,7 @@ class LiveSpeech:
         decoder: reads them.
         window: of the decoder.
         choose: takes a speaker, returns what makes the finder of their mouth.
+        change: takes a speaker, has the decoder read them, and returns the last words of the one before.
 
     Attributes:
         position: seconds that were read.
@@ -215,20 +250,21 @@ class LiveSpeech:
     def __init__(
         self,
         source: LiveSource,
-        pieces: Iterator[ClipPiece],
+        pieces: Iterator[ClipPiece | NewSpeaker],
         decoder: LiveDecoder,
         window: ClipWindow,
         choose: Callable[[Any], Callable[[], Any]],
+        change: Callable[[Any], list[SpokenWord]],
     ):
         self._source, self._decoder, self._choose = source, decoder, choose
         self.hears, self.sees = SOUND in source.kinds, PICTURE in source.kinds
         self._words: SimpleQueue[dict[str, Any] | _End] = SimpleQueue()
         self._over = False
         self._count, self._delays = 0, deque[float](maxlen=DELAYS)
-        queue: SimpleQueue[ClipPiece | _End] = SimpleQueue()
+        queue: SimpleQueue[ClipPiece | NewSpeaker | _End] = SimpleQueue()
         finding = threading.Thread(target=_find, args=(pieces, queue), name="find mouths", daemon=True)
         reading = threading.Thread(
-            target=_read, args=(source, queue, decoder, window, self._words), name="read speech", daemon=True
+            target=_read, args=(source, queue, decoder, window, change, self._words), name="read speech", daemon=True
         )
         self._threads = finding, reading
         self._dropped = weakref.finalize(self, source.stop)
@@ -296,7 +332,8 @@ class LiveSpeech:
 
     def choose(self, speaker: Any) -> None:
         """
-        Reads somebody else from here on.
+        Reads somebody else from here on. What the one before has said stays; a word that is cut off here is left out,
+        and of an utterance that has begun, only what comes is read.
 
         Args:
             speaker: as in a call of the pipeline; points and boxes are in pixels of the next picture. None: the most
@@ -305,7 +342,7 @@ class LiveSpeech:
         Raises:
             ValueError: it is no speaker.
         """
-        self._source.choose(self._choose(speaker))
+        self._source.choose(self._choose(speaker), speaker)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yields words as they become certain, until the input ends; in another thread than the one that pushes."""
@@ -369,7 +406,7 @@ class _End:
 # Both threads hold no reference to their owner, so that garbage collection of it ends them.
 
 
-def _find(pieces: Iterator[ClipPiece], queue: SimpleQueue[ClipPiece | _End]) -> None:
+def _find(pieces: Iterator[ClipPiece | NewSpeaker], queue: SimpleQueue[ClipPiece | NewSpeaker | _End]) -> None:
     """Runs what finds the mouths."""
     error: BaseException | None = None
     try:
@@ -382,9 +419,10 @@ def _find(pieces: Iterator[ClipPiece], queue: SimpleQueue[ClipPiece | _End]) -> 
 
 def _read(
     source: LiveSource,
-    queue: SimpleQueue[ClipPiece | _End],
+    queue: SimpleQueue[ClipPiece | NewSpeaker | _End],
     decoder: LiveDecoder,
     window: ClipWindow,
+    change: Callable[[Any], list[SpokenWord]],
     words: SimpleQueue[dict[str, Any] | _End],
 ) -> None:
     """Runs the decoder whenever there is more to read."""
@@ -392,15 +430,17 @@ def _read(
     ended = False
     try:
         while not ended:
-            pieces = [queue.get()]
+            pieces, found = [queue.get()], []
             while not queue.empty() and len(pieces) < TOGETHER:
                 pieces.append(queue.get())
             for piece in pieces:
                 if isinstance(piece, _End):
                     ended, error = True, piece.error
+                elif isinstance(piece, NewSpeaker):
+                    found += change(piece.speaker)
                 else:
                     window.append(piece)
-            for word in decoder.step(ended):
+            for word in [*found, *decoder.step(ended)]:
                 words.put({**word.to_chunk(), "delay": round(source.since(word.end), 3)})
     except BaseException as caught:
         error = caught
@@ -410,7 +450,7 @@ def _read(
 
 def open_live(
     recogniser: Recogniser,
-    reader: PieceReader,
+    reader_of: Callable[[Any], PieceReader],
     chosen: Callable[[Any], ChosenSpeaker | None],
     settings: Any,
     sampling_rate: int | None,
@@ -421,7 +461,7 @@ def open_live(
 
     Args:
         recogniser: the model and its processor.
-        reader: reads pieces of speech, however unsure they are.
+        reader_of: takes settings, returns what reads pieces of speech.
         chosen: takes settings, returns who is read and what finds them; None where nobody was chosen.
         settings: `ReadingSettings` of the call, with the modality that the model reads and the length of a chunk.
         sampling_rate: of the sound in Hz; None if there is none.
@@ -448,20 +488,18 @@ def open_live(
         chosen(replace(settings, speaker=speaker))
         return lambda: finder_of(speaker)
 
-    def least(modality: str) -> float:  # of a chosen speaker, the lips decide
-        return 0.0 if settings.speaker else recogniser.least_confidence(modality, settings.speech_confidence)
+    def reading(speaker: Any) -> tuple[ClipReader, Callable[[str], float], bool]:
+        """Returns the reader of a speaker, their least confidences, and whether they were chosen."""
+        reader = reader_of(replace(settings, speaker=speaker, speech_confidence=0.0))  # utterances are judged as such
+        least = partial(recogniser.least_confidence, least=settings.speech_confidence)
+        return reader, least if speaker is None else (lambda modality: 0.0), speaker is not None  # lips decide
 
     finder = finder_of(settings.speaker) if fps is not None else None
     window = ClipWindow(iter(()), rate, images.fps, settings.speaker is not None)
-    decoder = LiveDecoder(
-        window,
-        reader.nonblank_probability,
-        reader.read,
-        least,
-        STRETCH * settings.chunk_length_s,
-        recogniser.seconds_per_step,
-    )
-    return LiveSpeech(source, live_pieces(source, finder, rate, images.fps, images.roi_size), decoder, window, choose)
+    reader, least, _ = reading(settings.speaker)
+    decoder = LiveDecoder(window, reader, least, STRETCH * settings.chunk_length_s, recogniser.seconds_per_step)
+    pieces = live_pieces(source, finder, rate, images.fps, images.roi_size)
+    return LiveSpeech(source, pieces, decoder, window, choose, lambda speaker: decoder.change(*reading(speaker)))
 
 
 def _checked_rates(sampling_rate: int | None, fps: float | None, modality: str) -> tuple[int | None, float | None]:

@@ -11,6 +11,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -145,9 +146,15 @@ class LiveSource:
             self._items.clear()
             self._changed.notify_all()
 
-    def choose(self, make_finder: Callable[[], MouthFinder | None]) -> None:
-        """Has the mouths found by another finder from here on; the thread that takes the items makes it."""
-        self._put(SPEAKER, make_finder)
+    def choose(self, make_finder: Callable[[], MouthFinder], speaker: Any) -> None:
+        """
+        Has the mouths found by another finder from here on.
+
+        Args:
+            make_finder: returns it; called by the thread that takes the items.
+            speaker: whom it looks for; None: the most prominent face.
+        """
+        self._put(SPEAKER, (make_finder, speaker))
 
     def _give(self, picture: np.ndarray | None, until: float) -> None:
         """Gives a picture for each tick before `until` (seconds) that has none; None where there is none to show."""
@@ -194,8 +201,9 @@ class LiveSource:
 
     def __iter__(self) -> Iterator[Item]:
         """
-        Yields `(SOUND, (samples,) float32)`, `(PICTURE, (height, width, 3) uint8)` and `(SPEAKER, function)`, as they
-        come; `(PICTURE, None)` where there is no picture, and the same array again where one is left out.
+        Yields `(SOUND, (samples,) float32)`, `(PICTURE, (height, width, 3) uint8)` and `(SPEAKER, (function,
+        speaker))`, as they come; `(PICTURE, None)` where there is no picture, and the same array again where one is
+        left out.
         """
         shown: np.ndarray | None = None
         while True:
@@ -239,11 +247,23 @@ def _checked_sound(samples: Any) -> np.ndarray:
     return np.nan_to_num(wave.astype(np.float32), posinf=0.0, neginf=0.0)
 
 
+@dataclass(frozen=True)
+class NewSpeaker:
+    """
+    Stands between the pieces where somebody else was chosen.
+
+    Attributes:
+        speaker: who is read from here on; None: the most prominent face.
+    """
+
+    speaker: Any
+
+
 def live_pieces(
     source: LiveSource, finder: MouthFinder | None, rate: int, fps: float, roi_size: int
-) -> Iterator[ClipPiece]:
+) -> Iterator[ClipPiece | NewSpeaker]:
     """
-    Yields the pieces of a live source as soon as they are complete.
+    Yields the pieces of a live source as soon as they are complete, and where somebody else is read from.
 
     Args:
         source: what is pushed.
@@ -265,7 +285,10 @@ def live_pieces(
                 for rows in finder.finish():
                     cutter.add_lips(*rows)
                 running.close()
-                finder, begun = running.enter_context(values()), False
+                make_finder, speaker = values
+                finder, begun = running.enter_context(make_finder()), False
+                yield from cutter.ready()
+                yield NewSpeaker(speaker)
             elif kind == PICTURE and finder is not None and values is None and latest is None:
                 late += 1
             elif kind == PICTURE and finder is not None:

@@ -69,6 +69,7 @@ class ClipWindow:
         chosen: whether a speaker was chosen, whose lips are then read even where they stand still.
 
     Attributes:
+        chosen: as given.
         first: the first frame in memory.
         last: the frame after the last one in memory.
         ended: whether the stream is over.
@@ -76,7 +77,7 @@ class ClipWindow:
     """
 
     def __init__(self, pieces: Iterator[ClipPiece], sampling_rate: int, fps: float, chosen: bool = False):
-        self._pieces, self.sampling_rate, self.fps, self._chosen = pieces, sampling_rate, fps, chosen
+        self._pieces, self.sampling_rate, self.fps, self.chosen = pieces, sampling_rate, fps, chosen
         self.first = self.last = self.pictures_from = 0
         self.ended = False
         self._audio: list[np.ndarray] = []  # from `first` on
@@ -157,7 +158,7 @@ class ClipWindow:
             mouths = None
         if there < MIN_IN_VIEW:
             audio = mouths = None
-        still = mouths is not None and not self._chosen and stands_still(mouths, found)
+        still = mouths is not None and not self.chosen and stands_still(mouths, found)
         mouths = None if still else mouths
         modality = KINDS[audio is not None, mouths is not None]
         length = (end - start) / self.fps

@@ -394,8 +394,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         settings = self._settings(kwargs)
         self._check_alignment("live, words have times")
         settings = replace(settings, modality=self._modality(settings), chunk_length_s=self._chunk_length(settings))
-        reader = self._piece_reader(replace(settings, speech_confidence=0.0))
-        return open_live(self._recogniser, reader, self._chosen, settings, sampling_rate, fps)
+        return open_live(self._recogniser, self._piece_reader, self._chosen, settings, sampling_rate, fps)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves the model, the processor, and the code of both and of the pipeline; see [`save_with_code`]."""

@@ -23,7 +23,9 @@ from transformers import pipeline
 import lookhear  # noqa: F401 - registers the pipelines
 from ask_tab import AskTab
 from examples import Examples, make_examples
+from jobs import GPU
 from limits import Limits
+from live_tab import LiveTab
 from log_lines import OneLineErrors
 from read_tab import ReadTab
 from see_tab import SeeTab
@@ -64,6 +66,9 @@ def build_app(asr: Any, see: Any, load_ask: Callable[[], Any], examples: Example
                 look = SeeTab(see, examples, limits)
             with gr.Tab("Ask", id="ask"):
                 ask = AskTab(load_ask, examples, limits)
+            if GPU is None:  # those that are lent answer one question at a time
+                with gr.Tab("Live", id="live"):
+                    LiveTab(asr, see, limits)
         for tab in (read, look, ask):
             app.unload(tab.jobs.stop)  # those who leave do not wait for an answer
         gr.HTML(SMALL_PRINT, apply_default_css=False, elem_id="small-print")

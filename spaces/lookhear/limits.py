@@ -29,6 +29,8 @@ class Limits:
         megapixels: of a picture or frame.
         gigapixels: of all frames of a video together.
         job_seconds: that a question may take, as others wait.
+        live_seconds: that a visitor is read live.
+        live_sessions: visitors who are read live at the same time.
     """
 
     megabytes: float = 50.0
@@ -37,12 +39,14 @@ class Limits:
     megapixels: float = 17.0
     gigapixels: float = 8.0
     job_seconds: float = 120.0
+    live_seconds: float = 120.0
+    live_sessions: float = 1.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
         """
         Reads the limits: the defaults, or what `LOOKHEAR_SPACE_MEGABYTES`, `…_READ_SECONDS`, `…_SEE_SECONDS`,
-        `…_MEGAPIXELS`, `…_GIGAPIXELS`, `…_JOB_SECONDS` say.
+        `…_MEGAPIXELS`, `…_GIGAPIXELS`, `…_JOB_SECONDS`, `…_LIVE_SECONDS`, `…_LIVE_SESSIONS` say.
 
         Raises:
             ValueError: one of them is no positive number.
@@ -72,7 +76,7 @@ class Limits:
                 if not sizes:
                     raise ValueError("The file has sound only, no pictures.")
                 largest = max(sizes, key=lambda size: size[0] * size[1])
-                self._check_pixels(largest)
+                self.check_pixels(largest)
                 length, frames = packet_seconds(container, streams)
         except av.error.ArgumentError:  # the whitelist's
             message = "This kind of file is not accepted as a video: use mp4, mov, mkv, webm, avi or mpg."
@@ -108,7 +112,7 @@ class Limits:
             ) from None
         except OSError:
             return
-        self._check_pixels(size)
+        self.check_pixels(size)
 
     def _open_options(self) -> dict[str, str]:
         """Returns FFmpeg's options: these containers, no other file, and no memory for absurd pictures."""
@@ -120,7 +124,8 @@ class Limits:
         if size > self.megabytes:
             raise ValueError(f"The file has {size:.0f} megabytes; the limit here is {self.megabytes:.0f}.")
 
-    def _check_pixels(self, size: tuple[int, int]) -> None:
+    def check_pixels(self, size: tuple[int, int]) -> None:
+        """Raises ValueError: pictures of this size (width, height) are too large."""
         if size[0] * size[1] > self.megapixels * 1e6:
             raise ValueError(
                 f"The pictures have {size[0]} x {size[1]} pixels; the limit here is {self.megapixels:.0f} megapixels."

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from .found_files import FoundFile
+from .found_files import FoundFile, is_pipe
 from .interrupted import UNIMPORTANT, what_counts
 
 # Options that change no result of a file, or only which there are.
@@ -81,7 +81,7 @@ class FolderRun:
             rows.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def _is_there(self, file: FoundFile) -> bool:
-        return all(path.exists() for path in self._results(file))
+        return not is_pipe(file.path) and all(path.exists() for path in self._results(file))
 
     def _check_same(self, options: argparse.Namespace) -> None:
         """Compares the options with those of the results that are there, and notes them."""
@@ -122,7 +122,7 @@ class FolderRun:
         for line in path.read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a kill has torn
                 row = json.loads(line)
-                if any(row[key] != value for key, value in _state(row["file"]).items()):
+                if is_pipe(row["file"]) or any(row[key] != value for key, value in _state(row["file"]).items()):
                     self._changed.add(row["file"])
                 elif not self._overwrite:
                     rows[row["file"]] = row

@@ -112,7 +112,7 @@ def readable(path: str) -> str | IO[bytes]:
     Raises:
         ValueError: the standard input is a terminal, or a pipe holds more than 4 GiB.
     """
-    if path != STANDARD_INPUT and not _is_pipe(path):
+    if not is_pipe(path):
         return path
     if path != STANDARD_INPUT:
         with open(path, "rb") as pipe:
@@ -122,7 +122,10 @@ def readable(path: str) -> str | IO[bytes]:
     return _stored(sys.stdin.buffer, "standard input")
 
 
-def _is_pipe(path: str) -> bool:
+def is_pipe(path: str) -> bool:
+    """Returns whether a path is the standard input or another pipe, whose content is another one each time."""
+    if path == STANDARD_INPUT:
+        return True
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):

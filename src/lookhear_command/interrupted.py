@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .found_files import is_pipe
+
 # Options that change no result, or say where it goes.
 UNIMPORTANT = (
     *("run", "command", "output", "out", "json", "coco", "coco_vis", "mot", "progress", "overwrite", "device"),
@@ -36,8 +38,8 @@ class FilesDone:
         self._stored = self._open() if path.exists() else None  # written at the first file: arguments may be wrong
 
     def __contains__(self, file: str) -> bool:
-        """Whether a file was read as it is now, and its results are still there."""
-        if self._stored is None or file not in self._stored:
+        """Whether a file was read as it is now, and its results are still there; of a pipe nobody knows."""
+        if self._stored is None or is_pipe(file) or file not in self._stored:
             return False
         row = self._stored[file]
         return row["source"] == _state(file) and all(map(os.path.exists, row["written"]))

@@ -21,7 +21,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import Any
@@ -198,15 +198,28 @@ class Space:
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests."""
+    with started_browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def start_browser() -> Callable[..., contextlib.AbstractContextManager[Browser]]:
+    """`start_browser(folder, *flags)`: see `started_browser`."""
+    return started_browser
+
+
+@contextlib.contextmanager
+def started_browser(folder: Path, *flags: str) -> Iterator[Browser]:
+    """A browser with further flags, whose profile and log are in an empty folder."""
     if CHROMIUM is None or CHROMEDRIVER is None:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
-    log = tmp_path_factory.mktemp("driver") / "log"
+    log = folder / "log"
     with log.open("wb") as file:
         driver = subprocess.Popen([CHROMEDRIVER, "--port=0"], stdout=file, stderr=subprocess.STDOUT)
     browser = None
     try:
         port = _wait(lambda: re.search(r"successfully on port (\d+)", log.read_text()), START, "chromedriver")[1]
-        browser = Browser(f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("profile"))
+        browser = Browser(f"http://127.0.0.1:{port}", folder / "profile", flags)
         yield browser
     finally:
         if browser is not None:
@@ -228,8 +241,8 @@ def page(chromium: Browser, space: Space) -> Iterator[Browser]:
 class Browser:
     """A session of WebDriver; selectors are CSS, and whatever is asked for is waited for."""
 
-    def __init__(self, driver: str, profile: Path):
-        options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={profile}"]}
+    def __init__(self, driver: str, profile: Path, flags: Sequence[str] = ()):
+        options = {"binary": CHROMIUM, "args": [*FLAGS, *flags, f"--user-data-dir={profile}"]}
         wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
         self._driver = driver
         self._driver = f"{driver}/session/{self._send('POST', '/session', {'capabilities': wanted})['sessionId']}"

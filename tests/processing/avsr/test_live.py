@@ -48,7 +48,7 @@ def decoded(words, seconds, confidence=0.9, least=0.5, longest=6.0, step=5):
     """Reads words live: (word, seconds that had been read when it was certain), the reader, most frames in memory."""
     window = ClipWindow(iter(()), RATE, FPS)
     reader = Reader(words, confidence)
-    decoder = LiveDecoder(window, reader.nonblank_probability, reader.read, lambda modality: least, longest, 1 / FPS)
+    decoder = LiveDecoder(window, reader, lambda modality: least, longest, 1 / FPS)
     noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
     found, most, frames = [], 0, round(seconds * FPS)
     for first in range(0, frames, step):
@@ -88,6 +88,24 @@ def test_an_utterance_without_end_is_read_in_bounded_memory():
     assert [word.text for word, _ in found] == [text for text, *_ in words]
     assert most / FPS <= 4.5 and reader.longest <= 4.5
     assert all(at - word.end < 1.0 for word, at in found)
+
+
+def test_somebody_else_is_read_from_where_they_were_chosen():
+    """Words that had ended stay, one that is cut off does not, and of the other nothing from before is read."""
+    window, noise = ClipWindow(iter(()), RATE, FPS), np.random.default_rng(0).normal(0, 0.1, 5 * RATE)
+    mine = Reader([("one", 0.2, 0.5), ("two", 0.6, 1.0), ("three", 1.1, 1.5), ("four", 1.7, 2.3)])
+    theirs = Reader([("before", 0.6, 1.5), ("after", 2.4, 2.8), ("last", 2.9, 3.3)], confidence=0.2)
+    decoder = LiveDecoder(window, mine, lambda modality: 0.5, 6.0, 1 / FPS)
+    found, heard = [], []
+    for first in range(0, 5 * FPS, 5):
+        if first == 50:
+            found += decoder.change(theirs, lambda modality: 0.0, True)
+            heard, found = [word.text for word in found], []
+            assert decoder.partial == "" and window.chosen and window.first == window.last == 50
+        piece = noise[first * RATE // FPS : (first + 5) * RATE // FPS].astype(np.float32)
+        window.append(ClipPiece(first / FPS, piece, None, None, None, None))
+        found += decoder.step(ended=first == 5 * FPS - 5)
+    assert heard == ["one", "two", "three"] and [word.text for word in found] == ["after", "last"]
 
 
 def test_silence_is_forgotten():
