@@ -202,18 +202,25 @@ class AvsrBeamCache:
         Returns:
             `(clips, beams, hidden_size)`, before the final norm.
         """
-        if self.steps == self.capacity:
-            self._reserve(2 * self.capacity, embeddings.shape[2])
+        self.make_room()
         columns = self.step * self.num_beams + self.beam  # (beams,)
         self.ancestry.index_copy_(3, columns, self.itself)
         hidden_states = embeddings + self.positions.index_select(0, self.step).to(embeddings.dtype)
-        # a CPU skips what is still empty; elsewhere constant shapes are worth more
-        width = (self.steps + 1) * self.num_beams if self.ancestry.device.type == "cpu" else None
+        width = self._width()
         for layer in self.layers:
             hidden_states = layer(hidden_states, columns, self.ancestry[..., :width], self.encoder_mask)
         self.step.add_(1)
         self.steps += 1
         return hidden_states
+
+    def _width(self) -> int | None:
+        """Returns the columns that a step reads: a CPU skips empty ones; elsewhere constant shapes are worth more."""
+        return (self.steps + 1) * self.num_beams if self.ancestry.device.type == "cpu" else None
+
+    def make_room(self) -> None:
+        """Enlarges buffers that are full."""
+        if self.steps == self.capacity:
+            self._reserve(2 * self.capacity, self.positions.shape[1])
 
     @torch.inference_mode()
     def reorder(self, parents: torch.Tensor) -> None:
@@ -327,6 +334,19 @@ class SharedKeysDecoder:
     def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
         """Makes each hypothesis the continuation of the one that `parents` `(clips, beams)` names."""
         self.cache.reorder(parents)
+
+    def is_full(self) -> bool:
+        """Whether the next step enlarges the buffers, so that it writes into others."""
+        return self.cache.steps == self.cache.capacity
+
+    @torch.inference_mode()
+    def make_room(self) -> None:
+        """Enlarges the buffers now if the next step would."""
+        self.cache.make_room()
+
+    def count(self, steps: int) -> None:
+        """Corrects the number of steps that the buffers hold, for those that a graph replays."""
+        self.cache.steps += steps
 
 
 class ForwardDecoder:

@@ -1,17 +1,22 @@
 """The joint beam search (paper, section 3.7): by its own rules, and by those of ESPnet."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from transformers.generation import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging
 
 from .beam_decoding_avsr import ForwardDecoder, SharedKeysDecoder
 from .text_scores_avsr import IMPOSSIBLE, NEVER, CtcScores, LanguageModelScores, pick_scores, without_label
 
+logger = logging.get_logger(__name__)
+
 SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
 STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
+STEPS_BEFORE_CAPTURE = 3  # with which the libraries of a GPU make ready what a graph must not make
 BARRED = -1e10  # ESPnet's log-probability of what CTC rules out
 PRE_BEAM = 1.5  # labels that ESPnet's search lets CTC judge, in beams
 END_MARGIN = 10.0  # how much worse than the best text those of three lengths are when ESPnet's search ends
@@ -74,7 +79,9 @@ class JointSearch:
     with each other.
 
     Every tensor has its final shape from the start, and a step changes them in place. Back-pointers (`labels`,
-    `parents`) record which text a beam holds, so that texts are neither moved nor compared.
+    `parents`) record which text a beam holds, so that texts are neither moved nor compared. On CUDA, where starting
+    the hundreds of kernels of a step takes longer than computing them, a step is captured as a graph and replayed;
+    when the decoder's buffers grow, it is captured anew.
 
     **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is below those of `texts`
     finished texts is dropped, and the search ends when no clip has a prefix left. The best texts are the same as
@@ -95,6 +102,8 @@ class JointSearch:
         ctc: CTC's part of the score; not needed with `ctc_weight=0`.
         language_model: the language model's part of the score.
     """
+
+    repeats = True  # whether a step is the same work on the same tensors each time
 
     def __init__(
         self,
@@ -129,12 +138,51 @@ class JointSearch:
         wait = 1 if self.lengths.device.type == "cpu" or self.settings.streamer is not None else STEPS_BETWEEN_WAITS
         if self.settings.streamer is not None:
             self.settings.streamer.put(self.newest.flatten().cpu())
+        replay: Callable[[], None] | None = None
+        replays = self._can_replay()
         for done in range(1, self.settings.steps + 1):
-            self._advance(last=done == self.settings.steps)
+            last = done == self.settings.steps
+            if replays and done > STEPS_BEFORE_CAPTURE and not last:
+                replay = self._captured(replay)
+                replays = replay is not None
+            if replay is None or last:
+                self._advance(last)
+            else:
+                replay()
             if done % wait == 0 and not (self.total > NEVER).any():
                 break
         if self.settings.streamer is not None:
             self.settings.streamer.end()
+
+    def _can_replay(self) -> bool:
+        """Returns whether a step can be a graph: on CUDA, and all that it does is done to tensors."""
+        settings = self.settings
+        more = settings.processors or settings.criteria or settings.streamer or settings.sample
+        stores = settings.store_scores or settings.store_logits
+        shared = isinstance(self.decoder, SharedKeysDecoder)
+        return self.lengths.is_cuda and self.repeats and shared and not (more or stores or self.language_model)
+
+    def _captured(self, replay: Callable[[], None] | None) -> Callable[[], None] | None:
+        """Returns what replays a step: `replay`, as long as the decoder's buffers have room; None if it can't be."""
+        decoder = self.decoder
+        if not isinstance(decoder, SharedKeysDecoder):
+            return None
+        if replay is not None and not decoder.is_full():
+            return replay
+        decoder.make_room()
+        try:
+            graph = capture(lambda: self._advance(last=False))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            logger.warning(f"the search runs step by step: a step can't be captured as a CUDA graph ({reason}).")
+            return None
+        decoder.count(-1)  # capturing computes nothing
+
+        def replayed() -> None:
+            graph.replay()
+            decoder.count(1)
+
+        return replayed
 
     def _advance(self, last: bool) -> None:
         """Extends each hypothesis by one label."""
@@ -144,11 +192,12 @@ class JointSearch:
             self.finish(totals[..., settings.eos], self.beam, ended=True)
             totals[..., settings.eos] = NEVER
             totals = self._drop_hopeless(totals)
-        parents, labels, self.total = self.choose(totals)
+        parents, labels, scores = self.choose(totals)
         if self.ends_compete:
-            self.finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
-            self.total = self.total.masked_fill(labels == settings.eos, NEVER)
-        self.attention = pick_scores(attention, parents, labels)
+            self.finish(scores.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
+            scores = scores.masked_fill(labels == settings.eos, NEVER)
+        self.total.copy_(scores)
+        self.attention.copy_(pick_scores(attention, parents, labels))
         self.record(parents, labels)
         if last or settings.criteria:
             self._stop(last)
@@ -228,8 +277,9 @@ class JointSearch:
         new = torch.stack(
             (beams.expand_as(totals), self.step.expand_as(totals), self.step.new_full((), ended).expand_as(totals))
         )
-        self.scores, index = scores.topk(self.pool, dim=1)
-        self.ends = torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1))
+        best, index = scores.topk(self.pool, dim=1)
+        self.scores.copy_(best)
+        self.ends.copy_(torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1)))
 
     def _drop_hopeless(self, totals: torch.Tensor) -> torch.Tensor:
         """Removes from scores `(clips, beams, vocab)` what cannot become one of the texts to be returned."""
@@ -287,6 +337,14 @@ class JointSearch:
         return ids.flatten(0, 1).to(device), scores, rows.flatten(0, 1).to(device)
 
 
+def capture(step: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Records the work that a function gives the GPU, without doing it; other threads may go on using the GPU."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        step()
+    return graph
+
+
 class EspnetSearch(JointSearch):
     """
     The joint search by the rules of ESPnet's `BatchBeamSearch`, by which published recognisers were measured.
@@ -298,6 +356,8 @@ class EspnetSearch(JointSearch):
     `early_stopping="never"` a search takes all these steps; else it ends once three lengths in a row have finished
     texts whose best is more than 10 worse than the best of all.
     """
+
+    repeats = False  # it counts its steps
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -81,7 +81,15 @@ def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Te
     return torch.cat([function(part) for part in tokens.split(TOKENS_AT_ONCE, dim=1)], dim=1)
 
 
-def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.0) -> torch.Tensor:
+def encoding_divisors(size: int, device: torch.device, temperature: float = 10000.0) -> torch.Tensor:
+    """Computes what [`sine_encoding`] divides angles by, `(size,)` float32."""
+    exponent = 2 * (torch.arange(size, device=device, dtype=torch.float32) // 2) / size
+    return temperature**exponent
+
+
+def sine_encoding(
+    position: torch.Tensor, size: int, temperature: float = 10000.0, divisors: torch.Tensor | None = None
+) -> torch.Tensor:
     """
     Encodes positions as sines and cosines in turn, of falling frequency.
 
@@ -89,12 +97,13 @@ def sine_encoding(position: torch.Tensor, size: int, temperature: float = 10000.
         position: in [0, 1], of any shape.
         size: channels of an encoding, even.
         temperature: sets the lowest frequency, about 1 / temperature of the highest.
+        divisors: of [`encoding_divisors`] for these, where many positions are encoded.
 
     Returns:
         `(…, size)` float32.
     """
-    exponent = 2 * (torch.arange(size, device=position.device, dtype=torch.float32) // 2) / size
-    angle = 2 * math.pi * position[..., None] / temperature**exponent  # (..., size)
+    divisors = encoding_divisors(size, position.device, temperature) if divisors is None else divisors
+    angle = 2 * math.pi * position[..., None] / divisors  # (..., size)
     return torch.stack((angle[..., 0::2].sin(), angle[..., 1::2].cos()), dim=-1).flatten(-2)
 
 

@@ -15,6 +15,7 @@ from .attention_glee import (
     MapSizes,
     attention_bias,
     eager_attention_forward,
+    encoding_divisors,
     in_chunks,
     map_shape,
     pixel_centres,
@@ -427,9 +428,13 @@ class GleeHeads(nn.Module):
         Returns:
             `(rows, queries, height, width)`, before the sigmoid.
         """
-        embeddings = by_image(self.mask_embeddings(hidden_states, boxes), len(mask_features))
-        masks = embeddings @ mask_features.flatten(2)
-        return masks.reshape(*hidden_states.shape[:2], *mask_features.shape[-2:])
+        return read_masks(self.mask_embeddings(hidden_states, boxes), mask_features)
+
+
+def read_masks(embeddings: torch.Tensor, mask_features: torch.Tensor) -> torch.Tensor:
+    """Multiplies the embeddings of [`GleeHeads.mask_embeddings`] with mask features, see [`GleeHeads.mask_logits`]."""
+    masks = by_image(embeddings, len(mask_features)) @ mask_features.flatten(2)
+    return masks.reshape(*embeddings.shape[:2], *mask_features.shape[-2:])
 
 
 def inverse_sigmoid(probabilities: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
@@ -600,7 +605,7 @@ class GleeDecoder(nn.Module):
         prompts: list[torch.Tensor] | None = None,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Refines queries and boxes layer by layer.
 
@@ -615,21 +620,27 @@ class GleeDecoder(nn.Module):
             attention_mask: `(rows or 1, 1, queries or 1, queries + prompt tokens)`, added to the scores.
 
         Returns:
-            normed states `(rows, queries, hidden_size)` and boxes `(rows, queries, 4)` of each layer.
+            normed states `(layers, rows, queries, hidden_size)` and boxes `(layers, rows, queries, 4)`.
         """
-        # No gradient from one layer's boxes to those before (but for a box's own correction, "look forward twice").
-        previous = reference = boxes
-        states, refined = [], []
-        sizes = MapSizes.of(shapes, memory.device)
+        # No gradient from one layer's boxes to those before (but for a box's own correction, "look forward twice"):
+        # so what the box head learns from is computed once for all layers, when their inputs are known.
+        references, states = [boxes], []
+        sizes, size = MapSizes.of(shapes, memory.device), self.config.hidden_size
+        divisors = encoding_divisors(size // 2, memory.device)
         for index, layer in enumerate(self.layers):
-            positions = self.query_position(box_encoding(reference, self.config.hidden_size).to(queries.dtype))
+            reference = references[-1]
+            positions = self.query_position(box_encoding(reference, size, divisors).to(queries.dtype))
             prompt = prompts[index % len(prompts)] if prompts else None
             queries = layer(queries, positions, memory, reference, sizes, prompt, attention_mask, **kwargs)
-            states.append(self.norm(queries))
-            refined.append(heads.refined_boxes(states[-1], previous))
-            previous = heads.refined_boxes(queries, reference)
-            reference = previous.detach()
-        return states, refined
+            states.append(queries)
+            if index + 1 < len(self.layers):
+                references.append(heads.refined_boxes(queries.detach(), reference).detach())
+        starts = torch.stack(references)
+        if torch.is_grad_enabled() and len(states) > 1:
+            corrected = heads.refined_boxes(torch.stack(states[:-1]), starts[:-1].detach())
+            starts = torch.cat((starts[:1], corrected))
+        normed = self.norm(torch.stack(states))
+        return normed, heads.refined_boxes(normed, starts)
 
 
 def find_on_maps(
@@ -682,7 +693,14 @@ def by_image(rows: torch.Tensor, images: int) -> torch.Tensor:
     return rows if len(rows) == images else rows.reshape(images, -1, *rows.shape[2:])
 
 
-def box_encoding(boxes: torch.Tensor, size: int) -> torch.Tensor:
-    """Encodes boxes cxcywh `(…, 4)` as sine encodings of y, x, w, h concatenated, `(…, 2 * size)` float32."""
+def box_encoding(boxes: torch.Tensor, size: int, divisors: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Encodes boxes as sine encodings of y, x, w, h concatenated, `(…, 2 * size)` float32.
+
+    Args:
+        boxes: `(…, 4)` cxcywh.
+        size: half of the channels of an encoding.
+        divisors: of [`encoding_divisors`], `(size / 2,)`, where many boxes are encoded.
+    """
     x, y, width, height = boxes.float().unbind(-1)
-    return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2).flatten(-2)
+    return sine_encoding(torch.stack((y, x, width, height), dim=-1), size // 2, divisors=divisors).flatten(-2)

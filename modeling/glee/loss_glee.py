@@ -1,7 +1,7 @@
 """GLEE's losses: matching with the annotations, denoising queries, every layer's losses (training unification)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -71,6 +71,11 @@ class GleeTargets:
             tracks=_padded([entry["track_ids"] for entry in labels]) if _in_all_rows(labels, "track_ids") else None,
         )
 
+    def repeated(self, times: int) -> "GleeTargets":
+        """Returns the same objects as a batch of so many times the rows, without their masks."""
+        classes, boxes = self.classes.repeat(times, 1), self.boxes.repeat(times, 1, 1)
+        return replace(self, classes=classes, boxes=boxes, masks=None, counts=self.counts * times)
+
 
 @dataclass(frozen=True)
 class GleeMatch:
@@ -107,15 +112,17 @@ def match_queries(
     Raises:
         ValueError: a cost is not finite: a class label is out of range, or the predictions have diverged.
     """
-    matrices = []
-    for index, stage in enumerate(stages):
-        matrix = classes_and_boxes_cost(stage["logits"].float(), stage["pred_boxes"].float(), targets, costs)
-        if targets.masks is not None:
-            if points is None:
-                raise ValueError("points must say where masks are compared, if the targets have masks.")
-            matrix = matrix + mask_cost(stage["pred_masks"], targets.masks, points[index], costs, mask_loss)
-        matrices.append(matrix)
-    host = torch.stack(matrices).cpu()  # (stages, rows, queries, objects)
+    logits, boxes = (torch.cat([stage[name].float() for stage in stages]) for name in ("logits", "pred_boxes"))
+    matrix = classes_and_boxes_cost(logits, boxes, targets.repeated(len(stages)), costs)
+    if targets.masks is not None:
+        if points is None:
+            raise ValueError("points must say where masks are compared, if the targets have masks.")
+        grid = 2 * points[: len(stages)] - 1
+        predicted = torch.cat([sample_grid(stage["pred_masks"].float(), part) for stage, part in zip(stages, grid)])
+        wanted = nn.functional.grid_sample(targets.masks, grid.transpose(0, 1), align_corners=False)
+        wanted = wanted.permute(2, 0, 3, 1).flatten(0, 1)  # (stages * rows, points, objects)
+        matrix = matrix + mask_cost(predicted, wanted, costs, mask_loss)
+    host = matrix.unflatten(0, (len(stages), -1)).cpu()  # (stages, rows, queries, objects)
     device = targets.boxes.device
     if not all(bool(host[:, row, :, :count].isfinite().all()) for row, count in enumerate(targets.counts)):
         raise ValueError(
@@ -147,24 +154,17 @@ def classes_and_boxes_cost(
 
 
 def mask_cost(
-    masks: torch.Tensor,
-    target_masks: torch.Tensor,
-    points: torch.Tensor,
-    costs: GleeMatchingCosts,
-    mask_loss: str = "bce",
+    predicted: torch.Tensor, wanted: torch.Tensor, costs: GleeMatchingCosts, mask_loss: str = "bce"
 ) -> torch.Tensor:
     """
-    Computes binary cross entropy or focal loss, and dice, on sampled points, weighted: `(rows, queries, objects)`.
+    Computes binary cross entropy or focal loss, and dice, at points, weighted: `(rows, queries, objects)`.
 
     Args:
-        masks: logits `(rows, queries, height, width)`.
-        target_masks: `(rows, objects, height, width)` of any height and width.
-        points: `(rows, points, 2)` x, y in [0, 1].
+        predicted: logits `(rows, queries, points)`.
+        wanted: `(rows, points, objects)` in [0, 1].
         costs: weights of the costs.
         mask_loss: `bce` or `focal`.
     """
-    predicted = sample_points(masks.float(), points)  # (rows, queries, points)
-    wanted = sample_points(target_masks, points).transpose(1, 2)  # (rows, points, objects)
     inside = predicted.sigmoid()
     entropy = nn.functional.softplus(predicted).sum(-1, keepdim=True) - predicted @ wanted
     if mask_loss == "focal":  # of a point inside an object, and of one outside; linear in what is wanted
@@ -172,12 +172,17 @@ def mask_cost(
         entropy = present @ wanted + 0.75 * inside**2 * nn.functional.softplus(predicted) @ (1 - wanted)
     shared = 2 * inside @ wanted
     dice = 1 - (shared + 1) / (inside.sum(-1, keepdim=True) + wanted.sum(1, keepdim=True) + 1)
-    return costs.mask * entropy / points.shape[1] + costs.dice * dice
+    return costs.mask * entropy / predicted.shape[2] + costs.dice * dice
 
 
 def sample_points(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Samples maps `(n, channels, height, width)` at x, y in [0, 1] `(n, points, 2)`: `(n, channels, points)`."""
-    return nn.functional.grid_sample(maps, 2 * points[:, None] - 1, align_corners=False)[:, :, 0]
+    return sample_grid(maps, 2 * points - 1)
+
+
+def sample_grid(maps: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Samples maps `(n, channels, height, width)` at x, y in [-1, 1] `(n, points, 2)`: `(n, channels, points)`."""
+    return nn.functional.grid_sample(maps, grid[:, None], align_corners=False)[:, :, 0]
 
 
 def generalized_iou(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -493,12 +498,12 @@ class GleeLoss:
         """
         stages = [predictions, *auxiliary, proposals]
         names = ["", *(f"_{index}" for index in range(len(auxiliary))), "_proposals"]
-        known = {} if distillation is None else {("distillation", ""): distillation}
+        known = {} if distillation is None else {"distillation": distillation}
         if supervision.track_frames > 1:
             both = self.match([predictions, *stages], targets)
             match = both.of_stages(slice(1, None))
             first = both.of_stages(slice(0, 1))
-            known["track", ""] = self._tracks(track_embeddings, targets, first, supervision.track_frames)
+            known["track"] = self._tracks(track_embeddings, targets, first, supervision.track_frames)
         else:
             match = self.match(stages, targets)
         if objects is None:
@@ -511,7 +516,10 @@ class GleeLoss:
             parts |= box_losses(stages, targets, match, objects)
         if targets.masks is not None:
             parts |= self._masks(stages, targets.masks, match, objects)
-        losses = known | {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
+        weights = self.settings.weights
+        total = torch.zeros((), device=objects.device) + sum(weights[kind] * loss for kind, loss in known.items())
+        total = total + sum(weights[kind] * part.sum() for kind, part in parts.items())
+        losses = known | {kind + name: loss for kind, part in parts.items() for name, loss in zip(names, part)}
         if denoising is not None:
             given = GleeMatch(
                 *(x.expand(len(denoised), -1) for x in (denoising.rows, denoising.indices, denoising.objects))
@@ -520,10 +528,9 @@ class GleeLoss:
             if supervision.boxes:
                 parts |= box_losses(denoised, targets, given, objects * denoising.groups)
             names = [f"_denoising{name}" for name in names]
-            losses |= {(kind, name): loss for kind, part in parts.items() for name, loss in zip(names, part)}
-        weighted = (self.settings.weights[kind] * loss for (kind, _), loss in losses.items())
-        total = sum(weighted, start=torch.zeros((), device=objects.device))
-        return total, {kind + name: loss for (kind, name), loss in losses.items()}
+            total = total + sum(weights[kind] * part.sum() for kind, part in parts.items())
+            losses |= {kind + name: loss for kind, part in parts.items() for name, loss in zip(names, part)}
+        return total, losses
 
     def denoising(self, targets: GleeTargets, table: nn.Embedding) -> GleeDenoising | None:
         """Makes denoising queries with this object's settings and draws, see [`make_denoising`]."""
@@ -552,77 +559,81 @@ class GleeLoss:
             negatives = draw_negatives(matched, embeddings.shape[1])
         return track_loss(embeddings, matched, tracks, frames, negatives)
 
-    def _confidence(self, stages: Sequence[dict], match: GleeMatch) -> dict[str, list[torch.Tensor]]:
+    def _confidence(self, stages: Sequence[dict], match: GleeMatch) -> dict[str, torch.Tensor]:
         # Not of the proposals, although they are chosen by it: as published.
         logits = torch.stack([stage["confidence"].float() for stage in stages[:-1]])  # (stages, rows, queries)
         wanted = torch.zeros_like(logits)
         index = torch.arange(len(logits), device=logits.device)[:, None]
         wanted[index, match.rows[:-1], match.queries[:-1]] = 1
-        return {"confidence": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1])}
+        return {"confidence": sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2)) / logits.shape[-1]}
 
     def _masks(
         self, stages: Sequence[dict], masks: torch.Tensor, match: GleeMatch, objects: torch.Tensor
-    ) -> dict[str, list[torch.Tensor]]:
-        losses: dict[str, list[torch.Tensor]] = {"mask": [], "dice": []}
-        for index, stage in enumerate(stages):
-            logits = stage["pred_masks"][match.rows[index], match.queries[index]][:, None].float()
-            points = None if self.draws.masks is None else self.draws.masks[index]
-            if points is None:
-                points = self.uncertain_points(logits.detach())  # (pairs, points, 2)
-            predicted = sample_points(logits, points)[:, 0]  # (pairs, points)
-            wanted = masks[match.rows[index], match.objects[index]][:, None]
-            wanted = sample_points(wanted, points)[:, 0]
-            if self.settings.mask_loss == "focal":
-                of_points = sigmoid_focal_loss(predicted, wanted)
-            else:
-                of_points = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
-            losses["mask"].append(of_points.mean(dim=1).sum() / objects)
-            losses["dice"].append(dice_loss(predicted, wanted).sum() / objects)
-        return losses
+    ) -> dict[str, torch.Tensor]:
+        places = list(zip(match.rows, match.queries, match.objects))
+        found = [stage["pred_masks"][rows, queries] for stage, (rows, queries, _) in zip(stages, places)]
+        logits = torch.cat(found)[:, None].float()  # (stages * pairs, 1, height, width)
+        if self.draws.masks is None:
+            points = self.uncertain_points(logits.detach(), len(stages))  # (stages * pairs, points, 2)
+        else:
+            points = self.draws.masks.flatten(0, 1)
+        grid = 2 * points - 1
+        predicted = sample_grid(logits, grid)[:, 0]  # (stages * pairs, points)
+        # The annotated masks are large, so that only those of one stage are copied at a time.
+        parts = zip(places, grid.unflatten(0, (len(stages), -1)))
+        wanted = torch.cat([sample_grid(masks[rows, objs][:, None], part) for (rows, _, objs), part in parts])[:, 0]
+        if self.settings.mask_loss == "focal":
+            of_points = sigmoid_focal_loss(predicted, wanted)
+        else:
+            of_points = nn.functional.binary_cross_entropy_with_logits(predicted, wanted, reduction="none")
+        losses = {"mask": of_points.mean(dim=1), "dice": dice_loss(predicted, wanted)}  # (stages * pairs,) each
+        return {name: loss.unflatten(0, (len(stages), -1)).sum(dim=1) / objects for name, loss in losses.items()}
 
     @torch.no_grad()
-    def uncertain_points(self, logits: torch.Tensor) -> torch.Tensor:
+    def uncertain_points(self, logits: torch.Tensor, stages: int = 1) -> torch.Tensor:
         """
         Draws points near the border of predicted masks, and some anywhere (PointRend, section 3.1).
 
         Args:
-            logits: `(masks, 1, height, width)`.
+            logits: `(stages * masks, 1, height, width)`.
+            stages: number of stages, which draw one after the other.
 
         Returns:
-            `(masks, points, 2)` x, y in [0, 1].
+            `(stages * masks, points, 2)` x, y in [0, 1].
         """
-        settings = self.settings
-        drawn = torch.rand(len(logits), int(settings.oversample * settings.mask_points), 2, device=logits.device)
+        settings, masks = self.settings, len(logits) // stages
         uncertain = int(settings.uncertain_share * settings.mask_points)
+        counts = int(settings.oversample * settings.mask_points), settings.mask_points - uncertain
+        draws = [[torch.rand(masks, count, 2, device=logits.device) for count in counts] for _ in range(stages)]
+        drawn, anywhere = map(torch.cat, zip(*draws))
         certainty = sample_points(logits, drawn)[:, 0].abs()  # (masks, drawn)
         best = certainty.topk(uncertain, dim=1, largest=False).indices
         chosen = drawn.gather(1, best[..., None].expand(-1, -1, 2))
-        anywhere = torch.rand(len(logits), settings.mask_points - uncertain, 2, device=logits.device)
         return torch.cat((chosen, anywhere), dim=1)
 
 
 def class_losses(
     stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
-) -> dict[str, list[torch.Tensor]]:
-    """Computes the focal loss (Lin et al., ICCV 2017) of all queries and classes, per object; one value a stage."""
+) -> dict[str, torch.Tensor]:
+    """Computes the focal loss (Lin et al., ICCV 2017) of all queries and classes, per object: `(stages,)`."""
     logits = torch.stack([stage["logits"].float() for stage in stages])  # (stages, rows, queries, classes)
     wanted = torch.zeros_like(logits)
     index = torch.arange(len(stages), device=logits.device)[:, None]
     wanted[index, match.rows, match.queries, targets.classes[match.rows, match.objects]] = 1
-    return {"class": list(sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects)}
+    return {"class": sigmoid_focal_loss(logits, wanted).sum(dim=(1, 2, 3)) / objects}
 
 
 def box_losses(
     stages: Sequence[dict[str, torch.Tensor]], targets: GleeTargets, match: GleeMatch, objects: torch.Tensor
-) -> dict[str, list[torch.Tensor]]:
-    """Computes L1 distance and 1 - generalised IoU of matched boxes, per object; one value a stage."""
+) -> dict[str, torch.Tensor]:
+    """Computes L1 distance and 1 - generalised IoU of matched boxes, per object: `(stages,)`."""
     predicted = torch.stack([stage["pred_boxes"].float() for stage in stages])  # (stages, rows, queries, 4)
     index = torch.arange(len(stages), device=predicted.device)[:, None]
     predicted = predicted[index, match.rows, match.queries]  # (stages, pairs, 4)
     wanted = targets.boxes[match.rows, match.objects]
     distance = (predicted - wanted).abs().sum(dim=(1, 2)) / objects
     overlap = (1 - generalized_iou(predicted, wanted)).sum(dim=1) / objects
-    return {"box": list(distance), "giou": list(overlap)}
+    return {"box": distance, "giou": overlap}
 
 
 def distillation_loss(

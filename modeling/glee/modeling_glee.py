@@ -38,6 +38,7 @@ from .decoder_glee import (
     GleeTextEncoder,
     find_on_maps,
     mean_of_tokens,
+    read_masks,
     with_mean,
 )
 from .loss_glee import (
@@ -474,7 +475,7 @@ class GleeModel(GleePreTrainedModel):
             seen = attention_bias(seen, queries.dtype)
             bias = seen if bias is None else seen + nn.functional.pad(bias, (0, present.shape[1]))
         states, refined = self.decoder(start, start_boxes, memory, shapes, self.heads, prompts, bias, **kwargs)
-        states, refined = torch.stack(states), torch.stack(refined)  # (layers, rows, denoising and other queries, …)
+        # (layers, rows, denoising and other queries, …) each
         return GleeModelOutput(
             last_hidden_state=states[-1, :, known:],
             pred_boxes=refined[-1, :, known:],
@@ -603,10 +604,12 @@ class GleeForObjectDetection(GleePreTrainedModel):
             **vars(prompts),
             **kwargs,
         )
-        predictions = self._predictions(outputs, self._head_input(outputs["last_hidden_state"]), outputs["pred_boxes"])
         auxiliary = proposals = loss = loss_dict = None
-        if self.config.auxiliary_outputs or batch is not None:
-            auxiliary, proposals = self._auxiliary_outputs(outputs)
+        if not self.config.auxiliary_outputs and batch is None:
+            states, boxes = outputs["last_hidden_state"][None], outputs["pred_boxes"][None]
+            (predictions,) = self._predictions(outputs, self._head_input(states), boxes)
+        else:
+            predictions, *auxiliary, proposals = self._all_predictions(outputs)
             if batch is not None:
                 loss, loss_dict = self._loss(batch, outputs, predictions, auxiliary, proposals, loss_objects)
         image_sizes, padded_sizes = sizes_of_rows(pixel_values, pixel_mask, prompts)
@@ -678,7 +681,8 @@ class GleeForObjectDetection(GleePreTrainedModel):
 
     def _predictions(
         self, outputs: GleeModelOutput, states: torch.Tensor, boxes: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    ) -> list[dict[str, torch.Tensor]]:
+        """Computes what the heads read from states `(stages, rows, queries, size)` with boxes `(…, 4)`, by stages."""
         heads = self.model.heads
         logits = heads.class_logits(states, outputs["class_embeddings"])
         confidence = heads.confidence(states)[..., 0]
@@ -686,33 +690,29 @@ class GleeForObjectDetection(GleePreTrainedModel):
             lowest = torch.finfo(logits.dtype).min
             logits = logits.masked_fill(~outputs.query_mask[..., None], lowest)
             confidence = confidence.masked_fill(~outputs.query_mask, lowest)
-        return {
-            "logits": logits,
-            "confidence": confidence,
-            "pred_boxes": boxes,
-            "pred_masks": heads.mask_logits(states, boxes, outputs["mask_features"]),
-        }
+        # Masks are the largest tensors of all: each stage has its own, so that gradients needn't exist together.
+        masks = [read_masks(part, outputs["mask_features"]) for part in heads.mask_embeddings(states, boxes)]
+        names = ("logits", "confidence", "pred_boxes", "pred_masks")
+        return [dict(zip(names, stage)) for stage in zip(logits, confidence, boxes, masks)]
 
-    def _auxiliary_outputs(
-        self, outputs: GleeModelOutput
-    ) -> tuple[list[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
-        """Computes the predictions of the first queries and of each layer but the last; those of the proposals."""
+    def _all_predictions(self, outputs: GleeModelOutput) -> list[dict[str, torch.Tensor]]:
+        """Computes the predictions of the last layer, the first queries, the layers before it, and the proposals."""
         states, boxes = outputs["proposal_states"], outputs["proposal_boxes"]
-        proposals = self._predictions(outputs, self.model.decoder.norm(states), boxes)
-        first = self._predictions(outputs, self.model.decoder.norm(states.detach()), boxes.detach())
-        layers = zip(outputs["layer_states"][:-1], outputs["layer_boxes"][:-1])
-        return [first, *(self._predictions(outputs, self._head_input(s), b) for s, b in layers)], proposals
+        first = self.model.decoder.norm(torch.stack((states.detach(), states)))
+        layers, refined = self._head_input(outputs["layer_states"]), outputs["layer_boxes"]
+        states = torch.cat((layers[-1:], first[:1], layers[:-1], first[1:]))
+        boxes = torch.cat((refined[-1:], boxes.detach()[None], refined[:-1], boxes[None]))
+        return self._predictions(outputs, states, boxes)
 
     def _denoised(self, outputs: GleeModelOutput, denoising: GleeDenoising) -> list[dict[str, torch.Tensor]]:
         """Computes class scores and boxes of denoising queries: of the last layer, the start, the layers between."""
-        layers = [self._head_input(layer) for layer in outputs["denoising_states"]]
-        states = [self.model.decoder.norm(denoising.queries), *layers]
-        boxes = [denoising.boxes, *outputs["denoising_boxes"]]
-        found = [
-            {"logits": self.model.heads.class_logits(s, outputs["class_embeddings"]), "pred_boxes": b}
-            for s, b in zip(states, boxes)
-        ]
-        return [found[-1], *found[:-1]]
+        start = self.model.decoder.norm(denoising.queries)[None]
+        layers, refined = self._head_input(outputs["denoising_states"]), outputs["denoising_boxes"]
+        logits = self.model.heads.class_logits(
+            torch.cat((layers[-1:], start.to(layers.dtype), layers[:-1])), outputs["class_embeddings"]
+        )
+        boxes = (refined[-1], denoising.boxes, *refined[:-1])
+        return [{"logits": one, "pred_boxes": other} for one, other in zip(logits, boxes)]
 
 
 name_for_task("zero-shot-object-detection", GleeForObjectDetection)

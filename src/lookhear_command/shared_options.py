@@ -32,8 +32,8 @@ def add_model(
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
-    text = "what the model computes in; auto: as the checkpoint is stored. bfloat16 and float16 are faster on GPUs, "
-    text += "bfloat16 also on CPUs with AMX; either may change a letter (auto)"
+    text = "what the model computes in; auto: half precision on a CUDA GPU, elsewhere as the checkpoint is stored. "
+    text += "bfloat16 is faster on CPUs with AMX, too; half precision may change a letter (auto)"
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help=text)
 
 

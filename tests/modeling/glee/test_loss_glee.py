@@ -232,7 +232,8 @@ def test_masks_are_matched_by_the_loss_that_is_learnt(labels, name, of_point):
     costs = GleeMatchingCosts(mask=2.0, dice=0.0)
     masks, targets = torch.randn(3, 5, 4, 4), GleeTargets.from_labels(labels, 3).masks
     points = (torch.randint(16, (3, 30, 2)) + 0.5) / 16  # centres of pixels: wanted is 0 or 1
-    cost = mask_cost(masks, targets, points, costs, name)
+    at_points = sample_points(masks, points), sample_points(targets, points).transpose(1, 2)
+    cost = mask_cost(*at_points, costs, name)
     assert cost.shape == (3, 5, 2)
     for row, query, thing in [(0, 0, 0), (0, 4, 1), (2, 2, 0)]:
         scores = sample_points(masks[row, query][None, None], points[row][None]).flatten().tolist()
