@@ -36,7 +36,7 @@ from .perception_request_glee import (
 from .post_processing_glee import encoded_grounding, encoded_interactive, encoded_objects
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
 from .reading_workers_glee import PictureFile, ReadingWorkers, files_ahead, in_order, is_picture_file, usual_workers
-from .tracking_glee import MODES
+from .tracking_glee import MODES, THRESHOLD
 from .video_perception_glee import FOLLOWING, WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
 
@@ -44,7 +44,6 @@ TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as t
 ON_ERROR = ("raise", "return")  # what becomes of an input among several that cannot be used
 FEW = 8  # files in a call for which no workers are started by default
 FRAMES = ("video", "each", "first")  # followed, looked at one by one, or only the first
-THRESHOLD = 0.2  # that of the published demo, for checkpoints that have none of their own
 AUTO = "auto"
 
 

@@ -27,7 +27,7 @@ from .track_state_glee import (
 from .tracker_settings_glee import LifetimePolicy, MatchPolicy, ReidentifyPolicy, TrackerSettings
 
 MODES = ("memory", "minvis")
-THRESHOLD = 0.2  # of the published demo
+THRESHOLD = 0.2  # of the published demo, for checkpoints that have none of their own
 FRAMES_REMEMBERED = 3  # of the published code
 BEST_FADE = 0.98  # decay per frame of a track's recent maximum score
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lookhear.processing.glee.pipeline_glee import PerceptionSettings
 from lookhear.training.glee.scenes.calibrate import (
     STEPS,
     SceneAnswers,
@@ -33,6 +34,7 @@ class Seeing:
     def __init__(self):
         config = SimpleNamespace(label_threshold=0.35, expression_threshold=None)
         self.model, self.processor = SimpleNamespace(config=config, eval=lambda: None), None
+        self.settings = PerceptionSettings()
         self.asked: list[str] = []
 
     def __call__(self, image, labels=None, expressions=None, **settings):

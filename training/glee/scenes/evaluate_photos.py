@@ -29,7 +29,6 @@ LARGE = 0.04  # of the picture: a person's box from which the person counts
 ABSENT = 3  # sentences about nothing that are asked of each photo
 SIDE_SCENES = 100
 FULL_SIZE = 4096  # pixels: photos are looked at as they are
-THRESHOLD = 0.2  # of the pipeline, where a checkpoint has none of its own
 See = Callable[..., Any]
 Box = tuple[float, float, float, float]
 
@@ -168,9 +167,8 @@ def table(
 
 def default_thresholds(see: ObjectPerceptionPipeline) -> tuple[float, float]:
     """Returns the lowest score of what a pipeline finds by labels, and of what is taken as found by a sentence."""
-    config = see.model.config
-    labels = THRESHOLD if config.label_threshold is None else config.label_threshold
-    return labels, labels if config.expression_threshold is None else config.expression_threshold
+    settings, config = see.settings.updated({"expression_threshold": "auto"}), see.model.config
+    return settings.of_labels(config), settings.of_expressions(config)
 
 
 def read_held_out(folders: Sequence[str], split: str, skipped: Sequence[str] = ()) -> list[PersonPhoto]:
