@@ -1,6 +1,7 @@
 """The AVSR pipeline from a video file to captions: real-time factor, the stages' shares, peak memory, RTFx.
 
     python benchmarks/avsr_pipeline.py [--minutes 1 10 60] [--modality auto] [--device cpu] [--threads 2] [--clips 32]
+    python benchmarks/avsr_pipeline.py --folder GRID/s1/test --limit 40 --repeat 3
 
 The video is made here: a portrait says four sentences of GRID's kind (360x288, 25 frames/s, 16 kHz), over and over;
 its packets are repeated without encoding them again. Rows of the table:
@@ -12,6 +13,9 @@ memory
 - RTFx as the Open ASR Leaderboard defines it, seconds of speech by seconds of processing over a batch of clips that
 are
   in memory (sound, crops of the mouth, or both), after a first batch that isn't counted.
+
+With `--folder`, only `lookhear transcribe` of the videos in it, as a process of its own: without and with the usual
+processes that read beside the model, in turns; and the same of one video, most of which is to start.
 
 The real-time factor is seconds on the clock by seconds of speech. The processor's seconds say more where a machine is
 busy with other things. With the defaults it takes about a third as long as the lengths together on two cores.
@@ -107,7 +111,7 @@ def load(options: argparse.Namespace):
     import lookhear  # noqa: F401 - registers the task
 
     torch.set_num_threads(options.threads)
-    return pipeline(TASK, model=str(options.model), device=options.device)
+    return pipeline(TASK, model=str(options.model), device=options.device, dtype=options.dtype)
 
 
 def write_captions_of(asr, video: Path, modality: str) -> int:
@@ -139,7 +143,7 @@ def read_in_this_process(options: argparse.Namespace) -> None:
 
 def read_in_a_process(options: argparse.Namespace, video: Path, short: Path) -> dict:
     """Returns the same figures, measured in a process of its own."""
-    names = ("model", "modality", "device", "threads")
+    names = ("model", "modality", "device", "dtype", "threads")
     settings = [f"--{name}={getattr(options, name)}" for name in names if getattr(options, name) is not None]
     command = [sys.executable, __file__, *settings, "--read", str(video), str(short)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -241,6 +245,29 @@ def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -
         yield Row(f"{clips} clips in memory, {batch_size} at once: {modality}", speech, *spent)
 
 
+# -------------------------------------------------------------------------------------------------------- many files
+
+
+def measure_folder(options: argparse.Namespace) -> None:
+    """Prints the seconds of the command on the videos of a folder, least and median of a few turns."""
+    files = sorted(path for path in options.folder.iterdir() if path.suffix in (".mp4", ".mpg", ".mov", ".mkv"))
+    files = files[: options.limit]
+    asked = {f"{len(files)} files, --num-workers 0": (files, ["--num-workers", "0"])}
+    asked |= {f"{len(files)} files": (files, []), "one file": (files[:1], [])}
+    seconds: dict[str, list[float]] = {what: [] for what in asked}
+    for turn in range(options.repeat):
+        for what, (some, more) in asked.items():
+            command = [sys.executable, "-m", "lookhear", "transcribe", *map(str, some), "--model", str(options.model)]
+            started = time.perf_counter()
+            subprocess.run([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+            seconds[what].append(time.perf_counter() - started)
+            print(f"turn {turn + 1}: {what}: {seconds[what][-1]:.1f} s", file=sys.stderr)
+    print("| transcribe | s, least | s, median | share |\n|---|---:|---:|---:|")
+    first = next(iter(seconds.values()))
+    for what, spent in seconds.items():
+        print(f"| {what} | {min(spent):.1f} | {np.median(spent):.1f} | {np.median(spent) / np.median(first):.2f} |")
+
+
 # ----------------------------------------------------------------------------------------------------------- the table
 
 
@@ -285,14 +312,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path(__file__).parent.parent / "model_cards" / "avsr-grid-tiny")
     parser.add_argument("--modality", choices=("auto", "audio", "visual", "audiovisual"), default="auto")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16 or float16 (as the checkpoint is stored)")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch on the CPU (2)")
     parser.add_argument("--clips", type=int, default=32, help="how many RTFx is taken over (32)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips in a batch (8)")
+    parser.add_argument("--folder", type=Path, help="measure `transcribe` of the videos in this folder instead")
+    parser.add_argument("--limit", type=int, default=40, help="of them, at most this many (40)")
+    parser.add_argument("--repeat", type=int, default=3, help="turns (3)")
     parser.add_argument("--read", nargs=2, type=Path, help=argparse.SUPPRESS)  # the process of its own
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads))
     if options.read:
         read_in_this_process(options)
+        return
+    if options.folder:
+        measure_folder(options)
         return
     with tempfile.TemporaryDirectory() as folder:
         short = Path(folder) / "short.mp4"

@@ -6,7 +6,8 @@ comes in parts where the clips do not fit in memory together, and is joined here
 
 Where CTC finds no letter probable in a window of a long clip, there is no speech. The speech between two long pauses
 is an utterance, and is read as one piece with some of the silence around it. So no word is cut as long as the speaker
-pauses once in a window; otherwise pieces overlap and words are joined by their times.
+pauses once in a window; otherwise pieces overlap and words are joined by their times. Where the sound has a clear
+pause after an utterance, the window ends there, so that window and piece are one, and are encoded once.
 """
 
 import math
@@ -30,6 +31,9 @@ STRETCH = 1.5  # a window grows to this many chunks where an utterance, or the c
 UTTERANCE_PAUSE = 0.5  # seconds without a letter that end an utterance
 WORD_PAUSE = 0.2  # seconds without a letter that separate words
 MARGIN = 0.5  # seconds of silence on each side of a piece's letters, at most
+WIDEST = 1.5  # likewise, and between its letters, of a piece that is a whole window, as it is encoded already
+QUIET = 18.0  # decibels by which the sound of a pause is below loud speech around it; CTC is asked in any case
+SHORTEST_WORD = 0.15  # seconds of sound; a shorter one between pauses is a click
 EARLIEST_CUT = 0.4  # share of a window before which no utterance is cut in two
 MOVE = 0.1  # seconds of silence at a window's start, from which on the window is moved to hold more of the utterance
 OVERLAP = 1.0  # seconds that two pieces share where there is no pause; at most a quarter of a window
@@ -186,6 +190,26 @@ def join_found(parts: Sequence[dict[str, torch.Tensor]], blank: int) -> dict[str
         padded = [torch.nn.functional.pad(part[name], (0, more), value=fill) for part, more in zip(parts, missing)]
         joined[name] = torch.cat(padded)
     return joined
+
+
+def join_encoded(parts: Sequence[Any]) -> Any:
+    """
+    Joins the encoder's outputs on clips to that on a batch of them.
+
+    Args:
+        parts: each with `last_hidden_state` `(batch, frames, size)`, `frame_mask` `(batch, frames)` bool, and
+            `modalities` `(batch,)` or None.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    most = max(part.frame_mask.shape[1] for part in parts)
+    states, masks = [], []
+    for part in parts:
+        missing = most - part.frame_mask.shape[1]
+        states.append(torch.nn.functional.pad(part.last_hidden_state, (0, 0, 0, missing)))
+        masks.append(torch.nn.functional.pad(part.frame_mask, (0, missing)))
+    modalities = None if parts[0].modalities is None else torch.cat([part.modalities for part in parts])
+    return type(parts[0])(last_hidden_state=torch.cat(states), frame_mask=torch.cat(masks), modalities=modalities)
 
 
 def _valid(lengths: torch.Tensor, size: int) -> torch.Tensor:
@@ -366,6 +390,42 @@ def mean_confidence(pieces: list[TimedText]) -> float:
     return math.exp(sum(math.log(max(piece.confidence, 1e-30)) for piece in pieces) / len(pieces))
 
 
+@dataclass(frozen=True)
+class SpokenWord(TimedText):
+    """A word with its characters, among them the space before it, if the model wrote one."""
+
+    characters: tuple[TimedText, ...] = ()
+
+
+def moved(text: TimedText, offset: float) -> TimedText:
+    """Returns the same text, `offset` seconds later."""
+    return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
+
+
+def not_before(text: TimedText, time: float) -> TimedText:
+    """Returns the same text with times of at least `time` seconds."""
+    return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
+
+
+def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWord]:
+    """Joins the characters of a piece that starts at `offset` seconds to words with times in the clip."""
+    words: list[SpokenWord] = []
+    spelled: list[TimedText] = []
+    spaces: list[TimedText] = []
+    for character in [*(moved(character, offset) for character in characters), None]:
+        if character is not None and not character.text.isspace():
+            spelled.append(character)
+            continue
+        if spelled:
+            word = time_words(spelled if character is None else [*spelled, character])[0]
+            before = tuple(spaces[-1:]) if words else ()
+            words.append(SpokenWord(word.text, word.start, word.end, mean_confidence(spelled), (*before, *spelled)))
+            spelled, spaces = [], []
+        if character is not None:
+            spaces.append(character)
+    return words
+
+
 # -------------------------------------------------------------------------------------------------------- the cuts
 
 
@@ -476,6 +536,54 @@ def _longest_pause(letters: np.ndarray, seconds_per_step: float, earliest: float
     pauses = [(end - start, (start + end) / 2) for (_, start), end in zip(spoken, ends)]
     pauses = [pause for pause in pauses if pause[0] >= WORD_PAUSE - 1e-9 and pause[1] >= earliest]
     return max(pauses, default=(0.0, None))[1]
+
+
+def first_pause(levels: np.ndarray, fps: float) -> tuple[int, bool] | None:
+    """
+    Finds the first clear pause of a window's sound, in which the window may end.
+
+    Args:
+        levels: `(frames,)` of the sound, in decibels.
+        fps: frames per second.
+
+    Returns:
+        A frame, and whether something is heard before it: a long pause at the beginning is a window of its own. None
+        where no pause is long and quiet enough.
+    """
+    spoken = levels > np.percentile(levels, 95) - QUIET
+    speech = [span for span in find_speech(spoken, 1 / fps, UTTERANCE_PAUSE) if span[1] - span[0] >= SHORTEST_WORD]
+    if not speech:
+        return None
+    start, end = speech[0]
+    if start > 2 * MARGIN:
+        return round((start - MARGIN) * fps), False
+    pause = (speech[1][0] if len(speech) > 1 else len(levels) / fps) - end
+    return (round((end + min(MARGIN, pause / 2)) * fps), True) if pause >= UTTERANCE_PAUSE else None
+
+
+def plan_utterance(letters: np.ndarray, seconds_per_step: float, length: float, spoken: bool) -> WindowPlan | None:
+    """
+    Plans a window that ends in a pause of the sound: it is one piece, all of it, if CTC hears speech in it that is
+    over before the end, with little silence around and in it.
+
+    Args:
+        letters: see [`plan_window`].
+        seconds_per_step: see [`plan_window`].
+        length: see [`plan_window`].
+        spoken: whether the sound has an utterance; else CTC must hear nothing, and there is no piece.
+
+    Returns:
+        None where CTC hears something else.
+    """
+    speech = find_speech(letters, seconds_per_step, WIDEST)
+    if len(speech) != spoken:
+        return None
+    if not speech:
+        return WindowPlan((), length)
+    start, end = speech[0]
+    if start > WIDEST or not WORD_PAUSE <= length - end <= WIDEST:
+        return None
+    return WindowPlan((Piece(0.0, length, start, end),), length)
 
 
 def within_scene(piece: Piece, changes: Iterable[float]) -> Piece:

@@ -6,11 +6,12 @@ import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from .alignment_avsr import SpokenWord, TimedText, moved
 from .landmarks_avsr import face_sizes
 
 # Limits below or above which a warning is written. Those of face and blur: where reading lips becomes hard.
@@ -32,6 +33,8 @@ CLIPPED = 0.001  # share of samples at full scale
 
 SAMPLE = 500  # crops on which blur and brightness are measured, at most
 SAMPLE_NUMBERS = 20_000  # frames from which medians are computed, at most
+MOST_OTHERS = 1000  # words of other people that a report lists, at most
+NEIGHBOURS = 1.0  # seconds between pieces of a long clip that count as one run
 MAX_RUNS = 1000  # stretches without a face that are listed, at most; the longest ones
 
 NOSE_TIP, LEFT_EYE, RIGHT_EYE = 30, 36, 45
@@ -451,3 +454,96 @@ def _looks(report: ClipReport) -> Iterator[str]:
         yield f"the mouth is blurred (Laplacian variance {report.blur:.0f})"
     if report.fps_in and report.fps_in < FEW_FPS:
         yield f"the video has only {report.fps_in:.1f} frames a second"
+
+
+# ------------------------------------------------------------------------------------------------------- a long clip
+
+
+class PieceText(Protocol):
+    """What counts of the text of a piece; see `ChunkResult`."""
+
+    fits: bool
+    silence: float
+    others: list[TimedText]
+    left_out: Any
+
+
+class RunningStatistics:
+    """
+    Statistics of a long clip, updated while it is read.
+
+    Attributes:
+        seconds: read from `"audio"`, `"visual"` and `"audiovisual"`.
+        sound_only: `[start, end]` in seconds of each stretch that was read without lips.
+        changes: how many pieces were read without their lips because the scene changed in them.
+        fits: whether each text had room in its piece.
+        others: the first words that are not the chosen speaker's.
+        others_count: their total number.
+        left_out: stretches whose words are too unsure to be speech.
+        still: seconds read without lips because the picture stands still there.
+        stood_still: whether it does anywhere.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = {"audio": 0.0, "visual": 0.0, "audiovisual": 0.0}
+        self.sound_only: list[list[float]] = []
+        self.changes = 0
+        self.fits = True
+        self.others: list[TimedText] = []
+        self.others_count, self._others_until = 0, 0.0
+        self.left_out: list[Any] = []
+        self.still, self.stood_still = 0.0, False
+        self._text, self._silence = _Mean(), _Mean()
+
+    @property
+    def confidence(self) -> float:
+        """Returns the geometric mean of the characters' confidences; without any, the probability of silence."""
+        return math.exp((self._text if self._text.count else self._silence).value)
+
+    def add_piece(self, modality: str, start: float, end: float, reading: PieceText) -> None:
+        """Notes one piece (seconds)."""
+        self.seconds[modality] += end - start
+        self.fits &= reading.fits
+        self._silence.add([reading.silence])
+        self._add_others([moved(word, start) for word in reading.others])
+        if reading.left_out is not None and len(self.left_out) < MOST_OTHERS:
+            self.left_out.append(reading.left_out.moved(start))
+        if modality == "audio" and self.sound_only and start - self.sound_only[-1][1] < NEIGHBOURS:
+            self.sound_only[-1][1] = end
+        elif modality == "audio":
+            self.sound_only.append([start, end])
+
+    def _add_others(self, words: Sequence[TimedText]) -> None:
+        """Adds words of other people; words that overlapping pieces share are added once."""
+        new = [word for word in words if word.start >= self._others_until]
+        self._others_until = max([self._others_until, *(word.end for word in new)])
+        self.others_count += len(new)
+        self.others += new[: MOST_OTHERS - len(self.others)]
+
+    def add_window(self, nonblank_probability: np.ndarray) -> None:
+        """Notes the probabilities `(steps,)` of a window's letters."""
+        self._silence.add(np.log1p(-nonblank_probability.clip(max=1 - 1e-6)).tolist())
+
+    @property
+    def words(self) -> bool:
+        """Whether any word was read."""
+        return self._text.count > 0
+
+    def add_word(self, word: SpokenWord) -> None:
+        """Notes a finished word."""
+        self._text.add([math.log(max(character.confidence, 1e-30)) for character in word.characters])
+
+
+@dataclass
+class _Mean:
+    """A running mean, which does not store the numbers."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, values: Sequence[float]) -> None:
+        self.total, self.count = self.total + sum(values), self.count + len(values)
+
+    @property
+    def value(self) -> float:
+        return self.total / max(self.count, 1)

@@ -18,7 +18,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .alignment_avsr import MARGIN, STRETCH, UTTERANCE_PAUSE, TimedText, find_speech, mean_confidence, words_after
+from .alignment_avsr import (
+    MARGIN,
+    STRETCH,
+    UTTERANCE_PAUSE,
+    SpokenWord,
+    TimedText,
+    find_speech,
+    mean_confidence,
+    not_before,
+    spell_words,
+    words_after,
+)
 from .clip_stream_avsr import Clip, ClipPiece, prepare_finder
 from .live_source_avsr import LatestLocator, LiveSource, NewSpeaker, live_pieces
 from .long_form_avsr import (
@@ -27,9 +38,6 @@ from .long_form_avsr import (
     ChunkResult,
     ClipWindow,
     PieceReader,
-    SpokenWord,
-    not_before,
-    spell_words,
 )
 from .media_avsr import PICTURE, SOUND
 from .recognition_avsr import Recogniser

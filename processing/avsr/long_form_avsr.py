@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,21 +18,26 @@ import torch
 
 from .alignment_avsr import (
     STRETCH,
+    WIDEST,
     Piece,
+    SpokenWord,
     TimedText,
     WindowPlan,
     choose_seam,
-    mean_confidence,
+    first_pause,
+    join_encoded,
+    not_before,
     overlap_of,
+    plan_utterance,
     plan_window,
     run_in_parts,
+    spell_words,
     split_at,
-    time_words,
     within_scene,
     words_after,
     words_before,
 )
-from .clip_report_avsr import SILENT_DBFS, is_silent, stands_still
+from .clip_report_avsr import SILENT_DBFS, RunningStatistics, is_silent, stands_still
 from .clip_stream_avsr import (
     KINDS,
     MIN_FACE_SHARE,
@@ -45,14 +50,16 @@ from .clip_stream_avsr import (
     sound_only,
     without_others,
 )
-from .recognition_avsr import MOST_OTHERS, LeftOut, LipMemory, Recogniser, note_doubt, note_others
+from .recognition_avsr import LeftOut, LipMemory, Recogniser, note_doubt, note_others
 
 logger = logging.getLogger(__name__)
 
+Part = tuple[int, float, str]
+
+MISTAKES = 3  # pauses of the sound in a row that CTC denies, after which sound is not trusted
 LETTER = 0.5  # probability above which a CTC step counts as a letter
 SEAM_CONTEXT_WORDS = 8  # number of words compared across a chunk boundary
 MIN_IN_VIEW = 0.1  # with the chosen speaker in view in fewer frames than this, nothing is read
-NEIGHBOURS = 1.0  # seconds between pieces that count as one run in the report
 RUNS_NAMED = 5  # stretches that a warning names
 
 
@@ -173,18 +180,22 @@ class ClipWindow:
         part = held[0][max(0, start - offset) : max(0, end - offset)]
         return part if len(part) else None
 
+    def levels(self, start: int, end: int) -> np.ndarray | None:
+        """Returns the level of the sound in each of the frames, `(frames,)` in decibels; None without sound."""
+        first = self._sample(start)
+        audio = self._slice(self._audio, first, self._sample(end), self._sample(self.first))
+        if audio is None or end <= start:
+            return None
+        borders = np.array([self._sample(frame) - first for frame in range(start, end + 1)])
+        power = np.concatenate(([0.0], np.cumsum(np.square(audio, dtype=np.float64))))
+        mean = np.diff(power[np.minimum(borders, len(audio))]) / np.maximum(np.diff(borders), 1)
+        return 10 * np.log10(np.maximum(mean, 1e-12))
+
     def changes(self, start: int, end: int) -> list[int]:
         """Returns the frames of `start < frame < end` with which another scene or face, or the pictures, begin."""
         cuts = self._slice(self._cuts, start + 1, end, self.first)
         frames: list[int] = [] if cuts is None else (np.flatnonzero(cuts) + start + 1).tolist()
         return sorted({*frames, self.pictures_from}) if start < self.pictures_from < end else frames
-
-
-@dataclass(frozen=True)
-class SpokenWord(TimedText):
-    """A word with its characters, among them the space before it, if the model wrote one."""
-
-    characters: tuple[TimedText, ...] = ()
 
 
 @dataclass
@@ -205,87 +216,6 @@ class ChunkResult:
     silence: float = 0.0
     others: list[TimedText] = field(default_factory=list)
     left_out: LeftOut | None = None
-
-
-class RunningStatistics:
-    """
-    Statistics of a long clip, updated while it is read.
-
-    Attributes:
-        seconds: read from `"audio"`, `"visual"` and `"audiovisual"`.
-        sound_only: `[start, end]` in seconds of each stretch that was read without lips.
-        changes: how many pieces were read without their lips because the scene changed in them.
-        fits: whether each text had room in its piece.
-        others: the first words that are not the chosen speaker's.
-        others_count: their total number.
-        left_out: stretches whose words are too unsure to be speech.
-        still: seconds read without lips because the picture stands still there.
-        stood_still: whether it does anywhere.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = {"audio": 0.0, "visual": 0.0, "audiovisual": 0.0}
-        self.sound_only: list[list[float]] = []
-        self.changes = 0
-        self.fits = True
-        self.others: list[TimedText] = []
-        self.others_count, self._others_until = 0, 0.0
-        self.left_out: list[LeftOut] = []
-        self.still, self.stood_still = 0.0, False
-        self._text, self._silence = _Mean(), _Mean()
-
-    @property
-    def confidence(self) -> float:
-        """Returns the geometric mean of the characters' confidences; without any, the probability of silence."""
-        return math.exp((self._text if self._text.count else self._silence).value)
-
-    def add_piece(self, modality: str, start: float, end: float, reading: ChunkResult) -> None:
-        """Notes one piece (seconds)."""
-        self.seconds[modality] += end - start
-        self.fits &= reading.fits
-        self._silence.add([reading.silence])
-        self._add_others([moved(word, start) for word in reading.others])
-        if reading.left_out is not None and len(self.left_out) < MOST_OTHERS:
-            self.left_out.append(reading.left_out.moved(start))
-        if modality == "audio" and self.sound_only and start - self.sound_only[-1][1] < NEIGHBOURS:
-            self.sound_only[-1][1] = end
-        elif modality == "audio":
-            self.sound_only.append([start, end])
-
-    def _add_others(self, words: Sequence[TimedText]) -> None:
-        """Adds words of other people; words that overlapping pieces share are added once."""
-        new = [word for word in words if word.start >= self._others_until]
-        self._others_until = max([self._others_until, *(word.end for word in new)])
-        self.others_count += len(new)
-        self.others += new[: MOST_OTHERS - len(self.others)]
-
-    def add_window(self, nonblank_probability: np.ndarray) -> None:
-        """Notes the probabilities `(steps,)` of a window's letters."""
-        self._silence.add(np.log1p(-nonblank_probability.clip(max=1 - 1e-6)).tolist())
-
-    @property
-    def words(self) -> bool:
-        """Whether any word was read."""
-        return self._text.count > 0
-
-    def add_word(self, word: SpokenWord) -> None:
-        """Notes a finished word."""
-        self._text.add([math.log(max(character.confidence, 1e-30)) for character in word.characters])
-
-
-@dataclass
-class _Mean:
-    """A running mean, which does not store the numbers."""
-
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, values: Sequence[float]) -> None:
-        self.total, self.count = self.total + sum(values), self.count + len(values)
-
-    @property
-    def value(self) -> float:
-        return self.total / max(self.count, 1)
 
 
 class LongFormDecoder:
@@ -319,6 +249,7 @@ class LongFormDecoder:
         self._chunk_length, self._seconds_per_step = chunk_length, seconds_per_step
         self._batch_size = batch_size
         self._waiting: list[tuple[float, Clip]] = []  # pieces to be read with the ones that follow
+        self._mistakes = 0  # pauses of the sound that CTC has denied since the latest one that it agreed with
         self._in_utterance = False  # whether the latest window held no pause: the next one is as long then
         self._emitted: list[TimedText] = []
         self._seam: float | None = None
@@ -335,6 +266,11 @@ class LongFormDecoder:
                 yield from self._read_waiting()
                 raise
             last = window.ended and window.last - window.first <= longest
+            if (plan := None if last and window.first == 0 else self._utterance(chunk)) is not None:
+                words, next_start = self._words(plan, 0.0)
+                yield from words
+                self._move(next_start)
+                continue
             end = window.last if last else window.first + (longest if self._in_utterance else chunk)
             clip = window.take(window.first, end)
             self.statistics.stood_still |= clip.still
@@ -356,15 +292,47 @@ class LongFormDecoder:
                 yield from self._read_waiting()
                 self.position = window.last / fps
                 return
-            window.drop(window.first + max(1, round(next_start * fps)))
-            self.position = self._waiting[0][0] if self._waiting else window.first / fps
+            self._move(next_start)
+
+    def _move(self, seconds: float) -> None:
+        """Drops the beginning of the window, which is done with."""
+        window = self._window
+        window.drop(window.first + max(1, round(seconds * window.fps)))
+        self.position = self._waiting[0][0] if self._waiting else window.first / window.fps
+
+    def _utterance(self, frames: int) -> WindowPlan | None:
+        """
+        Returns the plan of a window that ends in the first pause of the sound: one piece, which is then encoded once,
+        or none. None where there is no such pause within so many frames, the scene changes, or CTC hears something
+        else.
+        """
+        window = self._window
+        if self._in_utterance or self._seam is not None or self._mistakes >= MISTAKES:
+            return None
+        levels = window.levels(window.first, min(window.first + frames, window.last))
+        pause = None if levels is None else first_pause(levels, window.fps)
+        if pause is None or window.changes(window.first, window.first + pause[0]):
+            return None
+        clip = window.take(window.first, window.first + pause[0])
+        if not clip.modality and not pause[1]:
+            return WindowPlan((), clip.duration)
+        if not clip.modality or (pause[1] and clip.audio is None):
+            return None
+        probabilities = self._nonblank_probability(clip)  # (steps,)
+        plan = plan_utterance(probabilities > LETTER, self._seconds_per_step, clip.duration, pause[1])
+        self._mistakes = self._mistakes + 1 if plan is None else 0
+        if plan is not None:
+            self.statistics.add_window(probabilities)
+            self.statistics.stood_still |= clip.still
+        return plan
 
     def _plan(self, clip: Clip, last: bool) -> WindowPlan:
         probabilities = self._nonblank_probability(clip)  # (steps,)
         self.statistics.add_window(probabilities)
         plan = plan_window(probabilities > LETTER, self._seconds_per_step, clip.duration, last)
-        if last and self._window.first == 0 and len(plan.pieces) == 1:  # the whole clip is one utterance
-            piece = plan.pieces[0]
+        piece = plan.pieces[0] if len(plan.pieces) == 1 else None
+        near = piece and piece.speech_start <= WIDEST and clip.duration - piece.speech_end <= WIDEST
+        if last and piece and (self._window.first == 0 or near):  # all that is left is one utterance
             return WindowPlan((Piece(0.0, clip.duration, piece.speech_start, piece.speech_end),), clip.duration)
         return plan
 
@@ -452,6 +420,7 @@ class PieceReader:
         device: of the model.
         lip_evidence: see [`Recogniser.spoken_words`].
         speech_confidence: see [`Recogniser.spoken_words`].
+        batch_size: pieces that are read together; encodings of their windows, and of silence between, are stored.
     """
 
     def __init__(
@@ -462,32 +431,45 @@ class PieceReader:
         device: torch.device,
         lip_evidence: float | None = None,
         speech_confidence: float | None = None,
+        batch_size: int = 1,
     ):
         self._recogniser, self._search, self._placed, self._device = recogniser, search, placed, device
         self._least = lip_evidence, speech_confidence
         self._memory: LipMemory | None = None
-        self._window: tuple[Clip, dict[str, torch.Tensor], Any] | None = None  # the latest one, inputs, encodings
+        self._latest: tuple[Clip, dict[str, torch.Tensor]] | None = None  # window, with its inputs
+        self._encoded: deque[tuple[Part, Any]] = deque(maxlen=4 * batch_size)  # of the latest windows
 
     def nonblank_probability(self, clip: Clip) -> np.ndarray:
         """Returns `(steps,)`: CTC's probability of any letter in a window."""
         with self._placed(), torch.inference_mode():
             inputs = self._inputs([clip])
             encoded = self._recogniser.encode(inputs)
-            self._window = clip, inputs, encoded
+            self._latest = clip, inputs
+            self._encoded.append((_part(clip), encoded))
             return self._recogniser.nonblank_probability(encoded)[0].cpu().numpy()
 
     def read(self, clips: list[Clip]) -> list[ChunkResult]:
         """Returns the text of each piece; they are of the windows so far, in order."""
-        window, inputs, encoded = self._window or (None, None, None)
-        if not clips or window is None or inputs is None or not _same_part(clips[-1], window):
-            readings = self._read(clips) if clips else []
-        else:
-            earlier = self._read(clips[:-1]) if len(clips) > 1 else []
-            readings = [*earlier, *self._readings(clips[-1:], self._search(inputs, encoded))]
-        if window is not None and self._memory is not None:
+        windows = dict(self._encoded)
+        known = [clip for clip in clips if _part(clip) in windows]
+        others = [clip for clip in clips if _part(clip) not in windows]
+        readings = iter(self._read_encoded(known, [windows[_part(clip)] for clip in known]) if known else [])
+        more = iter(self._read(others) if others else [])
+        found = [next(readings if _part(clip) in windows else more) for clip in clips]
+        if self._latest is not None and self._memory is not None:
             with torch.inference_mode():
-                self._memory.drop(window.first)
-        return readings
+                self._memory.drop(self._latest[0].first)
+        return found
+
+    def _read_encoded(self, clips: list[Clip], encoded: list[Any]) -> list[ChunkResult]:
+        """Returns the text of pieces that are whole windows."""
+        with self._placed(), torch.inference_mode():
+            if len(clips) == 1 and self._latest is not None and _part(clips[0]) == _part(self._latest[0]):
+                inputs = self._latest[1]
+            else:
+                inputs = self._inputs(clips)
+            together = join_encoded(encoded)
+        return self._readings(clips, self._search(inputs, together))
 
     def _read(self, clips: list[Clip]) -> list[ChunkResult]:
         parts = run_in_parts(lambda part: self._read_some(clips[part]), len(clips), "clips", self._too_long)
@@ -535,38 +517,9 @@ class PieceReader:
         return inputs
 
 
-def _same_part(one: Clip, other: Clip) -> bool:
-    """Whether two clips of one window hold the same sound and lips."""
-    return (one.first, one.duration, one.modality) == (other.first, other.duration, other.modality)
-
-
-def moved(text: TimedText, offset: float) -> TimedText:
-    """Returns the same text, `offset` seconds later."""
-    return TimedText(text.text, text.start + offset, text.end + offset, text.confidence)
-
-
-def not_before(text: TimedText, time: float) -> TimedText:
-    """Returns the same text with times of at least `time` seconds."""
-    return TimedText(text.text, max(text.start, time), max(text.end, time), text.confidence)
-
-
-def spell_words(characters: Sequence[TimedText], offset: float) -> list[SpokenWord]:
-    """Joins the characters of a piece that starts at `offset` seconds to words with times in the clip."""
-    words: list[SpokenWord] = []
-    spelled: list[TimedText] = []
-    spaces: list[TimedText] = []
-    for character in [*(moved(character, offset) for character in characters), None]:
-        if character is not None and not character.text.isspace():
-            spelled.append(character)
-            continue
-        if spelled:
-            word = time_words(spelled if character is None else [*spelled, character])[0]
-            before = tuple(spaces[-1:]) if words else ()
-            words.append(SpokenWord(word.text, word.start, word.end, mean_confidence(spelled), (*before, *spelled)))
-            spelled, spaces = [], []
-        if character is not None:
-            spaces.append(character)
-    return words
+def _part(clip: Clip) -> Part:
+    """Returns what tells the parts of one clip apart: those that are equal in it hold the same sound and lips."""
+    return clip.first, clip.duration, clip.modality
 
 
 class SpeechStream:

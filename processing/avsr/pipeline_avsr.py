@@ -675,14 +675,14 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
         }
 
     def _piece_reader(self, settings: ReadingSettings) -> PieceReader:
-        one_text = settings.changed(num_return_sequences=1)
+        one_text, least = settings.changed(num_return_sequences=1), (settings.lip_evidence, settings.speech_confidence)
         return PieceReader(
             self._recogniser,
             lambda inputs, encoded: self.forward(inputs, settings=one_text, encoded=encoded),
             self.device_placement,
             self.device,
-            settings.lip_evidence,
-            settings.speech_confidence,
+            *least,
+            settings.batch_size or 1,
         )
 
     def _listen(

@@ -23,6 +23,7 @@ from .alignment_avsr import (
     time_characters,
     time_words,
 )
+from .clip_report_avsr import MOST_OTHERS
 
 if TYPE_CHECKING:
     from .clip_stream_avsr import Clip
@@ -35,7 +36,6 @@ LONGEST_CHUNK = 600.0  # seconds that a checkpoint may set; a call may pass more
 
 NEARBY = 0.2  # seconds around a letter in which the lips may show it: CTC of lips alone and of both differ in time
 CONTEXT = 1.0  # seconds around a word whose letters are judged with it: a single letter is often hard to see
-MOST_OTHERS = 1000  # words of other people that a report lists, at most
 DOUBT = 0.0  # confidence below which words may be others, unless the checkpoint sets another value
 LIP_EVIDENCE = 0.25  # mean evidence that makes words the lips', unless the call or the checkpoint sets another value
 

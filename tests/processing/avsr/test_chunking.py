@@ -9,6 +9,8 @@ from lookhear.processing.avsr.alignment_avsr import (
     TimedText,
     choose_seam,
     find_speech,
+    first_pause,
+    plan_utterance,
     plan_window,
     split_at,
     within_scene,
@@ -94,6 +96,35 @@ def test_pieces_neither_overlap_nor_leave_their_window():
         for piece in window.pieces:
             assert piece.start <= piece.speech_start < piece.speech_end <= piece.end
         assert window.next_start is None or 0 < window.next_start <= length
+
+
+def levels(*stretches: tuple[int, float]) -> np.ndarray:
+    """Frames at a level in decibels."""
+    return np.concatenate([np.full(frames, level) for frames, level in stretches])
+
+
+def test_the_sound_pauses_where_it_is_long_enough_much_quieter():
+    loud, quiet = -20.0, -60.0
+    assert first_pause(levels((20, loud), (20, quiet), (30, loud)), FPS) == (30, True)  # the middle
+    assert first_pause(levels((5, quiet), (20, loud), (61, quiet), (30, loud)), FPS) == (38, True)  # half a second
+    assert first_pause(levels((20, loud), (14, quiet)), FPS) == (27, True)  # at the window's end
+    assert first_pause(levels((20, loud), (12, quiet), (30, loud)), FPS) is None  # 0.48 s
+    assert first_pause(levels((20, loud), (20, loud - 17), (30, loud)), FPS) is None
+    assert first_pause(levels((36, quiet), (20, loud), (20, quiet)), FPS) == (24, False)  # speech begins late
+    assert first_pause(levels((20, loud), (20, quiet), (2, loud), (20, quiet)), FPS) == (32, True)  # a click
+    assert first_pause(levels((50, quiet)), FPS) is None and first_pause(levels((50, loud)), FPS) is None
+    assert first_pause(levels((9, loud), (8, quiet), (9, loud), (20, quiet), (30, loud)), FPS) == (36, True)
+
+
+def test_a_window_is_one_piece_where_its_letters_are_one_utterance():
+    whole = plan_utterance(letters((0.3, 0.9), (1.2, 2.0), length=2.5), STEP, 2.5, True)
+    assert whole is not None and whole.next_start == 2.5 and places(whole) == [(0.0, 2.5)]
+    for spans, length in (((), 2.5), (((0.3, 2.4),), 2.5), (((0.1, 0.3), (1.9, 2.2)), 2.5), (((1.6, 2.0),), 2.5)):
+        assert plan_utterance(letters(*spans, length=length), STEP, length, True) is None
+    assert plan_utterance(letters((0.3, 0.9), length=2.5), STEP, 2.5, True) is None  # more silence than is read
+    silence = plan_utterance(letters(length=2.0), STEP, 2.0, False)
+    assert silence is not None and silence.next_start == 2.0 and silence.pieces == ()
+    assert plan_utterance(letters((0.3, 0.9), length=2.0), STEP, 2.0, False) is None  # somebody whispers
 
 
 def test_a_piece_keeps_to_its_scene():
@@ -256,6 +287,58 @@ def test_words_come_before_the_clip_ends():
     for word in reading:
         assert window.last / FPS - word.end < 8 and window.last - window.first <= 7 * FPS
         assert reading.position <= word.start
+
+
+class Watcher(Listener):
+    """Notes the windows that it looks at; with `denies`, CTC hears letters until the end of each short one."""
+
+    def __init__(self, words, denies: bool = False):
+        super().__init__({number: end - start for number, (start, end) in enumerate(words, LOUD + 1)})
+        self.windows, self.denies = [], denies
+
+    def nonblank_probability(self, clip) -> np.ndarray:
+        self.windows.append((clip.first, clip.duration))
+        letters = super().nonblank_probability(clip)
+        if self.denies and clip.duration < 6:
+            letters[-5:] = 1.0
+        return letters
+
+    def decode(self, words, length: float, batch_size: int = 1):
+        wave = say(words, length)
+        wave[wave > 0] += LOUD
+        window = ClipWindow(iter(pieces_of(wave)), RATE, FPS)
+        return list(LongFormDecoder(window, self.nonblank_probability, self.read, 12.0, STEP, batch_size))
+
+
+LOUD = 100  # added to the numbers, so that all words are about as loud
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_utterances_between_quiet_pauses_are_windows_of_their_own(monkeypatch, batch_size, quiet):
+    if not quiet:
+        monkeypatch.setattr(ClipWindow, "levels", lambda self, start, end: np.zeros(end - start))
+    words = talk(4, 60.0, 0.7, 2.5)
+    watcher = Watcher(words)
+    found = watcher.decode(words, 60.0, batch_size)
+    assert [word.text for word in found] == [str(number) for number in range(LOUD + 1, LOUD + len(words) + 1)]
+    assert np.allclose([(w.start, w.end) for w in found], words, atol=0.045)
+    windows = sum(length for _, length in watcher.windows)
+    pieces = [(clip.first, clip.duration) for clip in watcher.clips]
+    again = sum(piece[1] for piece in pieces if piece not in watcher.windows)
+    if quiet:
+        assert 0.85 * 60 < windows < 1.15 * 60 and again < 0.1 * 60  # silence itself is not looked at
+    else:
+        assert windows > 1.1 * 60 and again > 0.6 * 60
+
+
+def test_sound_is_not_trusted_where_ctc_denies_its_pauses():
+    words = talk(4, 60.0, 0.7, 2.5)
+    watcher = Watcher(words, denies=True)
+    found = watcher.decode(words, 60.0)
+    assert [word.text for word in found] == [str(number) for number in range(LOUD + 1, LOUD + len(words) + 1)]
+    short = [length < 6 for _, length in watcher.windows]
+    assert sum(short[:6]) == 3 and not any(short[6:-1])
 
 
 def lips_of(words, length: float) -> np.ndarray:

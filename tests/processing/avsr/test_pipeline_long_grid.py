@@ -72,3 +72,20 @@ def test_a_sentence_that_is_longer_than_a_chunk_stays_whole(asr, clips, modality
     for clip in clips[:4]:
         clip = joined([clip], modality)
         assert asr(clip, chunk_length_s=2)["text"] == asr(clip)["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_sound_with_quiet_pauses_is_encoded_once(asr, clips, batch_size):
+    """Counted in frames that the encoder gets; the words are those of each utterance alone."""
+    encoded = []
+    hook = asr.model.get_encoder().register_forward_hook(
+        lambda module, arguments, named, output: encoded.append(int(output.frame_mask.sum())), with_kwargs=True
+    )
+    try:
+        result = asr(joined(clips, "audiovisual"), batch_size=batch_size)
+    finally:
+        hook.remove()
+    frames = sum(len(clip["mouths"]) for clip in clips)
+    assert len(result["text"].split()) > 50
+    assert frames * 0.95 < sum(encoded) < frames * 1.4
