@@ -18,6 +18,7 @@ PACKAGES = {  # each with its page
     "lookhear.processing.avsr": "processing_avsr",
     "lookhear.processing.glee": "processing_glee",
     "lookhear.processing.lisa_glee": "processing_lisa_glee",
+    "lookhear.batch": "batch",
     "lookhear.evaluation": "evaluation",
     "lookhear.publishing": "publishing",
     "lookhear.training.avsr.synthesis": "training",

@@ -167,18 +167,18 @@ def imported_names(path: Path, root: Path) -> set[str]:
 
 
 ABOVE = ("evaluation", "spaces", "benchmarks", "examples", "src/lookhear/commands", "src/lookhear/reproduction")
-ABOVE += ("src/lookhear_command", "src/lookhear/serving")
+ABOVE += ("src/lookhear_command", "src/lookhear/serving", "src/lookhear/batch")
 
 
-FRONTLESS = ("training", "evaluation", "publishing", "commands", "reproduction", "serving")
+FRONTLESS = ("training", "evaluation", "publishing", "commands", "reproduction", "serving", "batch")
 
 
 @pytest.mark.parametrize("folder", ABOVE)
 def test_only_public_names_are_used_from_outside(repository, folder):
     """
     Rule 4. Models and processing are reached through what `lookhear` and the packages of each system export; of
-    `training`, `evaluation`, `publishing`, `commands`, `reproduction` and `serving`, whose modules have no such front,
-    through public names.
+    `training`, `evaluation`, `publishing`, `commands`, `reproduction`, `serving` and `batch`, whose modules have no
+    such front, through public names.
     """
     packages = ["lookhear", *(f"lookhear.{kind}.{m}" for kind in ("modeling", "processing") for m in SYSTEMS)]
     public = {f"{name}.{exported}" for name in packages for exported in importlib.import_module(name).__all__}
@@ -405,7 +405,7 @@ print(sorted({name.split(".")[0] for name in sys.modules}))
 
 def test_all_has_everything_but_the_hub_kernels(repository):
     extras = tomllib.loads((repository / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    choices = {"dlib", "docs", "export", "hub-kernels", "dev"}
+    choices = {"dlib", "docs", "export", "hub-kernels", "ray", "dev"}
     assert set(extras) == {"face", "eval", "demo", "lora", "serve", "all"} | choices
     assert extras["all"] == ["lookhear[face,eval,demo,lora,serve]"]
 

@@ -37,6 +37,7 @@ FOREIGN = {
     r"\b(grid_tiny|lrs2_\w+|stage\d_\w+|scenes_tiny|people_tiny|lisa_glee_tiny)\.yaml": "hours of training",
     r"^lookhear publish (?!.*--dry-run)": "the Hub",
     r"^lookhear transcribe - ": "a pipe",
+    r"\blookhear import batch\b": "Ray, on which tests/test_batch.py runs it",
     r"^lookhear live|asr\.live\(": "a camera, or as long as a clip plays: tests/test_cli_live.py reads its files",
     r"^lookhear serve|127\.0\.0\.1:8000": "a server, which tests/serving/test_guide.py starts and asks",
 }

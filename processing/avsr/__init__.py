@@ -1,7 +1,8 @@
 """AVSR: from a file to tensors, and back to text with times."""
 
 from .captions_avsr import format_captions, make_sentences, write_captions
-from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, read_clip
+from .clip_report_avsr import ClipReport
+from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, read_clip
 from .everyone_avsr import find_people
 from .face_tracking_avsr import FaceTracker
 from .feature_extraction_avsr import AvsrFeatureExtractor
@@ -23,6 +24,8 @@ __all__ = [
     "AvsrTokenizer",
     "Clip",
     "ClipPiece",
+    "ClipReport",
+    "ClipStream",
     "FaceTracker",
     "LiveSpeech",
     "MediaError",

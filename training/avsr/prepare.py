@@ -20,7 +20,7 @@ import multiprocessing
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
@@ -151,19 +151,10 @@ def prepare(
     Raises:
         CorpusError, ValueError: wrong layout, unknown corpus, wrong shard, or an output folder with other settings.
     """
-    if corpus not in READERS:
-        raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
-    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
-
-    options = {"allow_outside": allow_outside} if corpus == "folder" else {}
     given = {"roi_size": roi_size, "crop_size": crop_size, "mouth_width": mouth_width, "landmarks": landmarks}
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if model is None:
-        image_processor = MouthRoiImageProcessor(**settings)
-    else:
-        image_processor = MouthRoiImageProcessor.from_pretrained(model, **settings)
+    utterances, image_processor = open_corpus(corpus, source, split, model, allow_outside, given)
     return prepare_corpus(
-        READERS[corpus](source, split, **options),
+        utterances,
         output,
         image_processor,
         num_proc=num_proc,
@@ -171,6 +162,41 @@ def prepare(
         clips_per_shard=clips_per_shard,
         progress=progress,
     )
+
+
+def open_corpus(
+    corpus: str,
+    source: str | Path,
+    split: str | None,
+    model: str | Path | None,
+    allow_outside: bool,
+    crops: Mapping[str, Any],
+) -> tuple[list[Utterance], MouthRoiImageProcessor]:
+    """
+    Returns the utterances of a corpus, and what makes their crops.
+
+    Args:
+        corpus: see `prepare`.
+        source: see `prepare`.
+        split: see `prepare`.
+        model: see `prepare`.
+        allow_outside: see `prepare`.
+        crops: settings of the image processor, instead of the model's; None leaves one as it is.
+
+    Raises:
+        CorpusError, ValueError: wrong layout, or unknown corpus.
+    """
+    if corpus not in READERS:
+        raise ValueError(f"corpus '{corpus}' is unknown; choose one of {', '.join(READERS)}")
+    from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
+
+    options = {"allow_outside": allow_outside} if corpus == "folder" else {}
+    settings: dict[str, Any] = {name: value for name, value in crops.items() if value is not None}
+    if model is None:
+        image_processor = MouthRoiImageProcessor(**settings)
+    else:
+        image_processor = MouthRoiImageProcessor.from_pretrained(model, **settings)
+    return list(READERS[corpus](source, split, **options)), image_processor
 
 
 def parse_shard(shard: str | tuple[int, int]) -> tuple[int, int]:
@@ -213,21 +239,71 @@ def prepare_corpus(
     if num_proc < 1 or clips_per_shard < 1:
         raise ValueError(f"num_proc ({num_proc}) and clips_per_shard ({clips_per_shard}) must be at least 1")
     index, jobs = parse_shard(shard)
-    utterances = list(utterances)
+    utterances, output = list(utterances), Path(output)
+    missing = missing_shards(utterances, output, image_processor, clips_per_shard, (index, jobs))
+    clips = sum(len(clips_of(utterances, number, clips_per_shard)) for number in missing)
+    with _clip_mapper(image_processor, num_proc) as map_clips, _progress_bar(clips, progress) as bar:
+        for number in missing:
+            part = clips_of(utterances, number, clips_per_shard)
+            path = output / shard_name(number, math.ceil(len(utterances) / clips_per_shard))
+            _write_shard(path, _counted(map_clips(part), bar))
+    return summarize(output)
+
+
+def missing_shards(
+    utterances: Sequence[Utterance],
+    output: Path,
+    image_processor: MouthRoiImageProcessor,
+    clips_per_shard: int,
+    job: tuple[int, int] = (0, 1),
+) -> list[int]:
+    """
+    Claims an output folder; returns the numbers of the shards that a job has to make and that are missing.
+
+    Args:
+        utterances: see `prepare_corpus`.
+        output: see `prepare_corpus`.
+        image_processor: see `prepare_corpus`.
+        clips_per_shard: see `prepare_corpus`.
+        job: which job of how many.
+
+    Raises:
+        ValueError: no utterances, or the folder was made with other settings.
+    """
     if not utterances:
         raise ValueError("there are no utterances to prepare; check the corpus folder and the split")
-    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     settings = _settings(utterances, image_processor, clips_per_shard)
     claim_folder(output / "prepare.json", settings, earlier={"landmarks": FIRST_LANDMARKS})
     shards = math.ceil(len(utterances) / clips_per_shard)
-    missing = [number for number in range(index, shards, jobs) if not (output / shard_name(number, shards)).exists()]
-    clips = sum(len(utterances[number * clips_per_shard : (number + 1) * clips_per_shard]) for number in missing)
-    with _clip_mapper(image_processor, num_proc) as map_clips, _progress_bar(clips, progress) as bar:
-        for number in missing:
-            part = utterances[number * clips_per_shard : (number + 1) * clips_per_shard]
-            _write_shard(output / shard_name(number, shards), _counted(map_clips(part), bar))
-    return summarize(output)
+    index, jobs = job
+    return [number for number in range(index, shards, jobs) if not (output / shard_name(number, shards)).exists()]
+
+
+def clips_of(utterances: Sequence[Utterance], number: int, clips_per_shard: int) -> Sequence[Utterance]:
+    """Returns the utterances of a shard, counted from 0."""
+    return utterances[number * clips_per_shard : (number + 1) * clips_per_shard]
+
+
+def make_shard(
+    utterances: Sequence[Utterance],
+    output: Path,
+    image_processor: MouthRoiImageProcessor,
+    number: int,
+    clips_per_shard: int,
+) -> None:
+    """
+    Writes one shard, in this process.
+
+    Args:
+        utterances: see `prepare_corpus`.
+        output: see `prepare_corpus`.
+        image_processor: see `prepare_corpus`.
+        number: of the shard, from 0.
+        clips_per_shard: see `prepare_corpus`.
+    """
+    rows = (_row_or_problem(clip, image_processor) for clip in clips_of(utterances, number, clips_per_shard))
+    _write_shard(output / shard_name(number, math.ceil(len(utterances) / clips_per_shard)), rows)
 
 
 def shard_name(number: int, shards: int) -> str:
@@ -420,7 +496,7 @@ def _write_shard(path: Path, rows: Iterator[dict]) -> None:
         writer.add_key_value_metadata(metadata)
 
 
-def _settings(utterances: list[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:
+def _settings(utterances: Sequence[Utterance], image_processor: MouthRoiImageProcessor, clips_per_shard: int) -> dict:
     digest = hashlib.sha256("\n".join(f"{utterance.id}\t{utterance.text}" for utterance in utterances).encode())
     settings = {name: getattr(image_processor, name) for name in ROI_SETTINGS}
     return settings | {"clips": len(utterances), "clips_per_shard": clips_per_shard, "corpus": digest.hexdigest()[:16]}
