@@ -34,6 +34,7 @@ from PIL import Image
 
 from lookhear import MouthRoiImageProcessor
 from lookhear.processing.avsr import (
+    SAME_PERSON,
     FaceTracker,
     MeshLandmarkDetector,
     find_people,
@@ -46,7 +47,6 @@ FPS = 25
 SIDE = 320  # pixels of the square in which a person is shown in a generated cut
 SCENE = 40  # frames before the cut, and after it
 CLIPS_OF_ONE = 4  # most clips of one person
-SAME = 0.55  # distance of two descriptions from which on they are taken for those of two people
 PORTRAITS = ("astronaut", "hopper")
 
 
@@ -189,7 +189,7 @@ def pair_line(people: list[Person], name: str) -> str:
     mixed = np.searchsorted(far, borders) / len(far)
     best = int(np.maximum(missed, mixed).argmin())
     cells = [len(near), len(far), f"{np.median(near):.2f}", f"{np.median(far):.2f}"]
-    cells += [f"{(near >= SAME).mean():.1%}", f"{(far < SAME).mean():.1%}"]
+    cells += [f"{(near >= SAME_PERSON).mean():.1%}", f"{(far < SAME_PERSON).mean():.1%}"]
     cells += [f"{max(missed[best], mixed[best]):.1%} at {borders[best]:.2f}"]
     return f"| {name} | {' | '.join(map(str, cells))} |"
 
@@ -299,7 +299,7 @@ def main() -> None:
         print_table("| landmarks | what | processor ms a frame |", lines)
     print(f"\n{len(people)} people")
     heading = "| landmarks | pairs of one person | of two | median distance of one | of two | one taken for two | "
-    heading += f"two taken for one (from {SAME} on) | as many of both |"
+    heading += f"two taken for one (from {SAME_PERSON} on) | as many of both |"
     print_table(heading, (pair_line(people, name) for name in options.landmarks))
     lines = (cut_line(people, name, options.cuts, options.seed) for name in options.landmarks)
     print_table("| landmarks | cuts with two faces found | both followed rightly |", lines)

@@ -6,7 +6,7 @@ from .clip_stream_avsr import MIN_FACE_SHARE, Clip, ClipPiece, ClipStream, read_
 from .everyone_avsr import find_people
 from .face_tracking_avsr import FaceTracker
 from .feature_extraction_avsr import AvsrFeatureExtractor
-from .landmarks_avsr import MeshLandmarkDetector, make_detector
+from .landmarks_avsr import SAME_PERSON, MeshLandmarkDetector, make_detector
 from .live_avsr import LiveSpeech
 from .media_avsr import probe_media, read_audio, read_frames
 from .media_source_avsr import MediaError, fetch_media
@@ -31,6 +31,7 @@ __all__ = [
     "MediaError",
     "MeshLandmarkDetector",
     "MouthRoiImageProcessor",
+    "SAME_PERSON",
     "babble",
     "competing_talker",
     "draw_reading",

@@ -12,19 +12,31 @@ import numpy as np
 
 from .clip_arrays_avsr import ClipInput, fetch_input, open_input
 from .face_tracking_avsr import Change, SceneWatch, inside
-from .landmarks_avsr import Box, Face, FaceDescriber, FaceFollower, LandmarkDetector, grown, make_detector, overlap
+from .landmarks_avsr import (
+    SAME_PERSON,
+    Box,
+    Face,
+    FaceDescriber,
+    FaceFollower,
+    LandmarkDetector,
+    grown,
+    make_detector,
+    overlap,
+)
 from .media_avsr import PICTURE
 from .media_source_avsr import DEFAULT_TRACKS, TrackChoice, source_name
 
 MOST = 8  # most people who are read: each of them takes as long as a clip of one person
 
-SAMPLES = 2  # most descriptions of the face in a tracklet
-SAME = 0.55  # distance of two descriptions up to which they are of one person (dlib's own limit is 0.6)
+SAMPLES = 6  # most descriptions of the face in a tracklet: in the first search, the second, the fourth, and so on
 NEAR = 1.0  # face widths: without descriptions, a face that comes back within this distance is the same person's
 AWAY = 250  # frames: without descriptions, a face that is away for longer counts as another person
 SHORTEST = 1.0  # seconds for which a person must be seen
 LOOK_AGAIN = 5  # frames between two searches while a face is missing, or there is none
 LOST = 25  # frames for which a face that is not found is waited for
+SAME_PLACE = 0.4  # intersection over union from which on a face found is the one that is expected there
+DRIFTED = 0.7  # below it, the follower's points are no longer those of the face, and the ones found count
+JOINED = 1000  # most tracklets that are compared each with each; the shortest of more are assigned afterwards
 MARGIN = 0.25  # of a face's width, added on each side: the face is searched for in this box later
 
 
@@ -116,8 +128,8 @@ class Person:
     a track for the pipeline's `speaker`.
     """
 
-    def __init__(self) -> None:
-        self._tracklets: list[Tracklet] = []
+    def __init__(self, tracklets: Sequence[Tracklet] = ()) -> None:
+        self._tracklets = sorted(tracklets, key=lambda tracklet: tracklet.start)
 
     @property
     def frames(self) -> int:
@@ -142,7 +154,7 @@ class Person:
         if tracklet.description is not None:
             own = [(one.description, len(one.boxes)) for one in self._tracklets if one.description is not None]
             mean: np.ndarray = np.average([look for look, _ in own], axis=0, weights=[frames for _, frames in own])
-            return float(np.linalg.norm(mean - tracklet.description)) / SAME
+            return float(np.linalg.norm(mean - tracklet.description)) / SAME_PERSON
         return min(_apart(*sorted([own, tracklet], key=lambda tracklet: tracklet.start)) for own in self._tracklets)
 
     def __iter__(self) -> Iterator[Box | None]:
@@ -164,6 +176,40 @@ def _apart(earlier: Tracklet, later: Tracklet) -> float:
     return float(np.hypot(x, y)) / (NEAR * float(before[2] - before[0]))
 
 
+def join(tracklets: Sequence[Tracklet]) -> list[Person]:
+    """
+    Returns the people that tracklets with descriptions are of.
+
+    Of all people, at first one for each tracklet, the two who look most alike are joined until no two are less than
+    `SAME_PERSON` apart; those who are in view at the same time never are. So it does not matter in which order
+    tracklets are compared, and a doubtful one is assigned last.
+
+    Args:
+        tracklets: in any order.
+    """
+    if not tracklets:
+        return []
+    starts, ends = (np.array([getattr(one, name) for one in tracklets]) for name in ("start", "end"))
+    looks = np.array([one.description for one in tracklets], np.float64)
+    frames = (ends - starts).astype(np.float64)
+    groups = [[one] for one in tracklets]
+    never = (starts[:, None] < ends) & (starts < ends[:, None])  # of one person, as of two in view at the same time
+    apart = np.stack([np.linalg.norm(looks - look, axis=1) for look in looks])
+    apart[never] = np.inf
+    while True:
+        one, other = divmod(int(apart.argmin()), len(apart))
+        if apart[one, other] >= SAME_PERSON:
+            return [Person(group) for group in groups if group]
+        looks[one] = np.average(looks[[one, other]], axis=0, weights=frames[[one, other]])
+        frames[one] += frames[other]
+        groups[one], groups[other] = groups[one] + groups[other], []
+        never[one] |= never[other]
+        never[:, one] = never[one]
+        never[other] = never[:, other] = True
+        apart[one] = apart[:, one] = np.where(never[one], np.inf, np.linalg.norm(looks - looks[one], axis=1))
+        apart[other] = apart[:, other] = np.inf
+
+
 class _Followed:
     """A face that is being followed, and its boxes so far."""
 
@@ -171,14 +217,36 @@ class _Followed:
         self.face, self._start, self._scene = face, start, scene
         self._boxes = array("f", face.box)
         self.descriptions: list[np.ndarray] = []
+        self._found = 0  # searches in which it was found
         self.since = 0  # frames since it was found in a search
-        self.missing = False  # in the latest search
+        self.missing = False  # in the latest search, or lost by the follower since then
 
-    def move(self, face: Face, found: bool | None = None) -> None:
-        """Adds its place in the next frame, and whether it was found there; `found` is None without a search."""
-        self.face, self.since = face, 0 if found else self.since + 1
-        self.missing = self.missing if found is None else not found
+    def move(self, face: Face) -> None:
+        """Adds its place in the next frame, which was not searched."""
+        self.face = face
+        self.since += 1
         self._boxes.extend(face.box)
+
+    def wait(self) -> None:
+        """Adds the place of the frame before: a search has not found it in the next one."""
+        self.missing = True
+        self.move(self.face)
+
+    def lose(self) -> None:
+        """Adds the place of the frame before, up to which it counts as found: the follower sees it no more."""
+        self.since = self.since if self.missing else 0
+        self.wait()
+
+    def find(self, face: Face) -> None:
+        """Adds its place in the next frame, where a search has found it."""
+        self.move(face)
+        self.missing, self.since = False, 0
+
+    def take_look(self, describer: FaceDescriber, frame: np.ndarray) -> None:
+        """Describes the face, which has just been found: in few of a long tracklet's frames, all over it."""
+        self._found += 1
+        if len(self.descriptions) < SAMPLES and self._found & (self._found - 1) == 0:
+            self.descriptions.append(describer.describe(frame, self.face))
 
     def tracklet(self) -> Tracklet:
         """Returns the tracklet up to the frame in which it was last found."""
@@ -225,26 +293,35 @@ class FaceTrackCollector:
             self._search(frame)
         else:
             for one in self._open:
-                one.move(self._follower.follow(frame, one.face))
-        self._close([one for one in self._open if one.missing and one.since > LOST or not inside(one.face, frame)])
+                face = self._follower.follow(frame, one.face)
+                if inside(face, frame):
+                    one.move(face)
+                else:
+                    one.lose()
+        self._close([one for one in self._open if (one.missing and one.since > LOST) or not inside(one.face, frame)])
         self.frames += 1
 
     def _search(self, frame: np.ndarray) -> None:
         """Finds the faces again that are being followed, and starts to follow all others."""
         faces = self._detector(frame)
         for one in self._open:
-            expected = self._follower.follow(frame, one.face) if self._follower else one.face
+            followed = self._follower.follow(frame, one.face) if self._follower else None
+            if followed is not None and not inside(followed, frame):
+                followed = None
+            expected = followed or one.face
             face = max(faces, key=lambda face: overlap(face.box, expected.box), default=None)
-            if face is not None and overlap(face.box, expected.box) > 0.4:
+            common = 0.0 if face is None else overlap(face.box, expected.box)
+            if face is not None and common > SAME_PLACE:
                 faces = [other for other in faces if other is not face]
-                one.move(expected if self._follower else face, found=True)
+                one.find(followed if followed is not None and common > DRIFTED else face)
+            elif followed is not None and self._follower is not None and self._follower.confirm(frame, followed):
+                one.find(followed)
             else:
-                still_there = self._follower and inside(expected, frame) and self._follower.confirm(frame, expected)
-                one.move(expected, found=bool(still_there))
+                one.wait()
         self._open += [_Followed(face, self.frames, self._scene) for face in faces]
         for one in self._open:
-            if self._describer is not None and not one.missing and len(one.descriptions) < SAMPLES:
-                one.descriptions.append(self._describer.describe(frame, one.face))
+            if self._describer is not None and not one.missing:
+                one.take_look(self._describer, frame)
 
     def _close(self, some: list[_Followed]) -> None:
         """Ends the tracklets of some of the faces."""
@@ -262,9 +339,11 @@ class FaceTrackCollector:
             The people in the order of their appearance; those who appear in the same frame from left to right.
         """
         self._close(self._open)
-        people: list[Person] = []
         # The longest first, as they are the most reliable.
-        for tracklet in sorted(self._done, key=lambda tracklet: -len(tracklet.boxes)):
+        tracklets = sorted(self._done, key=lambda tracklet: -len(tracklet.boxes))
+        described = tracklets[:JOINED] if self._describer is not None else []
+        people = join(described)
+        for tracklet in tracklets[len(described) :]:
             others = [person for person in people if not person.overlaps(tracklet)]
             closest = min(others, key=lambda person: person.distance(tracklet), default=None)
             if closest is None or closest.distance(tracklet) >= 1.0:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import shutil
 import struct
@@ -411,13 +412,13 @@ def _align(out: bytearray, to: int, before: int) -> None:
 class _Graph:
     """Collects tensors and operators; a tensor is its number, and its shape is (1, height, width, channels)."""
 
-    def __init__(self, side: int):
+    def __init__(self, height: int, width: int):
         self.shapes: list[tuple[int, ...]] = []
         self._tensors: list[Fields] = []
         self._buffers: list[Fields] = [{}]  # the first one is that of all tensors without constant values
         self._codes: list[int] = []
         self._operators: list[Fields] = []
-        self.input = self._tensor((1, side, side, 3), FLOAT, 0)
+        self.input = self._tensor((1, height, width, 3), FLOAT, 0)
 
     def _tensor(self, shape: tuple[int, ...], kind: int, buffer: int) -> int:
         self.shapes.append(shape)
@@ -523,15 +524,16 @@ class _Graph:
         return self.add(RELU, [x], self.shapes[x])
 
 
-def litert_model(network: nn.Module, side: int) -> bytes:
+def litert_model(network: nn.Module, height: int, width: int) -> bytes:
     """
-    Returns a network as a LiteRT model of one picture `(1, side, side, 3)`; outputs are those of the network.
+    Returns a network as a LiteRT model of one picture `(1, height, width, 3)`; outputs are those of the network.
 
     Args:
         network: one of `NETWORKS`.
-        side: of the picture it sees, in pixels.
+        height: of the picture it sees, in pixels.
+        width: of this picture.
     """
-    graph = _Graph(side)
+    graph = _Graph(height, width)
     if isinstance(network, FaceMesh):
         x = graph.run(network.trunk, graph.input)
         return graph.model([graph.run(network.points, x), graph.run(network.face, x)])
@@ -580,15 +582,16 @@ class LiteRtNetwork:
 
     Args:
         name: see `load_network`.
-        side: of the picture it sees, in pixels.
+        height: of the picture it sees, in pixels.
+        width: of this picture.
     """
 
-    def __init__(self, name: str, side: int):
+    def __init__(self, name: str, height: int, width: int):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise ImportError("LiteRT is missing: pip install lookhear[face]") from None
-        self._content = litert_model(load_network(name), side)  # the interpreter does not hold it
+        self._content = litert_model(load_network(name), height, width)  # the interpreter does not hold it
         self._interpreter = Interpreter(model_content=self._content, num_threads=1)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -596,7 +599,7 @@ class LiteRtNetwork:
         self._lock = threading.Lock()
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns both outputs for `(n, side, side, 3)` float32, each with n rows."""
+        """Returns both outputs for `(n, height, width, 3)` float32, each with n rows."""
         rows: list[list[np.ndarray]] = [[], []]
         with self._lock:
             for picture in pictures:
@@ -607,28 +610,29 @@ class LiteRtNetwork:
         return np.stack(rows[0]), np.stack(rows[1])
 
 
-@functools.lru_cache(maxsize=3)
-def load_litert(name: str, side: int) -> LiteRtNetwork:
-    """Makes a network for LiteRT, once per process; see `LiteRtNetwork`."""
-    return LiteRtNetwork(name, side)
+@functools.lru_cache(maxsize=16)
+def load_litert(name: str, height: int, width: int) -> LiteRtNetwork:
+    """Makes a network for LiteRT, once per process and size; see `LiteRtNetwork`."""
+    return LiteRtNetwork(name, height, width)
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
 
 
-def _cells(side: int, cell: int, places: int) -> np.ndarray:
-    """Returns the (n, 2) centres of a detector's places, in pixels: `places` to each cell, row by row."""
-    ticks = (np.arange(side // cell) + 0.5) * cell
-    y, x = np.meshgrid(ticks, ticks, indexing="ij")
-    return np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), places, axis=0)
-
-
-PLACES = {
-    "short": np.concatenate([_cells(SHORT_SIDE, 8, 2), _cells(SHORT_SIDE, 16, 6)]),
-    "full": _cells(FULL_SIDE, 4, 1),
-}
-SPARE = 4  # a picture's pixels to one of the network's, of which more are left out before it is reduced
 SIDES = {"short": SHORT_SIDE, "full": FULL_SIDE, "mesh": MESH_SIDE}
+CELLS = {"short": ((8, 2), (16, 6)), "full": ((4, 1),)}  # pixels of a detector's cells, and places in each
+BLOCK = {"short": 16, "full": 32}  # pixels of which a detector's picture has a whole number
+SPARE = 4  # a picture's pixels to one of the network's, of which more are left out before it is reduced
+
+
+@functools.lru_cache(maxsize=16)
+def centres_of(network: str, height: int, width: int) -> np.ndarray:
+    """Returns the `(places, 2)` centres of a detector's places, in pixels of the picture it sees, row by row."""
+    found = []
+    for cell, places in CELLS[network]:
+        y, x = np.meshgrid(*((np.arange(length // cell) + 0.5) * cell for length in (height, width)), indexing="ij")
+        found.append(np.repeat(np.stack([x.ravel(), y.ravel()], axis=1), places, axis=0))
+    return np.concatenate(found).astype(np.float32)
 
 
 def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) -> tuple[np.ndarray, np.ndarray]:
@@ -637,7 +641,7 @@ def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) 
 
     Args:
         network: `"short"`, `"full"` or `"mesh"`.
-        pictures: `(n, side, side, 3)` uint8 or float32, from 0 to 255.
+        pictures: `(n, height, width, 3)` uint8 or float32, from 0 to 255.
         device: where it runs.
         lowest: what the network sees in place of black; white is 1.
 
@@ -645,8 +649,10 @@ def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) 
         Both outputs, `(n, places, values)` and `(n, places)` float32; see the networks.
     """
     if device == "cpu" and has_litert():
-        scaled = pictures * np.float32((1 - lowest) / 255) + np.float32(lowest)
-        first, second = load_litert(network, SIDES[network])(scaled)
+        scaled = pictures * np.float32((1 - lowest) / 255)
+        if lowest:
+            scaled += np.float32(lowest)
+        first, second = load_litert(network, *pictures.shape[1:3])(scaled)
         return first.reshape(len(pictures), -1, first.shape[-1]), second.reshape(len(pictures), -1)
     with torch.inference_mode():
         values = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
@@ -663,7 +669,7 @@ def detect_faces(
 
     Args:
         network: `"short"` or `"full"`.
-        parts: `(height, width, 3)` uint8; as large as the network sees them also float32, from 0 to 255.
+        parts: `(height, width, 3)` uint8, or all of them as the network sees them: float32 from 0 to 255, of one size.
         threshold: lowest score, from 0 to 1.
         device: where the network runs.
 
@@ -671,31 +677,42 @@ def detect_faces(
         For each part, in its own pixels, the places that see a face, mostly several of one face: `(n, 8, 2)`, centre,
         size and six points (eyes, nose, mouth, ears), x and y; and `(n,)` scores from 0 to 1.
     """
-    side = SIDES[network]
-    squares, scales = zip(*(_letterboxed(part, side) for part in parts))
-    boxes, logits = run_network(network, np.stack(squares), device, lowest=-1.0)
-    scores = 1 / (1 + np.exp(-np.clip(logits, -80, 80)))
+    pictures, scales = _letterboxed(parts, network)
+    places = centres_of(network, *pictures.shape[1:3])
+    boxes, logits = run_network(network, pictures, device, lowest=-1.0)
+    lowest = math.log(threshold / (1 - threshold))
     found = []
-    for values, score, scale in zip(boxes, scores, scales):
-        likely = np.flatnonzero(score >= threshold)
-        points = values[likely].reshape(-1, 8, 2) / scale
-        points[:, [0, 2, 3, 4, 5, 6, 7]] += PLACES[network][likely, None] / scale - 0.5  # all but the size, number 1
-        found.append((points, score[likely]))
+    for values, logit, scale in zip(boxes, logits, scales):
+        likely = np.flatnonzero(logit >= lowest)
+        points = values[likely].reshape(-1, 8, 2)
+        points[:, [0, 2, 3, 4, 5, 6, 7]] += places[likely, None] - 0.5 * scale  # all but the size, number 1
+        found.append((points / scale, 1 / (1 + np.exp(-logit[likely]))))
     return found
 
 
-def _letterboxed(part: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    """Returns a picture in the top left corner of a black square, and the square's pixels to one of the picture."""
-    height, width = part.shape[:2]
-    if height == width == side:
-        return part, 1.0
-    scale = side / max(height, width)
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    step = max(1, int(1 / scale / SPARE))
+def _letterboxed(parts: Sequence[np.ndarray], network: str) -> tuple[np.ndarray, list[float]]:
+    """Returns pictures as a detector sees them, (n, height, width, 3), and its pixels to one of each part.
+
+    Each part is in the top left corner of a picture that has black right of it and below, where a square would have
+    more: up to the next whole block, half a block at least where the square has it.
+    """
+    side, block = SIDES[network], BLOCK[network]
+    if parts[0].dtype == np.float32:
+        return np.stack(parts), [1.0] * len(parts)
+    scales = [side / max(part.shape[:2]) for part in parts]
+    sizes = [[max(1, round(length * scale)) for length in part.shape[:2]] for part, scale in zip(parts, scales)]
+    height, width = (min(side, -(-(max(lengths) + block // 2) // block) * block) for lengths in zip(*sizes))
+    pictures = np.zeros((len(parts), height, width, 3), np.uint8)
+    for picture, part, scale, (rows, columns) in zip(pictures, parts, scales, sizes):
+        picture[:rows, :columns] = _resized(part, rows, columns, max(1, int(1 / scale / SPARE)))
+    return pictures, scales
+
+
+def _resized(part: np.ndarray, height: int, width: int, step: int) -> np.ndarray:
+    """Returns a picture (rows, columns, 3) at another size, made from one in `step` of its rows and columns."""
+    if part.shape[:2] == (height, width):
+        return part
     pixels = part[::step, ::step] if step > 1 else part
     writable = pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
-    square = np.zeros((side, side, 3), np.uint8)
     planes = torch.from_numpy(writable).permute(2, 0, 1)[None]
-    resized = F.interpolate(planes, size, mode="bilinear", antialias=True)
-    square[: size[0], : size[1]] = resized[0].permute(1, 2, 0).numpy()
-    return square, scale
+    return F.interpolate(planes, (height, width), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()

@@ -13,6 +13,8 @@ from lookhear.processing.avsr.face_networks_avsr import (
     FULL_SIDE,
     MESH_SIDE,
     SHORT_SIDE,
+    centres_of,
+    has_litert,
     load_litert,
     load_network,
     to_flatbuffer,
@@ -22,7 +24,8 @@ from lookhear.processing.avsr.face_networks_avsr import (
 HERE = Path(__file__).parent
 TOLERANCE = 2e-4  # pixels and logits
 
-ten_faces = runpy.run_path(str(HERE / "drawn_faces.py"))["ten_faces"]
+drawn = runpy.run_path(str(HERE / "drawn_faces.py"))
+drawn_face, ten_faces = drawn["drawn_face"], drawn["ten_faces"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_the_networks_run_in_litert(original, name, side):
     """Of files that are written from torch's weights; the numbers are those of the original files."""
     pytest.importorskip("ai_edge_litert", reason="needs LiteRT")
     values = pictures(side) if name == "mesh" else pictures(side) * 2 - 1
-    boxes, scores = load_litert(name, side)(values.permute(0, 2, 3, 1).contiguous().numpy())
+    boxes, scores = load_litert(name, side, side)(values.permute(0, 2, 3, 1).contiguous().numpy())
     if name == "mesh":
         assert np.abs(boxes.reshape(10, 468, 3) - original["points"]).max() < 1e-5
         assert np.abs(scores.reshape(10) - original["face_logits"]).max() < 1e-5
@@ -68,6 +71,32 @@ def test_the_networks_run_in_litert(original, name, side):
     likely = original[f"{name}_places"].astype(int)
     assert np.abs(np.take_along_axis(scores[..., 0], likely, 1) - original[f"{name}_scores"]).max() < 1e-5
     assert np.abs(np.take_along_axis(boxes, likely[..., None], 1) - original[f"{name}_boxes"]).max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "size"), [("short", (80, 128)), ("short", (128, 96)), ("full", (128, 192))])
+def test_a_detector_sees_pictures_that_are_no_squares(name, size):
+    """Both runtimes agree, and a face is found where it is in a square that has more black at the edge."""
+    side = SHORT_SIDE if name == "short" else FULL_SIDE
+    height, width = size
+    square = np.zeros((1, side, side, 3), np.float32) - 1
+    face = drawn_face(height - 16, width - 16, (width * 0.4, height * 0.4), side * 0.16)
+    square[0, : height - 16, : width - 16] = face / 127.5 - 1
+    part = np.ascontiguousarray(square[:, :height, :width])
+    boxes, scores = (values.numpy() for values in load_network(name)(torch.from_numpy(part).permute(0, 3, 1, 2)))
+    whole_boxes, whole_scores = (v.numpy() for v in load_network(name)(torch.from_numpy(square).permute(0, 3, 1, 2)))
+    places, whole = centres_of(name, height, width), centres_of(name, side, side)
+    assert boxes.shape == (1, len(places), 16) and scores.shape == (1, len(places)) and len(whole) > len(places)
+    assert scores.max() > 0
+    best, same = int(scores.argmax()), int(whole_scores.argmax())
+    there, expected = boxes[0, best].copy(), whole_boxes[0, same].copy()
+    for box, place in ((there, places[best]), (expected, whole[same])):
+        box[[0, 1, *range(4, 16)]] += np.tile(place, 7)  # all but the size
+    assert np.abs(there - expected).max() < 2.0  # pixels
+    if has_litert():
+        again, its_scores = load_litert(name, height, width)(part)
+        likely = scores[0] > 0
+        assert np.abs(again[0, likely] - boxes[0, likely]).max() < TOLERANCE
+        assert np.abs(its_scores[0, likely, 0] - scores[0, likely]).max() < TOLERANCE
 
 
 def test_a_flatbuffer_by_hand():

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from lookhear.processing.avsr.everyone_avsr import MOST, SAME, FaceTrackCollector, Person, find_people, people_in
+from lookhear.processing.avsr.everyone_avsr import (
+    MOST,
+    FaceTrackCollector,
+    Person,
+    Tracklet,
+    find_people,
+    join,
+    people_in,
+)
 from lookhear.processing.avsr.face_tracking_avsr import Change
-from lookhear.processing.avsr.landmarks_avsr import DlibLandmarkDetector, Face
+from lookhear.processing.avsr.landmarks_avsr import SAME_PERSON, DlibLandmarkDetector, Face
 from lookhear.processing.avsr.processing_avsr import MouthRoiImageProcessor
 from lookhear.processing.avsr.speaker_tracking_avsr import SpeakerBox, SpeakerFace, SpeakerReport
 
@@ -85,6 +95,97 @@ def test_a_flash_is_no_cut():
     assert ann.frames >= 35
 
 
+class Losing(Knowing):
+    """Loses every face three frames after it was found, and sees it nowhere then; a search finds it again."""
+
+    def follow(self, frame: np.ndarray, face: Face) -> Face:
+        found = super().follow(frame, face)
+        age = 0 if face.mesh is None else len(face.mesh)  # in frames
+        return replace(found, mesh=np.zeros((age + 1, 3), np.float32), seen=age < 3)
+
+
+def test_a_face_that_its_follower_loses_is_one_until_a_search_finds_it_no_more():
+    """Of Ann there is one tracklet, to where she leaves; a search is made in every fifth frame while she is lost."""
+    with_ann = [scene(1, (ANN, 120 + index, 120, 60)) for index in range(48)]
+    collector = FaceTrackCollector(Losing(), 10)
+    for frame in [*with_ann, *[scene(1)] * 60]:
+        collector.add(frame)
+    (ann,) = collector.people(25.0)
+    (tracklet,) = ann._tracklets
+    assert 46 <= ann.frames <= 49
+    middles = (tracklet.boxes[:, 0] + tracklet.boxes[:, 2]) / 2
+    assert middles == pytest.approx(120 + np.arange(ann.frames), abs=6), "it waits where it was for a frame or two"
+    assert collector._detector.searches <= 1 + 108 / 5
+
+
+def test_a_search_puts_right_what_has_drifted():
+    """The follower's face is a third of its width too far right at the next search, which finds it where it is."""
+
+    class Drifting(Knowing):
+        def follow(self, frame: np.ndarray, face: Face) -> Face:
+            return face.moved(2.0, 0.0)
+
+    (ann,) = find_people([scene(1, (ANN, 120, 120, 60))] * 31, Drifting(), 10, 25.0)
+    found = centres(ann, 31)
+    assert found[9] == pytest.approx(138, abs=2) and found[10] == pytest.approx(120, abs=2)
+    assert found[30] == pytest.approx(120, abs=2)
+
+
+def looks_of(rng: np.random.Generator, places: list[tuple[int, int, int]]) -> list[Tracklet]:
+    """Tracklets of (start, frames, person), whose descriptions are those of the person, and a little noise."""
+    people = np.eye(5)
+    boxes = np.array([0, 0, 10, 10], np.float32)
+    return [
+        Tracklet(start, 0, np.tile(boxes, (frames, 1)), people[person] + rng.normal(0, 0.04, 5))
+        for start, frames, person in places
+    ]
+
+
+def test_tracklets_are_joined_in_whatever_order_they_come():
+    rng = np.random.default_rng(0)
+    places = [(0, 40, 0), (0, 40, 1), (40, 30, 1), (40, 5, 0), (45, 30, 0), (75, 9, 2), (84, 3, 2), (90, 2, 1)]
+    tracklets = looks_of(rng, places)
+    for _ in range(5):
+        order = rng.permutation(len(places)).tolist()
+        people = join([tracklets[index] for index in order])
+        starts = sorted([(one.start, len(one.boxes)) for one in person._tracklets] for person in people)
+        assert starts == sorted([(a, b) for a, b, who in places if who == person] for person in range(3))
+    assert join([]) == []
+
+
+def test_two_in_view_together_are_never_one_person():
+    """They look the same; one who comes later is joined to the nearer of the two."""
+    rng = np.random.default_rng(1)
+    twins = looks_of(rng, [(0, 40, 0), (20, 40, 0), (60, 20, 0)])
+    people = join(twins)
+    assert sorted(len(person._tracklets) for person in people) == [1, 2]
+    gaps = [np.linalg.norm(one.description - twins[2].description) for one in twins[:2]]
+    (pair,) = (person for person in people if len(person._tracklets) == 2)
+    assert pair._tracklets[0] is twins[int(np.argmin(gaps))]
+
+
+def test_the_nearest_are_joined_first():
+    """On a line: 0.4 and 0.6, then their mean 0.5 and 0; 1.4 is 1.07 times the border from the mean of three."""
+    places = np.array([0.0, 0.4, 0.6, 1.4]) * SAME_PERSON
+    box = np.array([[0, 0, 10, 10]], np.float32)
+    tracklets = [Tracklet(10 * index, 0, box, np.array([place])) for index, place in enumerate(places)]
+    groups = sorted([one.start for one in person._tracklets] for person in join(tracklets))
+    assert groups == [[0, 10, 20], [30]]
+
+
+def test_a_face_is_described_all_over_a_tracklet():
+    class Counting(Knowing):
+        described: list[int] = []
+
+        def describe(self, frame: np.ndarray, face: Face) -> np.ndarray:
+            self.described.append(self.searches)
+            return super().describe(frame, face)
+
+    detector = Counting()
+    (ann,) = find_people([scene(1, (ANN, 120, 120, 60))] * 700, detector, 10, 25.0)
+    assert ann.frames == 700 and detector.described == [1, 2, 4, 8, 16, 32]
+
+
 def test_passers_by_are_left_out():
     frames = [
         scene(1, (ANN, 120, 120, 60), *([(BOB, 400, 120, 60)] if 30 <= index < 50 else [])) for index in range(99)
@@ -149,7 +250,7 @@ def test_faces_are_told_apart_by_their_looks(portraits):
             assert looks[name, kind].shape == (128,)
     for (one, kind), look in looks.items():
         for (other, _), its in looks.items():
-            assert (np.linalg.norm(look - its) < SAME) == (one == other), (one, other, kind)
+            assert (np.linalg.norm(look - its) < SAME_PERSON) == (one == other), (one, other, kind)
 
 
 def test_two_portraits_change_places_at_a_cut(portraits):
