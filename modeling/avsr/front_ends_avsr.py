@@ -307,7 +307,7 @@ class AvsrFoldedConvolution(nn.Module):
         self.stride, self.padding = convolution.stride, convolution.padding
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return nn.functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)  # type: ignore[arg-type]
+        return nn.functional.conv2d(maps, self.weight, self.bias, self.stride, self.padding)
 
 
 class AvsrConvUnit(nn.Module):
@@ -517,7 +517,9 @@ class AvsrVisualFrontEnd(nn.Module):
             return
         for unit in self.resnet.modules():
             if isinstance(unit, AvsrConvUnit):
-                unit.folded = AvsrFoldedConvolution(unit.convolution, unit.normalization)
+                convolution, norm = unit.convolution, unit.normalization
+                assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)  # of pictures
+                unit.folded = AvsrFoldedConvolution(convolution, norm)
         channels = -(-self.stem.in_channels // STEM_CHANNELS) * STEM_CHANNELS if self.stem.weight.is_cuda else None
         self.folded_stem = AvsrFoldedConvolution(self.stem, self.stem_norm, channels)
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import Dataset
@@ -315,7 +315,7 @@ class AudioVisualSpeechRecognitionPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.model.prepare_for_inference()
+        cast(Any, self.model).prepare_for_inference()
         names = (*SETTING_NAMES, "generate_kwargs")
         self.settings = self.settings.changed(**{name: kwargs[name] for name in names if name in kwargs})
 
