@@ -25,11 +25,16 @@ from transformers.generation import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from .beam_decoding_avsr import ForwardDecoder, SharedKeysDecoder, StepDecoder, TextDecoder
+from .beam_decoding_avsr import (
+    ForwardDecoder,
+    JointSearch,
+    SearchSettings,
+    SharedKeysDecoder,
+    StepDecoder,
+    TextDecoder,
+)
 from .configuration_avsr import AvsrConfig
-from .joint_search_avsr import EspnetSearch, JointSearch, SearchSettings
-from .layers_avsr import AvsrEncoderOutput, change_clips
-from .text_scores_avsr import (
+from .ctc_prefix_score_avsr import (
     CTC_PREFIX_SCORERS,
     IMPOSSIBLE,
     NEVER,
@@ -40,7 +45,9 @@ from .text_scores_avsr import (
     best_texts,
     ctc_scores_of,
     language_model_log_probs,
+    pick_scores,
 )
+from .layers_avsr import AvsrEncoderOutput, change_clips
 from .transformers_seam_avsr import attention_kind, cache_field
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
@@ -71,6 +78,87 @@ REFUSED = {  # arguments of transformers' `generate` that would be ignored here,
     "past_key_values": "the search makes its own",
     "synced_gpus": "each process ends its search on its own; gather the parameters before it",
 }
+BARRED = -1e10  # ESPnet's log-probability of what CTC rules out
+PRE_BEAM = 1.5  # labels that ESPnet's search lets CTC judge, in beams
+END_MARGIN = 10.0  # how much worse than the best text those of three lengths are when ESPnet's search ends
+
+
+class EspnetSearch(JointSearch):
+    """
+    The joint search by the rules of ESPnet's `BatchBeamSearch`, by which published recognisers were measured.
+
+    It differs from [`JointSearch`] in these points. Blank has its share of the decoder's distribution. CTC judges only
+    the labels that the decoder finds best, 1.5 times as many as beams, and EOS; all others are as good as impossible.
+    The beam holds the best continuations, those that end among them. A clip's text has at most as many labels as CTC
+    has steps, and whatever is in the beam by then ends at no cost, a text that has just ended with a second EOS. With
+    `early_stopping="never"` a search takes all these steps; else it ends once three lengths in a row have finished
+    texts whose best is more than 10 worse than the best of all.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.lengths = self.lengths.clamp(max=self.settings.steps - 1)  # and EOS
+        self.total = self.total.masked_fill((self.lengths == 0)[:, None], NEVER)
+        clips = len(self.lengths)
+        self.ended = torch.full((clips, self.settings.steps + 3), NEVER, device=self.lengths.device)  # best, by ids
+        self.steps_done = 0
+
+    def _extended(self) -> tuple[torch.Tensor, torch.Tensor]:
+        settings = self.settings
+        log_probs = self.decoder_log_probs()
+        attention = self.attention[..., None] + (1 - settings.ctc_weight) * log_probs
+        totals = attention + settings.length_bonus * (self.steps_done + 1)
+        if self.ctc is not None:
+            scores = self.ctc().masked_fill(self._barred(log_probs), BARRED).clamp(min=BARRED)
+            totals = totals + (settings.ctc_weight * scores).float()
+        if self.language_model is not None:
+            totals = totals + settings.language_model_weight * self.language_model()
+        return self.remove(totals, torch.isneginf(self.total)[..., None] | (log_probs < IMPOSSIBLE)), attention
+
+    def _barred(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Marks blank and the labels that CTC doesn't judge, `(clips, beams, vocab)`."""
+        settings, kept = self.settings, int(PRE_BEAM * self.settings.beams)
+        barred = torch.zeros_like(log_probs, dtype=torch.bool)
+        if kept < log_probs.shape[-1]:
+            barred = torch.ones_like(barred).scatter(-1, log_probs.topk(kept, dim=-1).indices, False)
+            barred[..., settings.eos] = False
+        barred[..., settings.blank] = True
+        return barred
+
+    def _advance(self, last: bool) -> None:
+        settings = self.settings
+        totals, attention = self._extended()
+        parents, labels, self.total = self.choose(totals)
+        final = (self.step + 1 >= self.lengths)[:, None].expand_as(labels)  # the clip's last step
+        ends = (labels == settings.eos) & ~final
+        self.finish(self._possible(ends), parents, ended=True)
+        best = self.total.masked_fill(~ends, NEVER).amax(dim=1)
+        self.ended[:, self.steps_done + 2] = best
+        self.total = self.total.masked_fill(ends, NEVER)
+        self.attention = pick_scores(attention, parents, labels)
+        self.record(parents, labels)
+        self.finish(self._possible(final), self.beam, ended=True)
+        self.total = self.total.masked_fill(final, NEVER)
+        if settings.early_stopping != "never":
+            self._detect_end()
+        self.steps_done += 1
+        if not last:
+            self.follow(parents, labels)
+
+    def _possible(self, wanted: torch.Tensor) -> torch.Tensor:
+        """Returns the scores `(clips, beams)` of wanted texts that CTC doesn't rule out, of others NEVER."""
+        if self.settings.ctc_weight > 0:
+            wanted = wanted & (self.total > self.settings.ctc_weight * BARRED / 2)
+        return self.total.masked_fill(~wanted, NEVER)
+
+    def _detect_end(self) -> None:
+        """Ends clips whose latest finished texts are much worse than their best one."""
+        lengths = self.ended[
+            :, max(self.steps_done - 2, 0) : self.steps_done + 1
+        ]  # (clips, 3): ids with start and EOS
+        if lengths.shape[1] == 3:
+            worse = (lengths > NEVER) & (lengths - self.scores[:, :1] < -END_MARGIN)
+            self.total = self.total.masked_fill(worse.all(dim=1, keepdim=True), NEVER)
 
 
 class TwoPassSearch:

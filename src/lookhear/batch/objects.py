@@ -29,6 +29,7 @@ from .stages import (
     opened,
     plain_settings,
     run_stages,
+    seen_by_actors,
     write_results,
 )
 
@@ -125,6 +126,7 @@ def perceive(
         ValueError: an argument cannot be used, a column is missing, or `output` has results of other settings.
     """
     workers = Workers(readers, models, num_gpus, batch_size)
+    model = seen_by_actors(model)
     settings = _checked(model, {"labels": labels, "expressions": expressions, **settings})
 
     def about() -> dict[str, Any]:
@@ -132,8 +134,8 @@ def perceive(
         return {"task": TASK, "model": fingerprint, "dtype": dtype, **plain_settings(settings)}
 
     folder, done = begin(dataset, output, id_column, about)
-    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done}
-    looking = {"model": model, "settings": settings, "dtype": dtype}
+    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done, "folder": os.getcwd()}
+    looking = {"model": model, "settings": settings, "dtype": dtype, "folder": os.getcwd()}
     results = run_stages(dataset, PictureReader, ObjectModel, workers, reading, looking)
     return results if folder is None else write_results(results, folder, rows_per_file)
 
@@ -191,18 +193,21 @@ class PictureReader(Reader):
         settings: of the pipeline.
         id_column: see [`Reader`].
         done: see [`Reader`].
+        folder: see [`Reader`].
     """
 
     schema = READ
 
-    def __init__(self, model: str | None, settings: Mapping[str, Any], id_column: str | None, done: Any):
-        super().__init__(id_column, done)
+    def __init__(
+        self, model: str | None, settings: Mapping[str, Any], id_column: str | None, done: Any, folder: str = ""
+    ):
+        super().__init__(id_column, done, folder)
         self._see = without_weights(checkpoint_of(model, MODEL), settings)
 
     def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the picture, or where a video is, or what is wrong."""
         try:
-            source = opened(row)
+            source = opened(row, self._folder)
             content = source if isinstance(source, str) else source.read()
         except (ValueError, OSError) as error:
             return {ERROR: one_line(error)}
@@ -222,13 +227,14 @@ class ObjectModel:
         model: see [`perceive`].
         settings: of the pipeline.
         dtype: what the model computes in.
+        folder: that relative paths start from.
     """
 
-    def __init__(self, model: str | None, settings: Mapping[str, Any], dtype: str):
+    def __init__(self, model: str | None, settings: Mapping[str, Any], dtype: str, folder: str = ""):
         from lookhear.commands.loading import load_pipeline
 
         self._see = load_pipeline(TASK, checkpoint_of(model, MODEL), None, dtype)
-        self._settings = dict(settings)
+        self._settings, self._folder = dict(settings), folder
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Returns the results of a table of [`PictureReader`]."""
@@ -258,7 +264,7 @@ class ObjectModel:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of damaged frames, which are passed over
-                with self._see({"video": opened(row)}, **settings) as video:
+                with self._see({"video": opened(row, self._folder)}, **settings) as video:
                     for found in video:
                         lines.append(json_line(video.index, video.time, video.size, found))
                         objects += [_as_found(video.index, one) for one in found]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from .stages import Pool, Workers, as_strategy, import_ray
+from .stages import Pool, Workers, as_strategy, import_ray, seen_by_actors
 
 if TYPE_CHECKING:
     from lookhear.training.avsr.prepare import PrepareSummary
@@ -88,8 +89,9 @@ def prepare(
     if isinstance(clips_per_shard, bool) or not isinstance(clips_per_shard, int) or clips_per_shard < 1:
         raise ValueError(f"`clips_per_shard` must be a positive integer, not {clips_per_shard!r}.")
     workers = Workers(readers, 1, 1, 1)
-    model = None if model is None else str(model)
-    what = CorpusSource(corpus, str(source), str(output), split, model, allow_outside, crops, clips_per_shard)
+    source, output = os.path.abspath(source), os.path.abspath(output)
+    model = seen_by_actors(model)
+    what = CorpusSource(corpus, source, output, split, model, allow_outside, crops, clips_per_shard)
     utterances, image_processor = what.open()
     missing = missing_shards(utterances, Path(output), image_processor, clips_per_shard)
     if missing:

@@ -27,6 +27,7 @@ from .stages import (
     opened,
     plain_settings,
     run_stages,
+    seen_by_actors,
     write_results,
 )
 
@@ -106,6 +107,7 @@ def transcribe(
         ValueError: an argument cannot be used, a column is missing, or `output` has results of other settings.
     """
     workers = Workers(readers, models, num_gpus, batch_size)
+    model = seen_by_actors(model)
     settings = _checked(model, settings)
 
     def about() -> dict[str, Any]:
@@ -113,8 +115,8 @@ def transcribe(
         return {"task": TASK, "model": fingerprint, "dtype": dtype, **plain_settings(settings)}
 
     folder, done = begin(dataset, output, id_column, about)
-    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done}
-    recognising = {"model": model, "settings": settings, "dtype": dtype}
+    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done, "folder": os.getcwd()}
+    recognising = {"model": model, "settings": settings, "dtype": dtype, "folder": os.getcwd()}
     results = run_stages(dataset, ClipReader, SpeechModel, workers, reading, recognising)
     return results if folder is None else write_results(results, folder, rows_per_file)
 
@@ -207,19 +209,22 @@ class ClipReader(Reader):
         settings: of the pipeline.
         id_column: see [`Reader`].
         done: see [`Reader`].
+        folder: see [`Reader`].
     """
 
     schema = READ
 
-    def __init__(self, model: str | None, settings: Mapping[str, Any], id_column: str | None, done: Any):
-        super().__init__(id_column, done)
+    def __init__(
+        self, model: str | None, settings: Mapping[str, Any], id_column: str | None, done: Any, folder: str = ""
+    ):
+        super().__init__(id_column, done, folder)
         followed = settings.get("speaker") is not None
         self._asr = None if followed else without_weights(checkpoint_of(model, MODEL), settings)
 
     def read(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the clip, or where it is if the model's actors have to read it, or what is wrong with it."""
         try:
-            clip = None if self._asr is None else self._clip(self._asr, opened(row))
+            clip = None if self._asr is None else self._clip(self._asr, opened(row, self._folder))
         except (ValueError, OSError) as error:
             return {ERROR: one_line(error)}
         return {PATH: row.get(PATH), CONTENT: row.get(CONTENT)} if clip is None else {CLIP: pickle.dumps(clip, 5)}
@@ -246,13 +251,14 @@ class SpeechModel:
         model: see [`transcribe`].
         settings: of the pipeline.
         dtype: what the model computes in.
+        folder: that relative paths start from.
     """
 
-    def __init__(self, model: str | None, settings: Mapping[str, Any], dtype: str):
+    def __init__(self, model: str | None, settings: Mapping[str, Any], dtype: str, folder: str = ""):
         from lookhear.commands.loading import load_pipeline
 
         self._asr = load_pipeline(TASK, checkpoint_of(model, MODEL), None, dtype)
-        self._settings = dict(settings)
+        self._settings, self._folder = dict(settings), folder
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Returns the results of a table of [`ClipReader`]."""
@@ -262,7 +268,7 @@ class SpeechModel:
         for row in rows:
             try:
                 if row[ID] not in errors:
-                    sources[row[ID]] = opened(row) if row[CLIP] is None else pickle.loads(row[CLIP])
+                    sources[row[ID]] = opened(row, self._folder) if row[CLIP] is None else pickle.loads(row[CLIP])
             except (ValueError, OSError) as error:
                 errors[row[ID]] = one_line(error)
         results = self._asr.attempt(list(sources.values()), **self._settings) if sources else []

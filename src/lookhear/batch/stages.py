@@ -199,10 +199,11 @@ class Reader:
     Args:
         id_column: whose values name the inputs; None: `"id"`, or `"path"` where there is none.
         done: reference to the digests of the inputs that have results; None: none have.
+        folder: that relative paths start from; actors have a working directory of their own.
     """
 
-    def __init__(self, id_column: str | None, done: Any):
-        self._id_column = id_column
+    def __init__(self, id_column: str | None, done: Any, folder: str = ""):
+        self._id_column, self._folder = id_column, folder
         self._done: np.ndarray | None = None if done is None else import_ray().get(done)
 
     schema: pa.Schema  # of the tables that it yields
@@ -260,12 +261,13 @@ class _NamedContent(io.BytesIO):
         self.name = name
 
 
-def opened(row: Mapping[str, Any]) -> str | IO[bytes]:
+def opened(row: Mapping[str, Any], folder: str = "") -> str | IO[bytes]:
     """
-    Returns what a pipeline reads: a path or URL as it is, content or what lies in an object store as a file.
+    Returns what a pipeline reads: a path or URL, or content or what lies in an object store as a file.
 
     Args:
         row: with [`PATH`], [`CONTENT`] or both.
+        folder: that relative paths start from.
 
     Raises:
         ValueError: it has neither.
@@ -277,13 +279,20 @@ def opened(row: Mapping[str, Any]) -> str | IO[bytes]:
     if path is None:
         raise ValueError(f"{PATH!r} is empty")
     scheme, mark, _ = path.partition("://")
-    if not mark or scheme.lower() in OWN_SCHEMES:
+    if not mark:
+        return os.path.join(folder, path)
+    if scheme.lower() in OWN_SCHEMES:
         return path
     try:
         system, place = fs.FileSystem.from_uri(path)
     except (pa.ArrowInvalid, ValueError) as error:
         raise ValueError(f"{path} cannot be opened: {error}") from None
     return system.open_input_file(place)
+
+
+def seen_by_actors(model: str | os.PathLike[str] | None) -> str | None:
+    """Returns a checkpoint folder as an absolute path, as actors have other working directories; other names as is."""
+    return None if model is None else os.path.abspath(model) if os.path.isdir(model) else os.fspath(model)
 
 
 def checkpoint_of(model: str | None, packaged_name: str, kind: str | None = None) -> str:

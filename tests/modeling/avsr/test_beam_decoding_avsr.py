@@ -9,10 +9,10 @@ from lookhear.modeling.avsr.beam_decoding_avsr import (
     ForwardDecoder,
     SharedKeysDecoder,
 )
-from lookhear.modeling.avsr.joint_search_avsr import JointSearch
+from lookhear.modeling.avsr.ctc_prefix_score_avsr import rows_of
+from lookhear.modeling.avsr.generation_avsr import JointSearch
 from lookhear.modeling.avsr.layers_avsr import in_blocks
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
-from lookhear.modeling.avsr.text_scores_avsr import rows_of
 from tests.modeling.avsr.conftest import build_model
 
 BEAMS = 3

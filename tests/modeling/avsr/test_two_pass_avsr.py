@@ -10,7 +10,7 @@ import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from lookhear.modeling.avsr.beam_decoding_avsr import AvsrTextTree, TextDecoder
-from lookhear.modeling.avsr.text_scores_avsr import best_texts, ctc_scores_of
+from lookhear.modeling.avsr.ctc_prefix_score_avsr import best_texts, ctc_scores_of
 from tests.modeling.avsr.conftest import build_model
 from tests.modeling.avsr.test_beam_decoding_avsr import encoded_clips
 from tests.modeling.avsr.test_decoding_avsr import BLANK, EOS, SEARCH, all_texts, letters, text_probabilities
@@ -96,7 +96,7 @@ def test_steps_of_certain_silence_are_passed_over(monkeypatch):
     logits[:, 9, 3] += 8.5  # the only doubt
     lengths = torch.tensor([20, 14])
     steps = []
-    from lookhear.modeling.avsr.text_scores_avsr import CtcPrefixBeam
+    from lookhear.modeling.avsr.ctc_prefix_score_avsr import CtcPrefixBeam
 
     advance = CtcPrefixBeam.advance
     monkeypatch.setattr(CtcPrefixBeam, "advance", lambda self, row: (steps.append(1), advance(self, row)))

@@ -194,7 +194,7 @@ def test_an_error_comes_after_the_words_of_pieces_that_wait():
 def test_a_chosen_speakers_lips_are_computed_once_for_both_readings(asr, processor, monkeypatch):  # noqa: F811
     """Sound and lips together, then lips alone to tell whose words they are."""
     rows = []
-    handle = asr.model.get_encoder().visual_front_end.stem.register_forward_hook(
+    handle = asr.model.get_encoder().visual_front_end.folded_stem.register_forward_hook(
         lambda module, arguments, output: rows.append(len(output))
     )
     inputs = {
