@@ -117,7 +117,7 @@ PRIVATE_READ = {
     "_compute": "what a metric of evaluate defines, as its documentation says",
     "_tied_weights_keys": "a model says which weights are one",
 }
-SET_BY_METACLASSES = {"_abc_impl", "_backward_cls"}  # of ABCMeta, and of torch for each autograd.Function
+BY_METACLASSES = {"_abc_impl", "_backward_cls"}  # of ABCMeta, and of torch for each autograd.Function
 # What transformers' and evaluate's documentation asks a class of one's own to define.
 PRIVATE_DEFINED = {
     "_auto_class": "what `register_for_auto_class` sets",
@@ -178,7 +178,7 @@ def test_our_classes_override_only_private_names_that_are_documented_for_it(repo
     for ours in classes:
         for base in ours.__mro__:
             if base.__module__.split(".")[0] in LIBRARIES:
-                both = {name for name in vars(ours).keys() & vars(base).keys() if is_private(name)} - SET_BY_METACLASSES
+                both = {name for name in vars(ours).keys() & vars(base).keys() if is_private(name)} - BY_METACLASSES
                 undecided = {name for name in both - PRIVATE_DEFINED.keys() if not name.startswith("_supports_")}
                 assert not undecided, f"{ours} overrides {undecided} of {base}"
 
