@@ -151,7 +151,6 @@ def run_stages(
         model_arguments: of its constructor.
     """
     cpus, gpus = workers.settle()
-    reserved = {"num_gpus": gpus} if gpus else {"num_cpus": cpus}
     # Blocks of one batch: small units of work, of which little is done again where an actor dies.
     parts = dataset.repartition(target_num_rows_per_block=workers.batch_size)
     read = parts.map_batches(
@@ -168,7 +167,8 @@ def run_stages(
         batch_size=workers.batch_size,
         batch_format="pyarrow",
         compute=as_strategy(workers.models),
-        **reserved,
+        num_cpus=None if gpus else cpus,
+        num_gpus=gpus or None,
     )
 
 
