@@ -6,6 +6,7 @@
 const EVERY = 200; // milliseconds of a piece
 const PAUSE = 1; // seconds between two words, after which a new line of captions begins
 const LONGEST = 48; // letters of a caption
+const NOTICE = 3000; // milliseconds for which an answer to a tap stays
 const KINDS = ["video/webm;codecs=vp8,opus", "video/webm", "video/mp4"];
 const SOUND_KINDS = ["audio/webm;codecs=opus", "audio/webm", "audio/mp4"];
 const VIDEO = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 25 } };
@@ -141,7 +142,7 @@ function show(mine, { words = [], partial = "", left_out = 0, over, error }) {
   if (error || over) {
     const end = now >= mine.seconds ? `Ended after ${mine.seconds} seconds, the limit here. ` : "";
     finish(mine, error || `${end}${late}${slow}` || "Nothing was read.", Boolean(error));
-  } else if (late || slow) say(`${late}${slow}.`);
+  } else if ((late || slow) && !(performance.now() < mine.noticed)) say(`${late}${slow}.`);
 }
 
 function caption(mine, partial) {
@@ -162,7 +163,9 @@ async function choose(event) {
   // It is shown as in a mirror, with bars where its shape is another than the frame's.
   const x = video.videoWidth / 2 - (event.clientX - frame.left - frame.width / 2) / scale;
   const y = video.videoHeight / 2 + (event.clientY - frame.top - frame.height / 2) / scale;
-  const answer = await server.choose({ token: run.token, point: [x, y] });
+  const mine = run;
+  const answer = await server.choose({ token: mine.token, point: [x, y] });
+  mine.noticed = performance.now() + NOTICE;
   if (answer?.error) say(answer.error, true);
   else say("Whoever you tapped is read from here on.");
 }
