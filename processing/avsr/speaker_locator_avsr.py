@@ -157,10 +157,12 @@ class ObjectLocator:
             video = self.see({"video": iter(shown)}, **self._prompts(prompt, first))
         except ValueError as error:
             raise ValueError(f"`speaker`: {error}") from None
+        config = getattr(getattr(self.see, "model", None), "config", None)
+        threshold = getattr(config, "expression_threshold", None) if isinstance(prompt, str) else None
         last, answered = None, 0
         with video:
             for results in video:
-                box = _likeliest(results)
+                box = _likeliest(results, threshold)
                 yield from _between(last, box, self.every) if answered else ()
                 yield box
                 last, answered = box, answered + 1
@@ -204,13 +206,19 @@ class _EveryNth:
                 yield frame
 
 
-def _likeliest(results: list[dict[str, Any]]) -> FoundBox | None:
-    """Returns the result with the highest score as a box; None without results."""
+def _likeliest(results: list[dict[str, Any]], threshold: float | None) -> FoundBox | None:
+    """Returns the result with the highest score as a box; None without results.
+
+    Where the checkpoint says from which score on a sentence counts as true, the odds are taken relative to it, so that
+    0.5 is the border of every checkpoint.
+    """
     found = max(results, key=lambda found: found["score"], default=None)
     if found is None:
         return None
-    box = found["box"]
-    return box["xmin"], box["ymin"], box["xmax"], box["ymax"], found["score"]
+    box, score = found["box"], found["score"]
+    if threshold is not None and 0 < threshold < 1:
+        score = score * (1 - threshold) / (score * (1 - threshold) + threshold * (1 - score))
+    return box["xmin"], box["ymin"], box["xmax"], box["ymax"], score
 
 
 def _between(before: FoundBox | None, after: FoundBox | None, steps: int) -> Iterator[FoundBox | None]:

@@ -1,5 +1,7 @@
 """`speaker=` of the pipeline: who is asked for is read, and nobody else."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from transformers import pipeline
@@ -237,6 +239,17 @@ def test_a_pipeline_for_objects_is_a_locator(prompt, asked):
     assert found == [(0, 0, 5, 9, 0.7), (1, 0, 6, 9, 0.7), None, (3, 0, 8, 9, 0.7)]
     assert see.calls == [asked] and see.closed == 1
     assert list(ObjectLocator(see)(iter(frames[:0]), prompt)) == []
+
+
+@pytest.mark.parametrize(("threshold", "sure"), [(0.7, 0.5), (0.5, 0.7), (0.2, 0.9032), (None, 0.7)])
+def test_confidence_is_relative_to_the_score_from_which_a_sentence_counts(threshold, sure):
+    """0.2: odds of 7 to 3 against odds of 1 to 4."""
+    see, frames = Seeing(), np.zeros((1, 8, 8, 3), np.uint8)
+    see.model = SimpleNamespace(config=SimpleNamespace(expression_threshold=threshold))
+    ((*_, found),) = ObjectLocator(see)(iter(frames), "the man")
+    assert found == pytest.approx(sure, abs=1e-4)
+    ((*_, pointed),) = ObjectLocator(see)(iter(frames), {"box": (1.0, 2.0, 3.0, 4.0)})
+    assert pointed == 0.7
 
 
 @pytest.mark.parametrize("count", range(1, 13))
