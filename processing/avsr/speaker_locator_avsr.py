@@ -207,10 +207,13 @@ class _EveryNth:
 
 
 def _likeliest(results: list[dict[str, Any]], threshold: float | None) -> FoundBox | None:
-    """Returns the result with the highest score as a box; None without results.
+    """
+    Returns the result with the highest score as a box; None without results.
 
-    Where the checkpoint says from which score on a sentence counts as true, the odds are taken relative to it, so that
-    0.5 is the border of every checkpoint.
+    Args:
+        results: of a frame.
+        threshold: score from which the checkpoint counts a sentence as true. The score's odds are divided by its odds,
+            so that 0.5 is the border of every checkpoint. None: the score stays as it is.
     """
     found = max(results, key=lambda found: found["score"], default=None)
     if found is None:
