@@ -3,8 +3,8 @@
     python benchmarks/miniatures/data_scale.py [--output runs/data_scale] [--seeds 2] [--processes 2] [--plot FILE.png]
 
 Needs no data: `training/glee/recipes/data_scale_tiny.yaml` generates it. Every training has the same number of steps
-and is measured on scenes and on frames of videos that are in no set. A quarter of an hour on two cores; `--output` has
-what is measured, so that an interrupted study resumes. `--table` prints and draws what there is.
+and is measured on scenes and on frames of videos that are in no set. A quarter of an hour on two cores for each seed;
+`--output` has what is measured, so that an interrupted study resumes. `--table` prints and draws what there is.
 """
 
 import argparse
