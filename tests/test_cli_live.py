@@ -7,8 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import av
+import numpy as np
 import pytest
 
 from lookhear import cli
@@ -67,6 +72,35 @@ def test_a_playlist_opens_no_files(tmp_path):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\n/etc/passwd\n#EXT-X-ENDLIST\n")
     with pytest.raises(ValueError, match="cannot be opened|neither video nor sound"):
         open_source(str(tmp_path / "list.m3u8"))
+
+
+def test_a_stream_loses_nothing_while_it_is_opened(tmp_path):
+    """What is read to find out what a stream holds is its beginning, and is heard as well."""
+    path = tmp_path / "sound.ts"
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("mp2", rate=16000, layout="mono")
+        sound = np.random.default_rng(0).integers(-3000, 3000, (1, 32000), dtype=np.int16)
+        frame = av.AudioFrame.from_ndarray(sound, format="s16", layout="mono")
+        frame.sample_rate = 16000
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+
+    def samples(source: str) -> int:
+        opened = open_source(source)
+        try:
+            return sum(frame.samples for frame, _ in opened.frames(time.monotonic() - 60))
+        finally:
+            opened.close()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert samples(f"http://127.0.0.1:{server.server_port}/sound.ts") == samples(str(path)) >= 32000
+        finally:
+            server.shutdown()
 
 
 def word(text: str, start: float, end: float) -> dict:

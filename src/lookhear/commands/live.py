@@ -102,7 +102,7 @@ def open_source(source: str | None) -> LiveInput:
         if sys.stdin.isatty():
             raise ValueError("-: the standard input is a terminal; send a stream into it")
     elif "://" in source and not source.lower().startswith("file://"):
-        what, timeout, options = source, PATIENCE, {"protocol_whitelist": PROTOCOLS, "fflags": "nobuffer"}
+        what, timeout, options = source, PATIENCE, {"protocol_whitelist": PROTOCOLS}
         if source.split("://")[0].lower() not in PROTOCOLS.split(","):
             raise ValueError(f"{source}: streams come by {', '.join(PROTOCOLS.split(','))}")
     else:
