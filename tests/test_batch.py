@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lookhear.batch.objects import _checked as checked_objects
+from lookhear.batch.objects import OBJECTS
 from lookhear.batch.results import DIGEST, ResultFolder, as_digests
-from lookhear.batch.speech import ReadClip, without_weights
-from lookhear.batch.speech import _checked as checked_speech
+from lookhear.batch.speech import SPEECH, ReadClip, without_weights
 from lookhear.batch.stages import Reader, Workers, check_columns, opened
 
 FAST = {"num_beams": 1, "ctc_weight": 1.0}
@@ -167,17 +167,17 @@ def test_wrong_settings_are_one_line(tiny_checkpoint):
         ({"on_piece": print}, "`on_piece` doesn't go with lookhear.batch"),
     ):
         with pytest.raises(ValueError, match=message):
-            checked_speech(str(tiny_checkpoint), settings)
+            SPEECH.settled(str(tiny_checkpoint), settings)
     for settings, message in (
         ({}, "There is nothing to look for: pass `labels` or `expressions`"),
         ({"labels": ["cat"], "points": [[(1, 2)]]}, "`points` doesn't go with lookhear.batch"),
     ):
         with pytest.raises(ValueError, match=message):
-            checked_objects(None, settings)
+            OBJECTS.settled(None, settings)
     with pytest.raises(ValueError, match="is of the kind 'avsr', and 'glee' is needed"):
-        checked_objects(str(tiny_checkpoint), {"labels": ["cat"]})
+        OBJECTS.settled(str(tiny_checkpoint), {"labels": ["cat"]})
     with pytest.raises(ValueError, match="`model` /nowhere/at/all cannot be loaded"):
-        checked_speech("/nowhere/at/all", {})
+        SPEECH.settled("/nowhere/at/all", {})
 
 
 @pytest.mark.slow
@@ -207,7 +207,7 @@ def test_what_the_actors_do_is_what_the_pipeline_does(monkeypatch, tiny_checkpoi
     bad.write_text("this is no sound")
     paths = [str(talking_clips / "0.mp4"), str(bad), str(talking_clips / "2.wav"), str(talking_clips / "2.wav")]
     checkpoint, asr = str(tiny_checkpoint), load_pipeline("audio-visual-speech-recognition", str(tiny_checkpoint))
-    settings = checked_speech(checkpoint, FAST)
+    settings = SPEECH.settled(checkpoint, FAST)
     assert settings == {**FAST, "return_timestamps": "word"}
     first, error, last = asr.attempt(paths[:3], **settings)
     expected = {
@@ -276,7 +276,7 @@ def test_two_workers_one_of_which_dies_give_what_one_process_gives(
 ):
     """As two shards do; and a run that is given again reads only what is missing, torn or damaged."""
     from lookhear import batch, cli
-    from lookhear.batch import speech, stages
+    from lookhear.batch import speech
 
     clips = tmp_path / "clips"
     for number in range(40):
@@ -296,13 +296,9 @@ def test_two_workers_one_of_which_dies_give_what_one_process_gives(
     output = tmp_path / "ray"
     arguments = {"model": str(tiny_checkpoint), "readers": 2, "models": 2, "batch_size": 3, "rows_per_file": 3, **FAST}
     killed = [tmp_path / "reader", tmp_path / "model"]
-
-    def with_mortals(dataset, reader, model, *rest):
-        mortals = [dies_once(kind, output, note) for kind, note in zip((reader, model), killed)]
-        return stages.run_stages(dataset, *mortals, *rest)
-
+    reader, model = (dies_once(kind, output, note) for kind, note in zip((SPEECH.reader, SPEECH.model), killed))
     with monkeypatch.context() as patch:
-        patch.setattr(speech, "run_stages", with_mortals)
+        patch.setattr(speech, "SPEECH", replace(SPEECH, reader=reader, model=model))
         summary = batch.transcribe(dataset, output, **arguments)
     assert all(note.exists() and int(note.read_text()) < 14 for note in killed), "in the middle"
     assert (summary.results, summary.problems) == (42, 2)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
-from lookhear.evaluation.fingerprints import with_content
 from lookhear.processing.glee import is_video_source, json_line
 
 from .stages import (
@@ -22,15 +21,12 @@ from .stages import (
     BatchSummary,
     Pool,
     Reader,
+    Task,
     Workers,
-    begin,
     checkpoint_of,
     one_line,
     opened,
-    plain_settings,
-    run_stages,
-    seen_by_actors,
-    write_results,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -126,36 +122,14 @@ def perceive(
         ValueError: an argument cannot be used, a column is missing, or `output` has results of other settings.
     """
     workers = Workers(readers, models, num_gpus, batch_size)
-    model = seen_by_actors(model)
-    settings = _checked(model, {"labels": labels, "expressions": expressions, **settings})
-
-    def about() -> dict[str, Any]:
-        fingerprint = with_content(os.path.join(checkpoint_of(model, MODEL), ""))
-        return {"task": TASK, "model": fingerprint, "dtype": dtype, **plain_settings(settings)}
-
-    folder, done = begin(dataset, output, id_column, about)
-    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done, "folder": os.getcwd()}
-    looking = {"model": model, "settings": settings, "dtype": dtype, "folder": os.getcwd()}
-    results = run_stages(dataset, PictureReader, ObjectModel, workers, reading, looking)
-    return results if folder is None else write_results(results, folder, rows_per_file)
+    settings = {"labels": labels, "expressions": expressions, **settings}
+    return run(OBJECTS, dataset, output, model, workers, id_column, rows_per_file, dtype, settings)
 
 
-def _checked(model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """
-    Returns the settings that are given.
-
-    Args:
-        model: see [`perceive`].
-        settings: of the pipeline.
-
-    Raises:
-        ValueError: the model is of another kind, a setting cannot be used, or there is nothing to look for.
-    """
-    for name in UNUSABLE:
-        if name in settings:
-            raise ValueError(f"`{name}` doesn't go with lookhear.batch: leave it out.")
+def _settled(checkpoint: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that are given, if there is something to look for; see [`Task`]."""
     settings = {name: value for name, value in settings.items() if value is not None}
-    see = without_weights(checkpoint_of(model, MODEL, "glee"), settings)
+    see = without_weights(checkpoint, settings)
     if not any(see.settings.prompts(see.model.config).values()):
         raise ValueError("There is nothing to look for: pass `labels` or `expressions`.")
     return settings
@@ -290,3 +264,8 @@ def _as_found(frame: int, found: Mapping[str, Any]) -> dict[str, Any]:
     """Returns an object as a value of [`FOUND`]."""
     about = {"frame": frame, "track_id": found.get("track_id"), "label": found["label"], "score": found["score"]}
     return {**about, **found["box"]}
+
+
+OBJECTS = Task(
+    name=TASK, packaged=MODEL, kind="glee", unusable=UNUSABLE, settle=_settled, reader=PictureReader, model=ObjectModel
+)

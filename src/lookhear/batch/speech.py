@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, Any, overload
 
 import pyarrow as pa
 
-from lookhear.evaluation.fingerprints import with_content
 from lookhear.processing.avsr import ClipPiece, ClipReport, ClipStream, format_captions
 
 from .stages import (
@@ -20,15 +19,12 @@ from .stages import (
     BatchSummary,
     Pool,
     Reader,
+    Task,
     Workers,
-    begin,
     checkpoint_of,
     one_line,
     opened,
-    plain_settings,
-    run_stages,
-    seen_by_actors,
-    write_results,
+    run,
 )
 
 if TYPE_CHECKING:
@@ -107,35 +103,12 @@ def transcribe(
         ValueError: an argument cannot be used, a column is missing, or `output` has results of other settings.
     """
     workers = Workers(readers, models, num_gpus, batch_size)
-    model = seen_by_actors(model)
-    settings = _checked(model, settings)
-
-    def about() -> dict[str, Any]:
-        fingerprint = with_content(os.path.join(checkpoint_of(model, MODEL), ""))
-        return {"task": TASK, "model": fingerprint, "dtype": dtype, **plain_settings(settings)}
-
-    folder, done = begin(dataset, output, id_column, about)
-    reading = {"model": model, "settings": settings, "id_column": id_column, "done": done, "folder": os.getcwd()}
-    recognising = {"model": model, "settings": settings, "dtype": dtype, "folder": os.getcwd()}
-    results = run_stages(dataset, ClipReader, SpeechModel, workers, reading, recognising)
-    return results if folder is None else write_results(results, folder, rows_per_file)
+    return run(SPEECH, dataset, output, model, workers, id_column, rows_per_file, dtype, settings)
 
 
-def _checked(model: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Returns the settings as the actors use them: with words, where the checkpoint has their times.
-
-    Args:
-        model: see [`transcribe`].
-        settings: see [`transcribe`].
-
-    Raises:
-        ValueError: the model is of another kind, or a setting cannot be used.
-    """
-    for name in UNUSABLE:
-        if name in settings:
-            raise ValueError(f"`{name}` doesn't go with lookhear.batch: leave it out.")
-    asr = without_weights(checkpoint_of(model, MODEL, "avsr"), settings)
+def _settled(checkpoint: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings with words asked for, where the checkpoint has their times; see [`Task`]."""
+    asr = without_weights(checkpoint, settings)
     timed = bool(asr.model.config.ctc_loss_weight or asr.model.config.alignment_loss_weight)
     return {"return_timestamps": "word" if timed else False, **settings}
 
@@ -297,3 +270,8 @@ def _as_row(name: str, result: dict[str, Any] | ValueError | OSError) -> dict[st
         "words": words,
         "result": format_captions(result, "json"),
     }
+
+
+SPEECH = Task(
+    name=TASK, packaged=MODEL, kind="avsr", unusable=UNUSABLE, settle=_settled, reader=ClipReader, model=SpeechModel
+)

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
+from lookhear.evaluation.fingerprints import with_content
+
 from .results import ResultFolder, digest
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Pool = int | tuple[int, int]  # actors, or the least and the most of them
 ID, PATH, CONTENT, ERROR = "id", "path", "bytes", "error"
+WRITERS = 2  # processes that write results; tasks that take no CPU would be as many as there are blocks
 OWN_SCHEMES = ("http", "https", "file")  # of addresses that the pipelines open themselves
 
 
@@ -122,6 +125,93 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+@dataclass(frozen=True)
+class Task:
+    """
+    What is done with many inputs.
+
+    Attributes:
+        name: of the pipeline.
+        packaged: name of the checkpoint that is used where none is asked for.
+        kind: `model_type` of the checkpoints that can do it.
+        unusable: settings of the pipeline that mean nothing on other machines.
+        settle: given the checkpoint and the settings, returns the settings as the actors use them; raises ValueError
+            for those that cannot be used.
+        reader: of the actors that read files, see [`Reader`].
+        model: of the actors that run the model; called with tables of what readers give.
+    """
+
+    name: str
+    packaged: str
+    kind: str
+    unusable: tuple[str, ...]
+    settle: Callable[[str, dict[str, Any]], dict[str, Any]]
+    reader: type
+    model: type
+
+    def settled(self, model: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Returns the settings as the actors use them.
+
+        Args:
+            model: see [`run`].
+            settings: see [`run`].
+
+        Raises:
+            ValueError: the model is of another kind, or a setting cannot be used.
+        """
+        for name in self.unusable:
+            if name in settings:
+                raise ValueError(f"`{name}` doesn't go with lookhear.batch: leave it out.")
+        return self.settle(checkpoint_of(model, self.packaged, self.kind), dict(settings))
+
+
+def run(
+    task: Task,
+    dataset: Dataset,
+    output: str | os.PathLike[str] | None,
+    model: str | None,
+    workers: Workers,
+    id_column: str | None,
+    rows_per_file: int,
+    dtype: str,
+    settings: Mapping[str, Any],
+) -> Dataset | BatchSummary:
+    """
+    Does a task, or goes on with it: checks what is asked for, claims the folder of results, and runs both stages.
+
+    Args:
+        task: what is done.
+        dataset: rows with [`ID`] or [`PATH`], and [`PATH`] or [`CONTENT`].
+        output: folder or URI of results; None: they are not written.
+        model: checkpoint folder, Hub id, or name of a published model; None: the packaged one.
+        workers: how many actors there are of both stages.
+        id_column: see [`Reader`].
+        rows_per_file: results in a file.
+        dtype: what the model computes in.
+        settings: of the pipeline.
+
+    Returns:
+        The results, which are computed when they are asked for; with `output`, how many were written.
+
+    Raises:
+        ValueError: a setting cannot be used, a column is missing, or the folder has results of other settings.
+    """
+    model = seen_by_actors(model)
+    settings = task.settled(model, settings)
+    check_columns(known_columns(dataset), id_column)
+    folder, done = None, None
+    if output is not None:
+        folder = ResultFolder(output)
+        fingerprint = with_content(os.path.join(checkpoint_of(model, task.packaged), ""))
+        folder.claim({"task": task.name, "model": fingerprint, "dtype": dtype, **plain_settings(settings)})
+        done = import_ray().put(folder.finished())
+    shared = {"model": model, "settings": settings, "folder": os.getcwd()}
+    reading = {**shared, "id_column": id_column, "done": done}
+    results = run_stages(dataset, task.reader, task.model, workers, reading, {**shared, "dtype": dtype})
+    return results if folder is None else write_results(results, folder, rows_per_file)
+
+
 def as_strategy(pool: Pool | None) -> ActorPoolStrategy:
     """Returns Ray's form of a pool of actors; None: as many as the cluster has room for."""
     ray = import_ray()
@@ -186,6 +276,7 @@ def write_results(dataset: Dataset, folder: ResultFolder, rows_per_file: int) ->
         batch_size=rows_per_file,
         batch_format="pyarrow",
         num_cpus=0,  # it only writes, and the actors may have all CPUs
+        compute=import_ray().data.TaskPoolStrategy(size=WRITERS),
     )
     new = sum(part["rows"].sum() for part in written.iter_batches(batch_size=None, batch_format="numpy"))
     results, problems = folder.counts()
@@ -234,17 +325,19 @@ class Reader:
         return bool(place < len(self._done) and self._done[place] == own)
 
 
-def check_columns(names: list[str], id_column: str | None) -> None:
+def check_columns(names: list[str] | None, id_column: str | None) -> None:
     """
     Checks that a data set has what is read.
 
     Args:
-        names: of its columns.
+        names: of its columns; None: they aren't known yet.
         id_column: see [`Reader`].
 
     Raises:
         ValueError: a column is missing.
     """
+    if names is None:
+        return
     if PATH not in names and CONTENT not in names:
         raise ValueError(f"`dataset` must have a column {PATH!r} or {CONTENT!r}; it has {', '.join(names)}.")
     if id_column is not None and id_column not in names:
@@ -338,34 +431,3 @@ def known_columns(dataset: Dataset) -> list[str] | None:
     """Returns the names of a data set's columns; None where nothing is known before it is computed."""
     schema = dataset.schema(fetch_if_missing=False)
     return None if schema is None else list(schema.names)
-
-
-def begin(
-    dataset: Dataset,
-    output: str | os.PathLike[str] | None,
-    id_column: str | None,
-    about: Callable[[], dict[str, Any]],
-) -> tuple[ResultFolder | None, Any]:
-    """
-    Prepares a run: checks the columns, claims the folder of results, and finds out what is done.
-
-    Args:
-        dataset: see [`run_stages`].
-        output: the folder; None: results are not written.
-        id_column: see [`Reader`].
-        about: returns what the results depend on, as values of JSON.
-
-    Returns:
-        The folder, and a reference to the digests of what is done; None where nothing is written.
-
-    Raises:
-        ValueError: a column is missing, or the folder has results of other settings.
-    """
-    columns = known_columns(dataset)
-    if columns is not None:
-        check_columns(columns, id_column)
-    if output is None:
-        return None, None
-    folder = ResultFolder(output)
-    folder.claim(about())
-    return folder, import_ray().put(folder.finished())
