@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -150,31 +150,39 @@ class Work:
         output: folder of the results.
         server: returns the process that it is forked from.
         undisturbed: its results: path in the folder -> content.
+        passing: arguments with which it keeps what it would remove again, such as older checkpoints.
+        removed: what it removes again: path in the folder -> content.
         seconds: of the processor, after which the first result is there, and that it takes.
     """
 
     arguments: list[str]
     output: Path
     server: Callable[[], subprocess.Popen]
+    passing: tuple[str, ...] = ()
     undisturbed: dict[str, bytes] = field(default_factory=dict)
+    removed: dict[str, bytes] = field(default_factory=dict)
     seconds: tuple[float, float] = (0.0, 0.0)
 
-    def start(self, bound: int | None = None) -> Running:
+    def start(self, bound: int | None = None, more: Sequence[str] = ()) -> Running:
         """
         Starts the command.
 
         Args:
             bound: in bytes, on every file that it writes; None: there is none.
+            more: further arguments.
         """
-        return Running(self.server(), self.arguments, bound)
+        return Running(self.server(), [*self.arguments, *more], bound)
 
-    def finish(self) -> None:
-        """Runs the command to its end."""
-        code, text = self.start().wait()
+    def finish(self, more: Sequence[str] = ()) -> None:
+        """Runs the command to its end, perhaps with further arguments."""
+        code, text = self.start(more=more).wait()
         assert code == 0, f"{self.arguments}: {text}"
 
     def measure(self) -> None:
         """Runs it undisturbed, for its results and what it takes."""
+        if self.passing:
+            self.finish(self.passing)
+            self.removed = self.results()
         shutil.rmtree(self.output, ignore_errors=True)
         running, first = self.start(), None
         while not running.ended(0.01):
@@ -209,7 +217,7 @@ class Work:
             if not re.search(r"(^|/)\.", name)
             and not content.startswith(b'{"about": ')
             and halves.isdisjoint((self.output / name).parents)
-            and content != self.undisturbed.get(name)
+            and content != self.undisturbed.get(name, self.removed.get(name))
         ]
 
 
@@ -360,7 +368,8 @@ def works(tiny_checkpoint, talking_clips, seer, hub, server, tmp_path_factory) -
     def work(name: str) -> Work:
         if name not in known:
             out = root / name.replace(" ", "-")
-            known[name] = Work(made[name](out), out, partial(server, environments.get(name, cached)))
+            kept = ("training.save_total_limit=3",) if name.startswith("train ") else ()
+            known[name] = Work(made[name](out), out, partial(server, environments.get(name, cached)), kept)
             known[name].measure()
         return known[name]
 
