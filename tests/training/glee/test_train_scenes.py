@@ -149,6 +149,22 @@ def test_the_table_has_a_row_for_each_prompt_kind(tiny_glee):
     assert measure.startswith("P@0.5 (") and 0 <= value <= 1
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_what_is_below_the_threshold_of_sentences_is_no_answer(tiny_glee, monkeypatch, threshold):
+    model, processor = tiny_glee
+    monkeypatch.setattr(model.config, "expression_threshold", threshold)
+
+    class Doubtful(SceneEvaluation):
+        """Finds the right box each time, and is half sure of it."""
+
+        def scored_expressions(self, scenes, others=False):
+            return {"attribute": [(1.0, 0.5)] * len(scenes)}
+
+    rows = [(name, value) for name, _, value in table(Doubtful(model, processor, size=(64, 96), batch=2), 2)]
+    for name in ("its own scene's expression", "another scene's expression"):
+        assert [value for row, value in rows if row == name][-1] == (1.0 if threshold == 0 else 0.0)
+
+
 def test_exchanged_sentences_are_other_rows():
     scenes = [make_scene(np.random.default_rng(seed), (64, 64)) for seed in range(3)]
     asked = ask_expressions(scenes, np.random.default_rng(0), 1, {"attribute": 1.0})

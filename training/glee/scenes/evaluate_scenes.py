@@ -114,15 +114,19 @@ class SceneEvaluation:
                 row["masks"] += [to_runs(mask.cpu().numpy()) for mask in answer["masks"]]
         return references, predictions
 
-    def expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[float]]:
+    def expressions(self, scenes: list[Scene]) -> dict[str, list[float]]:
+        """Computes the IoU of the box that is found for each sentence, by form."""
+        return {form: [iou for iou, _ in found] for form, found in self.scored_expressions(scenes).items()}
+
+    def scored_expressions(self, scenes: list[Scene], others: bool = False) -> dict[str, list[tuple[float, float]]]:
         """
-        Computes the IoU of the box that is found for each sentence, by form.
+        Computes the IoU of the box that is found for each sentence, and its score, by form.
 
         Args:
             scenes: to evaluate on.
             others: whether shapes are queried by other scenes' sentences, to see if the model uses sentences at all.
         """
-        ious = defaultdict(list)
+        found = defaultdict(list)
         for start in range(0, len(scenes), self.batch):
             some = scenes[start : start + self.batch]
             for form in FORMS:
@@ -131,8 +135,9 @@ class SceneEvaluation:
                     query = exchange_sentences(query)
                 if query.rows:
                     for (number, (shape,), _), answer in zip(query.rows, self.grounded(query)):
-                        ious[form].append(_iou(answer, some[number].shapes[shape]))
-        return dict(ious)
+                        iou = _iou(answer, some[number].shapes[shape])
+                        found[form].append((iou, float(answer["scores"][0])))
+        return dict(found)
 
     def grounded(self, query: SceneBatch) -> list[dict]:
         """Finds the object of each sentence; see the processor's `post_process_grounding`."""
@@ -202,7 +207,8 @@ def table(
     for mode, name in (("kind", "label: 8 kinds and people"), ("pair", "label: 24 pairs of colour and kind")):
         for kind, value in evaluation.average_precision(scenes, mode).items():
             yield name, f"{'box' if kind == 'bbox' else 'mask'} AP50", value
-    ious = evaluation.expressions(scenes)
+    own = evaluation.scored_expressions(scenes)
+    ious = {form: [iou for iou, _ in found] for form, found in own.items()}
     for form in ious:
         yield f"expression: {form}", *_precision(ious[form])
     yield "expression: attribute or place", *_precision(ious.get("attribute", []) + ious.get("place", []))
@@ -210,8 +216,12 @@ def table(
         "expression: a pair never trained on",
         *_precision(held_out_ious(evaluation, evaluation.scenes(2 * count, recipe))),
     )
-    others = evaluation.expressions(scenes, others=True)
-    yield "another scene's expression", *_precision([iou for values in others.values() for iou in values])
+    others = evaluation.scored_expressions(scenes, others=True)
+    yield "another scene's expression", *_precision([iou for found in others.values() for iou, _ in found])
+    if (threshold := evaluation.model.config.expression_threshold) is not None:
+        for name, asked in (("its own scene's expression", own), ("another scene's expression", others)):
+            right = [iou if score >= threshold else 0.0 for found in asked.values() for iou, score in found]
+            yield name, f"P@0.5 at scores of {threshold:g} and more ({len(right)})", _precision(right)[1]
     for kind, values in evaluation.prompts(scenes).items():
         yield kind, f"mean mask IoU ({len(values)})", float(np.mean(values))
     if evaluation.material.frames:
