@@ -153,11 +153,12 @@ def test_modules_that_the_pages_name_exist(repository):
         assert set(named) - modules == set(), page
 
 
-def test_every_guide_has_a_small_picture(repository):
+def test_every_guide_has_a_picture_and_every_picture_is_small_and_shown(repository):
     folder = repository / "docs"
-    guides = sorted((folder / "guides").glob("*.md"))
-    shown = {guide.stem: re.findall(r"!\[.+\]\(\.\./pictures/(\S+)\)", guide.read_text()) for guide in guides}
-    assert len(guides) == 9 and all(shown.values())
+    pages = sorted(folder.rglob("*.md"))
+    shown = {page: re.findall(r"!\[.+\]\((?:\.\./)?pictures/(\S+)\)", page.read_text()) for page in pages}
+    guides = [page for page in pages if page.parent.name == "guides"]
+    assert len(guides) == 9 and all(shown[guide] for guide in guides)
     for picture in (folder / "pictures").iterdir():
         assert picture.stat().st_size <= MOST_BYTES, picture
     used = {name for names in shown.values() for name in names} | {"overview.jpg", "favicon.svg"}
