@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 USERS = 8
+VISIT = 10  # questions, after which a visitor leaves and another one comes; a conversation may have twelve
 GROWTH = 1.05  # of the memory after warm-up, the first third
 
 
@@ -106,8 +108,12 @@ def test_a_loaded_space_answers_everyone_in_the_same_memory(served, request, rep
     end, outcomes, waits = time.monotonic() + 60 * minutes, Counter(), []
 
     def visit(number: int) -> None:
-        draw, client = random.Random(f"{seed} {number}"), Client(served.url, verbose=False)
-        while time.monotonic() < end:
+        draw = random.Random(f"{seed} {number}")
+        for asked in itertools.count():
+            if time.monotonic() > end:
+                break
+            if asked % VISIT == 0:
+                client = Client(served.url, verbose=False)
             arguments, endpoint, answered = draw.choice(questions(served.examples))
             begin = time.monotonic()
             try:
