@@ -49,6 +49,8 @@ SAME, VALID = 0, 1
 FLOAT, INT = 0, 2  # types of tensors
 VERSION = 3  # of the schema
 
+Outputs = tuple[np.ndarray, np.ndarray]  # of a network for n pictures, each with n rows
+
 
 class SameConv(nn.Conv2d):
     """Convolves as TensorFlow's padding "same" does: with a stride of 2 there is more of it right and below."""
@@ -598,12 +600,15 @@ class LiteRtNetwork:
         self._outputs = [detail["index"] for detail in self._interpreter.get_output_details()]
         self._lock = threading.Lock()
 
-    def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns both outputs for `(n, height, width, 3)` float32, each with n rows."""
+    def __call__(self, pictures: Sequence[np.ndarray], scale: float = 1.0, shift: float = 0.0) -> Outputs:
+        """Returns both outputs, each with n rows, for n pictures `(height, width, 3)` times `scale` plus `shift`."""
         rows: list[list[np.ndarray]] = [[], []]
         with self._lock:
             for picture in pictures:
-                self._interpreter.set_tensor(self._input, picture[None])
+                values = self._interpreter.tensor(self._input)()[0]  # the network's own memory
+                np.multiply(picture, np.float32(scale), out=values)
+                values += np.float32(shift)
+                del values  # as long as somebody holds it, the network does not run
                 self._interpreter.invoke()
                 for row, output in zip(rows, self._outputs):
                     row.append(self._interpreter.get_tensor(output)[0])
@@ -635,13 +640,13 @@ def centres_of(network: str, height: int, width: int) -> np.ndarray:
     return np.concatenate(found).astype(np.float32)
 
 
-def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) -> tuple[np.ndarray, np.ndarray]:
+def run_network(network: str, pictures: Sequence[np.ndarray], device: str, lowest: float) -> Outputs:
     """
     Runs a network: on a CPU in LiteRT where that is installed, else in torch.
 
     Args:
         network: `"short"`, `"full"` or `"mesh"`.
-        pictures: `(n, height, width, 3)` uint8 or float32, from 0 to 255.
+        pictures: n `(height, width, 3)` of one size, uint8 or float32, from 0 to 255.
         device: where it runs.
         lowest: what the network sees in place of black; white is 1.
 
@@ -649,13 +654,10 @@ def run_network(network: str, pictures: np.ndarray, device: str, lowest: float) 
         Both outputs, `(n, places, values)` and `(n, places)` float32; see the networks.
     """
     if device == "cpu" and has_litert():
-        scaled = pictures * np.float32((1 - lowest) / 255)
-        if lowest:
-            scaled += np.float32(lowest)
-        first, second = load_litert(network, *pictures.shape[1:3])(scaled)
+        first, second = load_litert(network, *pictures[0].shape[:2])(pictures, (1 - lowest) / 255, lowest)
         return first.reshape(len(pictures), -1, first.shape[-1]), second.reshape(len(pictures), -1)
     with torch.inference_mode():
-        values = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float()
+        values = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float()
         values = values.mul_((1 - lowest) / 255).add_(lowest)
         first, second = load_network(network, device)(values)
     return first.cpu().numpy(), second.reshape(len(pictures), -1).cpu().numpy()

@@ -51,6 +51,8 @@ CONFIRMING_SIDE = 96  # pixels of the square in which it is looked for
 # differences of eyes and nose are 0.0026 of the eyes' distance with this, and 0.0049 without.
 PACE = 60.0
 PRESENT = 0.5  # probability below which the mesh sees no face
+CERTAIN = 0.95  # and below which a face that was found is looked at again
+CLOSER = 1.5  # side of the square in which that is done, in units of the one in which the mesh has looked
 TILE_OVERLAP = 0.25  # of a tile's side
 
 SAME_PERSON = 0.55  # distance from which on two descriptions are of two people; dlib's own limit is 0.6
@@ -412,7 +414,9 @@ class MeshLandmarkDetector:
     """Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
 
     The first search is for large faces. Where it finds none, a second one is for smaller ones, and where that finds
-    none either, parts of the picture are searched one by one.
+    none either, parts of the picture are searched one by one. A face that is a few pixels wide in what the detector
+    sees has a rough box, in which the mesh may see nothing or settle badly: one that it is not certain of is looked
+    at again, closer.
 
     Args:
         threshold: lowest score of a face, from 0 to 1.
@@ -449,17 +453,15 @@ class MeshLandmarkDetector:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
         frame = _coloured(frame)
         for search in (self._search_whole, self._search_tiles):
-            found = search(frame)
-            faces = self._faces(frame, [one.region for one in found], [one.score for one in found])
-            if faces := [face for face in faces if face.seen]:
-                return _without_doubles(faces)
+            if faces := [face for face in self._settled(frame, search(frame)) if face.seen]:
+                return _without_doubles(sorted(faces, key=lambda face: -face.score))
         return []
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
         """Finds the points in this frame, looking around where the face was in the frame before."""
         mesh = face.mesh
         region = region_of_landmarks(face.points) if mesh is None else region_of_mesh(mesh)
-        (found,) = self._faces(_coloured(frame), [region], [face.score])
+        ((found, _),) = self._faces(_coloured(frame), [region], [face.score])
         return found if mesh is None or not found.seen else steadied(found, mesh)
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
@@ -505,18 +507,40 @@ class MeshLandmarkDetector:
         ]
         return _best(moved)
 
-    def _faces(self, frame: np.ndarray, regions: list[Region], scores: list[float]) -> list[Face]:
-        """Finds the points in squares of the frame, in one call of the mesh."""
+    def _settled(self, frame: np.ndarray, found: list[Detection]) -> list[Face]:
+        """Finds the points of the faces of a search; those that the mesh is not certain of in a closer look, too."""
+        faces = self._faces(frame, [one.region for one in found], [one.score for one in found])
+        doubted = [index for index, (_, presence) in enumerate(faces) if presence < CERTAIN]
+        looks = [(index, closer) for index in doubted if (closer := self._look_closer(frame, found[index].region))]
+        again = self._faces(frame, [one.region for _, one in looks], [one.score for _, one in looks])
+        better = {index: face for (index, _), (face, _) in zip(looks, again) if face.seen}
+        return [better.get(index, face) for index, (face, _) in enumerate(faces)]
+
+    def _look_closer(self, frame: np.ndarray, rough: Region) -> Detection | None:
+        """Returns the surest face in and around a square, as it is seen at the size that the detector sees best."""
+        region = replace(rough, side=CLOSER * rough.side)
+        part = cut_out(frame, region, CONFIRMING_SIDE)
+        ((points, scores),) = detect_faces("short", [part], self.threshold, self.device)
+        if not len(scores):
+            return None
+        best = points[scores.argmax()] / CONFIRMING_SIDE
+        placed = region.to_picture(best)
+        placed[1] = region.side * best[1]  # of all eight this is no place, but the size
+        return _detection(placed, float(scores.max()))
+
+    def _faces(self, frame: np.ndarray, regions: list[Region], scores: list[float]) -> list[tuple[Face, float]]:
+        """Finds the points in squares of the frame, each with the probability that there is a face."""
         if not regions:
             return []
-        squares = np.stack([cut_out(frame, region, MESH_SIDE) for region in regions])
+        squares = [cut_out(frame, region, MESH_SIDE) for region in regions]
         meshes, logits = run_network("mesh", squares, self.device, lowest=0.0)
         faces = []
         for region, mesh, (logit,), score in zip(regions, meshes, logits, scores):
             points = region.to_picture(mesh.reshape(-1, 3) / MESH_SIDE).astype(np.float32)
             landmarks = points[LANDMARKS_OF_MESH, :2]
-            seen = bool(logit > math.log(PRESENT / (1 - PRESENT)))
-            faces.append(Face(box_of_points(landmarks), landmarks, score, points, seen))
+            presence = 1 / (1 + math.exp(-max(float(logit), -50.0)))
+            face = Face(box_of_points(landmarks), landmarks, score, points, seen=presence > PRESENT)
+            faces.append((face, presence))
         return faces
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lookhear.processing.avsr import face_networks_avsr, read_frames
+from lookhear.processing.avsr import face_networks_avsr, landmarks_avsr, read_frames
 from lookhear.processing.avsr.face_tracking_avsr import FaceTracker
 from lookhear.processing.avsr.landmarks_avsr import (
     LANDMARKS_OF_MESH,
+    Detection,
     DlibLandmarkDetector,
     Face,
     MeshLandmarkDetector,
@@ -102,6 +103,20 @@ def test_a_face_farther_away_is_found_by_the_search_for_all_sizes(detector):
     assert [round(face.points[:, 0].mean() / 40) for face in detector(both)] == [5]
     found = MeshLandmarkDetector(all_sizes=True)(both)
     assert sorted(round(face.points[:, 0].mean() / 40) for face in found) == [5, 13]
+
+
+def test_a_face_that_the_mesh_is_not_certain_of_is_looked_at_again_closer(detector, monkeypatch):
+    """Where a rough box is off by a third of the face, so are the points; closer, the detector finds the face."""
+    picture = drawn_face(size=45.0)
+    (face,) = detector(picture)
+    rough = Detection((167.5, 137.5, 242.5, 212.5), np.array([[190.0, 165.0], [220.0, 165.0]]), 0.6)
+    (left,) = detector._settled(picture, [rough])
+    assert left.score == 0.6 and np.abs(left.points - face.points).mean() > 8
+    monkeypatch.setattr(landmarks_avsr, "CERTAIN", 2.0)  # of nothing
+    (settled,) = detector._settled(picture, [rough])
+    assert settled.seen and settled.score > 0.6 and np.abs(settled.points - face.points).mean() < 4
+    (lost,) = detector._settled(WALL, [rough])
+    assert not lost.seen and lost.score == 0.6, "where a closer look shows nothing, it stays as it was"
 
 
 def test_a_region_and_its_picture():
