@@ -15,7 +15,8 @@ are
   in memory (sound, crops of the mouth, or both), after a first batch that isn't counted.
 
 With `--folder`, only `lookhear transcribe` of the videos in it, as a process of its own: without and with the usual
-processes that read beside the model, in turns; and the same of one video, most of which is to start.
+processes that read beside the model, in turns; the same of one video, most of which is to start, beside what the
+libraries take of that. `--limit 1` for the start alone. Shares are of the processor's seconds.
 
 The real-time factor is seconds on the clock by seconds of speech. The processor's seconds say more where a machine is
 busy with other things. With the defaults it takes about a third as long as the lengths together on two cores.
@@ -47,6 +48,10 @@ UNIT = (
     8  # frames that are a whole number of AAC packets (1024 samples) long: the streams of the repeated clip stay level
 )
 TASK = "audio-visual-speech-recognition"
+IMPORTS = {
+    "import torch": "import torch",
+    "import torch and transformers' base classes": "import transformers.modeling_utils, transformers.pipelines.base",
+}
 
 
 @dataclass(frozen=True)
@@ -249,23 +254,35 @@ def measure_rtfx(asr, video: Path, length: float, clips: int, batch_size: int) -
 
 
 def measure_folder(options: argparse.Namespace) -> None:
-    """Prints the seconds of the command on the videos of a folder, least and median of a few turns."""
+    """Prints what the command takes on the videos of a folder, and to start, least and median of a few turns."""
     files = sorted(path for path in options.folder.iterdir() if path.suffix in (".mp4", ".mpg", ".mov", ".mkv"))
     files = files[: options.limit]
-    asked = {f"{len(files)} files, --num-workers 0": (files, ["--num-workers", "0"])}
-    asked |= {f"{len(files)} files": (files, []), "one file": (files[:1], [])}
-    seconds: dict[str, list[float]] = {what: [] for what in asked}
+    lookhear = [sys.executable, "-m", "lookhear"]
+    transcribe = [*lookhear, "transcribe", "--model", str(options.model)]
+    asked = {}
+    if len(files) > 1:
+        asked |= {f"transcribe {len(files)} files, --num-workers 0": [*transcribe, *files, "--num-workers", "0"]}
+        asked |= {f"transcribe {len(files)} files": [*transcribe, *files]}
+    asked |= {"transcribe one file": [*transcribe, files[0]], "--help": [*lookhear, "--help"]}
+    asked |= {name: [sys.executable, "-c", code] for name, code in IMPORTS.items()}
+    spent: dict[str, list[tuple[float, float]]] = {what: [] for what in asked}
     for turn in range(options.repeat):
-        for what, (some, more) in asked.items():
-            command = [sys.executable, "-m", "lookhear", "transcribe", *map(str, some), "--model", str(options.model)]
-            started = time.perf_counter()
-            subprocess.run([*command, *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-            seconds[what].append(time.perf_counter() - started)
-            print(f"turn {turn + 1}: {what}: {seconds[what][-1]:.1f} s", file=sys.stderr)
-    print("| transcribe | s, least | s, median | share |\n|---|---:|---:|---:|")
-    first = next(iter(seconds.values()))
-    for what, spent in seconds.items():
-        print(f"| {what} | {min(spent):.1f} | {np.median(spent):.1f} | {np.median(spent) / np.median(first):.2f} |")
+        for what, command in asked.items():
+            spent[what].append(time_of_process([*map(str, command)]))
+            print(f"turn {turn + 1}: {what}: {spent[what][-1][0]:.1f} s", file=sys.stderr)
+    print("| what | s, least | s, median | processor s, least | median | share |\n|---|---:|---:|---:|---:|---:|")
+    first = np.median(next(iter(spent.values())), axis=0)[1]
+    for what, seconds in spent.items():
+        (least, busy_least), (middle, busy) = np.min(seconds, axis=0), np.median(seconds, axis=0)
+        print(f"| {what} | {least:.1f} | {middle:.1f} | {busy_least:.2f} | {busy:.2f} | {busy / first:.2f} |")
+
+
+def time_of_process(command: list[str]) -> tuple[float, float]:
+    """Runs a command; returns its seconds on the clock, and its processor seconds with all processes it started."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    after, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - started
+    return clock, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 # ----------------------------------------------------------------------------------------------------------- the table

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from lookhear import cli
 from lookhear_command.shared_options import MODALITIES
@@ -17,6 +18,7 @@ from lookhear_command.transcribe import FORMATS
 
 COMMANDS = ("transcribe", "perceive", "ask", "prepare", "train", "evaluate", "convert", "publish", "synthesize")
 COMMANDS += ("reproduce", "export", "serve", "demo", "live")
+UNUSED = "datasets evaluate pandas sklearn matplotlib skimage gradio dlib jiwer peft".split()  # by inference
 FAST = ["--num-beams", "1", "--ctc-weight", "1"]
 
 
@@ -53,6 +55,19 @@ def test_help_and_wrong_arguments_are_quick_and_need_no_heavy_import():
     assert time.monotonic() - start < 3
     wrong = subprocess.run([sys.executable, "-c", script, "transcribe"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["transcribe", "perceive"])
+def test_a_command_imports_no_package_that_it_has_no_use_for(command, talking_clips, tmp_path):
+    """In a process of its own: packages for training, measuring and drawing, each of which takes its time."""
+    picture = tmp_path / "grey.png"
+    Image.new("RGB", (96, 96), "grey").save(picture)
+    arguments = {"transcribe": [talking_clips / "0.mp4", *FAST], "perceive": [picture, "--labels", "star"]}[command]
+    script = "import sys, lookhear_command; code = lookhear_command.main(); print(*sys.modules); sys.exit(code)"
+    call = [sys.executable, "-c", script, command, *map(str, arguments)]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not set(UNUSED) & set(done.stdout.splitlines()[-1].split())
 
 
 @pytest.mark.parametrize(
