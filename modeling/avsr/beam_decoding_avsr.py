@@ -1,42 +1,45 @@
 """The joint beam search, and the decoder computed for its hypotheses, one character per hypothesis and step."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from operator import itemgetter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import EncoderDecoderCache
 from transformers.generation import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging
 
-from .ctc_prefix_score_avsr import (
-    IMPOSSIBLE,
-    NEVER,
-    CtcScores,
-    LanguageModelScores,
-    pick_scores,
-    rows_of,
-    without_label,
-)
 from .layers_avsr import (
     AvsrAttention,
     AvsrDecoderLayer,
     AvsrEncoderOutput,
     as_bias,
-    change_clips,
     fuse,
     in_blocks,
     is_plain,
     sinusoidal_positions,
 )
+from .text_scores_avsr import (
+    IMPOSSIBLE,
+    NEVER,
+    CtcPrefixScorer,
+    CtcScores,
+    ForwardDecoder,
+    LanguageModelScores,
+    pick_scores,
+    without_label,
+)
+
+logger = logging.get_logger(__name__)
 
 SLACK = 1e-3  # tolerance when scores are compared with the bound: the error of float32 sums
 STEPS_BETWEEN_WAITS = 8  # a device beside the CPU must finish before its results can be checked for an early end
-MOST_PAIRS = 2**25  # of characters that a pass over whole texts compares; more clips are computed in turn
 FIRST_CAPACITY = 32  # steps that the first buffers hold; full ones are doubled, so that few shapes occur
+BUCKET = 64  # where steps are captured, frames and steps are filled up to a multiple: few graphs serve all clips
+STEPS_BEFORE_CAPTURE = 3  # in which the libraries of a GPU make ready what a graph must not make
+MOST_GRAPHS = 4  # kept with the memory they write into, up to half a gigabyte each for 32 clips of ten seconds
 
 
 class LayerStep:
@@ -59,22 +62,16 @@ class LayerStep:
         keys, values = (cross_attn.split_heads(project(frames)) for project in (cross_attn.k_proj, cross_attn.v_proj))
         self.cross_kv = keys, values
         self.self_kv = torch.empty_like(keys[:, :, :0]), torch.empty_like(values[:, :, :0])
-        self.self_qkv = self._fused_projection(rows, self_attn)
+        projections = self_attn.q_proj, self_attn.k_proj, self_attn.v_proj
+        self.self_qkv = in_blocks(rows, *projections)  # query, keys and values as one product
+        self.fused = fuse(*projections) if self.self_qkv is None and is_plain(*projections) else None  # not adapters
         self.self_output = in_blocks(rows, self_attn.o_proj) or self_attn.o_proj
         self.cross_query = in_blocks(rows, cross_attn.q_proj) or cross_attn.q_proj
         self.cross_output = in_blocks(rows, cross_attn.o_proj) or cross_attn.o_proj
         self.fc1 = in_blocks(rows, feed_forward.fc1) or feed_forward.fc1
         self.fc2 = in_blocks(rows, feed_forward.fc2) or feed_forward.fc2
-
-    @staticmethod
-    def _fused_projection(rows: int, attention: AvsrAttention) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Returns query, keys and values as one product, `(clips, beams, 3 * hidden_size)`; None with adapters."""
-        layers = attention.q_proj, attention.k_proj, attention.v_proj
-        blocks = in_blocks(rows, *layers)
-        if blocks is not None or not is_plain(*layers):
-            return blocks
-        weight, bias = fuse(*layers)
-        return lambda states: nn.functional.linear(states, weight, bias)
+        others = self_attn.o_proj, cross_attn.q_proj, cross_attn.o_proj, feed_forward.fc1, feed_forward.fc2
+        self.plain = is_plain(*projections, *others)  # as nothing is that may compute otherwise the next time
 
     def reserve(self, columns: int) -> None:
         """Enlarges the buffers to `columns` keys and values of each clip, without losing those that they hold."""
@@ -125,10 +122,12 @@ class LayerStep:
     def _project(self, attention: AvsrAttention, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Computes query, keys and values, each `(clips, heads, beams, head_dim)`."""
         parts: tuple[torch.Tensor, ...]
-        if self.self_qkv is None:
-            parts = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
-        else:
+        if self.self_qkv is not None:
             parts = self.self_qkv(states).chunk(3, dim=-1)
+        elif self.fused is not None:
+            parts = nn.functional.linear(states, *self.fused).chunk(3, dim=-1)
+        else:
+            parts = attention.q_proj(states), attention.k_proj(states), attention.v_proj(states)
         return tuple(map(attention.split_heads, parts))
 
     @staticmethod
@@ -154,6 +153,8 @@ class AvsrBeamCache:
 
     Args:
         num_beams: of each clip.
+        room: steps that the buffers are made for at once, so that steps have constant shapes; None: buffers grow, and
+            a CPU reads only what they hold.
 
     Attributes:
         steps: characters that each beam holds.
@@ -175,8 +176,8 @@ class AvsrBeamCache:
     beam: torch.Tensor
     itself: torch.Tensor
 
-    def __init__(self, num_beams: int):
-        self.num_beams = num_beams
+    def __init__(self, num_beams: int, room: int | None = None):
+        self.num_beams, self.room = num_beams, room
         self.steps = self.capacity = 0
         self.layers: list[LayerStep] = []
 
@@ -201,7 +202,7 @@ class AvsrBeamCache:
         itself = as_bias(torch.eye(self.num_beams, dtype=torch.bool, device=device), frames.dtype)
         self.itself = itself.expand(clips, 1, -1, -1).contiguous()
         self.ancestry = self.itself[..., :0]
-        self._reserve(FIRST_CAPACITY, frames.shape[2])
+        self._reserve(self.room or FIRST_CAPACITY, frames.shape[2])
 
     def advance(self, embeddings: torch.Tensor) -> torch.Tensor:
         """
@@ -219,7 +220,8 @@ class AvsrBeamCache:
         self.ancestry.index_copy_(3, columns, self.itself)
         hidden_states = embeddings + self.positions.index_select(0, self.step).to(embeddings.dtype)
         # a CPU skips what is still empty; elsewhere constant shapes are worth more
-        width = (self.steps + 1) * self.num_beams if self.ancestry.device.type == "cpu" else None
+        skips = self.ancestry.device.type == "cpu" and self.room is None
+        width = (self.steps + 1) * self.num_beams if skips else None
         for layer in self.layers:
             hidden_states = layer(hidden_states, columns, self.ancestry[..., :width], self.encoder_mask)
         self.step.add_(1)
@@ -243,58 +245,6 @@ class AvsrBeamCache:
             layer.reserve(columns)
 
 
-class AvsrTextTree(AvsrBeamCache):
-    """
-    Keys and values of whole texts, so that one step of the decoder computes all their characters.
-
-    What several texts of a clip begin with is computed once: a node is a prefix, and sees its own prefixes. All nodes
-    of a clip are queries of one row, as its beams are, and share the keys of its sound and lips.
-
-    Args:
-        texts: `(clips, texts, length)` int64, what the decoder reads, the start token first.
-        sizes: `(clips, texts)`, the characters of each, the start token included; the others aren't computed.
-
-    Attributes:
-        nodes: `(clips, texts, length)` int64, the node of each character.
-        labels: `(clips, nodes)` int64, the character of each node; clips with fewer nodes have some of no use.
-        depths: `(clips, nodes)` int64, its place in its texts.
-        seen: `(clips, nodes, nodes)` bool, which nodes each one sees.
-    """
-
-    def __init__(self, texts: torch.Tensor, sizes: torch.Tensor):
-        clips, count, length = texts.shape
-        place = torch.arange(length, device=texts.device)
-        inside = place < sizes[..., None]
-        alike = (texts[:, :, None] == texts[:, None]).cumprod(dim=-1)  # (clips, texts, texts, length), to that place
-        first = alike.argmax(dim=2)  # (clips, texts, length), the first text with that prefix
-        own = inside & (first == torch.arange(count, device=texts.device)[:, None])
-        numbers = (own.flatten(1).cumsum(dim=1) - 1).view_as(first)
-        self.nodes = numbers.gather(1, first).masked_fill(~inside, 0)
-        used = own.flatten(1).sum(dim=1, keepdim=True)  # (clips, 1) nodes
-        super().__init__(int(used.max()))
-        places = (~own).flatten(1).long().argsort(dim=1, stable=True)[:, : self.num_beams]  # of each node
-        self.labels, self.depths = texts.flatten(1).gather(1, places), places % length
-        itself = torch.arange(self.num_beams, device=texts.device)
-        path = self.nodes.gather(1, (places // length)[..., None].expand(-1, -1, length))  # (clips, nodes, length)
-        path = torch.where((place <= self.depths[..., None]) & (itself < used)[..., None], path, itself[:, None])
-        self.seen = torch.zeros(clips, self.num_beams, self.num_beams, dtype=torch.bool, device=texts.device)
-        self.seen.scatter_(2, path, True)
-
-    def advance(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Computes the layers' output `(clips, nodes, hidden_size)` of the nodes' embeddings, of the same shape."""
-        hidden_states = embeddings + self.positions[self.depths].to(embeddings.dtype)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, self.beam, self.ancestry, self.encoder_mask)
-        return hidden_states
-
-    def _reserve(self, capacity: int, hidden_size: int) -> None:
-        """Makes room for the one step that there is, whatever the `capacity`."""
-        self.ancestry = as_bias(self.seen[:, None], self.ancestry.dtype)
-        self.positions = sinusoidal_positions(int(self.depths.max()) + 1, hidden_size, self.ancestry.device)
-        for layer in self.layers:
-            layer.reserve(self.num_beams)
-
-
 class StepDecoder(Protocol):
     """What a search calls of [`AvsrDecoder`]."""
 
@@ -312,6 +262,8 @@ class Recogniser(Protocol):
 
     def get_decoder(self) -> StepDecoder: ...
 
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
     def __call__(self, **inputs: Any) -> Any: ...
 
 
@@ -323,12 +275,14 @@ class SharedKeysDecoder:
         model: [`AvsrForConditionalGeneration`].
         encoder_outputs: of the clips.
         beams: hypotheses of each clip.
+        room: see [`AvsrBeamCache`].
     """
 
-    def __init__(self, model: Recogniser, encoder_outputs: AvsrEncoderOutput, beams: int):
+    def __init__(self, model: Recogniser, encoder_outputs: AvsrEncoderOutput, beams: int, room: int | None = None):
         self.decoder, self.head = model.get_decoder(), model.decoder_head_of(encoder_outputs)
+        self.weights = model.parameters
         self.encoded = encoder_outputs["last_hidden_state"], encoder_outputs["frame_mask"]
-        self.cache = AvsrBeamCache(beams)
+        self.cache = AvsrBeamCache(beams, room)
 
     @torch.inference_mode()
     def __call__(self, labels: torch.Tensor) -> torch.Tensor:
@@ -338,116 +292,6 @@ class SharedKeysDecoder:
     def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
         """Makes each hypothesis the continuation of the one that `parents` `(clips, beams)` names."""
         self.cache.reorder(parents)
-
-
-class ForwardDecoder:
-    """
-    The decoder's scores by `forward`, one row per hypothesis: for what [`SharedKeysDecoder`] doesn't support, such as
-    attention weights, other kinds of attention, or a decoder on several devices.
-
-    Args:
-        model: [`AvsrForConditionalGeneration`].
-        encoder_outputs: of the clips.
-        start: `(clips, beams)`, the start token.
-        options: arguments of every call, such as `use_cache` or `output_attentions`.
-    """
-
-    def __init__(
-        self, model: Recogniser, encoder_outputs: AvsrEncoderOutput, start: torch.Tensor, **options: bool | None
-    ):
-        self.encoded = change_clips(encoder_outputs, lambda part: part.repeat_interleave(start.shape[1], dim=0))
-        self.model, self.options = model, options
-        self.ids = start.new_zeros(start.numel(), 0)  # (clips * beams, length)
-        self.cache: EncoderDecoderCache | None = None
-        # what the decoder returned in each step: None unless requested
-        self.attentions: list[tuple[torch.Tensor, ...] | None] = []
-        self.cross_attentions: list[tuple[torch.Tensor, ...] | None] = []
-        self.hidden_states: list[tuple[torch.Tensor, ...] | None] = []
-
-    def __call__(self, labels: torch.Tensor) -> torch.Tensor:
-        """Computes logits `(clips, beams, vocab)` after the newest labels `(clips, beams)`."""
-        self.ids = torch.cat((self.ids, labels.reshape(-1, 1)), dim=1)
-        new = self.ids if self.cache is None else self.ids[:, -1:]
-        outputs = self.model(decoder_input_ids=new, encoder_outputs=self.encoded, cache=self.cache, **self.options)
-        self.cache = outputs.cache
-        self.attentions.append(outputs.decoder_attentions)
-        self.cross_attentions.append(outputs.cross_attentions)
-        self.hidden_states.append(outputs.decoder_hidden_states)
-        return outputs.logits[:, -1].unflatten(0, labels.shape)
-
-    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
-        """Makes each hypothesis the continuation of the one that `parents` `(clips, beams)` names."""
-        rows = rows_of(parents)
-        self.ids = self.ids[rows]
-        if self.cache is not None:  # the cross-attention keys are the same for all beams of a clip
-            self.cache.self_attention_cache.reorder_cache(rows)
-
-
-@dataclass(frozen=True)
-class TextDecoder:
-    """
-    The decoder's log-probabilities of whole texts, computed in one pass.
-
-    Attributes:
-        model: [`AvsrForConditionalGeneration`].
-        encoded: the clips.
-        blank: its id.
-        processors: change the log-probabilities.
-        share_keys: whether one [`AvsrTextTree`] computes all texts of a clip; else `forward` with one row for each.
-    """
-
-    model: Recogniser
-    encoded: AvsrEncoderOutput
-    blank: int
-    processors: Sequence[LogitsProcessor] = ()
-    share_keys: bool = True
-
-    def __call__(self, inputs: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
-        """Computes log-probabilities of `labels` after `inputs`, `(clips, texts, length)`; `sizes` of them count."""
-        pairs = labels.shape[1] ** 2 * labels.shape[2] ** 2  # of a clip, at most
-        at_once = len(inputs) if self.processors else max(1, MOST_PAIRS // pairs)  # processors see all rows
-        compute = self._shared if self.share_keys else self._by_forward
-        parts = []
-        for first in range(0, len(inputs), at_once):
-            part = slice(first, first + at_once)
-            encoded = change_clips(self.encoded, itemgetter(part))
-            parts.append(self._pick(*compute(encoded, inputs[part], sizes[part]), inputs[part], labels[part]))
-        return torch.cat(parts)
-
-    def _shared(
-        self, encoded: AvsrEncoderOutput, inputs: torch.Tensor, sizes: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the logits `(clips, nodes, vocab)` of an [`AvsrTextTree`], and its `nodes`."""
-        tree = AvsrTextTree(inputs, sizes)
-        decoder, head = self.model.get_decoder(), self.model.decoder_head_of(encoded)
-        return head(decoder.step(tree.labels, tree, encoded["last_hidden_state"], encoded["frame_mask"])), tree.nodes
-
-    def _by_forward(
-        self, encoded: AvsrEncoderOutput, inputs: torch.Tensor, sizes: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the same, computed by `forward` with one row for each text."""
-        clips, texts, length = inputs.shape
-        encoded = change_clips(encoded, lambda part: part.repeat_interleave(texts, dim=0))
-        outputs = self.model(decoder_input_ids=inputs.flatten(0, 1), encoder_outputs=encoded, use_cache=False)
-        nodes = torch.arange(texts * length, device=inputs.device).view(1, texts, length).expand(clips, -1, -1)
-        return outputs.logits.view(clips, texts * length, -1), nodes
-
-    def _pick(
-        self, logits: torch.Tensor, nodes: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor
-    ) -> torch.Tensor:
-        """Picks each label's log-probability `(clips, texts, length)` from the logits after its prefix's node."""
-        log_probs, vocab = logits.float().log_softmax(dim=-1), logits.shape[2]
-        if not self.processors:
-            log_probs = without_label(log_probs, self.blank)
-            return log_probs.flatten(1).gather(1, (nodes * vocab + labels).flatten(1)).view_as(labels)
-        columns = []
-        for place in range(labels.shape[2]):
-            rows = log_probs.gather(1, nodes[..., place, None].expand(-1, -1, vocab)).flatten(0, 1)
-            for processor in self.processors:
-                rows = processor(inputs[..., : place + 1].flatten(0, 1), rows)
-            rows = without_label(rows, self.blank)
-            columns.append(rows.gather(1, labels[..., place].reshape(-1, 1)).view(labels.shape[:2]))
-        return torch.stack(columns, dim=2)
 
 
 @dataclass(frozen=True)
@@ -507,7 +351,8 @@ class JointSearch:
     with each other.
 
     Every tensor has its final shape from the start, and a step changes them in place. Back-pointers (`labels`,
-    `parents`) record which text a beam holds, so that texts are neither moved nor compared.
+    `parents`) record which text a beam holds, so that texts are neither moved nor compared. So a step is the same work
+    on the same memory each time, which on CUDA is captured once and replayed, see [`StepGraphs`].
 
     **The search ends early** (`early_stopping=False`, `bounded`): a prefix whose score is below those of `texts`
     finished texts is dropped, and the search ends when no clip has a prefix left. The best texts are the same as
@@ -529,6 +374,8 @@ class JointSearch:
         language_model: the language model's part of the score.
     """
 
+    repeats = True  # whether steps are alike
+
     def __init__(
         self,
         decoder: SharedKeysDecoder | ForwardDecoder,
@@ -549,23 +396,37 @@ class JointSearch:
         self.attention = torch.zeros(clips, beams, device=device)  # the decoder's weighted part of each score
         self.total = torch.full((clips, beams), NEVER, device=device)  # scores; of empty places NEVER
         self.total[:, 0] = 0.0
-        self.labels = lengths.new_zeros(settings.steps, clips, beams)
-        self.parents = lengths.new_zeros(settings.steps, clips, beams)
+        self.labels = lengths.new_zeros(filled_up(settings.steps), clips, beams)
+        self.parents = torch.zeros_like(self.labels)
         self.step = lengths.new_zeros(1)
         self.scores = torch.full((clips, self.pool), NEVER, device=device)  # of finished texts, best first
         self.ends = lengths.new_zeros(3, clips, self.pool)  # their beams, their characters, 1 if they end with EOS
         self.step_scores: list[torch.Tensor] = []  # of each step, `(clips * beams, vocab)`
         self.step_logits: list[torch.Tensor] = []
 
-    def run(self) -> None:
-        """Searches until nothing can change any more, or the texts have their greatest length."""
+    def run(self, graphs: "StepGraphs | None" = None) -> None:
+        """
+        Searches until nothing can change any more, or the texts have their greatest length.
+
+        Args:
+            graphs: captured so far; None: each step is computed.
+        """
         wait = 1 if self.lengths.device.type == "cpu" or self.settings.streamer is not None else STEPS_BETWEEN_WAITS
         if self.settings.streamer is not None:
             self.settings.streamer.put(self.newest.flatten().cpu())
+        graph: Any = None
         for done in range(1, self.settings.steps + 1):
-            self._advance(last=done == self.settings.steps)
+            last = done == self.settings.steps
+            if graph is None or last:
+                self._advance(last)
+            else:
+                graph.replay()
             if done % wait == 0 and not (self.total > NEVER).any():
                 break
+            if graphs is not None and graph is None and not last:
+                graph = graphs.take(self, done)
+        if graphs is not None and graph is not None:
+            graphs.keep(self, graph)
         if self.settings.streamer is not None:
             self.settings.streamer.end()
 
@@ -577,11 +438,12 @@ class JointSearch:
             self.finish(totals[..., settings.eos], self.beam, ended=True)
             totals[..., settings.eos] = NEVER
             totals = self._drop_hopeless(totals)
-        parents, labels, self.total = self.choose(totals)
+        parents, labels, scores = self.choose(totals)
         if self.ends_compete:
-            self.finish(self.total.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
-            self.total = self.total.masked_fill(labels == settings.eos, NEVER)
-        self.attention = pick_scores(attention, parents, labels)
+            self.finish(scores.masked_fill(labels != settings.eos, NEVER), parents, ended=True)
+            scores = scores.masked_fill(labels == settings.eos, NEVER)
+        self.total.copy_(scores)
+        self.attention.copy_(pick_scores(attention, parents, labels))
         self.record(parents, labels)
         if last or settings.criteria:
             self._stop(last)
@@ -661,8 +523,9 @@ class JointSearch:
         new = torch.stack(
             (beams.expand_as(totals), self.step.expand_as(totals), self.step.new_full((), ended).expand_as(totals))
         )
-        self.scores, index = scores.topk(self.pool, dim=1)
-        self.ends = torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1))
+        best, index = scores.topk(self.pool, dim=1)
+        self.scores.copy_(best)
+        self.ends.copy_(torch.cat((self.ends, new), dim=2).gather(2, index.expand(3, -1, -1)))
 
     def _drop_hopeless(self, totals: torch.Tensor) -> torch.Tensor:
         """Removes from scores `(clips, beams, vocab)` what cannot become one of the texts to be returned."""
@@ -689,7 +552,7 @@ class JointSearch:
                 ends = torch.as_tensor(criterion(ids, scores), device=stopped.device)
                 stopped |= ends.expand(len(ids)).view_as(stopped)
         self.finish(self.total.masked_fill(~stopped, NEVER), self.beam, ended=False)
-        self.total = self.total.masked_fill(stopped, NEVER)
+        self.total.masked_fill_(stopped, NEVER)
 
     def found(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
@@ -718,3 +581,100 @@ class JointSearch:
             beam = torch.where(inside, parent, beam)
         scores = self.scores[:, : settings.texts].flatten()
         return ids.flatten(0, 1).to(device), scores, rows.flatten(0, 1).to(device)
+
+
+class StepGraphs:
+    """
+    Steps of searches captured as CUDA graphs, which later searches of the same shapes replay.
+
+    Starting the hundreds of kernels of a step takes longer than computing them; as a graph they are started as one.
+    Capturing takes as long as some steps and waits for the GPU, so graphs are kept, those used last. A search takes a
+    graph out while it uses it, so that threads don't share one. A copy of a model has none.
+
+    Attributes:
+        devices: kinds of devices on which steps are captured.
+        kept: by the kind of step, the parts of the search that it was captured in, and the graph.
+        failed: whether a step could not be captured; then none is any more.
+    """
+
+    devices: tuple[str, ...] = ("cuda",)
+
+    def __init__(self) -> None:
+        self.kept: dict[Any, tuple[dict[str, Any], Any]] = {}
+        self.failed = False
+
+    def __reduce__(self) -> tuple[type["StepGraphs"], tuple[()]]:
+        return StepGraphs, ()
+
+    @torch.inference_mode()
+    def take(self, search: JointSearch, done: int) -> Any:
+        """Returns a graph of the step of a search that has `done` some, or None; its tensors become the graph's."""
+        if self.failed or (kind := kind_of_step(search)) is None:
+            return None
+        if (known := self.kept.pop(kind, None)) is not None:
+            parts, graph = known
+            for own, new in zip(tensors_of(parts), tensors_of(vars(search)), strict=True):
+                own.copy_(new)
+            vars(search).update(parts)
+            return graph
+        if done < STEPS_BEFORE_CAPTURE:
+            return None
+        try:
+            return capture(search)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.failed, reason = True, str(error).partition("\n")[0]
+            logger.warning(f"the search runs step by step: a step can't be captured as a CUDA graph ({reason}).")
+            return None
+
+    def keep(self, search: JointSearch, graph: Any) -> None:
+        """Keeps a graph with its tensors when a search has ended; what the search has found is copied."""
+        parts = {name: part for name, part in vars(search).items() if name != "settings"}
+        for name in ("labels", "parents", "scores", "ends"):
+            setattr(search, name, parts[name].clone())
+        self.kept[kind_of_step(search)] = parts, graph
+        while len(self.kept) > MOST_GRAPHS:
+            del self.kept[next(iter(self.kept))]
+
+
+def kind_of_step(search: JointSearch) -> tuple[Any, ...] | None:
+    """Returns what the work of a step depends on beside the numbers in tensors; None: it can't be captured."""
+    settings, decoder = search.settings, search.decoder
+    more = settings.processors or settings.criteria or settings.streamer or settings.sample or search.language_model
+    stores = settings.store_scores or settings.store_logits
+    if not search.repeats or more or stores or not isinstance(decoder, SharedKeysDecoder):
+        return None
+    if not all(layer.plain for layer in decoder.cache.layers) or not isinstance(decoder.head, nn.Module):
+        return None
+    steps = settings.steps if settings.length_penalty > 0 else 0  # else it doesn't matter
+    scorer = None if search.ctc is None else (type(search.ctc.scorer), search.ctc.ends_with_eos)
+    weights = tuple(weight.data_ptr() for weight in decoder.weights())
+    shapes = tuple((part.shape, part.dtype, part.device) for part in tensors_of(vars(search)))
+    return replace(settings, processors=(), criteria=(), steps=steps), scorer, id(decoder.head), weights, shapes
+
+
+def tensors_of(part: Any) -> list[torch.Tensor]:
+    """Lists the tensors that belong to a search, in a fixed order; weights of the model are not among them."""
+    if isinstance(part, torch.Tensor):
+        return [part]
+    if isinstance(part, SharedKeysDecoder):
+        part = part.cache
+    if isinstance(part, (AvsrBeamCache, LayerStep, CtcScores, CtcPrefixScorer)):
+        part = vars(part)
+    if isinstance(part, dict):
+        part = list(part.values())
+    return [tensor for item in part for tensor in tensors_of(item)] if isinstance(part, (list, tuple)) else []
+
+
+def capture(search: JointSearch) -> Any:
+    """Records the work of a search's step without doing it; other threads may go on using the GPU."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        search._advance(last=False)
+    return graph
+
+
+def filled_up(count: int) -> int:
+    """Returns the next multiple of `BUCKET`."""
+    return -(-count // BUCKET) * BUCKET

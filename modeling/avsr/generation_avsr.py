@@ -1,7 +1,7 @@
-"""Decoding: `generate` with its arguments, the search in two passes, and the joint search by the rules of ESPnet."""
+"""Decoding: `generate` with its arguments, and the joint search by the rules of ESPnet."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,29 +26,28 @@ from transformers.generation import (
 from transformers.generation.streamers import BaseStreamer
 
 from .beam_decoding_avsr import (
-    ForwardDecoder,
+    BUCKET,
     JointSearch,
     SearchSettings,
     SharedKeysDecoder,
     StepDecoder,
-    TextDecoder,
+    StepGraphs,
+    filled_up,
 )
 from .configuration_avsr import AvsrConfig
-from .ctc_prefix_score_avsr import (
+from .layers_avsr import AvsrEncoderOutput, change_clips
+from .text_scores_avsr import (
     CTC_PREFIX_SCORERS,
     IMPOSSIBLE,
     NEVER,
     CtcScores,
-    CtcTexts,
+    ForwardDecoder,
     LanguageModelScores,
     best_path,
-    best_texts,
-    ctc_scores_of,
-    language_model_log_probs,
     pick_scores,
 )
-from .layers_avsr import AvsrEncoderOutput, change_clips
 from .transformers_seam_avsr import attention_kind, cache_field
+from .two_pass_avsr import TextDecoder, TwoPassSearch
 
 CTC_WEIGHT = 0.1  # alpha in section 4.2
 CANDIDATES = 10  # texts of the first of two passes
@@ -94,6 +93,8 @@ class EspnetSearch(JointSearch):
     `early_stopping="never"` a search takes all these steps; else it ends once three lengths in a row have finished
     texts whose best is more than 10 worse than the best of all.
     """
+
+    repeats = False  # it counts its steps
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -159,72 +160,6 @@ class EspnetSearch(JointSearch):
         if lengths.shape[1] == 3:
             worse = (lengths > NEVER) & (lengths - self.scores[:, :1] < -END_MARGIN)
             self.total = self.total.masked_fill(worse.all(dim=1, keepdim=True), NEVER)
-
-
-class TwoPassSearch:
-    """
-    Finds CTC's best texts, and chooses among them by the joint score that [`JointSearch`] gives a whole text.
-
-    The decoder reads all texts in one pass, so that no step of it waits for the one before. A text that the logits
-    processors rule out can't be chosen.
-
-    Args:
-        decoder: of the clips.
-        ctc_logits: `(clips, steps, vocab)`.
-        lengths: `(clips,)` valid steps.
-        settings: of the search; `beams` is the number of CTC's texts.
-        target_eos: whether CTC's targets end with EOS.
-        language_model: over the recogniser's ids, or None.
-
-    Attributes:
-        scores: `(clips, texts)`, of the best texts; -inf: there is none.
-    """
-
-    def __init__(
-        self,
-        decoder: TextDecoder,
-        ctc_logits: torch.Tensor,
-        lengths: torch.Tensor,
-        settings: SearchSettings,
-        target_eos: bool,
-        language_model: PreTrainedModel | None,
-    ):
-        self.decoder, self.settings, self.language_model = decoder, settings, language_model
-        self.ctc_logits, self.lengths, self.target_eos = ctc_logits, lengths, target_eos
-        found = best_texts(ctc_logits, lengths, settings.beams, settings.steps - 1, settings.blank, settings.eos)
-        totals = self._totals(found) / (found.sizes + 1) ** settings.length_penalty
-        self.scores, order = totals.topk(settings.texts, dim=1)
-        self.sizes = found.sizes.gather(1, order)
-        self.ids = found.ids.gather(1, order[..., None].expand(-1, -1, found.ids.shape[2]))
-
-    def _totals(self, found: CtcTexts) -> torch.Tensor:
-        """Computes the joint scores `(clips, beams)` of CTC's texts."""
-        settings, weight = self.settings, self.settings.ctc_weight
-        labels = pad(found.ids, (0, 1), value=settings.blank).scatter(2, found.sizes[..., None], settings.eos)
-        inputs = pad(labels[..., :-1], (1, 0), value=settings.start)  # what decoder and language model read
-        outside = torch.arange(labels.shape[2], device=labels.device) > found.sizes[..., None]  # EOS is inside
-        totals = torch.zeros(found.scores.shape, device=labels.device)
-        if weight < 1 or settings.processors:
-            steps = self.decoder(inputs, labels, found.sizes + 1).masked_fill(outside, 0.0)
-            totals = (1 - weight) * steps.sum(dim=-1) if weight < 1 else totals
-            totals = totals.masked_fill((steps < IMPOSSIBLE).any(dim=-1), NEVER)
-        if weight > 0:
-            sizes = found.sizes + int(self.target_eos)
-            scores = ctc_scores_of(self.ctc_logits, self.lengths, labels, sizes, settings.blank)
-            totals = totals + (weight * scores).float()
-        if self.language_model is not None:
-            steps = language_model_log_probs(self.language_model, inputs, labels, self.ctc_logits.shape[2])
-            totals = totals + settings.language_model_weight * steps.masked_fill(outside, 0.0).sum(dim=-1)
-        return totals.masked_fill(torch.isneginf(found.scores) | totals.isnan(), NEVER)
-
-    def found(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the texts `(clips * texts, length)`, start token, labels, EOS, padding; and their scores."""
-        settings = self.settings
-        sizes = self.sizes.masked_fill(torch.isneginf(self.scores), 0)
-        place = torch.arange(int(sizes.max()), device=sizes.device)
-        ids = self.ids[..., : len(place)].masked_fill(place >= sizes[..., None], settings.blank)
-        ids = pad(pad(ids, (1, 0), value=settings.start), (0, 1), value=settings.blank)
-        return ids.scatter(2, sizes[..., None] + 1, settings.eos).flatten(0, 1), self.scores.flatten()
 
 
 JOINT_SEARCHES: dict[str, type[JointSearch]] = {"joint": JointSearch, "espnet": EspnetSearch}
@@ -374,12 +309,15 @@ class AvsrGenerationMixin(GenerationMixin):
 
     _is_stateful = True  # a search can't take labels back, so transformers refuses assisted generation
 
+    _step_graphs: StepGraphs | None = None
+
     # of the model that this is mixed into
     config: AvsrConfig
     decoder_head_of: Callable[[AvsrEncoderOutput], Callable[[torch.Tensor], torch.Tensor]]
     get_encoder: Callable[..., nn.Module]
     get_decoder: Callable[[], StepDecoder]
     compute_ctc_logits: Callable[[AvsrEncoderOutput], torch.Tensor]
+    parameters: Callable[[], Iterator[nn.Parameter]]
     __call__: Callable[..., Any]
 
     @torch.no_grad()
@@ -440,6 +378,8 @@ class AvsrGenerationMixin(GenerationMixin):
                   returned are certain (the proof is in [`JointSearch`]); `True` with `num_beams` finished texts;
                   `"never"` searches up to the longest possible text and finds the same as `False`.
                 - length_penalty (`float`, defaults to 0): a text's score is divided by its labels to this power.
+                - cuda_graphs (`bool`, defaults to `True`; in a generation config only): whether a step of the joint
+                  search is captured as a CUDA graph on CUDA, and replayed, see [`StepGraphs`].
                 - do_sample (`bool`): draws labels at random. Logits processors, temperature and the like change the
                   decoder's part of the score.
                 - return_dict_in_generate, output_scores, output_logits, output_attentions, output_hidden_states
@@ -526,14 +466,19 @@ class AvsrGenerationMixin(GenerationMixin):
         if settings.beams == 1 and copies > 1:  # drawn at random, independently of each other
             encoded = change_clips(encoded, lambda part: part.repeat_interleave(copies, dim=0))
             ctc_logits = ctc_logits.repeat_interleave(copies, dim=0)
+        graphs = self._graphs_for(ctc_logits.device, config)
+        if graphs is not None:
+            encoded, ctc_logits = _in_buckets(encoded, ctc_logits)
         lengths = encoded["frame_mask"].sum(dim=1) * self.config.ctc_upsampling  # (clips,)
         start = lengths.new_full((len(lengths), settings.beams), settings.start)
         decoder: SharedKeysDecoder | ForwardDecoder
         if self._can_share_keys(config):
-            decoder = SharedKeysDecoder(self, encoded, settings.beams)
+            room = None if graphs is None else filled_up(settings.steps)
+            decoder = SharedKeysDecoder(self, encoded, settings.beams, room)
         else:
             options = {name: getattr(config, name) for name in ("use_cache", *OPTIONAL_OUTPUTS)}
-            decoder = ForwardDecoder(self, encoded, start, **options)
+            rows = change_clips(encoded, lambda part: part.repeat_interleave(settings.beams, dim=0))
+            decoder = ForwardDecoder(self, rows, start, **options)
         search = JOINT_SEARCHES[score.search](
             decoder,
             lengths if score.ctc_prefix == "exact" else (lengths - 2).clamp(min=0),
@@ -541,8 +486,19 @@ class AvsrGenerationMixin(GenerationMixin):
             score.ctc_scores(ctc_logits, lengths, self.config, settings.beams),
             score.language_model_scores(self.config, start),
         )
-        search.run()
+        try:
+            search.run(graphs)
+        except torch.OutOfMemoryError:
+            self._step_graphs = None  # what graphs hold may be what is missing
+            raise
         return search
+
+    def _graphs_for(self, device: torch.device, config: GenerationConfig) -> StepGraphs | None:
+        """Returns the graphs that this model's searches have captured on a device; None where they are not wanted."""
+        wanted = device.type in StepGraphs.devices and getattr(config, "cuda_graphs", True)
+        if wanted and self._step_graphs is None:
+            self._step_graphs = StepGraphs()
+        return self._step_graphs if wanted else None
 
     def _two_passes(
         self,
@@ -598,6 +554,16 @@ class AvsrGenerationMixin(GenerationMixin):
         if not config.return_dict_in_generate:
             return sequences
         return GenerateEncoderDecoderOutput(sequences=sequences, **_encoder_outputs_requested(config, encoder_outputs))
+
+
+def _in_buckets(encoded: AvsrEncoderOutput, ctc_logits: torch.Tensor) -> tuple[AvsrEncoderOutput, torch.Tensor]:
+    """Pads encoded clips and CTC's scores `(clips, steps, vocab)` to a multiple of `BUCKET` frames."""
+    frames = encoded["frame_mask"].shape[1]
+    more = -frames % BUCKET
+    encoded = change_clips(
+        encoded, lambda part: part if part.ndim == 1 else pad(part, (0, 0) * (part.ndim - 2) + (0, more))
+    )
+    return encoded, pad(ctc_logits, (0, 0, 0, more * ctc_logits.shape[1] // frames))
 
 
 def _as_ids(ids: torch.Tensor) -> torch.LongTensor:

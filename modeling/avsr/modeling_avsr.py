@@ -40,7 +40,7 @@ from .layers_avsr import (
     select_steps,
     sinusoidal_positions,
 )
-from .loss_avsr import (
+from .text_scores_avsr import (
     IGNORED,
     alignment_objective,
     attention_objective,

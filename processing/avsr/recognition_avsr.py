@@ -205,7 +205,6 @@ class Recogniser:
             num_return_sequences=texts,
             **scores,
             return_dict_in_generate=True,
-            output_scores=True,
         )
         sequences = found if isinstance(found, torch.Tensor) else found.sequences
         totals = None if isinstance(found, torch.Tensor) else found.get("sequences_scores")

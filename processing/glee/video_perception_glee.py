@@ -6,6 +6,7 @@ import itertools
 import warnings as python_warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, draw_visu
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_queries_glee import (
     ExpressionPrompt,
+    Fitting,
     FrameWindow,
     LabelPrompt,
     PreparedFrame,
@@ -130,6 +132,7 @@ class VideoPerception:
         self._last: VideoFrame | None = None
         self._prompts: dict[int, VideoPrompt] = {}
         self._numbers = itertools.count(1)
+        self._fits = Fitting()
         try:
             self._next_frames = self._read(1)
             if not self._next_frames:
@@ -152,7 +155,7 @@ class VideoPerception:
 
         Raises:
             ValueError: the video cannot be read any further, and the results of all frames before it have been
-                returned; or the frames that go through the model together do not fit in memory.
+                returned; or a frame does not fit in memory, even alone and with one prompt.
         """
         try:
             return self._next_results()
@@ -344,7 +347,8 @@ class VideoPerception:
         if not frames:
             failure, self._failure = self._failure, None
             raise StopIteration if failure is None else failure
-        window = self._window = FrameWindow(self._model, frames, lambda: self._encode_labels((VISUAL_LABEL,)))
+        shown_label = partial(self._encode_labels, (VISUAL_LABEL,))
+        window = self._window = FrameWindow(self._model, frames, shown_label, self._fits)
         self._place = 0
         return window
 

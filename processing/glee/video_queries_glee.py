@@ -19,12 +19,13 @@ from .geometry_glee import (
     masks_to_picture,
     store_masks,
 )
-from .perception_request_glee import plain_result
+from .perception_request_glee import plain_result, run_in_parts
 from .track_state_glee import FrameCandidates, TrackedObject, mask_colours, mask_overlaps
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CANDIDATES = 20  # per frame for the one object of an expression or visual prompt
 LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
@@ -91,6 +92,40 @@ class SeenFrame:
     features: Any  # the model's GleeImageFeatures of it
 
 
+@dataclass
+class Fitting:
+    """
+    Runs the passes of a video; what does not fit in memory is halved, as small as need be, with a warning.
+
+    Attributes:
+        most: by what a pass is over, such as "frames", how many of them have turned out to fit together: later windows
+            don't try more.
+    """
+
+    most: dict[str, int] = field(default_factory=dict)
+
+    def run(
+        self, run: Callable[[slice], Result], count: int, what: str, alone: Callable[[int], Exception]
+    ) -> list[Result]:
+        """Returns the results of the parts, see [`run_in_parts`]; what is known not to fit is not tried."""
+        done: list[Result] = []
+        first = 0
+        while first < count:
+            sizes: list[int] = []  # of the parts that fit
+
+            def some(part: slice, first: int = first, sizes: list[int] = sizes) -> Result:
+                result = run(slice(first + part.start, first + part.stop))
+                sizes.append(part.stop - part.start)
+                return result
+
+            tried = min(self.most.get(what, count), count - first)
+            done += run_in_parts(some, tried, what, alone)
+            if sizes[0] < tried:
+                self.most[what] = sizes[0]
+            first += tried
+        return done
+
+
 @dataclass(frozen=True)
 class Shown:
     """An object that is marked in a frame."""
@@ -109,6 +144,7 @@ class FrameWindow:
         frames: of one size, at least one.
         shown_label: returns what the model's `get_label_embeddings` returns for the one label that marked objects are
             scored against; needed for those only.
+        fits: what has turned out to fit in memory; None: nothing is known.
     """
 
     def __init__(
@@ -116,13 +152,14 @@ class FrameWindow:
         model: Any,
         frames: Sequence[PreparedFrame],
         shown_label: Callable[[], Mapping[str, torch.Tensor]] = dict,
+        fits: Fitting | None = None,
     ):
+        self.fits = Fitting() if fits is None else fits
         self.model, self.sizes, self.shown_label = model, frames[0].sizes, shown_label
         self.frames = [prepared.frame for prepared in frames]
         self.pixel_values = torch.cat([f.pixel_values for f in frames]).to(model.dtype).to(model.device)
         self.pixel_mask = torch.cat([f.pixel_mask for f in frames]).bool().to(model.device)
-        with torch.no_grad():
-            self.features = model.get_image_features(self.pixel_values, self.pixel_mask)
+        self.features = self._joined(self.fits.run(self._features_of, len(frames), "frames", self._too_large))
         self._seen: dict[int, SeenFrame] = {}
         self._maps: Any = None
 
@@ -154,10 +191,14 @@ class FrameWindow:
         Returns:
             the candidates of each frame.
         """
-        outputs = self._run(self.pixel_values[first:], self.pixel_mask[first:], self._features(first), **embeddings)
-        found = [self._candidates(outputs, row, most) for row in range(len(self) - first)]
-        pictures = self.pixel_values[first:]
-        return [replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]
+
+        def find(_: slice, frames: slice) -> list[list[FrameCandidates]]:
+            outputs = self._run(frames, **embeddings)
+            found = [self._candidates(outputs, row, most) for row in range(len(outputs.logits))]
+            pictures = self.pixel_values[frames]
+            return [[replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]]
+
+        return self._in_parts(find, 1, first)[0]
 
     def find_expressions(
         self, tokens: torch.Tensor, attention_mask: torch.Tensor, first: int = 0
@@ -173,16 +214,18 @@ class FrameWindow:
         Returns:
             for each sentence the candidates of each frame.
         """
-        count = len(self) - first
-        outputs = self._run(
-            self.pixel_values[first:],
-            self.pixel_mask[first:],
-            self._features(first),
-            expression_tokens=tokens.repeat_interleave(count, dim=0),
-            expression_attention_mask=attention_mask.repeat_interleave(count, dim=0),
-            prompt_image_indices=torch.arange(count, device=tokens.device).repeat(len(tokens)),
-        )
-        return self._rows(outputs, len(tokens), count)
+
+        def find(sentences: slice, frames: slice) -> list[list[FrameCandidates]]:
+            some, count = tokens[sentences], frames.stop - frames.start
+            outputs = self._run(
+                frames,
+                expression_tokens=some.repeat_interleave(count, dim=0),
+                expression_attention_mask=attention_mask[sentences].repeat_interleave(count, dim=0),
+                prompt_image_indices=torch.arange(count, device=tokens.device).repeat(len(some)),
+            )
+            return self._rows(outputs, len(some), count)
+
+        return self._in_parts(find, len(tokens), first)
 
     def find_shown(self, objects: Sequence[Shown], first: int = 0) -> list[list[FrameCandidates]]:
         """
@@ -196,9 +239,13 @@ class FrameWindow:
         Returns:
             for each object the candidates of the frame that it is marked in, then of each frame from `first` on.
         """
+        return self._in_parts(lambda part, frames: self._find_shown(objects[part], frames), len(objects), first, own=1)
+
+    def _find_shown(self, objects: Sequence[Shown], frames: slice) -> list[list[FrameCandidates]]:
+        """Finds candidates in one pass, see `find_shown`."""
         shown_in = {shown.seen.index: shown.seen for shown in objects}
         places = {index: place for place, index in enumerate(shown_in)}
-        count, device = len(self) - first, self.pixel_values.device
+        count, device = frames.stop - frames.start, self.pixel_values.device
         rows = 1 + count
         masks = torch.zeros((len(objects) * rows, *self.sizes.padded), dtype=torch.bool, device=device)
         kinds = torch.zeros(len(objects) * rows, dtype=torch.int64, device=device)
@@ -206,11 +253,9 @@ class FrameWindow:
         for number, shown in enumerate(objects):
             masks[number * rows], kinds[number * rows] = shown.mask, shown.kind
             images[number * rows] = places[shown.seen.index]
-        before = list(shown_in.values())
         outputs = self._run(
-            torch.cat([*(seen.pixel_values for seen in before), self.pixel_values[first:]]),
-            torch.cat([*(seen.pixel_mask for seen in before), self.pixel_mask[first:]]),
-            self._features(first, [seen.features for seen in before]),
+            frames,
+            list(shown_in.values()),
             **self.shown_label(),
             prompt_masks=masks,
             prompt_types=kinds,
@@ -231,8 +276,11 @@ class FrameWindow:
         return self.maps().of_images(places) if places else self._shared_maps(seen.features)
 
     def _shared_maps(self, features: Any) -> Any:
-        with torch.no_grad():
-            return self.model.base_model.get_shared_maps(features, **self.shown_label())
+        def make(frames: slice) -> Any:
+            with torch.no_grad():
+                return self.model.base_model.get_shared_maps(features.of_images(frames), **self.shown_label())
+
+        return self._joined(self.fits.run(make, len(features.lateral), "frames", self._too_large))
 
     def marks(self, maps: Any, mask: torch.Tensor) -> Any:
         """
@@ -269,17 +317,66 @@ class FrameWindow:
             found += [rows[number::count] for number in range(count)]
         return found
 
-    def _features(self, first: int, before: Sequence[Any] = ()) -> Any:
-        """Concatenates features of other frames and those of the frames from `first` on."""
-        if first == 0 and not before:
-            return self.features
-        parts = [*before, self.features.of_images(slice(first, None))]
-        levels = tuple(torch.cat(maps) for maps in zip(*(part.levels for part in parts)))
-        return type(self.features)(levels=levels, lateral=torch.cat([part.lateral for part in parts]))
-
-    def _run(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, features: Any, **inputs: torch.Tensor) -> Any:
+    def _features_of(self, frames: slice) -> Any:
         with torch.no_grad():
-            return self.model(pixel_values=pixel_values, pixel_mask=pixel_mask, image_features=features, **inputs)
+            return self.model.get_image_features(self.pixel_values[frames], self.pixel_mask[frames])
+
+    @staticmethod
+    def _joined(parts: Sequence[Any]) -> Any:
+        """Concatenates features, or shared maps, of parts of the frames."""
+        if len(parts) == 1:
+            return parts[0]
+        levels = tuple(torch.cat(maps) for maps in zip(*(part.levels for part in parts)))
+        if "lateral" in parts[0]:
+            return type(parts[0])(levels=levels, lateral=torch.cat([part.lateral for part in parts]))
+        masks = torch.cat([part.mask_features for part in parts])
+        return type(parts[0])(levels=levels, mask_features=masks, class_embeddings=parts[0].class_embeddings)
+
+    def _run(self, frames: slice, before: Sequence[SeenFrame] = (), **inputs: torch.Tensor) -> Any:
+        """Runs the model on other frames and some of these."""
+        pixels, mask, features = self.pixel_values[frames], self.pixel_mask[frames], self.features
+        if before or len(pixels) < len(self):
+            features = self._joined([*(seen.features for seen in before), features.of_images(frames)])
+        if before:
+            pixels = torch.cat([*(seen.pixel_values for seen in before), pixels])
+            mask = torch.cat([*(seen.pixel_mask for seen in before), mask])
+        with torch.no_grad():
+            return self.model(pixel_values=pixels, pixel_mask=mask, image_features=features, **inputs)
+
+    def _in_parts(
+        self, find: Callable[[slice, slice], list[list[FrameCandidates]]], objects: int, first: int, own: int = 0
+    ) -> list[list[FrameCandidates]]:
+        """
+        Finds candidates for all objects in all frames together, or where that does not fit in memory, in halves: of
+        the objects, then of the frames.
+
+        Args:
+            find: of some objects and some frames.
+            objects: their number.
+            first: the frame to begin with.
+            own: how many candidates of each object come before those of the frames; those of the first part are taken.
+
+        Returns:
+            for each object its candidates.
+        """
+
+        def some_frames(part: slice) -> list[list[FrameCandidates]]:
+            frames = slice(first + part.start, first + part.stop)
+            found = self.fits.run(lambda some: find(some, frames), objects, "objects", torch.OutOfMemoryError)
+            return [one for several in found for one in several]
+
+        if first == len(self):
+            return some_frames(slice(0, 0))
+        parts = self.fits.run(some_frames, len(self) - first, "frames", self._too_large)
+        return [[*one[0], *(found for part in one[1:] for found in part[own:])] for one in zip(*parts, strict=True)]
+
+    def _too_large(self, place: int) -> ValueError:
+        """Returns the error of a frame that does not fit in memory with one prompt."""
+        height, width = self.sizes.frame
+        return ValueError(
+            f"`inputs`: a frame of {height} x {width} pixels does not fit in memory: lower `size` of the image "
+            "processor, or pass smaller frames."
+        )
 
     def _rows(self, outputs: Any, objects: int, rows: int) -> list[list[FrameCandidates]]:
         return [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import ReferenceCtcPrefixScorer
+from lookhear.modeling.avsr.text_scores_avsr import ReferenceCtcPrefixScorer
 
 pytestmark = pytest.mark.parity
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForVideoClassification, AutoProcessor
 from lookhear import AvsrForConditionalGeneration, MouthRoiImageProcessor
 from lookhear.cli import main
 from lookhear.modeling.avsr import AvsrConfig
-from lookhear.modeling.avsr.loss_avsr import attention_objective, ctc_objective
+from lookhear.modeling.avsr.text_scores_avsr import attention_objective, ctc_objective
 from lookhear.training.avsr.convert import convert_checkpoint
 from lookhear.training.avsr.initialise import initialise_modules
 

@@ -13,8 +13,8 @@ import torch
 from lookhear import AvsrConfig, AvsrForConditionalGeneration
 from lookhear.modeling.avsr.beam_decoding_avsr import SearchSettings
 from lookhear.modeling.avsr.convert_avsr import convert_espnet, espnet_config, espnet_weights
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import CtcScores
 from lookhear.modeling.avsr.generation_avsr import EspnetSearch
+from lookhear.modeling.avsr.text_scores_avsr import CtcScores
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.processing.avsr.mouth_cropping_avsr import (
     interpolate_missing,

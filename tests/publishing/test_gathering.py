@@ -147,9 +147,9 @@ def test_what_the_model_itself_saves_is_ready(repository, tmp_path, name, system
 
 def test_code_in_the_folder_is_published_as_it_is(checkpoint):
     """A checkpoint that was saved with its pipeline keeps the code that it was trained with."""
-    (checkpoint / "loss_avsr.py").write_text((checkpoint / "loss_avsr.py").read_text() + "\n# mine\n")
+    (checkpoint / "text_scores_avsr.py").write_text((checkpoint / "text_scores_avsr.py").read_text() + "\n# mine\n")
     publication = gather(checkpoint, "org/tiny")
-    assert text(publication, "loss_avsr.py").endswith("# mine\n")
+    assert text(publication, "text_scores_avsr.py").endswith("# mine\n")
     made = [file.path for file in publication.files if file.is_made]
     assert made == ["README.md", "handler.py", "requirements.txt"]
 
@@ -243,7 +243,7 @@ def test_caches_stay_at_home(checkpoint):
         (lambda folder: (folder / "optimizer.pt").write_bytes(b"1"), "optimizer.pt does not belong"),
         (lambda folder: (folder / "model.safetensors").unlink(), "lacks model.safetensors"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"1234567890"), "not a safetensors file"),
-        (lambda folder: (folder / "loss_avsr.py").unlink(), "lacks loss_avsr.py"),
+        (lambda folder: (folder / "text_scores_avsr.py").unlink(), "lacks text_scores_avsr.py"),
         (lambda folder: (folder / "README.md").unlink(), "has no README.md"),
         (lambda folder: (folder / "README.md").write_text("# tiny"), "does not begin with metadata"),
         (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "the metadata are not YAML"),
@@ -252,7 +252,7 @@ def test_caches_stay_at_home(checkpoint):
         (lambda folder: replace(folder, "## Consent and misuse", "##"), "no section about consent and misuse"),
         (lambda folder: replace(folder, "## Limits", "![x](x.png)\n## Limits"), "shows x.png"),
         (lambda folder: (folder / "notes.md").write_text("hf_" + "a1" * 17), "notes.md holds what looks like a key"),
-        (lambda folder: (folder / "loss_avsr.py").write_text("import lookhear.x"), "imports lookhear.x: code"),
+        (lambda folder: (folder / "text_scores_avsr.py").write_text("import lookhear.x"), "imports lookhear.x: code"),
         (lambda folder: of_another_kind(folder), "its architecture is AvsrModel; these can be published"),
         (lambda folder: without_processor(folder), "lacks processor_config.json"),
         (lambda folder: results_of_others(folder), "measured with other weights"),

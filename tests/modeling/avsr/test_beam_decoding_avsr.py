@@ -6,13 +6,12 @@ import torch
 from lookhear.modeling.avsr.beam_decoding_avsr import (
     FIRST_CAPACITY,
     AvsrBeamCache,
-    ForwardDecoder,
     SharedKeysDecoder,
 )
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import rows_of
 from lookhear.modeling.avsr.generation_avsr import JointSearch
 from lookhear.modeling.avsr.layers_avsr import in_blocks
 from lookhear.modeling.avsr.modeling_avsr import AvsrEncoderOutput
+from lookhear.modeling.avsr.text_scores_avsr import ForwardDecoder, rows_of
 from tests.modeling.avsr.conftest import build_model
 
 BEAMS = 3

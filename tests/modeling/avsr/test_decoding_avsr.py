@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import CtcPrefixScorer, best_path
+from lookhear.modeling.avsr.text_scores_avsr import CtcPrefixScorer, best_path
 
 BLANK, EOS = 0, 4
 

@@ -8,9 +8,9 @@ import torch
 
 from lookhear import AvsrConfig, AvsrForConditionalGeneration
 from lookhear.modeling.avsr.beam_decoding_avsr import SearchSettings
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import CtcScores
 from lookhear.modeling.avsr.generation_avsr import EspnetSearch
 from lookhear.modeling.avsr.layers_avsr import RelativePositions
+from lookhear.modeling.avsr.text_scores_avsr import CtcScores
 
 VOCAB, FRAMES, EOS = 4, 3, 3
 

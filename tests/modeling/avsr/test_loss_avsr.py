@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lookhear.modeling.avsr import AvsrConfig
-from lookhear.modeling.avsr.loss_avsr import (
+from lookhear.modeling.avsr.text_scores_avsr import (
     alignment_objective,
     attention_objective,
     ctc_objective,

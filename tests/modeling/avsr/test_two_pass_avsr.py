@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from lookhear.modeling.avsr.beam_decoding_avsr import AvsrTextTree, TextDecoder
-from lookhear.modeling.avsr.ctc_prefix_score_avsr import best_texts, ctc_scores_of
+from lookhear.modeling.avsr.two_pass_avsr import AvsrTextTree, TextDecoder, best_texts, ctc_scores_of
 from tests.modeling.avsr.conftest import build_model
 from tests.modeling.avsr.test_beam_decoding_avsr import encoded_clips
 from tests.modeling.avsr.test_decoding_avsr import BLANK, EOS, SEARCH, all_texts, letters, text_probabilities
@@ -96,7 +95,7 @@ def test_steps_of_certain_silence_are_passed_over(monkeypatch):
     logits[:, 9, 3] += 8.5  # the only doubt
     lengths = torch.tensor([20, 14])
     steps = []
-    from lookhear.modeling.avsr.ctc_prefix_score_avsr import CtcPrefixBeam
+    from lookhear.modeling.avsr.two_pass_avsr import CtcPrefixBeam
 
     advance = CtcPrefixBeam.advance
     monkeypatch.setattr(CtcPrefixBeam, "advance", lambda self, row: (steps.append(1), advance(self, row)))
@@ -232,10 +231,10 @@ def test_greedy_is_ctcs_best_path(reader):
 
 def test_ten_texts_unless_another_number_is_chosen(reader, monkeypatch):
     model, videos, _ = reader
-    from lookhear.modeling.avsr import generation_avsr
+    from lookhear.modeling.avsr import two_pass_avsr
 
-    numbers, best = [], generation_avsr.best_texts
-    monkeypatch.setattr(generation_avsr, "best_texts", lambda *given: (numbers.append(given[2]), best(*given))[1])
+    numbers, best = [], two_pass_avsr.best_texts
+    monkeypatch.setattr(two_pass_avsr, "best_texts", lambda *given: (numbers.append(given[2]), best(*given))[1])
     for options in ({}, {"num_beams": 4}, {"generation_config": GenerationConfig(num_beams=3)}):
         model.generate(pixel_values_videos=videos, search="two_pass", **options)
     saved = copy.deepcopy(model.generation_config)

@@ -54,15 +54,25 @@ def see(tiny_glee):
 
 
 @pytest.fixture
-def fits(monkeypatch, see):
+def passed() -> list[int]:
+    """The rows of the passes that were tried."""
+    return []
+
+
+@pytest.fixture
+def fits(monkeypatch, see, passed):
     """`fits(rows)`: passes of the model with more rows run out of memory."""
     real = see.model.forward
 
     def limit(rows: int) -> None:
         def forward(**inputs):
-            count = len(next((inputs[n] for n in ("prompt_masks", "expression_input_ids") if n in inputs), [])) or len(
-                inputs["pixel_values"]
-            )
+            count = len(
+                next(
+                    (inputs[n] for n in ("prompt_masks", "expression_input_ids", "expression_tokens") if n in inputs),
+                    [],
+                )
+            ) or len(inputs["pixel_values"])
+            passed.append(count)
             if count > rows:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return real(**inputs)
@@ -103,8 +113,56 @@ def test_an_image_that_does_not_fit_alone(see, fits):
     assert [str(error)[:11] for error in errors] == ["`inputs[0]`", "`inputs[1]`"]
 
 
+SHOWN = {"points": [[(9, 9)], [(30, 30)]], "expressions": ["a dog", "it"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "passes"),
+    [
+        pytest.param({"labels": ["cat"], "tracking": "minvis"}, 1, [3, 2, 1, 1, 1, 1], id="labels"),
+        pytest.param({**SHOWN, "labels": ["cat"]}, 2, None, id="all"),
+        pytest.param({**SHOWN, "following": "shared", "reprompt": True}, 2, None, id="on-maps"),
+    ],
+)
+def test_windows_of_a_video(see, fits, passed, asked, rows, passes):
+    """The window stays as it is, so that its results do; what did not fit once is not tried again."""
+    settings = {"batch_size": 3, "threshold": 0.0, **asked}
+    expected = list(see({"video": pictures(4)}, **settings))
+    fits(rows)
+    passed.clear()
+    with pytest.warns(UserWarning, match="a batch of . (frames|objects) does not fit in memory; . at a") as told:
+        found = list(see({"video": pictures(4)}, **settings))
+    assert passes is None or passed == passes
+    assert len({str(warning.message) for warning in told}) == len(told) <= 3
+    assert len(found) == 4 and all(found)
+    for results, others in zip(found, expected, strict=True):
+        for one, other in zip(results, others, strict=True):
+            assert (one["label"], one["track_id"]) == (other["label"], other["track_id"])
+            assert one["score"] == pytest.approx(other["score"], abs=1e-3)
+            assert one["box"] == pytest.approx(other["box"], abs=0.05)
+            assert (one["mask"] != other["mask"]).mean() <= 0.01
+
+
+def test_a_backbone_that_holds_few_frames(see, monkeypatch):
+    real = see.model.get_image_features
+    expected = list(see({"video": pictures(3), "labels": ["cat"]}, batch_size=3, threshold=0.0))
+
+    def limited(pixels, mask):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(pixels, mask)
+
+    monkeypatch.setattr(see.model, "get_image_features", limited)
+    with pytest.warns(UserWarning, match="a batch of 3 frames does not fit in memory; 2 at a time do"):
+        found = list(see({"video": pictures(3), "labels": ["cat"]}, batch_size=3, threshold=0.0))
+    for results, others in zip(found, expected, strict=True):
+        assert [one["track_id"] for one in results] == [other["track_id"] for other in others]
+
+
 def test_a_video_that_does_not_fit(see, fits):
-    fits(1)
+    fits(0)
     with see({"video": pictures(3), "labels": ["cat"]}, batch_size=2) as video:
-        with pytest.raises(ValueError, match=r"^`batch_size`: 2 frames of 60 x 90 pixels do not fit in memory"):
+        with pytest.raises(
+            ValueError, match=r"^`inputs`: a frame of 60 x 90 pixels does not fit in memory: lower `size`"
+        ):
             next(video)

@@ -1,15 +1,20 @@
-"""CTC's best path and best texts; scores of texts by CTC (Watanabe et al., 2017; section 3.7) and a language model."""
+"""Scores of texts by CTC (Watanabe et al., 2017; section 3.7), the decoder's `forward` and a language model, of
+growing texts and of whole ones; and the losses, which are such scores with label smoothing (section 3.5)."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch.nn.functional import ctc_loss, log_softmax, pad
-from transformers import Cache, PreTrainedModel
+from torch.nn.functional import cross_entropy, ctc_loss, log_softmax, pad
+from transformers import Cache, EncoderDecoderCache, PreTrainedModel
 
+from .configuration_avsr import AvsrConfig
 from .transformers_seam_avsr import call_with_cache
 
 NEVER = float("-inf")
-CERTAIN = 0.999  # probability of silence above which CTC's beam passes over a step
+IGNORED = -100
+NO_PATH = -1e30  # log-probability of what is ruled out: finite, so that gradients are, and far below any sum of steps
 IMPOSSIBLE = -1e30  # below it, a log-probability stands for a label that a processor has ruled out
 State = tuple[torch.Tensor, torch.Tensor]  # `r_n` and `r_b`, each `(batch, beams, steps + 1)`: place t + 1 is frame t
 
@@ -44,181 +49,6 @@ def silenced(scores: torch.Tensor, blank: int, eos: int) -> torch.Tensor:
     merged[..., blank] = torch.logaddexp(scores[..., blank], scores[..., eos])
     merged[..., eos] = NEVER
     return merged
-
-
-@dataclass(frozen=True)
-class CtcTexts:
-    """
-    CTC's best texts of each clip, the most probable first.
-
-    Attributes:
-        ids: `(clips, texts, length)` int64, their labels, then blanks.
-        sizes: `(clips, texts)` int64, how many labels each has.
-        scores: `(clips, texts)` log-probabilities of the paths that were followed; -inf: there is no further text.
-    """
-
-    ids: torch.Tensor
-    sizes: torch.Tensor
-    scores: torch.Tensor
-
-
-class CtcPrefixBeam:
-    """
-    CTC's beam search over the steps, for a batch of clips (Graves, 2012; Hannun et al., 2014).
-
-    After each step a beam holds the prefixes that the steps so far spell with the highest probability, summed over the
-    paths. A prefix stays as it is, by blank or by its last label once more, or is extended by any label; where the
-    extension of one prefix is another one of the beam, their probabilities are added. Whatever falls out of the beam
-    takes its paths with it, so that a text's score is a lower bound of its probability.
-
-    Args:
-        clips: of the batch.
-        beams: prefixes of each clip.
-        longest: most labels of a text.
-        blank: its id, which pads the texts.
-        like: a tensor of the type and on the device of the log-probabilities.
-    """
-
-    def __init__(self, clips: int, beams: int, longest: int, blank: int, like: torch.Tensor):
-        self.blank, self.longest = blank, longest
-        self.in_label = like.new_full((clips, beams), NEVER)  # log-probability of the paths that end in the last label
-        self.in_blank = self.in_label.clone()
-        self.in_blank[:, 0] = 0.0  # the empty prefix
-        self.ids = torch.full((clips, beams, longest + 1), blank, device=like.device)
-        self.sizes = self.ids.new_zeros(clips, beams)
-        self.steps = 0
-
-    def advance(self, log_probs: torch.Tensor) -> None:
-        """Adds a step, `(clips, vocab)` log-probabilities, -inf of what can't be a label."""
-        clips, vocab = log_probs.shape
-        beams, end = self.in_label.shape[1], (self.sizes - 1).clamp(min=0)[..., None]
-        last, total = self.ids.gather(2, end)[..., 0], torch.logaddexp(self.in_label, self.in_blank)
-        again = log_probs.gather(1, last).masked_fill(self.sizes == 0, NEVER)  # the last label once more
-        extended = total[..., None] + log_probs[:, None]
-        repeated = self.in_blank + again  # an equal label must come after a blank
-        is_last = torch.arange(vocab, device=last.device) == last[..., None]
-        extended = torch.where(is_last, repeated[..., None], extended)
-        extended[..., self.blank] = NEVER
-        extended = extended.masked_fill((self.sizes >= self.longest)[..., None], NEVER)
-
-        is_parent = self._parents(end)  # (clips, beams, beams): the second prefix is the first one and a label
-        index = last[:, None].expand(-1, beams, -1)
-        joined = extended.gather(2, index).masked_fill(~is_parent, NEVER).amax(dim=1)  # a prefix has one parent
-        taken = torch.zeros_like(extended).scatter_add_(2, index, is_parent.to(extended.dtype)) > 0
-        extended = extended.masked_fill(taken, NEVER)
-        in_label = torch.logaddexp(self.in_label + again, joined)
-        in_blank = total + log_probs[:, self.blank, None]
-
-        stays = torch.logaddexp(in_label, in_blank)
-        scores, index = torch.cat((stays, extended.flatten(1)), dim=1).topk(beams, dim=1)
-        grows = index >= beams
-        parents = torch.where(grows, (index - beams) // vocab, index)
-        labels = torch.where(grows, (index - beams) % vocab, self.blank)
-        self.in_label = torch.where(grows, scores, in_label.gather(1, parents))
-        self.in_blank = in_blank.gather(1, parents).masked_fill(grows, NEVER)
-        self.ids = self.ids.gather(1, parents[..., None].expand_as(self.ids))
-        self.sizes = self.sizes.gather(1, parents)
-        self.ids.scatter_(2, self.sizes[..., None], labels[..., None])
-        self.sizes = self.sizes + (grows & (scores > NEVER))  # an empty place doesn't outgrow the longest text
-        self.steps += 1
-
-    def _parents(self, end: torch.Tensor) -> torch.Tensor:
-        """Marks pairs of which the second is the first and one label more; `end` is the place of each last label."""
-        width = min(self.steps, self.longest) + 1  # no prefix is longer yet
-        ids = self.ids[..., :width]
-        shorter = ids.scatter(2, end, self.blank)
-        alive = torch.logaddexp(self.in_label, self.in_blank) > NEVER  # an empty place may hold any labels
-        pairs = (alive[:, :, None] & alive[:, None]) & (self.sizes > 0)[:, None]
-        return pairs & (ids[:, :, None] == shorter[:, None]).all(dim=-1)
-
-    def texts(self) -> CtcTexts:
-        """Returns the prefixes as whole texts, in the order of their scores."""
-        scores = torch.logaddexp(self.in_label, self.in_blank)
-        sizes = self.sizes.masked_fill(torch.isneginf(scores), 0)
-        place = torch.arange(int(sizes.max()), device=sizes.device)
-        return CtcTexts(self.ids[..., : len(place)].masked_fill(place >= sizes[..., None], self.blank), sizes, scores)
-
-
-def best_texts(
-    ctc_logits: torch.Tensor,
-    lengths: torch.Tensor,
-    texts: int,
-    longest: int,
-    blank: int,
-    eos: int,
-    certain: float = CERTAIN,
-) -> CtcTexts:
-    """
-    Finds CTC's most probable texts with [`CtcPrefixBeam`]. EOS is silence, as in [`best_path`].
-
-    Args:
-        ctc_logits: `(clips, steps, vocab)`.
-        lengths: `(clips,)` valid steps.
-        texts: how many to find for each clip, which is the beam's width.
-        longest: most labels of a text.
-        blank: id of CTC's blank.
-        eos: id of the end of a text.
-        certain: probability of silence, in (0, 1], above which a step is nothing but silence; 1: no step is.
-    """
-    log_probs = log_softmax(ctc_logits.to(precision(ctc_logits.device)), dim=-1)
-    log_probs, passed = _without_silence(silenced(log_probs, blank, eos), lengths, blank, certain)
-    beam = CtcPrefixBeam(len(log_probs), texts, min(longest, log_probs.shape[1]), blank, log_probs)
-    for step in log_probs.unbind(dim=1):
-        beam.advance(step)
-    found = beam.texts()
-    return CtcTexts(found.ids, found.sizes, found.scores + passed[:, None])
-
-
-def _without_silence(
-    log_probs: torch.Tensor, lengths: torch.Tensor, blank: int, certain: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Shortens each run of steps of certain silence to one step, which is nothing else.
-
-    Returns:
-        `(clips, fewer steps, vocab)`, clips that end earlier silent to the end; and `(clips,)`, the log-probability
-        of the silence.
-    """
-    steps = torch.arange(log_probs.shape[1], device=log_probs.device)
-    valid = steps < lengths[:, None]  # (clips, steps)
-    silent = valid & (log_probs[..., blank].exp() > certain)
-    goes_on = silent & pad(silent[:, :-1], (1, 0))
-    passed = log_probs[..., blank].masked_fill(~silent, 0.0).sum(dim=1)
-    only_blank = torch.full_like(log_probs[0, 0], NEVER)
-    only_blank[blank] = 0.0
-    log_probs = torch.where((silent | ~valid)[..., None], only_blank, log_probs)
-    fewer = (valid & ~goes_on).sum(dim=1)
-    order = (goes_on | ~valid).long().argsort(dim=1, stable=True)[:, : int(fewer.max())]
-    log_probs = log_probs.gather(1, order[..., None].expand(-1, -1, log_probs.shape[2]))
-    ended = torch.arange(order.shape[1], device=order.device) >= fewer[:, None]
-    return torch.where(ended[..., None], only_blank, log_probs), passed
-
-
-def ctc_scores_of(
-    ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, sizes: torch.Tensor, blank: int
-) -> torch.Tensor:
-    """
-    Computes CTC's log-probabilities of whole texts, summed over all paths.
-
-    Args:
-        ctc_logits: `(clips, steps, vocab)`.
-        lengths: `(clips,)` valid steps.
-        labels: `(clips, texts, length)`, anything after a text's end.
-        sizes: `(clips, texts)` labels.
-        blank: its id.
-
-    Returns:
-        `(clips, texts)`.
-    """
-    device = ctc_logits.device
-    home = torch.device("cpu") if device.type == "mps" else device  # PyTorch has no CTC loss on Apple's GPUs
-    log_probs = log_softmax(ctc_logits.to(home, torch.float64), dim=-1).transpose(0, 1)
-    lengths, labels, sizes = lengths.to(home), pad(labels, (0, 1)).to(home), sizes.to(home)  # at least one column
-    columns = [
-        ctc_loss(log_probs, labels[:, number], lengths, sizes[:, number], blank, reduction="none")
-        for number in range(labels.shape[1])  # not all together: they would need a copy of the log-probabilities each
-    ]
-    return -torch.stack(columns, dim=1).to(device, precision(device))
 
 
 class CtcPrefixScorer:
@@ -446,6 +276,46 @@ class LanguageModelScores:
         self.total = pick_scores(self.scores, parents, labels)
 
 
+class ForwardDecoder:
+    """
+    The decoder's scores by `forward`, one row per hypothesis: for what a search's own decoder doesn't support,
+    such as attention weights, other kinds of attention, or a decoder on several devices.
+
+    Args:
+        model: [`AvsrForConditionalGeneration`].
+        encoder_outputs: of the clips, each of them once for each of its beams.
+        start: `(clips, beams)`, the start token.
+        options: arguments of every call, such as `use_cache` or `output_attentions`.
+    """
+
+    def __init__(self, model: Callable[..., Any], encoder_outputs: Any, start: torch.Tensor, **options: bool | None):
+        self.encoded, self.model, self.options = encoder_outputs, model, options
+        self.ids = start.new_zeros(start.numel(), 0)  # (clips * beams, length)
+        self.cache: EncoderDecoderCache | None = None
+        # what the decoder returned in each step: None unless requested
+        self.attentions: list[tuple[torch.Tensor, ...] | None] = []
+        self.cross_attentions: list[tuple[torch.Tensor, ...] | None] = []
+        self.hidden_states: list[tuple[torch.Tensor, ...] | None] = []
+
+    def __call__(self, labels: torch.Tensor) -> torch.Tensor:
+        """Computes logits `(clips, beams, vocab)` after the newest labels `(clips, beams)`."""
+        self.ids = torch.cat((self.ids, labels.reshape(-1, 1)), dim=1)
+        new = self.ids if self.cache is None else self.ids[:, -1:]
+        outputs = self.model(decoder_input_ids=new, encoder_outputs=self.encoded, cache=self.cache, **self.options)
+        self.cache = outputs.cache
+        self.attentions.append(outputs.decoder_attentions)
+        self.cross_attentions.append(outputs.cross_attentions)
+        self.hidden_states.append(outputs.decoder_hidden_states)
+        return outputs.logits[:, -1].unflatten(0, labels.shape)
+
+    def advance(self, parents: torch.Tensor, labels: torch.Tensor) -> None:
+        """Makes each hypothesis the continuation of the one that `parents` `(clips, beams)` names."""
+        rows = rows_of(parents)
+        self.ids = self.ids[rows]
+        if self.cache is not None:  # the cross-attention keys are the same for all beams of a clip
+            self.cache.self_attention_cache.reorder_cache(rows)
+
+
 def language_model_log_probs(
     model: PreTrainedModel, inputs: torch.Tensor, labels: torch.Tensor, vocab_size: int
 ) -> torch.Tensor:
@@ -502,3 +372,174 @@ def rows_of(parents: torch.Tensor) -> torch.LongTensor:
     """Turns `parents` `(clips, beams)`, counted in each clip, into rows `(clips * beams,)` of all hypotheses."""
     first = torch.arange(len(parents), device=parents.device)[:, None] * parents.shape[1]
     return (parents + first).flatten()  # type: ignore[return-value]  # torch's stubs type no result so
+
+
+@torch.compiler.disable  # the shapes in PyTorch's CTC loss depend on the lengths' values
+def ctc_objective(
+    ctc_logits: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor, config: AvsrConfig
+) -> torch.Tensor:
+    """
+    Computes the CTC loss per character, averaged over the batch, smoothed towards the uniform distribution.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`.
+        lengths: `(batch,)` valid steps.
+        labels: `(batch, length)`, each row's characters, the EOS and then -100.
+        config: its `label_smoothing`, `ctc_target_eos`, `smooth_padding` and `empty_text_length` are used.
+
+    Returns:
+        A scalar; a text that does not fit into its steps adds 0 to the mean, and a row of -100 only is left out of it.
+    """
+    log_probs = log_softmax(ctc_logits.float(), dim=-1)
+    target_lengths = (labels != IGNORED).sum(dim=1)
+    if not config.ctc_target_eos:
+        target_lengths = target_lengths - 1
+    known = (labels != IGNORED).any(dim=1)  # (batch,)
+    losses = ctc_loss(
+        log_probs.transpose(0, 1),
+        labels.clamp(min=0),
+        lengths,
+        target_lengths.clamp(min=0),
+        blank=config.pad_token_id,
+        reduction="none",
+        zero_infinity=True,
+    )
+    losses = losses / target_lengths.where(target_lengths > 0, config.empty_text_length)
+    loss = losses.where(known, 0.0).sum() / known.sum().clamp(min=1)
+    if not config.label_smoothing:
+        return loss
+    uniform = -math.log(config.vocab_size) - log_probs.mean(dim=-1)  # (batch, steps): KL(uniform, p)
+    if config.smooth_padding:
+        divergence = uniform.sum() / log_probs.shape[0]
+    else:
+        valid = torch.arange(log_probs.shape[1], device=log_probs.device)[None] < lengths[:, None]  # (batch, steps)
+        valid = valid & known[:, None]
+        divergence = (uniform * valid).sum() / valid.sum().clamp(min=1)
+    return (1 - config.label_smoothing) * loss + config.label_smoothing * divergence
+
+
+def alignment_objective(ctc_logits: torch.Tensor, alignment_labels: torch.Tensor) -> torch.Tensor:
+    """
+    Computes the cross entropy per CTC step.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`.
+        alignment_labels: `(batch, length)`, a character or blank for each step, -100 ignored. Steps beyond its length
+            are ignored, and so are labels beyond the steps.
+
+    Returns:
+        A scalar.
+    """
+    steps = ctc_logits.shape[1]
+    targets = pad(alignment_labels, (0, max(steps - alignment_labels.shape[1], 0)), value=IGNORED)[:, :steps]
+    total = cross_entropy(ctc_logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
+
+
+@torch.compiler.disable  # a loop over the steps, whose number changes from batch to batch
+def windowed_ctc_objective(
+    ctc_logits: torch.Tensor,
+    lengths: torch.Tensor,
+    labels: torch.Tensor,
+    alignment_windows: torch.Tensor,
+    config: AvsrConfig,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Computes the CTC loss per character over the paths that say each label within its window, averaged over the batch.
+
+    Paths are restricted around a known alignment as by Senior et al. (2015) and, for transducers, Mahadeokar et al.
+    (2021); blank may be anywhere. A clip that has no such path counts with its plain CTC loss.
+
+    Args:
+        ctc_logits: `(batch, steps, vocab)`.
+        lengths: `(batch,)` valid steps; 0: the clip isn't seen and adds 0 to the mean.
+        labels: `(batch, length)`, each row's characters, the EOS and then -100; a row of -100 only is left out.
+        alignment_windows: `(batch, length, 2)` int64, the first step of each label and the one after its last.
+        config: its `ctc_target_eos` and `empty_text_length` are used.
+
+    Returns:
+        The loss, a scalar, and the number of clips without a path, a scalar.
+    """
+    log_probs = log_softmax(ctc_logits.float(), dim=-1)
+    target_lengths = ((labels != IGNORED).sum(dim=1) - int(not config.ctc_target_eos)).clamp(min=0)
+    blank, targets = config.pad_token_id, labels.clamp(min=0)
+    plain = ctc_loss(
+        log_probs.transpose(0, 1), targets, lengths, target_lengths, blank, reduction="none", zero_infinity=True
+    )
+    windowed = -_windowed_log_probability(log_probs, lengths, targets, target_lengths, alignment_windows, blank)
+    possible, seen = windowed < -NO_PATH / 2, lengths > 0
+    known = (labels != IGNORED).any(dim=1)
+    loss = torch.where(possible & seen, windowed, plain)
+    loss = loss / target_lengths.where(target_lengths > 0, config.empty_text_length)
+    return loss.where(known, 0.0).sum() / known.sum().clamp(min=1), (known & seen & ~possible).sum()
+
+
+def _windowed_log_probability(
+    log_probs: torch.Tensor,
+    lengths: torch.Tensor,
+    targets: torch.Tensor,
+    target_lengths: torch.Tensor,
+    windows: torch.Tensor,
+    blank: int,
+) -> torch.Tensor:
+    """
+    Sums over the paths that spell the targets with each label inside its window.
+
+    A state is a place in the targets with a blank before, between and after the labels: state 2u + 1 is label u.
+
+    Args:
+        log_probs: `(batch, steps, vocab)` of CTC.
+        lengths: `(batch,)` valid steps.
+        targets: `(batch, length)`, anything after a text's end.
+        target_lengths: `(batch,)` labels.
+        windows: see [`windowed_ctc_objective`].
+        blank: its label.
+
+    Returns:
+        `(batch,)` log-probabilities, below half of `NO_PATH` where there is no path.
+    """
+    batch, steps, _ = log_probs.shape
+    step = torch.arange(steps, device=log_probs.device)[None, :, None]
+    inside = (step >= windows[:, None, :, 0]) & (step < windows[:, None, :, 1])  # (batch, steps, length)
+    spoken = log_probs.gather(2, targets[:, None].expand(-1, steps, -1)).masked_fill(~inside, NO_PATH)
+    silent = log_probs[..., blank, None]
+    pairs = torch.stack((silent.expand_as(spoken), spoken), dim=3).flatten(2)  # blank, label, blank, label ...
+    emitted = torch.cat((pairs, silent), dim=2)  # (batch, steps, states)
+    differs = pad(targets[:, 1:] != targets[:, :-1], (1, 0))  # from the label before it, which can then precede it
+    leaps = pad(torch.stack((torch.zeros_like(differs), differs), dim=2).flatten(1), (0, 1))  # (batch, states)
+    totals = pad(emitted[:, 0, :2], (0, emitted.shape[2] - 2), value=NO_PATH)
+    for number in range(1, steps):
+        before = pad(totals, (2, 0), value=NO_PATH)
+        leapt = before[:, :-2].masked_fill(~leaps, NO_PATH)
+        reached = torch.stack((totals, before[:, 1:-1], leapt)).logsumexp(dim=0) + emitted[:, number]
+        totals = torch.where((number < lengths)[:, None], reached, totals)
+    last = 2 * target_lengths[:, None]
+    ends = torch.cat(
+        (totals.gather(1, last), totals.gather(1, (last - 1).clamp(min=0))), dim=1
+    )  # in blank, in a label
+    return torch.where(target_lengths > 0, ends.logsumexp(dim=1), ends[:, 0])
+
+
+def attention_objective(logits: torch.Tensor, labels: torch.Tensor, config: AvsrConfig) -> torch.Tensor:
+    """
+    Computes the smoothed cross entropy per character.
+
+    Args:
+        logits: `(batch, length, vocab)`.
+        labels: `(batch, length)`, -100 ignored.
+        config: its `label_smoothing`, `smooth_padding` and `empty_text_length` are used.
+
+    Returns:
+        A scalar.
+    """
+    flat, targets = logits.float().flatten(0, 1), labels.flatten()
+    counted = labels != IGNORED
+    empty = counted.sum(dim=1, keepdim=True) == 1
+    weights = (counted * torch.where(empty, config.empty_text_length, 1)).flatten()
+    smoothing = 0.0 if config.smooth_padding else config.label_smoothing
+    losses = cross_entropy(flat, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none")
+    loss = (losses * weights).sum() / weights.sum().clamp(min=1)
+    if not config.smooth_padding:
+        return loss
+    smooth = -log_softmax(flat, dim=-1).mean()  # over padding too, as the published code does
+    return (1 - config.label_smoothing) * loss + config.label_smoothing * smooth
