@@ -55,6 +55,28 @@ def photos(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("files", [("a.png",), ("a.png", "b.jpg")], ids=["one", "several"])
+def test_the_dtype_is_the_models(run, model, photos, monkeypatch, tmp_path, files):
+    from lookhear.commands import loading
+
+    seen = []
+
+    def watched(*arguments, **settings):
+        seen.append(load(*arguments, **settings))
+        return seen[-1]
+
+    load = loading.load_pipeline
+    monkeypatch.setattr(loading, "load_pipeline", watched)
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        arguments = ["--model", model, "--labels", "cat", "--threshold", "0", "--dtype", dtype]
+        code, out, err = run(*(photos / name for name in files), *arguments, "--json", tmp_path / f"{dtype}.json")
+        assert code == 0, err
+        found[dtype] = (tmp_path / f"{dtype}.json").read_text()
+    assert [str(see.model.dtype) for see in seen] == ["torch.float32", "torch.bfloat16"]
+    assert found["float32"] != found["bfloat16"]
+
+
 def decoded(mask: dict) -> np.ndarray:
     """COCO's run lengths as bool."""
     return coco_mask.decode(mask).astype(bool)

@@ -13,7 +13,7 @@ from .interrupted import FilesDone
 from .overlays import PICTURES, overlay_paths
 from .parsing import Commands, add_command
 from .perceive_folders import add_options, check_options, perceive_folders
-from .shared_options import STANDARD_INPUT, add_model, check_outputs, checked_model, result_name
+from .shared_options import STANDARD_INPUT, add_dtype, add_model, check_outputs, checked_model, result_name
 
 ASKED = ("labels", "expression", "point", "box", "scribble", "mask")  # options of what to look for
 STILL = (".jpg", ".jpeg", ".bmp")  # pictures that are one picture
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
     files += "or animated GIF or WebP"
     parser.add_argument("files", nargs="+", metavar="IMAGE", help=files)
     add_model(parser, "glee-tiny", "shapes of generated scenes, nothing else")
+    add_dtype(parser, "scores")
     parser.add_argument(
         "--labels",
         type=comma_list,
@@ -261,7 +262,7 @@ def _seeing(options: argparse.Namespace) -> Any:
     """Loads the pipeline `object-perception`."""
     from lookhear.commands.loading import load_pipeline
 
-    return load_pipeline("object-perception", options.model, options.device)
+    return load_pipeline("object-perception", options.model, options.device, options.dtype)
 
 
 def _prompts(options: argparse.Namespace) -> dict:

@@ -68,7 +68,7 @@ def perceive_folders(options: argparse.Namespace, prompts: Mapping[str, Any]) ->
     from lookhear.commands.loading import load_pipeline
     from lookhear.commands.perceive_folder import perceive_folder
 
-    see = load_pipeline("object-perception", options.model, options.device)
+    see = load_pipeline("object-perception", options.model, options.device, options.dtype)
     videos = {name: getattr(options, name) for name in ("tracking", "reprompt") if getattr(options, name) is not None}
     both = {} if options.max_pixels is None else {"max_pixels": options.max_pixels}
     seen = perceive_folder(

@@ -31,9 +31,9 @@ def add_model(
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (the first accelerator, else cpu)")
 
 
-def add_dtype(parser: argparse.ArgumentParser) -> None:
+def add_dtype(parser: argparse.ArgumentParser, changed: str = "a letter") -> None:
     text = "what the model computes in; auto: half precision on a CUDA GPU, elsewhere as the checkpoint is stored. "
-    text += "bfloat16 is faster on CPUs with AMX, too; half precision may change a letter (auto)"
+    text += f"bfloat16 is faster on CPUs with AMX, too; half precision may change {changed} (auto)"
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help=text)
 
 
