@@ -656,7 +656,8 @@ def kind_of_step(search: JointSearch) -> tuple[Any, ...] | None:
     scorer = None if search.ctc is None else (type(search.ctc.scorer), search.ctc.ends_with_eos)
     weights = tuple(weight.data_ptr() for weight in decoder.weights())
     shapes = tuple((part.shape, part.dtype, part.device) for part in tensors_of(vars(search)))
-    return replace(settings, processors=(), criteria=(), steps=steps), scorer, id(decoder.head), weights, shapes
+    alike = replace(settings, processors=(), criteria=(), steps=steps)  # type: ignore[arg-type]  # a key is hashable
+    return alike, scorer, id(decoder.head), weights, shapes
 
 
 def tensors_of(part: Any) -> list[torch.Tensor]:
@@ -689,7 +690,7 @@ def does_the_same(search: JointSearch, graph: Any) -> bool:
         results.append([tensor.clone() for tensor in tensors])
         for tensor, numbers in zip(tensors, before, strict=True):
             tensor.copy_(numbers)
-    return all(torch.allclose(*pair, rtol=0.01, atol=0.01, equal_nan=True) for pair in zip(*results, strict=True))
+    return all(torch.allclose(one, other, 0.01, 0.01, equal_nan=True) for one, other in zip(*results, strict=True))
 
 
 def filled_up(count: int) -> int:

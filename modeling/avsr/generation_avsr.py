@@ -317,7 +317,7 @@ class AvsrGenerationMixin(GenerationMixin):
     get_encoder: Callable[..., nn.Module]
     get_decoder: Callable[[], StepDecoder]
     compute_ctc_logits: Callable[[AvsrEncoderOutput], torch.Tensor]
-    parameters: Callable[[], Iterator[nn.Parameter]]
+    parameters: Callable[..., Iterator[nn.Parameter]]
     __call__: Callable[..., Any]
 
     @torch.no_grad()

@@ -681,7 +681,7 @@ def detect_faces(
     """
     pictures, scales = _letterboxed(parts, network)
     places = centres_of(network, *pictures.shape[1:3])
-    boxes, logits = run_network(network, pictures, device, lowest=-1.0)
+    boxes, logits = run_network(network, list(pictures), device, lowest=-1.0)
     lowest = math.log(threshold / (1 - threshold))
     found = []
     for values, logit, scale in zip(boxes, logits, scales):

@@ -193,7 +193,7 @@ class FrameWindow:
         """
 
         def find(_: slice, frames: slice) -> list[list[FrameCandidates]]:
-            outputs = self._run(frames, **embeddings)
+            outputs = self._run(frames, (), **embeddings)
             found = [self._candidates(outputs, row, most) for row in range(len(outputs.logits))]
             pictures = self.pixel_values[frames]
             return [[replace(one, colours=mask_colours(picture, one.masks)) for one, picture in zip(found, pictures)]]
