@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import html
 import tempfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from lookhear.processing.glee import draw_objects, read_image
 
 LONGEST_QUESTION, MOST_QUESTIONS = 200, 12  # letters; questions of one conversation
+AT_HAND = 8  # conversations whose pictures, and what was seen in them, stay in memory; others are opened again
 WORDLESS, WAITING = "(no words)", "…"
 
 Message = dict[str, Any]
@@ -37,6 +40,9 @@ class Talk:
     """
     A visitor's conversation about one picture.
 
+    It is remembered for as long as its page may come back, and visitors are many. So it holds texts and names of
+    files only; what takes memory, the picture and what the model has seen in it, is at hand for the latest few.
+
     Args:
         ask: pipeline of the task `reasoning-segmentation`.
         path: of the picture.
@@ -49,11 +55,13 @@ class Talk:
         ValueError: the file is no picture that can be read.
     """
 
+    _at_hand: OrderedDict[Talk, tuple[Image.Image, Any]] = OrderedDict()  # pictures and pipelines' conversations
+
     def __init__(self, ask: Any, path: str):
-        self.path = path
-        self._picture = read_image(path)
-        self._conversation = ask.conversation(self._picture)
+        self.path, self._ask = path, ask
         self.messages: list[Message] = []
+        self._said: list[Message] = []  # the same as the pipeline's conversation has it
+        self._opened()
         self._drawings = tempfile.TemporaryDirectory()  # goes when the conversation does
 
     def ask(self, question: str) -> Iterator[list[Message]]:
@@ -75,7 +83,8 @@ class Talk:
             raise ValueError(f"A conversation may have {MOST_QUESTIONS} questions: start a new one.")
         messages = [*self.messages, {"role": "user", "content": _escaped(question)}]
         yield [*messages, {"role": "assistant", "content": WAITING}]
-        words, stream = "", self._conversation.stream(question)
+        picture, conversation = self._opened()
+        words, stream = "", conversation.stream(question)
         while True:
             try:
                 words += next(stream)
@@ -83,17 +92,32 @@ class Talk:
                 answer = end.value
                 break
             yield [*messages, {"role": "assistant", "content": _escaped(words)}]
-        content = [_escaped(answer["text"] or WORDLESS), *self._drawn(answer["objects"], f"{asked}.jpg")]
+        drawn = self._drawn(picture, answer["objects"], f"{asked}.jpg")
+        content = [_escaped(answer["text"] or WORDLESS), *drawn]
+        self._said = conversation.messages
         self.messages = [*messages, {"role": "assistant", "content": content}]
         yield self.messages
 
-    def _drawn(self, objects: list[dict], name: str) -> list[gr.Image]:
+    def _opened(self) -> tuple[Image.Image, Any]:
+        """Returns the picture and the pipeline's conversation about it, where it stopped."""
+        opened = self._at_hand.pop(self, None)
+        if opened is None:
+            picture = read_image(self.path)
+            conversation = self._ask.conversation(picture)
+            conversation.messages = self._said
+            opened = picture, conversation
+        self._at_hand[self] = opened  # as the latest
+        while len(self._at_hand) > AT_HAND:
+            self._at_hand.popitem(last=False)
+        return opened
+
+    def _drawn(self, picture: Image.Image, objects: list[dict], name: str) -> list[gr.Image]:
         """Draws what an answer shows; an empty mask shows nothing."""
         shown = [found for found in objects if found["box"] is not None]
         if not shown:
             return []
         path = Path(self._drawings.name) / name
-        draw_objects(self._picture, shown).save(path, quality=90)
+        draw_objects(picture, shown).save(path, quality=90)
         says = "Shown: " + ", ".join(found["label"] for found in shown)
         return [gr.Image(str(path), alt_text=says, show_label=False, buttons=["fullscreen", "download"], render=False)]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import re
 import tomllib
+import weakref
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -553,10 +556,12 @@ class Asking:
 
     def __init__(self):
         self.questions: list[str] = []
+        self.messages: list[dict] = []
 
     def conversation(self, picture):
-        self.size = (picture.height, picture.width)
-        return self
+        self.opened = copy.copy(self)
+        self.opened.size, self.opened.messages = (picture.height, picture.width), []
+        return self.opened
 
     def stream(self, question):
         self.questions.append(question)
@@ -567,6 +572,7 @@ class Asking:
         mask = np.zeros(self.size, bool)
         mask[:, : self.size[1] // 2] = "nothing" not in question
         box = {"xmin": 0, "ymin": 0, "xmax": self.size[1] // 2, "ymax": self.size[0]} if mask.any() else None
+        self.messages = [*self.messages, {"role": "user", "content": question}]
         return {"text": question, "objects": [{"label": "left", "score": 0.9, "box": box, "mask": mask}]}
 
 
@@ -603,6 +609,27 @@ def test_a_conversation_has_an_end(space_module, talk):
         *_, messages = talk.ask(str(number))
     with pytest.raises(ValueError, match="A conversation may have 12 questions: start a new one"):
         next(talk.ask("more"))
+
+
+def test_only_the_latest_conversations_stay_in_memory(space_module, uploads, monkeypatch):
+    """However many visitors there are; one whose picture has gone is opened again where it stopped."""
+    asking, pipe, pictures = space_module("asking"), Asking(), []
+    read = asking.read_image
+
+    def read_and_note(path):
+        picture = read(path)
+        pictures.append(weakref.ref(picture))
+        return picture
+
+    monkeypatch.setattr(asking, "read_image", read_and_note)
+    talks = [asking.Talk(pipe, str(uploads / "picture.png")) for _ in range(asking.AT_HAND + 3)]
+    for talk in talks:
+        list(talk.ask("one"))
+    gc.collect()
+    assert sum(picture() is not None for picture in pictures) == asking.AT_HAND
+    *_, messages = talks[0].ask("two")
+    assert [message["content"] for message in pipe.opened.messages] == ["one", "two"]
+    assert [message["content"] for message in messages[::2]] == ["one", "two"]
 
 
 @pytest.fixture(scope="module")
