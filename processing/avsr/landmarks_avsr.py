@@ -1,9 +1,8 @@
 """Sixty-eight facial landmarks of the faces in a picture.
 
 The numbering is the usual one: 0-16 jaw, 17-26 brows, 27-35 nose, 36-47 eyes, 48-67 mouth. Landmarks come from dlib
-(a HOG face detector and a regression-tree shape predictor; `pip install lookhear[dlib]`), or from the networks of
-`face_networks_avsr`, which come with the package. dlib's 68-point model was
-trained on the iBUG 300-W images, which have terms of their own.
+(a HOG face detector and a regression-tree shape predictor, trained on the iBUG 300-W images, which have terms of their
+own; `pip install lookhear[dlib]`), or from the packaged networks of `face_networks_avsr`.
 """
 
 from __future__ import annotations
@@ -53,6 +52,9 @@ PACE = 60.0
 PRESENT = 0.5  # probability below which the mesh sees no face
 CERTAIN = 0.95  # and below which a face that was found is looked at again
 CLOSER = 1.5  # side of the square in which that is done, in units of the one in which the mesh has looked
+# Lowest score of what may be a face and is looked at closer. With it 125 of 130 faces of 24 pixels in 640x480 are
+# found, 113 without; in 71 photos without people nothing more is, in a fifth more time.
+DOUBTFUL = 0.2
 TILE_OVERLAP = 0.25  # of a tile's side
 
 SAME_PERSON = 0.55  # distance from which on two descriptions are of two people; dlib's own limit is 0.6
@@ -414,12 +416,11 @@ class MeshLandmarkDetector:
     """Finds faces with two detectors and their points with a mesh; follows them, confirms them and describes them.
 
     The first search is for large faces. Where it finds none, a second one is for smaller ones, and where that finds
-    none either, parts of the picture are searched one by one. A face that is a few pixels wide in what the detector
-    sees has a rough box, in which the mesh may see nothing or settle badly: one that it is not certain of is looked
-    at again, closer.
+    none either, parts of the picture are searched one by one. A face that is a few pixels wide in what a detector sees
+    has a low score and a rough box, in which the mesh may see nothing or settle badly: it is looked at again, closer.
 
     Args:
-        threshold: lowest score of a face, from 0 to 1.
+        threshold: lowest score of a face, from 0 to 1, in the search or in a closer look.
         tiles: into how many overlapping parts the longer side is split, which are searched one by one where the whole
             picture shows no face; 1: none.
         device: where the networks run: in torch, but on a CPU in LiteRT where that is installed, which is several
@@ -452,16 +453,20 @@ class MeshLandmarkDetector:
     def __call__(self, frame: np.ndarray) -> list[Face]:
         """Returns all faces of a `(height, width, 3)` uint8 RGB frame, the highest score first."""
         frame = _coloured(frame)
+        faces: list[Face] = []
         for search in (self._search_whole, self._search_tiles):
-            if faces := [face for face in self._settled(frame, search(frame)) if face.seen]:
-                return _without_doubles(sorted(faces, key=lambda face: -face.score))
-        return []
+            found = search(frame)
+            likely = self._settled(frame, [one for one in found if one.score >= self.threshold])
+            faces += likely + self._confirmed(frame, [one for one in found if one.score < self.threshold])
+            if likely:  # a face that was doubtful may have others beside it, which only parts show
+                break
+        return _without_doubles(sorted(faces, key=lambda face: -face.score))
 
     def follow(self, frame: np.ndarray, face: Face) -> Face:
         """Finds the points in this frame, looking around where the face was in the frame before."""
         mesh = face.mesh
         region = region_of_landmarks(face.points) if mesh is None else region_of_mesh(mesh)
-        ((found, _),) = self._faces(_coloured(frame), [region], [face.score])
+        ((found, _),) = self._faces_within(_coloured(frame), [region], [face.score])
         return found if mesh is None or not found.seen else steadied(found, mesh)
 
     def confirm(self, frame: np.ndarray, face: Face) -> bool:
@@ -481,14 +486,16 @@ class MeshLandmarkDetector:
         return describe_appearance(cut_out(frame, level, FACE_WIDE), cut_out(frame, upright, HEAD_WIDE))
 
     def _detect(self, network: str, parts: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """Returns the faces of each part, the highest score first, in its own pixels."""
-        found = detect_faces(network, parts, self.threshold, self.device)
-        return [_best(list(map(_detection, points, scores.tolist()))) for points, scores in found]
+        """Returns what may be faces in each part, the highest score first, in its own pixels."""
+        found = detect_faces(network, parts, min(DOUBTFUL, self.threshold), self.device)
+        return [_best([*map(_detection, points, scores.tolist())]) for points, scores in found]
 
     def _search_whole(self, frame: np.ndarray) -> list[Detection]:
         """Searches the whole picture for large faces, and for smaller ones where there are none, or by `all_sizes`."""
         large = self._detect("short", [frame])[0]
-        return large if large and not self.all_sizes else _best([*large, *self._detect("full", [frame])[0]])
+        if large and large[0].score >= self.threshold and not self.all_sizes:
+            return large
+        return _best([*large, *self._detect("full", [frame])[0]])
 
     def _search_tiles(self, frame: np.ndarray) -> list[Detection]:
         """Searches overlapping square parts of the picture for the smallest faces."""
@@ -508,27 +515,35 @@ class MeshLandmarkDetector:
         return _best(moved)
 
     def _settled(self, frame: np.ndarray, found: list[Detection]) -> list[Face]:
-        """Finds the points of the faces of a search; those that the mesh is not certain of in a closer look, too."""
-        faces = self._faces(frame, [one.region for one in found], [one.score for one in found])
-        doubted = [index for index, (_, presence) in enumerate(faces) if presence < CERTAIN]
-        looks = [(index, closer) for index in doubted if (closer := self._look_closer(frame, found[index].region))]
-        again = self._faces(frame, [one.region for _, one in looks], [one.score for _, one in looks])
-        better = {index: face for (index, _), (face, _) in zip(looks, again) if face.seen}
-        return [better.get(index, face) for index, (face, _) in enumerate(faces)]
+        """Finds the points of faces; of those that the mesh is not certain of, in a closer look."""
+        faces = []
+        for one, (face, presence) in zip(found, self._faces(frame, found)):
+            closer = [] if presence >= CERTAIN else self._faces(frame, self._look_closer(frame, one.region))
+            faces += [better for better, _ in closer if better.seen] or [face]
+        return [face for face in faces if face.seen]
 
-    def _look_closer(self, frame: np.ndarray, rough: Region) -> Detection | None:
-        """Returns the surest face in and around a square, as it is seen at the size that the detector sees best."""
+    def _confirmed(self, frame: np.ndarray, doubtful: list[Detection]) -> list[Face]:
+        """Returns the faces of which a closer look, and the mesh there, are certain."""
+        closer = [look for one in doubtful for look in self._look_closer(frame, one.region)]
+        return [face for face, presence in self._faces(frame, closer) if presence >= CERTAIN]
+
+    def _look_closer(self, frame: np.ndarray, rough: Region) -> list[Detection]:
+        """Returns the surest face in and around a square, if any, at the size that the detector sees best."""
         region = replace(rough, side=CLOSER * rough.side)
         part = cut_out(frame, region, CONFIRMING_SIDE)
         ((points, scores),) = detect_faces("short", [part], self.threshold, self.device)
         if not len(scores):
-            return None
+            return []
         best = points[scores.argmax()] / CONFIRMING_SIDE
         placed = region.to_picture(best)
         placed[1] = region.side * best[1]  # of all eight this is no place, but the size
-        return _detection(placed, float(scores.max()))
+        return [_detection(placed, float(scores.max()))]
 
-    def _faces(self, frame: np.ndarray, regions: list[Region], scores: list[float]) -> list[tuple[Face, float]]:
+    def _faces(self, frame: np.ndarray, found: list[Detection]) -> list[tuple[Face, float]]:
+        """Finds the points of detections."""
+        return self._faces_within(frame, [one.region for one in found], [one.score for one in found])
+
+    def _faces_within(self, frame: np.ndarray, regions: list[Region], scores: list[float]) -> list[tuple[Face, float]]:
         """Finds the points in squares of the frame, each with the probability that there is a face."""
         if not regions:
             return []
@@ -537,8 +552,7 @@ class MeshLandmarkDetector:
         faces = []
         for region, mesh, (logit,), score in zip(regions, meshes, logits, scores):
             points = region.to_picture(mesh.reshape(-1, 3) / MESH_SIDE).astype(np.float32)
-            landmarks = points[LANDMARKS_OF_MESH, :2]
-            presence = 1 / (1 + math.exp(-max(float(logit), -50.0)))
+            landmarks, presence = points[LANDMARKS_OF_MESH, :2], 1 / (1 + math.exp(-max(float(logit), -50.0)))
             face = Face(box_of_points(landmarks), landmarks, score, points, seen=presence > PRESENT)
             faces.append((face, presence))
         return faces

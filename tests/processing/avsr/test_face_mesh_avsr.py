@@ -81,7 +81,7 @@ def test_landmarks_are_in_the_usual_order(face):
 @pytest.mark.slow
 def test_small_faces_are_found_by_the_second_search_and_smaller_ones_in_parts(detector):
     small = drawn_face(480, 640, centre=(400.0, 250.0), size=24.0)
-    assert detector._detect("short", [small]) == [[]]
+    assert not any(one.score >= detector.threshold for one in detector._detect("short", [small])[0])
     (face,) = detector(small)
     assert np.abs(face.points.mean(axis=0) - (400, 255)).max() < 12
     smaller = drawn_face(480, 640, centre=(170.0, 130.0), size=10.0)
@@ -115,8 +115,32 @@ def test_a_face_that_the_mesh_is_not_certain_of_is_looked_at_again_closer(detect
     monkeypatch.setattr(landmarks_avsr, "CERTAIN", 2.0)  # of nothing
     (settled,) = detector._settled(picture, [rough])
     assert settled.seen and settled.score > 0.6 and np.abs(settled.points - face.points).mean() < 4
-    (lost,) = detector._settled(WALL, [rough])
-    assert not lost.seen and lost.score == 0.6, "where a closer look shows nothing, it stays as it was"
+    monkeypatch.setattr(detector, "_look_closer", lambda frame, region: [])
+    (left,) = detector._settled(picture, [rough])
+    assert left.score == 0.6, "where a closer look shows nothing, it stays as it was"
+    assert detector._settled(WALL, [rough]) == []
+
+
+def test_what_may_be_a_face_is_looked_at_closer(monkeypatch):
+    """At a hundredth of the picture's width a face has a low score; closer, the detector and the mesh are certain."""
+    picture = drawn_face(480, 640, centre=(170.0, 130.0), size=7.0)
+    detector = MeshLandmarkDetector(tiles=1)
+    assert 0.2 < max(one.score for one in detector._search_whole(picture)) < 0.5
+    (face,) = detector(picture)
+    assert face.score > 0.5 and np.abs(face.points.mean(axis=0) - (170, 132)).max() < 3
+    away = Detection((300.0, 300.0, 330.0, 330.0), np.array([[308.0, 310.0], [322.0, 310.0]]), 0.4)
+    assert detector._confirmed(picture, [away]) == []
+    monkeypatch.setattr(landmarks_avsr, "DOUBTFUL", 0.5)
+    assert detector(picture) == []
+
+
+def test_a_doubtful_face_is_not_the_only_one():
+    """Where the whole picture shows one that needed a closer look, its parts show those that need none."""
+    picture = drawn_face(480, 640, centre=(170.0, 130.0), size=10.0)
+    picture[:, 320:] = drawn_face(480, 640, centre=(500.0, 300.0), size=9.0)[:, 320:]
+    whole, parts = MeshLandmarkDetector(tiles=1)(picture), MeshLandmarkDetector()(picture)
+    assert len(whole) == 1
+    assert sorted(round(face.points[:, 0].mean() / 10) for face in parts) == [17, 50]
 
 
 def test_a_region_and_its_picture():
