@@ -243,11 +243,10 @@ class _Process:
             return None
 
     def end(self) -> None:
-        """Ends the process."""
+        """Ends the process, which whoever ends all processes of the program may do at the same time."""
         self._pipe.close()
         self._process.terminate()
         self._process.join()
-        self._process.close()
 
 
 def _new_process() -> _Process | None:

@@ -175,6 +175,23 @@ def test_a_killed_process_costs_one_job(count):
     assert 9 in again and all(one == 9 or "was killed" in str(one) for one in again)
 
 
+def test_the_end_of_a_program_is_no_fault(monkeypatch):
+    """Then multiprocessing ends all processes, and the threads that gave them jobs learn of it from nobody."""
+    faults: list = []
+    monkeypatch.setattr(threading, "excepthook", faults.append)
+    before, workers = processes(), ReadingWorkers(1)
+    assert outcomes(workers, [Number(3)]) == [9]
+    for child in processes() - before:
+        os.kill(child, signal.SIGTERM)
+        os.waitpid(child, 0)
+    threads = list(workers._threads)
+    del workers
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert faults == []
+
+
 @pytest.mark.slow
 def test_what_nobody_waits_for_is_not_read():
     workers = ReadingWorkers(1)
