@@ -8,11 +8,9 @@ its packets are repeated without encoding them again. Rows of the table:
 
 - each stage by itself, one after the other, on the first of the lengths, in one thread, and its share in their sum;
 - from file to captions with `asr.stream`, where the stages overlap, each length in a process of its own: the peak
-memory
-  is that process's (ru_maxrss), "of it" what the loaded model and one short clip need already;
+  memory is that process's (ru_maxrss), "of it" what the loaded model and one short clip need already;
 - RTFx as the Open ASR Leaderboard defines it, seconds of speech by seconds of processing over a batch of clips that
-are
-  in memory (sound, crops of the mouth, or both), after a first batch that isn't counted.
+  are in memory (sound, crops of the mouth, or both), after a first batch that isn't counted.
 
 With `--folder`, only `lookhear transcribe` of the videos in it, as a process of its own: without and with the usual
 processes that read beside the model, in turns; the same of one video, most of which is to start, beside what the
@@ -44,9 +42,7 @@ SENTENCES = (
     "place green in k one again",
 )
 FPS, RATE = 25, 16000
-UNIT = (
-    8  # frames that are a whole number of AAC packets (1024 samples) long: the streams of the repeated clip stay level
-)
+UNIT = 8  # frames are a whole number of AAC packets (1024 samples) long: the streams of the repeated clip stay level
 TASK = "audio-visual-speech-recognition"
 IMPORTS = {
     "import torch": "import torch",

@@ -17,9 +17,8 @@ from lookhear.training.glee.mixture.train_corpora import train
 from lookhear.training.glee.optimiser import OptimiserRecipe
 from lookhear.training.glee.scenes.vocabulary import learn_tokenizer
 
-SIDE = (
-    128  # of the photos, longest, and of the canvas: padding is seen as image, so it has to be the same in every batch
-)
+# Of the photos, longest, and of the canvas: padding is seen as image, so it has to be the same in every batch.
+SIDE = 128
 STEPS = 300
 SMALLEST = 0.01  # of its photo, that an object covers
 CONFIG = {
