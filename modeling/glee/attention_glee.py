@@ -177,12 +177,12 @@ def sample_by_grid(
     Returns:
         `(batch, queries, heads * head size)`.
     """
-    levels = value.permute(0, 2, 3, 1).split([height * width for height, width in spatial_shapes], -1)
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1).split([height * width for height, width in spatial_shapes], -1)
     places = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, batch * heads, queries, points, 2)
     shares = weights.permute(3, 0, 2, 1, 4).flatten(1, 2)[:, :, None]  # (levels, batch * heads, 1, queries, points)
     total = value.new_zeros(())
-    for level, shape, place, share in zip(levels, spatial_shapes, places, shares):
-        feature_map = level.flatten(0, 1).unflatten(-1, shape)  # (batch * heads, head size, height, width)
+    for part, shape, place, share in zip(maps, spatial_shapes, places, shares):
+        feature_map = part.unflatten(-1, shape)  # (batch * heads, head size, height, width)
         samples = nn.functional.grid_sample(feature_map, place, align_corners=False)  # (…, head size, queries, points)
         total = total + (samples * share).sum(-1)
     return total.unflatten(0, (value.shape[0], -1)).flatten(1, 2).transpose(1, 2)

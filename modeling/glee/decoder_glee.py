@@ -325,9 +325,10 @@ class GleeMlp(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])])
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        tokens = hidden_states.flatten(0, -2)  # (tokens, size): else each layer would do it
         for layer in self.layers[:-1]:
-            hidden_states = nn.functional.relu(layer(hidden_states))
-        return self.layers[-1](hidden_states)
+            tokens = nn.functional.relu(layer(tokens))
+        return self.layers[-1](tokens).unflatten(0, hidden_states.shape[:-1])
 
 
 class GleeClassProjection(nn.Linear):

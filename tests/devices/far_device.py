@@ -54,7 +54,7 @@ STRICT = {aten.cat.default, aten.stack.default}
 
 
 class Log:
-    """Counts what travels and what is waited for, by (kind, place in our code)."""
+    """Counts what travels and what is waited for, by (kind, place in our code), and operations that compute."""
 
     def __init__(self) -> None:
         self.counts: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -223,6 +223,12 @@ def _is_far(device: Any) -> bool:
     return device is not None and torch.device(device).type == NAME
 
 
+def _is_view(func: Any) -> bool:
+    """Returns whether an operation shows its input in another way, and computes nothing."""
+    aliases = (argument.alias_info for argument in func._schema.arguments)
+    return func.overloadpacket is aten._unsafe_view or any(alias and not alias.is_write for alias in aliases)
+
+
 def _inner(value: Any) -> Any:
     return value.inner if isinstance(value, FarTensor) else value
 
@@ -242,7 +248,7 @@ def _execute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], log: Log)
     to_far, far = _is_far(kwargs.get("device")), any(isinstance(value, FarTensor) for value in flat)
     if not far and not to_far and func not in COPIES:
         return func(*args, **kwargs)
-    log.operations += 1
+    log.operations += not _is_view(func)
     if far and func not in COPIES:
         _check_devices(func, args, flat, log)
     if func in WAITS:

@@ -142,15 +142,38 @@ def test_finding(far, tiny_glee, prompts, supervision):
     assert_same_gradients(make, {**inputs, "supervision": GleeSupervision(**supervision)})
 
 
+class AsOne(torch.autograd.Function):
+    """Sampling as few operations, which is what the Triton kernels are; the numbers are not those of samples."""
+
+    @staticmethod
+    def forward(ctx, value, locations, weights):
+        ctx.save_for_backward(value, locations, weights)
+        return value.new_zeros(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return tuple(torch.zeros_like(tensor) for tensor in ctx.saved_tensors)
+
+
 @slow
-def test_stages_share_their_operations(far):
+@pytest.mark.parametrize(
+    ("kernel", "most_forward", "most_backward"),
+    [
+        pytest.param(False, 0.6, 0.67, id="grid_sample"),
+        pytest.param(True, 0.5, 0.6, id="kernel"),
+    ],
+)
+def test_stages_share_their_operations(far, monkeypatch, kernel, most_forward, most_backward):
     """
     Matching, heads and losses of 11 stages are computed together. One stage after the other, a step of this model took
-    6178 operations forward and 6292 backward, views included.
+    3435 operations forward and 2771 backward; where Triton's kernels sample, 45 and 54 % of them are left.
     """
     from lookhear import GleeForObjectDetection
+    from lookhear.modeling.glee import attention_glee
     from tests.modeling.glee.conftest import small_config
 
+    if kernel:
+        monkeypatch.setattr(attention_glee, "sample_by_grid", lambda value, shapes, *where: AsOne.apply(value, *where))
     config = small_config(encoder_layers=6, decoder_layers=9, loss_settings={"mask_points": 64})
     model = GleeForObjectDetection(config).train().to("pretended")
     labels = []
@@ -166,4 +189,5 @@ def test_stages_share_their_operations(far):
     forward = far.log.operations
     far.log.clear()
     loss.backward()
-    assert forward <= 4000 and far.log.operations <= 4650
+    assert forward <= most_forward * 3435
+    assert far.log.operations <= most_backward * 2771
