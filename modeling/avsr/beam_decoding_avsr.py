@@ -197,7 +197,8 @@ class AvsrBeamCache:
             LayerStep(layer, frames, rows)  # type: ignore[arg-type]  # a ModuleList's type doesn't say what it holds
             for layer in layers
         ]
-        self.encoder_mask = None if frame_mask.all() else as_bias(frame_mask[:, None, None], frames.dtype)
+        whole = frames.device.type == "cpu" and bool(frame_mask.all())  # elsewhere the host would wait for the answer
+        self.encoder_mask = None if whole else as_bias(frame_mask[:, None, None], frames.dtype)
         self.step = torch.zeros(1, dtype=torch.long, device=device)
         self.beam = torch.arange(self.num_beams, device=device)
         itself = as_bias(torch.eye(self.num_beams, dtype=torch.bool, device=device), frames.dtype)
@@ -422,7 +423,8 @@ class JointSearch:
                 self._advance(last)
             else:
                 graph.replay()
-            if done % wait == 0 and not (self.total > NEVER).any():
+            near = done + wait // 4 > self.settings.steps  # to ask takes as long as to go on
+            if done % wait == 0 and not near and not (self.total > NEVER).any():
                 break
             if graphs is not None and graph is None and not last:
                 graph = graphs.take(self, done)
@@ -565,13 +567,15 @@ class JointSearch:
             the end.
         """
         settings, device = self.settings, self.lengths.device
-        labels, parents = self.labels.cpu(), self.parents.cpu()
-        beam, characters, ended = self.ends[:, :, : settings.texts].cpu()  # each (clips, texts)
-        missing = torch.isneginf(self.scores[:, : settings.texts]).cpu()
-        characters, ended = characters.masked_fill(missing, 0), ended.masked_fill(missing, 1)
-        clips, steps = beam.shape[0], int((characters + ended).max())
-        ids = torch.full((clips, settings.texts, steps + 1), settings.blank)
-        rows = torch.full((clips, settings.texts, steps), -1)
+        missing = torch.isneginf(self.scores[:, : settings.texts])[None]
+        parts = self.labels, self.parents, self.ends[:, :, : settings.texts], missing.long()
+        sizes = [part.numel() for part in parts]
+        host = torch.cat([part.flatten() for part in parts]).cpu().split(sizes)  # one copy
+        labels, parents, (beam, characters, ended), (missing,) = (x.view(y.shape) for x, y in zip(host, parts))
+        characters, ended = characters.masked_fill(missing > 0, 0), ended.masked_fill(missing > 0, 1)
+        clips, steps = beam.shape[0], int((characters + ended).max())  # beam (clips, texts)
+        texts = torch.full((2, clips, settings.texts, steps + 1), -1)
+        ids, rows = texts[0].fill_(settings.blank), texts[1, ..., 1:]
         first = torch.arange(clips)[:, None] * settings.beams
         ids[..., 0] = settings.start
         for step in reversed(range(steps)):
@@ -580,8 +584,8 @@ class JointSearch:
             ids[..., step + 1] = torch.where(inside, label, torch.where(at_end, settings.eos, settings.blank))
             rows[..., step] = torch.where(inside, first + parent, torch.where(at_end, first + beam, -1))
             beam = torch.where(inside, parent, beam)
-        scores = self.scores[:, : settings.texts].flatten()
-        return ids.flatten(0, 1).to(device), scores, rows.flatten(0, 1).to(device)
+        ids, rows = texts.flatten(1, 2).to(device)
+        return ids, self.scores[:, : settings.texts].flatten(), rows[:, 1:]
 
 
 class StepGraphs:

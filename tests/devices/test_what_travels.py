@@ -37,6 +37,23 @@ def test_tensors_of_any_shape_reach_the_host_together(far):
     assert all(torch.equal(one, other) for one, other in zip(found, tensors, strict=True))
 
 
+def test_a_search_of_33_steps(far, repository):
+    """The host asks three times whether to go on, and fetches all that was found at once."""
+    from lookhear import AvsrForConditionalGeneration
+
+    model = AvsrForConditionalGeneration.from_pretrained(repository / "model_cards" / "avsr-grid-tiny").eval()
+    settings = {"num_beams": 5, "early_stopping": "never", "max_new_tokens": 33, "num_return_sequences": 5}
+    with torch.no_grad():
+        encoded = model.get_encoder()(torch.randn(2, 32000, generator=torch.Generator().manual_seed(0)))
+        expected = model.generate(encoder_outputs=encoded, **settings)
+        model.to("pretended")
+        encoded = type(encoded)(**{name: value.to("pretended") for name, value in encoded.items()})
+        far.log.clear()
+        found = model.generate(encoder_outputs=encoded, **settings)
+    assert sum(far.log.counts.values()) <= 12, far.log
+    assert found.cpu().tolist() == expected.tolist()
+
+
 def perceive(make_see, far, size: tuple[int, int], **asked):
     """Results of one picture of its own size, after the labels were embedded; what travelled is in the log."""
     see = make_see("pretended", num_queries=100)
