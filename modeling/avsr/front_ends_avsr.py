@@ -55,7 +55,7 @@ class AvsrWaveformFrontEnd(nn.Module):
 
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Computes features `(batch, steps, size)` and lengths in steps `(batch,)` of samples `(batch, samples)`."""
-        missing = max(0, int(self._window_end(torch.ones((), dtype=torch.long))) - input_values.shape[1])
+        missing = max(0, self._window_end(1) - input_values.shape[1])
         input_values = nn.functional.pad(input_values, (0, missing))  # the encoder needs a window to run
         attention_mask = nn.functional.pad(attention_mask, (0, missing))
         samples = attention_mask.sum(dim=1)
@@ -68,7 +68,8 @@ class AvsrWaveformFrontEnd(nn.Module):
             share = input_values.shape[1] // steps  # samples of a step
             lengths = ((samples + share - 1) // share).clamp(max=steps)
             places = torch.arange(input_values.shape[1], device=samples.device)[None]
-            attention_mask = (places < self._window_end(lengths)[:, None]).to(attention_mask.dtype)
+            ends = torch.where(lengths > 0, self._window_end(lengths), 0)
+            attention_mask = (places < ends[:, None]).to(attention_mask.dtype)
         # a clip without a step attends to its (ignored) padding instead of to nothing, which would be NaN
         attention_mask = attention_mask.masked_fill((lengths == 0)[:, None], 1)
         return self.encoder(input_values, attention_mask=attention_mask).last_hidden_state, lengths
@@ -80,19 +81,19 @@ class AvsrWaveformFrontEnd(nn.Module):
             samples = (samples - kernel) // stride + 1
         return samples
 
-    def _window_end(self, lengths: torch.Tensor) -> torch.Tensor:
-        """Returns the samples that a number of steps needs: `(batch,)` -> `(batch,)`."""
-        samples, config = lengths, self.encoder.config
+    def _window_end(self, steps: Count) -> Count:
+        """Returns the samples that a number of steps, 1 or more, needs."""
+        config = self.encoder.config
         for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride)):
-            samples = (samples - 1) * stride + kernel
-        return torch.where(lengths > 0, samples, 0)
+            steps = (steps - 1) * stride + kernel
+        return steps
 
     def _one_by_one(self, input_values: torch.Tensor, samples: torch.Tensor, steps: int) -> torch.Tensor:
         """Encodes clip by clip, without padding."""
-        rows = []
+        rows, window = [], self._window_end(1)
         for wave, length in zip(input_values, samples.tolist()):
-            # 400 samples are the first window; a shorter clip has no step, but the encoder needs one to run
-            row = self.encoder(wave[None, : max(length, 400)]).last_hidden_state[0]  # (own steps, size)
+            # a clip that is shorter than the first window has no step, but the encoder needs one to run
+            row = self.encoder(wave[None, : max(length, window)]).last_hidden_state[0]  # (own steps, size)
             rows.append(nn.functional.pad(row, (0, 0, 0, steps - row.shape[0])))
         return torch.stack(rows)
 
