@@ -31,8 +31,9 @@ def encoded(asr):
         counts["clips"] += len(output.frame_mask)
 
     encoder = asr.model.get_encoder()
+    stem = encoder.visual_front_end.folded_stem  # the pipeline has folded the norm into it
     handles = [
-        encoder.visual_front_end.stem.register_forward_hook(count_frames),
+        stem.register_forward_hook(count_frames),
         encoder.register_forward_hook(count_clips, with_kwargs=True),
     ]
     yield counts
