@@ -22,6 +22,7 @@ import detection
 import numpy as np
 import torch
 from gpu import BEAMS, CTC_WEIGHT, Bench, built, clip_files, glee, recogniser, speech_inputs
+from torchvision.ops import box_iou
 
 LABELS = ["circle", "square", "star", "heart", "triangle", "ring", "moon", "cross"]
 SIZES = ((480, 640), (800, 1333))
@@ -113,11 +114,9 @@ def differences(expected: Iterable[list[dict]], found: Iterable[list[dict]]) -> 
 
 def overlap(first: dict, second: dict) -> float:
     """Returns the intersection over union of the boxes of two results."""
-    one, other = (
-        np.array([thing["box"][side] for side in ("xmin", "ymin", "xmax", "ymax")]) for thing in (first, second)
-    )
-    inner = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None).prod()
-    return float(inner / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - inner))
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    one, other = (torch.tensor([[float(thing["box"][side]) for side in sides]]) for thing in (first, second))
+    return float(box_iou(one, other))
 
 
 def result_lines(bench: Bench, dtypes: Sequence[str]) -> Iterator[str]:
