@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -220,7 +221,7 @@ class _Process:
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, os.getpid()), name="clip reader", daemon=True)
-        with _forking_quietly():
+        with _forking():
             self._process.start()
         theirs.close()
         self.killed = False
@@ -262,21 +263,31 @@ def _may_fork() -> bool:
 
 
 @contextlib.contextmanager
-def _forking_quietly() -> Iterator[None]:
-    """Silences warnings about forks beside threads: what those may hold is made anew in the worker."""
-    quiet = os.environ.get(QUIET)
+def _forking() -> Iterator[None]:
+    """
+    Holds the garbage collector, which the worker takes up again after `gc.freeze`: what another thread or a fault left
+    may be a decoder with threads, and to free one in a fork, which has no such threads, is to wait for them for ever.
+
+    Warnings about forks beside threads are silenced: what those may hold is made anew in the worker.
+    """
+    quiet, collecting = os.environ.get(QUIET), gc.isenabled()
     os.environ[QUIET] = "false" if quiet is None else quiet
+    gc.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
+        if collecting:
+            gc.enable()
         if quiet is None:
             del os.environ[QUIET]
 
 
 def _work(pipe: Connection, parent: int) -> None:
     """Reads what comes through a pipe, in a process of its own, until it ends or process `parent` does."""
+    gc.freeze()  # see `_forking`
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that this one belongs to
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)  # a fork has none of torch's threads, and the workers themselves fill the cores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -125,22 +126,32 @@ def _may_fork() -> bool:
 
 
 def _forked(count: int) -> Executor:
-    """Starts worker processes; the pictures' decoders use no threads that a fork could miss."""
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _ignore_interrupts)
-    quiet = os.environ.get(QUIET)
+    """
+    Starts worker processes; the pictures' decoders use no threads that a fork could miss.
+
+    The garbage collector is held until a worker has frozen what it came with: to free a video's decoder there, which
+    another thread or a fault has left, is to wait for ever for threads that a fork does not have.
+    """
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin)
+    quiet, collecting = os.environ.get(QUIET), gc.isenabled()
     os.environ[QUIET] = "false" if quiet is None else quiet
+    gc.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of Python, about forks beside threads
             pool.submit(int).result()  # forks all of them
     finally:
+        if collecting:
+            gc.enable()
         if quiet is None:
             del os.environ[QUIET]
     return pool
 
 
-def _ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the process that the workers belong to."""
+def _begin() -> None:
+    """Keeps what the process was forked with for good, and leaves Ctrl-C to the one that it belongs to."""
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

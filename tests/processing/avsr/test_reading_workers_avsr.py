@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -13,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from transformers import pipeline
@@ -69,6 +71,8 @@ class Number:
             raise Unsendable(self.value)
         if self.deed == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.deed == "collect":
+            gc.collect()
         if self.deed == "wait":
             time.sleep(0.3)
         return None if self.deed == "leave" else self.value**2
@@ -80,6 +84,16 @@ class Unsendable(ValueError):
     def __init__(self, value: int, other: int = 0):
         super().__init__(f"{value} cannot\nbe sent")
         self.lock = threading.Lock()
+
+
+def leave_a_decoder(path: str) -> None:
+    """Leaves a decoder at work, with threads, as garbage that only a collector finds."""
+    container = av.open(path)
+    container.streams.video[0].thread_type = "FRAME"
+    container.streams.video[0].thread_count = 4
+    garbage = [container, container.decode(video=0)]
+    next(garbage[1])
+    garbage.append(garbage)
 
 
 def outcomes(workers: ReadingWorkers, jobs: list[Number]) -> list:
@@ -190,6 +204,19 @@ def test_the_end_of_a_program_is_no_fault(monkeypatch):
         thread.join(60)
         assert not thread.is_alive()
     assert faults == []
+
+
+def test_a_decoder_that_was_left_does_not_hold_a_process_up(talking_clips):
+    """Its threads are not in a fork: to free it there would be to wait for them for ever."""
+    gc.disable()
+    try:
+        leave_a_decoder(str(talking_clips / "0.mp4"))
+        workers = ReadingWorkers(1)
+        assert workers.submit(Number(3, "collect")).future.result(timeout=30) == 9
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 @pytest.mark.slow

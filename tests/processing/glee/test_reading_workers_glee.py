@@ -1,16 +1,19 @@
 """Pictures read by workers: the same results in the same order, errors in their places, processes that stay."""
 
+import gc
 import multiprocessing
 import os
 import pickle
 import signal
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from lookhear.processing.glee import ObjectPerceptionPipeline, read_image
-from lookhear.processing.glee.reading_workers_glee import in_order
+from lookhear.processing.glee.reading_workers_glee import ReadingWorkers, in_order
 
 ASKED = {"labels": ["cat", "dog"], "threshold": 0.0, "top_k": 3}
 
@@ -66,6 +69,44 @@ def test_results_are_those_of_this_process(see, files):
     os.kill(min(workers), signal.SIGKILL)
     assert plain(see(files, **ASKED, num_workers=2)) == expected  # read here
     assert plain(see(files, **ASKED, num_workers=2)) == expected  # by others
+
+
+class Collecting:
+    """A picture of which a worker reads nothing, but collects garbage."""
+
+    def read(self) -> int:
+        gc.collect()
+        return os.getpid()
+
+
+@pytest.fixture
+def abandoned_decoder(tmp_path):
+    """A decoder at work, with threads, as garbage that only a collector finds."""
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("h264", rate=Fraction(25))
+        stream.width = stream.height = 64
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode())
+    gc.disable()
+    container = av.open(str(tmp_path / "a.mp4"))
+    container.streams.video[0].thread_type = "FRAME"
+    container.streams.video[0].thread_count = 4
+    garbage = [container, container.decode(video=0)]
+    next(garbage[1])
+    garbage.append(garbage)
+    del container, garbage
+    yield
+    gc.enable()
+    gc.collect()
+
+
+def test_a_decoder_that_was_left_does_not_hold_a_process_up(abandoned_decoder):
+    """Its threads are not in a fork: to free it there would be to wait for them for ever."""
+    workers = ReadingWorkers(1)
+    assert workers.submit(Collecting()).future.result(timeout=30) != os.getpid()
+    assert not gc.isenabled()
+    workers.close()
 
 
 def test_few_files_start_no_process(see, files):
