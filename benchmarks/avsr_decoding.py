@@ -1,6 +1,7 @@
 """Joint CTC/attention beam search beside ESPnet's: seconds an utterance at the paper's full size, random weights.
 
     python benchmarks/avsr_decoding.py [--frames 75 80 150] [--characters 40] [--batch 1 8] [--repeat 3] [--threads 1]
+        [--dtype bfloat16]
     python benchmarks/avsr_decoding.py --frames 250 --characters 150 --batch 1 --candidates 10  # quicker searches too
 
 Both search with a decoder of six layers of 512 (8 heads, 2048), 40 labels, beam 5, CTC weight 0.1, over an encoded
@@ -81,7 +82,9 @@ def made_up_scores(clips: int, frames: int, characters: int, vocab: int) -> "tor
     return scores
 
 
-def our_search(clips: int, frames: int, characters: int, search: str = "joint", texts: int = 0) -> Callable[[], None]:
+def our_search(
+    clips: int, frames: int, characters: int, search: str = "joint", texts: int = 0, dtype: str = "float32"
+) -> Callable[[], None]:
     """Returns a function that runs `generate` on clips that are encoded already."""
     import torch
 
@@ -90,8 +93,8 @@ def our_search(clips: int, frames: int, characters: int, search: str = "joint", 
 
     torch.manual_seed(0)
     config = AvsrConfig(modality="visual", encoder_layers=1, fusion_layers=1)  # the encoder isn't used
-    model = AvsrForConditionalGeneration(config).eval()
-    states = torch.randn(clips, frames, config.hidden_size)
+    model = AvsrForConditionalGeneration(config).eval().to(getattr(torch, dtype))
+    states = torch.randn(clips, frames, config.hidden_size, dtype=model.dtype)
     encoded = AvsrEncoderOutput(last_hidden_state=states, frame_mask=torch.ones(clips, frames, dtype=torch.bool))
     if characters <= frames:
         scores = made_up_scores(clips, frames, characters, config.vocab_size)
@@ -196,6 +199,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="timed calls of each case")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--candidates", type=int, default=0, help="texts of the search in two passes; 0: leave it out")
+    types = ["float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", choices=types, default="float32", help="another type of ours, beside float32")
     parser.add_argument("--usr2", action="store_true", help="USR 2.0's base model and beam 40 instead of the paper's")
     options = parser.parse_args()
     os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(options.threads))
@@ -211,6 +216,10 @@ def main() -> None:
             continue
         ours = [(clips, our_search(clips, frames, options.characters)) for clips in options.batch]
         cases += [Case("ours", frames, clips, search) for clips, search in ours]
+        if options.dtype != "float32":
+            for clips in options.batch:
+                search = our_search(clips, frames, options.characters, dtype=options.dtype)
+                cases.append(Case(f"ours, {options.dtype}", frames, clips, search))
         if options.candidates:
             for clips in options.batch:
                 sizes = clips, frames, options.characters
