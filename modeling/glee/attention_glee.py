@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from transformers.utils import TransformersKwargs, logging
 
-from .configuration_glee import GleeEvaConfig
+from .configuration_glee import GleeConfig, GleeEvaConfig
 from .transformers_seam_glee import attention_function, use_kernel_forward_from_hub
 from .transformers_seam_glee import initialization as init
 
@@ -76,9 +76,12 @@ def in_chunks(function: Callable[[torch.Tensor], torch.Tensor], tokens: torch.Te
         function: computes each token on its own.
         tokens: `(batch, tokens, size)`.
     """
-    if tokens.device.type != "cpu" or tokens.shape[1] <= TOKENS_AT_ONCE or torch.compiler.is_compiling():
+    batch, count, _ = tokens.shape
+    if tokens.device.type != "cpu" or batch * count <= TOKENS_AT_ONCE or torch.compiler.is_compiling():
         return function(tokens)
-    return torch.cat([function(part) for part in tokens.split(TOKENS_AT_ONCE, dim=1)], dim=1)
+    parts = tokens.split(max(1, TOKENS_AT_ONCE // batch), dim=1)
+    # A linear layer makes a slow product for each image of what does not lie in one piece.
+    return torch.cat([function(part.contiguous()) for part in parts], dim=1)
 
 
 def encoding_divisors(size: int, device: torch.device, temperature: float = 10000.0) -> torch.Tensor:
@@ -573,3 +576,119 @@ class GleeEvaAttention(nn.Module):
         attention = attention_function(self.config, eager_attention_forward)
         output, weights = attention(self, query, key, value, None, scaling=self.scaling, dropout=0.0, **kwargs)
         return self.o_proj(output.flatten(2)), weights
+
+
+class GleeEarlyFusion(nn.Module):
+    """
+    One cross-attention in both directions, each side's result scaled and added to that side's normalised tokens.
+
+    The residual starts from the normalised tokens, as in the published code, not from the tokens themselves.
+    """
+
+    def __init__(self, config: GleeConfig):
+        super().__init__()
+        self.config = config
+        self.num_heads = config.fusion_heads
+        self.head_size = config.fusion_size // config.fusion_heads
+        self.is_causal = False
+        self.pixel_norm = nn.LayerNorm(config.hidden_size)
+        self.text_norm = nn.LayerNorm(config.hidden_size)
+        self.pixel_query = nn.Linear(config.hidden_size, config.fusion_size)
+        self.text_key = nn.Linear(config.hidden_size, config.fusion_size)
+        self.pixel_value = nn.Linear(config.hidden_size, config.fusion_size)
+        self.text_value = nn.Linear(config.hidden_size, config.fusion_size)
+        self.pixel_output = nn.Linear(config.fusion_size, config.hidden_size)
+        self.text_output = nn.Linear(config.fusion_size, config.hidden_size)
+        self.pixel_scale = nn.Parameter(torch.empty(config.hidden_size))
+        self.text_scale = nn.Parameter(torch.empty(config.hidden_size))
+
+    def forward(
+        self,
+        pixels: torch.Tensor,
+        text: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Lets pixel tokens and text tokens attend to each other.
+
+        Args:
+            pixels: `(batch, pixels, hidden_size)`.
+            text: `(batch or 1, tokens, hidden_size)`.
+            attention_mask: `(batch or 1, 1, 1, tokens)`, added to the scores of the text tokens.
+
+        Returns:
+            the fused pixels and text; with `discard_fused_text`, `None` for the text.
+        """
+        pixels, text = self.pixel_norm(pixels), self.text_norm(text)
+        if self._is_folded_for(text):
+            fused_pixels = in_chunks(self._folded(text, attention_mask), pixels)
+        else:
+            text = text.expand(pixels.shape[0], -1, -1)
+            key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
+
+            def fuse(part: torch.Tensor) -> torch.Tensor:
+                seen = self._attend(self._heads(self.pixel_query(part)), key, value, attention_mask, **kwargs)
+                return part + self.pixel_scale * self.pixel_output(seen)
+
+            fused_pixels = in_chunks(fuse, pixels)
+        if self.config.discard_fused_text:
+            return fused_pixels, None
+        text = text.expand(pixels.shape[0], -1, -1)
+        key = self._heads(self.text_key(text))
+        query, value = self._heads(self.pixel_query(pixels)), self._heads(self.pixel_value(pixels))
+        seen = self._attend(key, query, value, None, **kwargs)
+        return fused_pixels, text + self.text_scale * self.text_output(seen)
+
+    def _is_folded_for(self, text: torch.Tensor) -> bool:
+        """Returns whether the projections are folded into the text, which is less work where it is short."""
+        plain = torch.is_grad_enabled() or self.training or torch.compiler.is_compiling()
+        return not plain and text.device.type == "cpu" and text.shape[1] * self.num_heads < self.config.fusion_size
+
+    def _folded(
+        self, text: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """
+        Returns a function that fuses pixels, `(batch, some, hidden_size)`, with normalised text.
+
+        A pixel's query times a text token's key is the pixel times what the query's projection makes of the key:
+        `heads * tokens` products of `hidden_size` numbers in place of `fusion_size` and then `heads * tokens` of
+        `head_size`; values and the output's projection likewise.
+        """
+        split = (self.num_heads, self.head_size)
+        key = self.text_key(text).unflatten(-1, split) * self.head_size**-0.5  # (batch or 1, tokens, heads, head_size)
+        value = self.text_value(text).unflatten(-1, split)
+        query_weight = self.pixel_query.weight.unflatten(0, split)  # (heads, head_size, hidden_size)
+        output_weight = self.pixel_output.weight.unflatten(1, split)  # (hidden_size, heads, head_size)
+        keys = torch.einsum("bthd,hdc->bcht", key, query_weight).flatten(2)
+        values = torch.einsum("bthd,chd->bhtc", value, output_weight).flatten(1, 2)
+        if len(text) == 1:  # for all images: one product of matrices
+            keys, values = keys[0], values[0]  # (hidden_size, heads * tokens), (heads * tokens, hidden_size)
+        bias = torch.einsum("bthd,hd->bht", key, self.pixel_query.bias.unflatten(0, split))[:, None]
+        bias = bias if attention_mask is None else bias + attention_mask  # (batch or 1, 1, heads, tokens)
+
+        def fuse(part: torch.Tensor) -> torch.Tensor:
+            scores = torch.matmul(part, keys).unflatten(-1, (self.num_heads, -1)) + bias
+            weights = scores.softmax(dim=-1, dtype=torch.float32).to(part.dtype).flatten(2)
+            return part + self.pixel_scale * (torch.matmul(weights, values) + self.pixel_output.bias)
+
+        return fuse
+
+    def _heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        # (batch, length, fusion_size) -> (batch, heads, length, head_size)
+        return tokens.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attention = attention_function(self.config, eager_attention_forward)
+        dropout = self.config.fusion_dropout if self.training else 0.0
+        seen, _ = attention(
+            self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=dropout, **kwargs
+        )
+        return seen.flatten(2)  # (batch, queries, fusion_size)

@@ -13,7 +13,7 @@
 # limitations under the License.
 """GLEE's image backbones: ResNet-50 (Lite), Swin-L (Plus), EVA-02-L with a simple feature pyramid (Pro)."""
 
-from typing import Unpack
+from typing import Self, Unpack
 
 import torch
 from torch import nn
@@ -38,14 +38,100 @@ from .transformers_seam_glee import capture_outputs, merge_with_config_defaults
 from .transformers_seam_glee import initialization as init
 
 
-class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):
-    """Batch norm whose statistics, scale and shift are constants: torchvision's buffers, torch's fused operator."""
+class GleeConvolution(nn.Conv2d):
+    """
+    A ResNet's convolution, which can do the work of the frozen batch norm after it, too: in calls without gradients,
+    channels last.
+
+    Its numbers for both are no part of a checkpoint. Training and loading of weights forget them.
+    """
+
+    folded_weight: torch.Tensor | None
+    folded_bias: torch.Tensor | None
+
+    def __init__(self, convolution: nn.Conv2d):
+        sizes = (convolution.in_channels, convolution.out_channels, convolution.kernel_size)
+        super().__init__(*sizes, convolution.stride, convolution.padding, bias=False, device="meta")
+        self.weight = convolution.weight
+        self.register_buffer("folded_weight", None, persistent=False)
+        self.register_buffer("folded_bias", None, persistent=False)
+        self.register_load_state_dict_post_hook(GleeConvolution.forget)
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether `forward` does the work of the norm, too."""
+        return self.folded_weight is not None and not torch.is_grad_enabled()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def fold(self, norm: FrozenBatchNorm2d) -> None:
+        """Takes over the work of a norm; not of weights that are offloaded."""
+        if self.training or self.weight.is_meta:
+            return
+        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight = self.weight.double() * scale[:, None, None, None]
+        self.folded_weight = weight.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
+        self.folded_bias = (norm.bias.double() - norm.running_mean.double() * scale).to(self.weight.dtype)
+
+    def forget(self, *loaded: object) -> None:
+        """Gives the work of the norm back."""
+        self.folded_weight = self.folded_bias = None
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self.forget()
+        return super().train(mode)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # x (batch, channels, height, width)
+        if not self.is_folded:
+            return super().forward(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return nn.functional.conv2d(x, self.folded_weight, self.folded_bias, self.stride, self.padding)
+
+
+class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):
+    """
+    Batch norm whose statistics, scale and shift are constants: torchvision's buffers, torch's fused operator.
+
+    Args:
+        features: number of channels.
+        eps: added to the variance.
+        convolution: the one before it, if that can do its work.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, convolution: GleeConvolution | None = None):
+        super().__init__(features, eps)
+        self._before = [] if convolution is None else [convolution]  # in a list: it is not this module's child
+
+    def fold(self) -> None:
+        """Has the convolution before it do its work."""
+        for convolution in self._before:
+            convolution.fold(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # x (batch, channels, height, width)
+        if any(convolution.is_folded for convolution in self._before):
+            return x
         return nn.functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
+
+
+class GleeFoldedForInference(nn.Module):
+    """A model with a backbone of [`make_backbone`]."""
+
+    def prepare_for_inference(self) -> Self:
+        """
+        Folds a ResNet's batch norms into the convolutions before them, for calls without gradients.
+
+        Parameters stay as they are, and so do saved weights; results differ by rounding. Training and loading of
+        weights end it; call it again after weights were changed in another way.
+        """
+        for module in self.modules():
+            if isinstance(module, GleeFrozenBatchNorm2d):
+                module.fold()
+        return self
 
 
 def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> PreTrainedModel:
@@ -88,15 +174,21 @@ def backbone_channels(backbone: PreTrainedModel) -> list[int]:
 
 def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
     """Replaces batch norms by group norms or, without `groups`, by frozen ones; makes ReLUs work in place."""
-    for name, child in module.named_children():
+    before: nn.Module | None = None
+    for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and groups:
             setattr(module, name, nn.GroupNorm(groups, child.num_features, eps=child.eps))
         elif isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, eps=child.eps))
+            convolution = before if isinstance(before, GleeConvolution) else None
+            setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, child.eps, convolution))
+        elif isinstance(child, nn.Conv2d) and child.bias is None and child.groups == 1 and not groups:
+            child = GleeConvolution(child)
+            setattr(module, name, child)
         elif isinstance(child, nn.ReLU):
             child.inplace = True  # of the norm's output, which nothing else needs
         else:
             _exchange_batch_norms(child, groups)
+        before = child
 
 
 def split_windows(states: torch.Tensor, size: int) -> torch.Tensor:

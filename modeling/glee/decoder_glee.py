@@ -11,6 +11,7 @@ from transformers.utils import TransformersKwargs
 
 from .attention_glee import (
     GleeDeformableAttention,
+    GleeEarlyFusion,
     GleeZeroLinear,
     MapSizes,
     attention_bias,
@@ -71,83 +72,6 @@ def mean_of_tokens(tokens: torch.Tensor, attention_mask: torch.Tensor) -> torch.
 def with_mean(tokens: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns for each text its vector, `(texts, 1, size)`, and its tokens, `(texts, length, size)`."""
     return mean_of_tokens(tokens, attention_mask)[:, None], tokens
-
-
-class GleeEarlyFusion(nn.Module):
-    """
-    One cross-attention in both directions, each side's result scaled and added to that side's normalised tokens.
-
-    The residual starts from the normalised tokens, as in the published code, not from the tokens themselves.
-    """
-
-    def __init__(self, config: GleeConfig):
-        super().__init__()
-        self.config = config
-        self.num_heads = config.fusion_heads
-        self.head_size = config.fusion_size // config.fusion_heads
-        self.is_causal = False
-        self.pixel_norm = nn.LayerNorm(config.hidden_size)
-        self.text_norm = nn.LayerNorm(config.hidden_size)
-        self.pixel_query = nn.Linear(config.hidden_size, config.fusion_size)
-        self.text_key = nn.Linear(config.hidden_size, config.fusion_size)
-        self.pixel_value = nn.Linear(config.hidden_size, config.fusion_size)
-        self.text_value = nn.Linear(config.hidden_size, config.fusion_size)
-        self.pixel_output = nn.Linear(config.fusion_size, config.hidden_size)
-        self.text_output = nn.Linear(config.fusion_size, config.hidden_size)
-        self.pixel_scale = nn.Parameter(torch.empty(config.hidden_size))
-        self.text_scale = nn.Parameter(torch.empty(config.hidden_size))
-
-    def forward(
-        self,
-        pixels: torch.Tensor,
-        text: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Lets pixel tokens and text tokens attend to each other.
-
-        Args:
-            pixels: `(batch, pixels, hidden_size)`.
-            text: `(batch or 1, tokens, hidden_size)`.
-            attention_mask: `(batch or 1, 1, 1, tokens)`, added to the scores of the text tokens.
-
-        Returns:
-            the fused pixels and text; with `discard_fused_text`, `None` for the text.
-        """
-        pixels, text = self.pixel_norm(pixels), self.text_norm(text)
-        text = text.expand(pixels.shape[0], -1, -1)
-        key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
-
-        def fuse(part: torch.Tensor) -> torch.Tensor:
-            seen = self._attend(self._heads(self.pixel_query(part)), key, value, attention_mask, **kwargs)
-            return part + self.pixel_scale * self.pixel_output(seen)
-
-        fused_pixels = in_chunks(fuse, pixels)
-        if self.config.discard_fused_text:
-            return fused_pixels, None
-        query, value = self._heads(self.pixel_query(pixels)), self._heads(self.pixel_value(pixels))
-        seen = self._attend(key, query, value, None, **kwargs)
-        return fused_pixels, text + self.text_scale * self.text_output(seen)
-
-    def _heads(self, tokens: torch.Tensor) -> torch.Tensor:
-        # (batch, length, fusion_size) -> (batch, heads, length, head_size)
-        return tokens.unflatten(-1, (self.num_heads, self.head_size)).transpose(1, 2)
-
-    def _attend(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        attention = attention_function(self.config, eager_attention_forward)
-        dropout = self.config.fusion_dropout if self.training else 0.0
-        seen, _ = attention(
-            self, query, key, value, attention_mask, scaling=self.head_size**-0.5, dropout=dropout, **kwargs
-        )
-        return seen.flatten(2)  # (batch, queries, fusion_size)
 
 
 def sine_position_map(

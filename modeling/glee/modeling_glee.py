@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedConfig, PreTra
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .attention_glee import GleeSamplingOffsets, GleeZeroLinear, attention_bias, map_shape
-from .backbone_glee import backbone_channels, make_backbone
+from .backbone_glee import GleeFoldedForInference, backbone_channels, make_backbone
 from .configuration_glee import PROMPT_LEVELS, GleeConfig, GleeLossSettings, check_denoising_table, sub_config
 from .decoder_glee import (
     GleeClassProjection,
@@ -74,7 +74,7 @@ from .transformers_seam_glee import initialization as init
 from .visual_prompts_glee import GleePromptTokens, GleeSharedMaps, GleeVisualPrompter, choose_points
 
 
-class GleePreTrainedModel(PreTrainedModel):
+class GleePreTrainedModel(GleeFoldedForInference, PreTrainedModel):
     config: GleeConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"

@@ -282,6 +282,7 @@ class ObjectPerceptionPipeline(Pipeline):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("`processor` is missing: pass the GleeProcessor of the model.")
+        self.model.prepare_for_inference()
         self.label_cache = LabelCache()
 
     def _sanitize_parameters(self, **settings: Any) -> tuple[dict, dict, dict]:

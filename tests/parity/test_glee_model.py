@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lookhear import GleeForObjectDetection
-from lookhear.modeling.glee.decoder_glee import GleeEarlyFusion
+from lookhear.modeling.glee.attention_glee import GleeEarlyFusion
 
 pytestmark = pytest.mark.parity
 PROMPT_TYPES = {"mask": 0, "box": 1, "point": 2, "scribble": 3}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from transformers import ResNetConfig, SwinConfig
 from lookhear.modeling.glee import GleeConfig, GleeEvaConfig
 from lookhear.modeling.glee.attention_glee import apply_rotary, rotary_table
 from lookhear.modeling.glee.backbone_glee import (
+    GleeConvolution,
     GleeEvaBackbone,
     GleeFrozenBatchNorm2d,
     join_windows,
@@ -266,3 +269,104 @@ def test_new_weights_are_sane():
 def test_wrong_settings_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         eva_config(**fields)
+
+
+# ----------------------------------------------------------------------------------------------- norms that are folded
+
+
+@pytest.fixture
+def resnet():
+    """A small ResNet whose norms have drawn statistics, in evaluation mode."""
+    torch.manual_seed(0)
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 2],
+        out_features=["stage1", "stage2"],
+        layer_type="bottleneck",
+    )
+    backbone = make_backbone(config).eval()
+    for norm in backbone.modules():
+        if isinstance(norm, GleeFrozenBatchNorm2d):
+            for values in (norm.weight, norm.running_var):
+                values.uniform_(0.5, 2.0)
+            for values in (norm.bias, norm.running_mean):
+                values.normal_(std=0.3)
+    return backbone
+
+
+def fold(backbone: nn.Module) -> int:
+    """Folds all norms; returns how many convolutions do their work."""
+    for norm in backbone.modules():
+        if isinstance(norm, GleeFrozenBatchNorm2d):
+            norm.fold()
+    return count_folded(backbone)
+
+
+@torch.no_grad()
+def count_folded(backbone: nn.Module) -> int:
+    return sum(isinstance(one, GleeConvolution) and one.is_folded for one in backbone.modules())
+
+
+def feature_maps(backbone: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    return list(backbone(images, return_dict=True).feature_maps)
+
+
+def test_folded_norms_give_the_same_maps(resnet, monkeypatch):
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = feature_maps(resnet, images)
+        assert fold(resnet) == 1 + 3 * 3 + 1  # stem, three blocks of three, a shortcut
+        monkeypatch.setattr(nn.functional, "batch_norm", None)  # they are not computed any more
+        for found, wanted in zip(feature_maps(resnet, images), expected, strict=True):
+            assert not torch.equal(found, wanted)
+            assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+            assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_with_gradients_the_parameters_compute(resnet):
+    images, plain = torch.randn(1, 3, 64, 64), copy.deepcopy(resnet)
+    fold(resnet)
+    for one in (resnet, plain):
+        sum(maps.square().sum() for maps in feature_maps(one, images)).backward()
+    gradients = [[parameter.grad for parameter in one.parameters()] for one in (resnet, plain)]
+    assert gradients[0] and all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("way", ["training", "loading"])
+def test_folded_numbers_do_not_outlive_the_weights(resnet, way):
+    images, other = torch.randn(1, 3, 64, 64), copy.deepcopy(resnet)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_(std=0.3)
+        fold(resnet)
+        if way == "loading":
+            resnet.load_state_dict(other.state_dict())
+        else:
+            resnet.train()
+            for parameter, value in zip(resnet.parameters(), other.parameters(), strict=True):
+                parameter.copy_(value)
+            resnet.eval()
+        assert count_folded(resnet) == 0
+        for found, wanted in zip(feature_maps(resnet, images), feature_maps(other, images), strict=True):
+            assert torch.equal(found, wanted)
+
+
+def test_folded_numbers_are_no_part_of_a_checkpoint_and_move_with_it(resnet):
+    names, images = list(resnet.state_dict()), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = feature_maps(resnet, images)
+        folded = fold(resnet)
+        assert list(resnet.state_dict()) == names and fold(resnet.train()) == 0  # nor while it is trained
+        fold(resnet.eval())
+        half = copy.deepcopy(resnet).bfloat16()
+        assert count_folded(half) == folded
+        for found, wanted in zip(feature_maps(half, images.bfloat16()), expected, strict=True):
+            assert found.dtype == torch.bfloat16
+            assert (found.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+def test_weights_that_are_not_there_are_not_folded():
+    with torch.device("meta"):
+        backbone = make_backbone(ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).eval()
+    assert fold(backbone) == 0
