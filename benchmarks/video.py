@@ -1,6 +1,7 @@
 """GLEE-Lite beside transformers' Sam2Video and EdgeTamVideo on a video: frames per second and memory.
 
-    python benchmarks/video.py [--sizes 512 1024] [--frames 20] [--threads 1] [--only glee sam2 edgetam]
+    python benchmarks/video.py [--sizes 512 1024] [--frames 20] [--threads 1] [--dtypes float32 bfloat16]
+        [--only glee sam2 edgetam]
 
 All have random weights and see the same square frames, each at the network's own size; a frame counts from pixels in
 memory to masks of its size. Frames come one by one, as from a camera. Sam2Video (Hiera-T) and EdgeTamVideo (RepViT-M1)
@@ -79,6 +80,7 @@ def main() -> None:
     )
     parser.add_argument("--frames", type=int, default=20, help=f"of the video, the first {WARM_UP} untimed")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtypes", nargs="+", choices=VARIANTS[:2], default=["float32"], help="on the CPU")
     parser.add_argument("--only", nargs="+", choices=[key for key, _, _ in MODELS], help="only these models")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -93,7 +95,8 @@ def main() -> None:
     without = {"edgetam"} if not _answers("importlib.util.find_spec('timm')", "importlib.util") else set()
     if without and (not options.only or "edgetam" in options.only):
         print("EdgeTamVideo is left out: pip install timm", file=sys.stderr)
-    ways = [("cpu", "float32")] + ([("cuda", variant) for variant in VARIANTS] if has_cuda else [])
+    ways = [("cpu", dtype) for dtype in options.dtypes]
+    ways += [("cuda", variant) for variant in VARIANTS] if has_cuda else []
     chosen = [each for each in MODELS if each[0] not in without and (not options.only or each[0] in options.only)]
     print_header()
     for device, variant in ways:
@@ -289,7 +292,12 @@ def print_header() -> None:
 def print_row(case: Case, measured: Measured, peer: Measured | None) -> None:
     """Speeds are compared in processor time on the CPU, by the clock on a GPU."""
     on_cpu = case.device == "cpu"
-    row = ["CPU" if on_cpu else f"GPU, {case.variant}", f"{case.size}x{case.size}", case.model, case.asked]
+    row = [
+        f"{case.device.replace('cuda', 'gpu').upper()}, {case.variant}",
+        f"{case.size}x{case.size}",
+        case.model,
+        case.asked,
+    ]
     row += [f"{measured.seconds:.3f}", f"{1 / measured.seconds:.2f}", f"{measured.processor:.3f}" if on_cpu else ""]
     times = "" if peer is None else _ratio(peer, measured, on_cpu)
     print("| " + " | ".join([*row, times, f"{measured.peak:.2f}", f"{measured.growth:.1f}"]) + " |", flush=True)

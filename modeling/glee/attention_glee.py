@@ -31,6 +31,7 @@ from .transformers_seam_glee import attention_function, use_kernel_forward_from_
 from .transformers_seam_glee import initialization as init
 
 TOKENS_AT_ONCE = 2048
+SCORES_AT_ONCE = 4096  # of a pixel, all heads: 32 MiB for all tokens at once
 SAMPLES_AT_ONCE = 1 << 17  # bounds the indices and weights in memory (4 MiB in all) to about a core's cache
 IM2COL_STEP = 64  # images that the Hub's kernel processes together, as in the published code
 
@@ -641,9 +642,9 @@ class GleeEarlyFusion(nn.Module):
         return fused_pixels, text + self.text_scale * self.text_output(seen)
 
     def _is_folded_for(self, text: torch.Tensor) -> bool:
-        """Returns whether the projections are folded into the text, which is less work where it is short."""
+        """Returns whether the projections are folded into the text: less work, but each pixel's scores are held."""
         plain = torch.is_grad_enabled() or self.training or torch.compiler.is_compiling()
-        return not plain and text.device.type == "cpu" and text.shape[1] * self.num_heads < self.config.fusion_size
+        return not plain and text.device.type == "cpu" and text.shape[1] * self.num_heads <= SCORES_AT_ONCE
 
     def _folded(
         self, text: torch.Tensor, attention_mask: torch.Tensor | None
@@ -652,8 +653,8 @@ class GleeEarlyFusion(nn.Module):
         Returns a function that fuses pixels, `(batch, some, hidden_size)`, with normalised text.
 
         A pixel's query times a text token's key is the pixel times what the query's projection makes of the key:
-        `heads * tokens` products of `hidden_size` numbers in place of `fusion_size` and then `heads * tokens` of
-        `head_size`; values and the output's projection likewise.
+        `heads * tokens` products of `hidden_size` numbers in place of `fusion_size` of them and then `heads * tokens`
+        of `head_size`; values and the output's projection likewise.
         """
         split = (self.num_heads, self.head_size)
         key = self.text_key(text).unflatten(-1, split) * self.head_size**-0.5  # (batch or 1, tokens, heads, head_size)

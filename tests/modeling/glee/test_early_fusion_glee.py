@@ -37,5 +37,6 @@ def test_folded_is_unfolded(fusion, images, texts, masked):
 
 
 def test_long_text_stays_unfolded(fusion):
+    """Of 4 heads, 1024 tokens are 4096 scores of a pixel."""
     with torch.inference_mode():
-        assert fusion._is_folded_for(torch.zeros(1, 31, 32)) and not fusion._is_folded_for(torch.zeros(1, 32, 32))
+        assert fusion._is_folded_for(torch.zeros(1, 1024, 32)) and not fusion._is_folded_for(torch.zeros(1, 1025, 32))
