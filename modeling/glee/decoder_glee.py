@@ -575,6 +575,7 @@ def find_on_maps(
     maps: GleeSharedMaps,
     prompts: GleePromptTokens,
     count: int | None = None,
+    decoded: int | None = None,
 ) -> dict[str, Any]:
     """
     Decodes each prompt in each image; what doesn't depend on the prompts is computed once an image.
@@ -586,6 +587,7 @@ def find_on_maps(
         maps: of the images.
         prompts: to be searched for in each of them.
         count: queries of each row, those of the best scores; None for all.
+        decoded: queries that are decoded, the best proposals; None for all.
 
     Returns:
         `logits`, `confidence`, `pred_boxes`, `pred_masks` and `track_embeddings`, see [`GleeObjectDetectionOutput`]; a
@@ -595,7 +597,7 @@ def find_on_maps(
     memory = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)  # (images, tokens, size)
     shapes = [map_shape(level) for level in levels]
     queries, boxes, _ = proposals(memory, shapes, heads, classes, by_confidence=True)
-    queries, boxes = (x.repeat_interleave(len(present), dim=0) for x in (queries, boxes))  # a row each
+    queries, boxes = (x[:, :decoded].repeat_interleave(len(present), dim=0) for x in (queries, boxes))  # a row each
     tokens = [level.repeat(len(memory), 1, 1) for level in prompts["levels"]]
     seen = torch.cat((present.new_ones(len(present), queries.shape[1]), present), dim=1).repeat(len(memory), 1)
     layers, refined = decoder(queries, boxes, memory, shapes, heads, tokens, attention_bias(seen, queries.dtype))

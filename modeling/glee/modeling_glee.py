@@ -286,7 +286,7 @@ class GleeModel(GleePreTrainedModel):
         return GleePromptTokens(tuple(self.visual_prompter.pixel_tokens(levels, points)), points[:, 0, :, 0] >= 0)
 
     def find_on_maps(
-        self, maps: GleeSharedMaps, prompts: GleePromptTokens, count: int | None = None
+        self, maps: GleeSharedMaps, prompts: GleePromptTokens, count: int | None = None, decoded: int | None = None
     ) -> GleeObjectDetectionOutput:
         """
         Finds the objects of visual prompts on maps that all of them share.
@@ -298,14 +298,14 @@ class GleeModel(GleePreTrainedModel):
             maps: of the images in which the objects are searched for.
             prompts: of `get_prompt_tokens`; they may be about other images.
             count: queries of each row, those of the best scores; None for all.
+            decoded: queries that the object decoder computes, the best proposals; None for all.
 
         Returns:
             `logits`, `confidence`, `pred_boxes`, `pred_masks` and `track_embeddings`; a row is a prompt in an image,
             all prompts of the first image first.
         """
-        return GleeObjectDetectionOutput(
-            **find_on_maps(self.proposals, self.decoder, self.heads, maps, prompts, count)
-        )
+        found = find_on_maps(self.proposals, self.decoder, self.heads, maps, prompts, count, decoded)
+        return GleeObjectDetectionOutput(**found)
 
     def _request(self, prompts: GleePrompts, pixel_values: torch.Tensor) -> GleeRequest:
         """Embeds what is looked for."""

@@ -307,6 +307,40 @@ def run_in_parts(
     return done
 
 
+@dataclass
+class Fitting:
+    """
+    Runs the passes of a video; what does not fit in memory is halved, as small as need be, with a warning.
+
+    Attributes:
+        most: by what a pass is over, such as "frames", how many of them have turned out to fit together: later windows
+            don't try more.
+    """
+
+    most: dict[str, int] = field(default_factory=dict)
+
+    def run(
+        self, run: Callable[[slice], Result], count: int, what: str, alone: Callable[[int], Exception]
+    ) -> list[Result]:
+        """Returns the results of the parts, see [`run_in_parts`]; what is known not to fit is not tried."""
+        done: list[Result] = []
+        first = 0
+        while first < count:
+            sizes: list[int] = []  # of the parts that fit
+
+            def some(part: slice, first: int = first, sizes: list[int] = sizes) -> Result:
+                result = run(slice(first + part.start, first + part.stop))
+                sizes.append(part.stop - part.start)
+                return result
+
+            tried = min(self.most.get(what, count), count - first)
+            done += run_in_parts(some, tried, what, alone)
+            if sizes[0] < tried:
+                self.most[what] = sizes[0]
+            first += tried
+        return done
+
+
 @dataclass(frozen=True)
 class PromptRow:
     """One expression or visual prompt of one image."""

@@ -37,7 +37,7 @@ from .post_processing_glee import encoded_grounding, encoded_interactive, encode
 from .prompt_processing_glee import VISUAL_LABEL, GleePromptProcessor, LabelCache
 from .reading_workers_glee import PictureFile, ReadingWorkers, files_ahead, in_order, is_picture_file, usual_workers
 from .tracking_glee import MODES, THRESHOLD
-from .video_perception_glee import FOLLOWING, WINDOW, VideoPerception, VideoSettings
+from .video_perception_glee import DOUBT, FOLLOWING, WINDOW, VideoPerception, VideoSettings
 from .video_reading_glee import FRAME_LIMITS, is_video_source, open_video
 
 TASK, MODEL = "object-perception", "AutoModelForZeroShotObjectDetection"  # as they are registered
@@ -65,6 +65,7 @@ class PerceptionSettings:
         tracking: how objects of labels are tracked in a video, "memory" or "minvis".
         reprompt: whether an expression's object in a video is also looked for by its own mask.
         following: how objects that are shown are followed in a video, see `FOLLOWING`.
+        doubt: share of the best answer's score, from 0 to 1, from which on another one puts such an object in doubt.
         frames: what the pictures of a folder, an animation or a video are, see `FRAMES`.
         one_label: whether an object has its best label only.
         with_masks: whether results have masks.
@@ -85,6 +86,7 @@ class PerceptionSettings:
     tracking: str = "memory"
     reprompt: bool = False
     following: str = FOLLOWING[0]
+    doubt: float = DOUBT
     frames: str = FRAMES[0]
     one_label: bool = False
     with_masks: bool = True
@@ -93,8 +95,9 @@ class PerceptionSettings:
     max_side: int | None = None
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not _is_share(self.threshold):
-            raise ValueError(f"`threshold` must be a number from 0 to 1, not {self.threshold!r}.")
+        for name in ("threshold", "doubt"):
+            if getattr(self, name) is not None and not _is_share(getattr(self, name)):
+                raise ValueError(f"`{name}` must be a number from 0 to 1, not {getattr(self, name)!r}.")
         if self.expression_threshold not in (None, AUTO) and not _is_share(self.expression_threshold):
             value = self.expression_threshold
             raise ValueError(f"`expression_threshold` must be a number from 0 to 1, or {AUTO!r}, not {value!r}.")
@@ -242,8 +245,9 @@ class ObjectPerceptionPipeline(Pipeline):
       removed) or "minvis" (the published one: each query of the first frame is a track of the whole video).
     - following: how objects that points, boxes, scribbles and masks mark are followed in a video: "exact" (the pixel
       decoder, most of the cost of a frame, runs for each object in every frame, as GLEE does it) or "shared" (it runs
-      once for all of them, and once for each in the frame of its prompt: ten objects cost less than two frames with
-      labels, but are lost a little more easily behind others).
+      once for all of them, and once for each in the frame of its prompt and where it is in doubt).
+    - doubt: with following="shared", an object is in doubt where something else answers with more than this share
+      of its own score (0.25); less is slower and surer, 1 is never.
     - frames: what the pictures of a folder, an animation or a video are: "video" (one video, which is followed),
       "each" (pictures of their own, in the order of their names: an iterator with one list of results per picture is
       returned) or "first" (only the first one is looked at).
@@ -328,7 +332,7 @@ class ObjectPerceptionPipeline(Pipeline):
     ) -> VideoPerception:
         """Opens a video; frames are read and go through the model when their results are taken."""
         source, fps, prompts = make_video_request(inputs, prompts, settings.prompts(self.model.config))
-        names = ("top_k", "prompts_at_once", "tracking", "reprompt", "following", "with_masks")
+        names = ("top_k", "prompts_at_once", "tracking", "reprompt", "following", "doubt", "with_masks")
         for_video = VideoSettings(
             settings.of_labels(self.model.config),
             window=window,

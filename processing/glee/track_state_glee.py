@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -80,6 +80,28 @@ class FrameCandidates:
             self.embeddings[places],
             None if self.colours is None else self.colours[places],
         )
+
+    def rivalry(self, same: float) -> torch.Tensor:
+        """
+        Computes how near the best candidate that shows something else comes to the best one; K = 1.
+
+        Args:
+            same: IoU of two masks from which on they show the same.
+
+        Returns:
+            its score as a share of the best one's, `()` float32 from 0 to 1.
+        """
+        scores = self.logits[:, 0].sigmoid()
+        best = scores.argmax()[None]
+        others = mask_overlaps(self.masks[best] > 0, self.masks > 0)[0] < same
+        return (scores * others).amax() / scores[best][0]
+
+    def with_embeddings_of(self, others: FrameCandidates, same: float) -> FrameCandidates:
+        """Exchanges the embeddings for those of other candidates of the frame whose masks are the same, see
+        `rivalry`; those of candidates without such a mask stay."""
+        overlaps, places = mask_overlaps(self.masks > 0, others.masks > 0).max(dim=1)  # (n,) each
+        embeddings = torch.where((overlaps >= same)[:, None], others.embeddings[places], self.embeddings)
+        return replace(self, embeddings=embeddings)
 
     def joined(self, others: FrameCandidates) -> FrameCandidates:
         """Concatenates these and others of the same frame; without `colours`."""

@@ -30,8 +30,9 @@ from .video_reading_glee import ReadAhead, Video, VideoFrame, of_one_size
 
 WINDOW = 4  # frames that go through the model together
 # How marked objects are searched for: with a pass of the pixel decoder for each, as GLEE does it, or by the object
-# decoder alone, on maps that all of them share.
+# decoder alone, on maps that all of them share, where that leaves no doubt.
 FOLLOWING = ("exact", "shared")
+DOUBT = 0.25
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class VideoSettings:
         tracking: "memory" or "minvis", see `GleeTracker`.
         reprompt: whether expressions' objects are also looked for by their own masks, see `ExpressionPrompt`.
         following: "exact" or "shared", see `FOLLOWING`.
+        doubt: with "shared", an object is in doubt where another candidate has more than this share of the best one's
+            score, from 0 to 1; 1: none is.
         with_masks: whether results have masks.
         expression_threshold: the lowest score of an expression's object, from 0 to 1.
         visual_threshold: the lowest score of the object of a visual prompt, from 0 to 1.
@@ -59,6 +62,7 @@ class VideoSettings:
     tracking: str = "memory"
     reprompt: bool = False
     following: str = FOLLOWING[0]
+    doubt: float = DOUBT
     with_masks: bool = True
     expression_threshold: float = 0.2
     visual_threshold: float = 0.2
@@ -324,6 +328,7 @@ class VideoPerception:
                 ObjectFollower(shown=True, threshold=threshold),
                 mask.clone(),
                 kind,
+                self._settings.doubt,
                 shares=self._shares,
             )
             for mask, kind in zip(drawn, kinds)

@@ -3,6 +3,7 @@ frames."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,18 +20,18 @@ from .geometry_glee import (
     masks_to_picture,
     store_masks,
 )
-from .perception_request_glee import plain_result, run_in_parts
+from .perception_request_glee import Fitting, plain_result
 from .track_state_glee import FrameCandidates, TrackedObject, mask_colours, mask_overlaps
 from .tracking_glee import GleeTracker, ObjectFollower
 from .video_reading_glee import VideoFrame
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 CANDIDATES = 20  # per frame for the one object of an expression or visual prompt
 LABEL_CANDIDATES = 100  # queries per frame for the tracker of labels
 ROWS_ON_MAPS = 32  # per pass on maps that prompts share: each takes some megabytes
 SAME_OBJECT = 0.5  # least IoU of two masks of one object
+QUERIES_ON_MAPS = 1 / 3  # share of the queries, the best proposals, that are decoded for an object on shared maps
 
 
 # -------------------------------------------------------------------------------------------------- a window of frames
@@ -90,40 +91,6 @@ class SeenFrame:
     pixel_values: torch.Tensor  # (1, 3, H, W)
     pixel_mask: torch.Tensor  # (1, H, W)
     features: Any  # the model's GleeImageFeatures of it
-
-
-@dataclass
-class Fitting:
-    """
-    Runs the passes of a video; what does not fit in memory is halved, as small as need be, with a warning.
-
-    Attributes:
-        most: by what a pass is over, such as "frames", how many of them have turned out to fit together: later windows
-            don't try more.
-    """
-
-    most: dict[str, int] = field(default_factory=dict)
-
-    def run(
-        self, run: Callable[[slice], Result], count: int, what: str, alone: Callable[[int], Exception]
-    ) -> list[Result]:
-        """Returns the results of the parts, see [`run_in_parts`]; what is known not to fit is not tried."""
-        done: list[Result] = []
-        first = 0
-        while first < count:
-            sizes: list[int] = []  # of the parts that fit
-
-            def some(part: slice, first: int = first, sizes: list[int] = sizes) -> Result:
-                result = run(slice(first + part.start, first + part.stop))
-                sizes.append(part.stop - part.start)
-                return result
-
-            tried = min(self.most.get(what, count), count - first)
-            done += run_in_parts(some, tried, what, alone)
-            if sizes[0] < tried:
-                self.most[what] = sizes[0]
-            first += tried
-        return done
 
 
 @dataclass(frozen=True)
@@ -307,11 +274,12 @@ class FrameWindow:
         Returns:
             for each object the candidates of each frame.
         """
-        frames = len(maps["mask_features"])
+        frames, queries = len(maps["mask_features"]), math.ceil(QUERIES_ON_MAPS * self.model.config.num_queries)
         found: list[list[FrameCandidates]] = []
         for several in in_batches(marks, ROWS_ON_MAPS // frames):
+            prompts = type(several[0]).joined(several)
             with torch.no_grad():
-                outputs = self.model.base_model.find_on_maps(maps, type(several[0]).joined(several), CANDIDATES)
+                outputs = self.model.base_model.find_on_maps(maps, prompts, CANDIDATES, queries)
             count = len(several)
             rows = [self._candidates(outputs, row, None) for row in range(frames * count)]
             found += [rows[number::count] for number in range(count)]
@@ -489,7 +457,7 @@ class ObjectPrompt(VideoPrompt):
         follower: chooses the object's candidate.
         shares: whether the object, as it is marked, is searched for on maps that all such objects share, or with a
             pass of the pixel decoder for itself.
-        latest: where the object is marked, as its prompt in this window; None if it has no such prompt.
+        latest: where the object is marked, as its prompt in this window; None if it has no such prompt yet.
         marks: the same as it is searched for on shared maps, of `FrameWindow.marks`.
     """
 
@@ -540,10 +508,9 @@ class ObjectPrompt(VideoPrompt):
         if self._last is None or mask is None:
             return
         place, _ = self._last
+        self.latest = Shown(window.seen(place), mask, mask.new_zeros((), dtype=torch.int64))
         if self.shares:
             self.marks = window.marks(window.maps().of_images([place]), mask)
-        else:
-            self.latest = Shown(window.seen(place), mask, mask.new_zeros((), dtype=torch.int64))
 
 
 @dataclass
@@ -594,11 +561,13 @@ class VisualPrompt(ObjectPrompt):
         drawn: its pixels in the padded image, `(H, W)` bool.
         kind: kind of prompt, `()` int64.
         first: the frame of the prompt.
+        doubt: the object is in doubt where another candidate has more than this share of the best one's score.
         known: whether the follower has seen, or will see in this window, the frame of the prompt.
     """
 
     drawn: torch.Tensor
     kind: torch.Tensor
+    doubt: float = 1.0
     first: Shown | None = field(default=None, init=False)
     known: bool = field(default=False, init=False)
     _first_marks: Any = field(default=None, init=False)
@@ -619,7 +588,11 @@ class VisualPrompt(ObjectPrompt):
         assert self.first is not None  # it has been shown
         answer = answer.chosen(answer.logits[:, 0].argmax()[None])
         mask, maps = window.sizes.padded_mask(answer.masks[0]), window.maps_of(self.first.seen)
-        self.marks = self._first_marks = window.marks(maps, mask if mask.any() else self.first.mask)
+        if mask.any():
+            self.latest = Shown(self.first.seen, mask, torch.zeros_like(self.kind))
+        else:
+            self.latest, mask = self.first, self.first.mask
+        self.marks = self._first_marks = window.marks(maps, mask)
         [[own]] = window.find_marked([self.marks], maps)
         overlaps = mask_overlaps(own.masks > 0, answer.masks > 0)[:, 0]
         same = overlaps.argmax()
@@ -637,12 +610,15 @@ class VisualPrompt(ObjectPrompt):
         self.known = True
         self.found(window, first, found)
 
+    def in_doubt(self, found: list[FrameCandidates]) -> torch.Tensor:
+        """Returns whether it could be another object in one of the frames, `()` bool."""
+        return torch.stack([frame.rivalry(SAME_OBJECT) > self.doubt for frame in found]).any()
+
     def _mark_again(self, window: FrameWindow, mask: torch.Tensor | None) -> None:
         super()._mark_again(window, mask)
+        self.latest = self.latest or self.first
         if self.shares:
             self.marks = self._first_marks if self.marks is None else self.marks
-        else:
-            self.latest = self.latest or self.first
 
 
 def look(prompts: Sequence[VideoPrompt], window: FrameWindow, first: int, prompts_at_once: int) -> None:
@@ -665,7 +641,7 @@ def look(prompts: Sequence[VideoPrompt], window: FrameWindow, first: int, prompt
         for prompt, found in zip(several, window.find_expressions(tokens, mask, first)):
             prompt.found(window, first, found)
     marked = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt)]
-    alone = [(prompt, prompt.latest) for prompt in marked if prompt.latest is not None]
+    alone = [(prompt, prompt.latest) for prompt in marked if prompt.latest is not None and not prompt.shares]
     for pairs in in_batches(alone, prompts_at_once // (count + 1)):
         for (prompt, _), (own, *found) in zip(pairs, window.find_shown([shown for _, shown in pairs], first)):
             prompt.answered(window, first, own, found)
@@ -680,10 +656,27 @@ def _look_on_maps(prompts: Sequence[ObjectPrompt], window: FrameWindow, first: i
         answers = window.find_shown([shown for _, shown in pairs], len(window))
         own |= {prompt.number: prompt.met(window, found[0]) for (prompt, _), found in zip(pairs, answers)}
     prompts = [prompt for prompt in prompts if prompt.marks is not None]
-    if prompts:
-        answers = window.find_marked([p.marks for p in prompts], window.maps().of_images(slice(first, None)))
-        for prompt, found in zip(prompts, answers):
-            prompt.answered(window, first, own.get(prompt.number), found)
+    if not prompts:
+        return
+    answers = window.find_marked([p.marks for p in prompts], window.maps().of_images(slice(first, None)))
+    pairs = _surer(list(zip(prompts, answers)), window, first, prompts_at_once)
+    for prompt, found in pairs:
+        prompt.answered(window, first, own.get(prompt.number), found)
+
+
+def _surer(
+    pairs: list[tuple[ObjectPrompt, list[FrameCandidates]]], window: FrameWindow, first: int, prompts_at_once: int
+) -> list[tuple[ObjectPrompt, list[FrameCandidates]]]:
+    """Asks with passes of their own for the objects that are in doubt; candidates keep their embeddings."""
+    asked = [pair for pair in pairs if isinstance(pair[0], VisualPrompt) and pair[0].doubt < 1 and pair[0].latest]
+    doubts = torch.stack([prompt.in_doubt(found) for prompt, found in asked]).tolist() if asked else []
+    exact: dict[int, list[FrameCandidates]] = {}
+    doubtful = [pair for pair, doubt in zip(asked, doubts) if doubt]
+    for several in in_batches(doubtful, prompts_at_once // (len(window) - first + 1)):
+        answers = window.find_shown([prompt.latest for prompt, _ in several], first)
+        for (prompt, found), (_, *sure) in zip(several, answers):
+            exact[prompt.number] = [one.with_embeddings_of(other, SAME_OBJECT) for one, other in zip(sure, found)]
+    return [(prompt, exact.get(prompt.number, found)) for prompt, found in pairs]
 
 
 def finish_windows(prompts: Sequence[VideoPrompt]) -> None:

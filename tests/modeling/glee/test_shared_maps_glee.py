@@ -61,6 +61,18 @@ def test_the_best_queries_alone(asked):
             torch.testing.assert_close(best[name][row], every[name][row][chosen], atol=1e-4, rtol=1e-4)
 
 
+def test_the_best_proposals_alone(asked, monkeypatch):
+    """As in a model that has no more queries."""
+    model, _, _, _, maps, tokens = asked
+    with torch.no_grad():
+        found = model.base_model.find_on_maps(maps, tokens, decoded=3)
+        monkeypatch.setattr(model.config, "num_queries", 3)
+        expected = model.base_model.find_on_maps(maps, tokens)
+    assert found.logits.shape[:2] == (6, 3)
+    for name in ("logits", "pred_boxes", "pred_masks", "track_embeddings"):
+        torch.testing.assert_close(found[name], expected[name])
+
+
 def test_prompts_of_different_sizes_do_not_change_each_other(asked):
     model, _, masks, _, maps, tokens = asked
     assert tokens.present.sum(dim=1).tolist() == [
@@ -81,7 +93,7 @@ def test_rows_of_an_image_are_joined():
 
 @pytest.mark.slow
 def test_what_a_frame_costs():
-    """GLEE-Lite at 512 x 512, in GFLOP: one object costs what a frame with labels costs, ten less than two."""
+    """GLEE-Lite at 512 x 512, in GFLOP: one object costs what a frame with labels costs, ten a fifth more."""
     config = GleeConfig.lite()
     with torch.device("meta"):
         model, image = GleeForObjectDetection(config), torch.zeros(1, 3, 512, 512)
@@ -101,11 +113,11 @@ def test_what_a_frame_costs():
     def shared(count: int) -> float:
         def run():
             maps = model.base_model.get_shared_maps(model.get_image_features(image), **label)
-            model.base_model.find_on_maps(maps, prompts(count), 20)
+            model.base_model.find_on_maps(maps, prompts(count), 20, 100)
 
         return cost(run)
 
     labels = cost(lambda: model(image, **label))
     costs = {count: shared(count) for count in (1, 3, 10)}
     print(f"labels {labels:.1f}, shown objects", {count: round(value, 1) for count, value in costs.items()})
-    assert costs[1] <= 1.05 * labels and costs[10] <= 1.8 * labels
+    assert costs[1] <= labels and costs[10] <= 1.25 * labels

@@ -7,6 +7,7 @@ import math
 import torch
 
 from lookhear.processing.glee.track_state_glee import (
+    FrameCandidates,
     cosines,
     distinct,
     mask_overlaps,
@@ -72,3 +73,35 @@ def test_nearness_falls_with_distance_and_forgives_with_time():
     assert bool((later >= now).all()) and now[3] < 0.7
     sideways = nearness(expected, torch.tensor([[50.0, 56.0, 20.0, 10.0]]), torch.tensor([0]))
     assert sideways < now[1], "distances count by the size in their direction"
+
+
+def candidates(count: int, seed: int) -> FrameCandidates:
+    draw = torch.Generator().manual_seed(seed)
+    logits, embeddings = torch.randn(count, 1, generator=draw), torch.randn(count, 4, generator=draw)
+    return FrameCandidates(logits, torch.zeros(count, 4), random_masks(count, seed), embeddings)
+
+
+def test_rivalry_is_that_of_the_best_other_object():
+    found = []
+    for seed in range(20):
+        frame = candidates(6, seed)
+        scores, masks = frame.logits[:, 0].sigmoid().tolist(), frame.masks > 0
+        best = scores.index(max(scores))
+        others = [score for score, mask in zip(scores, masks) if iou(masks[best], mask) < 0.4]
+        found.append(float(frame.rivalry(0.4)))
+        assert math.isclose(found[-1], max(others, default=0.0) / scores[best], rel_tol=1e-5)
+    assert 0 < min(found) and len(set(found)) == 20
+    assert float(candidates(1, 0).rivalry(0.4)) == 0.0
+
+
+def test_embeddings_are_taken_from_the_same_masks():
+    frame, others = candidates(6, 1), candidates(5, 2)
+    others.masks[3] = frame.masks[4] + 1e-3
+    found = frame.with_embeddings_of(others, 0.6)
+    for place, embedding in enumerate(found.embeddings):
+        overlaps = [iou(frame.masks[place] > 0, mask > 0) for mask in others.masks]
+        same = overlaps.index(max(overlaps))
+        wanted = others.embeddings[same] if overlaps[same] >= 0.6 else frame.embeddings[place]
+        assert torch.equal(embedding, wanted)
+    assert torch.equal(found.embeddings[4], others.embeddings[3])
+    assert found.logits is frame.logits and found.masks is frame.masks

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lookhear.processing.glee import ObjectPerceptionPipeline
+from lookhear.processing.glee.video_queries_glee import VisualPrompt
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,53 @@ def test_objects_that_come_later_share_the_maps_of_a_window(see, monkeypatch):
         assert len(list(video)) == 5 - after
         # The frames, both prompts in their own; once more the second one's frame, if its window is gone.
         assert sum(seen) == 6 + 2 + (after == 4)
+
+
+@pytest.mark.parametrize(("doubt", "windows"), [(0.25, {"first"}), (0.25, {"first", "second"}), (1.0, {"first"})])
+def test_what_is_in_doubt_is_asked_for_exactly(see, monkeypatch, doubt, windows):
+    """In the windows in which it is in doubt, an object has a pass for itself: the frames, and that of its mask."""
+    decoder, seen, asked = see.model.model.pixel_decoder, [], []
+    run = decoder.forward
+    monkeypatch.setattr(
+        decoder, "forward", lambda levels, *given, **kw: seen.append(len(levels[0])) or run(levels, *given, **kw)
+    )
+
+    def in_doubt(prompt, found):
+        asked.append(len(found))
+        return torch.tensor({4: "first", 2: "second"}[len(found)] in windows and prompt.number == 1)
+
+    monkeypatch.setattr(VisualPrompt, "in_doubt", in_doubt)
+    shown = [[(15, 30)], [(35, 30)]]
+    assert len(list(see({"video": film(6)}, points=shown, following="shared", doubt=doubt))) == 6
+    more = {"first": 4 + 1, "second": 2 + 1} if doubt < 1 else {"first": 0}
+    assert sum(seen) == 6 + 2 + sum(more[name] for name in windows)
+    assert asked == ([4, 4, 2, 2] if doubt < 1 else [])
+
+
+def test_an_answer_of_its_own_pass_keeps_the_shared_embedding(see, monkeypatch):
+    """Else it would not be known again on the maps that objects share."""
+    frames, taken = film(6), []
+    answered = VisualPrompt.answered
+
+    def watched(prompt, window, first, own, found):
+        taken.append(found)
+        answered(prompt, window, first, own, found)
+
+    monkeypatch.setattr(VisualPrompt, "answered", watched)
+    monkeypatch.setattr("lookhear.processing.glee.video_queries_glee.SAME_OBJECT", 0.0)
+    for doubtful in (False, True):
+        monkeypatch.setattr(VisualPrompt, "in_doubt", lambda prompt, found, value=doubtful: torch.tensor(value))
+        list(see({"video": frames[:4]}, boxes=[(5, 20, 25, 40)], following="shared"))
+    shared, exact = taken
+    for frame, other in zip(shared[1:], exact[1:], strict=True):  # the first one is that of the prompt
+        assert not torch.equal(frame.logits, other.logits)
+        assert all(any(torch.equal(row, known) for known in frame.embeddings) for row in other.embeddings)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, "much"])
+def test_doubt_is_a_share(see, value):
+    with pytest.raises(ValueError, match="`doubt` must be a number from 0 to 1, not"):
+        see({"video": film(1)}, points=[[(15, 30)]], doubt=value)
 
 
 def test_there_are_two_ways(see):
