@@ -13,7 +13,7 @@
 # limitations under the License.
 """GLEE's image backbones: ResNet-50 (Lite), Swin-L (Plus), EVA-02-L with a simple feature pyramid (Pro)."""
 
-from typing import Self, Unpack
+from typing import Self, Unpack, cast
 
 import torch
 from torch import nn
@@ -50,8 +50,10 @@ class GleeConvolution(nn.Conv2d):
     folded_bias: torch.Tensor | None
 
     def __init__(self, convolution: nn.Conv2d):
-        sizes = (convolution.in_channels, convolution.out_channels, convolution.kernel_size)
-        super().__init__(*sizes, convolution.stride, convolution.padding, bias=False, device="meta")
+        sizes = (convolution.kernel_size, convolution.stride, convolution.padding)
+        kernel, stride, padding = (cast(tuple[int, int], size) for size in sizes)
+        channels = (convolution.in_channels, convolution.out_channels)
+        super().__init__(*channels, kernel, stride, padding, bias=False, device="meta")
         self.weight = convolution.weight
         self.register_buffer("folded_weight", None, persistent=False)
         self.register_buffer("folded_bias", None, persistent=False)
@@ -84,10 +86,10 @@ class GleeConvolution(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # x (batch, channels, height, width)
-        if not self.is_folded:
+        if self.folded_weight is None or torch.is_grad_enabled():
             return super().forward(x)
-        x = x.contiguous(memory_format=torch.channels_last)
-        return nn.functional.conv2d(x, self.folded_weight, self.folded_bias, self.stride, self.padding)
+        x, padding = x.contiguous(memory_format=torch.channels_last), cast(tuple[int, int], self.padding)
+        return nn.functional.conv2d(x, self.folded_weight, self.folded_bias, self.stride, padding)
 
 
 class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):

@@ -659,8 +659,7 @@ def _look_on_maps(prompts: Sequence[ObjectPrompt], window: FrameWindow, first: i
     if not prompts:
         return
     answers = window.find_marked([p.marks for p in prompts], window.maps().of_images(slice(first, None)))
-    pairs = _surer(list(zip(prompts, answers)), window, first, prompts_at_once)
-    for prompt, found in pairs:
+    for prompt, found in _surer(list(zip(prompts, answers)), window, first, prompts_at_once):
         prompt.answered(window, first, own.get(prompt.number), found)
 
 
@@ -668,13 +667,17 @@ def _surer(
     pairs: list[tuple[ObjectPrompt, list[FrameCandidates]]], window: FrameWindow, first: int, prompts_at_once: int
 ) -> list[tuple[ObjectPrompt, list[FrameCandidates]]]:
     """Asks with passes of their own for the objects that are in doubt; candidates keep their embeddings."""
-    asked = [pair for pair in pairs if isinstance(pair[0], VisualPrompt) and pair[0].doubt < 1 and pair[0].latest]
-    doubts = torch.stack([prompt.in_doubt(found) for prompt, found in asked]).tolist() if asked else []
+    asked = [
+        (prompt, prompt.latest, found)
+        for prompt, found in pairs
+        if isinstance(prompt, VisualPrompt) and prompt.doubt < 1 and prompt.latest is not None
+    ]
+    doubts = torch.stack([prompt.in_doubt(found) for prompt, _, found in asked]).tolist() if asked else []
+    doubtful = [each for each, doubt in zip(asked, doubts) if doubt]
     exact: dict[int, list[FrameCandidates]] = {}
-    doubtful = [pair for pair, doubt in zip(asked, doubts) if doubt]
     for several in in_batches(doubtful, prompts_at_once // (len(window) - first + 1)):
-        answers = window.find_shown([prompt.latest for prompt, _ in several], first)
-        for (prompt, found), (_, *sure) in zip(several, answers):
+        answers = window.find_shown([shown for _, shown, _ in several], first)
+        for (prompt, _, found), (_, *sure) in zip(several, answers):
             exact[prompt.number] = [one.with_embeddings_of(other, SAME_OBJECT) for one, other in zip(sure, found)]
     return [(prompt, exact.get(prompt.number, found)) for prompt, found in pairs]
 
