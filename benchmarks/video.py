@@ -6,11 +6,12 @@
 All have random weights and see the same square frames, each at the network's own size; a frame counts from pixels in
 memory to masks of its size. Frames come one by one, as from a camera. Sam2Video (Hiera-T) and EdgeTamVideo (RepViT-M1)
 follow what one, three or ten points in the first frame show; GLEE-Lite follows that too, with a pixel decoder that all
-points share or with a pass of it for each, or everything that 80 labels name (ten objects a frame). Eight frames go
-before, untimed; then groups of four are timed, and the fastest one counts: by the clock, and in processor time, which
-hardly minds what else runs on the machine. Every case runs in a process of its own: its peak memory is that of the
-process (imports and weights included; on a GPU, of its tensors), and what it grows by with each further frame is
-measured over the timed ones. With CUDA there are rows in float32, bfloat16, and bfloat16 compiled.
+points share (with `doubt=1`, as random weights are always in doubt) or with a pass of it for each, or everything that
+80 labels name (ten objects a frame). Eight frames go before, untimed; then groups of four are timed, and the fastest
+one counts: by the clock, and in processor time, which hardly minds what else runs on the machine. Every case runs in
+a process of its own: its peak memory is that of the process (imports and weights included; on a GPU, of its tensors),
+and what it grows by with each further frame is measured over the timed ones. With CUDA there are rows in float32,
+bfloat16, and bfloat16 compiled.
 
 EdgeTamVideo needs timm (`pip install timm`) and is left out without it. About an hour on one thread.
 """
@@ -207,7 +208,8 @@ def follow_with_glee(case: Case, frames: int) -> Iterator:
     video = {"video": film(case.size, frames), "fps": 25}
     if case.shown:
         following = "exact" if case.key == "exact" else "shared"
-        return see(video, points=[[place] for place in places(case.size, case.shown)], following=following)
+        shown = [[place] for place in places(case.size, case.shown)]
+        return see(video, points=shown, following=following, doubt=1.0)
     return see(video, labels=LABELS, threshold=0.0, top_k=10, tracking="minvis")  # which hands out as many as it may
 
 

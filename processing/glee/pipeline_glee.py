@@ -247,7 +247,7 @@ class ObjectPerceptionPipeline(Pipeline):
       decoder, most of the cost of a frame, runs for each object in every frame, as GLEE does it) or "shared" (it runs
       once for all of them, and once for each in the frame of its prompt and where it is in doubt).
     - doubt: with following="shared", an object is in doubt where something else answers with more than this share
-      of its own score (0.25); less is slower and surer, 1 is never.
+      of its own score (0.05); less is slower and surer, 1 is never.
     - frames: what the pictures of a folder, an animation or a video are: "video" (one video, which is followed),
       "each" (pictures of their own, in the order of their names: an iterator with one list of results per picture is
       returned) or "first" (only the first one is looked at).

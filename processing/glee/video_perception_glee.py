@@ -32,7 +32,7 @@ WINDOW = 4  # frames that go through the model together
 # How marked objects are searched for: with a pass of the pixel decoder for each, as GLEE does it, or by the object
 # decoder alone, on maps that all of them share, where that leaves no doubt.
 FOLLOWING = ("exact", "shared")
-DOUBT = 0.25
+DOUBT = 0.05
 
 
 @dataclass(frozen=True)

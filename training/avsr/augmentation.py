@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from lookhear.processing.avsr.noise_avsr import babble, competing_talker, human_noise, mix_at_snr
-from lookhear.training.avsr.channel import add_room, change_pitch, mask_bands, random_codec
+from lookhear.training.avsr.channel import add_room, change_pitch, random_codec
 from lookhear.training.avsr.recipe import AugmentationRecipe
 from lookhear.training.avsr.wordless_sound import background
 
@@ -357,8 +357,6 @@ def augment(
             audio = _mixed(audio, noise, generator.uniform(*recipe.background_snr))
         if recipe.codec_probability and generator.random() < recipe.codec_probability:
             audio = random_codec(audio, generator)
-        if recipe.band_masks:
-            audio = mask_bands(audio, recipe.band_masks, generator)
         if recipe.audio_masks:
             audio = mask_stretches(audio, recipe.audio_masks, round(recipe.mask_seconds * 16000), 0.0, generator)
     return replace(clip, audio=audio, mouths=mouths)

@@ -1,4 +1,4 @@
-"""What lies between a mouth and a file, in which each word keeps its time: pitch, a room, lost bands, codecs."""
+"""What lies between a mouth and a file: pitch, a room, a codec, a telephone; each keeps the times of the words."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from scipy.signal import butter, fftconvolve, resample_poly, sosfilt
 
 RATE = 16000  # Hz
 LONGEST_DELAY = 4096  # samples by which a codec may move the sound
-WIDEST_BAND = 27 / 80  # of the mel scale that is taken out, SpecAugment's table 1
 MU = 255.0  # of G.711's law
 # Name: container, encoder, and options with which it is fast, as it runs in every batch.
 CODECS = {
@@ -78,35 +77,6 @@ def add_room(audio: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     wet = fftconvolve(audio, response)[: len(audio)]
     before, after = (float(np.sqrt(np.mean(np.square(wave)))) for wave in (audio, wet))
     return (wet * (before / max(after, 1e-9))).astype(np.float32)
-
-
-def mask_bands(audio: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
-    """
-    Takes bands of frequencies out of a wave: SpecAugment's frequency masks (Park et al. 2019, section 2), for a model
-    that reads waves.
-
-    Args:
-        audio: `(samples,)` float32 at 16 kHz.
-        most: bands; none to this many, which may overlap.
-        generator: source of random numbers.
-
-    Returns:
-        As long as the input, float32.
-    """
-    count = int(generator.integers(most + 1))
-    if not count:
-        return audio
-    spectrum = np.fft.rfft(audio)
-    place = _mel(np.fft.rfftfreq(len(audio), 1 / RATE)) / _mel(RATE / 2)  # from 0 to 1
-    for _ in range(count):
-        width = generator.uniform(0, WIDEST_BAND)
-        start = generator.uniform(0, 1 - width)
-        spectrum[(place >= start) & (place < start + width)] = 0.0
-    return np.fft.irfft(spectrum, len(audio)).astype(np.float32)
-
-
-def _mel(hertz: np.ndarray | float) -> np.ndarray:
-    return np.log1p(np.asarray(hertz) / 700.0)
 
 
 def telephone(audio: np.ndarray) -> np.ndarray:

@@ -88,8 +88,6 @@ class AugmentationRecipe:
         noise_bank: utterances held in memory to make noise from, at least 1.
         video_masks: most stretches of a clip without lips, at least 0.
         audio_masks: most stretches of a clip without sound, at least 0.
-        band_masks: most bands of frequencies that are taken out of a clip's sound, at least 0, each at most a third of
-            the mel scale: voices differ in them, and what is said is heard without.
         mask_seconds: longest stretch without lips or sound, seconds, at least 0.
         splice_probability: probability of each word, in [0, 1], to be exchanged, sound and lips, with the word at the
             same place in another clip of the same speaker with equally many words (for corpora of a fixed grammar,
@@ -124,7 +122,6 @@ class AugmentationRecipe:
     noise_bank: Count = 400
     video_masks: CountOrZero = 0
     audio_masks: CountOrZero = 0
-    band_masks: CountOrZero = 0
     mask_seconds: NotNegative = 0.28
     splice_probability: Share = 0.0
     part_probability: Share = 0.0
@@ -154,7 +151,6 @@ class AugmentationRecipe:
             part_probability=share * self.part_probability,
             video_masks=round(share * self.video_masks),
             audio_masks=round(share * self.audio_masks),
-            band_masks=round(share * self.band_masks),
         )
 
 

@@ -11,7 +11,7 @@ from transformers import EvalPrediction
 from lookhear.modeling.avsr import AvsrForConditionalGeneration
 from lookhear.processing.avsr import AvsrFeatureExtractor, AvsrProcessor, AvsrTokenizer, MouthRoiImageProcessor
 from lookhear.training.avsr.augmentation import Clip, blur, change_gamma, lower_frame_rate, scramble, splice_word
-from lookhear.training.avsr.channel import add_room, change_pitch, delay_of, encode, mask_bands, telephone
+from lookhear.training.avsr.channel import add_room, change_pitch, delay_of, encode, telephone
 from lookhear.training.avsr.examples import ClipCollator, TrainingClips, add_quiet, join, with_both
 from lookhear.training.avsr.prepare import load_prepared
 from lookhear.training.avsr.recipe import AugmentationRecipe, DataRecipe, NonSpeechRecipe, load_recipe
@@ -134,25 +134,6 @@ def test_pitch_rises_by_its_factor():
     time = np.arange(32000) / 16000
     raised = change_pitch((0.3 * np.sin(2 * np.pi * 400 * time)).astype(np.float32), 1.25)
     assert np.abs(np.fft.rfft(raised[8000:24000])).argmax() == pytest.approx(500, abs=5)  # Hz, of one second
-
-
-def test_bands_are_silent_and_the_others_as_they_were(generator):
-    noise = generator.standard_normal(15999).astype(np.float32)  # an odd number of samples
-    before, widths = np.abs(np.fft.rfft(noise)), []
-    for _ in range(200):
-        masked = mask_bands(noise, 1, generator)
-        after = np.abs(np.fft.rfft(masked))
-        assert masked.shape == noise.shape and masked.dtype == np.float32
-        silent = np.flatnonzero(after < 1e-3 * before)
-        rest = np.setdiff1d(np.arange(len(before)), silent)
-        assert after[rest] == pytest.approx(before[rest], rel=1e-2, abs=0.1)
-        if len(silent):
-            assert len(silent) == silent[-1] - silent[0] + 1  # one band
-            low, high = np.log1p(silent[[0, -1]] / 15999 * 16000 / 700) / np.log1p(8000 / 700)
-            assert high - low < 27 / 80 + 1e-3
-        widths.append(len(silent))
-    assert 60 < widths.count(0) < 140 and max(widths) > 1000
-    assert mask_bands(noise, 0, generator) is noise
 
 
 def test_delay_is_found_on_both_sides(generator):

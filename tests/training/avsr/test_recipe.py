@@ -424,12 +424,10 @@ def test_word_classes_are_sorted_and_checked():
 
 def test_augmentation_grows_over_the_ramp():
     recipe = AugmentationRecipe(
-        noise_probability=0.4, splice_probability=0.2, video_masks=2, audio_masks=1, band_masks=4, ramp_epochs=10
+        noise_probability=0.4, splice_probability=0.2, video_masks=2, audio_masks=1, ramp_epochs=10
     )
     start, middle = recipe.at(0), recipe.at(5)
     assert (start.noise_probability, start.splice_probability, start.video_masks, start.audio_masks) == (0, 0, 0, 0)
-    assert start.band_masks == 0
     assert (middle.noise_probability, middle.splice_probability, middle.video_masks) == (0.2, 0.1, 1)
-    assert middle.band_masks == 2
     assert recipe.at(10) == recipe.at(99) == recipe
     assert AugmentationRecipe().at(0) == AugmentationRecipe()
