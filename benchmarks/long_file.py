@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from avsr_pipeline import FPS, TASK, make_video, repeat_video
+from avsr_pipeline import FPS, RATE, TASK, make_video, repeat_video
 from transformers import pipeline
 
 from lookhear import AvsrConfig, AvsrForConditionalGeneration
 
-SAMPLES = 640  # of a frame
+SAMPLES = RATE // FPS  # of a frame
 
 
 @dataclass

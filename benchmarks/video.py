@@ -295,7 +295,7 @@ def print_row(case: Case, measured: Measured, peer: Measured | None) -> None:
     """Speeds are compared in processor time on the CPU, by the clock on a GPU."""
     on_cpu = case.device == "cpu"
     row = [
-        f"{case.device.replace('cuda', 'gpu').upper()}, {case.variant}",
+        f"{'CPU' if on_cpu else 'GPU'}, {case.variant}",
         f"{case.size}x{case.size}",
         case.model,
         case.asked,

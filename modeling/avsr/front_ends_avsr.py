@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_weights
 from transformers import AutoModel, PreTrainedConfig, Wav2Vec2BertConfig, WhisperConfig
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -298,9 +299,11 @@ class AvsrFoldedConvolution(nn.Module):
         if norm.running_var is None or norm.running_mean is None:
             raise ValueError("a batch norm without running statistics can't be folded into a convolution.")
         with torch.no_grad():
-            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            weight = convolution.weight.double() * scale[:, None, None, None]
-            bias = norm.bias.double() - norm.running_mean.double() * scale
+            mean, variance, scale, shift = (
+                values.double() for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+            )
+            folded = fuse_conv_bn_weights(convolution.weight.double(), None, mean, variance, norm.eps, scale, shift)
+            weight, bias = (values.detach() for values in folded)
             missing = 0 if channels is None else channels - weight.shape[1]
             weight = nn.functional.pad(weight, (0, 0, 0, 0, 0, missing)).to(convolution.weight.dtype)
             self.weight = nn.Buffer(weight.to(memory_format=torch.channels_last), persistent=False)

@@ -622,24 +622,30 @@ class GleeEarlyFusion(nn.Module):
             the fused pixels and text; with `discard_fused_text`, `None` for the text.
         """
         pixels, text = self.pixel_norm(pixels), self.text_norm(text)
+        key, value = self.text_key(text), self.text_value(text)  # (batch or 1, tokens, fusion_size)
         if self._is_folded_for(text):
-            fused_pixels = in_chunks(self._folded(text, attention_mask), pixels)
+            fuse = self._folded(key, value, attention_mask)
         else:
-            text = text.expand(pixels.shape[0], -1, -1)
-            key, value = self._heads(self.text_key(text)), self._heads(self.text_value(text))
-
-            def fuse(part: torch.Tensor) -> torch.Tensor:
-                seen = self._attend(self._heads(self.pixel_query(part)), key, value, attention_mask, **kwargs)
-                return part + self.pixel_scale * self.pixel_output(seen)
-
-            fused_pixels = in_chunks(fuse, pixels)
+            fuse = partial(self._fuse, key=key, value=value, attention_mask=attention_mask, **kwargs)
+        fused_pixels = in_chunks(fuse, pixels)
         if self.config.discard_fused_text:
             return fused_pixels, None
-        text = text.expand(pixels.shape[0], -1, -1)
-        key = self._heads(self.text_key(text))
         query, value = self._heads(self.pixel_query(pixels)), self._heads(self.pixel_value(pixels))
-        seen = self._attend(key, query, value, None, **kwargs)
+        seen = self._attend(self._heads(key.expand(len(pixels), -1, -1)), query, value, None, **kwargs)
         return fused_pixels, text + self.text_scale * self.text_output(seen)
+
+    def _fuse(
+        self,
+        pixels: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Fuses normalised pixels, `(batch, some, hidden_size)`, with the text's keys and values."""
+        key, value = (self._heads(part.expand(len(pixels), -1, -1)) for part in (key, value))
+        seen = self._attend(self._heads(self.pixel_query(pixels)), key, value, attention_mask, **kwargs)
+        return pixels + self.pixel_scale * self.pixel_output(seen)
 
     def _is_folded_for(self, text: torch.Tensor) -> bool:
         """Returns whether the projections are folded into the text: less work, but each pixel's scores are held."""
@@ -647,23 +653,23 @@ class GleeEarlyFusion(nn.Module):
         return not plain and text.device.type == "cpu" and text.shape[1] * self.num_heads <= SCORES_AT_ONCE
 
     def _folded(
-        self, text: torch.Tensor, attention_mask: torch.Tensor | None
+        self, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """
-        Returns a function that fuses pixels, `(batch, some, hidden_size)`, with normalised text.
+        Returns a function that does what `_fuse` does, with the projections of the pixels folded into the text.
 
         A pixel's query times a text token's key is the pixel times what the query's projection makes of the key:
         `heads * tokens` products of `hidden_size` numbers in place of `fusion_size` of them and then `heads * tokens`
         of `head_size`; values and the output's projection likewise.
         """
         split = (self.num_heads, self.head_size)
-        key = self.text_key(text).unflatten(-1, split) * self.head_size**-0.5  # (batch or 1, tokens, heads, head_size)
-        value = self.text_value(text).unflatten(-1, split)
+        key = key.unflatten(-1, split) * self.head_size**-0.5  # (batch or 1, tokens, heads, head_size)
+        value = value.unflatten(-1, split)
         query_weight = self.pixel_query.weight.unflatten(0, split)  # (heads, head_size, hidden_size)
         output_weight = self.pixel_output.weight.unflatten(1, split)  # (hidden_size, heads, head_size)
         keys = torch.einsum("bthd,hdc->bcht", key, query_weight).flatten(2)
         values = torch.einsum("bthd,chd->bhtc", value, output_weight).flatten(1, 2)
-        if len(text) == 1:  # for all images: one product of matrices
+        if len(key) == 1:  # for all images: one product of matrices
             keys, values = keys[0], values[0]  # (hidden_size, heads * tokens), (heads * tokens, hidden_size)
         bias = torch.einsum("bthd,hd->bht", key, self.pixel_query.bias.unflatten(0, split))[:, None]
         bias = bias if attention_mask is None else bias + attention_mask  # (batch or 1, 1, heads, tokens)

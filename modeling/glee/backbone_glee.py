@@ -13,10 +13,12 @@
 # limitations under the License.
 """GLEE's image backbones: ResNet-50 (Lite), Swin-L (Plus), EVA-02-L with a simple feature pyramid (Pro)."""
 
+from itertools import pairwise
 from typing import Self, Unpack, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_weights
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 from transformers import (
     AutoBackbone,
@@ -66,14 +68,17 @@ class GleeConvolution(nn.Conv2d):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def fold(self, norm: FrozenBatchNorm2d) -> None:
+    def fold(self, norm: "GleeFrozenBatchNorm2d") -> None:
         """Takes over the work of a norm; not of weights that are offloaded."""
         if self.training or self.weight.is_meta:
             return
-        scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-        weight = self.weight.double() * scale[:, None, None, None]
-        self.folded_weight = weight.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
-        self.folded_bias = (norm.bias.double() - norm.running_mean.double() * scale).to(self.weight.dtype)
+        mean, variance, scale, shift = (
+            values.double() for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        folded = fuse_conv_bn_weights(self.weight.double(), None, mean, variance, norm.eps, scale, shift)
+        weight, bias = (values.detach().to(self.weight.dtype) for values in folded)
+        self.folded_weight, self.folded_bias = weight.contiguous(memory_format=torch.channels_last), bias
+        norm.folded_into = [self]
 
     def forget(self, *loaded: object) -> None:
         """Gives the work of the norm back."""
@@ -96,24 +101,17 @@ class GleeFrozenBatchNorm2d(FrozenBatchNorm2d):
     """
     Batch norm whose statistics, scale and shift are constants: torchvision's buffers, torch's fused operator.
 
-    Args:
-        features: number of channels.
-        eps: added to the variance.
-        convolution: the one before it, if that can do its work.
+    Attributes:
+        folded_into: the convolution before it, once that may do its work; in a list, as it is not this module's child.
     """
 
-    def __init__(self, features: int, eps: float = 1e-5, convolution: GleeConvolution | None = None):
+    def __init__(self, features: int, eps: float = 1e-5):
         super().__init__(features, eps)
-        self._before = [] if convolution is None else [convolution]  # in a list: it is not this module's child
-
-    def fold(self) -> None:
-        """Has the convolution before it do its work."""
-        for convolution in self._before:
-            convolution.fold(self)
+        self.folded_into: list[GleeConvolution] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # x (batch, channels, height, width)
-        if any(convolution.is_folded for convolution in self._before):
+        if any(convolution.is_folded for convolution in self.folded_into):
             return x
         return nn.functional.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
@@ -130,10 +128,17 @@ class GleeFoldedForInference(nn.Module):
         Parameters stay as they are, and so do saved weights; results differ by rounding. Training and loading of
         weights end it; call it again after weights were changed in another way.
         """
-        for module in self.modules():
-            if isinstance(module, GleeFrozenBatchNorm2d):
-                module.fold()
+        fold_batch_norms(self)
         return self
+
+
+def fold_batch_norms(model: nn.Module) -> None:
+    """Folds frozen batch norms into the convolutions that stand right before them, if nothing has been put around
+    those since, such as an adapter."""
+    for module in model.modules():
+        for convolution, norm in pairwise(module.children()):
+            if isinstance(convolution, GleeConvolution) and isinstance(norm, GleeFrozenBatchNorm2d):
+                convolution.fold(norm)
 
 
 def make_backbone(config: PreTrainedConfig, group_norms: int | None = None) -> PreTrainedModel:
@@ -176,21 +181,17 @@ def backbone_channels(backbone: PreTrainedModel) -> list[int]:
 
 def _exchange_batch_norms(module: nn.Module, groups: int | None) -> None:
     """Replaces batch norms by group norms or, without `groups`, by frozen ones; makes ReLUs work in place."""
-    before: nn.Module | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and groups:
             setattr(module, name, nn.GroupNorm(groups, child.num_features, eps=child.eps))
         elif isinstance(child, nn.BatchNorm2d):
-            convolution = before if isinstance(before, GleeConvolution) else None
-            setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, child.eps, convolution))
+            setattr(module, name, GleeFrozenBatchNorm2d(child.num_features, eps=child.eps))
         elif isinstance(child, nn.Conv2d) and child.bias is None and child.groups == 1 and not groups:
-            child = GleeConvolution(child)
-            setattr(module, name, child)
+            setattr(module, name, GleeConvolution(child))
         elif isinstance(child, nn.ReLU):
             child.inplace = True  # of the norm's output, which nothing else needs
         else:
             _exchange_batch_norms(child, groups)
-        before = child
 
 
 def split_windows(states: torch.Tensor, size: int) -> torch.Tensor:

@@ -567,7 +567,7 @@ class VisualPrompt(ObjectPrompt):
 
     drawn: torch.Tensor
     kind: torch.Tensor
-    doubt: float = 1.0
+    doubt: float
     first: Shown | None = field(default=None, init=False)
     known: bool = field(default=False, init=False)
     _first_marks: Any = field(default=None, init=False)
@@ -642,19 +642,25 @@ def look(prompts: Sequence[VideoPrompt], window: FrameWindow, first: int, prompt
             prompt.found(window, first, found)
     marked = [prompt for prompt in prompts if isinstance(prompt, ObjectPrompt)]
     alone = [(prompt, prompt.latest) for prompt in marked if prompt.latest is not None and not prompt.shares]
-    for pairs in in_batches(alone, prompts_at_once // (count + 1)):
-        for (prompt, _), (own, *found) in zip(pairs, window.find_shown([shown for _, shown in pairs], first)):
-            prompt.answered(window, first, own, found)
+    answers = _asked_for([shown for _, shown in alone], window, first, prompts_at_once)
+    for (prompt, _), (own, *found) in zip(alone, answers):
+        prompt.answered(window, first, own, found)
     _look_on_maps([prompt for prompt in marked if prompt.shares], window, first, prompts_at_once)
+
+
+def _asked_for(
+    shown: Sequence[Shown], window: FrameWindow, first: int, prompts_at_once: int
+) -> Iterator[list[FrameCandidates]]:
+    """Yields what `FrameWindow.find_shown` finds of each object, with as many rows in a pass as there may be."""
+    for several in in_batches(shown, prompts_at_once // (len(window) - first + 1)):
+        yield from window.find_shown(several, first)
 
 
 def _look_on_maps(prompts: Sequence[ObjectPrompt], window: FrameWindow, first: int, prompts_at_once: int) -> None:
     """Runs the model for prompts that share maps: once for each new one in its own frame, then for all together."""
-    own: dict[int, FrameCandidates] = {}
     new = [(p, p.first) for p in prompts if isinstance(p, VisualPrompt) and not p.known and p.first is not None]
-    for pairs in in_batches(new, prompts_at_once):
-        answers = window.find_shown([shown for _, shown in pairs], len(window))
-        own |= {prompt.number: prompt.met(window, found[0]) for (prompt, _), found in zip(pairs, answers)}
+    first_answers = _asked_for([shown for _, shown in new], window, len(window), prompts_at_once)
+    own = {prompt.number: prompt.met(window, answer) for (prompt, _), (answer,) in zip(new, first_answers)}
     prompts = [prompt for prompt in prompts if prompt.marks is not None]
     if not prompts:
         return
@@ -674,11 +680,10 @@ def _surer(
     ]
     doubts = torch.stack([prompt.in_doubt(found) for prompt, _, found in asked]).tolist() if asked else []
     doubtful = [each for each, doubt in zip(asked, doubts) if doubt]
+    answers = _asked_for([shown for _, shown, _ in doubtful], window, first, prompts_at_once)
     exact: dict[int, list[FrameCandidates]] = {}
-    for several in in_batches(doubtful, prompts_at_once // (len(window) - first + 1)):
-        answers = window.find_shown([shown for _, shown, _ in several], first)
-        for (prompt, _, found), (_, *sure) in zip(several, answers):
-            exact[prompt.number] = [one.with_embeddings_of(other, SAME_OBJECT) for one, other in zip(sure, found)]
+    for (prompt, _, found), (_, *sure) in zip(doubtful, answers):
+        exact[prompt.number] = [one.with_embeddings_of(other, SAME_OBJECT) for one, other in zip(sure, found)]
     return [(prompt, exact.get(prompt.number, found)) for prompt, found in pairs]
 
 

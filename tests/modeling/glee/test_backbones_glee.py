@@ -15,6 +15,7 @@ from lookhear.modeling.glee.backbone_glee import (
     GleeConvolution,
     GleeEvaBackbone,
     GleeFrozenBatchNorm2d,
+    fold_batch_norms,
     join_windows,
     make_backbone,
     split_windows,
@@ -297,9 +298,7 @@ def resnet():
 
 def fold(backbone: nn.Module) -> int:
     """Folds all norms; returns how many convolutions do their work."""
-    for norm in backbone.modules():
-        if isinstance(norm, GleeFrozenBatchNorm2d):
-            norm.fold()
+    fold_batch_norms(backbone)
     return count_folded(backbone)
 
 
@@ -364,6 +363,26 @@ def test_folded_numbers_are_no_part_of_a_checkpoint_and_move_with_it(resnet):
         for found, wanted in zip(feature_maps(half, images.bfloat16()), expected, strict=True):
             assert found.dtype == torch.bfloat16
             assert (found.float() - wanted).abs().max() < 0.1 * wanted.abs().max()
+
+
+def test_an_adapter_around_a_convolution_stays_before_its_norm(resnet):
+    """What it adds is normed with the convolution's output, so that one is not folded."""
+
+    class Adapter(nn.Module):
+        def __init__(self, base: nn.Conv2d):
+            super().__init__()
+            self.base, self.added = base, copy.deepcopy(base)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.base(x) + self.added(x)
+
+    layer, images = resnet.embedder.embedder, torch.randn(1, 3, 64, 64)
+    layer.convolution = Adapter(layer.convolution)
+    with torch.no_grad():
+        expected = feature_maps(resnet, images)
+        assert fold(resnet) == 3 * 3 + 1  # all but the stem
+        for found, wanted in zip(feature_maps(resnet, images), expected, strict=True):
+            assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
 def test_weights_that_are_not_there_are_not_folded():
